@@ -1,0 +1,1 @@
+"""Learners, baselines and equilibrium analysis."""

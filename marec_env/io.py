@@ -1,0 +1,57 @@
+"""Files written atomically: a reader, or a resumed run, sees the old content or the new one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from marec_env.errors import RunError
+
+__all__ = ["sha256_of", "write_bytes", "write_json", "write_text"]
+
+_CHUNK = 1 << 20  # bytes read at a time while hashing
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Replace ``path`` by ``content``; its folder is made if missing.
+
+    Raises:
+        RunError: the folder cannot be written or the disk is full; ``path`` keeps what it held.
+    """
+    target = Path(path)
+    temporary = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise RunError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def write_text(path: str | Path, content: str) -> None:
+    """Replace ``path`` by UTF-8 ``content``; errors as in :func:`write_bytes`."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Replace ``path`` by ``content`` as indented JSON; NaN, which JSON lacks, is refused."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def sha256_of(path: str | Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,98 @@
+"""Stateless randomness: every draw is a pure function of (session key, step, stream, lane).
+
+A 64-bit counter is mixed by the SplitMix64 finaliser (Steele, Lea and Flood, "Fast splittable
+pseudorandom number generators", OOPSLA 2014) in int64 tensor arithmetic, which wraps identically on
+CPU and CUDA: the same bits at any batch size and on any device, with nothing to save for a resume.
+Two policies evaluated under the same keys meet the same users with the same luck.
+
+Shapes: ``key`` is int64 ``[B]``; ``step`` is an int or int64 ``[B]``; results are ``[B, lanes]``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from functools import cache
+
+import torch
+from torch import Tensor
+
+__all__ = ["bits", "gumbel", "integers", "normal", "session_keys", "stream_id", "uniform"]
+
+
+def _signed(value: int) -> int:
+    """Return the int64 with the bits of an unsigned 64-bit integer."""
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >> 63 else value
+
+
+_GAMMA = _signed(0x9E3779B97F4A7C15)  # SplitMix64 increment, 2^64 / golden ratio
+_MIX_1 = _signed(0xBF58476D1CE4E5B9)
+_MIX_2 = _signed(0x94D049BB133111EB)
+_STEP = _signed(0xD1342543DE82EF95)  # odd multipliers that keep steps and lanes apart
+_LANE = _signed(0xDA942042E4DD58B5)
+_BITS = 23  # of the 24 significant bits of a float32; the last keeps draws off 0 and 1
+
+
+def _mix(value: Tensor) -> Tensor:
+    """Apply the SplitMix64 finaliser; ``>>`` is arithmetic on int64, hence the masks."""
+    value = value ^ ((value >> 30) & ((1 << 34) - 1))
+    value = value * _MIX_1
+    value = value ^ ((value >> 27) & ((1 << 37) - 1))
+    value = value * _MIX_2
+    return value ^ ((value >> 31) & ((1 << 33) - 1))
+
+
+@cache
+def stream_id(name: str) -> int:
+    """Return a fixed 64-bit number for a stream's name, independent of the process's hash seed."""
+    return _signed(int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little"))
+
+
+def session_keys(seed: int, sessions: Tensor) -> Tensor:
+    """Return the key of each session.
+
+    Args:
+        seed: the run's seed, any integer.
+        sessions: int64 ``[B]``, the sessions' numbers (unique within a run).
+
+    Returns:
+        int64 ``[B]``.
+    """
+    return _mix(_mix(sessions.to(torch.int64) * _GAMMA + _signed(seed * _GAMMA)) + _signed(seed))
+
+
+@cache
+def _lane_offsets(lanes: int, device: str) -> Tensor:
+    return torch.arange(1, lanes + 1, dtype=torch.int64, device=device) * _LANE
+
+
+def bits(key: Tensor, step: Tensor | int, stream: str, lanes: int) -> Tensor:
+    """Return 64 random bits a lane, int64 ``[B, lanes]``."""
+    counter = key + (
+        step * _STEP + stream_id(stream)
+        if isinstance(step, Tensor)
+        else _signed(step * _STEP + stream_id(stream))
+    )
+    return _mix(_mix(counter).unsqueeze(-1) + _lane_offsets(lanes, str(key.device)))
+
+
+def uniform(key: Tensor, step: Tensor | int, stream: str, lanes: int) -> Tensor:
+    """Return float32 draws in the open interval (0, 1), ``[B, lanes]``: odd multiples of 2^-24."""
+    high = (bits(key, step, stream, lanes) >> (64 - _BITS)) & ((1 << _BITS) - 1)
+    return (high.to(torch.float32) + 0.5) * 2.0**-_BITS
+
+
+def normal(key: Tensor, step: Tensor | int, stream: str, lanes: int) -> Tensor:
+    """Return standard normal draws, ``[B, lanes]``, by the inverse distribution function."""
+    return math.sqrt(2.0) * torch.erfinv(2.0 * uniform(key, step, stream, lanes) - 1.0)
+
+
+def gumbel(key: Tensor, step: Tensor | int, stream: str, lanes: int) -> Tensor:
+    """Return standard Gumbel draws, ``[B, lanes]`` (for sampling by arg-max)."""
+    return -torch.log(-torch.log(uniform(key, step, stream, lanes)))
+
+
+def integers(key: Tensor, step: Tensor | int, stream: str, lanes: int, high: int) -> Tensor:
+    """Return int64 draws from ``0 ... high - 1``, ``[B, lanes]``; bias below ``high`` / 2^63."""
+    return (bits(key, step, stream, lanes) & ((1 << 63) - 1)) % high

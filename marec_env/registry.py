@@ -1,0 +1,81 @@
+"""Plug-ins by name or by dotted path.
+
+One registry per kind of plug-in (channel, component, reward term, user preset, ...). A YAML value
+is either a registered name or the place of an object of the user's own: ``package.module:object``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from marec_env.errors import ConfigError, unknown_name
+
+__all__ = ["Registry", "load_object"]
+
+T = TypeVar("T")
+
+
+def load_object(path: str) -> object:
+    """Return the object at ``package.module:object``.
+
+    Raises:
+        ConfigError: the path has no colon, the module cannot be imported, or it lacks the object.
+    """
+    module_name, colon, attribute = path.partition(":")
+    if not (module_name and colon and attribute):
+        raise ConfigError(f"'{path}' is not a place of the form package.module:object")
+    try:
+        found: object = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(f"cannot import '{module_name}' (from '{path}'): {error}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ConfigError(f"module '{module_name}' has no '{attribute}' (from '{path}')")
+        found = getattr(found, part)
+    return found
+
+
+class Registry(Generic[T]):
+    """A table of plug-ins of one kind, in order of registration."""
+
+    def __init__(self, kind: str) -> None:
+        """Args:
+        kind: what the plug-ins are, in words for error messages: ``"reward term"``.
+        """
+        self.kind = kind
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that enters its object under ``name``; a taken name is an error."""
+
+        def enter(entry: T) -> T:
+            if name in self._entries:
+                raise ConfigError(
+                    f"{self.kind} '{name}' is registered already; choose another name"
+                )
+            self._entries[name] = entry
+            return entry
+
+        return enter
+
+    def get(self, name: str) -> T:
+        """Return the plug-in of that name, or the object at ``package.module:object``."""
+        if ":" in name:
+            return load_object(name)  # type: ignore[return-value]
+        if name not in self._entries:
+            raise ConfigError(
+                unknown_name(self.kind, name, self._entries) + "; your own: 'package.module:object'"
+            )
+        return self._entries[name]
+
+    def names(self) -> tuple[str, ...]:
+        """Return the registered names in order of registration."""
+        return tuple(self._entries)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)

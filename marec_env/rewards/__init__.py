@@ -1,0 +1,1 @@
+"""marec_env.rewards"""

@@ -1,0 +1,98 @@
+"""What every batched user simulator offers: the one place where users and pipeline meet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+__all__ = ["Feedback", "Users"]
+
+
+@dataclass(slots=True)
+class Feedback:
+    """The users' response to one slate each (``B`` sessions, ``K`` positions)."""
+
+    behaviours: dict[str, Tensor]
+    """Per behaviour, float32 ``[B, K]``: ``click`` always; 0/1 events (``like``, ``purchase``,
+    ``hide``) or amounts with their unit in the name's documentation (``watch_time``)."""
+    engagement: Tensor
+    """Float32 ``[B]`` in [0, 1]: what the request was worth to the platform (by default the share
+    of the slate clicked)."""
+    satisfaction: Tensor
+    """Float32 ``[B]`` in [0, 1]: how content the user is after this request."""
+    left: Tensor
+    """Bool ``[B]``: the user's episode ended with this request."""
+
+    @property
+    def clicks(self) -> Tensor:
+        """Float32 ``[B, K]``, 1 where the item was clicked."""
+        return self.behaviours["click"]
+
+
+class Users(Protocol):
+    """``B`` users, one a session, as a struct of arrays on one device.
+
+    All draws come from :mod:`marec_env.random` under the session's key and the request's index, so
+    a session does not depend on the batch it runs in.
+    """
+
+    num_sessions: int
+    num_items: int
+    behaviours: tuple[str, ...]
+    """Keys of :attr:`Feedback.behaviours`, in a fixed order, ``click`` first."""
+    user_index: Tensor
+    """Int64 ``[B]``: who the user is in the population (drawn by the session's key)."""
+    is_new: Tensor
+    """Bool ``[B]``: the recommender has no history of this user."""
+    request_index: Tensor
+    """Int64 ``[B]``: requests answered so far in this episode."""
+    hidden_size: int
+
+    def reset(self, keys: Tensor, where: Tensor | None = None) -> None:
+        """Begin new episodes.
+
+        Args:
+            keys: int64 ``[B]``, the sessions' keys (:func:`marec_env.random.session_keys`).
+            where: bool ``[B]``, which sessions begin anew; all if ``None``. ``keys`` of the others
+                are ignored.
+        """
+        ...
+
+    def respond(self, slate: Tensor) -> Feedback:
+        """Show int64 ``[B, K]`` items, update the users' state, and return their feedback."""
+        ...
+
+    def click_probability(self, items: Tensor | None = None) -> Tensor:
+        """Return the probability that an item would be clicked if it were examined now, from the
+        users' present hidden state. Privileged: for oracles, objectives and training only.
+
+        Args:
+            items: int64 ``[B, M]``; the whole catalog if ``None``.
+
+        Returns:
+            Float32 ``[B, M]`` or ``[B, N]``.
+        """
+        ...
+
+    def long_term_relevance(self, items: Tensor | None = None) -> Tensor:
+        """Return the click logit by lasting taste alone (no boredom, no passing intent); shapes as
+        in :meth:`click_probability`. Privileged.
+        """
+        ...
+
+    def hidden_state(self) -> Tensor:
+        """Return the users' hidden state, scaled to about [-1, 1], float32 ``[B, hidden_size]``,
+        for a privileged critic.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to continue exactly."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+        ...

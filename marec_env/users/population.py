@@ -1,0 +1,47 @@
+"""Who the users are and what they like: hidden from the recommender."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+__all__ = ["Population"]
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """``U`` users over ``N`` items in a true factor space of ``d`` dimensions.
+
+    The click logit of an examined item is ``scale * (u . x) + quality + intercept`` less boredom;
+    ``scale`` and ``intercept`` are calibrated on the log.
+    """
+
+    user_factors: Tensor
+    """Float32 ``[U, d]``, unit length."""
+    item_factors: Tensor
+    """Float32 ``[N, d]``, unit length, with a configured share of topic identity."""
+    quality: Tensor
+    """Float32 ``[N]``: the item's contribution to the logit for everyone."""
+    scale: float
+    intercept: float
+    topics: Tensor
+    """Int64 ``[N]``: the topics by which users get bored."""
+    num_topics: int
+    history: Tensor
+    """Int64 ``[U, H]``: items consumed before, oldest first, padded at the front with -1."""
+    history_liked: Tensor
+    """Bool ``[U, H]``: which of them the user liked."""
+    groups: Tensor
+    """Int64 ``[U]``: a group for fairness reports (0 everywhere if unknown)."""
+    group_names: tuple[str, ...]
+
+    @property
+    def num_users(self) -> int:
+        """The number of users, U."""
+        return self.user_factors.shape[0]
+
+    @property
+    def num_items(self) -> int:
+        """The number of items, N."""
+        return self.item_factors.shape[0]

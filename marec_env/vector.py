@@ -1,0 +1,113 @@
+"""The batched environment interface: arrays in, arrays out, for any cooperative environment.
+
+Learners and evaluation code in ``agents`` know only this protocol. The recommender pipeline
+(:func:`make_vec`), the matrix games of the tests and any PettingZoo parallel environment
+(:mod:`agents.pettingzoo_adapter`) implement it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from gymnasium import spaces
+from torch import Tensor
+
+__all__ = ["Action", "VecStep", "VectorEnv"]
+
+Action = Tensor | tuple[Tensor, ...]
+"""A batch of actions of one agent. Box: float32 ``[B, n]``; Discrete: int64 ``[B]``; MultiDiscrete:
+int64 ``[B, n]``; Tuple: a tuple of such batches."""
+
+
+@dataclass(slots=True)
+class VecStep:
+    """What one environment step of all ``B`` sessions returned.
+
+    A session whose episode ended is reset within the same step (autoreset): ``observations`` and
+    ``state`` then belong to the new episode, ``final_observations`` and ``final_state`` to the end
+    of the old one. A truncated episode bootstraps from the final state, a terminated one does not.
+    """
+
+    observations: dict[str, Tensor]
+    """Per agent, float32 ``[B, d_i]``, for the next decision."""
+    state: Tensor
+    """The central critic's input, float32 ``[B, s]``, for the next decision."""
+    rewards: dict[str, Tensor]
+    """Per agent, float32 ``[B]``."""
+    terminated: Tensor
+    """Bool ``[B]``: the episode ended by itself (the user left)."""
+    truncated: Tensor
+    """Bool ``[B]``: the episode was cut off by a step limit; exclusive with ``terminated``."""
+    final_state: Tensor
+    """Float32 ``[B, s]``; equals the state before autoreset; meaningful where the episode ended."""
+    final_observations: dict[str, Tensor]
+    """Per agent, float32 ``[B, d_i]``; meaningful where the episode ended."""
+    active: dict[str, Tensor] = field(default_factory=dict)
+    """Per agent, bool ``[B]``: whether the agent acts at the next decision; a missing agent is
+    always active."""
+    action_masks: dict[str, Any] = field(default_factory=dict)
+    """Per agent with discrete actions, bool ``[B, n]`` (Discrete) or a tuple of such
+    (MultiDiscrete): which actions are allowed at the next decision; a missing agent may do any."""
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    """Values of this step, float32 ``[B]`` each (``team_reward``, ``objective/recall_0``, ...)."""
+    episodes: dict[str, Tensor] = field(default_factory=dict)
+    """Outcomes of the episodes that ended in this step, float32 ``[n]`` each, in session order
+    (``return``, ``length``, ``clicks``, ...)."""
+
+
+@runtime_checkable
+class VectorEnv(Protocol):
+    """``B`` sessions stepped at once.
+
+    One step consists of one or more *turns*. In a parallel environment there is one turn, in which
+    all agents act on the observations that the last step returned. In a sequential one each agent
+    has a turn and sees what the agents before it did: ask :meth:`observe` for the turn's
+    observations, hand its actions to :meth:`act`, and close the step with :meth:`advance`.
+    """
+
+    num_envs: int
+    agents: tuple[str, ...]
+    """In a fixed order."""
+    turns: tuple[tuple[str, ...], ...]
+    """The agents of each turn; together all agents, each once."""
+    observation_spaces: Mapping[str, spaces.Box]
+    """Of one session."""
+    action_spaces: Mapping[str, spaces.Space[Any]]
+    """Of one session."""
+    state_space: spaces.Box
+
+    def reset(self, seed: int) -> VecStep:
+        """Start new episodes everywhere; rewards and end flags of the returned step are zero."""
+        ...
+
+    def observe(self, agent: str) -> Tensor:
+        """Return an agent's current observation, ``[B, d_i]``; in a later turn of a sequential
+        environment it includes what the earlier agents of this step did.
+        """
+        ...
+
+    def act(self, actions: Mapping[str, Action]) -> None:
+        """Take the actions of one turn's agents; turns come in order."""
+        ...
+
+    def advance(self) -> VecStep:
+        """Close the step after all turns have acted."""
+        ...
+
+    def step(self, actions: Mapping[str, Action]) -> VecStep:
+        """Act all turns in order, then advance."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to continue exactly: tensors, numbers and nested dicts."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+        ...
+
+    def close(self) -> None:
+        """Release what the environment holds."""
+        ...
