@@ -1,1 +1,1 @@
-"""marec_env.evaluation"""
+"""Comparison that can be believed: paired cohorts, metrics, statistics."""

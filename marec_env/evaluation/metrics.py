@@ -1,0 +1,193 @@
+"""Ranking and list metrics, vectorised over sessions.
+
+Conventions are those of trec_eval and ir-measures: cut-off at the list's length, NDCG with linear
+gains, discount ``1 / log2(position + 2)`` and the ideal list cut at the same length; F1 per user,
+then averaged. A user with nothing relevant has no recall, F1 or NDCG: the value is NaN, and means
+leave it out. ``B`` users, ``K`` positions, ``N`` items; a position of -1 is empty.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "average_precision",
+    "coverage",
+    "f1",
+    "gini",
+    "hit_rate",
+    "intra_list_diversity",
+    "mean_over_users",
+    "miscalibration",
+    "ndcg",
+    "novelty",
+    "precision",
+    "recall",
+    "reciprocal_rank",
+    "serendipity",
+    "take_relevance",
+]
+
+CALIBRATION_SMOOTHING = 0.01  # alpha of Steck, "Calibrated Recommendations", RecSys 2018
+
+
+def take_relevance(slate: Tensor, relevance: Tensor) -> Tensor:
+    """Return the relevance at each position, ``[B, K]``; 0 at empty positions.
+
+    Args:
+        slate: int64 ``[B, K]``.
+        relevance: ``[B, N]``, bool or a non-negative gain.
+    """
+    gains = relevance.to(torch.float32).gather(1, slate.clamp(min=0))
+    return gains * (slate >= 0)
+
+
+def precision(slate: Tensor, relevance: Tensor) -> Tensor:
+    """Return the share of the ``K`` positions that hold a relevant item, ``[B]``."""
+    return (take_relevance(slate, relevance) > 0).float().mean(dim=1)
+
+
+def recall(slate: Tensor, relevance: Tensor) -> Tensor:
+    """Return the share of the relevant items that are in the list, ``[B]``."""
+    found = (take_relevance(slate, relevance) > 0).float().sum(dim=1)
+    return found / _count(relevance)
+
+
+def f1(slate: Tensor, relevance: Tensor) -> Tensor:
+    """Return the harmonic mean of precision and recall for each user, ``[B]``."""
+    found = (take_relevance(slate, relevance) > 0).float().sum(dim=1)
+    return 2 * found / (slate.shape[1] + _count(relevance))
+
+
+def hit_rate(slate: Tensor, relevance: Tensor) -> Tensor:
+    """Return 1 where at least one item of the list is relevant, ``[B]``."""
+    found = (take_relevance(slate, relevance) > 0).any(dim=1).float()
+    return torch.where(_count(relevance).isnan(), torch.nan, found)
+
+
+def reciprocal_rank(slate: Tensor, relevance: Tensor) -> Tensor:
+    """Return 1 / the position of the first relevant item, 0 if there is none, ``[B]``."""
+    hits = take_relevance(slate, relevance) > 0
+    positions = torch.arange(1, slate.shape[1] + 1, device=slate.device)
+    ranks = (hits / positions).amax(dim=1)
+    return torch.where(_count(relevance).isnan(), torch.nan, ranks)
+
+
+def average_precision(slate: Tensor, relevance: Tensor) -> Tensor:
+    """Return average precision over all relevant items (those not listed count 0), ``[B]``."""
+    hits = (take_relevance(slate, relevance) > 0).float()
+    positions = torch.arange(1, slate.shape[1] + 1, device=slate.device)
+    return (hits.cumsum(dim=1) / positions * hits).sum(dim=1) / _count(relevance)
+
+
+def ndcg(slate: Tensor, relevance: Tensor) -> Tensor:
+    """Return the discounted gain over that of the best possible list of ``K``, ``[B]``."""
+    size = slate.shape[1]
+    discount = 1 / torch.log2(torch.arange(2, size + 2, device=slate.device).float())
+    gained = (take_relevance(slate, relevance) * discount).sum(dim=1)
+    best = relevance.to(torch.float32).topk(min(size, relevance.shape[1]), dim=1).values
+    ideal = (best * discount[: best.shape[1]]).sum(dim=1)
+    return gained / torch.where(ideal > 0, ideal, torch.nan)
+
+
+def mean_over_users(values: Tensor) -> float:
+    """Return the mean of ``[B]`` values over the users for whom the metric exists."""
+    return float(values.nanmean())
+
+
+def coverage(slates: Tensor, num_items: int) -> float:
+    """Return the share of the catalog shown to anybody; ``slates`` is int64 of any shape."""
+    shown = torch.zeros(num_items, dtype=torch.bool, device=slates.device)
+    shown[slates[slates >= 0]] = True
+    return float(shown.float().mean())
+
+
+def intra_list_diversity(slate: Tensor, features: Tensor) -> Tensor:
+    """Return the mean cosine distance over the pairs of a list, ``[B]``; NaN below two items.
+
+    Args:
+        slate: int64 ``[B, K]``.
+        features: float32 ``[N, d]``.
+    """
+    unit = torch.nn.functional.normalize(features, dim=1)
+    present = (slate >= 0).float()
+    vectors = unit[slate.clamp(min=0)] * present.unsqueeze(-1)
+    count = present.sum(dim=1)
+    total = vectors.sum(dim=1).square().sum(dim=1) - vectors.square().sum(dim=(1, 2))
+    pairs = count * (count - 1)
+    return 1 - total / torch.where(pairs > 0, pairs, torch.nan)
+
+
+def novelty(slate: Tensor, counts: Tensor) -> Tensor:
+    """Return the mean self-information of a list's items in bits, ``[B]``.
+
+    Zhou et al., PNAS 107 (2010): ``-log2`` of the item's share of the log's interactions; an item
+    without any counts as one with a single interaction.
+
+    Args:
+        slate: int64 ``[B, K]``.
+        counts: float32 ``[N]``, interactions of each item in the log.
+    """
+    information = -torch.log2(counts.clamp(min=1) / counts.sum().clamp(min=1))
+    present = slate >= 0
+    total = (information[slate.clamp(min=0)] * present).sum(dim=1)
+    return total / torch.where(present.any(dim=1), present.sum(dim=1), torch.nan)
+
+
+def serendipity(slate: Tensor, relevance: Tensor, expected: Tensor) -> Tensor:
+    """Return the share of positions whose item is relevant and unexpected, ``[B]``.
+
+    Ge, Delgado-Battenfeld and Jannach, RecSys 2010: what a primitive recommender would have shown
+    anyway is no surprise.
+
+    Args:
+        slate: int64 ``[B, K]``.
+        relevance: ``[B, N]``.
+        expected: int64 ``[B, M]``, the primitive recommender's list (the most popular items).
+    """
+    surprising = ~(slate.unsqueeze(2) == expected.unsqueeze(1)).any(dim=2)
+    return ((take_relevance(slate, relevance) > 0) & surprising).float().mean(dim=1)
+
+
+def gini(exposure: Tensor) -> float:
+    """Return the Gini index of ``[N]`` exposures: 0 if all are equal, 1 - 1/N if one has all."""
+    ordered = exposure.to(torch.float64).sort().values
+    count, total = ordered.numel(), float(ordered.sum())
+    if total == 0:
+        return 0.0
+    ranks = torch.arange(1, count + 1, dtype=torch.float64, device=exposure.device)
+    return float(((2 * ranks - count - 1) * ordered).sum() / (count * total))
+
+
+def miscalibration(slate: Tensor, history: Tensor, topics: Tensor, num_topics: int) -> Tensor:
+    """Return how far a list's topics are from the user's, Kullback-Leibler in nats, ``[B]``.
+
+    Steck, RecSys 2018: ``KL(p || (1 - a) q + a p)`` with ``p`` the topic shares of the history,
+    ``q`` those of the list and ``a`` = 0.01; 0 is perfectly calibrated; NaN without a history.
+
+    Args:
+        slate: int64 ``[B, K]``.
+        history: int64 ``[B, H]``, padded with -1.
+        topics: int64 ``[N]``.
+        num_topics: T.
+    """
+    target = _topic_shares(history, topics, num_topics)
+    shown = _topic_shares(slate, topics, num_topics).nan_to_num(0.0)
+    smoothed = (1 - CALIBRATION_SMOOTHING) * shown + CALIBRATION_SMOOTHING * target
+    return torch.where(target == 0, 0.0, target * (target / smoothed).log()).sum(dim=1)
+
+
+def _count(relevance: Tensor) -> Tensor:
+    """Return the number of relevant items, float32 ``[B]``; NaN where there are none."""
+    count = (relevance > 0).sum(dim=1).to(torch.float32)
+    return torch.where(count > 0, count, torch.nan)
+
+
+def _topic_shares(items: Tensor, topics: Tensor, num_topics: int) -> Tensor:
+    """Return the share of each topic among ``[B, L]`` items, ``[B, T]``; NaN if all are -1."""
+    present = (items >= 0).to(torch.float32)
+    counts = torch.zeros(items.shape[0], num_topics, device=items.device)
+    counts.scatter_add_(1, topics[items.clamp(min=0)], present)
+    total = present.sum(dim=1, keepdim=True)
+    return counts / torch.where(total > 0, total, torch.nan)
