@@ -1,0 +1,328 @@
+"""Typed configuration of the user simulator: one section a module, ranges and units on each key.
+
+The defaults are those of the preset ``marec``. Every value outside its range is refused when the
+section is built, with the name and the allowed range.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from marec_env.config import ConfigModel
+
+__all__ = [
+    "BehaviourConfig",
+    "BoredomConfig",
+    "ChoiceConfig",
+    "DriftConfig",
+    "ExaminationConfig",
+    "IntentConfig",
+    "PatienceConfig",
+    "RelevanceConfig",
+    "ReturnConfig",
+    "SatisfactionConfig",
+    "UsersConfig",
+]
+
+
+class RelevanceConfig(ConfigModel):
+    """Adjustment of the calibrated click logit ``scale (u . x) + quality + intercept``."""
+
+    scale_factor: float = Field(
+        default=1.0, gt=0, le=100, description="factor on the population's calibrated scale"
+    )
+    intercept_shift: float = Field(
+        default=0.0,
+        ge=-20,
+        le=20,
+        description="logits added to the population's calibrated intercept",
+    )
+
+
+class IntentConfig(ConfigModel):
+    """A passing interest mixed into the lasting taste."""
+
+    weight: float = Field(
+        default=0.4,
+        ge=0,
+        le=1,
+        description="share of the passing intent in the user's present interest",
+    )
+    switch_probability: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="probability a request that a new intent replaces the old one",
+    )
+    source: Literal["history", "catalog"] = Field(
+        default="history",
+        description="whose direction an intent takes: an item the user liked before (any item for "
+        "a user without likes), or any item of the catalog",
+    )
+
+
+class BoredomConfig(ConfigModel):
+    """How repetition of a topic lowers the user's interest."""
+
+    kind: Literal["none", "threshold", "continuous", "loss_of_interest", "churn"] = Field(
+        default="threshold",
+        description="threshold and continuous: exposure lowers the topic's logit; "
+        "loss_of_interest: a bored topic counts as zero; churn: a bored user likes nothing",
+    )
+    weight: float = Field(
+        default=9.0, ge=0, le=100, description="logits lost at full boredom, for susceptible users"
+    )
+    susceptible_share: float = Field(
+        default=0.5, ge=0, le=1, description="share of the users who get bored; the others never do"
+    )
+    memory: float = Field(
+        default=0.75, ge=0, lt=1, description="share of the exposure kept from request to request"
+    )
+    threshold: float = Field(
+        default=0.12,
+        ge=0,
+        le=1,
+        description="exposure, as share of the slate, at which boredom begins",
+    )
+    saturation: float = Field(
+        default=0.3,
+        ge=0,
+        le=1,
+        description="exposure, as share of the slate, at which boredom is full",
+    )
+    window: int = Field(
+        default=5, ge=1, le=100, description="requests whose clicks count (loss_of_interest, churn)"
+    )
+    max_clicks: int = Field(
+        default=10, ge=1, le=1000, description="latest clicks that count (loss_of_interest, churn)"
+    )
+    clicks: int = Field(
+        default=5,
+        ge=1,
+        le=1000,
+        description="clicks on a topic that bore (loss_of_interest, churn)",
+    )
+    duration: int = Field(
+        default=5,
+        ge=1,
+        le=1000,
+        description="requests that boredom lasts (loss_of_interest, churn)",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.threshold < self.saturation:
+            raise ValueError(
+                f"threshold ({self.threshold}) must lie below saturation ({self.saturation})"
+            )
+        return self
+
+
+class ExaminationConfig(ConfigModel):
+    """Which positions the user looks at."""
+
+    kind: Literal["position", "mixed", "cascade"] = Field(
+        default="position",
+        description="position: alpha decay^k; mixed: half from the top, half from the bottom; "
+        "cascade: down the list until the user has had enough",
+    )
+    alpha: float = Field(
+        default=1.0, ge=0, le=1, description="probability of examining the first position"
+    )
+    decay: float = Field(
+        default=0.85,
+        ge=0,
+        le=1,
+        description="factor a position; for cascade, the probability of going on",
+    )
+    stop_after_click: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="probability that a click ends the examination (cascade)",
+    )
+
+
+class ChoiceConfig(ConfigModel):
+    """How clicks follow from relevance and examination."""
+
+    kind: Literal["independent", "multinomial_logit", "proportional", "exponential_cascade"] = (
+        Field(default="independent", description="the rule; all but independent click at most once")
+    )
+    no_click: float = Field(
+        default=0.0,
+        ge=-50,
+        le=50,
+        description="weight of no click: a logit (multinomial_logit) or a score (proportional)",
+    )
+    min_score: float = Field(
+        default=-1.0,
+        ge=-1000,
+        le=0,
+        description="score subtracted from all before use (proportional)",
+    )
+    attention: float = Field(
+        default=1.0, ge=0, le=1, description="attention to the first position (exponential_cascade)"
+    )
+    score_scaling: float = Field(
+        default=0.5, ge=0, le=1000, description="click probability per score (exponential_cascade)"
+    )
+
+
+class BehaviourConfig(ConfigModel):
+    """What may follow a click; the click itself always is the first behaviour."""
+
+    names: tuple[Literal["like", "purchase", "watch_time", "hide"], ...] = Field(
+        default=("like",), strict=False, description="behaviours after the click, in this order"
+    )
+    like_offset: float = Field(
+        default=0.0, ge=-20, le=20, description="logits by which a like is harder than a click"
+    )
+    purchase_offset: float = Field(
+        default=3.0, ge=-20, le=20, description="logits by which a purchase is harder than a click"
+    )
+    hide_offset: float = Field(
+        default=3.0,
+        ge=-20,
+        le=20,
+        description="logits by which irrelevance must exceed to be hidden",
+    )
+    watch_minutes: float = Field(
+        default=10.0, gt=0, le=1000, description="minutes watched at full relevance, on average"
+    )
+
+    @model_validator(mode="after")
+    def _unique(self) -> Self:
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"names ({', '.join(self.names)}) must not repeat")
+        return self
+
+
+class DriftConfig(ConfigModel):
+    """How tastes move within an episode."""
+
+    kind: Literal["none", "influence", "random_walk", "amplification"] = Field(
+        default="none",
+        description="influence: towards clicked items; random_walk: by noise; amplification: "
+        "along the liking of clicked items",
+    )
+    inertia: float = Field(
+        default=0.95,
+        ge=0,
+        le=1,
+        description="share of the taste kept a request with clicks (influence)",
+    )
+    step: float = Field(
+        default=0.02,
+        ge=0,
+        le=10,
+        description="standard deviation of the walk a request, of unit length",
+    )
+    gain: float = Field(default=0.1, ge=0, le=10, description="amplification a clicked item")
+
+
+class PatienceConfig(ConfigModel):
+    """When the user leaves a session."""
+
+    kind: Literal["none", "budget", "hazard"] = Field(
+        default="budget",
+        description="none: never leaves; budget: leaves when patience is spent; hazard: leaves "
+        "with a probability that falls with patience",
+    )
+    initial: float = Field(
+        default=1.0, gt=0, le=1000, description="patience at the session's start"
+    )
+    maximum: float = Field(default=2.0, gt=0, le=1000, description="patience never exceeds this")
+    gain: float = Field(
+        default=0.5,
+        ge=0,
+        le=1000,
+        description="patience won at an engagement of 1 (whole slate clicked)",
+    )
+    cost: float = Field(default=0.05, ge=0, le=1000, description="patience spent a request")
+    hazard: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="probability of leaving a request at patience 0 (hazard)",
+    )
+    hazard_slope: float = Field(
+        default=2.0,
+        ge=0,
+        le=1000,
+        description="fall of the log hazard per unit of patience (hazard)",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.initial > self.maximum:
+            raise ValueError(f"initial ({self.initial}) must not exceed maximum ({self.maximum})")
+        return self
+
+
+class SatisfactionConfig(ConfigModel):
+    """A running mean of how much the user enjoys what they examine."""
+
+    memory: float = Field(default=0.8, ge=0, lt=1, description="share kept from request to request")
+    initial: float = Field(
+        default=0.5, ge=0, le=1, description="satisfaction at the episode's start"
+    )
+
+
+class ReturnConfig(ConfigModel):
+    """Whether and when the user comes back after a session."""
+
+    sessions: int = Field(default=1, ge=1, le=1000, description="sessions an episode holds at most")
+    bias: float = Field(
+        default=0.1, ge=0, le=1, description="daily return probability at satisfaction 0"
+    )
+    slope: float = Field(
+        default=0.6, ge=0, le=10, description="daily return probability added at satisfaction 1"
+    )
+    max_gap: int = Field(
+        default=30,
+        ge=1,
+        le=10_000,
+        description="days after which a user who has not returned is lost",
+    )
+    trust_initial: float = Field(
+        default=1.0, gt=0, le=1000, description="trust at the episode's start"
+    )
+    trust_cost: float = Field(
+        default=0.0,
+        ge=0,
+        le=1000,
+        description="trust lost by a session at satisfaction 0; 0 switches off",
+    )
+    trust_break_even: float = Field(
+        default=0.3,
+        gt=0,
+        le=1,
+        description="satisfaction at which a session leaves trust as it was",
+    )
+
+
+class UsersConfig(ConfigModel):
+    """The user simulator; the defaults are the preset ``marec``."""
+
+    model: str = Field(
+        default="marec", description="a registered user model, or your own as package.module:object"
+    )
+    new_user_share: float = Field(
+        default=0.35,
+        ge=0,
+        le=1,
+        description="probability that the recommender has no history of the user",
+    )
+    relevance: RelevanceConfig = RelevanceConfig()
+    intent: IntentConfig = IntentConfig()
+    boredom: BoredomConfig = BoredomConfig()
+    examination: ExaminationConfig = ExaminationConfig()
+    choice: ChoiceConfig = ChoiceConfig()
+    behaviours: BehaviourConfig = BehaviourConfig()
+    drift: DriftConfig = DriftConfig()
+    patience: PatienceConfig = PatienceConfig()
+    satisfaction: SatisfactionConfig = SatisfactionConfig()
+    returning: ReturnConfig = ReturnConfig()
