@@ -1,1 +1,25 @@
-"""marec_env.embeddings"""
+"""Text and image embeddings: encoders, their cache, and reduction.
+
+``embed_texts(config, texts)`` is what a catalog needs; transformers is imported only by the models
+that need it.
+"""
+
+from marec_env.embeddings.assets import weights_hash
+from marec_env.embeddings.config import EmbeddingConfig, ReductionConfig
+from marec_env.embeddings.embed import embed_texts
+from marec_env.embeddings.encoder import Encoder, TextEncoder, load_encoder
+from marec_env.embeddings.hashing import HashingTestEncoder
+from marec_env.embeddings.reduction import Reduction, fit_reduction
+
+__all__ = [
+    "EmbeddingConfig",
+    "Encoder",
+    "HashingTestEncoder",
+    "Reduction",
+    "ReductionConfig",
+    "TextEncoder",
+    "embed_texts",
+    "fit_reduction",
+    "load_encoder",
+    "weights_hash",
+]

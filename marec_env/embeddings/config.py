@@ -1,0 +1,84 @@
+"""What turns texts and images into vectors, and how far those vectors are reduced."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from marec_env.config.base import ConfigModel
+
+__all__ = ["EmbeddingConfig", "ReductionConfig"]
+
+Pooling = Literal["mean", "cls", "last"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class ReductionConfig(ConfigModel):
+    """How embeddings are reduced; fitted once on a catalog and saved with the run."""
+
+    method: Literal["pca", "random_projection", "none"] = Field(
+        default="pca",
+        description="pca keeps the directions of largest variance; random_projection keeps "
+        "distances on average without a fit; none keeps every dimension",
+    )
+    dimension: int = Field(default=32, ge=1, le=4096, description="dimensions after reduction")
+    whiten: bool = Field(
+        default=False, description="divide each kept direction by its standard deviation (pca only)"
+    )
+    seed: int = Field(default=0, description="seed of a random projection")
+
+
+class EmbeddingConfig(ConfigModel):
+    """Encoder, pooling, precision, batches, cache and reduction."""
+
+    encoder: str = Field(
+        default="auto",
+        min_length=1,
+        description="'auto': the variable MAREC_ENCODER if set, else 'minilm'; 'minilm': the "
+        "hash-checked asset package; a local folder; a hub name such as 'intfloat/e5-small-v2' "
+        "(the only value that may use the network); 'hashing': the test encoder",
+    )
+    revision: str | None = Field(
+        default=None, description="commit, tag or branch of a hub name; null: the default branch"
+    )
+    modality: Literal["text", "image"] = Field(
+        default="text", description="whether inputs are texts or paths of image files"
+    )
+    pooling: Pooling = Field(
+        default="mean",
+        description="mean of the token states, first token (cls) or last token (decoders)",
+    )
+    max_length: int = Field(
+        default=256, ge=2, le=131072, description="tokens kept of a text, special tokens included"
+    )
+    dtype: Precision = Field(
+        default="auto",
+        description="precision of the encoder: auto takes bf16 where the processor computes in it",
+    )
+    token_budget: int = Field(
+        default=4096,
+        ge=16,
+        le=1 << 22,
+        description="tokens in a batch; a longer text is a batch by itself",
+    )
+    cache: bool = Field(default=True, description="keep embeddings on disk and read them back")
+    cache_folder: str | None = Field(
+        default=None, description="null: the variable MAREC_CACHE if set, else ~/.cache/marec"
+    )
+    cache_limit_gib: float = Field(
+        default=8.0, gt=0, description="size in GiB beyond which the least recently used entries go"
+    )
+    refresh: bool = Field(
+        default=False, description="embed again what the cache holds, and replace it"
+    )
+    reduction: ReductionConfig = Field(
+        default=ReductionConfig(), description="how embeddings are reduced"
+    )
+
+    def cache_root(self) -> Path:
+        """Return the folder of the cache; it need not exist yet."""
+        chosen = self.cache_folder or os.environ.get("MAREC_CACHE") or "~/.cache/marec"
+        return Path(chosen).expanduser()

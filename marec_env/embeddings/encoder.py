@@ -1,0 +1,132 @@
+"""Texts to unit vectors with the weights of a BERT-like or any other transformers model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from marec_env.embeddings.assets import HASHING, EncoderFiles, locate, requested
+from marec_env.embeddings.config import EmbeddingConfig
+from marec_env.embeddings.hashing import HashingTestEncoder
+from marec_env.embeddings.packed_bert import BertShape, PackedBert
+from marec_env.embeddings.pooling import pool_packed
+from marec_env.embeddings.tokens import TextTokenizer, pack, token_budget_batches
+from marec_env.errors import ConfigError
+
+__all__ = ["Encoder", "TextEncoder", "load_encoder", "resolve_device", "resolve_precision"]
+
+_LOG = logging.getLogger(__name__)
+# Texts tokenised ahead of the model: enough for many batches sorted by length, little memory.
+CHUNK = 4096
+
+OnChunk = Callable[[int, int], None]
+
+
+class Encoder(Protocol):
+    """What the cache, the stream and the catalog need of an encoder."""
+
+    @property
+    def dimension(self) -> int:
+        """Dimensions of the vectors."""
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Return unit vectors, float32 ``[N, dimension]`` on the CPU."""
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Return the device; ``auto`` is CUDA where there is one."""
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def resolve_precision(config: EmbeddingConfig, device: torch.device) -> torch.dtype:
+    """Return bfloat16 where it is asked for, or where ``auto`` finds hardware for it."""
+    if config.dtype != "auto":
+        return torch.bfloat16 if config.dtype == "bf16" else torch.float32
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+class TextEncoder:
+    """An encoder in memory: ``encode(texts) -> float32 [N, D]``, unit vectors on the CPU."""
+
+    def __init__(self, config: EmbeddingConfig, device: str | torch.device = "auto") -> None:
+        """Load and verify the weights.
+
+        Raises:
+            AssetError: weights are missing or do not have the expected hash.
+            ConfigError: ``max_length`` is more than the model's positions.
+        """
+        self.config = config
+        self.device = resolve_device(device)
+        self.dtype = resolve_precision(config, self.device)
+        files = locate(config)
+        files.verify()
+        self._tokenizer = TextTokenizer(files.folder, config.max_length)
+        shape = BertShape.read(files.folder)
+        assert shape is not None
+        if config.max_length > shape.max_tokens:
+            raise ConfigError(
+                f"max_length is {config.max_length}, but encoder '{files.name}' has "
+                f"{shape.max_tokens} positions; allowed: 2 to {shape.max_tokens}"
+            )
+        self._model = PackedBert(_read_weights(files), shape, self.dtype, self.device)
+        self.dimension = shape.width
+        _LOG.info("encoder '%s': packed batches on %s in %s", files.name, self.device, self.dtype)
+
+    def encode(self, texts: Sequence[str], on_chunk: OnChunk | None = None) -> Tensor:
+        """Return unit vectors, float32 ``[N, D]``, in the order of the texts."""
+        parts = list(self.encode_chunks(texts, on_chunk))
+        return torch.cat(parts) if parts else torch.zeros(0, self.dimension)
+
+    def encode_chunks(
+        self, texts: Sequence[str], on_chunk: OnChunk | None = None
+    ) -> Iterator[Tensor]:
+        """Yield the vectors of the next texts, in order; a thread tokenises one chunk ahead.
+
+        Args:
+            texts: any number of strings.
+            on_chunk: called after each chunk with the texts and tokens done in it.
+        """
+        chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
+        with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as pool:
+            ahead = pool.submit(self._tokenizer, chunks[0]) if chunks else None
+            for number in range(len(chunks)):
+                assert ahead is not None
+                tokens = ahead.result()
+                if number + 1 < len(chunks):
+                    ahead = pool.submit(self._tokenizer, chunks[number + 1])
+                out = torch.empty(len(tokens), self.dimension)
+                with torch.inference_mode():
+                    for rows in token_budget_batches(tokens, self.config.token_budget):
+                        batch = pack(tokens, rows)
+                        states = self._model.forward(batch)
+                        out[batch.rows] = pool_packed(states, batch, self.config.pooling).cpu()
+                if on_chunk is not None:
+                    on_chunk(len(tokens), sum(map(len, tokens)))
+                yield out
+
+
+def load_encoder(config: EmbeddingConfig, device: str | torch.device = "auto") -> Encoder:
+    """Return the configured encoder; errors as in :class:`TextEncoder`."""
+    if requested(config) == HASHING:
+        return HashingTestEncoder()
+    return TextEncoder(config, device)
+
+
+def _read_weights(files: EncoderFiles) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    weights: dict[str, Tensor] = {}
+    for path in files.weight_files():
+        weights.update(load_file(str(path)))
+    return weights

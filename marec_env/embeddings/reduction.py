@@ -1,0 +1,147 @@
+"""Fewer dimensions, fitted once on a catalog and saved with the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from marec_env import random
+from marec_env.embeddings.config import EmbeddingConfig, ReductionConfig
+from marec_env.errors import ConfigError, DataError
+from marec_env.io import write_bytes
+
+__all__ = ["Reduction", "fit_reduction"]
+
+# Directions whose variance is below this share of the largest are noise of the eigensolver.
+_RANK_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """An affine map followed by scaling to unit length."""
+
+    mean: Tensor
+    """Float32 ``[D]``, taken off before the projection."""
+    projection: Tensor
+    """Float32 ``[D, d]``."""
+    explained: float
+    """Share of the fitted embeddings' variance that is kept, in [0, 1]; NaN if not fitted."""
+
+    @property
+    def dimension(self) -> int:
+        """The dimensions that come out, d."""
+        return self.projection.shape[1]
+
+    def apply(self, embeddings: Tensor) -> Tensor:
+        """Return unit vectors.
+
+        Args:
+            embeddings: float32 ``[N, D]``.
+
+        Returns:
+            float32 ``[N, d]`` on the embeddings' device. A vector that is the mean itself has no
+            direction and comes out as zeros.
+
+        Raises:
+            DataError: D differs from that of the fit.
+        """
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.mean.shape[0]:
+            raise DataError(
+                f"embeddings of shape {list(embeddings.shape)} do not fit a reduction of "
+                f"{self.mean.shape[0]} dimensions; fit it on the same encoder"
+            )
+        mean, projection = self.mean.to(embeddings.device), self.projection.to(embeddings.device)
+        return functional.normalize((embeddings.float() - mean) @ projection, dim=1)
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file."""
+        from safetensors.torch import save
+
+        tensors = {
+            "mean": self.mean.contiguous(),
+            "projection": self.projection.contiguous(),
+            "explained": torch.tensor(self.explained, dtype=torch.float64),
+        }
+        write_bytes(path, save(tensors))
+
+    @staticmethod
+    def load(path: str | Path) -> Reduction:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            DataError: the file is missing or is not a reduction.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            tensors = load_file(str(path))
+            return Reduction(
+                tensors["mean"], tensors["projection"], float(tensors["explained"].item())
+            )
+        except (OSError, SafetensorError, KeyError) as error:
+            raise DataError(f"{path} is not a saved reduction: {error}") from error
+
+
+def fit_reduction(config: EmbeddingConfig | ReductionConfig, embeddings: Tensor) -> Reduction:
+    """Fit the configured reduction.
+
+    The sign of each direction is fixed (its largest entry is positive), so the same embeddings
+    give the same result on any machine up to rounding.
+
+    Args:
+        config: the section, or the whole embedding configuration.
+        embeddings: float32 ``[N, D]``, finite.
+
+    Raises:
+        ConfigError: more dimensions are asked for than there are.
+        DataError: no embeddings, or some that are not finite.
+    """
+    section = config.reduction if isinstance(config, EmbeddingConfig) else config
+    if embeddings.ndim != 2 or embeddings.shape[0] == 0:
+        raise DataError(f"cannot fit a reduction on embeddings of shape {list(embeddings.shape)}")
+    if not bool(torch.isfinite(embeddings).all()):
+        raise DataError("cannot fit a reduction: some embeddings are not finite")
+    full = embeddings.shape[1]
+    data = embeddings.to("cpu", torch.float64)
+    if section.method == "none":
+        return Reduction(torch.zeros(full), torch.eye(full), 1.0)
+    if section.dimension > full:
+        raise ConfigError(
+            f"reduction.dimension is {section.dimension}, but the encoder gives {full} "
+            f"dimensions; allowed: 1 to {full}, or method: none"
+        )
+    if section.method == "random_projection":
+        return _random_projection(section, full)
+    return _pca(section, data)
+
+
+def _random_projection(section: ReductionConfig, full: int) -> Reduction:
+    """Return an orthonormal Gaussian projection (Johnson and Lindenstrauss, 1984)."""
+    keys = random.session_keys(section.seed, torch.arange(full))
+    gaussian = random.normal(keys, 0, "embeddings.random_projection", section.dimension)
+    basis, upper = torch.linalg.qr(gaussian.double())
+    basis = basis * torch.sign(torch.diagonal(upper))
+    return Reduction(torch.zeros(full), basis.float(), float("nan"))
+
+
+def _pca(section: ReductionConfig, data: Tensor) -> Reduction:
+    """Return the leading eigenvectors of the covariance, whitened if asked for."""
+    mean = data.mean(dim=0)
+    centred = data - mean
+    variances, vectors = torch.linalg.eigh(centred.T @ centred / data.shape[0])
+    variances, vectors = variances.flip(0).clamp(min=0), vectors.flip(1)
+    largest = vectors.abs().argmax(dim=0)
+    vectors = vectors * torch.sign(vectors[largest, torch.arange(vectors.shape[1])])
+    total = float(variances.sum())
+    kept, basis = variances[: section.dimension], vectors[:, : section.dimension]
+    real = kept > _RANK_TOLERANCE * float(variances[0])
+    if section.whiten:
+        basis = basis / torch.where(real, kept, 1.0).sqrt()
+    basis = torch.where(real, basis, 0.0)
+    explained = float(kept.sum()) / total if total > 0 else 1.0
+    return Reduction(mean.float(), basis.float(), explained)
