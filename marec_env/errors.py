@@ -16,8 +16,11 @@ class MarecError(Exception):
     """Base of every error whose cause lies in the input rather than in marec."""
 
 
-class ConfigError(MarecError):
-    """A configuration value is missing, unknown, of the wrong type or out of range."""
+class ConfigError(MarecError, ValueError):
+    """A configuration value is missing, unknown, of the wrong type or out of range.
+
+    Also a ``ValueError``, so that pydantic reports one raised by a validator with its place.
+    """
 
 
 class DataError(MarecError):

@@ -1,0 +1,117 @@
+"""What a configuration model allows at a path: the fields, their kinds, ranges and choices."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+__all__ = ["allowed_range", "choices", "field_at", "fields_at", "paths_of_field"]
+
+
+def _unwrap(annotation: Any) -> Iterator[Any]:
+    """Yield the members of unions and annotated types, flattened."""
+    if isinstance(annotation, FieldInfo):
+        yield from _unwrap(annotation.annotation)
+    elif get_origin(annotation) is Annotated:
+        yield from _unwrap(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, types.UnionType):
+        for member in get_args(annotation):
+            yield from _unwrap(member)
+    else:
+        yield annotation
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _tagged(model: type[BaseModel], tag: str | int) -> bool:
+    """Return whether ``tag`` selects the model in a discriminated union."""
+    return any(
+        tag in get_args(field.annotation)
+        for field in model.model_fields.values()
+        if get_origin(field.annotation) is Literal
+    )
+
+
+def _descend(candidates: list[Any], part: str | int) -> list[Any]:
+    """Return the annotations that one part of a pydantic location leads to."""
+    found: list[Any] = []
+    for annotation in candidates:
+        if _is_model(annotation):
+            if part in annotation.model_fields:
+                found.extend(_unwrap(annotation.model_fields[part]))
+            continue
+        arguments = get_args(annotation)
+        if get_origin(annotation) is dict:
+            found.extend(_unwrap(arguments[1]))
+        elif get_origin(annotation) in (list, tuple, set, frozenset):
+            for argument in arguments:
+                if argument is not Ellipsis:
+                    found.extend(_unwrap(argument))
+    if found:
+        return found
+    tagged = [a for a in candidates if _is_model(a) and _tagged(a, part)]
+    return tagged or candidates
+
+
+def fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> dict[str, FieldInfo]:
+    """Return the fields of the section at a pydantic error location (union tags included)."""
+    candidates = list(_unwrap(model))
+    for part in location:
+        candidates = _descend(candidates, part)
+    fields: dict[str, FieldInfo] = {}
+    for annotation in candidates:
+        if _is_model(annotation):
+            fields.update(annotation.model_fields)
+    return fields
+
+
+def field_at(model: type[BaseModel], location: tuple[str | int, ...]) -> FieldInfo | None:
+    """Return the field at a pydantic error location, ``None`` if there is none."""
+    return fields_at(model, location[:-1]).get(str(location[-1])) if location else None
+
+
+def allowed_range(field: FieldInfo) -> str:
+    """Return a field's numeric range in words (``from 0 to 1``), empty if it has none."""
+    low = high = ""
+    for constraint in field.metadata:
+        if isinstance(constraint, annotated_types.Ge):
+            low = f"from {constraint.ge}"
+        elif isinstance(constraint, annotated_types.Gt):
+            low = f"above {constraint.gt}"
+        elif isinstance(constraint, annotated_types.Le):
+            high = f"to {constraint.le}" if low else f"up to {constraint.le}"
+        elif isinstance(constraint, annotated_types.Lt):
+            high = f"below {constraint.lt}"
+    return f"{low}, {high}" if low and high.startswith("below") else f"{low} {high}".strip()
+
+
+def choices(field: FieldInfo) -> tuple[object, ...]:
+    """Return the values a literal field allows, or the tags of a discriminated union."""
+    found: list[object] = []
+    for annotation in _unwrap(field):
+        if get_origin(annotation) is Literal:
+            found.extend(get_args(annotation))
+        elif _is_model(annotation) and field.discriminator is not None:
+            kind = annotation.model_fields[str(field.discriminator)]
+            found.extend(get_args(kind.annotation))
+    return tuple(found)
+
+
+def paths_of_field(model: type[BaseModel], name: str, prefix: str = "") -> list[str]:
+    """Return the dotted paths of every field of that name below ``model``."""
+    found: list[str] = []
+    for key, field in model.model_fields.items():
+        path = f"{prefix}{key}"
+        if key == name:
+            found.append(path)
+        for annotation in _unwrap(field):
+            if _is_model(annotation) and annotation is not model:
+                found.extend(paths_of_field(annotation, name, f"{path}."))
+    return list(dict.fromkeys(found))

@@ -1,0 +1,170 @@
+"""YAML as plain data that remembers where every key and value was written.
+
+Scalars follow the core schema of YAML 1.2 rather than PyYAML's 1.1: ``3e-4`` is a number, ``on``
+and ``no`` are words, ``1:30`` is not sixty times anything, and underscores may group digits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from marec_env.errors import ConfigError
+
+__all__ = ["Path", "Source", "parse_scalar", "parse_text", "parse_value"]
+
+Path = tuple[str | int, ...]
+"""Keys and list indices from the root to a value."""
+
+_MAX_DEPTH = 64  # deeper nesting is a mistake, or an anchor that contains itself
+_MAX_DIGITS = 100  # a longer run of digits is an identifier
+_DIGITS = r"[0-9]+(?:_[0-9]+)*"
+_INT = re.compile(rf"[-+]?{_DIGITS}")
+_FLOAT = re.compile(rf"[-+]?(\.{_DIGITS}|{_DIGITS}(\.({_DIGITS})?)?)([eE][-+]?[0-9]+)?")
+_WORDS: Mapping[str, object] = {
+    "": None,
+    "~": None,
+    "null": None,
+    "Null": None,
+    "NULL": None,
+    "true": True,
+    "True": True,
+    "TRUE": True,
+    "false": False,
+    "False": False,
+    "FALSE": False,
+    ".inf": float("inf"),
+    "+.inf": float("inf"),
+    "-.inf": float("-inf"),
+    ".nan": float("nan"),
+}
+
+
+@dataclass(slots=True)
+class Source:
+    """Parsed YAML: the data, and the places (``file:line:col``) of its keys and values."""
+
+    name: str
+    data: Any
+    values: dict[Path, str] = field(default_factory=dict)
+    keys: dict[Path, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    """Finished messages about what is legal YAML but not accepted (duplicate keys, tags)."""
+
+    def place(self, path: Path, *, of_key: bool = False) -> str:
+        """Return where ``path`` was written, or its nearest written ancestor."""
+        if of_key and path in self.keys:
+            return self.keys[path]
+        while path not in self.values and path:
+            path = path[:-1]
+        return self.values.get(path, self.name)
+
+
+def parse_scalar(text: str) -> object:
+    """Return the value of an unquoted scalar."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INT.fullmatch(text) and len(text) <= _MAX_DIGITS:
+        return int(text)
+    if _FLOAT.fullmatch(text) and len(text) <= _MAX_DIGITS:
+        return float(text.replace("_", ""))
+    return text
+
+
+def _mark(name: str, mark: yaml.Mark) -> str:
+    return f"{name}:{mark.line + 1}:{mark.column + 1}"
+
+
+def _show(path: Path) -> str:
+    return ".".join(str(part) for part in path)
+
+
+def _compose(text: str, name: str) -> yaml.Node | None:
+    """Return the root node of the only document of ``text``, ``None`` if there is none."""
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = _mark(name, mark) if mark else name
+        problem = error.problem or error.context or "not valid YAML"
+        if "'\\t'" in problem:
+            problem = "a tab cannot indent YAML; use spaces"
+        elif "single document" in (error.context or ""):
+            problem = "a second document begins here; one file holds one configuration"
+        raise ConfigError(f"{place}: {problem}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: not readable as YAML: {str(error).splitlines()[0]}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{name}: nested too deeply") from error
+
+
+def _construct(node: yaml.Node, path: Path, source: Source) -> Any:
+    source.values[path] = _mark(source.name, node.start_mark)
+    if len(path) > _MAX_DEPTH:
+        raise ConfigError(f"{source.values[path]}: nested deeper than {_MAX_DEPTH} levels")
+    if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
+        source.problems.append(
+            f"{source.values[path]}: {_show(path)}: tag '{node.tag}' is not accepted; remove it"
+        )
+        return None
+    if isinstance(node, yaml.ScalarNode):
+        return parse_scalar(node.value) if node.style is None else node.value
+    if isinstance(node, yaml.SequenceNode):
+        return [_construct(item, (*path, i), source) for i, item in enumerate(node.value)]
+    assert isinstance(node, yaml.MappingNode)
+    mapping: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        place = _mark(source.name, key_node.start_mark)
+        if not isinstance(key_node, yaml.ScalarNode):
+            source.problems.append(f"{place}: {_show(path)}: a key must be a plain word")
+            continue
+        key = str(key_node.value)
+        below = (*path, key)
+        if key in mapping:
+            source.problems.append(
+                f"{place}: {_show(below)}: duplicate key; first given at {source.keys[below]}"
+            )
+            continue
+        source.keys[below] = place
+        mapping[key] = _construct(value_node, below, source)
+    return mapping
+
+
+def parse_text(text: str, name: str) -> Source:
+    """Return the data of a YAML text with its places; empty text is an empty mapping.
+
+    Args:
+        text: one YAML document.
+        name: what to call the text in messages, usually its file name.
+
+    Raises:
+        ConfigError: the text is not YAML, or its root is not a mapping.
+    """
+    node = _compose(text, name)
+    source = Source(name, {})
+    if node is None:
+        source.values[()] = f"{name}:1:1"
+        return source
+    source.data = _construct(node, (), source)
+    if not isinstance(source.data, dict):
+        raise ConfigError(
+            f"{source.values[()]}: expected 'key: value' lines, found "
+            f"{'a list' if isinstance(source.data, list) else 'a single value'}"
+        )
+    return source
+
+
+def parse_value(text: str, name: str) -> Any:
+    """Return the value of a one-line YAML text such as ``3e-4``, ``[1, 2]`` or ``{kind: ippo}``."""
+    node = _compose(text, name)
+    if node is None:
+        return None
+    source = Source(name, None)
+    value = _construct(node, (), source)
+    if source.problems:
+        raise ConfigError(source.problems[0])
+    return value
