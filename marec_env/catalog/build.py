@@ -1,0 +1,141 @@
+"""The catalog of a log: what the recommender may know of each item."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from marec_env import random
+from marec_env.catalog.catalog import Catalog
+from marec_env.catalog.kmeans import kmeans
+from marec_env.config.base import ConfigModel
+from marec_env.data.log import InteractionLog
+from marec_env.data.recommender_log import popularity
+from marec_env.errors import DataError
+
+__all__ = ["CatalogConfig", "build_catalog", "topic_names"]
+
+_DAY = 86_400  # seconds
+_YEAR_DAYS = 365.25
+_EPOCH_YEAR = 1970
+_WORD = re.compile(r"[^\W\d_]{3,}(?:[-'][^\W\d_]+)*")
+_WORDS_IN_NAME = 2
+_STOP = frozenset(
+    ("the", "and", "for", "with", "from", "you", "your", "his", "her", "its", "that", "this", "are")
+)
+_PRIOR = 0.5  # pseudo-count of a word, so that a word seen once does not name a topic
+
+
+class CatalogConfig(ConfigModel):
+    """Topics and providers of the items."""
+
+    num_topics: int = Field(default=16, ge=1, le=1024, description="text clusters")
+    restarts: int = Field(default=8, ge=1, le=100, description="seedings of the clustering")
+    num_providers: int = Field(
+        default=1,
+        ge=1,
+        description="providers, if the source names none: items are assigned to them by a hash, an "
+        "assumption of the scenario, not data; 1: all items have one provider",
+    )
+    seed: int = Field(default=0, ge=0, description="of the clustering and of assumed providers")
+
+
+def build_catalog(
+    log: InteractionLog, embeddings: Tensor, config: CatalogConfig | None = None
+) -> Catalog:
+    """Return the items as the recommender may know them.
+
+    Args:
+        log: titles, genres, years, first appearances.
+        embeddings: float32 ``[N, dt]``, text embeddings after reduction (rescaled to unit length).
+        config: topics and providers.
+
+    Raises:
+        DataError: the embeddings do not fit the log, or there are more topics than items.
+    """
+    config = config or CatalogConfig()
+    if embeddings.ndim != 2 or embeddings.shape[0] != log.num_items:
+        raise DataError(
+            f"embeddings: need one row for each of {log.num_items} items, got shape "
+            f"{tuple(embeddings.shape)}"
+        )
+    text = torch.nn.functional.normalize(embeddings.to(torch.float32), dim=1)
+    topics, _ = kmeans(text, config.num_topics, restarts=config.restarts, seed=config.seed)
+    return Catalog(
+        ids=log.item_ids,
+        titles=log.titles,
+        texts=log.texts,
+        text=text,
+        topics=topics,
+        topic_names=topic_names(log.texts, log.genres, topics, config.num_topics),
+        popularity=popularity(log),
+        age=_ages(log),
+        providers=_providers(log, config),
+        attributes=log.item_attributes,
+    )
+
+
+def topic_names(
+    texts: Sequence[str], genres: Sequence[Sequence[str]], topics: Tensor, num_topics: int
+) -> tuple[str, ...]:
+    """Name each topic by the words that set it apart, unique among the topics.
+
+    A word scores its share among the topic's items times the log ratio to its share among all;
+    genres count as words.
+    """
+    documents = [
+        set(tags) | {word for word in map(str.lower, _WORD.findall(text)) if word not in _STOP}
+        for text, tags in zip(texts, genres, strict=True)
+    ]
+    lowered = {tag.lower() for tags in genres for tag in tags}
+    everywhere: Counter[str] = Counter()
+    inside = [Counter[str]() for _ in range(num_topics)]
+    size = [0] * num_topics
+    for topic, document in zip(topics.tolist(), documents, strict=True):
+        words = [word for word in document if word not in lowered]
+        everywhere.update(words)
+        inside[topic].update(words)
+        size[topic] += 1
+    names: list[str] = []
+    for topic in range(num_topics):
+        score = {
+            word: number
+            / size[topic]
+            * _log_ratio(number, size[topic], everywhere[word], len(documents))
+            for word, number in inside[topic].items()
+        }
+        best = sorted(score, key=lambda word: (-score[word], word))[:_WORDS_IN_NAME]
+        name = " / ".join(best) or "topic"
+        names.append(name if name not in names else f"{name} ({topic})")
+    return tuple(names)
+
+
+def _log_ratio(inside: int, size: int, everywhere: int, total: int) -> float:
+    share = (inside + _PRIOR) / (size + 2 * _PRIOR)
+    return float(torch.log(torch.tensor(share / ((everywhere + _PRIOR) / (total + 2 * _PRIOR)))))
+
+
+def _ages(log: InteractionLog) -> Tensor:
+    """Return days since each item appeared, at the log's end.
+
+    An item appears on the first of January of its year, or with its first interaction if that is
+    earlier or the year unknown; items with neither count as new (age 0).
+    """
+    end = int(log.time.max())
+    first = torch.full((log.num_items,), end, dtype=torch.int64)
+    first.scatter_reduce_(0, log.item, log.time, "amin")
+    released = ((log.year - _EPOCH_YEAR).to(torch.float64) * _YEAR_DAYS * _DAY).to(torch.int64)
+    appeared = torch.where(log.year >= 0, torch.minimum(first, released), first)
+    return ((end - appeared).to(torch.float64) / _DAY).to(torch.float32)
+
+
+def _providers(log: InteractionLog, config: CatalogConfig) -> Tensor:
+    if log.provider is not None:
+        return log.provider
+    keys = random.session_keys(config.seed, torch.arange(log.num_items))
+    return random.integers(keys, 0, "catalog/provider", 1, config.num_providers).squeeze(-1)

@@ -1,0 +1,43 @@
+"""Where the interaction log comes from."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from marec_env.config.base import ConfigModel
+
+__all__ = ["DataConfig", "SyntheticConfig"]
+
+
+class SyntheticConfig(ConfigModel):
+    """Size and seed of a generated log; read only if the source is ``synthetic/<scenario>``."""
+
+    num_users: int = Field(default=500, ge=10, description="users")
+    num_items: int = Field(default=1000, ge=50, description="items")
+    days: int = Field(default=30, ge=2, le=3650, description="length of the log, days")
+    sessions_per_user: float = Field(
+        default=8.0, gt=0.0, description="mean sessions a user, at least one"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of all draws")
+
+
+class DataConfig(ConfigModel):
+    """The log that catalog, population and the recommender's knowledge are built from."""
+
+    source: str = Field(
+        default="movielens-100k",
+        description="'movielens-100k' (asset package), 'synthetic/<scenario>', or the path of a "
+        "folder with interactions.csv and items.csv (users.csv optional)",
+    )
+    like_threshold: float = Field(
+        default=4.0,
+        description="an interaction counts as liked from this rating on, in the log's units",
+    )
+    group_by: str = Field(
+        default="gender",
+        description="user attribute for fairness reports (a column of the users' file; 'age' is "
+        "put in bands); without such a column all users form one group",
+    )
+    synthetic: SyntheticConfig = Field(
+        default=SyntheticConfig(), description="size of a generated log"
+    )

@@ -1,0 +1,212 @@
+"""Matrix factorisation by alternating least squares, deterministic and batched.
+
+Two models of a user u and an item x:
+
+* ``explicit``: rating ≈ mean + user bias + item bias + u·x over the observed ratings, with ridge
+  terms (Koren, Bell and Volinsky, "Matrix factorization techniques for recommender systems", IEEE
+  Computer 42(8), 2009);
+* ``implicit``: preference 1 for consumed items and 0 for all others, ≈ u·x, observed cells weighted
+  ``1 + confidence`` (Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback
+  datasets", ICDM 2008).
+
+Every half sweep solves all rows' normal equations in float64, rows of similar length together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from marec_env import random
+from marec_env.data.log import InteractionLog
+from marec_env.errors import DataError
+
+__all__ = ["Factors", "FactorModel", "fit_factors"]
+
+FactorModel = Literal["explicit", "implicit"]
+_CELLS = 1 << 20  # of a padded batch times its dimension; bounds memory at about 8 MB a tensor
+_INITIAL = 0.1  # standard deviation of the first item factors
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """Score of user u for item i: ``mean + user_bias[u] + item_bias[i] + user[u] · item[i]``."""
+
+    user: Tensor
+    """Float32 ``[U, d]``."""
+    item: Tensor
+    """Float32 ``[N, d]``."""
+    user_bias: Tensor
+    """Float32 ``[U]``; zero in the implicit model."""
+    item_bias: Tensor
+    """Float32 ``[N]``; zero in the implicit model."""
+    mean: float
+
+    def score(self, users: Tensor, items: Tensor) -> Tensor:
+        """Return the scores of pairs, int64 ``[M]`` each, as float32 ``[M]``."""
+        product = (self.user[users] * self.item[items]).sum(-1)
+        return self.mean + self.user_bias[users] + self.item_bias[items] + product
+
+
+class _Rows:
+    """Interactions grouped by one side, cut into batches of rows of similar length."""
+
+    def __init__(self, row: Tensor, column: Tensor, count: int) -> None:
+        order = torch.argsort(row, stable=True)
+        self.order = order
+        self.column = column[order]
+        self.length = torch.bincount(row, minlength=count)
+        self.start = torch.cumsum(self.length, 0) - self.length
+
+    def batches(self, dim: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield rows ``[b]``, places in the sorted interactions ``[b, m]`` and their mask."""
+        by_length = torch.argsort(self.length, stable=True)
+        by_length = by_length[self.length[by_length] > 0]
+        position = by_length.shape[0]
+        while position > 0:
+            width = int(self.length[by_length[position - 1]])
+            size = max(1, min(position, _CELLS // (width * dim)))
+            rows = by_length[position - size : position]
+            offset = torch.arange(width)
+            mask = offset < self.length[rows, None]
+            yield rows, (self.start[rows, None] + offset).where(mask, 0), mask
+            position -= size
+
+
+def _solve(
+    rows: _Rows,
+    count: int,
+    other: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    base: Tensor,
+) -> Tensor:
+    """Return one side's least-squares factors, float64 ``[count, d]``; rows without data are 0.
+
+    Args:
+        rows: the interactions by that side.
+        count: its number of rows.
+        other: float64 ``[M, d]``, the other side's regressors.
+        weight: float64 ``[R]``, of each interaction in the normal matrix (source order).
+        target: float64 ``[R]``, weight times value.
+        base: float64 ``[d, d]`` or ``[count, d, d]``, added to every normal matrix.
+    """
+    dim = other.shape[1]
+    weight, target = weight[rows.order], target[rows.order]
+    solution = torch.zeros(count, dim, dtype=torch.float64)
+    for row, place, mask in rows.batches(dim):
+        features = other[rows.column[place]]  # [b, m, d]
+        weighted = features * (weight[place] * mask).unsqueeze(-1)
+        normal = weighted.transpose(1, 2) @ features + (base if base.ndim == 2 else base[row])
+        right = (features * (target[place] * mask).unsqueeze(-1)).sum(1)
+        factor = torch.linalg.cholesky(normal)
+        solution[row] = torch.cholesky_solve(right.unsqueeze(-1), factor).squeeze(-1)
+    return solution
+
+
+def _initial(count: int, dim: int, seed: int) -> Tensor:
+    keys = random.session_keys(seed, torch.arange(count))
+    return _INITIAL * random.normal(keys, 0, "data/factors", dim).to(torch.float64)
+
+
+def fit_factors(
+    log: InteractionLog,
+    dim: int,
+    *,
+    model: FactorModel = "explicit",
+    sweeps: int = 10,
+    ridge: float = 8.0,
+    confidence: float = 4.0,
+    seed: int = 0,
+) -> Factors:
+    """Fit a factor model; a user or item without interactions gets the zero vector.
+
+    Args:
+        log: what to fit on.
+        dim: dimensions of the factors, without the biases.
+        model: see the module.
+        sweeps: alternations over both sides.
+        ridge: the ridge term, in observations (``explicit``) or in units of the confidence
+            (``implicit``).
+        confidence: extra weight of an observed cell over an empty one (``implicit`` only); liked
+            interactions count fully, others half.
+        seed: of the first item factors.
+
+    Raises:
+        DataError: the log has no interactions.
+    """
+    if log.num_interactions == 0:
+        raise DataError("cannot fit factors: the log has no interactions")
+    by_user = _Rows(log.user, log.item, log.num_users)
+    by_item = _Rows(log.item, log.user, log.num_items)
+    item = _initial(log.num_items, dim, seed)
+    item[by_item.length == 0] = 0.0
+    if model == "implicit":
+        user, item = _implicit(log, by_user, by_item, item, sweeps, ridge, confidence)
+        return Factors(
+            user=user.float(),
+            item=item.float(),
+            user_bias=torch.zeros(log.num_users),
+            item_bias=torch.zeros(log.num_items),
+            mean=0.0,
+        )
+    return _explicit(log, by_user, by_item, item, sweeps, ridge)
+
+
+def _implicit(
+    log: InteractionLog,
+    by_user: _Rows,
+    by_item: _Rows,
+    item: Tensor,
+    sweeps: int,
+    ridge: float,
+    confidence: float,
+) -> tuple[Tensor, Tensor]:
+    weight = confidence * torch.where(log.liked, 1.0, 0.5).to(torch.float64)
+    damping = ridge * torch.eye(item.shape[1], dtype=torch.float64)
+    user = item
+    for _ in range(sweeps):
+        user = _solve(by_user, log.num_users, item, weight, 1.0 + weight, item.T @ item + damping)
+        item = _solve(by_item, log.num_items, user, weight, 1.0 + weight, user.T @ user + damping)
+    return user, item
+
+
+def _explicit(
+    log: InteractionLog,
+    by_user: _Rows,
+    by_item: _Rows,
+    item: Tensor,
+    sweeps: int,
+    ridge: float,
+) -> Factors:
+    rating = log.rating.to(torch.float64)
+    mean = rating.mean()
+    dim = item.shape[1]
+    # The bias is one more coordinate whose regressor is 1: each half sweep solves it with the rest.
+    damping = ridge * torch.eye(dim + 1, dtype=torch.float64)
+    weight = torch.ones_like(rating)
+    user_bias = torch.zeros(log.num_users, dtype=torch.float64)
+    item_bias = torch.zeros(log.num_items, dtype=torch.float64)
+    user = torch.zeros(log.num_users, dim, dtype=torch.float64)
+    for _ in range(sweeps):
+        residual = rating - mean - item_bias[log.item]
+        solved = _solve(by_user, log.num_users, _with_one(item), weight, residual, damping)
+        user, user_bias = solved[:, :dim], solved[:, dim]
+        residual = rating - mean - user_bias[log.user]
+        solved = _solve(by_item, log.num_items, _with_one(user), weight, residual, damping)
+        item, item_bias = solved[:, :dim], solved[:, dim]
+    return Factors(
+        user=user.float(),
+        item=item.float(),
+        user_bias=user_bias.float(),
+        item_bias=item_bias.float(),
+        mean=float(mean),
+    )
+
+
+def _with_one(factors: Tensor) -> Tensor:
+    return torch.cat([factors, torch.ones(factors.shape[0], 1, dtype=factors.dtype)], 1)

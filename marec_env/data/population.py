@@ -1,0 +1,202 @@
+"""True users and items of the ``marec`` preset, estimated from a log.
+
+Taste is the centred implicit-feedback factor space of the whole log; what everybody likes goes to
+``quality``, from the ratings' item biases. A share ``w`` of topic identity is mixed in: an item is
+``[√(1-w) x, √w e]`` with x its taste vector and e its centred one-hot topic, both of unit length,
+and a user ``[√(1-w) u, √w a]`` with a his lasting affinity to the topics, so that
+``u' · x' = (1-w) u·x + w a·e``.
+
+Why implicit factors: on the last fifth of each MovieLens-100k user's ratings the implicit model
+tells liked items from random ones with AUC .88, the explicit one with .70 (``fit_factors``, 16
+dimensions); clicks are choices among items, most of which the user would never consume.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from marec_env.config.base import ConfigModel
+from marec_env.data.factors import fit_factors
+from marec_env.data.log import InteractionLog
+from marec_env.errors import DataError
+from marec_env.users.population import Population
+
+__all__ = ["PopulationConfig", "build_population", "calibrate_intercept", "topic_affinity"]
+
+_BISECTIONS = 60  # halvings of [-_BOUND, _BOUND]: beyond float64 resolution
+_BOUND = 60.0
+_SMALLEST = 1e-12  # a vector shorter than this has no direction
+_CELLS = 1 << 22  # user-item cells for the intercept; a larger matrix is thinned by even strides
+
+
+class PopulationConfig(ConfigModel):
+    """How true users are estimated from the log."""
+
+    dim: int = Field(default=16, ge=2, le=512, description="dimensions of taste, topics aside")
+    topic_share: float = Field(
+        default=0.65,
+        ge=0.0,
+        le=1.0,
+        description="share w of topic identity in the true item vectors",
+    )
+    scale: float = Field(default=12.0, gt=0.0, description="logit κ per unit of u·x")
+    quality_weight: float = Field(
+        default=0.5, ge=0.0, description="logit per standard deviation of item quality"
+    )
+    random_click_rate: float = Field(
+        default=0.1,
+        gt=0.0,
+        lt=1.0,
+        description="probability that a user clicks an examined item drawn evenly from the "
+        "catalog; sets the intercept",
+    )
+    history: int = Field(default=50, ge=1, le=10_000, description="past items kept per user")
+    topic_smoothing: float = Field(
+        default=5.0,
+        gt=0.0,
+        description="interactions of the average user added to each user's topic counts",
+    )
+    ridge: float = Field(default=30.0, gt=0.0, description="ridge term of the taste factors")
+    quality_ridge: float = Field(
+        default=15.0,
+        gt=0.0,
+        description="ratings at the mean added to each item's quality estimate",
+    )
+    sweeps: int = Field(default=10, ge=1, le=200, description="alternations of the factor fit")
+    seed: int = Field(default=0, ge=0, description="of the factor fit")
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Return rows of unit length; a zero row, which has no direction, becomes the first axis."""
+    norm = vectors.norm(dim=-1, keepdim=True)
+    axis = torch.zeros_like(vectors)
+    axis[..., 0] = 1.0
+    return torch.where(norm > _SMALLEST, vectors / norm.clamp_min(_SMALLEST), axis)
+
+
+def topic_affinity(
+    log: InteractionLog, topics: Tensor, num_topics: int, smoothing: float
+) -> Tensor:
+    """Return how much more than the average user each user favours each topic.
+
+    The log ratio of the smoothed share of the topic among the user's liked items to its share among
+    all liked items, centred over the topics.
+
+    Args:
+        log: interactions.
+        topics: int64 ``[N]``.
+        num_topics: T.
+        smoothing: interactions of the average user added to each user's counts.
+
+    Returns:
+        Float32 ``[U, T]``.
+    """
+    liked = log.liked if bool(log.liked.any()) else torch.ones_like(log.liked)
+    cell = log.user[liked] * num_topics + topics[log.item[liked]]
+    counts = torch.bincount(cell, minlength=log.num_users * num_topics).to(torch.float32)
+    counts = counts.view(log.num_users, num_topics)
+    # One count a topic keeps a topic that nobody liked finite.
+    overall = (counts.sum(0) + 1.0) / (counts.sum() + num_topics)
+    share = (counts + smoothing * overall) / (counts.sum(1, keepdim=True) + smoothing)
+    ratio = torch.log(share / overall)
+    return ratio - ratio.mean(1, keepdim=True)
+
+
+def calibrate_intercept(logits: Tensor, rate: float) -> float:
+    """Return the number that, added to all logits, makes their mean probability ``rate``."""
+    values = logits.flatten().to(torch.float64)
+    low, high = -_BOUND - float(values.max()), _BOUND - float(values.min())
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        if float(torch.sigmoid(values + middle).mean()) < rate:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _centred(factors: Tensor, known: Tensor) -> Tensor:
+    """Subtract the mean of the known rows; unknown rows become zero: no direction of their own."""
+    return torch.where(known[:, None], factors - factors[known].mean(0), 0.0)
+
+
+def _histories(log: InteractionLog, length: int) -> tuple[Tensor, Tensor]:
+    """Return the last ``length`` items of each user, oldest first, front-padded with -1."""
+    count = torch.bincount(log.user, minlength=log.num_users)
+    end = torch.cumsum(count, 0)
+    # Column j of the history is the (length - j)-th interaction before the user's end in the log.
+    back = torch.arange(length, 0, -1)
+    place = (end[:, None] - back).clamp_min(0)
+    there = back <= count[:, None]
+    return log.item[place].where(there, -1), log.liked[place] & there
+
+
+def build_population(
+    config: PopulationConfig, log: InteractionLog, topics: Tensor, num_topics: int
+) -> Population:
+    """Estimate the true users and items.
+
+    Args:
+        config: see the fields.
+        log: the whole log, whatever share of it the recommender learns from.
+        topics: int64 ``[N]``, the topics by which users get bored.
+        num_topics: T.
+
+    Raises:
+        DataError: the topics do not fit the log.
+    """
+    if topics.shape != (log.num_items,) or int(topics.min()) < 0 or int(topics.max()) >= num_topics:
+        raise DataError(
+            f"topics: need one of 0 ... {num_topics - 1} for each of {log.num_items} items, got "
+            f"shape {tuple(topics.shape)}, {int(topics.min())} ... {int(topics.max())}"
+        )
+    taste = fit_factors(
+        log,
+        config.dim,
+        model="implicit",
+        sweeps=config.sweeps,
+        ridge=config.ridge,
+        seed=config.seed,
+    )
+    consumed = torch.bincount(log.item, minlength=log.num_items) > 0
+    everyone = torch.ones(log.num_users, dtype=torch.bool)
+    identity = torch.eye(num_topics)[topics]
+    user_factors = _mix(
+        _centred(taste.user, everyone),
+        topic_affinity(log, topics, num_topics, config.topic_smoothing),
+        config.topic_share,
+    )
+    item_factors = _mix(
+        _centred(taste.item, consumed), identity - identity.mean(0), config.topic_share
+    )
+    quality = config.quality_weight * _standardised(
+        fit_factors(log, 1, sweeps=config.sweeps, ridge=config.quality_ridge).item_bias
+    )
+    stride = max(1, -(-log.num_users * log.num_items // _CELLS))
+    logits = config.scale * user_factors[::stride] @ item_factors.T + quality
+    history, history_liked = _histories(log, config.history)
+    return Population(
+        user_factors=user_factors,
+        item_factors=item_factors,
+        quality=quality,
+        scale=config.scale,
+        intercept=calibrate_intercept(logits, config.random_click_rate),
+        topics=topics,
+        num_topics=num_topics,
+        history=history,
+        history_liked=history_liked,
+        groups=log.group,
+        group_names=log.group_names,
+    )
+
+
+def _mix(taste: Tensor, topic: Tensor, share: float) -> Tensor:
+    """Join the two unit vectors with weights √(1-w) and √w: again of unit length."""
+    return torch.cat([(1.0 - share) ** 0.5 * unit(taste), share**0.5 * unit(topic)], -1)
+
+
+def _standardised(values: Tensor) -> Tensor:
+    deviation = values.std(correction=0)
+    return (values - values.mean()) / deviation if float(deviation) > _SMALLEST else values * 0.0

@@ -1,0 +1,164 @@
+"""What the recommender may learn from: a configurable, possibly biased share of the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from marec_env import random
+from marec_env.config.base import ConfigModel
+from marec_env.data.factors import Factors, fit_factors
+from marec_env.data.log import InteractionLog
+from marec_env.errors import DataError
+
+__all__ = ["Knowledge", "KnowledgeConfig", "item_neighbours", "learn", "select_log"]
+
+_BLOCK = 1 << 22  # cells of a dense block of item-item similarities
+
+
+class KnowledgeConfig(ConfigModel):
+    """The share of the log the recommender sees, and what it fits on it."""
+
+    user_share: float = Field(default=1.0, gt=0.0, le=1.0, description="share of users it has met")
+    interaction_share: float = Field(
+        default=1.0, gt=0.0, le=1.0, description="share of those users' interactions it has"
+    )
+    popularity_exponent: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=5.0,
+        description="bias of the interactions kept: odds grow as (item's count / largest count) "
+        "to this power; 0: none",
+    )
+    dim: int = Field(
+        default=32, ge=1, le=512, description="dimensions of the collaborative factors"
+    )
+    ridge: float = Field(default=30.0, gt=0.0, description="ridge term of the factors")
+    sweeps: int = Field(default=10, ge=1, le=200, description="alternations of the factor fit")
+    neighbours: int = Field(default=50, ge=1, le=10_000, description="similar items kept per item")
+    seed: int = Field(
+        default=1, ge=0, description="of the selection and the fit; not the population's"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What the recommender has learned before the first request."""
+
+    factors: Factors
+    """Implicit-feedback factors; a user it has not met has the zero vector."""
+    neighbours: Tensor
+    """Int64 ``[N, M]``, the most similar items, best first; -1 where there are fewer."""
+    similarity: Tensor
+    """Float32 ``[N, M]``, their cosine; 0 where there is none."""
+    popularity: Tensor
+    """Float32 ``[N]`` in [0, 1]: share of the visible users who consumed it, over the largest."""
+    known_users: Tensor
+    """Bool ``[U]``: whether the visible log has the user."""
+
+
+def select_log(log: InteractionLog, config: KnowledgeConfig) -> InteractionLog:
+    """Return the visible share of the log; users and items keep their positions.
+
+    An interaction of a visible user is kept with probability ``min(1, c · (n_i / max n)^e)``,
+    c set so that the expected share is ``interaction_share`` (all are kept if that is 1).
+
+    Raises:
+        DataError: nothing is left.
+    """
+    users = random.uniform(
+        random.session_keys(config.seed, torch.arange(log.num_users)), 0, "data/visible_user", 1
+    ).squeeze(-1)
+    # The users with the smallest draws, so that the share is exact and grows monotonically.
+    visible = torch.zeros(log.num_users, dtype=torch.bool)
+    number = max(1, round(config.user_share * log.num_users))
+    visible[torch.argsort(users, stable=True)[:number]] = True
+    keep = visible[log.user]
+    if config.interaction_share < 1.0:
+        probability = _keep_probability(log, config)
+        rows = random.session_keys(config.seed, torch.arange(log.num_interactions))
+        keep &= random.uniform(rows, 0, "data/visible_row", 1).squeeze(-1) < probability
+    if not bool(keep.any()):
+        raise DataError("knowledge: no interaction is visible; raise its shares")
+    return log.select(keep)
+
+
+def _keep_probability(log: InteractionLog, config: KnowledgeConfig) -> Tensor:
+    count = torch.bincount(log.item, minlength=log.num_items).to(torch.float64)
+    odds = ((count / count.max()) ** config.popularity_exponent)[log.item]
+    # c by fixed-point steps: those that reach 1 are kept for sure, the others share what is left.
+    low, high = 0.0, 1.0 / float(odds.min())
+    for _ in range(60):
+        middle = (low + high) / 2
+        if float((middle * odds).clamp(max=1.0).mean()) < config.interaction_share:
+            low = middle
+        else:
+            high = middle
+    return (high * odds).clamp(max=1.0).float()
+
+
+def item_neighbours(log: InteractionLog, number: int) -> tuple[Tensor, Tensor]:
+    """Return each item's most similar items by the cosine of their sets of users.
+
+    Args:
+        log: interactions; all count, liked or not.
+        number: M, at most ``N - 1`` are found.
+
+    Returns:
+        Int64 ``[N, M]`` items (-1: fewer with positive similarity) and float32 ``[N, M]`` cosines.
+    """
+    cells = torch.unique(log.item * log.num_users + log.user)
+    item, user = cells // log.num_users, cells % log.num_users
+    norm = torch.bincount(item, minlength=log.num_items).to(torch.float32).sqrt()
+    size = (log.num_items, log.num_users)
+    by_item = torch.sparse_coo_tensor(
+        torch.stack([item, user]), 1.0 / norm[item], size, is_coalesced=True, check_invariants=True
+    )
+    width = min(number, log.num_items - 1)
+    neighbours = torch.full((log.num_items, number), -1, dtype=torch.int64)
+    similarity = torch.zeros(log.num_items, number)
+    start = torch.searchsorted(item, torch.arange(log.num_items + 1))
+    rows = max(1, _BLOCK // log.num_items)
+    for first in range(0, log.num_items, rows):
+        last = min(first + rows, log.num_items)
+        part = slice(int(start[first]), int(start[last]))
+        dense = torch.zeros(log.num_users, last - first)
+        dense[user[part], item[part] - first] = 1.0 / norm[item[part]]
+        cosine = torch.sparse.mm(by_item, dense).T  # [rows, N]
+        cosine[torch.arange(last - first), torch.arange(first, last)] = -1.0
+        value, index = torch.topk(cosine, width, dim=1)
+        found = value > 0
+        neighbours[first:last, :width] = index.where(found, -1)
+        similarity[first:last, :width] = value.where(found, 0.0)
+    return neighbours, similarity
+
+
+def learn(log: InteractionLog, config: KnowledgeConfig) -> Knowledge:
+    """Select the visible log and fit the recommender's factors and neighbours on it."""
+    visible = select_log(log, config)
+    factors = fit_factors(
+        visible,
+        config.dim,
+        model="implicit",
+        sweeps=config.sweeps,
+        ridge=config.ridge,
+        seed=config.seed,
+    )
+    neighbours, similarity = item_neighbours(visible, config.neighbours)
+    return Knowledge(
+        factors=factors,
+        neighbours=neighbours,
+        similarity=similarity,
+        popularity=popularity(visible),
+        known_users=torch.bincount(visible.user, minlength=log.num_users) > 0,
+    )
+
+
+def popularity(log: InteractionLog) -> Tensor:
+    """Return the number of users who consumed each item over the largest, float32 ``[N]``."""
+    pairs = torch.unique(log.item * log.num_users + log.user)
+    count = torch.bincount(pairs // log.num_users, minlength=log.num_items).to(torch.float32)
+    return count / count.max().clamp_min(1.0)
