@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 # Texts tokenised ahead of the model: enough for many batches sorted by length, little memory.
 CHUNK = 4096
 
-OnChunk = Callable[[int, int], None]
+OnBatch = Callable[[int, int], None]
 
 
 class Encoder(Protocol):
@@ -83,19 +83,19 @@ class TextEncoder:
         self.dimension = shape.width
         _LOG.info("encoder '%s': packed batches on %s in %s", files.name, self.device, self.dtype)
 
-    def encode(self, texts: Sequence[str], on_chunk: OnChunk | None = None) -> Tensor:
+    def encode(self, texts: Sequence[str], on_batch: OnBatch | None = None) -> Tensor:
         """Return unit vectors, float32 ``[N, D]``, in the order of the texts."""
-        parts = list(self.encode_chunks(texts, on_chunk))
+        parts = list(self.encode_chunks(texts, on_batch))
         return torch.cat(parts) if parts else torch.zeros(0, self.dimension)
 
     def encode_chunks(
-        self, texts: Sequence[str], on_chunk: OnChunk | None = None
+        self, texts: Sequence[str], on_batch: OnBatch | None = None
     ) -> Iterator[Tensor]:
         """Yield the vectors of the next texts, in order; a thread tokenises one chunk ahead.
 
         Args:
             texts: any number of strings.
-            on_chunk: called after each chunk with the texts and tokens done in it.
+            on_batch: called after each batch with the texts and tokens in it.
         """
         chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
         with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as pool:
@@ -111,8 +111,8 @@ class TextEncoder:
                         batch = pack(tokens, rows)
                         states = self._model.forward(batch)
                         out[batch.rows] = pool_packed(states, batch, self.config.pooling).cpu()
-                if on_chunk is not None:
-                    on_chunk(len(tokens), sum(map(len, tokens)))
+                        if on_batch is not None:
+                            on_batch(len(rows), len(batch.tokens))
                 yield out
 
 
