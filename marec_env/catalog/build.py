@@ -25,6 +25,7 @@ _YEAR_DAYS = 365.25
 _EPOCH_YEAR = 1970
 _WORD = re.compile(r"[^\W\d_]{3,}(?:[-'][^\W\d_]+)*")
 _WORDS_IN_NAME = 2
+_COMMON = 0.1  # share of a topic's items that must have a word for it to name the topic
 _STOP = frozenset(
     ("the", "and", "for", "with", "from", "you", "your", "his", "her", "its", "that", "this", "are")
 )
@@ -109,8 +110,13 @@ def topic_names(
             * _log_ratio(number, size[topic], everywhere[word], len(documents))
             for word, number in inside[topic].items()
         }
-        best = sorted(score, key=lambda word: (-score[word], word))[:_WORDS_IN_NAME]
-        name = " / ".join(best) or "topic"
+        ranked = sorted(score, key=lambda word: (-score[word], word))
+        common = [w for w in ranked if inside[topic][w] >= _COMMON * size[topic]][:_WORDS_IN_NAME]
+        words = common or ranked[:1] or ["topic"]
+        name = " / ".join(words)
+        if name in names:  # the next best word tells them apart, else the number
+            further = [word for word in ranked if word not in words][:1] or [str(topic)]
+            name = " / ".join(words + further)
         names.append(name if name not in names else f"{name} ({topic})")
     return tuple(names)
 

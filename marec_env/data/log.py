@@ -10,7 +10,26 @@ from torch import Tensor
 from marec_env.data.config import DataConfig
 from marec_env.errors import DataError
 
-__all__ = ["InteractionLog", "load_log", "make_log"]
+__all__ = ["Impressions", "InteractionLog", "load_log", "make_log"]
+
+
+@dataclass(frozen=True, slots=True)
+class Impressions:
+    """``M`` items shown by the platform that made the log, clicked or not."""
+
+    user: Tensor
+    """Int64 ``[M]``, position in :attr:`InteractionLog.user_ids`."""
+    item: Tensor
+    """Int64 ``[M]``, position in :attr:`InteractionLog.item_ids`."""
+    time: Tensor
+    """Int64 ``[M]``, seconds since 1970."""
+    position: Tensor
+    """Int64 ``[M]``, place in its slate, from 0."""
+    propensity: Tensor
+    """Float32 ``[M]`` in (0, 1]: probability with which the platform put this item at this place,
+    given the places above it; NaN if the source does not say."""
+    behaviours: dict[str, Tensor]
+    """Float32 ``[M]`` each, ``click`` always: 0/1 events, or amounts where there was a click."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +71,8 @@ class InteractionLog:
     """Int64 ``[N]``, who offers the item; ``None`` if the source does not say."""
     user_attributes: dict[str, Tensor] = field(default_factory=dict)
     """Further numbers of each user, float32 ``[U]``: ``risk_limit`` ..."""
+    impressions: Impressions | None = None
+    """What was shown, if the source says so; most public logs do not."""
 
     @property
     def num_users(self) -> int:
@@ -74,7 +95,10 @@ class InteractionLog:
         return self.rating >= self.like_threshold
 
     def select(self, mask: Tensor) -> InteractionLog:
-        """Return the interactions where bool ``[R]`` holds; users and items stay as they are."""
+        """Return the interactions where bool ``[R]`` holds.
+
+        Users and items stay as they are; impressions, which the mask says nothing of, are dropped.
+        """
         return replace(
             self,
             user=self.user[mask],
@@ -82,6 +106,7 @@ class InteractionLog:
             rating=self.rating[mask],
             time=self.time[mask],
             behaviours={name: values[mask] for name, values in self.behaviours.items()},
+            impressions=None,
         )
 
 
@@ -106,6 +131,7 @@ def make_log(
     item_attributes: dict[str, Tensor] | None = None,
     provider: Tensor | None = None,
     user_attributes: dict[str, Tensor] | None = None,
+    impressions: Impressions | None = None,
 ) -> InteractionLog:
     """Return a log with its interactions in the one order, whatever the order of the source.
 
@@ -139,6 +165,7 @@ def make_log(
         item_attributes=item_attributes or {},
         provider=provider,
         user_attributes=user_attributes or {},
+        impressions=impressions,
     )
 
 

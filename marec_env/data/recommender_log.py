@@ -14,7 +14,14 @@ from marec_env.data.factors import Factors, fit_factors
 from marec_env.data.log import InteractionLog
 from marec_env.errors import DataError
 
-__all__ = ["Knowledge", "KnowledgeConfig", "item_neighbours", "learn", "select_log"]
+__all__ = [
+    "KnowledgeConfig",
+    "LearnedSpace",
+    "item_neighbours",
+    "learn",
+    "popularity",
+    "select_log",
+]
 
 _BLOCK = 1 << 22  # cells of a dense block of item-item similarities
 
@@ -45,7 +52,7 @@ class KnowledgeConfig(ConfigModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Knowledge:
+class LearnedSpace:
     """What the recommender has learned before the first request."""
 
     factors: Factors
@@ -136,9 +143,8 @@ def item_neighbours(log: InteractionLog, number: int) -> tuple[Tensor, Tensor]:
     return neighbours, similarity
 
 
-def learn(log: InteractionLog, config: KnowledgeConfig) -> Knowledge:
-    """Select the visible log and fit the recommender's factors and neighbours on it."""
-    visible = select_log(log, config)
+def learn(visible: InteractionLog, config: KnowledgeConfig) -> LearnedSpace:
+    """Fit the recommender's factors and neighbours on the log of :func:`select_log`."""
     factors = fit_factors(
         visible,
         config.dim,
@@ -148,12 +154,12 @@ def learn(log: InteractionLog, config: KnowledgeConfig) -> Knowledge:
         seed=config.seed,
     )
     neighbours, similarity = item_neighbours(visible, config.neighbours)
-    return Knowledge(
+    return LearnedSpace(
         factors=factors,
         neighbours=neighbours,
         similarity=similarity,
         popularity=popularity(visible),
-        known_users=torch.bincount(visible.user, minlength=log.num_users) > 0,
+        known_users=torch.bincount(visible.user, minlength=visible.num_users) > 0,
     )
 
 
