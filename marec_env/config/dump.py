@@ -70,6 +70,8 @@ def _comment(field: FieldInfo, indent: str) -> list[str]:
     """Return the lines of a field's comment: its description, then what is allowed."""
     words = (field.description or "").strip()
     allowed = choices(field)
+    if allowed and words and words[-1] not in ".;:!?":
+        words += "."
     if allowed:
         words += f" One of: {', '.join(_scalar(choice) for choice in allowed)}."
     elif limits := allowed_range(field):

@@ -1,0 +1,1 @@
+"""Runs: their folders, checkpoints, metrics, progress, tracking, and the loop that trains."""

@@ -1,0 +1,173 @@
+"""Checkpoints that are whole or absent, and are checked before they are used.
+
+``checkpoints/env_steps-000000050000/`` holds what the trainer saved, ``progress.json``, and
+``checksums.json`` with the size and SHA-256 of every other file. The folder is filled under a
+hidden name, forced to disk, and then renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from marec_env import io
+from marec_env.errors import RunError
+
+__all__ = ["Checkpoint", "Progress", "damage", "latest_checkpoint", "save_checkpoint"]
+
+_PREFIX = "env_steps-"
+_PARTIAL = ".partial-"
+_DAMAGED = "damaged-"
+_CHECKSUMS = "checksums.json"
+_PROGRESS = "progress.json"
+_TRAINER = "trainer"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run was when a checkpoint was written."""
+
+    env_steps: int
+    iterations: int
+    seconds: float
+    """Time spent training, over all parts of a resumed run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint on disk whose checksums hold."""
+
+    folder: Path
+    progress: Progress
+
+    @property
+    def trainer(self) -> Path:
+        """The absolute folder to hand to ``Trainer.restore``."""
+        return (self.folder / _TRAINER).absolute()
+
+
+def _sync(path: Path) -> None:
+    """Force a file or folder to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != _CHECKSUMS)
+
+
+def _write(partial: Path, save: Callable[[Path], None], progress: Progress) -> None:
+    """Fill a checkpoint's folder and force all of it to disk."""
+    trainer = (partial / _TRAINER).absolute()
+    trainer.mkdir(parents=True)
+    save(trainer)
+    io.write_json(partial / _PROGRESS, asdict(progress))
+    io.write_json(
+        partial / _CHECKSUMS,
+        {
+            str(path.relative_to(partial)): {
+                "bytes": path.stat().st_size,
+                "sha256": io.sha256_of(path),
+            }
+            for path in _files(partial)
+        },
+    )
+    for path in partial.rglob("*"):
+        _sync(path)
+    _sync(partial)
+
+
+def _prune(root: Path, keep: int) -> None:
+    for old in _names(root)[:-keep] if keep else []:
+        shutil.rmtree(root / old)
+
+
+def save_checkpoint(
+    root: Path, save: Callable[[Path], None], progress: Progress, keep: int
+) -> Path:
+    """Write a checkpoint and remove the oldest ones; one of the same step is left as it is.
+
+    Args:
+        root: the run's ``checkpoints`` folder.
+        save: writes the trainer's state into the (absolute) folder it is given.
+        progress: where the run is.
+        keep: how many of the newest checkpoints stay; 0 keeps all.
+
+    Raises:
+        RunError: the disk is full or cannot be written; earlier checkpoints are untouched.
+    """
+    target = root / f"{_PREFIX}{progress.env_steps:012d}"
+    partial = root / f"{_PARTIAL}{target.name}"
+    try:
+        if target.exists():
+            if damage(target) is None:
+                return target
+            # Reached again after the run resumed from an older checkpoint; kept for inspection.
+            aside = root / f"{_DAMAGED}{target.name}"
+            shutil.rmtree(aside, ignore_errors=True)
+            target.rename(aside)
+        shutil.rmtree(partial, ignore_errors=True)
+        _write(partial, save, progress)
+        partial.rename(target)
+        _sync(root)
+        _prune(root, keep)
+    except OSError as error:
+        raise RunError(f"cannot write checkpoint {target}: {error.strerror or error}") from error
+    return target
+
+
+def damage(folder: Path) -> str | None:
+    """Return what is wrong with a checkpoint's files, ``None`` if they are as they were written."""
+    try:
+        checksums = json.loads((folder / _CHECKSUMS).read_text())
+    except (OSError, ValueError):
+        return f"{_CHECKSUMS} is missing or damaged"
+    for name, expected in checksums.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        size = path.stat().st_size
+        if size != expected["bytes"]:
+            return f"{name} has {size} of {expected['bytes']} bytes"
+        if io.sha256_of(path) != expected["sha256"]:
+            return f"{name} does not have the SHA-256 it was written with"
+    return None
+
+
+def _names(root: Path) -> list[str]:
+    """Return the checkpoints' folder names, oldest first."""
+    return sorted(p.name for p in root.glob(f"{_PREFIX}*") if p.is_dir())
+
+
+def latest_checkpoint(root: Path, say: Callable[[str], None]) -> Checkpoint | None:
+    """Return the newest undamaged checkpoint, ``None`` if none was ever written.
+
+    Args:
+        root: the run's ``checkpoints`` folder.
+        say: is told of each damaged checkpoint that was passed over.
+
+    Raises:
+        RunError: there are checkpoints, and all are damaged.
+    """
+    reasons: list[str] = []
+    for name in reversed(_names(root)):
+        folder = root / name
+        reason = damage(folder)
+        if reason is None:
+            for passed_over in reasons:
+                say(f"checkpoint {passed_over}; using {name} instead")
+            return Checkpoint(folder, Progress(**json.loads((folder / _PROGRESS).read_text())))
+        reasons.append(f"{name} is damaged ({reason})")
+    if reasons:
+        raise RunError(
+            f"{root}: no checkpoint can be used: {'; '.join(reasons)}; restore the files, or start "
+            f"anew: python train.py {root.parent / 'config.yaml'}"
+        )
+    return None

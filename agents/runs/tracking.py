@@ -1,0 +1,213 @@
+"""Dashboards beside ``metrics.jsonl``: Weights & Biases and TensorBoard, from the driver only.
+
+A tracker that fails says so once and falls silent; it never stops a run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from agents.runs.config import TrackingConfig
+from agents.runs.metrics_log import Metrics
+
+__all__ = ["RunIdentity", "Tracker", "Trackers", "open_trackers", "resolve_wandb_mode"]
+
+WandbMode = Literal["online", "offline", "disabled"]
+_LOGIN_TIMEOUT = 10  # seconds
+STEP = "env_steps"
+"""The axis of every curve."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """How a run is found in a dashboard."""
+
+    name: str
+    algorithm: str
+    preset: str
+    seed: int
+    config_hash: str
+    job_type: Literal["train", "eval", "tune"] = "train"
+
+    @property
+    def default_group(self) -> str:
+        """What the seeds of one experiment share."""
+        return f"{self.algorithm}-{self.preset}-{self.config_hash[:8]}"
+
+
+class Tracker(Protocol):
+    """One dashboard."""
+
+    def log(self, metrics: Metrics) -> None:
+        """Take one iteration's numbers; ``env_steps`` is among them."""
+        ...
+
+    def summary(self, values: Mapping[str, float]) -> None:
+        """Take final numbers of the run as a whole."""
+        ...
+
+    def close(self) -> None:
+        """Flush and end."""
+        ...
+
+
+def resolve_wandb_mode(wanted: str, say: Callable[[str], None]) -> WandbMode:
+    """Return the mode to start W&B in, and say why where it was left open.
+
+    Args:
+        wanted: ``auto``, ``online``, ``offline`` or ``disabled``; ``auto`` follows ``WANDB_MODE``
+            if set, goes online with an account, and offline without one or without network.
+        say: receives one line.
+    """
+    if wanted == "auto":
+        asked = os.environ.get("WANDB_MODE", "")
+        if asked in ("online", "offline", "disabled"):
+            wanted = asked
+        elif asked == "dryrun":
+            wanted = "offline"
+    if wanted == "online":
+        return "online"
+    if wanted == "disabled":
+        return "disabled"
+    if wanted == "offline":
+        return "offline"
+    import wandb
+
+    try:
+        if wandb.login(prompt=False, timeout=_LOGIN_TIMEOUT):
+            return "online"
+        reason = "no account is logged in"
+    except Exception as error:  # wandb raises many kinds without network; all mean offline
+        reason = f"no connection ({type(error).__name__})"
+    say(f"W&B: offline into the run's folder, {reason}; 'wandb login' for online")
+    return "offline"
+
+
+class _Wandb:
+    """A W&B run; the same run goes on when a run is resumed."""
+
+    def __init__(
+        self, config: TrackingConfig, identity: RunIdentity, folder: Path,
+        settings: Mapping[str, Any], mode: Literal["online", "offline"],
+        say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        import wandb
+
+        logging.getLogger("wandb").setLevel(logging.ERROR)
+        self._run = wandb.init(
+            mode=mode,
+            dir=str(folder),
+            id=identity.name,
+            name=identity.name,
+            resume="allow" if mode == "online" else None,
+            project=config.project,
+            entity=config.entity,
+            group=config.group or identity.default_group,
+            job_type=identity.job_type,
+            tags=list(config.tags),
+            config={
+                **settings,
+                "algo": identity.algorithm,
+                "preset": identity.preset,
+                "seed": identity.seed,
+            },
+            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+        )
+        self._run.define_metric(STEP)
+        self._run.define_metric("*", step_metric=STEP)
+        if mode == "online" and self._run.url:
+            say(f"W&B: {self._run.url}")
+
+    def log(self, metrics: Metrics) -> None:
+        self._run.log({key: value for key, value in metrics.items() if value is not None})
+
+    def summary(self, values: Mapping[str, float]) -> None:
+        self._run.summary.update(dict(values))
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class _TensorBoard:
+    """TensorBoard events in ``RUN/tensorboard``."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(log_dir=str(folder / "tensorboard"))
+
+    def log(self, metrics: Metrics) -> None:
+        step = int(metrics[STEP] or 0)
+        for key, value in metrics.items():
+            if key != STEP and value is not None:
+                self._writer.add_scalar(key, value, step)
+
+    def summary(self, values: Mapping[str, float]) -> None:
+        for key, value in values.items():
+            self._writer.add_scalar(key, value)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Trackers:
+    """Several trackers as one; those that fail are dropped and named once."""
+
+    def __init__(self, trackers: Mapping[str, Tracker], say: Callable[[str], None]) -> None:
+        self._trackers = dict(trackers)
+        self._say = say
+
+    def _each(self, action: Callable[[Tracker], None]) -> None:
+        for name, tracker in list(self._trackers.items()):
+            try:
+                action(tracker)
+            except Exception as error:  # a dashboard must never stop a run
+                self._say(f"{name} failed and is left out from here on: {error}")
+                del self._trackers[name]
+
+    def log(self, metrics: Metrics) -> None:
+        """Take one iteration's numbers."""
+        self._each(lambda tracker: tracker.log(metrics))
+
+    def summary(self, values: Mapping[str, float]) -> None:
+        """Take final numbers."""
+        self._each(lambda tracker: tracker.summary(values))
+
+    def close(self) -> None:
+        """Flush and end."""
+        self._each(lambda tracker: tracker.close())
+
+
+def open_trackers(
+    config: TrackingConfig, identity: RunIdentity, folder: Path, settings: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> Trackers:  # fmt: skip
+    """Start what the configuration asks for; what cannot start is named and left out.
+
+    Args:
+        config: the ``tracking`` section.
+        identity: the run's names.
+        folder: the run's folder; nothing is written elsewhere.
+        settings: the whole configuration as nested plain data, for the dashboard.
+        say: receives lines for the user.
+    """
+    trackers: dict[str, Tracker] = {}
+    if config.wandb != "disabled":
+        try:
+            mode = resolve_wandb_mode(config.wandb, say)
+            if mode != "disabled":
+                trackers["W&B"] = _Wandb(config, identity, folder, settings, mode, say)
+        except Exception as error:  # no wandb, no network, a wrong entity: the run goes on
+            say(f"W&B is left out: {' '.join(str(error).split())}")
+    if config.tensorboard:
+        with suppress(ImportError):
+            trackers["TensorBoard"] = _TensorBoard(folder)
+        if "TensorBoard" not in trackers:
+            say("TensorBoard is left out: install it with pip install 'marec[tensorboard]'")
+    return Trackers(trackers, say)

@@ -1,0 +1,112 @@
+"""The loop that trains: iterate, write down, checkpoint, stop when asked.
+
+It knows a :class:`~agents.learners.trainer.Trainer` only by its protocol and holds no state that a
+checkpoint does not, so that a run continued from a checkpoint repeats the uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from agents.runs.checkpoints import Checkpoint, Progress, save_checkpoint
+from agents.runs.config import TrainingConfig
+from agents.runs.folder import RunFolder
+from agents.runs.interrupt import StopRequest
+from agents.runs.metrics_log import TIME_PREFIX, Metrics, append_metrics, cut_metrics
+from agents.runs.progress import ProgressDisplay
+from agents.runs.tracking import Trackers
+from marec_env.errors import RunError
+
+__all__ = ["Outcome", "Trains", "train"]
+
+
+class Trains(Protocol):
+    """What the loop needs of a trainer."""
+
+    def iterate(self) -> dict[str, float]:
+        """Train once; return flat numbers with ``env_steps``, ``agent_steps``, ``iterations``."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write everything needed to continue exactly into an empty absolute folder."""
+        ...
+
+    def restore(self, folder: Path) -> None:
+        """Continue from what :meth:`save` wrote."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    metrics: Metrics
+    """The last iteration's; empty if there was none."""
+    checkpoint: Path | None
+    interrupted: bool
+
+
+def _resume(trainer: Trains, checkpoint: Checkpoint) -> None:
+    try:
+        trainer.restore(checkpoint.trainer)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(
+            f"{checkpoint.folder}: does not fit this version or configuration "
+            f"({type(error).__name__}: {reason}); resume with the version that wrote it"
+        ) from error
+
+
+def train(
+    config: TrainingConfig, folder: RunFolder, trainer: Trains, *, checkpoint: Checkpoint | None,
+    trackers: Trackers, progress: ProgressDisplay, clock: Callable[[], float] = time.monotonic,
+) -> Outcome:  # fmt: skip
+    """Train until the budget of env steps is spent or a signal asks to stop.
+
+    Args:
+        config: the ``training`` section.
+        folder: where metrics and checkpoints go; held by this process.
+        trainer: fresh; restored here if there is a checkpoint.
+        checkpoint: where to continue.
+        trackers: dashboards.
+        progress: what the user sees.
+        clock: seconds.
+
+    Raises:
+        RunError: the disk is full, or the checkpoint does not fit the trainer.
+    """
+    at = checkpoint.progress if checkpoint else Progress(0, 0, 0.0)
+    if checkpoint:
+        _resume(trainer, checkpoint)
+    cut_metrics(folder.metrics, at.iterations)
+    began = clock() - at.seconds
+    before = clock()
+    metrics: dict[str, float] = {}
+    saved = checkpoint.folder if checkpoint else None
+
+    def save() -> Path:
+        return save_checkpoint(folder.checkpoints, trainer.save, at, config.keep_checkpoints)
+
+    with StopRequest(progress.say) as stop:
+        while at.env_steps < config.env_steps and not stop.requested:
+            metrics = trainer.iterate()
+            now = clock()
+            last = at
+            at = Progress(int(metrics["env_steps"]), int(metrics["iterations"]), now - began)
+            metrics[f"{TIME_PREFIX}elapsed_seconds"] = at.seconds
+            metrics[f"{TIME_PREFIX}env_steps_per_second"] = (at.env_steps - last.env_steps) / max(
+                now - before, 1e-9
+            )
+            before = now
+            append_metrics(folder.metrics, metrics)
+            trackers.log(metrics)
+            progress.update(metrics)
+            if at.env_steps // config.checkpoint_every > last.env_steps // config.checkpoint_every:
+                saved = save()
+        if metrics:
+            saved = save()
+    return Outcome(metrics, saved, interrupted=stop.requested and at.env_steps < config.env_steps)

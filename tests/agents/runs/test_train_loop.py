@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from agents.runs.checkpoints import latest_checkpoint
+from agents.runs.config import TrainingConfig
+from agents.runs.folder import RunFolder
+from agents.runs.metrics_log import TIME_PREFIX, read_metrics
+from agents.runs.progress import open_progress
+from agents.runs.tracking import Trackers
+from agents.runs.train_loop import Outcome, train
+from marec_env.errors import RunError
+
+CONFIG = TrainingConfig(env_steps=200, checkpoint_every=30, keep_checkpoints=2)
+
+
+def run(folder: Path, trainer: Any, config: TrainingConfig = CONFIG) -> Outcome:
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    run_folder = RunFolder(folder)
+    checkpoint = latest_checkpoint(run_folder.checkpoints, print)
+    return train(
+        config,
+        run_folder,
+        trainer,
+        checkpoint=checkpoint,
+        trackers=Trackers({}, print),
+        progress=open_progress(config.env_steps, 0, Console(quiet=True)),
+    )
+
+
+def curves(folder: Path) -> list[dict[str, float | None]]:
+    return [
+        {key: value for key, value in row.items() if not key.startswith(TIME_PREFIX)}
+        for row in read_metrics(folder / "metrics.jsonl")
+    ]
+
+
+def test_trains_the_budget_and_keeps_the_newest_checkpoints(
+    tmp_path: Path, make_trainer: Any
+) -> None:
+    outcome = run(tmp_path, make_trainer())
+    assert not outcome.interrupted
+    rows = curves(tmp_path)
+    assert [row["env_steps"] for row in rows] == list(range(10, 201, 10))
+    assert rows[0]["episode/clicks"] is None
+    assert rows[2]["episode/clicks"] == 2.5
+    names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert names == ["env_steps-000000000180", "env_steps-000000000200"]
+
+
+def test_a_run_that_failed_continues_with_equal_metrics(tmp_path: Path, make_trainer: Any) -> None:
+    run(tmp_path / "whole", make_trainer())
+
+    def fail(iteration: int) -> None:
+        if iteration == 14:
+            raise MemoryError
+
+    broken = make_trainer()
+    broken.on_iterate = fail
+    with pytest.raises(MemoryError):
+        run(tmp_path / "cut", broken)
+    assert len(curves(tmp_path / "cut")) == 13
+    # A crash in the middle of writing leaves a line without its end.
+    with open(tmp_path / "cut" / "metrics.jsonl", "a") as stream:
+        stream.write('{"env_steps": 140, "agent')
+    resumed = make_trainer()
+    run(tmp_path / "cut", resumed)
+    assert resumed.iterations == 20
+    assert curves(tmp_path / "cut") == curves(tmp_path / "whole")
+
+
+def test_before_the_first_checkpoint_a_run_begins_anew(tmp_path: Path, make_trainer: Any) -> None:
+    def fail(iteration: int) -> None:
+        if iteration == 3:
+            raise MemoryError
+
+    broken = make_trainer()
+    broken.on_iterate = fail
+    with pytest.raises(MemoryError):
+        run(tmp_path / "cut", broken)
+    run(tmp_path / "cut", make_trainer())
+    run(tmp_path / "whole", make_trainer())
+    assert curves(tmp_path / "cut") == curves(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_iteration_and_writes_a_checkpoint(
+    tmp_path: Path, make_trainer: Any, number: signal.Signals
+) -> None:
+    trainer = make_trainer()
+    trainer.on_iterate = lambda i: os.kill(os.getpid(), number) if i == 5 else None
+    before = signal.getsignal(number)
+    outcome = run(tmp_path / "cut", trainer)
+    assert signal.getsignal(number) is before
+    assert outcome.interrupted
+    assert outcome.checkpoint is not None
+    assert outcome.checkpoint.name == "env_steps-000000000050"
+    run(tmp_path / "cut", make_trainer())
+    run(tmp_path / "whole", make_trainer())
+    assert curves(tmp_path / "cut") == curves(tmp_path / "whole")
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path, make_trainer: Any) -> None:
+    def twice(iteration: int) -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    trainer = make_trainer()
+    trainer.on_iterate = twice
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, trainer)
+
+
+def test_time_goes_on_over_a_resume(tmp_path: Path, make_trainer: Any) -> None:
+    run(tmp_path, make_trainer())
+    first = read_metrics(tmp_path / "metrics.jsonl")[-1]["time/elapsed_seconds"]
+    run(tmp_path, make_trainer(), TrainingConfig(env_steps=210, checkpoint_every=30))
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert len(rows) == 21
+    assert first is not None
+    assert rows[-1]["time/elapsed_seconds"] > first
+
+
+def test_a_checkpoint_of_another_trainer_is_an_error_a_user_can_read(
+    tmp_path: Path, make_trainer: Any
+) -> None:
+    run(tmp_path, make_trainer())
+    other = make_trainer()
+
+    def refuse(folder: Path) -> None:
+        raise RuntimeError("size mismatch for\n layer 1")
+
+    other.restore = refuse
+    with pytest.raises(RunError, match=r"size mismatch for layer 1\); resume with the version"):
+        run(tmp_path, other)
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+from conftest import ToyTrainer
+from test_train_loop import CONFIG, run
+trainer = ToyTrainer()
+trainer.on_iterate = lambda iteration: time.sleep(0.01)
+print("ready", flush=True)
+run(Path({folder!r}), trainer)
+"""
+
+
+def test_killed_at_any_moment_it_continues_with_equal_metrics(
+    tmp_path: Path, make_trainer: Any
+) -> None:
+    run(tmp_path / "whole", make_trainer())
+    folder = tmp_path / "cut"
+    script = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(folder))
+    for delay in (0.05, 0.11, 0.17):
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert len(curves(folder)) < 20
+    run(folder, make_trainer())
+    assert curves(folder) == curves(tmp_path / "whole")
