@@ -1,0 +1,169 @@
+"""Matrix factorisation with fold-in: item factors are learned from the log, users from the session.
+
+A session's user vector is solved from the items that the user is known to like, so every click
+counts at the next request and new users are handled like old ones.
+"""
+
+from __future__ import annotations
+
+import torch
+from implicit.als import AlternatingLeastSquares
+from implicit.bpr import BayesianPersonalizedRanking
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+from torch.nn import functional
+
+from agents.baselines.scoring import ScoringPolicy, liked_items
+from agents.baselines.training_log import TrainingLog
+from marec_env.evaluation.policies import RecommenderView
+
+__all__ = ["ALS", "BPR", "EASE"]
+
+HISTORY = 200  # latest likes that count
+
+
+class ALS(ScoringPolicy):
+    """Alternating least squares for implicit feedback (Hu, Koren and Volinsky, ICDM 2008)."""
+
+    name = "als"
+
+    def __init__(
+        self,
+        log: TrainingLog,
+        seed: int = 0,
+        factors: int = 32,
+        regularization: float = 1.0,
+        confidence: float = 10.0,
+        iterations: int = 15,
+    ) -> None:
+        self.regularization, self.confidence = regularization, confidence
+        model = AlternatingLeastSquares(
+            factors=factors,
+            regularization=regularization,
+            alpha=confidence,
+            iterations=iterations,
+            random_state=seed,
+            num_threads=1,
+            use_gpu=False,
+        )
+        with threadpool_limits(1, "blas"):  # implicit's own threads and BLAS's fight for the cores
+            model.fit(log.matrix(), show_progress=False)
+        self.item_factors = torch.from_numpy(model.item_factors)
+        self.gram = self.item_factors.T @ self.item_factors
+
+    def user_vectors(self, liked: Tensor) -> Tensor:
+        """Solve one half-step of ALS for each session.
+
+        With Y the item factors, c the confidence: ``(Y'Y + (c - 1) Y_l'Y_l + reg I) u = c Y_l' 1``
+        over the liked items ``l``; the same system as ``implicit`` solves.
+
+        Args:
+            liked: int64 ``[B, L]``, padded by -1.
+
+        Returns:
+            Float32 ``[B, f]``.
+        """
+        factors = self.item_factors.to(liked.device)
+        rows = factors[liked.clamp(min=0)] * (liked >= 0).unsqueeze(-1)
+        ridge = self.regularization * torch.eye(factors.shape[1], device=liked.device)
+        left = self.gram.to(liked.device) + ridge + (self.confidence - 1) * rows.mT @ rows
+        right = self.confidence * rows.sum(dim=1)
+        return torch.as_tensor(torch.linalg.solve(left, right))
+
+    def scores(self, view: RecommenderView) -> Tensor:
+        """Return ``u . y`` for every item."""
+        vectors = self.user_vectors(liked_items(view, HISTORY))
+        return vectors @ self.item_factors.to(vectors.device).T
+
+
+class BPR(ScoringPolicy):
+    """Bayesian personalised ranking (Rendle et al., UAI 2009)."""
+
+    name = "bpr"
+    fold_in_steps = 20
+    fold_in_rate = 0.5
+
+    def __init__(
+        self,
+        log: TrainingLog,
+        seed: int = 0,
+        factors: int = 32,
+        learning_rate: float = 0.05,
+        regularization: float = 0.01,
+        iterations: int = 100,
+    ) -> None:
+        self.regularization = regularization
+        model = BayesianPersonalizedRanking(
+            factors=factors,
+            learning_rate=learning_rate,
+            regularization=regularization,
+            iterations=iterations,
+            random_state=seed,
+            num_threads=1,  # one thread: several write the factors without locks, never twice alike
+            use_gpu=False,
+        )
+        model.fit(log.matrix(), show_progress=False)
+        table = torch.from_numpy(model.item_factors)
+        self.item_factors, self.item_bias = table[:, :-1], table[:, -1]  # the last column is bias
+        share = log.counts + 1
+        self.centre = (share / share.sum()) @ self.item_factors
+
+    def user_vectors(self, liked: Tensor) -> Tensor:
+        """Ascend BPR's objective for each session with the item factors held.
+
+        The rival of each liked item is the average item, weighted by popularity: its expectation
+        over the rivals that training draws, which spares the draws.
+
+        Args:
+            liked: int64 ``[B, L]``, padded by -1.
+
+        Returns:
+            Float32 ``[B, f]``.
+        """
+        factors = self.item_factors.to(liked.device)
+        present = (liked >= 0).to(torch.float32)
+        count = present.sum(dim=1, keepdim=True).clamp(min=1)
+        margin = (factors[liked.clamp(min=0)] - self.centre.to(liked.device)) * present.unsqueeze(
+            -1
+        )
+        user = torch.zeros(liked.shape[0], factors.shape[1], device=liked.device)
+        for _ in range(self.fold_in_steps):
+            push = torch.sigmoid(-torch.einsum("blf,bf->bl", margin, user)) * present
+            gradient = torch.einsum("bl,blf->bf", push, margin) / count
+            user = user + self.fold_in_rate * (gradient - self.regularization * user)
+        return user
+
+    def scores(self, view: RecommenderView) -> Tensor:
+        """Return ``u . y + bias`` for every item."""
+        vectors = self.user_vectors(liked_items(view, HISTORY))
+        return functional.linear(
+            vectors, self.item_factors.to(vectors.device), self.item_bias.to(vectors.device)
+        )
+
+
+class EASE(ScoringPolicy):
+    """The closed-form linear autoencoder with zero diagonal (Steck, WWW 2019)."""
+
+    name = "ease"
+
+    def __init__(self, log: TrainingLog, regularization: float = 200.0) -> None:
+        matrix = log.matrix()
+        gram = torch.from_numpy((matrix.T @ matrix).toarray()).to(torch.float64)
+        gram.diagonal().add_(regularization)
+        inverse = torch.linalg.inv(gram)
+        weights = -inverse / inverse.diagonal()
+        weights.fill_diagonal_(0)
+        self.weights = weights.to(torch.float32)
+        """Float32 ``[N, N]``: row the liked item, column the scored one."""
+        self.popularity = log.counts / log.counts.max().clamp(min=1)
+
+    def scores(self, view: RecommenderView) -> Tensor:
+        """Return ``x B``; without any like, popularity decides."""
+        liked = liked_items(view, HISTORY)
+        device = liked.device
+        present = (liked >= 0).to(torch.float32)
+        # An embedding bag adds the rows of the liked items without a dense [B, N] input.
+        scores = functional.embedding_bag(
+            liked.clamp(min=0), self.weights.to(device), per_sample_weights=present, mode="sum"
+        )
+        return scores + 1e-6 * self.popularity.to(device)

@@ -1,0 +1,94 @@
+"""Teams without learning: random actions, and the hand-set static pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from marec_env.errors import ConfigError
+from marec_env.random import integers, session_keys, uniform
+from marec_env.vector import Action, VectorEnv
+
+__all__ = ["RandomTeam", "StaticTeam"]
+
+
+class RandomTeam:
+    """Every component draws uniformly from its action space.
+
+    Draws depend on the seed, the session's place in the batch and the step alone.
+    """
+
+    name = "random"
+
+    def __init__(self, env: VectorEnv, seed: int = 0) -> None:
+        self.spaces = dict(env.action_spaces)
+        self.seed = seed
+        self._keys = torch.zeros(0, dtype=torch.int64)
+        self._steps = dict.fromkeys(self.spaces, 0)
+
+    def reset(self, num_sessions: int) -> None:
+        """Begin anew at step 0."""
+        self._keys = session_keys(self.seed, torch.arange(num_sessions))
+        self._steps = dict.fromkeys(self.spaces, 0)
+
+    def act(self, observations: Mapping[str, Tensor]) -> dict[str, Action]:
+        """Return a uniform action for each agent of the turn."""
+        actions = {}
+        for agent, observation in observations.items():
+            keys = self._keys.to(observation.device)
+            actions[agent] = _draw(self.spaces[agent], keys, self._steps[agent], f"team/{agent}")
+            self._steps[agent] += 1
+        return actions
+
+
+class StaticTeam:
+    """The same actions in every request of every session."""
+
+    def __init__(self, actions: Mapping[str, Action], name: str = "static") -> None:
+        """Args:
+        actions: an action of each agent, without a batch dimension.
+        name: in reports.
+        """
+        self.actions, self.name = dict(actions), name
+
+    def reset(self, num_sessions: int) -> None:
+        """Nothing to forget."""
+
+    def act(self, observations: Mapping[str, Tensor]) -> dict[str, Action]:
+        """Return the fixed action of each agent of the turn."""
+        return {
+            agent: _expand(self.actions[agent], observation.shape[0], observation.device)
+            for agent, observation in observations.items()
+        }
+
+
+def _expand(action: Action, size: int, device: torch.device) -> Action:
+    if isinstance(action, tuple):
+        return tuple(part.to(device).expand(size, *part.shape) for part in action)
+    return action.to(device).expand(size, *action.shape)
+
+
+def _draw(space: spaces.Space[object], keys: Tensor, step: int, stream: str) -> Action:
+    """Return uniform draws from a space, one a session."""
+    device = keys.device
+    if isinstance(space, spaces.Box):
+        low = torch.as_tensor(space.low, device=device).flatten()
+        high = torch.as_tensor(space.high, device=device).flatten()
+        draws = uniform(keys, step, stream, low.numel())
+        return (low + (high - low) * draws).reshape(-1, *space.shape)
+    if isinstance(space, spaces.Discrete):
+        return integers(keys, step, stream, 1, int(space.n)).squeeze(1) + int(space.start)
+    if isinstance(space, spaces.MultiDiscrete):
+        sizes = torch.as_tensor(space.nvec, dtype=torch.int64, device=device).flatten()
+        draws = uniform(keys, step, stream, sizes.numel())
+        return (draws * sizes).to(torch.int64).clamp(max=sizes - 1)
+    if isinstance(space, spaces.Tuple):
+        parts = [_draw(s, keys, step, f"{stream}/{k}") for k, s in enumerate(space.spaces)]
+        flat = [part for part in parts if isinstance(part, Tensor)]
+        return tuple(flat)
+    raise ConfigError(
+        f"cannot draw from action space {space}; known: Box, Discrete, MultiDiscrete, Tuple"
+    )

@@ -1,0 +1,66 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from agents.baselines.teams import RandomTeam, StaticTeam
+from marec_env.errors import ConfigError
+from marec_env.evaluation.policies import TeamPolicy
+
+SPACES = {
+    "profile_0": spaces.Box(np.array([-1.0, 0.0], np.float32), np.array([1.0, 3.0], np.float32)),
+    "recall_0": spaces.MultiDiscrete([4, 4, 2]),
+    "feature_0": spaces.Discrete(3),
+    "ranking_0": spaces.Tuple([spaces.Discrete(2), spaces.Box(0.0, 1.0, (2,))]),
+}
+OBSERVATIONS = {agent: torch.zeros(500, 3) for agent in SPACES}
+
+
+@pytest.fixture
+def team():
+    found = RandomTeam(SimpleNamespace(action_spaces=SPACES), seed=1)
+    found.reset(500)
+    return found
+
+
+def test_random_actions_fill_their_spaces(team):
+    actions = team.act(OBSERVATIONS)
+    box = actions["profile_0"]
+    assert box[:, 0].min() < -0.9
+    assert box[:, 1].max() > 2.9
+    assert box.amin(0).tolist() >= [-1.0, 0.0]
+    assert box.amax(0).tolist() <= [1.0, 3.0]
+    assert actions["recall_0"].amax(0).tolist() == [3, 3, 1]
+    assert actions["recall_0"].amin(0).tolist() == [0, 0, 0]
+    counts = torch.bincount(actions["feature_0"], minlength=3) / 500
+    assert counts.tolist() == pytest.approx([1 / 3] * 3, abs=0.07)
+    choice, amount = actions["ranking_0"]
+    assert (choice.shape, amount.shape) == ((500,), (500, 2))
+
+
+def test_random_actions_change_by_step_and_repeat_by_seed(team):
+    first, second = team.act(OBSERVATIONS), team.act(OBSERVATIONS)
+    assert not torch.equal(first["profile_0"], second["profile_0"])
+    team.reset(500)
+    assert torch.equal(team.act(OBSERVATIONS)["profile_0"], first["profile_0"])
+    team.reset(500)
+    one_turn = team.act({"recall_0": OBSERVATIONS["recall_0"]})
+    assert torch.equal(one_turn["recall_0"], first["recall_0"])
+
+
+def test_a_static_team_repeats_its_actions():
+    team = StaticTeam({"profile_0": torch.tensor([0.5, 1.0]), "ranking_0": (torch.tensor(1),)})
+    actions = team.act({agent: OBSERVATIONS[agent] for agent in ("profile_0", "ranking_0")})
+    assert actions["profile_0"].shape == (500, 2)
+    assert actions["ranking_0"][0].shape == (500,)
+    assert (actions["ranking_0"][0] == 1).all()
+    assert isinstance(team, TeamPolicy)
+
+
+def test_unknown_spaces_are_refused():
+    team = RandomTeam(SimpleNamespace(action_spaces={"a_0": spaces.Text(3)}))
+    team.reset(2)
+    with pytest.raises(ConfigError, match="Box, Discrete"):
+        team.act({"a_0": torch.zeros(2, 1)})
