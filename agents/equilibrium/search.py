@@ -111,11 +111,15 @@ def run(
 def cem(
     budget: Budget, start: Floats, blocks: Sequence[slice], generator: np.random.Generator
 ) -> None:
-    """Cross-entropy method with a diagonal Gaussian."""
+    """Cross-entropy method with a diagonal Gaussian; half of the first population is uniform."""
     mean, deviation = start.copy(), np.full(start.size, CEM_START)
     budget.evaluate(start[None])
+    first = True
     while budget.left:
         points = np.clip(mean + deviation * generator.normal(size=(POPULATION, start.size)), 0, 1)
+        if first:  # a start near a face would otherwise hide the far side
+            points[::2] = generator.random(points[::2].shape)
+            first = False
         values = budget.evaluate(points)
         elite = points[np.argsort(-values)[:ELITES]]
         mean = CEM_MEMORY * mean + (1 - CEM_MEMORY) * elite.mean(axis=0)
