@@ -1,0 +1,204 @@
+"""Social: likes, shares, friends' influence.
+
+Friends are alike: everybody befriends the nearest in taste among a random few, the rest are chance
+(homophily: McPherson, Smith-Lovin and Cook 2001). A post that friends liked or shared in the last
+days is shown more and clicked more: + 0.8 log(1 + friends). Sharing is concentrated on few people
+(the 90-9-1 rule, Nielsen 2006): users' readiness has a log-normal spread. The rates are
+assumptions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from marec_env import random
+from marec_env.data.config import SyntheticConfig
+from marec_env.data.scenarios.base import FOLLOW_SLOPE, SCENARIOS, Request, Scenario
+from marec_env.data.scenarios.world import Category, Vocabulary, World
+
+__all__ = ["Social"]
+
+_LIKE_RATE = 0.1  # likes per post opened
+_SHARE_RATE = 0.02  # shares per post opened
+_READINESS = 2.4  # standard deviation of users' readiness to like and share, logits of a click
+_NEAR, _CHANCE = 6, 3  # friends by taste and by chance
+_POOL = 60  # people met, among whom the nearest become friends
+_INFLUENCE = 0.8  # logits per log(1 + friends who endorsed the post)
+_FADING = 0.7  # of an endorsement's weight is left after a day
+_SHARE_WEIGHT = 2.0  # endorsements that a share is worth
+
+_VOCABULARY = Vocabulary(
+    categories=(
+        Category(
+            "Food",
+            ("pasta recipe", "street market", "sourdough loaf", "picnic", "tasting menu"),
+            ("quick", "family", "spicy", "budget", "seasonal"),
+            (
+                "five ingredients",
+                "a tip from grandma",
+                "step-by-step photos",
+                "a vegan variant",
+                "leftovers for tomorrow",
+            ),
+        ),
+        Category(
+            "Travel",
+            ("island", "night train", "mountain hut", "old town", "coastal walk"),
+            ("hidden", "sunny", "crowded", "quiet", "off-season"),
+            (
+                "a packing list",
+                "the best viewpoint",
+                "what it cost",
+                "a rainy-day plan",
+                "directions by bus",
+            ),
+        ),
+        Category(
+            "Pets",
+            ("puppy", "rescue cat", "parrot", "aquarium", "old dog"),
+            ("clumsy", "grumpy", "tiny", "clever", "sleepy"),
+            (
+                "a first bath",
+                "a trick that took weeks",
+                "a new best friend",
+                "the vet's advice",
+                "a slow-motion jump",
+            ),
+        ),
+        Category(
+            "Fitness",
+            ("morning run", "kettlebell routine", "stretching plan", "bike commute", "swim"),
+            ("gentle", "intense", "ten-minute", "weekly", "first"),
+            (
+                "no equipment",
+                "a warm-up",
+                "progress after a month",
+                "a playlist",
+                "common mistakes",
+            ),
+        ),
+        Category(
+            "Music",
+            ("guitar cover", "festival set", "choir rehearsal", "vinyl find", "home studio"),
+            ("acoustic", "unexpected", "late-night", "live", "unfinished"),
+            (
+                "the full setlist",
+                "tabs in the comments",
+                "a guest singer",
+                "a broken string",
+                "the story behind the song",
+            ),
+        ),
+        Category(
+            "Technology",
+            ("keyboard build", "phone repair", "home server", "photo app", "game mod"),
+            ("cheap", "over-engineered", "open-source", "retro", "minimal"),
+            ("a parts list", "benchmarks", "source code", "what went wrong", "a demo video"),
+        ),
+        Category(
+            "News",
+            ("council vote", "strike", "heatwave", "election night", "bridge closure"),
+            ("local", "breaking", "disputed", "long-awaited", "surprising"),
+            (
+                "eyewitness photos",
+                "numbers in a chart",
+                "both sides quoted",
+                "a timeline",
+                "reader questions",
+            ),
+        ),
+    ),
+    providers=tuple(
+        f"@{name}"
+        for name in (
+            "ana",
+            "ben",
+            "chi",
+            "dev",
+            "eli",
+            "fay",
+            "gus",
+            "hana",
+            "ivo",
+            "jun",
+            "kai",
+            "lea",
+            "mio",
+            "noa",
+            "oli",
+            "pia",
+        )
+    ),
+    title="{provider}: {quality} {noun}",
+    description="A post about a {quality} {noun}: {feature}, {other}.",
+)
+
+
+@SCENARIOS.register("social")
+class Social(Scenario):
+    """See the module."""
+
+    vocabulary = _VOCABULARY
+    behaviours = ("like", "share")
+    click_rate = 0.15  # an assumption
+
+    def __init__(self, world: World, config: SyntheticConfig) -> None:
+        """Make friends."""
+        super().__init__(world, config)
+        # Shifted so that the mean rate stays what it is without the spread (log-normal mean).
+        readiness = _READINESS * world.user_draws("synthetic/readiness").squeeze(1)
+        self.readiness = readiness - FOLLOW_SLOPE * _READINESS**2 / 2.0
+        self.friends = _befriend(world)
+        self.endorsed = torch.zeros(world.num_users, world.num_items)
+
+    def user_attributes(self) -> dict[str, Tensor]:
+        """``friends``, how many."""
+        return {"friends": self.friends.sum(1)}
+
+    def begin_day(self, day: int) -> None:
+        """Endorsements fade."""
+        self.endorsed *= _FADING
+
+    def _influence(self, users: Tensor) -> Tensor:
+        return _INFLUENCE * torch.log1p(self.friends[users] @ self.endorsed)
+
+    def ranking_bonus(self, users: Tensor) -> Tensor:
+        """The feed favours what friends endorsed."""
+        return self._influence(users)
+
+    def click_bonus(self, users: Tensor, slate: Tensor) -> Tensor:
+        """So do the users."""
+        return torch.gather(self._influence(users), 1, slate)
+
+    def respond(self, request: Request) -> dict[str, Tensor]:
+        """Like and share."""
+        ready = request.logit + self.readiness[request.users, None]
+        events = {}
+        for name, rate, weight in (
+            ("like", _LIKE_RATE, 1.0),
+            ("share", _SHARE_RATE, _SHARE_WEIGHT),
+        ):
+            happens = request.happens(self.follows(rate, ready), f"synthetic/{name}")
+            events[name] = request.click * happens
+            # Users are distinct and slates hold an item once: no place is written twice.
+            self.endorsed[request.users[:, None], request.slate] += weight * events[name]
+        return events
+
+    def rating(self, behaviours: dict[str, Tensor]) -> Tensor:
+        """An opened post is 3, a liked one 4, a shared one 5."""
+        return torch.where(behaviours["share"] > 0, 5.0, 3.0 + behaviours["like"])
+
+
+def _befriend(world: World) -> Tensor:
+    """Return the symmetric friendship matrix, float32 ``[U, U]``, 0 or 1."""
+    users = world.num_users
+    pool = random.integers(world.user_keys, 0, "synthetic/pool", min(_POOL, users), users)
+    likeness = torch.einsum("ud,upd->up", world.user_taste, world.user_taste[pool])
+    likeness = likeness.masked_fill(pool == torch.arange(users)[:, None], -2.0)  # not oneself
+    near = torch.gather(pool, 1, likeness.topk(min(_NEAR, pool.shape[1]), dim=1).indices)
+    chance = random.integers(world.user_keys, 0, "synthetic/chance_friend", _CHANCE, users)
+    matrix = torch.zeros(users, users)
+    matrix.scatter_(1, torch.cat([near, chance], dim=1), 1.0)
+    matrix = torch.maximum(matrix, matrix.T)
+    return matrix.fill_diagonal_(0.0)

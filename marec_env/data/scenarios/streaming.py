@@ -1,0 +1,186 @@
+"""Streaming: play, completion, watch time.
+
+A click plays a title. The share watched is U-shaped: people give up early or see it through, more
+so the better it fits (the usual picture of completion curves; the numbers are an assumption). With
+z the click's logit plus noise, completion = σ(1.5 (z - usual)); watch time = completion × length,
+in minutes. Lengths are log-normal about a category's median. A title seen through (90 %) is not
+offered again by the platform; fatigue within a visit grows with the minutes watched.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from marec_env.data.config import SyntheticConfig
+from marec_env.data.scenarios.base import SCENARIOS, Request, Scenario
+from marec_env.data.scenarios.world import Category, Vocabulary, World
+
+__all__ = ["Streaming"]
+
+_SEEN_THROUGH = 0.9  # completion from which a title counts as finished
+_STEEPNESS = 1.5
+_NOISE = 1.5  # logits of luck in completion: steepness times noise above ~1.7 makes it U-shaped
+_LENGTH_SPREAD = 0.25  # standard deviation of the log length
+_MINUTES = (95.0, 48.0, 25.0, 55.0, 90.0, 24.0, 60.0, 100.0)  # median length of each category
+_TIRED_AFTER = 120.0  # minutes watched on a day that cost one logit
+
+_VOCABULARY = Vocabulary(
+    categories=(
+        Category(
+            "Thriller",
+            ("detective", "informant", "kidnapping", "conspiracy", "courier", "witness"),
+            ("silent", "last", "midnight", "hidden", "northern"),
+            (
+                "a twist in the final act",
+                "a city under curfew",
+                "an unreliable narrator",
+                "a chase across three borders",
+                "a betrayal among friends",
+            ),
+        ),
+        Category(
+            "Series drama",
+            ("family", "harbour town", "hospital ward", "newsroom", "vineyard"),
+            ("divided", "restless", "forgotten", "proud", "wounded"),
+            (
+                "three generations of secrets",
+                "a contested inheritance",
+                "an ensemble cast",
+                "slow-burning rivalries",
+                "a return after twenty years",
+            ),
+        ),
+        Category(
+            "Sitcom",
+            ("flatmates", "office", "bakery", "book club", "night shift"),
+            ("hopeless", "overbooked", "accidental", "cheerful", "noisy"),
+            (
+                "running jokes",
+                "awkward misunderstandings",
+                "a studio audience",
+                "a meddling neighbour",
+                "a new disaster every week",
+            ),
+        ),
+        Category(
+            "Documentary",
+            ("glacier", "coral reef", "space probe", "railway", "orchestra"),
+            ("vanishing", "living", "unseen", "long", "fragile"),
+            (
+                "footage never shown before",
+                "interviews with researchers",
+                "archive recordings",
+                "time-lapse photography",
+                "a journey of four years",
+            ),
+        ),
+        Category(
+            "Comedy film",
+            ("wedding", "road trip", "treasure hunt", "reunion", "cooking contest"),
+            ("unlikely", "disastrous", "second", "secret", "perfect"),
+            (
+                "mistaken identities",
+                "a stolen van",
+                "an over-eager best man",
+                "physical comedy",
+                "a talking parrot",
+            ),
+        ),
+        Category(
+            "Children",
+            ("dragon", "tiny robot", "forest patrol", "lighthouse keeper", "flying school"),
+            ("brave", "curious", "sleepy", "musical", "friendly"),
+            (
+                "songs to join in",
+                "gentle lessons about sharing",
+                "colourful animation",
+                "a riddle in each episode",
+                "a happy ending",
+            ),
+        ),
+        Category(
+            "Sport",
+            ("title race", "marathon", "comeback", "mountain stage", "training camp"),
+            ("unforgettable", "decisive", "golden", "gruelling", "historic"),
+            (
+                "locker-room access",
+                "commentary by former champions",
+                "slow-motion replays",
+                "rival coaches",
+                "a record under threat",
+            ),
+        ),
+        Category(
+            "Science fiction",
+            ("colony", "signal", "android", "time loop", "generation ship"),
+            ("distant", "frozen", "awakened", "broken", "silver"),
+            (
+                "a mystery from deep space",
+                "machines that dream",
+                "a crew that cannot trust itself",
+                "striking visual effects",
+                "a paradox at its heart",
+            ),
+        ),
+    ),
+    providers=(
+        "Aurora Pictures",
+        "Bluebird",
+        "Cinder Lane",
+        "Delta House",
+        "Evergreen",
+        "Foxglove",
+    ),
+    title="The {quality} {noun}",
+    description="From {provider}: the story of the {quality} {noun}, with {feature} and {other}.",
+)
+
+
+@SCENARIOS.register("streaming")
+class Streaming(Scenario):
+    """See the module."""
+
+    vocabulary = _VOCABULARY
+    behaviours = ("completion", "watch_time")
+    click_rate = 0.1  # an assumption
+
+    def __init__(self, world: World, config: SyntheticConfig) -> None:
+        """Draw lengths."""
+        super().__init__(world, config)
+        spread = (_LENGTH_SPREAD * world.item_draws("synthetic/length").squeeze(1)).exp()
+        self.length = (torch.tensor(_MINUTES)[world.category] * spread).round()
+        self.finished = torch.zeros(world.num_users, world.num_items, dtype=torch.bool)
+        self.watched_today = torch.zeros(world.num_users)
+
+    def item_attributes(self) -> dict[str, Tensor]:
+        """``length_minutes``."""
+        return {"length_minutes": self.length}
+
+    def begin_day(self, day: int) -> None:
+        """Everybody is rested."""
+        self.watched_today.zero_()
+
+    def eligible(self, users: Tensor) -> Tensor:
+        """Titles that the user has not seen through."""
+        return ~self.finished[users]
+
+    def click_bonus(self, users: Tensor, slate: Tensor) -> Tensor:
+        """Minutes watched today tire."""
+        return -(self.watched_today[users, None] / _TIRED_AFTER).expand(slate.shape)
+
+    def respond(self, request: Request) -> dict[str, Tensor]:
+        """Watch some share of each played title."""
+        noise = _NOISE * torch.erfinv(2.0 * request.draws("synthetic/completion") - 1.0) * 2.0**0.5
+        drawn = torch.sigmoid(_STEEPNESS * (request.logit - self.usual + noise))
+        completion = drawn * request.click
+        minutes = completion * self.length[request.slate]
+        users = request.users[:, None].expand_as(request.slate)
+        through = completion >= _SEEN_THROUGH
+        self.finished[users[through], request.slate[through]] = True
+        self.watched_today[request.users] += minutes.sum(1)
+        return {"completion": completion, "watch_time": minutes}
+
+    def rating(self, behaviours: dict[str, Tensor]) -> Tensor:
+        """1 plus 4 times the completion: from three quarters on it counts as liked."""
+        return 1.0 + 4.0 * behaviours["completion"]
