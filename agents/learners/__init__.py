@@ -1,0 +1,1 @@
+"""Learners: MAPPO and its family on RLlib, batched over the sessions of a ``VectorEnv``."""

@@ -1,0 +1,290 @@
+"""Joint action distributions over Box, Discrete, MultiDiscrete and Tuple spaces.
+
+An agent's action is kept flat, float32 ``[..., width]`` (integers below 2^24 are exact), so that a
+batch of any space is one tensor; :meth:`ActionDistribution.to_env` gives the environment's form.
+Sub-actions are independent given the observation, hence log-probabilities and entropies add up and
+the probability ratio of PPO is that of the joint action.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from marec_env.errors import ConfigError
+from marec_env.vector import Action
+
+__all__ = ["ActionDistribution", "distribution_for"]
+
+_MASKED_LOGIT = -1e9  # finite, so that gradients of masked logits are zero rather than NaN
+_LOG_SQRT_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+# Nodes and weights of five-point Gauss-Hermite quadrature for a standard normal variable.
+_NODES = (-2.8569700138728056, -1.355626179974266, 0.0, 1.355626179974266, 2.8569700138728056)
+_WEIGHTS = (
+    0.01125741132772071,
+    0.2220759220056126,
+    0.5333333333333333,
+    0.2220759220056126,
+    0.01125741132772071,
+)
+
+
+class ActionDistribution(ABC):
+    """A family of distributions over one space; parameters come as ``inputs[..., num_inputs]``."""
+
+    num_inputs: int
+    """Outputs that a network must have."""
+    width: int
+    """Numbers of a flat action."""
+    num_uniforms: int
+    """Uniform draws that one sample consumes."""
+    mask_width: int = 0
+    """Booleans of a flat action mask; 0 where the space has no discrete part."""
+
+    @abstractmethod
+    def sample(self, inputs: Tensor, uniforms: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return flat actions ``[..., width]`` from ``uniforms[..., num_uniforms]`` in (0, 1)."""
+
+    @abstractmethod
+    def mode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the most probable flat actions ``[..., width]``."""
+
+    @abstractmethod
+    def evaluate(
+        self, inputs: Tensor, actions: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return joint log-probabilities of flat actions and joint entropies, ``[...]`` each."""
+
+    @abstractmethod
+    def to_env(self, actions: Tensor) -> Action:
+        """Return the environment's form of flat actions ``[B, width]``."""
+
+    @abstractmethod
+    def from_env(self, actions: Action) -> Tensor:
+        """Return the flat form ``[B, width]`` of the environment's actions."""
+
+    def flat_mask(self, mask: Any) -> Tensor | None:
+        """Return the flat form bool ``[B, mask_width]`` of an environment's action mask."""
+        if mask is None or not self.mask_width:
+            return None
+        return torch.cat(list(mask), dim=-1) if isinstance(mask, tuple | list) else mask
+
+
+class CategoricalDistribution(ActionDistribution):
+    """Independent categorical sub-actions, of Discrete (one) and MultiDiscrete."""
+
+    def __init__(self, space: spaces.Discrete[Any] | spaces.MultiDiscrete) -> None:
+        self._single = isinstance(space, spaces.Discrete)
+        sizes = [int(space.n)] if isinstance(space, spaces.Discrete) else space.nvec.tolist()
+        start = space.start
+        self._start = torch.as_tensor(start, dtype=torch.int64).reshape(-1)
+        self._sizes: list[int] = [int(n) for n in sizes]
+        self.num_inputs = self.mask_width = sum(self._sizes)
+        self.width = self.num_uniforms = len(self._sizes)
+        self._widest = max(self._sizes)
+        self._equal = min(self._sizes) == self._widest
+        # Where each logit lies in the padded table [width, widest].
+        self._slots = torch.tensor(
+            [row * self._widest + j for row, n in enumerate(self._sizes) for j in range(n)]
+        )
+
+    def _log_probabilities(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
+        """Return log-probabilities ``[..., width, widest]``; padding and masked ones are tiny."""
+        if mask is not None:
+            inputs = torch.where(mask, inputs, _MASKED_LOGIT)
+        shape = (*inputs.shape[:-1], self.width, self._widest)
+        if not self._equal:
+            table = inputs.new_full((*inputs.shape[:-1], self.width * self._widest), _MASKED_LOGIT)
+            inputs = table.index_copy(-1, self._slots.to(inputs.device), inputs)
+        return torch.log_softmax(inputs.view(shape), dim=-1)
+
+    def sample(self, inputs: Tensor, uniforms: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Invert the cumulative distribution at the uniform draws."""
+        cumulative = self._log_probabilities(inputs, mask).exp().cumsum(dim=-1)
+        # The comparison with the last sum keeps rounding from choosing past the last allowed one.
+        below = cumulative <= uniforms.unsqueeze(-1) * cumulative[..., -1:]
+        return below.sum(dim=-1).to(torch.float32)
+
+    def mode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self._log_probabilities(inputs, mask).argmax(dim=-1).to(torch.float32)
+
+    def evaluate(
+        self, inputs: Tensor, actions: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        log_p = self._log_probabilities(inputs, mask)
+        chosen = log_p.gather(-1, actions.to(torch.int64).unsqueeze(-1)).squeeze(-1)
+        entropy = -(log_p.exp() * log_p).sum(dim=(-1, -2))
+        return chosen.sum(dim=-1), entropy
+
+    def to_env(self, actions: Tensor) -> Action:
+        whole = actions.to(torch.int64) + self._start.to(actions.device)
+        return whole.squeeze(-1) if self._single else whole
+
+    def from_env(self, actions: Action) -> Tensor:
+        assert isinstance(actions, Tensor)
+        whole = actions.unsqueeze(-1) if self._single else actions
+        return (whole - self._start.to(actions.device)).to(torch.float32)
+
+
+class GaussianDistribution(ActionDistribution):
+    """A diagonal Gaussian over a Box, in units in which finite bounds are -1 and 1.
+
+    Flat actions are the Gaussian's own draws; the environment gets them clipped to the bounds, or
+    squashed into them by tanh. The density of a squashed action differs from the Gaussian's by a
+    factor of the draw alone, which cancels in a probability ratio; log-probabilities and entropies
+    include it. Inputs are the means, then the logarithms of the standard deviations.
+    """
+
+    def __init__(self, space: spaces.Box, squashed: bool) -> None:
+        low = torch.as_tensor(space.low, dtype=torch.float32).reshape(-1)
+        high = torch.as_tensor(space.high, dtype=torch.float32).reshape(-1)
+        bounded = torch.isfinite(low) & torch.isfinite(high)
+        if squashed and not bool(bounded.all()):
+            raise ConfigError("box_distribution 'squashed' needs finite bounds; choose 'clipped'")
+        self._shape = space.shape
+        self._low, self._high = low, high
+        self._centre = torch.where(bounded, (low + high) / 2, 0.0)
+        self._scale = torch.where(bounded, (high - low) / 2, 1.0)
+        self._squashed = squashed
+        self.width = self.num_uniforms = int(low.numel())
+        self.num_inputs = 2 * self.width
+
+    def _log_slope(self, draws: Tensor) -> Tensor:
+        """Return log d tanh(u) / du, as log 4 - 2 (softplus(2u) - u), stable for any u."""
+        return math.log(4.0) - 2.0 * (torch.nn.functional.softplus(2.0 * draws) - draws)
+
+    def sample(self, inputs: Tensor, uniforms: Tensor, mask: Tensor | None = None) -> Tensor:
+        mean, log_std = inputs.chunk(2, dim=-1)
+        noise = math.sqrt(2.0) * torch.erfinv(2.0 * uniforms - 1.0)
+        return mean + log_std.exp() * noise
+
+    def mode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        return inputs[..., : self.width]
+
+    def evaluate(
+        self, inputs: Tensor, actions: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        mean, log_std = inputs.chunk(2, dim=-1)
+        z = (actions - mean) * torch.exp(-log_std)
+        log_p = -0.5 * z.square() - log_std - _LOG_SQRT_TWO_PI
+        entropy = 0.5 + _LOG_SQRT_TWO_PI + log_std
+        if self._squashed:
+            log_p = log_p - self._log_slope(actions)
+            std = log_std.exp()
+            for node, weight in zip(_NODES, _WEIGHTS, strict=True):
+                entropy = entropy + weight * self._log_slope(mean + std * node)
+        return log_p.sum(dim=-1), entropy.sum(dim=-1)
+
+    def to_env(self, actions: Tensor) -> Action:
+        centre, scale = self._centre.to(actions.device), self._scale.to(actions.device)
+        unit = torch.tanh(actions) if self._squashed else actions
+        low, high = self._low.to(actions.device), self._high.to(actions.device)
+        return torch.clamp(centre + scale * unit, low, high).view(-1, *self._shape)
+
+    def from_env(self, actions: Action) -> Tensor:
+        assert isinstance(actions, Tensor)
+        flat = actions.reshape(-1, self.width)
+        unit = (flat - self._centre.to(flat.device)) / self._scale.to(flat.device)
+        # Bounds squash to infinite draws; the margin keeps them finite.
+        return torch.atanh(unit.clamp(-1 + 1e-4, 1 - 1e-4)) if self._squashed else unit
+
+
+class TupleDistribution(ActionDistribution):
+    """Independent parts of a Tuple space: an action with a message, for instance."""
+
+    def __init__(self, parts: Sequence[ActionDistribution]) -> None:
+        self._parts = list(parts)
+        self._inputs = [p.num_inputs for p in parts]
+        self._widths = [p.width for p in parts]
+        self._uniforms = [p.num_uniforms for p in parts]
+        self._masks = [p.mask_width for p in parts]
+        self.num_inputs, self.width = sum(self._inputs), sum(self._widths)
+        self.num_uniforms, self.mask_width = sum(self._uniforms), sum(self._masks)
+
+    def _split(self, mask: Tensor | None) -> list[Tensor | None]:
+        if mask is None:
+            return [None] * len(self._parts)
+        pieces = torch.split(mask, self._masks, dim=-1)
+        return [piece if piece.shape[-1] else None for piece in pieces]
+
+    def sample(self, inputs: Tensor, uniforms: Tensor, mask: Tensor | None = None) -> Tensor:
+        pieces = zip(
+            self._parts,
+            torch.split(inputs, self._inputs, dim=-1),
+            torch.split(uniforms, self._uniforms, dim=-1),
+            self._split(mask),
+            strict=True,
+        )
+        return torch.cat([part.sample(x, u, m) for part, x, u, m in pieces], dim=-1)
+
+    def mode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        pieces = zip(
+            self._parts, torch.split(inputs, self._inputs, dim=-1), self._split(mask), strict=True
+        )
+        return torch.cat([part.mode(x, m) for part, x, m in pieces], dim=-1)
+
+    def evaluate(
+        self, inputs: Tensor, actions: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        pieces = zip(
+            self._parts,
+            torch.split(inputs, self._inputs, dim=-1),
+            torch.split(actions, self._widths, dim=-1),
+            self._split(mask),
+            strict=True,
+        )
+        log_p, entropy = zip(*[part.evaluate(x, a, m) for part, x, a, m in pieces], strict=True)
+        return torch.stack(log_p).sum(dim=0), torch.stack(entropy).sum(dim=0)
+
+    def to_env(self, actions: Tensor) -> Action:
+        pieces = zip(self._parts, torch.split(actions, self._widths, dim=-1), strict=True)
+        converted = [part.to_env(piece) for part, piece in pieces]
+        return tuple(c for c in converted if isinstance(c, Tensor))
+
+    def from_env(self, actions: Action) -> Tensor:
+        assert isinstance(actions, tuple)
+        pieces = zip(self._parts, actions, strict=True)
+        return torch.cat([part.from_env(piece) for part, piece in pieces], dim=-1)
+
+    def flat_mask(self, mask: Any) -> Tensor | None:
+        if mask is None or not self.mask_width:
+            return None
+        flat = []
+        for part, piece in zip(self._parts, mask, strict=True):
+            if part.mask_width:
+                converted = part.flat_mask(piece)
+                assert converted is not None
+                flat.append(converted)
+        return torch.cat(flat, dim=-1)
+
+
+def distribution_for(space: spaces.Space[Any], squashed: bool = False) -> ActionDistribution:
+    """Return the distribution family of a space.
+
+    Args:
+        space: Box, Discrete, MultiDiscrete, MultiBinary or a flat Tuple of them.
+        squashed: whether Box actions are squashed by tanh rather than clipped.
+
+    Raises:
+        ConfigError: the space is of another kind, or squashed though unbounded.
+    """
+    if isinstance(space, spaces.Box):
+        return GaussianDistribution(space, squashed)
+    if isinstance(space, spaces.Discrete):
+        return CategoricalDistribution(space)
+    if isinstance(space, spaces.MultiDiscrete):
+        return CategoricalDistribution(space)
+    if isinstance(space, spaces.MultiBinary):
+        return CategoricalDistribution(spaces.MultiDiscrete([2] * int(space.n)))
+    if isinstance(space, spaces.Tuple) and not any(isinstance(s, spaces.Tuple) for s in space):
+        return TupleDistribution([distribution_for(part, squashed) for part in space])
+    raise ConfigError(
+        f"action space {space} is not supported (allowed: Box, Discrete, MultiDiscrete,"
+        " MultiBinary, and a Tuple of these)"
+    )

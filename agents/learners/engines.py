@@ -1,0 +1,267 @@
+"""What the trainer drives: an engine does one iteration and knows its state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+
+from agents.learners.config import SamplingConfig
+from agents.learners.networks import Actor
+from agents.learners.team import TeamSpec
+from marec_env.vector import VectorEnv
+
+__all__ = ["Engine", "LocalEngine", "RayEngine"]
+
+
+class Engine(Protocol):
+    """One algorithm at work on one environment."""
+
+    team: TeamSpec
+
+    def iterate(self, env_steps_done: int) -> dict[str, float]:
+        """Gather experience and learn from it once.
+
+        Returns:
+            metrics, among them ``env_steps`` and ``agent_steps`` of this iteration.
+        """
+        ...
+
+    def actors(self) -> dict[str, Actor]:
+        """Return the current actors by name, on the CPU."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that an exact continuation needs."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+        ...
+
+    def close(self) -> None:
+        """Release processes and environments."""
+        ...
+
+
+class LocalEngine:
+    """RLlib's runner and learner in this process, without starting Ray; exactly repeatable."""
+
+    def __init__(
+        self,
+        algorithm: Any,
+        sampling: SamplingConfig,
+        seed: int,
+        env_factory: Callable[[int], VectorEnv],
+    ) -> None:
+        from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+
+        from agents.learners.algorithm import rllib_config
+        from agents.learners.env_runner import BatchedEnvRunner
+        from agents.learners.learner import TeamLearner
+
+        if sampling.torch_threads is not None:
+            torch.set_num_threads(sampling.torch_threads)
+        env = env_factory(sampling.num_sessions)
+        self.team = TeamSpec.of(env, algorithm.share_parameters)
+        config = rllib_config(algorithm, sampling, self.team, _Once(env, env_factory), seed)
+        config.num_env_runners = config.num_learners = 0
+        # RLlib seeds every global generator; the process that calls us keeps its own.
+        with torch.random.fork_rng(devices=[]):
+            self.runner = BatchedEnvRunner(config=config, worker_index=0)
+            self.learner = TeamLearner(config=config, module_spec=config.rl_module_spec)
+            self.learner.build()
+        self._lifetime_key = NUM_ENV_STEPS_SAMPLED_LIFETIME
+        self._device = torch.device(sampling.device)
+        for name, actor in self._learner_actors().items():
+            # Runner and learner share the actors when they share a device: nothing to sync.
+            if self.learner.device == self._device:
+                self.runner.module[name].net = actor
+            else:
+                self.runner.module[name].to(self._device)
+        self._shared = self.learner.device == self._device
+        self._sync()
+
+    def _learner_actors(self) -> dict[str, Actor]:
+        return {name: self.learner.module[name].unwrapped().net for name in self.team.actors}
+
+    def _sync(self) -> None:
+        if self._shared:
+            return
+        for name, actor in self._learner_actors().items():
+            self.runner.module[name].net.load_state_dict(actor.state_dict())
+
+    def iterate(self, env_steps_done: int) -> dict[str, float]:
+        """Sample, update, sync."""
+        start = time.perf_counter()
+        batch = self.runner.sample()
+        sampled = time.perf_counter()
+        steps = env_steps_done + batch.env_steps()
+        self.learner.update(
+            batch=batch, timesteps={self._lifetime_key: steps}, _no_metrics_reduce=True
+        )
+        self._sync()
+        updated = time.perf_counter()
+        return {
+            **batch.metrics,
+            **self.learner.statistics,
+            "env_steps": float(batch.env_steps()),
+            "agent_steps": float(batch.agent_steps()),
+            "time/sample_s": sampled - start,
+            "time/update_s": updated - sampled,
+        }
+
+    def actors(self) -> dict[str, Actor]:
+        """Return the learner's actors."""
+        return self._learner_actors()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return learner and collector states."""
+        return {
+            "learner": self.learner.training_state(),
+            "collectors": [self.runner.collector.state_dict()],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state."""
+        self.learner.load_training_state(state["learner"])
+        self.runner.collector.load_state_dict(state["collectors"][0])
+        self._sync()
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.runner.stop()
+
+
+class _Once:
+    """Hands out an environment that was built to read its spaces, then builds new ones."""
+
+    def __init__(self, env: VectorEnv, factory: Callable[[int], VectorEnv]) -> None:
+        self._env: VectorEnv | None = env
+        self._factory = factory
+
+    def __call__(self, num_envs: int) -> VectorEnv:
+        env, self._env = self._env, None
+        return env if env is not None else self._factory(num_envs)
+
+    def __deepcopy__(self, memo: Any) -> _Once:
+        return self
+
+
+class RayEngine:
+    """RLlib's Algorithm with remote runners or learners."""
+
+    def __init__(
+        self,
+        algorithm: Any,
+        sampling: SamplingConfig,
+        seed: int,
+        env_factory: Callable[[int], VectorEnv],
+    ) -> None:
+        import ray
+
+        from agents.learners.algorithm import rllib_config
+
+        self._started = not ray.is_initialized()
+        if self._started:
+            ray.init(
+                address=sampling.ray_address,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                configure_logging=True,
+            )
+        env = env_factory(1)
+        self.team = TeamSpec.of(env, algorithm.share_parameters)
+        env.close()
+        config = rllib_config(algorithm, sampling, self.team, env_factory, seed)
+        self.algorithm = config.build_algo()
+        self._config = algorithm
+
+    def iterate(self, env_steps_done: int) -> dict[str, float]:
+        """Do one training step; with every runner dead it gathers nothing."""
+        start = time.perf_counter()
+        result = self.algorithm.train()
+        batch = self.algorithm.last_batch
+        elapsed = {"time/iteration_s": time.perf_counter() - start}
+        if batch is None:
+            return {"env_steps": 0.0, "agent_steps": 0.0, **elapsed}
+        timers = result.get("timers", {})
+        learner = {
+            key: float(value)
+            for key, value in result.get("learners", {}).get("__all_modules__", {}).items()
+            if "/" in key
+        }
+        return {
+            **batch.metrics,
+            **learner,
+            **elapsed,
+            "env_steps": float(batch.env_steps()),
+            "agent_steps": float(batch.agent_steps()),
+            "time/sample_s": float(timers.get("env_runner_sampling_timer", 0.0)),
+            "time/update_s": float(timers.get("learner_update_timer", 0.0)),
+            "healthy_runners": float(self.algorithm.env_runner_group.num_healthy_remote_workers()),
+        }
+
+    def actors(self) -> dict[str, Actor]:
+        """Return copies of the learners' actors."""
+        state = self._learner_states()[0]["modules"]
+        found = {}
+        for name in self.team.actors:
+            actor = self.team.build_actor(self._config, name)
+            prefix = "net."
+            actor.load_state_dict(
+                {k.removeprefix(prefix): torch.as_tensor(v) for k, v in state[name].items()}
+            )
+            found[name] = actor
+        return found
+
+    def _learner_states(self) -> list[dict[str, Any]]:
+        group = self.algorithm.learner_group
+        if group.is_local:
+            return [group._learner.training_state()]
+        results = group.foreach_learner(lambda learner: learner.training_state())
+        return [result.get() for result in results]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the first learner's state (all are equal) and each healthy runner's collector."""
+        collectors = self.algorithm.env_runner_group.foreach_env_runner(
+            lambda runner: runner.collector.state_dict(),
+            local_env_runner=self.algorithm.config.num_env_runners == 0,
+        )
+        return {"learner": self._learner_states()[0], "collectors": list(collectors)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state; runners without a collector's state start anew."""
+        learner = dict(state["learner"])
+        group = self.algorithm.learner_group
+        if group.is_local:
+            group._learner.load_training_state(learner)
+        else:
+            group.foreach_learner(lambda one: one.load_training_state(learner))
+        runners = self.algorithm.env_runner_group
+        runners.sync_weights(
+            from_worker_or_learner_group=group,
+            policies=list(self.team.actors),
+            inference_only=True,
+        )
+        states = list(state["collectors"])
+
+        def restore(runner: Any) -> None:
+            index = max(0, (runner.worker_index or 0) - 1)
+            if index < len(states):
+                runner.collector.load_state_dict(states[index])
+
+        runners.foreach_env_runner(
+            restore, local_env_runner=self.algorithm.config.num_env_runners == 0
+        )
+
+    def close(self) -> None:
+        """Stop the algorithm, and Ray if it was started here."""
+        import ray
+
+        self.algorithm.stop()
+        if self._started:
+            ray.shutdown()

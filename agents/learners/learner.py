@@ -1,0 +1,376 @@
+"""The learner: central or own critics, and PPO, MAPPO or HAPPO updates of the actors."""
+
+from __future__ import annotations
+
+import random as python_random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.metrics import ALL_MODULES, NUM_ENV_STEPS_SAMPLED_LIFETIME
+from torch import Tensor
+
+from agents.learners.advantages import normalise_advantages
+from agents.learners.config import HAPPOConfig
+from agents.learners.losses import clipped_policy_loss, clipped_value_loss, weighted_mean
+from agents.learners.rl_modules import INPUTS, VALUES, FamilyConfig, critic_plans
+from agents.learners.rollout_batch import TEAM, is_raw
+from agents.learners.team import TeamSpec
+from agents.learners.values import CriticTargets, evaluate_critic
+
+__all__ = ["TeamLearner"]
+
+Columns = dict[str, Tensor]
+
+
+class TeamLearner(PPOTorchLearner):
+    """Learns from rollouts ``[B, T]`` of the whole team.
+
+    ``config.learner_config_dict`` holds ``algorithm`` (a PPO family configuration), ``team`` and
+    ``seed``. Actors and critics are modules of their own with an Adam each.
+    """
+
+    def build(self) -> None:
+        """Build modules and optimisers."""
+        settings = self.config.learner_config_dict
+        self.algorithm: FamilyConfig = settings["algorithm"]
+        self.team: TeamSpec = settings["team"]
+        self._plans = critic_plans(self.algorithm, self.team)
+        self._decay = 1.0
+        self._memories: dict[str, Tensor] = {}
+        self._sums: dict[str, list[Tensor]] = {}
+        self._stopped: set[str] = set()
+        self._fresh_inputs: dict[str, Tensor] = {}
+        self._updating: list[str] = []
+        self.statistics: dict[str, float] = {}
+        super().build()
+
+    # Optimisers -----------------------------------------------------------------------------
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """Give each module its own Adam."""
+        params = list(self.get_parameters(self._module[module_id]))
+        optimizer = torch.optim.Adam(
+            params, lr=self._learning_rate(module_id), eps=self.algorithm.adam_epsilon, fused=True
+        )
+        self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params)
+
+    def _learning_rate(self, module_id: str) -> float:
+        if module_id in self._plans:
+            return self.algorithm.critic_learning_rate
+        own = self.team.overrides(self.algorithm, module_id).learning_rate
+        return own if own is not None else self.algorithm.learning_rate
+
+    def before_gradient_based_update(self, *, timesteps: Mapping[str, Any]) -> None:
+        """Set learning rates and entropy bonus for the env steps done."""
+        TorchLearner.before_gradient_based_update(self, timesteps=timesteps)
+        horizon = self.algorithm.decay_env_steps
+        if horizon is not None:
+            done = float(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
+            self._decay = max(0.0, 1.0 - done / horizon)
+        for module_id in self.module.keys():  # noqa: SIM118 - RLlib's mapping has no __iter__
+            for _, optimizer in self.get_optimizers_for_module(module_id):
+                self._set_optimizer_lr(optimizer, self._learning_rate(module_id) * self._decay)
+
+    def after_gradient_based_update(self, *, timesteps: Mapping[str, Any]) -> None:
+        """Move input statistics, and reduce what the epochs logged to :attr:`statistics`."""
+        for module_id, inputs in self._fresh_inputs.items():
+            normaliser = self.module[module_id].unwrapped().net.trunk.normaliser
+            if normaliser is not None:
+                normaliser.update(inputs)
+        self._fresh_inputs = {}
+        names = list(self._sums)
+        means = torch.stack([torch.stack(self._sums[name]).mean() for name in names])
+        self.statistics.update(zip(names, means.tolist(), strict=True))
+        self._sums = {}
+        self.metrics.log_dict(dict(self.statistics), key=ALL_MODULES, window=1)
+
+    # Gradients ------------------------------------------------------------------------------
+
+    def postprocess_gradients(self, gradients_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Clip each module's gradients to their norm, in place."""
+        for module_id in self._updating:
+            params = [p for p in self.module[module_id].parameters() if p.grad is not None]
+            norm = torch.nn.utils.clip_grad_norm_(params, self.algorithm.max_gradient_norm)
+            self._log(module_id, "gradient_norm", norm)
+            if not bool(torch.isfinite(norm)):
+                for param in params:
+                    param.grad = None
+                self._log(module_id, "skipped_updates", torch.ones_like(norm))
+        return dict(gradients_dict)
+
+    def apply_gradients(self, gradients_dict: Mapping[str, Tensor]) -> None:
+        """Step the optimisers of the modules in this mini-batch; others keep their moments."""
+        for module_id in self._updating:
+            for _, optimizer in self.get_optimizers_for_module(module_id):
+                optimizer.step()
+
+    def compute_losses(
+        self, *, fwd_out: Mapping[str, Any], batch: Mapping[str, Any]
+    ) -> dict[str, Tensor]:
+        """Return the loss of each module in the mini-batch."""
+        self._updating = list(batch)
+        return {
+            module_id: self.compute_loss_for_module(
+                module_id=module_id,
+                config=self.config,
+                batch=batch[module_id],
+                fwd_out=fwd_out[module_id],
+            )
+            for module_id in batch
+        }
+
+    def compute_loss_for_module(
+        self, *, module_id: str, config: Any, batch: Mapping[str, Tensor], fwd_out: Any
+    ) -> Tensor:
+        """Return a critic's clipped Huber loss, or an actor's clipped surrogate and entropy."""
+        if module_id in self._plans:
+            loss = clipped_value_loss(
+                fwd_out[VALUES],
+                batch["old_values"],
+                batch["targets"],
+                batch["weights"],
+                self.algorithm.huber_delta,
+                self.algorithm.value_clip,
+            )
+            self._log(module_id, "value_loss", loss)
+            return loss
+        overrides = self.team.overrides(self.algorithm, module_id)
+        clip = overrides.clip if overrides.clip is not None else self.algorithm.clip
+        bonus = overrides.entropy_coefficient
+        if bonus is None:
+            bonus = self.algorithm.entropy_coefficient
+        distribution = self.module[module_id].unwrapped().net.distribution
+        log_p, entropy = distribution.evaluate(
+            fwd_out[INPUTS], batch["actions"], batch.get("masks")
+        )
+        weights = batch["weights"]
+        # Where nothing was decided the ratio is 1 by definition, whatever the data say.
+        log_ratio = torch.where(weights > 0, log_p - batch["log_probabilities"], 0.0)
+        policy_loss = clipped_policy_loss(log_ratio, batch["advantages"], weights, clip)
+        mean_entropy = weighted_mean(entropy, weights)
+        self._log_policy(module_id, log_ratio.detach(), weights, policy_loss, mean_entropy, clip)
+        return policy_loss - bonus * self._decay * mean_entropy
+
+    def _log_policy(
+        self,
+        module_id: str,
+        log_ratio: Tensor,
+        weights: Tensor,
+        policy_loss: Tensor,
+        entropy: Tensor,
+        clip: float,
+    ) -> None:
+        ratio = log_ratio.exp()
+        # Schulman's low-variance estimator of KL(old || new): mean of r - 1 - log r.
+        kl = weighted_mean(ratio - 1.0 - log_ratio, weights)
+        self._log(module_id, "policy_loss", policy_loss)
+        self._log(module_id, "entropy", entropy)
+        self._log(module_id, "kl", kl)
+        self._log(module_id, "ratio", weighted_mean(ratio, weights))
+        clipped = ((ratio - 1.0).abs() > clip).to(ratio.dtype)
+        self._log(module_id, "clip_fraction", weighted_mean(clipped, weights))
+        target = self.algorithm.target_kl
+        if target is not None and float(kl) > target:
+            self._stopped.add(module_id)
+
+    def _log(self, module_id: str, name: str, value: Tensor) -> None:
+        self._sums.setdefault(f"{name}/{module_id}", []).append(value.detach())
+
+    def _log_steps_trained_metrics(self, batch: MultiAgentBatch) -> None:
+        """Count env steps only; RLlib's dozen counters a module cost as much as a small update."""
+
+    def _log_metrics(self, *args: Any, **kwargs: Any) -> None:
+        """Skip RLlib's counters, for the same reason."""
+
+    # Batches --------------------------------------------------------------------------------
+
+    def _create_iterator_if_necessary(
+        self, *, training_data: TrainingData, **kwargs: Any
+    ) -> Iterator[MultiAgentBatch]:
+        """Return the mini-batches of all epochs."""
+        batch = training_data.batch
+        if batch is None or not is_raw(batch):
+            raise ValueError("TeamLearner learns from RolloutBatch; sample with BatchedEnvRunner")
+        actors, critics = self.prepare(batch)
+        generator = torch.Generator().manual_seed(
+            self.config.learner_config_dict["seed"] * 1_000_003 + self._weights_seq_no
+        )
+        self._stopped = set()
+        if isinstance(self.algorithm, HAPPOConfig):
+            return self._sequential(actors, critics, generator)
+        return self._epochs({**critics, **actors}, generator)
+
+    def prepare(self, batch: MultiAgentBatch) -> tuple[dict[str, Columns], dict[str, Columns]]:
+        """Return training data of each actor and of each critic from a raw rollout.
+
+        Values are predicted once, advantages and targets computed, rows of agents that share an
+        actor put one after another. Rows are single decisions ``[N, ...]``, or sequences
+        ``[N, T, ...]`` where any network is recurrent.
+        """
+        data = {
+            name: {key: torch.as_tensor(column).to(self._device) for key, column in columns.items()}
+            for name, columns in batch.policy_batches.items()
+        }
+        team = data.pop(TEAM)
+        active = {agent: data[agent]["active"].to(torch.float32) for agent in self.team.agents}
+        self._fresh_inputs = {}
+        advantages: dict[str, Tensor] = {}
+        targets: dict[str, CriticTargets] = {}
+        for name, plan in self._plans.items():
+            module = self.module[name].unwrapped()
+            targets[name] = evaluate_critic(
+                module, plan, self.algorithm, team, data, self._memories.get(name)
+            )
+            advantages.update(targets[name].advantages)
+            self.statistics[f"explained_variance/{name}"] = targets[name].explained_variance
+            last = targets[name].last_memory
+            if last is not None:
+                self._memories[name] = last
+        advantages = normalise_advantages(
+            {agent: advantages[agent] for agent in self.team.agents},
+            active,
+            self.algorithm.normalise_advantages,
+        )
+        sequences = self._recurrent()
+        actors = {
+            name: self._actor_columns(name, agents, data, team, active, advantages, sequences)
+            for name, agents in self.team.actors.items()
+            if not self.team.overrides(self.algorithm, name).frozen
+        }
+        critics = {}
+        for name, target in targets.items():
+            columns = target.columns(self.module[name].unwrapped(), sequences)
+            critics[name] = columns
+            counted = columns["weights"].amax(dim=-1) > 0
+            self._fresh_inputs[name] = columns["inputs"][counted]
+        return actors, critics
+
+    def _recurrent(self) -> bool:
+        return any(m.unwrapped().net.memory_size > 0 for m in self.module.values())
+
+    def _actor_columns(
+        self,
+        name: str,
+        agents: tuple[str, ...],
+        data: Mapping[str, Columns],
+        team: Columns,
+        active: Mapping[str, Tensor],
+        advantages: Mapping[str, Tensor],
+        sequences: bool,
+    ) -> Columns:
+        net = self.module[name].unwrapped().net
+        pieces: dict[str, list[Tensor]] = {}
+        for index, agent in enumerate(agents):
+            source = data[agent]
+            columns = {
+                "observations": source["observations"],
+                "actions": source["actions"],
+                "log_probabilities": source["log_probabilities"],
+                "advantages": advantages[agent],
+                "weights": active[agent],
+            }
+            if "masks" in source:
+                columns["masks"] = source["masks"]
+            agent_id = net.agent_id(index, tuple(active[agent].shape), self._device)
+            if agent_id is not None:
+                columns["agent_id"] = agent_id
+            if sequences:
+                sessions = active[agent].shape[0]
+                columns["starts"] = team["starts"]
+                columns["memory"] = source.get(
+                    "memory", active[agent].new_zeros(sessions, net.memory_size)
+                )
+            for key, column in columns.items():
+                flat = column if sequences else column.flatten(0, 1)
+                pieces.setdefault(key, []).append(flat)
+        rows = {k: v[0] if len(v) == 1 else torch.cat(v) for k, v in pieces.items()}
+        self._fresh_inputs[name] = rows["observations"][rows["weights"] > 0]
+        return rows
+
+    def _epochs(
+        self, modules: Mapping[str, Columns], generator: torch.Generator
+    ) -> Iterator[MultiAgentBatch]:
+        """Yield the mini-batches of all passes over the given modules' data."""
+        parts = self.algorithm.minibatches
+        whole = {name: SampleBatch(columns) for name, columns in modules.items()}
+        for _ in range(self.algorithm.epochs):
+            chosen = [name for name in whole if name not in self._stopped]
+            if not chosen:
+                return
+            if parts == 1:
+                yield MultiAgentBatch({name: whole[name] for name in chosen}, env_steps=1)
+                continue
+            orders = {
+                name: torch.randperm(len(whole[name]["weights"]), generator=generator).chunk(parts)
+                for name in chosen
+            }
+            for part in range(min(len(order) for order in orders.values())):
+                yield MultiAgentBatch(
+                    {
+                        name: SampleBatch(
+                            {
+                                key: column[orders[name][part].to(self._device)]
+                                for key, column in modules[name].items()
+                            }
+                        )
+                        for name in chosen
+                    },
+                    env_steps=1,
+                )
+
+    def _sequential(
+        self,
+        actors: Mapping[str, Columns],
+        critics: Mapping[str, Columns],
+        generator: torch.Generator,
+    ) -> Iterator[MultiAgentBatch]:
+        """Yield the critic's passes, then each actor's in random order with its own advantages."""
+        yield from self._epochs(critics, generator)
+        names = list(actors)
+        seed = int(torch.randint(1 << 31, (1,), generator=generator))
+        python_random.Random(seed).shuffle(names)
+        factor: Tensor | None = None
+        for name in names:
+            columns = dict(actors[name])
+            if factor is None:
+                factor = torch.ones_like(columns["advantages"])
+            self._log(name, "happo_factor", factor.mean())
+            columns["advantages"] = columns["advantages"] * factor
+            yield from self._epochs({name: columns}, generator)
+            factor = factor * self._ratio(name, columns)
+
+    @torch.no_grad()
+    def _ratio(self, name: str, columns: Columns) -> Tensor:
+        """Return new over old probability of the joint sub-actions; 1 where nothing was decided."""
+        module = self.module[name].unwrapped()
+        inputs = module._forward(columns)[INPUTS]
+        log_p, _ = module.net.distribution.evaluate(
+            inputs, columns["actions"], columns.get("masks")
+        )
+        log_ratio = log_p - columns["log_probabilities"]
+        return torch.where(columns["weights"] > 0, log_ratio, 0.0).exp()
+
+    # State ----------------------------------------------------------------------------------
+
+    def training_state(self) -> dict[str, Any]:
+        """Return all that an exact continuation needs, as tensors, numbers and nested dicts."""
+        return {
+            "modules": {n: m.unwrapped().state_dict() for n, m in self.module.items()},
+            "optimizers": {n: o.state_dict() for n, o in self._named_optimizers.items()},
+            "updates": self._weights_seq_no,
+            "memories": dict(self._memories),
+        }
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`training_state` returned."""
+        for name, module in self.module.items():
+            module.unwrapped().load_state_dict(state["modules"][name])
+        for name, optimizer in self._named_optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self._weights_seq_no = int(state["updates"])
+        self._memories = {k: v.to(self._device) for k, v in state["memories"].items()}

@@ -1,0 +1,263 @@
+"""Policy and value networks in plain torch; they run without RLlib."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from agents.learners.config import NetworkConfig
+from agents.learners.distributions import (
+    ActionDistribution,
+    GaussianDistribution,
+    TupleDistribution,
+    distribution_for,
+)
+
+__all__ = ["Actor", "Critic", "RunningNormaliser", "Trunk"]
+
+_POLICY_HEAD_GAIN = 0.01  # Yu et al. 2022, appendix: first policies are near uniform
+_VARIANCE_FLOOR = 1e-8
+_CLAMP = 10.0  # standard deviations, as in stable-baselines3's VecNormalize
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
+_GAINS = {"tanh": 5.0 / 3.0, "relu": 2.0**0.5, "silu": 2.0**0.5}
+
+
+class RunningNormaliser(nn.Module):
+    """Normalise inputs ``[..., d]`` by the mean and variance of all inputs seen so far."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("squares", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("shift", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+        self.count: Tensor
+        self.mean: Tensor
+        self.squares: Tensor
+        self.shift: Tensor
+        self.scale: Tensor
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return ``(inputs - mean) / std``, clamped to ten standard deviations."""
+        return ((inputs - self.shift) * self.scale).clamp(-_CLAMP, _CLAMP)
+
+    @torch.no_grad()
+    def update(self, inputs: Tensor) -> None:
+        """Take in a batch ``[N, d]`` (Chan, Golub and LeVeque's merge of two samples)."""
+        if not inputs.shape[0]:
+            return
+        batch = inputs.to(torch.float64)
+        count, mean = float(batch.shape[0]), batch.mean(dim=0)
+        squares = (batch - mean).square().sum(dim=0)
+        total = self.count + count
+        delta = mean - self.mean
+        self.squares += squares + delta.square() * (self.count * count / total)
+        self.mean += delta * (count / total)
+        self.count.copy_(total)
+        variance = self.squares / total
+        self.shift.copy_(self.mean)
+        # A feature that never varied carries no signal: leave it unscaled.
+        self.scale.copy_(
+            torch.where(
+                variance > _VARIANCE_FLOOR, variance.clamp_min(_VARIANCE_FLOOR).rsqrt(), 1.0
+            )
+        )
+
+
+class Trunk(nn.Module):
+    """Input normaliser, hidden layers and GRU; features are ``[..., size]``."""
+
+    def __init__(self, num_inputs: int, config: NetworkConfig, num_extra: int = 0) -> None:
+        """Args:
+        num_inputs: numbers of an observation or state, which are normalised.
+        config: sizes.
+        num_extra: further numbers (an agent's one-hot id), which are not.
+        """
+        super().__init__()
+        self.normaliser = RunningNormaliser(num_inputs) if config.normalise_inputs else None
+        layers: list[nn.Module] = []
+        size = num_inputs + num_extra
+        for units in config.hidden:
+            layer = nn.Linear(size, units)
+            nn.init.orthogonal_(layer.weight, _GAINS[config.activation])
+            nn.init.zeros_(layer.bias)
+            layers += [layer, _ACTIVATIONS[config.activation]()]
+            size = units
+        self.layers = nn.Sequential(*layers)
+        self.cell = nn.GRUCell(size, config.recurrent_units) if config.recurrent_units else None
+        if self.cell is not None:
+            nn.init.orthogonal_(self.cell.weight_ih)
+            nn.init.orthogonal_(self.cell.weight_hh)
+            nn.init.zeros_(self.cell.bias_ih)
+            nn.init.zeros_(self.cell.bias_hh)
+            size = config.recurrent_units
+        self.size = size
+        self.num_inputs = num_inputs
+
+    @property
+    def memory_size(self) -> int:
+        """Numbers of the recurrent state; 0 for a network without one."""
+        return self.cell.hidden_size if self.cell is not None else 0
+
+    def _features(self, inputs: Tensor, extra: Tensor | None) -> Tensor:
+        if self.normaliser is not None:
+            inputs = self.normaliser(inputs)
+        if extra is not None:
+            inputs = torch.cat([inputs, extra], dim=-1)
+        features: Tensor = self.layers(inputs)
+        return features
+
+    def forward(
+        self, inputs: Tensor, memory: Tensor | None = None, extra: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the features of one step and the recurrent state after it, ``[N, ...]``."""
+        features = self._features(inputs, extra)
+        if self.cell is None:
+            return features, None
+        memory = self.cell(features, memory)
+        return memory, memory
+
+    def sequence(
+        self, inputs: Tensor, starts: Tensor, memory: Tensor, extra: Tensor | None = None
+    ) -> Tensor:
+        """Return the features ``[N, T, size]`` of sequences, forgetting where an episode starts.
+
+        Args:
+            inputs: ``[N, T, d]``.
+            starts: bool ``[N, T]``, whether an episode starts at that step.
+            memory: ``[N, memory_size]``, the recurrent state before the first step.
+            extra: ``[N, T, num_extra]``.
+        """
+        features = self._features(inputs, extra)
+        if self.cell is None:
+            return features
+        keep = (~starts).to(features.dtype).unsqueeze(-1)
+        outputs = []
+        for t in range(features.shape[1]):
+            memory = self.cell(features[:, t], memory * keep[:, t])
+            outputs.append(memory)
+        return torch.stack(outputs, dim=1)
+
+
+def _log_std_slots(distribution: ActionDistribution) -> list[bool]:
+    """Return, for each distribution input, whether it is the log of a standard deviation."""
+    if isinstance(distribution, GaussianDistribution):
+        return [False] * distribution.width + [True] * distribution.width
+    if isinstance(distribution, TupleDistribution):
+        return [slot for part in distribution._parts for slot in _log_std_slots(part)]
+    return [False] * distribution.num_inputs
+
+
+class Actor(nn.Module):
+    """A policy: observation to the parameters of an action distribution.
+
+    Standard deviations of Box actions are parameters of their own, the same in every state.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Box,
+        action_space: spaces.Space[Any],
+        config: NetworkConfig,
+        *,
+        squashed: bool = False,
+        initial_log_std: float = -0.5,
+        num_agents: int = 1,
+    ) -> None:
+        """Args:
+        observation_space: flat Box of one session.
+        action_space: of one session.
+        config: sizes.
+        squashed: whether Box actions are squashed rather than clipped.
+        initial_log_std: of Box actions.
+        num_agents: agents that share this actor and are told apart by a one-hot id; 1 for none.
+        """
+        super().__init__()
+        self.config = config
+        self.squashed = squashed
+        self.num_agents = num_agents
+        self.distribution = distribution_for(action_space, squashed)
+        num_ids = num_agents if num_agents > 1 else 0
+        self.trunk = Trunk(int(observation_space.shape[0]), config, num_ids)
+        slots = torch.tensor(_log_std_slots(self.distribution))
+        self.head = nn.Linear(self.trunk.size, int((~slots).sum()))
+        nn.init.orthogonal_(self.head.weight, _POLICY_HEAD_GAIN)
+        nn.init.zeros_(self.head.bias)
+        num_stds = int(slots.sum())
+        self.log_std = (
+            nn.Parameter(torch.full((num_stds,), float(initial_log_std))) if num_stds else None
+        )
+        # Position of each distribution input in cat(head outputs, log_std).
+        order = torch.empty(len(slots), dtype=torch.int64)
+        order[~slots] = torch.arange(len(slots) - num_stds)
+        order[slots] = torch.arange(len(slots) - num_stds, len(slots))
+        self._order = None if bool((order.diff() == 1).all()) else order
+
+    @property
+    def memory_size(self) -> int:
+        """Numbers of the recurrent state; 0 for none."""
+        return self.trunk.memory_size
+
+    def agent_id(self, index: int, shape: tuple[int, ...], device: torch.device) -> Tensor | None:
+        """Return an agent's one-hot id ``[*shape, num_agents]``, or None where none is used."""
+        if self.num_agents == 1:
+            return None
+        one_hot = torch.zeros(self.num_agents, device=device)
+        one_hot[index] = 1.0
+        return one_hot.expand(*shape, self.num_agents)
+
+    def _inputs(self, features: Tensor) -> Tensor:
+        outputs: Tensor = self.head(features)
+        if self.log_std is not None:
+            stds = self.log_std.expand(*outputs.shape[:-1], -1)
+            outputs = torch.cat([outputs, stds], dim=-1)
+            if self._order is not None:
+                outputs = outputs.index_select(-1, self._order.to(outputs.device))
+        return outputs
+
+    def forward(
+        self, observations: Tensor, memory: Tensor | None = None, agent_id: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return distribution inputs ``[N, num_inputs]`` and the next recurrent state."""
+        features, memory = self.trunk(observations, memory, agent_id)
+        return self._inputs(features), memory
+
+    def sequence(
+        self,
+        observations: Tensor,
+        starts: Tensor,
+        memory: Tensor,
+        agent_id: Tensor | None = None,
+    ) -> Tensor:
+        """Return distribution inputs ``[N, T, num_inputs]`` of sequences; see :class:`Trunk`."""
+        return self._inputs(self.trunk.sequence(observations, starts, memory, agent_id))
+
+
+class Critic(nn.Module):
+    """A value function: state (or observation) to one value a head, in normalised units."""
+
+    def __init__(self, num_inputs: int, config: NetworkConfig, num_heads: int = 1) -> None:
+        super().__init__()
+        self.trunk = Trunk(num_inputs, config)
+        self.head = nn.Linear(self.trunk.size, num_heads)
+        nn.init.orthogonal_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    @property
+    def memory_size(self) -> int:
+        """Numbers of the recurrent state; 0 for none."""
+        return self.trunk.memory_size
+
+    def forward(self, inputs: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return values ``[N, heads]`` and the next recurrent state."""
+        features, memory = self.trunk(inputs, memory)
+        return self.head(features), memory
+
+    def sequence(self, inputs: Tensor, starts: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Return values ``[N, T, heads]`` and the recurrent states ``[N, T, memory]`` of them."""
+        features = self.trunk.sequence(inputs, starts, memory)
+        return self.head(features), features
