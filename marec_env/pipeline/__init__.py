@@ -1,1 +1,9 @@
-"""marec_env.pipeline"""
+"""The recommender's side: components, recall channels, feature blocks, messages, slates."""
+
+from marec_env.pipeline.component import COMPONENTS, Component
+from marec_env.pipeline.config import PipelineConfig
+from marec_env.pipeline.knowledge import Knowledge
+from marec_env.pipeline.pipeline import Pipeline
+from marec_env.pipeline.request import Request
+
+__all__ = ["COMPONENTS", "Component", "Knowledge", "Pipeline", "PipelineConfig", "Request"]

@@ -25,6 +25,9 @@ class Feedback:
     """Float32 ``[B]`` in [0, 1]: how content the user is after this request."""
     left: Tensor
     """Bool ``[B]``: the user's episode ended with this request."""
+    gap_days: Tensor | None = None
+    """Float32 ``[B]``, only where an episode may hold several sessions: days until the user's next
+    session where one, but not the episode, ended with this request; 0 elsewhere."""
 
     @property
     def clicks(self) -> Tensor:
@@ -77,9 +80,16 @@ class Users(Protocol):
         """
         ...
 
-    def long_term_relevance(self, items: Tensor | None = None) -> Tensor:
+    def long_term_relevance(
+        self, items: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
         """Return the click logit by lasting taste alone (no boredom, no passing intent); shapes as
         in :meth:`click_probability`. Privileged.
+
+        Args:
+            items: int64 ``[B, M]``; the whole catalog if ``None``.
+            rows: int64 ``[n]``, the sessions asked about (``items`` then has ``n`` rows); all if
+                ``None``.
         """
         ...
 

@@ -1,9 +1,9 @@
 """Users composed of modules by configuration; with the default configuration, the preset ``marec``.
 
 Within a request, in this order: the interest of the moment gives each shown item a logit, boredom
-lowers it, examination and choice turn it into clicks, behaviours follow; then exposure, patience,
-satisfaction and intent move on. What :meth:`ComposedUsers.click_probability` says between two
-requests is therefore exactly what the next response draws from.
+lowers it, examination and choice turn it into clicks, behaviours follow; then exposure, satisfaction,
+patience, taste, intent and supply move on. What :meth:`ComposedUsers.click_probability` says between
+two requests is therefore exactly what the next response draws from.
 """
 
 from __future__ import annotations
@@ -13,23 +13,29 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding
 
 from marec_env import random
+from marec_env.users import draws as lane
 from marec_env.users.base import Feedback
 from marec_env.users.behaviours import Behaviours
 from marec_env.users.boredom import ExposureBoredom
+from marec_env.users.choice import Choice
+from marec_env.users.click_boredom import ClickBoredom
 from marec_env.users.config import UsersConfig
-from marec_env.users.draws import INTENT_PICK, INTENT_SWITCH, LEAVE, pick, request_draws
+from marec_env.users.drift import Drift
 from marec_env.users.examination import Examination
 from marec_env.users.intent import Intent
 from marec_env.users.patience import Patience
 from marec_env.users.population import Population
+from marec_env.users.relevance import Relevance
+from marec_env.users.returning import Returning
+from marec_env.users.supply import Supply
 
 __all__ = ["ComposedUsers"]
 
 _USER, _NEW, _BORED, _INTENT = range(4)  # columns of the numbers drawn at a reset
 _RESET_LANES = 8  # four to spare, so that a new module does not move the others' numbers
+_LEAST = 1e-6  # keeps a quotient finite where its divisor may be zero
 
 
 class ComposedUsers:
@@ -49,32 +55,55 @@ class ComposedUsers:
         self.num_sessions = num_sessions
         self.num_items = population.num_items
         self.device = device
+        size = population.user_factors.shape[1]
+        boredom = config.boredom
+
+        self._relevance = Relevance(config.relevance, population)
+        self._examination = Examination(config.examination, device)
+        self._choice = Choice(config.choice)
         self._behaviours = Behaviours(config.behaviours)
         self.behaviours = self._behaviours.names
-        self._examination = Examination(config.examination, device)
-        self._boredom = ExposureBoredom(
-            config.boredom, num_sessions, population.topics, population.num_topics
-        )
         self._patience = Patience(config.patience, num_sessions, device)
-        self._intent = Intent(config.intent, num_sessions, population)
-
-        scale = population.scale * config.relevance.scale_factor
-        offset = population.quality + (population.intercept + config.relevance.intercept_shift)
-        # The logit's constant rides along as one more factor: one product gives the whole logit.
-        self._items = torch.cat([scale * population.item_factors, offset.unsqueeze(1)], dim=1)
-        size = population.user_factors.shape[1]
-        self._interest = torch.ones(num_sessions, size + 1, device=device)
-        self._taste = torch.zeros(num_sessions, size, device=device)
+        self._drift = Drift(config.drift, population.item_factors)
+        self._drifts = config.drift.kind != "none"
+        self._intent = (
+            Intent(config.intent, num_sessions, population) if config.intent.weight > 0 else None
+        )
+        self._exposure = (
+            ExposureBoredom(boredom, num_sessions, population.topics, population.num_topics)
+            if boredom.kind in ("threshold", "continuous")
+            else None
+        )
+        self._fatigue = (
+            ClickBoredom(boredom, num_sessions, population.num_topics, size, device)
+            if boredom.kind in ("loss_of_interest", "churn")
+            else None
+        )
+        self._returning = (
+            Returning(config.returning, num_sessions, device)
+            if config.returning.sessions > 1 or config.returning.requests
+            else None
+        )
+        self.supply = (
+            Supply(config.supply, num_sessions, population) if config.supply.enabled else None
+        )
 
         self.user_index = torch.zeros(num_sessions, dtype=torch.int64, device=device)
         self.is_new = torch.zeros(num_sessions, dtype=torch.bool, device=device)
         self.request_index = torch.zeros(num_sessions, dtype=torch.int64, device=device)
         self.susceptibility = torch.zeros(num_sessions, device=device)
-        """Float32 ``[B]``: logits lost at full boredom."""
+        """Float32 ``[B]``: logits lost at full boredom; 0 for users who never get bored."""
         self.satisfaction = torch.zeros(num_sessions, device=device)
         """Float32 ``[B]`` in [0, 1]."""
+        self._taste = torch.ones(num_sessions, size + 1, device=device)
+        self._interest = torch.ones(num_sessions, size + 1, device=device)
         self._keys = torch.zeros(num_sessions, dtype=torch.int64, device=device)
-        self.hidden_size = 2 * size + population.num_topics + 3
+        self.hidden_size = self.hidden_state().shape[1]
+
+    @property
+    def taste(self) -> Tensor:
+        """Float32 ``[B, d]``: the users' lasting taste now. Privileged."""
+        return self._taste[:, :-1]
 
     def reset(self, keys: Tensor, where: Tensor | None = None) -> None:
         """Begin new episodes; see :meth:`marec_env.users.base.Users.reset`."""
@@ -86,7 +115,7 @@ class ComposedUsers:
                 return
         keys = keys[rows]
         draw = random.uniform(keys, 0, "users/reset", _RESET_LANES)
-        users = pick(draw[:, _USER], self.population.num_users)
+        users = lane.pick(draw[:, _USER], self.population.num_users)
         config = self.config
         self._keys[rows] = keys
         self.user_index[rows] = users
@@ -95,79 +124,163 @@ class ComposedUsers:
         bored = draw[:, _BORED] < config.boredom.susceptible_share
         self.susceptibility[rows] = config.boredom.weight * bored
         self.satisfaction[rows] = config.satisfaction.initial
-        self._boredom.reset(rows)
+        self._taste[rows, :-1] = self.population.user_factors[users]
         self._patience.reset(rows)
-        self._intent.reset(rows, users, draw[:, _INTENT])
-        self._taste[rows] = self.population.user_factors[users]
+        if self._intent is not None:
+            self._intent.reset(rows, users, draw[:, _INTENT])
+        for module in (self._exposure, self._fatigue, self._returning, self.supply):
+            if module is not None:
+                module.reset(rows)
         self._refresh(rows)
 
-    def _refresh(self, rows: Tensor) -> None:
-        """Recompute the present interest of ``rows``."""
-        self._interest[rows, :-1] = self._intent.interest(self._taste[rows], rows)
+    def _refresh(self, rows: Tensor | None = None) -> None:
+        """Recompute the present interest, of all sessions or of ``rows``."""
+        interest = self.taste if rows is None else self.taste[rows]
+        if self._intent is not None:
+            interest = self._intent.interest(interest, rows)
+        if self._fatigue is not None:
+            interest = self._fatigue.gate(interest, rows)
+        if rows is None:
+            self._interest[:, :-1] = interest
+        else:
+            self._interest[rows, :-1] = interest
 
     def respond(self, slate: Tensor) -> Feedback:
         """Show ``slate``; see :meth:`marec_env.users.base.Users.respond`."""
         size = slate.shape[1]
-        draws = request_draws(self._keys, self.request_index, size, self._behaviours.extra)
+        step = self.request_index
+        draws = lane.request_draws(self._keys, step, size, self._behaviours.extra)
         topics = self.population.topics[slate]
         logits = self._logits(slate, topics)
-        relevance = torch.sigmoid(logits)
-        examined = self._examination.probability(size)
-        clicks = (draws.choice < relevance * examined).to(torch.float32)
+        examined = self._examination.draw(size, draws.one(lane.EXAMINE))
+        clicks = self._choice.clicks(logits, examined, draws.choice, draws.one(lane.CHOICE))
+        clicks = self._examination.stop(clicks, draws.one(lane.STOP))
+        if self.supply is not None:
+            clicks = clicks * self.supply.available(slate)
         behaviours = self._behaviours.respond(clicks, logits, draws.behaviours)
         engagement = clicks.mean(1)
 
-        self._boredom.update(topics)
-        enjoyment = relevance @ (examined / examined.sum().clamp(min=1e-6))
-        self.satisfaction.lerp_(enjoyment, 1.0 - self.config.satisfaction.memory)
-        left = self._patience.update(engagement, draws.scalars[:, LEAVE])
-        changed = self._intent.update(
-            self.user_index, draws.scalars[:, INTENT_SWITCH], draws.scalars[:, INTENT_PICK]
-        )
-        self._refresh(changed)
-        self.request_index += 1
-        return Feedback(behaviours, engagement, self.satisfaction.clone(), left)
+        self._enjoy(slate, logits)
+        left = self._patience.update(engagement, draws.scalars[:, lane.LEAVE])
+        if self._exposure is not None:
+            self._exposure.update(topics)
+        if self._fatigue is not None:
+            self._fatigue.update(topics, clicks, step, self.susceptibility > 0)
+        if self._drifts:
+            self._taste[:, :-1] = self._drift.move(self.taste, slate, clicks, self._keys, step)
+        changed = None
+        if self._intent is not None:
+            changed = self._intent.update(
+                self.user_index,
+                draws.scalars[:, lane.INTENT_SWITCH],
+                draws.scalars[:, lane.INTENT_PICK],
+            )
+        if self.supply is not None:
+            arrive = draws.scalars[:, lane.ARRIVE]
+            self.supply.update(slate, clicks, step, arrive, draws.one(lane.PROVIDER))
+        gap = None
+        if self._returning is not None:
+            left, gap = self._come_back(left, draws)
+        if self._drifts or self._fatigue is not None or gap is not None:
+            self._refresh()
+        elif changed is not None:
+            self._refresh(changed)
+        self.request_index = step + 1
+        return Feedback(behaviours, engagement, self.satisfaction.clone(), left, gap)
 
     def _logits(self, items: Tensor, topics: Tensor) -> Tensor:
-        """Return the click logits of int64 ``[B, M]`` items now, boredom included."""
-        table = embedding(items, self._items)
-        logits = torch.bmm(table, self._interest.unsqueeze(2)).squeeze(2)
-        return logits.sub_(self._boredom.level(topics).mul_(self.susceptibility.unsqueeze(1)))
+        """Return the click logits of int64 ``[B, M]`` items now, boredom and age included."""
+        logits = self._relevance.logits(self._interest, items)
+        if self._exposure is not None:
+            level = self._exposure.level(topics)
+            logits = logits.sub_(level.mul_(self.susceptibility.unsqueeze(1)))
+        if self.supply is not None:
+            logits = logits - self.supply.penalty(items, self.request_index)
+        return logits
+
+    def _enjoy(self, slate: Tensor, logits: Tensor) -> None:
+        """Move satisfaction towards the examination-weighted mean of the slate's appeal."""
+        config = self.config.satisfaction
+        appeal = self._choice.alone(logits)
+        if config.lasting > 0:
+            lasting = self._choice.alone(self._relevance.logits(self._taste, slate))
+            appeal = torch.lerp(appeal, lasting, config.lasting)
+        examined = self._examination.probability(slate.shape[1])
+        enjoyment = appeal @ (examined / examined.sum().clamp(min=_LEAST))
+        self.satisfaction.lerp_(enjoyment, 1.0 - config.memory).clamp_(0.0, 1.0)
+
+    def _come_back(self, ended: Tensor, draws: lane.Draws) -> tuple[Tensor, Tensor]:
+        """Let users whose session ended return or not; return who left for good, and the gaps."""
+        assert self._returning is not None
+        left, gap = self._returning.update(ended, self.satisfaction, draws.scalars[:, lane.RETURN])
+        rows = (gap > 0).nonzero().squeeze(1)
+        self._patience.reset(rows)
+        rested = gap[rows] * self.config.returning.recovery
+        if self._exposure is not None:
+            self._exposure.recover(rows, rested)
+        if self._fatigue is not None:
+            self._fatigue.recover(rows, rested)
+        if self._intent is not None:
+            self._intent.reset(rows, self.user_index[rows], draws.scalars[rows, lane.INTENT_PICK])
+        return left, gap
 
     def click_probability(self, items: Tensor | None = None) -> Tensor:
         """See :meth:`marec_env.users.base.Users.click_probability`."""
+        if items is None and self.supply is not None:
+            items = torch.arange(self.num_items, device=self.device).expand(self.num_sessions, -1)
         if items is not None:
-            return torch.sigmoid(self._logits(items, self.population.topics[items]))
-        logits = self._interest @ self._items.T
-        loss = self._boredom.level().mul_(self.susceptibility.unsqueeze(1))
-        return logits.sub_(loss.index_select(1, self.population.topics)).sigmoid_()
+            found = self._choice.alone(self._logits(items, self.population.topics[items]))
+            return found if self.supply is None else found * self.supply.available(items)
+        logits = self._relevance.logits(self._interest)
+        if self._exposure is not None:
+            loss = self._exposure.level().mul_(self.susceptibility.unsqueeze(1))
+            logits.sub_(loss.index_select(1, self.population.topics))
+        return self._choice.alone(logits)
 
-    def long_term_relevance(self, items: Tensor | None = None) -> Tensor:
+    def long_term_relevance(
+        self, items: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
         """See :meth:`marec_env.users.base.Users.long_term_relevance`."""
-        factors, offset = self._items[:, :-1], self._items[:, -1]
-        if items is None:
-            return self._taste @ factors.T + offset
-        shown = embedding(items, self._items)
-        return (shown[..., :-1] @ self._taste.unsqueeze(2)).squeeze(2) + shown[..., -1]
+        taste = self._taste if rows is None else self._taste[rows]
+        return self._relevance.logits(taste, items)
+
+    def topic_room(self, slate_size: int) -> Tensor:
+        """Return how many items of each topic the next slate may hold without boring the user,
+        int64 ``[B, T]``; ``slate_size`` where a user never gets bored. Privileged, for oracles.
+        """
+        shape = (self.num_sessions, self.population.num_topics)
+        free = torch.full(shape, slate_size, dtype=torch.int64, device=self.device)
+        if self._exposure is not None:
+            room = self._exposure.room(slate_size)
+        elif self._fatigue is not None:
+            room = self._fatigue.room(self.request_index - 1)
+        else:
+            return free
+        return torch.where((self.susceptibility > 0).unsqueeze(1), room, free)
 
     def hidden_state(self) -> Tensor:
-        """Return taste, intent, boredom by topic, susceptibility, patience and satisfaction."""
-        weight = max(self.config.boredom.weight, 1e-6)
-        return torch.cat(
-            [
-                self._taste,
-                self._intent.direction(),
-                self._boredom.level(),
-                (self.susceptibility / weight).unsqueeze(1),
-                self._patience.scaled().unsqueeze(1),
-                self.satisfaction.unsqueeze(1),
-            ],
-            dim=1,
-        )
+        """Return taste, then, where there is such a module: intent, boredom by topic, patience,
+        sessions and trust, providers' presence; then susceptibility and satisfaction.
+        """
+        parts = [self.taste]
+        if self._intent is not None:
+            parts.append(self._intent.direction())
+        for boredom in (self._exposure, self._fatigue):
+            if boredom is not None:
+                parts.append(boredom.level())
+        if self.config.patience.kind != "none":
+            parts.append(self._patience.scaled().unsqueeze(1))
+        if self._returning is not None:
+            parts.append(self._returning.scaled())
+        if self.supply is not None:
+            parts.append(self.supply.present.to(torch.float32))
+        weight = max(self.config.boredom.weight, _LEAST)
+        parts += [(self.susceptibility / weight).unsqueeze(1), self.satisfaction.unsqueeze(1)]
+        return torch.cat(parts, dim=1)
 
     def _state(self) -> dict[str, Tensor]:
         """Return the live tensors that make up the state."""
-        return {
+        found = {
             "keys": self._keys,
             "user_index": self.user_index,
             "is_new": self.is_new,
@@ -176,10 +289,19 @@ class ComposedUsers:
             "satisfaction": self.satisfaction,
             "taste": self._taste,
             "interest": self._interest,
-            "intent": self._intent.item,
-            "exposure": self._boredom.exposure,
-            "patience": self._patience.left,
         }
+        modules = {
+            "intent": self._intent,
+            "exposure": self._exposure,
+            "fatigue": self._fatigue,
+            "patience": self._patience,
+            "returning": self._returning,
+            "supply": self.supply,
+        }
+        for name, module in modules.items():
+            if module is not None:
+                found |= {f"{name}/{key}": value for key, value in module.state().items()}
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """Return copies of everything needed to continue exactly."""

@@ -1,0 +1,311 @@
+"""Views of the simulator: PettingZoo parallel and sequential environments, and batched arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from pettingzoo import AECEnv, ParallelEnv
+from torch import Tensor
+
+from marec_env.config.loader import load
+from marec_env.environment_config import EnvironmentConfig
+from marec_env.errors import ConfigError
+from marec_env.rendering import funnel_image, funnel_text
+from marec_env.simulator import Simulator
+from marec_env.vector import Action
+from marec_env.world import build_world
+
+__all__ = ["PipelineAECEnv", "PipelineParallelEnv", "aec_env", "make_vec", "parallel_env"]
+
+Config = EnvironmentConfig | Mapping[str, Any] | str | Path | None
+"""A configuration, a mapping of its keys, a YAML file holding it, or ``None`` for the defaults."""
+
+_VERSION = "pipeline_v0"
+
+
+def _resolve(config: Config, **overrides: Any) -> EnvironmentConfig:
+    if isinstance(config, str | Path):
+        config = load(Path(config), EnvironmentConfig)
+    elif config is None:
+        config = EnvironmentConfig()
+    elif isinstance(config, Mapping):
+        try:
+            config = EnvironmentConfig.model_validate(config, strict=False)
+        except ValueError as error:
+            raise ConfigError(f"environment: {error}") from error
+    return config.model_copy(update={k: v for k, v in overrides.items() if v is not None})
+
+
+def make_vec(config: Config = None, num_sessions: int = 64, device: str | None = None) -> Simulator:
+    """Return ``num_sessions`` sessions as one batched environment with autoreset.
+
+    Args:
+        config: see :data:`Config`.
+        num_sessions: B.
+        device: overrides ``config.device``.
+    """
+    return Simulator(build_world(_resolve(config, device=device)), num_sessions)
+
+
+def parallel_env(
+    config: Config = None, render_mode: str | None = None
+) -> ParallelEnv[str, NDArray[np.float32], Any]:
+    """Return the PettingZoo parallel environment of one session."""
+    return PipelineParallelEnv(config, render_mode=render_mode)
+
+
+def aec_env(config: Config = None, render_mode: str | None = None) -> PipelineAECEnv:
+    """Return the sequential environment: within a request each component sees what those before it
+    did.
+    """
+    return PipelineAECEnv(config, render_mode=render_mode)
+
+
+def _one(value: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = value[0].cpu().numpy().astype(np.float32)
+    return array
+
+
+def _batched(action: Any, space: spaces.Space[Any], agent: str, device: torch.device) -> Action:
+    """Turn one session's action into a batch of one.
+
+    Raises:
+        ConfigError: the action does not lie in its space.
+    """
+    if isinstance(space, spaces.Tuple):
+        parts = [
+            _batched(a, part, agent, device) for a, part in zip(action, space.spaces, strict=True)
+        ]
+        return tuple(part for part in parts if isinstance(part, Tensor))
+    array = np.asarray(action, dtype=space.dtype)
+    if array.shape != space.shape:
+        raise ConfigError(f"{agent}: action has shape {array.shape}; needed: {space.shape}")
+    if not np.isfinite(array).all():
+        raise ConfigError(f"{agent}: action {array} is not finite")
+    if not isinstance(space, spaces.Box) and not space.contains(array):
+        raise ConfigError(f"{agent}: action {array} does not lie in {space}")
+    return torch.from_numpy(np.array(array)).unsqueeze(0).to(device)
+
+
+class _OneSession:
+    """What both PettingZoo views share: a simulator of one session and its pictures."""
+
+    def __init__(self, config: EnvironmentConfig, render_mode: str | None) -> None:
+        if render_mode not in (None, "ansi", "rgb_array"):
+            raise ConfigError(f"render_mode '{render_mode}' is unknown (known: ansi, rgb_array)")
+        self.simulator = Simulator(build_world(config), 1, autoreset=False)
+        self._seed = 0
+        self._episode = -1
+
+    def begin(self, seed: int | None) -> None:
+        """Begin the next episode; a seed starts its own sequence of episodes."""
+        if seed is not None:
+            self._seed, self._episode = seed, -1
+        self._episode += 1
+        self.simulator.begin(torch.tensor([self._episode]), self._seed)
+
+    def render(self, render_mode: str | None) -> str | NDArray[np.uint8] | None:
+        if render_mode is None:
+            return None
+        world, last = self.simulator.world, self.simulator.last
+        return funnel_text(world, last) if render_mode == "ansi" else funnel_image(world, last)
+
+
+class PipelineParallelEnv(ParallelEnv[str, NDArray[np.float32], Any]):
+    """One session; all components act at once on what the last request left (PettingZoo).
+
+    ``reset(seed)`` fixes the user and all luck; without a seed the next episode of the present
+    sequence begins, so no two episodes are the same and every run can be repeated.
+    """
+
+    def __init__(self, config: Config = None, render_mode: str | None = None) -> None:
+        """Args:
+        config: see :data:`Config`; ``pipeline.sequential`` is off in this view.
+        render_mode: ``ansi``, ``rgb_array`` or ``None``.
+        """
+        resolved = _resolve(config)
+        pipeline = resolved.pipeline.model_copy(update={"sequential": False})
+        self.config = resolved.model_copy(update={"pipeline": pipeline})
+        self.metadata: dict[str, Any] = {
+            "name": _VERSION,
+            "render_modes": ["ansi", "rgb_array"],
+            "is_parallelizable": True,
+        }
+        self.render_mode = render_mode
+        self._session = _OneSession(self.config, render_mode)
+        simulator = self._session.simulator
+        self.possible_agents = list(simulator.agents)
+        self.agents: list[str] = []
+        self.observation_spaces = dict(simulator.observation_spaces)
+        self.action_spaces = dict(simulator.action_spaces)
+        self.state_space = simulator.state_space
+
+    @property
+    def simulator(self) -> Simulator:
+        """The simulator of one session behind this view."""
+        return self._session.simulator
+
+    def observation_space(self, agent: str) -> spaces.Space[Any]:
+        """Return an agent's observation space."""
+        return self.observation_spaces[agent]
+
+    def action_space(self, agent: str) -> spaces.Space[Any]:
+        """Return an agent's action space."""
+        return self.action_spaces[agent]
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, NDArray[np.float32]], dict[str, dict[str, Any]]]:
+        """Begin an episode; see the class."""
+        self._session.begin(seed)
+        self.agents = list(self.possible_agents)
+        observations = {agent: _one(self.simulator.observe(agent)) for agent in self.agents}
+        return observations, {agent: {} for agent in self.agents}
+
+    def step(
+        self, actions: dict[str, Any]
+    ) -> tuple[
+        dict[str, NDArray[np.float32]],
+        dict[str, float],
+        dict[str, bool],
+        dict[str, bool],
+        dict[str, dict[str, Any]],
+    ]:
+        """Answer one request.
+
+        Raises:
+            ConfigError: the episode has ended, an agent's action is missing or does not fit.
+        """
+        if not self.agents:
+            raise ConfigError("the episode has ended; call reset() before step()")
+        missing = [agent for agent in self.agents if agent not in actions]
+        if missing:
+            raise ConfigError(f"no action for {', '.join(missing)}; all agents act at once")
+        simulator = self.simulator
+        batch = {
+            agent: _batched(actions[agent], self.action_spaces[agent], agent, simulator.device)
+            for agent in self.agents
+        }
+        step = simulator.step(batch)
+        agents = self.agents
+        ended, cut = bool(step.terminated[0]), bool(step.truncated[0])
+        infos = {name: float(value[0]) for name, value in step.metrics.items()}
+        if ended or cut:
+            self.agents = []
+        return (
+            {agent: _one(step.final_observations[agent]) for agent in agents},
+            {agent: float(step.rewards[agent][0]) for agent in agents},
+            dict.fromkeys(agents, ended),
+            dict.fromkeys(agents, cut),
+            {agent: dict(infos) for agent in agents},
+        )
+
+    def state(self) -> NDArray[np.float32]:
+        """Return the central critic's input."""
+        return _one(self.simulator.state())
+
+    def render(self) -> Any:
+        """Return the latest request's way through the funnel, as text or as an image."""
+        return self._session.render(self.render_mode)
+
+    def close(self) -> None:
+        """Release nothing: all is memory."""
+
+
+class PipelineAECEnv(AECEnv[str, NDArray[np.float32], Any]):
+    """One session; components act in pipeline order, each seeing what those before it did."""
+
+    def __init__(self, config: Config = None, render_mode: str | None = None) -> None:
+        """Args:
+        config: see :data:`Config`; ``pipeline.sequential`` is on in this view.
+        render_mode: ``ansi``, ``rgb_array`` or ``None``.
+        """
+        super().__init__()
+        resolved = _resolve(config)
+        pipeline = resolved.pipeline.model_copy(update={"sequential": True})
+        self.config = resolved.model_copy(update={"pipeline": pipeline})
+        self.metadata = {
+            "name": _VERSION,
+            "render_modes": ["ansi", "rgb_array"],
+            "is_parallelizable": False,
+        }
+        self.render_mode = render_mode
+        self._session = _OneSession(self.config, render_mode)
+        simulator = self._session.simulator
+        self.possible_agents = list(simulator.agents)
+        self.agents = []
+        self.observation_spaces = dict(simulator.observation_spaces)
+        self.action_spaces = dict(simulator.action_spaces)
+        self.state_space = simulator.state_space
+
+    @property
+    def simulator(self) -> Simulator:
+        """The simulator of one session behind this view."""
+        return self._session.simulator
+
+    def observation_space(self, agent: str) -> spaces.Space[Any]:
+        """Return an agent's observation space."""
+        return self.observation_spaces[agent]
+
+    def action_space(self, agent: str) -> spaces.Space[Any]:
+        """Return an agent's action space."""
+        return self.action_spaces[agent]
+
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
+        """Begin an episode; seeds as in :class:`PipelineParallelEnv`."""
+        self._session.begin(seed)
+        self.agents = list(self.possible_agents)
+        self.rewards = dict.fromkeys(self.agents, 0.0)
+        self._cumulative_rewards = dict.fromkeys(self.agents, 0.0)
+        self.terminations = dict.fromkeys(self.agents, False)
+        self.truncations = dict.fromkeys(self.agents, False)
+        self.infos: dict[str, dict[str, Any]] = {agent: {} for agent in self.agents}
+        self.agent_selection = self.agents[0]
+
+    def observe(self, agent: str) -> NDArray[np.float32]:
+        """Return an agent's present observation."""
+        return _one(self.simulator.observe(agent))
+
+    def step(self, action: Any) -> None:
+        """Take the selected agent's action; after the last agent's, the users answer."""
+        agent = self.agent_selection
+        if self.terminations[agent] or self.truncations[agent]:
+            self._was_dead_step(action)
+            return
+        self._cumulative_rewards[agent] = 0.0
+        self._clear_rewards()
+        space = self.action_spaces[agent]
+        self.simulator.act({agent: _batched(action, space, agent, self.simulator.device)})
+        place = self.agents.index(agent)
+        if place + 1 < len(self.agents):
+            self.agent_selection = self.agents[place + 1]
+        else:
+            self._answer()
+            self.agent_selection = self.agents[0]
+        self._accumulate_rewards()
+
+    def _answer(self) -> None:
+        step = self.simulator.advance()
+        infos = {name: float(value[0]) for name, value in step.metrics.items()}
+        for agent in self.agents:
+            self.rewards[agent] = float(step.rewards[agent][0])
+            self.terminations[agent] = bool(step.terminated[0])
+            self.truncations[agent] = bool(step.truncated[0])
+            self.infos[agent] = dict(infos)
+
+    def state(self) -> NDArray[np.float32]:
+        """Return the central critic's input."""
+        return _one(self.simulator.state())
+
+    def render(self) -> Any:
+        """Return the latest request's way through the funnel, as text or as an image."""
+        return self._session.render(self.render_mode)
+
+    def close(self) -> None:
+        """Release nothing: all is memory."""

@@ -1,0 +1,44 @@
+"""The configuration of an environment: data, embeddings, catalog, users, pipeline, rewards."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from marec_env.catalog.build import CatalogConfig
+from marec_env.config import ConfigModel
+from marec_env.data.config import DataConfig
+from marec_env.data.population import PopulationConfig
+from marec_env.data.recommender_log import KnowledgeConfig
+from marec_env.embeddings.config import EmbeddingConfig
+from marec_env.pipeline.config import PipelineConfig
+from marec_env.rewards.config import RewardConfig
+from marec_env.users.config import UsersConfig
+
+__all__ = ["EnvironmentConfig"]
+
+
+class EnvironmentConfig(ConfigModel):
+    """Everything that defines the task; two runs with equal sections play the same game."""
+
+    kind: Literal["marec"] = Field(
+        default="marec", description="marec: the recommender pipeline of this package."
+    )
+    max_requests: int = Field(
+        default=40, ge=1, le=10_000, description="Requests after which an episode is cut off."
+    )
+    state: Literal["observable", "privileged"] = Field(
+        default="observable",
+        description="What the central critic sees: what the pipeline could know, or also the "
+        "user's hidden state (for training only).",
+    )
+    device: str = Field(default="cpu", description="Device of the simulator: cpu or cuda[:i].")
+    data: DataConfig = DataConfig()
+    embeddings: EmbeddingConfig = EmbeddingConfig()
+    catalog: CatalogConfig = CatalogConfig()
+    population: PopulationConfig = PopulationConfig()
+    knowledge: KnowledgeConfig = KnowledgeConfig()
+    users: UsersConfig = UsersConfig()
+    pipeline: PipelineConfig = PipelineConfig()
+    rewards: RewardConfig = RewardConfig()

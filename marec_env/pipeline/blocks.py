@@ -1,0 +1,59 @@
+"""Feature blocks: one score per candidate each, larger is better.
+
+A block is a function ``(request, candidates int64 [B, C]) -> float32 [B, C]``. Scores are brought to
+zero mean and unit spread within the candidates, so that ranking weights are comparable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from marec_env.pipeline.request import Request
+from marec_env.registry import Registry
+
+__all__ = ["BLOCKS", "Block", "standardised"]
+
+Block = Callable[[Request, Tensor], Tensor]
+BLOCKS: Registry[Block] = Registry("feature block")
+
+_SMALL = 1e-6  # spread below which a block says nothing
+
+
+@BLOCKS.register("cf")
+def cf(request: Request, candidates: Tensor) -> Tensor:
+    """Profile times item in collaborative space."""
+    return request.cf_scores.gather(1, candidates)
+
+
+@BLOCKS.register("text")
+def text(request: Request, candidates: Tensor) -> Tensor:
+    """Profile times item in text space."""
+    return request.text_scores.gather(1, candidates)
+
+
+@BLOCKS.register("popularity")
+def popularity(request: Request, candidates: Tensor) -> Tensor:
+    """Share of users who consumed the item, a proxy of quality."""
+    return request.knowledge.popularity[candidates]
+
+
+@BLOCKS.register("freshness")
+def freshness(request: Request, candidates: Tensor) -> Tensor:
+    """How new the item is, by rank."""
+    return request.knowledge.freshness[candidates]
+
+
+@BLOCKS.register("exposure")
+def exposure(request: Request, candidates: Tensor) -> Tensor:
+    """How little of the item's topic was shown of late."""
+    return -request.memory.exposure.gather(1, request.topics_of(candidates))
+
+
+def standardised(score: Tensor) -> Tensor:
+    """Return ``[B, C]`` scores with zero mean and unit spread per row; 0 where all are equal."""
+    centred = score - score.mean(1, keepdim=True)
+    spread = centred.square().mean(1, keepdim=True).sqrt()
+    return torch.where(spread > _SMALL, centred / spread.clamp(min=_SMALL), 0.0)

@@ -1,0 +1,98 @@
+"""Recall channels: each offers unseen items in its own order of preference.
+
+A channel is a function ``(request, length) -> int64 [B, L]`` of items, best first; -1 where it has
+no more to offer. It need not leave out items that other channels offer too, nor (if it lists items
+from a fixed order) seen ones: :mod:`marec_env.pipeline.recall_merge` takes care of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from marec_env import random
+from marec_env.pipeline.request import Request
+from marec_env.pipeline.topk import sort_rows, top_k
+from marec_env.registry import Registry
+
+__all__ = ["CHANNELS", "Channel"]
+
+Channel = Callable[[Request, int], Tensor]
+CHANNELS: Registry[Channel] = Registry("recall channel")
+
+_FIXED_ORDER_DEPTH = 3  # times C: how deep a fixed order is read, since its head may be seen
+_STRIDES = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)  # primes; those coprime to n permute it
+
+
+@CHANNELS.register("cf")
+def collaborative(request: Request, length: int) -> Tensor:
+    """Nearest items to the profile in the recommender's collaborative space."""
+    return top_k(request.cf_scores, length)
+
+
+@CHANNELS.register("text")
+def text(request: Request, length: int) -> Tensor:
+    """Nearest items to the profile in text space."""
+    return top_k(request.text_scores, length)
+
+
+@CHANNELS.register("diverse")
+def diverse(request: Request, length: int) -> Tensor:
+    """Items near the profile in both spaces, from topics that were shown little of late."""
+    assert request.profile_cf is not None
+    assert request.profile_text is not None
+    knowledge = request.knowledge
+    query = torch.cat(
+        [
+            0.5 * request.profile_cf,
+            0.5 * request.profile_text,
+            -request.config.recall.topic_penalty * request.memory.exposure,
+        ],
+        dim=1,
+    )
+    items = torch.cat([knowledge.cf, knowledge.text, knowledge.topic_indicator], dim=1)
+    return top_k(torch.addmm(request.memory.penalty, query, items.T), length)
+
+
+@CHANNELS.register("item_to_item")
+def item_to_item(request: Request, length: int) -> Tensor:
+    """Neighbours of the latest clicked items: everyone's first neighbour, then the second, ..."""
+    recent = request.memory.recent  # [B, R]
+    offered = request.knowledge.neighbours[recent.clamp(min=0)]  # [B, R, M]
+    offered = torch.where((recent >= 0).unsqueeze(-1), offered, -1)
+    return _first_occurrences(offered.transpose(1, 2).flatten(1))
+
+
+@CHANNELS.register("popular")
+def popular(request: Request, length: int) -> Tensor:
+    """The catalog by popularity, the same for everyone."""
+    depth = min(_FIXED_ORDER_DEPTH * length, request.knowledge.num_items)
+    return request.knowledge.by_popularity[:depth].expand(request.num_sessions, -1)
+
+
+@CHANNELS.register("fresh")
+def fresh(request: Request, length: int) -> Tensor:
+    """A random walk through the newest share of the catalog: exploration."""
+    knowledge = request.knowledge
+    share = request.config.recall.fresh_share
+    pool = min(knowledge.num_items, max(length, int(share * knowledge.num_items)))
+    strides = [stride for stride in _STRIDES if pool % stride] or [1]
+    draws = random.integers(request.keys, request.step, "pipeline/fresh", 2, 1 << 30)
+    start = draws[:, :1] % pool
+    stride = torch.tensor(strides, device=draws.device)[draws[:, 1:] % len(strides)]
+    depth = min(_FIXED_ORDER_DEPTH * length, pool)
+    places = (start + stride * torch.arange(depth, device=draws.device)) % pool
+    return knowledge.by_freshness[places]
+
+
+def _first_occurrences(items: Tensor) -> Tensor:
+    """Replace each later occurrence of an item in its row by -1: ``[B, L] -> [B, L]``."""
+    length = items.shape[1]
+    places = torch.arange(length, device=items.device)
+    ordered = sort_rows((items << 32) | places)
+    item, place = ordered >> 32, ordered & 0xFFFFFFFF
+    repeated = torch.zeros_like(item, dtype=torch.bool)
+    repeated[:, 1:] = item[:, 1:] == item[:, :-1]
+    return torch.empty_like(items).scatter_(1, place, torch.where(repeated, -1, item))

@@ -1,0 +1,150 @@
+"""Configuration of the pipeline: funnel, components, channels, blocks, messages, data limits."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from marec_env.config import ConfigModel
+
+__all__ = ["MessageConfig", "PipelineConfig", "RankingConfig", "RecallConfig"]
+
+
+class RecallConfig(ConfigModel):
+    """The recall sources."""
+
+    channels: tuple[str, ...] = Field(
+        default=("cf", "text", "item_to_item", "popular", "fresh", "diverse"),
+        min_length=1,
+        description="Channels in the order in which they fill their quotas (name or "
+        "package.module:object).",
+    )
+    levels: int = Field(
+        default=4, ge=2, le=16, description="Quota levels per channel: 0 ... levels - 1."
+    )
+    recent_clicks: int = Field(
+        default=8,
+        ge=1,
+        le=64,
+        description="Latest clicked items whose neighbours item_to_item offers.",
+    )
+    neighbours: int = Field(default=16, ge=1, le=256, description="Neighbours kept per item.")
+    fresh_share: float = Field(
+        default=0.25,
+        gt=0,
+        le=1,
+        description="Newest share of the catalog from which 'fresh' explores.",
+    )
+    topic_penalty: float = Field(
+        default=1.0, ge=0, description="Score units that 'diverse' takes off a fully exposed topic."
+    )
+
+
+class RankingConfig(ConfigModel):
+    """How scores become a slate."""
+
+    max_weight: float = Field(
+        default=2.0, gt=0, description="Largest weight of a block (block scores have unit spread)."
+    )
+    max_diversity: float = Field(
+        default=2.0,
+        ge=0,
+        description="Largest score taken off an item for each better one of its topic.",
+    )
+    min_temperature: float = Field(
+        default=0.01, gt=0, le=1, description="Smallest exploration temperature, in score units."
+    )
+    max_temperature: float = Field(
+        default=1.0, gt=0, description="Largest exploration temperature."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RankingConfig:
+        if self.min_temperature > self.max_temperature:
+            raise ValueError(
+                f"min_temperature {self.min_temperature} exceeds max_temperature "
+                f"{self.max_temperature}; lower the first or raise the second"
+            )
+        return self
+
+
+class MessageConfig(ConfigModel):
+    """What components tell each other."""
+
+    kind: Literal["none", "fixed", "learned"] = Field(
+        default="none",
+        description="none: nothing; fixed: each component publishes a summary of its decision; "
+        "learned: the message is part of its action.",
+    )
+    topology: Literal["downstream", "full"] = Field(
+        default="downstream", description="Who hears whom: later components only, or all others."
+    )
+    dim: int = Field(default=4, ge=1, le=64, description="Numbers in a message.")
+    every: int = Field(default=1, ge=1, description="Requests between two messages.")
+    delay: int = Field(default=0, ge=0, le=32, description="Requests until a message arrives.")
+    noise: float = Field(default=0.0, ge=0, description="Standard deviation of normal noise added.")
+    bandwidth_cost: float = Field(
+        default=0.0,
+        ge=0,
+        description="Taken off the team reward per unit of mean absolute message.",
+    )
+
+
+class PipelineConfig(ConfigModel):
+    """The recommender's side of the environment."""
+
+    components: tuple[str, ...] = Field(
+        default=("profile", "recall", "feature", "ranking"),
+        min_length=1,
+        description="Components in pipeline order (registered name or package.module:object).",
+    )
+    candidates: int = Field(
+        default=100, ge=1, description="Items kept by recall, C: the funnel width."
+    )
+    slate_size: int = Field(default=10, ge=1, le=100, description="Items shown per request, K.")
+    sequential: bool = Field(
+        default=False, description="Within a request, each component sees what those before it did."
+    )
+    half_lives: tuple[float, ...] = Field(
+        default=(2.0, 8.0, 32.0), min_length=1, description="History time scales, in requests."
+    )
+    recall: RecallConfig = RecallConfig()
+    blocks: dict[str, float] = Field(
+        default_factory=lambda: {
+            "cf": 0.02,
+            "text": 0.03,
+            "popularity": 0.005,
+            "freshness": 0.005,
+            "exposure": 0.01,
+        },
+        description="Feature blocks (name or package.module:object) and what computing each costs, "
+        "in units of f_feature.",
+    )
+    ranking: RankingConfig = RankingConfig()
+    messages: MessageConfig = MessageConfig()
+    data_access: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="Per component, the observation fields it may see; a component not listed may "
+        "see all that it asks for.",
+    )
+    probe_items: int = Field(
+        default=32,
+        ge=4,
+        le=1024,
+        description="Items no component chose, on which the profile is judged.",
+    )
+    true_top: int = Field(
+        default=50, ge=1, description="Most relevant unseen items that recall should find."
+    )
+
+    @model_validator(mode="after")
+    def _funnel(self) -> PipelineConfig:
+        if self.slate_size > self.candidates:
+            raise ValueError(
+                f"slate_size {self.slate_size} exceeds candidates {self.candidates}; "
+                "show fewer or recall more"
+            )
+        if len(set(self.components)) != len(self.components):
+            raise ValueError("components: each may be named once")
+        return self

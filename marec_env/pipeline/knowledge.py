@@ -1,0 +1,90 @@
+"""What the recommender knows of the items before a session begins; nothing hidden is in here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from torch import Tensor
+
+from marec_env.catalog.catalog import Catalog
+
+__all__ = ["Knowledge"]
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """The recommender's own view of ``N`` items in two spaces, as tensors on one device.
+
+    ``version`` names the pair of spaces: components that combine vectors check that theirs agree.
+    """
+
+    text: Tensor
+    """Float32 ``[N, dt]``, unit length: text embeddings."""
+    cf: Tensor
+    """Float32 ``[N, dc]``, unit length (zero for items without interactions): factors that the
+    recommender learned from its own share of the log."""
+    neighbours: Tensor
+    """Int64 ``[N, M]``: the items most often consumed together with an item, best first."""
+    popularity: Tensor
+    """Float32 ``[N]`` in [0, 1]."""
+    age: Tensor
+    """Float32 ``[N]``, days."""
+    topics: Tensor
+    """Int64 ``[N]``."""
+    num_topics: int
+    version: str
+    providers: Tensor
+    """Int64 ``[N]``."""
+    by_popularity: Tensor = field(init=False)
+    """Int64 ``[N]``: items, most popular first."""
+    by_freshness: Tensor = field(init=False)
+    """Int64 ``[N]``: items, newest first."""
+    freshness: Tensor = field(init=False)
+    """Float32 ``[N]`` in [0, 1]: 1 for the newest item, 0 for the oldest, by rank."""
+    topic_indicator: Tensor = field(init=False)
+    """Float32 ``[N, T]``: 1 at the item's topic."""
+
+    def __post_init__(self) -> None:
+        count = self.text.shape[0]
+        by_popularity = torch.argsort(self.popularity, descending=True, stable=True)
+        by_freshness = torch.argsort(self.age, stable=True)
+        freshness = torch.empty(count, device=self.text.device)
+        freshness[by_freshness] = torch.linspace(1.0, 0.0, count, device=self.text.device)
+        indicator = torch.nn.functional.one_hot(self.topics, self.num_topics).to(torch.float32)
+        for name, value in (
+            ("by_popularity", by_popularity),
+            ("by_freshness", by_freshness),
+            ("freshness", freshness),
+            ("topic_indicator", indicator),
+        ):
+            object.__setattr__(self, name, value)
+
+    @property
+    def num_items(self) -> int:
+        """The number of items, N."""
+        return self.text.shape[0]
+
+    @classmethod
+    def of(cls, catalog: Catalog, cf: Tensor, neighbours: Tensor, version: str) -> Knowledge:
+        """Combine a catalog with the recommender's own factors and neighbours."""
+        return cls(
+            text=catalog.text,
+            cf=cf,
+            neighbours=neighbours,
+            popularity=catalog.popularity,
+            age=catalog.age,
+            topics=catalog.topics,
+            num_topics=catalog.num_topics,
+            version=version,
+            providers=catalog.providers,
+        )
+
+    def to(self, device: torch.device | str) -> Knowledge:
+        """Return the same knowledge on another device."""
+        moved = {
+            item.name: getattr(self, item.name).to(device)
+            for item in fields(self)
+            if item.init and isinstance(getattr(self, item.name), Tensor)
+        }
+        return replace(self, **moved)

@@ -1,0 +1,244 @@
+"""The team of components at work on ``B`` sessions at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from marec_env.pipeline import stages
+from marec_env.pipeline.component import COMPONENTS, Component
+from marec_env.pipeline.components import Feature, Profile, Ranking, Recall  # noqa: F401  (registers)
+from marec_env.pipeline.config import PipelineConfig
+from marec_env.pipeline.fields import FieldView
+from marec_env.pipeline.knowledge import Knowledge
+from marec_env.pipeline.memory import SessionMemory
+from marec_env.pipeline.messages import Mailbox, fitted
+from marec_env.pipeline.request import Request
+from marec_env.vector import Action
+
+__all__ = ["Pipeline"]
+
+_NEAREST = 10  # candidates whose mean score tells how well recall found the profile
+
+
+class Pipeline:
+    """Components in order, what they remember, see, say and decide.
+
+    Attributes:
+        components: in pipeline order.
+        agents: their agent names.
+        memory: the sessions' memory.
+        summaries: what the latest request's stages left for the observations.
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        knowledge: Knowledge,
+        num_sessions: int,
+        *,
+        history_length: int,
+        max_requests: int,
+        groups: int = 1,
+    ) -> None:
+        self.config = config
+        self.knowledge = knowledge
+        self.num_sessions = num_sessions
+        self.components: tuple[Component, ...] = tuple(
+            COMPONENTS.get(name)(config) for name in config.components
+        )
+        self.agents = tuple(component.agent for component in self.components)
+        self._place = {agent: place for place, agent in enumerate(self.agents)}
+        self.memory = SessionMemory(
+            knowledge,
+            num_sessions,
+            half_lives=config.half_lives,
+            history_length=history_length,
+            recent=config.recall.recent_clicks,
+            channels=len(config.recall.channels),
+            blocks=len(config.blocks),
+            max_requests=max_requests,
+            slate_size=config.slate_size,
+            groups=groups,
+        )
+        device = knowledge.text.device
+        self._mailbox = Mailbox(config.messages, len(self.components), num_sessions, device)
+        widths = {
+            "profile": knowledge.text.shape[1] + knowledge.cf.shape[1],
+            "quotas": len(config.recall.channels),
+            "candidates": knowledge.num_topics + 4,
+            "enabled": len(config.blocks),
+        }
+        self.summaries = {
+            name: torch.zeros(num_sessions, width, device=device) for name, width in widths.items()
+        }
+        self.action_spaces = {
+            component.agent: self._with_message(component.action_space)
+            for component in self.components
+        }
+
+    def _with_message(self, space: spaces.Space[Any]) -> spaces.Space[Any]:
+        """Add a learned message to an action space: more numbers of a Box, else a second part."""
+        messages = self.config.messages
+        if messages.kind != "learned":
+            return space
+        if isinstance(space, spaces.Box) and len(space.shape) == 1:
+            return spaces.Box(-1.0, 1.0, (space.shape[0] + messages.dim,))
+        return spaces.Tuple((space, spaces.Box(-1.0, 1.0, (messages.dim,))))
+
+    def begin(self, keys: Tensor) -> Request:
+        """Open the next request of every session."""
+        return Request(
+            config=self.config,
+            knowledge=self.knowledge,
+            memory=self.memory,
+            keys=keys,
+            step=self.memory.requests,
+        )
+
+    def observe(self, agent: str) -> Tensor:
+        """Return an agent's observation, float32 ``[B, d]``."""
+        place = self._place[agent]
+        component = self.components[place]
+        view = FieldView(component.name, component.granted, self.memory, self.summaries)
+        seen = component.observe(view)
+        if self.config.messages.kind == "none" or not self._mailbox.heard_by(place):
+            return seen
+        return torch.cat([seen, self._mailbox.read(place)], dim=1)
+
+    def act(self, request: Request, agent: str, action: Action) -> None:
+        """Let an agent's action (and its message) enter the request."""
+        place = self._place[agent]
+        component = self.components[place]
+        messages = self.config.messages
+        decision, message = self._split(action)
+        component.act(request, decision)
+        if messages.kind == "fixed":
+            message = component.summary(request, decision)
+        if message is not None:
+            message = fitted(message, messages.dim)
+            self._mailbox.publish(place, message, request.keys, request.step)
+        if self.config.sequential:
+            self._summarise(request)
+
+    def _split(self, action: Action) -> tuple[Tensor, Tensor | None]:
+        """Return an action's decision and its learned message, if it carries one."""
+        messages = self.config.messages
+        if isinstance(action, tuple):
+            return action[0], action[1]
+        if messages.kind == "learned":
+            return action[:, : -messages.dim], action[:, -messages.dim :]
+        return action, None
+
+    def replay(self, request: Request, actions: Mapping[str, Action], without: str) -> Request:
+        """Return the request as it would have gone had one agent played its hand-set default.
+
+        Nothing is remembered and no message is sent.
+
+        Args:
+            request: the present request, before its answer.
+            actions: what all agents did in it.
+            without: the agent to replace.
+        """
+        again = self.begin(request.keys)
+        defaults = self.default_actions()
+        for component in self.components:
+            chosen = defaults if component.agent == without else actions
+            component.act(again, self._split(chosen[component.agent])[0])
+        stages.finish(again)
+        again.extra_cost = request.extra_cost
+        return again
+
+    def finish(self, request: Request) -> Tensor:
+        """Run the stages nobody decided and return the slate, int64 ``[B, K]``."""
+        slate = stages.finish(request)
+        self._summarise(request)
+        if self.config.messages.kind != "none":
+            request.extra_cost = self._mailbox.cost
+        return slate
+
+    def _summarise(self, request: Request) -> None:
+        """Refresh the summaries that observations are made of from the stages run so far."""
+        if request.profile_text is not None and request.profile_cf is not None:
+            self.summaries["profile"] = torch.cat([request.profile_text, request.profile_cf], 1)
+        if request.quotas is not None:
+            share = request.quotas.to(torch.float32) / self.config.candidates
+            self.summaries["quotas"] = share
+        if request.candidates is not None and "candidates" not in request.notes:
+            request.notes["candidates"] = self._describe(request, request.candidates)
+            self.summaries["candidates"] = request.notes["candidates"]
+        if request.enabled is not None:
+            self.summaries["enabled"] = request.enabled
+
+    def _describe(self, request: Request, candidates: Tensor) -> Tensor:
+        knowledge = self.knowledge
+        count = candidates.shape[1]
+        shares = torch.zeros(self.num_sessions, knowledge.num_topics, device=candidates.device)
+        weight = torch.full(candidates.shape, 1.0 / count, device=candidates.device)
+        shares.scatter_add_(1, knowledge.topics[candidates], weight)
+        best = candidates[:, : min(_NEAREST, count)]
+        return torch.cat(
+            [
+                shares,
+                knowledge.popularity[candidates].mean(1, keepdim=True),
+                knowledge.freshness[candidates].mean(1, keepdim=True),
+                request.cf_scores.gather(1, best).mean(1, keepdim=True),
+                request.text_scores.gather(1, best).mean(1, keepdim=True),
+            ],
+            dim=1,
+        )
+
+    def learn(self, request: Request, clicks: Tensor) -> None:
+        """Update the memory from the users' answer (``clicks`` float32 ``[B, K]``)."""
+        assert request.slate is not None
+        channel = blocks = None
+        if request.slate_slot is not None and request.candidate_channel is not None:
+            channel = request.candidate_channel.gather(1, request.slate_slot)
+            if request.blocks is not None:
+                index = request.slate_slot.unsqueeze(-1).expand(-1, -1, request.blocks.shape[2])
+                blocks = request.blocks.gather(1, index)
+        self.memory.update(request.slate, clicks, channel, blocks)
+        self._mailbox.next_request()
+
+    def reset(self, rows: Tensor, history: Tensor, liked: Tensor, group: Tensor) -> None:
+        """Begin new episodes in ``rows`` (int64 ``[n]``)."""
+        self.memory.reset(rows, history, liked, group)
+        self._mailbox.reset(rows)
+        for name, summary in self.summaries.items():
+            # Not in place: the tensor may be the finished request's own.
+            self.summaries[name] = summary.index_fill(0, rows, 0.0)
+
+    def default_actions(self) -> dict[str, Action]:
+        """Return the hand-set action of every agent for all sessions (silent where it may speak)."""
+        device = self.knowledge.text.device
+        actions: dict[str, Action] = {}
+        for component in self.components:
+            decision = component.default_action().to(device)
+            batch = decision.expand(self.num_sessions, *decision.shape)
+            space = self.action_spaces[component.agent]
+            silence = torch.zeros(self.num_sessions, self.config.messages.dim, device=device)
+            if isinstance(space, spaces.Tuple):
+                actions[component.agent] = (batch, silence)
+            elif space != component.action_space:
+                actions[component.agent] = torch.cat([batch, silence], dim=1)
+            else:
+                actions[component.agent] = batch
+        return actions
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to continue exactly."""
+        return {
+            "memory": self.memory.state_dict(),
+            "mailbox": self._mailbox.state_dict(),
+            "summaries": {name: value.clone() for name, value in self.summaries.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+        self.memory.load_state_dict(state["memory"])
+        self._mailbox.load_state_dict(state["mailbox"])
+        self.summaries = {name: value.clone() for name, value in state["summaries"].items()}

@@ -1,0 +1,82 @@
+"""Quotas for recall channels, and their merger into one list of candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["merge", "quotas_of"]
+
+
+def quotas_of(levels: Tensor, total: int) -> Tensor:
+    """Share ``total`` places in proportion to levels, by largest remainders.
+
+    Args:
+        levels: int64 ``[B, channels]``, >= 0; a row of zeros shares equally.
+        total: the candidates to be found, C.
+
+    Returns:
+        Int64 ``[B, channels]``; rows sum to ``total``; ties go to the earlier channel.
+    """
+    channels = levels.shape[1]
+    weight = torch.where(levels.sum(1, keepdim=True) > 0, levels, torch.ones_like(levels))
+    scaled = weight * total
+    whole = weight.sum(1, keepdim=True)
+    quota = torch.div(scaled, whole, rounding_mode="floor")
+    remainder = scaled - quota * whole
+    order = torch.arange(channels - 1, -1, -1, device=levels.device)
+    rank = (remainder * channels + order).argsort(1, descending=True).argsort(1)
+    missing = total - quota.sum(1, keepdim=True)
+    return quota + (rank < missing).to(torch.int64)
+
+
+def merge(
+    offers: Sequence[Tensor], quotas: Tensor, unavailable: Tensor, fallback: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Let channels fill their quotas in order; no item twice, no unavailable item.
+
+    What a channel cannot fill (too little on offer) goes to the channels again in order, then to
+    ``fallback``.
+
+    Args:
+        offers: per channel, int64 ``[B, L_c]`` items, best first, -1 for none.
+        quotas: int64 ``[B, channels]`` with equal row sums C.
+        unavailable: bool ``[B, N]``.
+        fallback: int64 ``[N]``, the whole catalog in some order.
+
+    Returns:
+        Candidates int64 ``[B, C]`` in order of choice and the channel of each, int64 ``[B, C]``
+        (the number of channels for the fallback).
+    """
+    B, N = unavailable.shape
+    total = int(quotas[0].sum())
+    device = quotas.device
+    taken = torch.ones(B, N + 1, dtype=torch.bool, device=device)
+    taken[:, :N] = unavailable
+    chosen = torch.zeros(B, total + 1, dtype=torch.int64, device=device)
+    source = torch.full_like(chosen, len(offers))
+    filled = torch.zeros(B, 1, dtype=torch.int64, device=device)
+
+    def fill(items: Tensor, quota: Tensor, channel: int) -> None:
+        nonlocal filled
+        slot_of = torch.where(items < 0, N, items)  # column N is always taken
+        free = ~taken.gather(1, slot_of)
+        rank = free.cumsum(1)
+        pick = free & (rank <= quota)
+        slot = torch.where(pick, filled + rank - 1, total)
+        chosen.scatter_(1, slot, items)
+        source.scatter_(1, slot, channel)
+        taken.scatter_(1, torch.where(pick, slot_of, N), True)
+        filled = filled + pick.sum(1, keepdim=True)
+
+    for channel, items in enumerate(offers):
+        fill(items, quotas[:, channel : channel + 1], channel)
+    for channel, items in enumerate(offers):
+        if bool((filled >= total).all()):
+            break
+        fill(items, total - filled, channel)
+    if not bool((filled >= total).all()):
+        fill(fallback.expand(B, -1), total - filled, len(offers))
+    return chosen[:, :total], source[:, :total]

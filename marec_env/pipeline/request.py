@@ -1,0 +1,94 @@
+"""The workspace of one request: what each stage of the pipeline leaves for the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from marec_env.pipeline.config import PipelineConfig
+from marec_env.pipeline.knowledge import Knowledge
+from marec_env.pipeline.memory import SessionMemory
+
+__all__ = ["Request"]
+
+
+@dataclass
+class Request:
+    """``B`` sessions asking for one slate each.
+
+    Stages fill their fields in order; a stage that no component has run by the time a later one
+    needs it runs with its default decision (:mod:`marec_env.pipeline.stages`).
+    """
+
+    config: PipelineConfig
+    knowledge: Knowledge
+    memory: SessionMemory
+    keys: Tensor
+    """Int64 ``[B]``, the sessions' keys."""
+    step: Tensor
+    """Int64 ``[B]``, the request's index in its episode."""
+
+    # profile
+    profile_text: Tensor | None = None
+    """Float32 ``[B, dt]``, unit length."""
+    profile_cf: Tensor | None = None
+    """Float32 ``[B, dc]``, unit length."""
+    profile_version: str = ""
+    """The spaces the profile lives in; must equal ``knowledge.version``."""
+
+    # recall
+    quotas: Tensor | None = None
+    """Int64 ``[B, channels]``, summing to C."""
+    candidates: Tensor | None = None
+    """Int64 ``[B, C]``, no item twice, none seen before."""
+    candidate_channel: Tensor | None = None
+    """Int64 ``[B, C]``: the channel that brought the candidate."""
+
+    # feature
+    enabled: Tensor | None = None
+    """Float32 ``[B, blocks]``: 1 where a block was computed."""
+    blocks: Tensor | None = None
+    """Float32 ``[B, C, blocks]``: unit spread within the candidates, 0 where not computed."""
+    compute_cost: Tensor | None = None
+    """Float32 ``[B]``."""
+
+    # ranking
+    veto: Tensor | None = None
+    """Float32 ``[B, C]``, taken off the scores before ranking (0 where allowed)."""
+    scores: Tensor | None = None
+    """Float32 ``[B, C]``: weighted block scores before diversity."""
+    slate: Tensor | None = None
+    """Int64 ``[B, K]``, in order of display."""
+    slate_slot: Tensor | None = None
+    """Int64 ``[B, K]``: the slate's places among the candidates."""
+    log_propensity: Tensor | None = None
+    """Float32 ``[B]``: log-probability of this ordered slate given the candidates."""
+
+    extra_cost: Tensor | None = None
+    """Float32 ``[B]``: what further components spent (messages, refits)."""
+    notes: dict[str, Tensor] = field(default_factory=dict)
+    """Whatever a user's component wants to hand to another."""
+
+    @property
+    def num_sessions(self) -> int:
+        """The number of sessions, B."""
+        return self.keys.shape[0]
+
+    @cached_property
+    def cf_scores(self) -> Tensor:
+        """Float32 ``[B, N]``: profile times item in CF space, seen items far below the rest."""
+        assert self.profile_cf is not None
+        return torch.addmm(self.memory.penalty, self.profile_cf, self.knowledge.cf.T)
+
+    @cached_property
+    def text_scores(self) -> Tensor:
+        """Float32 ``[B, N]``: the same in text space."""
+        assert self.profile_text is not None
+        return torch.addmm(self.memory.penalty, self.profile_text, self.knowledge.text.T)
+
+    def topics_of(self, items: Tensor) -> Tensor:
+        """Return the topics of items, same shape."""
+        return self.knowledge.topics[items]

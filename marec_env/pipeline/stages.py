@@ -1,0 +1,173 @@
+"""The four stages of a request. Each takes a decision and fills its part of the workspace.
+
+A stage first runs the stages before it that nobody has run, with their hand-set defaults, so a team
+may have any components in any number.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from marec_env.errors import ConfigError
+from marec_env.pipeline.blocks import BLOCKS, standardised
+from marec_env.pipeline.channels import CHANNELS
+from marec_env.pipeline.compose import compose_slate
+from marec_env.pipeline.config import PipelineConfig
+from marec_env.pipeline.recall_merge import merge, quotas_of
+from marec_env.pipeline.request import Request
+
+__all__ = [
+    "DEFAULT_DIVERSITY",
+    "DEFAULT_TEMPERATURE",
+    "DEFAULT_WEIGHT",
+    "default_profile_weights",
+    "finish",
+    "run_feature",
+    "run_profile",
+    "run_ranking",
+    "run_recall",
+]
+
+_DEFAULT_NEGATIVE = 0.2  # hand-set: dislikes count a fifth of likes
+_DEFAULT_PRIOR = 0.1
+DEFAULT_WEIGHT = 1.0  # every block alike
+DEFAULT_DIVERSITY = 0.3
+DEFAULT_TEMPERATURE = 0.05
+
+
+def run_profile(request: Request, weights: Tensor) -> None:
+    """Build profile vectors in both spaces.
+
+    Args:
+        request: the workspace.
+        weights: float32 ``[B, H + 2]`` >= 0: one per history time scale, then negative feedback,
+            then the population prior.
+    """
+    memory, knowledge = request.memory, request.knowledge
+    scales = weights.shape[1] - 2
+    by_scale = weights[:, :scales].unsqueeze(-1)
+    negative = weights[:, scales : scales + 1]
+    prior = weights[:, scales + 1 :]
+    for space, taste, dislike, items in (
+        ("profile_text", memory.taste_text, memory.dislike_text, knowledge.text),
+        ("profile_cf", memory.taste_cf, memory.dislike_cf, knowledge.cf),
+    ):
+        centre = normalize(knowledge.popularity @ items, dim=0)
+        vector = (
+            (by_scale * normalize(taste, dim=-1)).sum(1)
+            - negative * normalize(dislike, dim=-1)
+            + prior * centre
+        )
+        setattr(request, space, normalize(vector, dim=-1))
+    request.profile_version = knowledge.version
+
+
+def run_recall(request: Request, levels: Tensor) -> None:
+    """Fill the candidates.
+
+    Args:
+        request: the workspace.
+        levels: int64 ``[B, channels]``, quota levels.
+
+    Raises:
+        ConfigError: the profile was made in other spaces than the items are in.
+    """
+    if request.profile_cf is None:
+        run_profile(request, _default_profile(request))
+    if request.profile_version != request.knowledge.version:
+        raise ConfigError(
+            f"recall: the profile is of space version '{request.profile_version}', the items of "
+            f"'{request.knowledge.version}'; rebuild the profile after a refit"
+        )
+    config = request.config
+    request.quotas = quotas_of(levels, config.candidates)
+    offers = [CHANNELS.get(name)(request, config.candidates) for name in config.recall.channels]
+    request.candidates, request.candidate_channel = merge(
+        offers, request.quotas, request.memory.seen, request.knowledge.by_popularity
+    )
+
+
+def run_feature(request: Request, enabled: Tensor) -> None:
+    """Compute feature blocks of the candidates.
+
+    Args:
+        request: the workspace.
+        enabled: ``[B, blocks]``, 1 where a block is computed.
+    """
+    if request.candidates is None:
+        run_recall(request, _default_recall(request))
+    candidates = request.candidates
+    assert candidates is not None
+    names = request.config.blocks
+    scores = [standardised(BLOCKS.get(name)(request, candidates)) for name in names]
+    request.enabled = enabled.to(torch.float32)
+    request.blocks = torch.stack(scores, dim=-1) * request.enabled.unsqueeze(1)
+    cost = torch.tensor(list(names.values()), device=request.keys.device)
+    request.compute_cost = request.enabled @ cost
+
+
+def run_ranking(request: Request, weights: Tensor, diversity: Tensor, temperature: Tensor) -> None:
+    """Score the candidates and choose the slate.
+
+    Args:
+        request: the workspace.
+        weights: float32 ``[B, blocks]``.
+        diversity: float32 ``[B]``, >= 0.
+        temperature: float32 ``[B]``, > 0.
+    """
+    if request.blocks is None:
+        run_feature(request, _default_feature(request))
+    assert request.blocks is not None
+    assert request.candidates is not None
+    request.scores = torch.einsum("bcf,bf->bc", request.blocks, weights)
+    ranked = request.scores if request.veto is None else request.scores - request.veto
+    request.slate_slot, request.log_propensity = compose_slate(
+        ranked,
+        request.topics_of(request.candidates),
+        diversity,
+        temperature,
+        request.config.slate_size,
+        request.keys,
+        request.step,
+    )
+    request.slate = request.candidates.gather(1, request.slate_slot)
+
+
+def finish(request: Request) -> Tensor:
+    """Run what is missing by default and return the slate, int64 ``[B, K]``."""
+    if request.slate is None:
+        run_ranking(request, *_default_ranking(request))
+    assert request.slate is not None
+    return request.slate
+
+
+def default_profile_weights(config: PipelineConfig) -> list[float]:
+    """Return hand-set weights: all time scales alike, some negative feedback, a weak prior."""
+    return [1.0] * len(config.half_lives) + [_DEFAULT_NEGATIVE, _DEFAULT_PRIOR]
+
+
+def _filled(request: Request, width: int, value: float) -> Tensor:
+    return torch.full((request.num_sessions, width), value, device=request.keys.device)
+
+
+def _default_profile(request: Request) -> Tensor:
+    weights = torch.tensor(default_profile_weights(request.config), device=request.keys.device)
+    return weights.expand(request.num_sessions, -1)
+
+
+def _default_recall(request: Request) -> Tensor:
+    return _filled(request, len(request.config.recall.channels), 1).to(torch.int64)
+
+
+def _default_feature(request: Request) -> Tensor:
+    return _filled(request, len(request.config.blocks), 1.0)
+
+
+def _default_ranking(request: Request) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        _filled(request, len(request.config.blocks), DEFAULT_WEIGHT),
+        _filled(request, 1, DEFAULT_DIVERSITY).squeeze(1),
+        _filled(request, 1, DEFAULT_TEMPERATURE).squeeze(1),
+    )

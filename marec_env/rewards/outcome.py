@@ -1,0 +1,78 @@
+"""What came of a request: the raw material of every reward term."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from marec_env.pipeline.request import Request
+from marec_env.users.base import Feedback
+
+__all__ = ["Outcome", "Truth"]
+
+_SMALL = 1e-6
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The users' hidden state just before they answered; objectives may use it, components not."""
+
+    candidate_probability: Tensor
+    """Float32 ``[B, C]``: click probability, if examined, of each candidate."""
+    probe: Tensor
+    """Int64 ``[B, P]``: items that no component chose, drawn anew for each request."""
+    probe_probability: Tensor
+    """Float32 ``[B, P]``: click probability, if examined, of each probe item."""
+    top: Tensor
+    """Int64 ``[B, M]``: the items most relevant to the user's lasting taste, best first, among
+    those not known at the episode's start."""
+    top_count: int
+    """How many of the unseen ones among ``top`` recall should find."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One answered request of ``B`` sessions."""
+
+    request: Request
+    feedback: Feedback
+    truth: Truth
+    seen_before: Tensor
+    """Float32 ``[B, N]``: the memory's penalty before the slate was shown (negative where seen)."""
+    attributes: dict[str, Tensor]
+    """The catalog's further numbers, ``[N]`` each."""
+
+    @property
+    def slate(self) -> Tensor:
+        """Int64 ``[B, K]``."""
+        assert self.request.slate is not None
+        return self.request.slate
+
+    @cached_property
+    def relevant_unseen(self) -> Tensor:
+        """Bool ``[B, M]``: the ``top_count`` best of ``truth.top`` that were still unseen."""
+        unseen = self.seen_before.gather(1, self.truth.top) >= 0
+        return unseen & (unseen.cumsum(1) <= self.truth.top_count)
+
+    def share_found(self, items: Tensor) -> Tensor:
+        """Return the share of the relevant unseen items that is among ``items`` ``[B, M']``."""
+        wanted = self.relevant_unseen
+        member = torch.zeros_like(self.seen_before, dtype=torch.bool).scatter_(1, items, True)
+        found = (member.gather(1, self.truth.top) & wanted).sum(1)
+        return found / wanted.sum(1).clamp(min=1)
+
+
+def correlation(scores: Tensor, target: Tensor) -> Tensor:
+    """Return Pearson's correlation along dim 1, float32 ``[B]``; 0 where either is constant."""
+    a = scores - scores.mean(1, keepdim=True)
+    b = target - target.mean(1, keepdim=True)
+    spread = a.square().sum(1).sqrt() * b.square().sum(1).sqrt()
+    return torch.where(spread > _SMALL, (a * b).sum(1) / spread.clamp(min=_SMALL), 0.0)
+
+
+def logit(probability: Tensor) -> Tensor:
+    """Return log-odds, safe at 0 and 1."""
+    return torch.logit(probability, eps=_SMALL)

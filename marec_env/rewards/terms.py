@@ -1,0 +1,135 @@
+"""Reward terms: small functions of a request's outcome, float32 ``[B]`` each, by name.
+
+A term of one's own is any function ``(Outcome) -> float32 [B]``, named in YAML as
+``package.module:function``. Terms are per request and lie in [0, 1] unless their docstring says
+otherwise. None can be raised by padding the slate, by showing nothing or by repeating an item: what
+a component may choose is not what it is judged on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from marec_env.registry import Registry
+from marec_env.rewards.outcome import Outcome, correlation, logit
+
+__all__ = ["TERMS", "Term"]
+
+Term = Callable[[Outcome], Tensor]
+TERMS: Registry[Term] = Registry("reward term")
+
+
+@TERMS.register("engagement")
+def engagement(outcome: Outcome) -> Tensor:
+    """Share of the slate the user engaged with, as the user model defines it."""
+    return outcome.feedback.engagement
+
+
+@TERMS.register("satisfaction")
+def satisfaction(outcome: Outcome) -> Tensor:
+    """How content the user is after the request."""
+    return outcome.feedback.satisfaction
+
+
+@TERMS.register("retention")
+def retention(outcome: Outcome) -> Tensor:
+    """1 while the user stays, 0 when they leave."""
+    return 1.0 - outcome.feedback.left.to(torch.float32)
+
+
+@TERMS.register("recall")
+def recall(outcome: Outcome) -> Tensor:
+    """Share of the user's most relevant unseen items that are among the candidates."""
+    assert outcome.request.candidates is not None
+    return outcome.share_found(outcome.request.candidates)
+
+
+@TERMS.register("probe_quality")
+def probe_quality(outcome: Outcome) -> Tensor:
+    """How well the profile predicts what the user would click among items nobody chose.
+
+    (1 + r) / 2 with r the correlation between profile score (mean of both spaces) and click logit
+    over the probe items.
+    """
+    request, truth = outcome.request, outcome.truth
+    if request.profile_cf is None or request.profile_text is None:
+        return torch.full_like(outcome.feedback.engagement, 0.5)
+    knowledge = request.knowledge
+    cf = torch.bmm(knowledge.cf[truth.probe], request.profile_cf.unsqueeze(2)).squeeze(2)
+    text = torch.bmm(knowledge.text[truth.probe], request.profile_text.unsqueeze(2)).squeeze(2)
+    return 0.5 * (1.0 + correlation(cf + text, logit(truth.probe_probability)))
+
+
+@TERMS.register("ranking_quality")
+def ranking_quality(outcome: Outcome) -> Tensor:
+    """How well the weighted blocks predict clicks over all candidates, shown or not: (1 + r) / 2."""
+    scores = outcome.request.scores
+    if scores is None:
+        return torch.full_like(outcome.feedback.engagement, 0.5)
+    return 0.5 * (1.0 + correlation(scores, logit(outcome.truth.candidate_probability)))
+
+
+@TERMS.register("compute_cost")
+def compute_cost(outcome: Outcome) -> Tensor:
+    """Cost of the feature blocks computed; give it a negative weight."""
+    cost = outcome.request.compute_cost
+    return torch.zeros_like(outcome.feedback.engagement) if cost is None else cost
+
+
+@TERMS.register("extra_cost")
+def extra_cost(outcome: Outcome) -> Tensor:
+    """Cost of messages and of further components; give it a negative weight."""
+    cost = outcome.request.extra_cost
+    return torch.zeros_like(outcome.feedback.engagement) if cost is None else cost
+
+
+@TERMS.register("diversity")
+def diversity(outcome: Outcome) -> Tensor:
+    """Gini-Simpson index of the slate's topics: 1 less the chance that two items share one."""
+    topics = outcome.request.topics_of(outcome.slate)
+    same = topics.unsqueeze(2) == topics.unsqueeze(1)
+    return 1.0 - same.to(torch.float32).mean((1, 2))
+
+
+@TERMS.register("novelty")
+def novelty(outcome: Outcome) -> Tensor:
+    """Mean unpopularity of the slate: 1 less popularity (share of users, over the largest)."""
+    return 1.0 - outcome.request.knowledge.popularity[outcome.slate].mean(1)
+
+
+@TERMS.register("coverage")
+def coverage(outcome: Outcome) -> Tensor:
+    """Share of the catalog's topics that this session has been shown so far."""
+    memory, knowledge = outcome.request.memory, outcome.request.knowledge
+    shown = torch.zeros(outcome.slate.shape[0], knowledge.num_topics + 1, device=memory.device)
+    earlier = memory.session_items.flatten(1)
+    topics = torch.where(earlier >= 0, knowledge.topics[earlier.clamp(min=0)], knowledge.num_topics)
+    shown.scatter_(1, topics, 1.0)
+    shown.scatter_(1, outcome.request.topics_of(outcome.slate), 1.0)
+    return shown[:, :-1].mean(1)
+
+
+@TERMS.register("revenue")
+def revenue(outcome: Outcome) -> Tensor:
+    """Price of what was bought (``purchase``, else clicks) over the dearest item's price x K.
+
+    Without a ``price`` attribute every item costs the same.
+    """
+    bought = outcome.feedback.behaviours.get("purchase", outcome.feedback.clicks)
+    price = outcome.attributes.get("price")
+    if price is None:
+        return bought.mean(1)
+    return (bought * price[outcome.slate]).mean(1) / price.max().clamp(min=1e-6)
+
+
+@TERMS.register("exposure_fairness")
+def exposure_fairness(outcome: Outcome) -> Tensor:
+    """Share of the slate from the less popular half of the catalog, over that half's size, <= 1."""
+    knowledge = outcome.request.knowledge
+    cut = knowledge.popularity.median()
+    rare = (knowledge.popularity[outcome.slate] <= cut).to(torch.float32).mean(1)
+    size = (knowledge.popularity <= cut).to(torch.float32).mean()
+    return (rare / size.clamp(min=1e-6)).clamp(max=1.0)

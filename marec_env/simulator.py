@@ -1,0 +1,380 @@
+"""The batched core: ``B`` sessions in which a pipeline meets users.
+
+One environment step is one request of every session: components decide, a slate is shown, users
+answer, everybody is paid, and sessions whose user has left begin anew (or, for evaluation, rest).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from marec_env import random
+from marec_env.errors import ConfigError
+from marec_env.pipeline.fields import FIELDS
+from marec_env.pipeline.pipeline import Pipeline
+from marec_env.pipeline.request import Request
+from marec_env.pipeline.topk import top_k
+from marec_env.rewards.outcome import Outcome, Truth
+from marec_env.rewards.shaping import Shaping
+from marec_env.rewards.team import TeamReward
+from marec_env.users.base import Feedback
+from marec_env.users.registry import make_users
+from marec_env.vector import Action, VecStep
+from marec_env.world import World
+
+__all__ = ["Simulator"]
+
+_EPISODE_STRIDE = 1 << 32  # session number = episode x stride + slot: free of the batch size
+_STATE_FIELDS = (
+    "session",
+    "exposure",
+    "interest",
+    "taste_change",
+    "channel_hits",
+    "block_use",
+    "quotas",
+    "candidates",
+)
+"""What the critic sees of the recommender's side: compact, in this order."""
+
+
+class Simulator:
+    """``B`` sessions at once (implements :class:`marec_env.vector.VectorEnv`).
+
+    Attributes:
+        world: what it was built from.
+        users: the user side; privileged.
+        pipeline: the recommender's side; ``pipeline.memory`` is what a recommender may see.
+        last: the latest request's outcome, or ``None`` before the first.
+    """
+
+    def __init__(self, world: World, num_sessions: int, *, autoreset: bool = True) -> None:
+        """Args:
+        world: see :func:`marec_env.world.build_world`.
+        num_sessions: B.
+        autoreset: whether a session whose episode ended begins a new one in the same step; if not
+            it rests, and its numbers mean nothing until :meth:`begin`.
+        """
+        config = world.config
+        self.world = world
+        self.config = config
+        self.device = torch.device(config.device)
+        self.num_envs = num_sessions
+        self.autoreset = autoreset
+        self.users = make_users(config.users, world.population, num_sessions, self.device)
+        self.pipeline = Pipeline(
+            config.pipeline,
+            world.knowledge,
+            num_sessions,
+            history_length=world.population.history.shape[1],
+            max_requests=config.max_requests,
+            groups=len(world.population.group_names),
+        )
+        self.agents = self.pipeline.agents
+        self.turns: tuple[tuple[str, ...], ...] = (
+            tuple((agent,) for agent in self.agents)
+            if config.pipeline.sequential
+            else (self.agents,)
+        )
+        self._team = TeamReward(config.rewards, self.pipeline.components)
+        self._shaping = Shaping(config.rewards.shaping)
+        self._known = world.learned.known_users.to(self.device)
+        depth = config.pipeline.true_top + config.pipeline.slate_size * config.max_requests
+        depth = min(depth, world.knowledge.num_items)
+        self._top = torch.zeros(num_sessions, depth, dtype=torch.int64, device=self.device)
+        self._seed = 0
+        self._sessions = torch.arange(num_sessions, device=self.device)
+        self._keys = random.session_keys(0, self._sessions)
+        self._sums: dict[str, Tensor] = {}
+        self._request: Request | None = None
+        self._actions: dict[str, Action] = {}
+        self.last: Outcome | None = None
+        self.reset(0)
+        self.observation_spaces = {
+            agent: _box(self.observe(agent).shape[1]) for agent in self.agents
+        }
+        self.action_spaces: Mapping[str, spaces.Space[Any]] = self.pipeline.action_spaces
+        self.state_space = _box(self.state().shape[1])
+
+    # ------------------------------------------------------------------ episodes
+
+    def reset(self, seed: int) -> VecStep:
+        """Begin episode 0 of slots 0 ... B - 1 under a seed."""
+        return self.begin(torch.arange(self.num_envs, device=self.device), seed)
+
+    def begin(self, sessions: Tensor, seed: int) -> VecStep:
+        """Begin exactly these sessions: the same numbers and seed meet the same users and luck.
+
+        Args:
+            sessions: int64 ``[B]``.
+            seed: any integer.
+        """
+        self._seed = seed
+        self._sessions = sessions.to(self.device).clone()
+        self._request = None
+        self.last = None
+        self._sums = {}
+        self._start(torch.arange(self.num_envs, device=self.device))
+        nothing = torch.zeros(self.num_envs, device=self.device)
+        never = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+        observations = {agent: self.observe(agent) for agent in self.agents}
+        state = self.state()
+        return VecStep(
+            observations=observations,
+            state=state,
+            rewards=dict.fromkeys(self.agents, nothing),
+            terminated=never,
+            truncated=never,
+            final_state=state,
+            final_observations=observations,
+        )
+
+    def _start(self, rows: Tensor) -> None:
+        """Begin the sessions numbered ``self._sessions[rows]`` in ``rows`` (int64 ``[n]``)."""
+        if rows.numel() == 0:
+            return
+        self._keys[rows] = random.session_keys(self._seed, self._sessions[rows])
+        where = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+        where[rows] = True
+        users = self.users
+        users.reset(self._keys, where)
+        person = users.user_index[rows]
+        population = self.world.population
+        known = ~users.is_new[rows] & self._known[person]
+        history = torch.where(known.unsqueeze(1), population.history[person], -1)
+        self.pipeline.reset(
+            rows, history, population.history_liked[person], population.groups[person]
+        )
+        taste = users.long_term_relevance(rows=rows) + self.pipeline.memory.penalty[rows]
+        self._top[rows] = top_k(taste, self._top.shape[1])
+
+    # ------------------------------------------------------------------ one step
+
+    def observe(self, agent: str) -> Tensor:
+        """Return an agent's current observation, float32 ``[B, d]``."""
+        return self.pipeline.observe(agent)
+
+    def state(self) -> Tensor:
+        """Return the central critic's input, float32 ``[B, s]``."""
+        memory, summaries = self.pipeline.memory, self.pipeline.summaries
+        parts = [FIELDS.get(name)(memory, summaries) for name in _STATE_FIELDS]
+        if self.config.state == "privileged":
+            parts.append(self.users.hidden_state())
+        return torch.cat(parts, dim=1)
+
+    def act(self, actions: Mapping[str, Action]) -> None:
+        """Take the actions of one turn's agents, in pipeline order."""
+        if self._request is None:
+            self._request = self.pipeline.begin(self._keys)
+            self._actions = {}
+        for agent in self.agents:
+            if agent in actions:
+                self._actions[agent] = actions[agent]
+                self.pipeline.act(self._request, agent, actions[agent])
+
+    def advance(self) -> VecStep:
+        """Show the slate, collect the answer, pay everybody, and go on."""
+        request = self._request
+        if request is None:
+            request = self.pipeline.begin(self._keys)
+        return self._answer(request, self.pipeline.finish(request))
+
+    def step(self, actions: Mapping[str, Action]) -> VecStep:
+        """Act all turns, then advance."""
+        self.act(actions)
+        return self.advance()
+
+    def step_slate(self, slate: Tensor) -> VecStep:
+        """Show a slate chosen outside the pipeline, int64 ``[B, K]``, no item twice in a row.
+
+        Objectives that need a pipeline decision (candidates, profile) take the slate for the
+        candidates and are neutral otherwise.
+
+        Raises:
+            ConfigError: wrong shape, or items outside the catalog.
+        """
+        expected = (self.num_envs, self.config.pipeline.slate_size)
+        if tuple(slate.shape) != expected:
+            raise ConfigError(f"slate has shape {tuple(slate.shape)}; needed: {expected}")
+        if bool((slate < 0).any()) or bool((slate >= self.world.knowledge.num_items).any()):
+            raise ConfigError(
+                f"slate holds items outside 0 ... {self.world.knowledge.num_items - 1}"
+            )
+        request = self.pipeline.begin(self._keys)
+        request.slate = slate
+        request.candidates = slate
+        return self._answer(request, slate)
+
+    def _truth(self, request: Request) -> Truth:
+        config = self.config.pipeline
+        assert request.candidates is not None
+        probe = random.integers(
+            request.keys,
+            request.step,
+            "simulator/probe",
+            config.probe_items,
+            self.world.knowledge.num_items,
+        )
+        items = torch.cat([request.candidates, probe], dim=1)
+        probability = self.users.click_probability(items)
+        width = request.candidates.shape[1]
+        return Truth(
+            candidate_probability=probability[:, :width],
+            probe=probe,
+            probe_probability=probability[:, width:],
+            top=self._top,
+            top_count=config.true_top,
+        )
+
+    def _answer(self, request: Request, slate: Tensor) -> VecStep:
+        memory = self.pipeline.memory
+        truth = self._truth(request)
+        potential = self._shaping.before(memory)
+        counterfactual = self._counterfactual(request)
+        feedback = self.users.respond(slate)
+        outcome = self._outcome(request, feedback, truth)
+        objectives = self._team.objectives(outcome)
+        team = self._team.team(outcome, objectives)
+        metrics = self._metrics(outcome, objectives, team)
+
+        self.pipeline.learn(request, feedback.clicks)
+        self.last = outcome
+        self._request = None
+        terminated = feedback.left
+        truncated = ~terminated & (memory.requests >= self.config.max_requests)
+        bonus = self._shaping.bonus(potential, memory, terminated)
+        rewards = self._team.rewards(objectives, team, counterfactual, bonus)
+        return self._close(rewards, metrics, terminated, truncated)
+
+    def _outcome(self, request: Request, feedback: Feedback, truth: Truth) -> Outcome:
+        return Outcome(
+            request=request,
+            feedback=feedback,
+            truth=truth,
+            seen_before=self.pipeline.memory.penalty,
+            attributes=self.world.catalog.attributes,
+        )
+
+    def _counterfactual(self, request: Request) -> dict[str, Tensor]:
+        """Return F had one component played its default, the users' luck unchanged, per agent."""
+        if self.config.rewards.mode != "difference":
+            return {}
+        users = self.users.state_dict()
+        totals: dict[str, Tensor] = {}
+        actions = {**self.pipeline.default_actions(), **self._actions}
+        for agent in self.agents:
+            replayed = self.pipeline.replay(request, actions, agent)
+            assert replayed.slate is not None
+            truth = self._truth(replayed)
+            outcome = self._outcome(replayed, self.users.respond(replayed.slate), truth)
+            totals[agent] = self._team.team(outcome, self._team.objectives(outcome))
+            self.users.load_state_dict(users)
+        return totals
+
+    def _metrics(
+        self, outcome: Outcome, objectives: Mapping[str, Tensor], team: Tensor
+    ) -> dict[str, Tensor]:
+        feedback = outcome.feedback
+        metrics = {
+            "team_reward": team,
+            "clicks": feedback.clicks.sum(1),
+            "engagement": feedback.engagement,
+            "satisfaction": feedback.satisfaction,
+        }
+        for agent, value in objectives.items():
+            metrics[f"objective/{agent}"] = value
+        return metrics
+
+    def _close(
+        self,
+        rewards: dict[str, Tensor],
+        metrics: dict[str, Tensor],
+        terminated: Tensor,
+        truncated: Tensor,
+    ) -> VecStep:
+        """Add up episodes, keep final observations, and begin anew where an episode ended."""
+        for name, value in metrics.items():
+            sums = self._sums.get(name)
+            self._sums[name] = value.clone() if sums is None else sums + value
+        ended = terminated | truncated
+        rows = ended.nonzero().squeeze(1)
+        final_state = self.state()
+        final_observations = {agent: self.observe(agent) for agent in self.agents}
+        episodes: dict[str, Tensor] = {}
+        observations, state = final_observations, final_state
+        if rows.numel():
+            episodes = self._episodes(rows)
+            if self.autoreset:
+                for sums in self._sums.values():
+                    sums[rows] = 0.0
+                self._sessions[rows] += _EPISODE_STRIDE
+                self._start(rows)
+                state = self.state()
+                observations = {agent: self.observe(agent) for agent in self.agents}
+        return VecStep(
+            observations=observations,
+            state=state,
+            rewards=rewards,
+            terminated=terminated,
+            truncated=truncated,
+            final_state=final_state,
+            final_observations=final_observations,
+            metrics=metrics,
+            episodes=episodes,
+        )
+
+    def _episodes(self, rows: Tensor) -> dict[str, Tensor]:
+        """Return outcomes of the episodes ending in ``rows``: totals, and means per request."""
+        length = self.pipeline.memory.requests[rows].to(torch.float32)
+        outcomes = {
+            "length": length,
+            "return": self._sums["team_reward"][rows],
+            "clicks": self._sums["clicks"][rows],
+        }
+        for name, sums in self._sums.items():
+            if name != "clicks":
+                outcomes[f"{name}_per_request"] = sums[rows] / length
+        return outcomes
+
+    # ------------------------------------------------------------------ the rest
+
+    def default_actions(self) -> dict[str, Action]:
+        """Return the hand-set static pipeline's actions for all sessions."""
+        return self.pipeline.default_actions()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to continue exactly (between two steps)."""
+        return {
+            "seed": self._seed,
+            "sessions": self._sessions.clone(),
+            "keys": self._keys.clone(),
+            "top": self._top.clone(),
+            "sums": {name: value.clone() for name, value in self._sums.items()},
+            "users": self.users.state_dict(),
+            "pipeline": self.pipeline.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+        self._seed = int(state["seed"])
+        self._sessions = state["sessions"].to(self.device).clone()
+        self._keys = state["keys"].to(self.device).clone()
+        self._top = state["top"].to(self.device).clone()
+        self._sums = {name: value.clone() for name, value in state["sums"].items()}
+        self.users.load_state_dict(state["users"])
+        self.pipeline.load_state_dict(state["pipeline"])
+        self._request = None
+        self.last = None
+
+    def close(self) -> None:
+        """Release nothing: all is memory."""
+
+
+def _box(size: int) -> spaces.Box:
+    return spaces.Box(-np.inf, np.inf, (size,), np.float32)

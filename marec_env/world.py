@@ -1,0 +1,114 @@
+"""What simulators share: the log, the catalog, the hidden population, the recommender's knowledge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from marec_env.catalog.build import build_catalog
+from marec_env.catalog.catalog import Catalog
+from marec_env.data.log import InteractionLog, load_log
+from marec_env.data.population import build_population
+from marec_env.data.recommender_log import LearnedSpace, learn, select_log
+from marec_env.embeddings import embed_texts, fit_reduction
+from marec_env.environment_config import EnvironmentConfig
+from marec_env.errors import ConfigError
+from marec_env.pipeline.knowledge import Knowledge
+from marec_env.users.population import Population
+
+__all__ = ["World", "build_world"]
+
+_Record = TypeVar("_Record", Catalog, Population)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Built once from configuration; read-only."""
+
+    config: EnvironmentConfig
+    log: InteractionLog
+    visible_log: InteractionLog
+    """The share of the log that the recommender may learn from."""
+    catalog: Catalog
+    population: Population
+    learned: LearnedSpace
+    """What the recommender learned from the visible log."""
+    knowledge: Knowledge
+    """Catalog and learned space as the pipeline uses them."""
+
+
+def _moved(record: _Record, device: torch.device) -> _Record:
+    moved = {
+        item.name: getattr(record, item.name).to(device)
+        for item in fields(record)
+        if isinstance(getattr(record, item.name), Tensor)
+    }
+    return replace(record, **moved)
+
+
+@lru_cache(maxsize=8)
+def _build(serialised: str) -> World:
+    config = EnvironmentConfig.model_validate_json(serialised)
+    device = torch.device(config.device)
+    log = load_log(config.data)
+    full = embed_texts(config.embeddings, log.texts)
+    reduced = fit_reduction(config.embeddings, full).apply(full)
+    catalog = build_catalog(log, reduced, config.catalog)
+    population = build_population(config.population, log, catalog.topics, catalog.num_topics)
+    visible = select_log(log, config.knowledge)
+    learned = learn(visible, config.knowledge)
+    cf = torch.nn.functional.normalize(learned.factors.item.to(torch.float32), dim=1)
+    width = min(config.pipeline.recall.neighbours, learned.neighbours.shape[1])
+    version = f"{log.fingerprint[:12]}-{config.knowledge.seed}"
+    knowledge = Knowledge.of(catalog, cf, learned.neighbours[:, :width], version)
+    return World(
+        config=config,
+        log=log,
+        visible_log=visible,
+        catalog=_moved(catalog, device),
+        population=_moved(population, device),
+        learned=learned,
+        knowledge=knowledge.to(device),
+    )
+
+
+def _check_supply(config: EnvironmentConfig, num_items: int) -> None:
+    """A session may not run out of unseen items."""
+    pipeline = config.pipeline
+    shown = pipeline.slate_size * (config.max_requests - 1)
+    needed = config.population.history + shown + pipeline.candidates
+    if needed > num_items:
+        raise ConfigError(
+            f"the catalog has {num_items} items, but a session may need {needed}: "
+            f"population.history ({config.population.history}) + pipeline.slate_size x "
+            f"(max_requests - 1) ({shown}) + pipeline.candidates ({pipeline.candidates}); "
+            "lower one of them"
+        )
+
+
+def build_world(config: EnvironmentConfig) -> World:
+    """Build what simulators of this configuration share; kept for further calls in this process.
+
+    Raises:
+        ConfigError, DataError, AssetError: as the parts do; also if the catalog is too small for the
+            longest session.
+    """
+    plain = EnvironmentConfig()
+    neighbours = config.pipeline.recall.neighbours
+    recall = plain.pipeline.recall.model_copy(update={"neighbours": neighbours})
+    shared = config.model_copy(
+        update={
+            "max_requests": plain.max_requests,
+            "state": plain.state,
+            "users": plain.users,
+            "rewards": plain.rewards,
+            "pipeline": plain.pipeline.model_copy(update={"recall": recall}),
+        }
+    )
+    world = replace(_build(shared.model_dump_json()), config=config)
+    _check_supply(config, world.knowledge.num_items)
+    return world

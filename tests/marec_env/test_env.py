@@ -1,0 +1,117 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pettingzoo
+import pytest
+from pettingzoo.test import api_test, parallel_api_test, parallel_seed_test, seed_test
+from pettingzoo.test.state_test import test_parallel_env as parallel_state_test
+from pettingzoo.test.state_test import test_state_space as state_space_test
+from pettingzoo.utils import parallel_to_aec
+
+import marec_env
+from marec_env import pipeline_v0
+from marec_env.errors import ConfigError
+
+SMALL = {"embeddings": {"encoder": "hashing", "reduction": {"dimension": 8}}}
+
+
+@pytest.fixture(scope="module")
+def env():
+    return marec_env.parallel_env(SMALL)
+
+
+def test_registered_under_its_id_and_as_a_module():
+    made = pettingzoo.make("parallel", marec_env.PIPELINE_ID, config=SMALL)
+    assert made.unwrapped.possible_agents == ["profile_0", "recall_0", "feature_0", "ranking_0"]
+    assert pipeline_v0.parallel_env(SMALL).possible_agents == made.unwrapped.possible_agents
+
+
+def test_parallel_conformance(env):
+    parallel_api_test(env, num_cycles=100)
+    parallel_state_test(env)
+    state_space_test(parallel_to_aec(env))
+
+
+def test_parallel_seeds():
+    parallel_seed_test(lambda: marec_env.parallel_env(SMALL))
+
+
+def test_aec_conformance():
+    api_test(marec_env.aec_env(SMALL), num_cycles=100)
+    api_test(parallel_to_aec(marec_env.parallel_env(SMALL)), num_cycles=100)
+    seed_test(lambda: marec_env.aec_env(SMALL), num_cycles=10)
+
+
+EPISODE = """
+import hashlib, numpy as np, marec_env
+env = marec_env.parallel_env({"embeddings": {"encoder": "hashing", "reduction": {"dimension": 8}}})
+observations, _ = env.reset(seed=5)
+for space in env.action_spaces.values():
+    space.seed(1)
+digest = hashlib.sha256()
+while env.agents:
+    actions = {agent: env.action_space(agent).sample() for agent in env.agents}
+    observations, rewards, *_ = env.step(actions)
+    for agent in env.possible_agents:
+        digest.update(observations[agent].tobytes())
+        digest.update(np.float64(rewards[agent]).tobytes())
+    digest.update(env.state().tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_a_full_episode_is_equal_in_two_processes_with_different_hash_seeds():
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", EPISODE],
+            env={**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(digests) == 1
+    assert len(digests.pop().strip()) == 64
+
+
+def test_episodes_without_a_seed_differ_and_can_be_repeated(env):
+    def first_observations():
+        seen = [env.reset(seed=3)[0]["profile_0"]]
+        return [*seen, env.reset()[0]["profile_0"], env.reset()[0]["profile_0"]]
+
+    one, two = first_observations(), first_observations()
+    assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+    assert not np.array_equal(one[0], one[1])
+
+
+def test_misuse_is_named(env):
+    env.reset(seed=0)
+    with pytest.raises(ConfigError, match="no action for recall_0"):
+        env.step({a: env.action_space(a).sample() for a in env.agents if a != "recall_0"})
+    actions = {a: env.action_space(a).sample() for a in env.agents}
+    with pytest.raises(ConfigError, match="ranking_0: action .* is not finite"):
+        env.step({**actions, "ranking_0": np.full(7, np.nan, np.float32)})
+    with pytest.raises(ConfigError, match=r"profile_0: action has shape \(2,\)"):
+        env.step({**actions, "profile_0": np.zeros(2, np.float32)})
+    with pytest.raises(ConfigError, match="does not lie in"):
+        env.step({**actions, "feature_0": np.full(5, 3)})
+
+
+@pytest.mark.parametrize("mode", ["ansi", "rgb_array"])
+def test_rendering_shows_the_funnel(mode):
+    env = marec_env.parallel_env(SMALL, render_mode=mode)
+    env.reset(seed=0)
+    env.step({a: env.action_space(a).sample() for a in env.agents})
+    picture = env.render()
+    if mode == "ansi":
+        shown = env.simulator.last.slate[0].tolist()
+        titles = env.simulator.world.catalog.titles
+        assert all(titles[item][:20] in picture for item in shown)
+        assert "the user" in picture
+    else:
+        assert picture.dtype == np.uint8
+        assert picture.shape[2] == 3
+        assert picture.std() > 0
