@@ -71,11 +71,11 @@ def encode(space: spaces.Space[Any], action: Action) -> Floats:
     if isinstance(space, spaces.Box):
         low, high = space.low.reshape(-1), space.high.reshape(-1)
         width = np.where(high > low, high - low, 1.0)
-        return np.clip((values - low) / width, 0.0, 1.0)
+        return np.asarray(np.clip((values - low) / width, 0.0, 1.0), dtype=np.float64)
     if isinstance(space, spaces.Discrete):
         return np.asarray((values - float(space.start) + 0.5) / float(space.n))
     if isinstance(space, spaces.MultiDiscrete):
-        return np.asarray((values + 0.5) / space.nvec.reshape(-1))
+        return np.asarray((values + 0.5) / space.nvec.reshape(-1), dtype=np.float64)
     raise ConfigError(f"cannot search action space {space}")
 
 

@@ -1,4 +1,4 @@
-"""Payoff matrices of a few components' decisions, measured on the same sessions."""
+"""Payoff matrices of a few options per component, measured on the same sessions."""
 
 from __future__ import annotations
 
@@ -7,72 +7,115 @@ from itertools import product
 
 import numpy as np
 
-from agents.equilibrium.decision_game import DecisionGame, Outcome, Sessions, block
+from agents.equilibrium.decision_game import DecisionGame, Outcome, Sessions, block, team
 from agents.equilibrium.estimated import EstimatedGame
+from agents.equilibrium.lineups import ReplayEnv, play_lineups
 from agents.equilibrium.normal_form import Floats
-from marec_env.errors import ConfigError
+from marec_env.errors import ConfigError, unknown_name
+from marec_env.evaluation.policies import TeamPolicy
 
-__all__ = ["payoff_matrices"]
+__all__ = ["decision_matrices", "policy_matrices"]
+
+BATCH = 16  # profiles played at once
+Profile = tuple[int, ...]
 
 
-def payoff_matrices(
+def _measured(
+    labels: Mapping[str, Sequence[str]],
+    play: Callable[[Sequence[Profile]], Outcome],
+    own_share: float,
+    welfare: Callable[[Outcome], Floats],
+) -> EstimatedGame:
+    """Play every profile; ``play`` returns objectives of the game's players, in order."""
+    profiles = list(product(*(range(len(names)) for names in labels.values())))
+    payoffs, worth = [], []
+    for first in range(0, len(profiles), BATCH):
+        outcome = play(profiles[first : first + BATCH])
+        payoffs.append(own_share * outcome.objectives + (1.0 - own_share) * outcome.team[..., None])
+        worth.append(welfare(outcome))
+    shape = tuple(len(names) for names in labels.values())
+    whole = np.concatenate(payoffs).transpose(1, 2, 0)  # [S, players, profiles]
+    return EstimatedGame(
+        payoffs=whole.reshape(*whole.shape[:2], *shape),
+        welfare=np.concatenate(worth).T.reshape(whole.shape[0], *shape),
+        players=tuple(labels),
+        labels=tuple(tuple(names) for names in labels.values()),
+    )
+
+
+def _checked(options: Mapping[str, object], components: Sequence[str]) -> None:
+    for name in options:
+        if name not in components:
+            raise ConfigError(unknown_name("component", name, components))
+
+
+def decision_matrices(
     game: DecisionGame,
     options: Mapping[str, Mapping[str, Floats]],
     base: Floats,
     sessions: Sessions,
     own_share: float = 1.0,
-    welfare: Callable[[Outcome], Floats] = lambda outcome: outcome.team,
-    batch: int = 16,
+    welfare: Callable[[Outcome], Floats] = team,
 ) -> EstimatedGame:
-    """Play every combination of the given components' options, the others at ``base``.
+    """Play every combination of decisions, the other components at ``base``.
 
     Args:
         game: the game.
         options: per player (a component) the named decisions ``[d_i]`` it may choose between.
-        base: ``[D]``, the others' decision.
-        sessions: the same for all profiles.
+        base: ``[D]``.
+        sessions: int64 ``[S]``, the same for all profiles.
         own_share: λ of the payoffs λ f_i + (1 − λ) F.
         welfare: what the team is worth, ``[P, S]``.
-        batch: decisions played at once.
 
     Raises:
         ConfigError: a player is not a component of the game.
     """
-    for name in options:
-        if name not in game.components:
-            raise ConfigError(f"'{name}' is no component; there are {', '.join(game.components)}")
-    players = tuple(options)
-    index = [game.components.index(name) for name in players]
-    labels = tuple(tuple(options[name]) for name in players)
-    profiles = list(product(*(range(len(names)) for names in labels)))
-    decisions = np.repeat(np.asarray(base, dtype=np.float64)[None], len(profiles), axis=0)
-    for row, actions in enumerate(profiles):
-        for component, name, action, names in zip(index, players, actions, labels, strict=True):
-            decisions[row, block(game, component)] = options[name][names[action]]
-    payoffs, worth = _play(game, decisions, sessions, index, own_share, welfare, batch)
-    shape = tuple(len(names) for names in labels)
-    return EstimatedGame(
-        payoffs=payoffs.transpose(1, 2, 0).reshape(len(sessions), len(players), *shape),
-        welfare=worth.T.reshape(len(sessions), *shape),
-        players=players,
-        labels=labels,
-    )
+    _checked(options, game.components)
+    index = [game.components.index(name) for name in options]
+    labels = {name: tuple(choices) for name, choices in options.items()}
+
+    def play(profiles: Sequence[Profile]) -> Outcome:
+        decisions = np.repeat(np.asarray(base, dtype=np.float64)[None], len(profiles), axis=0)
+        for row, actions in enumerate(profiles):
+            for (name, choices), component, action in zip(
+                options.items(), index, actions, strict=True
+            ):
+                decisions[row, block(game, component)] = choices[labels[name][action]]
+        outcome = game.play(decisions, sessions)
+        return Outcome(outcome.objectives[..., index], outcome.team, outcome.outcomes)
+
+    return _measured(labels, play, own_share, welfare)
 
 
-def _play(
-    game: DecisionGame,
-    decisions: Floats,
+def policy_matrices(
+    env: ReplayEnv,
+    options: Mapping[str, Mapping[str, TeamPolicy]],
+    others: TeamPolicy,
     sessions: Sessions,
-    index: Sequence[int],
-    own_share: float,
-    welfare: Callable[[Outcome], Floats],
-    batch: int,
-) -> tuple[Floats, Floats]:
-    """Return payoffs ``[P, S, players]`` and welfare ``[P, S]``."""
-    payoffs, worth = [], []
-    for first in range(0, len(decisions), batch):
-        outcome = game.play(decisions[first : first + batch], sessions)
-        selfish = outcome.objectives[..., list(index)]
-        payoffs.append(own_share * selfish + (1.0 - own_share) * outcome.team[..., None])
-        worth.append(welfare(outcome))
-    return np.concatenate(payoffs), np.concatenate(worth)
+    own_share: float = 1.0,
+    welfare: Callable[[Outcome], Floats] = team,
+) -> EstimatedGame:
+    """Play every combination of policies, so that learned play is one option among fixed ones.
+
+    Args:
+        env: the environment.
+        options: per player (a component) the named policies that may play it.
+        others: plays every other component.
+        sessions, own_share, welfare: as in :func:`decision_matrices`.
+
+    Raises:
+        ConfigError: a player is not a component of the environment.
+    """
+    _checked(options, env.agents)
+    labels = {name: tuple(choices) for name, choices in options.items()}
+
+    def play(profiles: Sequence[Profile]) -> Outcome:
+        lineups = []
+        for actions in profiles:
+            lineup = dict.fromkeys(env.agents, others)
+            for (name, choices), action in zip(options.items(), actions, strict=True):
+                lineup[name] = choices[labels[name][action]]
+            lineups.append(lineup)
+        return play_lineups(env, lineups, sessions, tuple(options))
+
+    return _measured(labels, play, own_share, welfare)

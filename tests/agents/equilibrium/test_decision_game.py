@@ -11,7 +11,7 @@ from agents.equilibrium.best_response import (
 )
 from agents.equilibrium.comparison import compare_methods, joint_search
 from agents.equilibrium.decision_game import Outcome, block, mixed_objective, own, team
-from agents.equilibrium.discretise import payoff_matrices
+from agents.equilibrium.discretise import decision_matrices
 from agents.equilibrium.estimated import solve_estimated
 from agents.equilibrium.intervals import Interval
 from agents.equilibrium.public_goods import PublicGoods
@@ -175,8 +175,8 @@ def test_discretised_game_has_the_known_equilibrium_and_optimum():
     game = PublicGoods(noise=0.05)
     x, best = game.equilibrium()[0], game.optimum()[0]
     levels = {"none": np.array([0.0]), "nash": np.array([x]), "all": np.array([best])}
-    matrices = payoff_matrices(
-        game, {"player_0": levels, "player_1": levels}, game.default(), TRAIN, batch=4
+    matrices = decision_matrices(
+        game, {"player_0": levels, "player_1": levels}, game.default(), TRAIN
     )
     solved = solve_estimated(matrices, resamples=50)
     assert matrices.payoffs.shape == (400, 2, 3, 3)
@@ -185,12 +185,12 @@ def test_discretised_game_has_the_known_equilibrium_and_optimum():
     direct = game.play(np.array([[0.0, x]]), TRAIN)
     assert matrices.payoffs[:, :, 0, 1] == pytest.approx(direct.objectives[0])
     assert solved.intervals["pure_anarchy"].high < 1.0
-    shared = payoff_matrices(
+    shared = decision_matrices(
         game, {"player_0": levels, "player_1": levels}, game.default(), TRAIN, own_share=0.0
     )
     assert (2, 2) in shared.mean_game().pure_equilibria()
-    with pytest.raises(ConfigError, match="no component"):
-        payoff_matrices(game, {"ranking_0": levels}, game.default(), TRAIN)
+    with pytest.raises(ConfigError, match="component 'ranking_0' is unknown"):
+        decision_matrices(game, {"ranking_0": levels}, game.default(), TRAIN)
 
 
 def test_criteria_and_blocks():
