@@ -344,6 +344,11 @@ class Simulator:
 
     # ------------------------------------------------------------------ the rest
 
+    @property
+    def session_keys(self) -> Tensor:
+        """Int64 ``[B]``: the keys of the running sessions, for policies that draw."""
+        return self._keys
+
     def default_actions(self) -> dict[str, Action]:
         """Return the hand-set static pipeline's actions for all sessions."""
         return self.pipeline.default_actions()
