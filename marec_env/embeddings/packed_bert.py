@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from marec_env.embeddings.linear import Linear, linear
 from marec_env.embeddings.tokens import PackedBatch
 from marec_env.errors import AssetError
 
@@ -26,6 +27,8 @@ __all__ = ["BertShape", "PackedBert"]
 
 _TYPES_WITH_OFFSET = ("roberta", "xlm-roberta")
 _TYPES = ("bert", *_TYPES_WITH_OFFSET)
+# Tokens up to which two bfloat16 products beat the fused CPU kernel (benchmarks/embeddings.py).
+_SHORT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +68,11 @@ class BertShape:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    qkv: tuple[Tensor, Tensor]
-    out: tuple[Tensor, Tensor]
+    qkv: Linear
+    out: Linear
     out_norm: tuple[Tensor, Tensor]
-    up: tuple[Tensor, Tensor]
-    down: tuple[Tensor, Tensor]
+    up: Linear
+    down: Linear
     down_norm: tuple[Tensor, Tensor]
 
 
@@ -112,11 +115,11 @@ class PackedBert:
             parts = [pair(f"{base}.attention.self.{part}") for part in ("query", "key", "value")]
             self._layers.append(
                 _Layer(
-                    qkv=(torch.cat([w for w, _ in parts]), torch.cat([b for _, b in parts])),
-                    out=pair(f"{base}.attention.output.dense"),
+                    qkv=linear(torch.cat([w for w, _ in parts]), torch.cat([b for _, b in parts])),
+                    out=linear(*pair(f"{base}.attention.output.dense")),
                     out_norm=pair(f"{base}.attention.output.LayerNorm"),
-                    up=pair(f"{base}.intermediate.dense"),
-                    down=pair(f"{base}.output.dense"),
+                    up=linear(*pair(f"{base}.intermediate.dense")),
+                    down=linear(*pair(f"{base}.output.dense")),
                     down_norm=pair(f"{base}.output.LayerNorm"),
                 )
             )
@@ -128,10 +131,9 @@ class PackedBert:
         positions = batch.positions.to(self.device, non_blocking=True)
         state = self._normalise(self._words[tokens] + self._positions[positions], self._norm)
         for layer in self._layers:
-            mixed = attend(functional.linear(state, *layer.qkv))
-            state = self._normalise(functional.linear(mixed, *layer.out) + state, layer.out_norm)
-            hidden = functional.gelu(functional.linear(state, *layer.up))
-            state = self._normalise(functional.linear(hidden, *layer.down) + state, layer.down_norm)
+            mixed = attend(layer.qkv.plain(state))
+            state = self._normalise(layer.out.plus(mixed, state), layer.out_norm)
+            state = self._normalise(layer.down.plus(layer.up.gelu(state), state), layer.down_norm)
         return state
 
     def _normalise(self, state: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
@@ -149,7 +151,10 @@ class PackedBert:
                 query, key, value = (
                     qkv[run].view(count, length, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
                 )
-                mixed = functional.scaled_dot_product_attention(query, key, value)
+                if qkv.dtype == torch.bfloat16 and length <= _SHORT:
+                    mixed = _short_attention(query, key, value)
+                else:
+                    mixed = functional.scaled_dot_product_attention(query, key, value)
                 out[run].view(count, length, heads, -1).copy_(mixed.transpose(1, 2))
             return out
 
@@ -171,6 +176,14 @@ class PackedBert:
             return mixed.reshape(-1, width)
 
         return attend
+
+
+def _short_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return attention as two batched products; all are ``[n, heads, L, D / heads]``."""
+    count, heads, length, width = query.shape
+    query, key, value = (part.reshape(count * heads, length, width) for part in (query, key, value))
+    scores = torch.bmm(query, key.transpose(1, 2)).mul_(width**-0.5)
+    return torch.bmm(scores.softmax(-1), value).view(count, heads, length, width)
 
 
 def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
