@@ -1,4 +1,4 @@
-"""What simulators share: the log, the catalog, the hidden population, the recommender's knowledge."""
+"""What simulators share: log, catalog, hidden population, the recommender's knowledge."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def build_world(config: EnvironmentConfig) -> World:
     """Build what simulators of this configuration share; kept for further calls in this process.
 
     Raises:
-        ConfigError, DataError, AssetError: as the parts do; also if the catalog is too small for the
-            longest session.
+        ConfigError, DataError, AssetError: as the parts do; also if the catalog is too small for
+            the longest session.
     """
     plain = EnvironmentConfig()
     neighbours = config.pipeline.recall.neighbours

@@ -1,7 +1,7 @@
 """Feature blocks: one score per candidate each, larger is better.
 
-A block is a function ``(request, candidates int64 [B, C]) -> float32 [B, C]``. Scores are brought to
-zero mean and unit spread within the candidates, so that ranking weights are comparable.
+A block is a function ``(request, candidates int64 [B, C]) -> float32 [B, C]``. Scores are brought
+to zero mean and unit spread within the candidates, so that ranking weights are comparable.
 """
 
 from __future__ import annotations

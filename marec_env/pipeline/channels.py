@@ -41,19 +41,11 @@ def text(request: Request, length: int) -> Tensor:
 @CHANNELS.register("diverse")
 def diverse(request: Request, length: int) -> Tensor:
     """Items near the profile in both spaces, from topics that were shown little of late."""
-    assert request.profile_cf is not None
-    assert request.profile_text is not None
-    knowledge = request.knowledge
-    query = torch.cat(
-        [
-            0.5 * request.profile_cf,
-            0.5 * request.profile_text,
-            -request.config.recall.topic_penalty * request.memory.exposure,
-        ],
-        dim=1,
-    )
-    items = torch.cat([knowledge.cf, knowledge.text, knowledge.topic_indicator], dim=1)
-    return top_k(torch.addmm(request.memory.penalty, query, items.T), length)
+    both = torch.add(request.cf_scores, request.text_scores)
+    penalty = request.config.recall.topic_penalty
+    topics = request.knowledge.topic_indicator
+    both.addmm_(request.memory.exposure, topics.T, beta=0.5, alpha=-penalty)
+    return top_k(both, length)
 
 
 @CHANNELS.register("item_to_item")

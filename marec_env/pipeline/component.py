@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -45,7 +46,7 @@ class Component(ABC):
 
     name: ClassVar[str]
     fields: ClassVar[tuple[str, ...]] = ("session",)
-    objective: ClassVar[Mapping[str, float]] = {"engagement": 1.0}
+    objective: ClassVar[Mapping[str, float]] = MappingProxyType({"engagement": 1.0})
 
     def __init__(self, config: PipelineConfig) -> None:
         """Args:

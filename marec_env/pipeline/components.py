@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ class Profile(Component):
 
     name = "profile"
     fields = ("session", "taste_change", "taste_text", "taste_cf", "interest")
-    objective = {"probe_quality": 1.0}
+    objective = MappingProxyType({"probe_quality": 1.0})
 
     @property
     def action_space(self) -> spaces.Box:
@@ -48,7 +49,7 @@ class Recall(Component):
 
     name = "recall"
     fields = ("session", "profile", "channel_hits", "exposure", "interest")
-    objective = {"recall": 1.0}
+    objective = MappingProxyType({"recall": 1.0})
 
     @property
     def action_space(self) -> spaces.MultiDiscrete:
@@ -76,7 +77,7 @@ class Feature(Component):
 
     name = "feature"
     fields = ("session", "block_use", "quotas", "candidates", "exposure")
-    objective = {"ranking_quality": 1.0, "compute_cost": -1.0}
+    objective = MappingProxyType({"ranking_quality": 1.0, "compute_cost": -1.0})
 
     @property
     def action_space(self) -> spaces.MultiDiscrete:
@@ -98,7 +99,7 @@ class Ranking(Component):
 
     name = "ranking"
     fields = ("session", "candidates", "enabled", "block_use", "exposure", "interest")
-    objective = {"engagement": 1.0}
+    objective = MappingProxyType({"engagement": 1.0})
 
     @property
     def action_space(self) -> spaces.Box:

@@ -66,10 +66,10 @@ def compose_slate(
     """Choose an ordered slate.
 
     Greedy selection with a penalty of ``diversity`` per item of the topic already chosen equals
-    ranking by score less ``diversity`` times the rank within the topic: each topic's items are taken
-    in score order, and the penalised scores fall along it. On these penalised scores the slate is
-    drawn by Plackett-Luce at the given temperature (Gumbel top-k; Kool et al., ICML 2019), so its
-    probability is exact.
+    ranking by score less ``diversity`` times the rank within the topic: each topic's items are
+    taken in score order, and the penalised scores fall along it. On these penalised scores the
+    slate is drawn by Plackett-Luce at the given temperature (Gumbel top-k; Kool et al., ICML
+    2019), so its probability is exact.
 
     Args:
         scores: float32 ``[B, C]``.

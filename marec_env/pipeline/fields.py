@@ -22,7 +22,7 @@ from marec_env.registry import Registry
 __all__ = ["FIELDS", "SESSION_STATISTICS", "Field", "FieldView", "Summaries"]
 
 Summaries = Mapping[str, Tensor]
-"""What the stages of the latest request left behind, ``[B, k]`` each; zeros at an episode's start."""
+"""What the stages of the latest request left, ``[B, k]`` each; zeros at an episode's start."""
 
 Field = Callable[[SessionMemory, Summaries], Tensor]
 FIELDS: Registry[Field] = Registry("observation field")

@@ -1,4 +1,4 @@
-"""What the recommender remembers of each running session: a struct of arrays over ``B`` sessions."""
+"""What the recommender remembers of running sessions: a struct of arrays over ``B`` sessions."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ class Pipeline:
             self.summaries[name] = summary.index_fill(0, rows, 0.0)
 
     def default_actions(self) -> dict[str, Action]:
-        """Return the hand-set action of every agent for all sessions (silent where it may speak)."""
+        """Return every agent's hand-set action for all sessions (silent where it may speak)."""
         device = self.knowledge.text.device
         actions: dict[str, Action] = {}
         for component in self.components:

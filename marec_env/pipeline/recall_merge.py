@@ -53,23 +53,24 @@ def merge(
     B, N = unavailable.shape
     total = int(quotas[0].sum())
     device = quotas.device
-    taken = torch.ones(B, N + 1, dtype=torch.bool, device=device)
+    taken = torch.ones(B, N + 1, dtype=torch.bool, device=device)  # the last column: no item
     taken[:, :N] = unavailable
-    chosen = torch.zeros(B, total + 1, dtype=torch.int64, device=device)
-    source = torch.full_like(chosen, len(offers))
+    chosen = torch.empty(B, total, dtype=torch.int64, device=device)
+    source = torch.empty(B, total, dtype=torch.int64, device=device)
     filled = torch.zeros(B, 1, dtype=torch.int64, device=device)
 
     def fill(items: Tensor, quota: Tensor, channel: int) -> None:
         nonlocal filled
-        slot_of = torch.where(items < 0, N, items)  # column N is always taken
-        free = ~taken.gather(1, slot_of)
+        column = torch.where(items < 0, N, items)
+        free = ~taken.gather(1, column)
         rank = free.cumsum(1)
-        pick = free & (rank <= quota)
-        slot = torch.where(pick, filled + rank - 1, total)
-        chosen.scatter_(1, slot, items)
-        source.scatter_(1, slot, channel)
-        taken.scatter_(1, torch.where(pick, slot_of, N), True)
-        filled = filled + pick.sum(1, keepdim=True)
+        rows, places = (free & (rank <= quota)).nonzero(as_tuple=True)
+        picked = items[rows, places]
+        slots = (filled + rank - 1)[rows, places]
+        chosen[rows, slots] = picked
+        source[rows, slots] = channel
+        taken[rows, picked] = True
+        filled = filled + torch.minimum(rank[:, -1:], quota)
 
     for channel, items in enumerate(offers):
         fill(items, quotas[:, channel : channel + 1], channel)
@@ -79,4 +80,4 @@ def merge(
         fill(items, total - filled, channel)
     if not bool((filled >= total).all()):
         fill(fallback.expand(B, -1), total - filled, len(offers))
-    return chosen[:, :total], source[:, :total]
+    return chosen, source

@@ -1,8 +1,8 @@
 """Exact top-k of every row, with the same choice on CPU and CUDA.
 
-Ties go to the lower column. On the CPU each score is packed with its column into one 64-bit key and
-partitioned by numpy's vectorised quickselect, five to eight times as fast as ``torch.topk`` there
-(``python benchmarks/pipeline.py`` prints both).
+On the CPU a score and its column become one 64-bit number, which numpy's vectorised quickselect
+partitions, several times as fast as ``torch.topk`` there (``python benchmarks/pipeline.py`` prints
+both). Equal positive scores go to the higher column, equal negative ones to the lower.
 """
 
 from __future__ import annotations
@@ -15,61 +15,57 @@ from torch import Tensor
 
 __all__ = ["sort_rows", "top_k"]
 
-_SHIFT = 32  # bits kept for the column
-_COLUMN = (1 << _SHIFT) - 1
+_SPARE_BITS = 29  # of a float64 significand that a float32 leaves zero: they hold the column
+_COLUMN = (1 << _SPARE_BITS) - 1
+_BLOCK = 1 << 18  # keys partitioned at a time: 2 MB, about a core's cache
 _local = threading.local()
 
 
-def _workspace(shape: torch.Size, device: torch.device) -> Tensor:
-    """Return an int64 buffer kept between calls: fresh pages cost more than the partition."""
-    kept = getattr(_local, "keys", None)
-    if kept is None or kept.shape != shape or kept.device != device:
-        kept = _local.keys = torch.empty(shape, dtype=torch.int64, device=device)
-    return kept
+def _workspace(rows: int, width: int) -> Tensor:
+    """Return a float64 buffer kept between calls: fresh pages cost more than the partition."""
+    kept: Tensor | None = getattr(_local, "keys", None)
+    if kept is None or kept.shape[0] < rows or kept.shape[1] != width:
+        kept = _local.keys = torch.empty(rows, width, dtype=torch.float64)
+    return kept[:rows]
 
 
-def _keys(scores: Tensor) -> Tensor:
-    """Pack scores and columns: int64 ``[B, N]`` whose order is score, then lower column."""
-    keys = _workspace(scores.shape, scores.device)
-    halves = keys.view(torch.int32).view(*scores.shape, 2)  # little endian: low half first
-    raw = scores.contiguous().view(torch.int32)
-    high = halves[..., 1]
-    torch.bitwise_right_shift(raw, 31, out=high)
-    high.bitwise_and_(0x7FFFFFFF).bitwise_xor_(raw)  # sign-magnitude to two's complement
-    halves[..., 0] = torch.arange(
-        scores.shape[-1] - 1, -1, -1, dtype=torch.int32, device=scores.device
-    )
-    return keys
-
-
-def _columns(keys: Tensor, width: int) -> Tensor:
-    return (width - 1) - (keys & _COLUMN)
+def _largest_keys(scores: Tensor, k: int, ordered: bool) -> Tensor:
+    """Return the columns of the ``k`` largest scores of a block of rows on the CPU."""
+    rows, width = scores.shape
+    keys = _workspace(rows, width)
+    keys.copy_(scores)
+    keys.view(torch.int64).bitwise_or_(torch.arange(width))
+    array = keys.numpy()
+    if k < width:
+        array.partition(width - k, axis=-1)
+    largest = array[:, width - k :]
+    if ordered:
+        largest = np.sort(largest, axis=-1)[:, ::-1]
+    return torch.from_numpy(np.ascontiguousarray(largest).view(np.int64)) & _COLUMN
 
 
 def top_k(scores: Tensor, k: int, *, ordered: bool = True) -> Tensor:
     """Return the columns of each row's ``k`` largest scores.
 
     Args:
-        scores: float32 ``[B, N]`` without NaN.
+        scores: float32 ``[B, N]``, finite; N below 2^29.
         k: how many, ``1 <= k <= N``.
         ordered: largest first; else in no particular (but repeatable) order.
 
     Returns:
         Int64 ``[B, k]``.
     """
-    width = scores.shape[-1]
-    keys = _keys(scores)
+    rows, width = scores.shape
     if scores.is_cuda:
-        return _columns(keys.topk(k, dim=-1, sorted=ordered).values, width)
-    array = keys.numpy()
-    if k < width:
-        array.partition(width - k, axis=-1)
-        array = array[:, width - k :]
-    if ordered:
-        array = np.sort(array, axis=-1)[:, ::-1]
-    else:
-        array = array.copy()
-    return _columns(torch.from_numpy(np.ascontiguousarray(array)), width)
+        keys = scores.to(torch.float64)
+        keys.view(torch.int64).bitwise_or_(torch.arange(width, device=scores.device))
+        largest = keys.topk(k, dim=-1, sorted=ordered).values
+        return largest.view(torch.int64) & _COLUMN
+    step = max(1, _BLOCK // width)
+    parts = [
+        _largest_keys(scores[first : first + step], k, ordered) for first in range(0, rows, step)
+    ]
+    return torch.cat(parts)
 
 
 def sort_rows(keys: Tensor) -> Tensor:

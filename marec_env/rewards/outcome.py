@@ -14,6 +14,7 @@ from marec_env.users.base import Feedback
 __all__ = ["Outcome", "Truth"]
 
 _SMALL = 1e-6
+_HEAD = 4  # times top_count: how much of the list is looked at first
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,24 @@ class Outcome:
         return self.request.slate
 
     @cached_property
-    def relevant_unseen(self) -> Tensor:
-        """Bool ``[B, M]``: the ``top_count`` best of ``truth.top`` that were still unseen."""
-        unseen = self.seen_before.gather(1, self.truth.top) >= 0
-        return unseen & (unseen.cumsum(1) <= self.truth.top_count)
+    def relevant_unseen(self) -> tuple[Tensor, Tensor]:
+        """The best ``top_count`` of ``truth.top`` that were still unseen.
+
+        Int64 ``[B, M']`` items and bool ``[B, M']`` which of them count.
+        """
+        count = self.truth.top_count
+        top = self.truth.top[:, : _HEAD * count]  # enough unless most of it was seen
+        unseen = self.seen_before.gather(1, top) >= 0
+        if top.shape[1] < self.truth.top.shape[1] and bool((unseen.sum(1) < count).any()):
+            top = self.truth.top
+            unseen = self.seen_before.gather(1, top) >= 0
+        return top, unseen & (unseen.cumsum(1) <= count)
 
     def share_found(self, items: Tensor) -> Tensor:
-        """Return the share of the relevant unseen items that is among ``items`` ``[B, M']``."""
-        wanted = self.relevant_unseen
+        """Return the share of the relevant unseen items that is among ``items`` ``[B, M]``."""
+        top, wanted = self.relevant_unseen
         member = torch.zeros_like(self.seen_before, dtype=torch.bool).scatter_(1, items, True)
-        found = (member.gather(1, self.truth.top) & wanted).sum(1)
+        found = (member.gather(1, top) & wanted).sum(1)
         return found / wanted.sum(1).clamp(min=1)
 
 

@@ -65,7 +65,7 @@ def probe_quality(outcome: Outcome) -> Tensor:
 
 @TERMS.register("ranking_quality")
 def ranking_quality(outcome: Outcome) -> Tensor:
-    """How well the weighted blocks predict clicks over all candidates, shown or not: (1 + r) / 2."""
+    """How well the weighted blocks predict clicks over all candidates, shown or not."""
     scores = outcome.request.scores
     if scores is None:
         return torch.full_like(outcome.feedback.engagement, 0.5)
