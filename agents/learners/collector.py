@@ -25,12 +25,12 @@ class Rollout:
     """Experience of one call of :meth:`Collector.collect`."""
 
     team: dict[str, Tensor]
-    """``state``, ``next_state`` (before autoreset), ``terminated``, ``ended``, ``starts``, and
-    ``team_reward_*`` are left to the learner; all ``[B, T, ...]``."""
+    """``state``, ``next_state`` (before autoreset), ``terminated``, ``ended``, ``starts``;
+    all ``[B, T, ...]``."""
     agents: dict[str, dict[str, Tensor]]
     """Per agent ``observations``, ``actions`` (flat), ``log_probabilities``, ``active``,
-    ``rewards``, ``terminated`` (own or the team's), and where used ``masks``, ``memory`` ``[B, M]``
-    (before the first step) and ``next_observations``."""
+    ``rewards``, ``terminated`` and ``ended`` (own or the team's), and where used ``masks``,
+    ``memory`` ``[B, M]`` (before the first step) and ``next_observations``."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Means of the step metrics, and of the episodes that ended as ``episode/<name>``."""
 
@@ -174,12 +174,18 @@ class Collector:
     def _record_outcome(
         self, step: VecStep, ended: Tensor, out: dict[str, dict[str, list[Tensor]]]
     ) -> None:
-        own_ends: Mapping[str, Tensor] = getattr(step, "agent_terminated", {})
+        own_terminated: Mapping[str, Tensor] = getattr(step, "agent_terminated", {})
+        own_truncated: Mapping[str, Tensor] = getattr(step, "agent_truncated", {})
         for agent, columns in out.items():
             columns.setdefault("rewards", []).append(step.rewards[agent])
-            own = own_ends.get(agent)
-            terminated = step.terminated if own is None else step.terminated | own
-            columns.setdefault("terminated", []).append(terminated)
+            if agent in own_terminated:
+                # A team's end is each agent's: what ended an agent earlier does not end it again.
+                own, cut = own_terminated[agent], own_truncated[agent]
+                columns.setdefault("terminated", []).append(own)
+                columns.setdefault("ended", []).append(own | cut | ended)
+            else:
+                columns.setdefault("terminated", []).append(step.terminated)
+                columns.setdefault("ended", []).append(ended)
             if self._keep_next:
                 after = torch.where(
                     ended.unsqueeze(-1), step.final_observations[agent], step.observations[agent]

@@ -117,9 +117,8 @@ def evaluate_critic(
     rows = inputs.shape[0]
     if memory is None or memory.shape[0] != rows:
         memory = inputs.new_zeros(rows, module.net.memory_size)
-    ended_rows = team["ended"].repeat(blocks, 1)
-    old, after, last = _values(module, inputs, next_inputs, ended_rows, starts, memory)
     rewards, terminated, ended, active = _streams(plan, config, team, data)
+    old, after, last = _values(module, inputs, next_inputs, ended.any(dim=-1), starts, memory)
     values, next_values = module.denormalise(old), module.denormalise(after)
     advantages, targets = generalised_advantages(
         rewards, values, next_values, ended, terminated, config.gamma, config.gae_lambda, active
@@ -161,9 +160,9 @@ def _streams(
     for agent in plan.agents:
         source = data[agent]
         rewards.append(source["rewards"] if shared is None else shared)
-        own_end = source["terminated"] if shared is None else team["terminated"]
-        terminated.append(own_end)
-        ended.append(team["ended"] | own_end)
+        ends = source if shared is None else team
+        terminated.append(ends["terminated"])
+        ended.append(ends["ended"])
         active_list.append(source["active"])
     if plan.central:
         a, b, c, d = (
