@@ -226,7 +226,7 @@ class PipelineAECEnv(AECEnv[str, NDArray[np.float32], Any]):
         config: see :data:`Config`; ``pipeline.sequential`` is on in this view.
         render_mode: ``ansi``, ``rgb_array`` or ``None``.
         """
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         resolved = _resolve(config)
         pipeline = resolved.pipeline.model_copy(update={"sequential": True})
         self.config = resolved.model_copy(update={"pipeline": pipeline})
