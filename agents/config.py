@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 
-from marec_env.environment_config import EnvironmentConfig
 from pydantic import Field
 
 from agents.learners.config import AlgorithmConfig, MAPPOConfig, SamplingConfig
+from agents.pettingzoo_adapter import PettingZooConfig
 from agents.runs.config import EvaluationConfig, TrackingConfig, TrainingConfig
 from marec_env.config.base import ConfigModel
+from marec_env.environment_config import EnvironmentConfig
 
-__all__ = ["RunConfig", "config_hash"]
+__all__ = ["RunConfig", "config_hash", "preset_name"]
 
 _NOT_HASHED = {"name", "seed", "output", "tracking"}
 
@@ -21,29 +22,39 @@ class RunConfig(ConfigModel):
     """Everything that decides a run; the same YAML and seed give the same run."""
 
     name: str = Field(
-        "marec",
+        default="marec",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
         description="First part of the run folder's name: letters, digits, '_', '.', '-'.",
     )
-    seed: int = Field(0, ge=0, description="Seed from which every draw of the run follows.")
-    output: str = Field("runs", min_length=1, description="Folder in which run folders are made.")
-    environment: EnvironmentConfig = Field(
-        EnvironmentConfig(), description="Data, users, pipeline and rewards."
+    seed: int = Field(default=0, ge=0, description="Seed from which every draw of the run follows.")
+    output: str = Field(
+        default="runs", min_length=1, description="Folder in which run folders are made."
     )
-    algorithm: AlgorithmConfig = Field(MAPPOConfig(), description="What learns.")
+    environment: EnvironmentConfig | PettingZooConfig = Field(
+        default=EnvironmentConfig(), discriminator="kind", description="The task."
+    )
+    algorithm: AlgorithmConfig = Field(default=MAPPOConfig(), description="What learns.")
     sampling: SamplingConfig = Field(
-        SamplingConfig(), description="How experience is gathered, and on what devices."
+        default=SamplingConfig(), description="How experience is gathered, and on what devices."
     )
     training: TrainingConfig = Field(
-        TrainingConfig(), description="How long to train, and what to keep."
+        default=TrainingConfig(), description="How long to train, and what to keep."
     )
     evaluation: EvaluationConfig = Field(
-        EvaluationConfig(), description="The comparison at the end."
+        default=EvaluationConfig(), description="The comparison at the end."
     )
-    tracking: TrackingConfig = Field(TrackingConfig(), description="Dashboards.")
+    tracking: TrackingConfig = Field(default=TrackingConfig(), description="Dashboards.")
 
 
 def config_hash(config: RunConfig) -> str:
     """Return 64 hexadecimal digits that runs differing only in seed and labels share."""
     content = config.model_dump(mode="json", exclude=_NOT_HASHED)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def preset_name(config: RunConfig) -> str:
+    """Return what the run's environment is called in dashboards."""
+    environment = config.environment
+    if isinstance(environment, PettingZooConfig):
+        return environment.entry_point.partition(":")[0]
+    return environment.users.model

@@ -72,11 +72,17 @@ class VectorEnv(Protocol):
     """In a fixed order."""
     turns: tuple[tuple[str, ...], ...]
     """The agents of each turn; together all agents, each once."""
-    observation_spaces: Mapping[str, spaces.Box]
-    """Of one session."""
-    action_spaces: Mapping[str, spaces.Space[Any]]
-    """Of one session."""
     state_space: spaces.Box
+
+    @property
+    def observation_spaces(self) -> Mapping[str, spaces.Box]:
+        """Of one session."""
+        ...
+
+    @property
+    def action_spaces(self) -> Mapping[str, spaces.Space[Any]]:
+        """Of one session."""
+        ...
 
     def reset(self, seed: int) -> VecStep:
         """Start new episodes everywhere; rewards and end flags of the returned step are zero."""

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from marec_env.errors import RunError
 
-__all__ = ["RunFolder", "create_run", "open_run", "run_name"]
+__all__ = ["RunFolder", "check_place", "create_run", "open_run", "run_name"]
+
+_CURE = "give another place with --run-dir DIR or --set output=DIR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,25 @@ def run_name(name: str, algorithm: str, seed: int) -> str:
     return f"{name}-{algorithm}-seed{seed}-{stamp}"
 
 
+def check_place(path: Path) -> None:
+    """Refuse a place where no run folder can be made, before any work is done for it.
+
+    Raises:
+        RunError: a file or a filled folder is there, or its nearest folder cannot be written.
+    """
+    if path.is_dir() and any(path.iterdir()):
+        raise RunError(
+            f"{path} is not empty; give --run-dir another name, or continue it with --resume {path}"
+        )
+    for near in (path, *path.absolute().parents):
+        if near.exists() or near.is_symlink():
+            if not near.is_dir():
+                raise RunError(f"cannot make run folder {path}: {near} is a file; {_CURE}")
+            if not os.access(near, os.W_OK | os.X_OK):
+                raise RunError(f"cannot make run folder {path}: {near} is not writable; {_CURE}")
+            return
+
+
 def create_run(path: Path, *, unique: bool) -> RunFolder:
     """Make a run's folder.
 
@@ -109,19 +130,12 @@ def create_run(path: Path, *, unique: bool) -> RunFolder:
                 number += 1
                 target = path.with_name(f"{path.name}-{number}")
                 continue
-            if not path.is_dir():
-                raise RunError(f"{path} is a file; give --run-dir another name") from None
-            if any(path.iterdir()):
-                raise RunError(
-                    f"{path} is not empty; give --run-dir another name, or continue it with "
-                    f"--resume {path}"
-                ) from None
+            check_place(path)
             (path / "checkpoints").mkdir()
             return RunFolder(path)
         except OSError as error:
             raise RunError(
-                f"cannot make run folder {target}: {error.strerror or error}; give another place "
-                "with --run-dir DIR or --set output=DIR"
+                f"cannot make run folder {target}: {error.strerror or error}; {_CURE}"
             ) from error
 
 

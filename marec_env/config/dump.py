@@ -70,9 +70,8 @@ def _comment(field: FieldInfo, indent: str) -> list[str]:
     """Return the lines of a field's comment: its description, then what is allowed."""
     words = (field.description or "").strip()
     allowed = choices(field)
-    if allowed and words and words[-1] not in ".;:!?":
-        words += "."
-    if allowed:
+    if len(allowed) > 1:
+        words += "" if words[-1:] in ".;:!?" else "."
         words += f" One of: {', '.join(_scalar(choice) for choice in allowed)}."
     elif limits := allowed_range(field):
         words += f" ({limits})"
@@ -127,7 +126,10 @@ def _entry(key: str, value: Any, field: FieldInfo | None, level: int, base: Any)
 def _section(model: BaseModel, level: int, base: BaseModel | None) -> list[str]:
     """Return the lines of a section; with ``base``, only what differs from it (tags stay)."""
     lines: list[str] = []
-    for key, field in type(model).model_fields.items():
+    fields = type(model).model_fields
+    # A section's kind decides what else it may hold, so it comes first.
+    for key in sorted(fields, key=lambda key: key != "kind"):
+        field = fields[key]
         value = getattr(model, key)
         other = getattr(base, key) if base is not None else None
         if base is not None and value == other:

@@ -10,7 +10,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-__all__ = ["allowed_range", "choices", "field_at", "fields_at", "paths_of_field"]
+__all__ = ["allowed_range", "choices", "field_at", "fields_at", "fill_tags", "paths_of_field"]
 
 
 def _unwrap(annotation: Any) -> Iterator[Any]:
@@ -77,18 +77,22 @@ def field_at(model: type[BaseModel], location: tuple[str | int, ...]) -> FieldIn
     return fields_at(model, location[:-1]).get(str(location[-1])) if location else None
 
 
+def _number(bound: Any) -> str:
+    return str(int(bound)) if float(bound).is_integer() else str(bound)
+
+
 def allowed_range(field: FieldInfo) -> str:
     """Return a field's numeric range in words (``from 0 to 1``), empty if it has none."""
     low = high = ""
     for constraint in field.metadata:
         if isinstance(constraint, annotated_types.Ge):
-            low = f"from {constraint.ge}"
+            low = f"from {_number(constraint.ge)}"
         elif isinstance(constraint, annotated_types.Gt):
-            low = f"above {constraint.gt}"
+            low = f"above {_number(constraint.gt)}"
         elif isinstance(constraint, annotated_types.Le):
-            high = f"to {constraint.le}" if low else f"up to {constraint.le}"
+            high = f"{'to' if low else 'up to'} {_number(constraint.le)}"
         elif isinstance(constraint, annotated_types.Lt):
-            high = f"below {constraint.lt}"
+            high = f"below {_number(constraint.lt)}"
     return f"{low}, {high}" if low and high.startswith("below") else f"{low} {high}".strip()
 
 
@@ -115,3 +119,24 @@ def paths_of_field(model: type[BaseModel], name: str, prefix: str = "") -> list[
             if _is_model(annotation) and annotation is not model:
                 found.extend(paths_of_field(annotation, name, f"{path}."))
     return list(dict.fromkeys(found))
+
+
+def fill_tags(data: Any, annotation: Any) -> None:
+    """Write the tag of each discriminated union whose section leaves it out: the default's.
+
+    Args:
+        data: parsed YAML, changed in place.
+        annotation: the model, or a field's annotation, that it is meant for.
+    """
+    for model in (a for a in _unwrap(annotation) if _is_model(a)):
+        if not isinstance(data, dict):
+            return
+        for name, field in model.model_fields.items():
+            below = data.get(name)
+            if not isinstance(below, dict):
+                continue
+            default = field.get_default(call_default_factory=True)
+            tag = field.discriminator
+            if isinstance(tag, str) and isinstance(default, BaseModel):
+                below.setdefault(tag, getattr(default, tag))
+            fill_tags(below, field)

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from marec_env.config.base import ConfigModel
+from marec_env.config.fields import fill_tags
 from marec_env.config.messages import describe
 from marec_env.config.overrides import apply_override
 from marec_env.config.yaml_source import Path, Source, parse_text
@@ -100,6 +101,7 @@ def load_text(text: str, name: str, model: type[M], overrides: Sequence[str] = (
         except ConfigError as error:
             problems.append(str(error))
     problems.extend(source.problems)
+    fill_tags(source.data, model)
     try:
         # By way of JSON: strict mode then takes lists for tuples, and text for paths and enums.
         validated = model.model_validate_json(json.dumps(source.data))

@@ -56,6 +56,7 @@ class Root(ConfigModel):
     limit: int | None = None
     share: float | Literal["all"] = 0.5
     algo: Annotated[Ppo | Vdn, Field(discriminator="kind")] = Ppo()
+    must: Annotated[Ppo | Vdn | None, Field(discriminator="kind")] = None
     sizes: Sizes = Sizes()
     parts: tuple[Part, ...] = ()
     weights: dict[str, float] = Field(default_factory=dict)
@@ -155,7 +156,7 @@ def test_what_stays_text(text: str) -> None:
             "algo: {kind: pppo}",
             "a.yaml:1:14: algo.kind: must be one of ppo, vdn (got 'pppo'); did you mean 'ppo'?",
         ),
-        ("algo: {lr: 1}", "a.yaml:1:7: algo.kind: is missing; choose one of ppo, vdn"),
+        ("must: {lr: 1}", "a.yaml:1:7: must.kind: is missing; choose one of ppo, vdn"),
         (
             "algo: {kind: ppo, tua: 1}",
             "a.yaml:1:19: algo.tua: unknown key (known: clip, kind, lr)",
@@ -228,6 +229,11 @@ def test_syntax_error_has_a_place() -> None:
 def test_endless_anchor_is_refused() -> None:
     [message] = errors("kwargs: &a {b: *a}")
     assert "nested deeper" in message or "recursive" in message
+
+
+def test_a_section_without_kind_is_of_the_default_kind() -> None:
+    assert load_text("algo: {lr: 0.5}", "a", Root).algo == Ppo(lr=0.5)
+    assert load_text("{}", "a", Root, ["algo.clip=0.5"]).algo == Ppo(clip=0.5)
 
 
 def test_overrides() -> None:

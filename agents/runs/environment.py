@@ -1,0 +1,56 @@
+"""What a run's configuration is made into: an environment, a trainer, and hashes of its inputs."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+from agents.config import RunConfig
+from agents.pettingzoo_adapter import PettingZooConfig, make_pettingzoo
+from marec_env.vector import VectorEnv
+
+if TYPE_CHECKING:
+    from agents.learners.trainer import Trainer
+
+__all__ = ["build_trainer", "input_hashes", "make_environment"]
+
+_RAY_SETTINGS = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS": "1"}
+"""Ray's announced default for GPUs, so that it does not warn; repeated worker lines once."""
+
+
+def make_environment(config: RunConfig, num_sessions: int) -> VectorEnv:
+    """Return the configured environment with ``num_sessions`` sessions."""
+    if isinstance(config.environment, PettingZooConfig):
+        return make_pettingzoo(config.environment, num_sessions)
+    from marec_env.env import make_vec
+
+    return make_vec(config.environment, num_sessions)
+
+
+def build_trainer(config: RunConfig) -> Trainer:
+    """Return a fresh trainer of a run.
+
+    Raises:
+        ConfigError, DataError, AssetError: the environment or the learner cannot be built.
+    """
+    for name, value in _RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from agents.learners.trainer import Trainer
+
+    factory = partial(make_environment, config)
+    return Trainer(config.algorithm, config.sampling, config.seed, factory)
+
+
+def input_hashes(config: RunConfig) -> dict[str, str]:
+    """Return hashes by name of the log and the encoder weights that a run reads."""
+    if isinstance(config.environment, PettingZooConfig):
+        return {}
+    from marec_env.embeddings.assets import weights_hash
+    from marec_env.world import build_world
+
+    world = build_world(config.environment)
+    return {
+        f"data ({config.environment.data.source})": world.log.fingerprint,
+        "encoder weights": weights_hash(config.environment.embeddings),
+    }

@@ -1,0 +1,176 @@
+"""Starting and continuing runs: configuration in, folder out, one exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from agents.config import RunConfig, config_hash, preset_name
+from agents.runs import manifest
+from agents.runs.checkpoints import Checkpoint, latest_checkpoint
+from agents.runs.environment import build_trainer, input_hashes
+from agents.runs.folder import RunFolder, check_place, create_run, open_run, run_name
+from agents.runs.interrupt import INTERRUPTED
+from agents.runs.progress import open_progress
+from agents.runs.tracking import RunIdentity, open_trackers
+from agents.runs.train_loop import Outcome, train
+from marec_env import io
+from marec_env.config.dump import dump
+from marec_env.config.loader import load, load_text
+from marec_env.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agents.learners.trainer import Trainer
+
+__all__ = ["continue_run", "start_run"]
+
+_CHANGEABLE = {"training", "evaluation", "tracking"}
+"""Sections that may be set anew on resuming; the others decide what has been learned already."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A run ready to train."""
+
+    config: RunConfig
+    folder: RunFolder
+    trainer: Trainer
+    checkpoint: Checkpoint | None
+
+
+def _say(message: str) -> None:
+    Console(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def start_run(
+    path: str, overrides: Sequence[str], run_dir: Path | None, group: str | None = None
+) -> int:
+    """Train a new run and compare it with the baselines; return the exit code.
+
+    Nothing is written before configuration, data and weights have been read without error.
+
+    Args:
+        path: YAML of a :class:`~agents.config.RunConfig`.
+        overrides: ``section.key=value`` each.
+        run_dir: the run's folder; by default a new one in ``config.output``.
+        group: W&B group, for runs started together.
+
+    Raises:
+        MarecError: the input is at fault.
+    """
+    config = load(path, RunConfig, overrides)
+    if group and config.tracking.group is None:
+        tracking = config.tracking.model_copy(update={"group": group})
+        config = config.model_copy(update={"tracking": tracking})
+    place = run_dir or Path(config.output) / run_name(
+        config.name, config.algorithm.kind, config.seed
+    )
+    check_place(place)
+    _say(f"Preparing {config.algorithm.kind} on {preset_name(config)}, seed {config.seed} ...")
+    trainer = build_trainer(config)
+    try:
+        hashes = input_hashes(config)
+        folder = create_run(place, unique=run_dir is None)
+        io.write_text(folder.config, dump(config))
+        io.write_json(
+            folder.manifest,
+            manifest.build_manifest(
+                seed=config.seed, config_hash=config_hash(config), inputs=hashes, command=sys.argv
+            ),
+        )
+        return _run(_Job(config, folder, trainer, None))
+    finally:
+        trainer.close()
+
+
+def continue_run(path: Path, overrides: Sequence[str]) -> int:
+    """Continue a run from its newest undamaged checkpoint; return the exit code.
+
+    Args:
+        path: the run's folder.
+        overrides: of ``training``, ``evaluation`` or ``tracking`` only.
+
+    Raises:
+        MarecError: the folder or the input is at fault; the run is left as it was.
+    """
+    folder = open_run(path)
+    text = folder.config.read_text()
+    before = load_text(text, str(folder.config), RunConfig)
+    config = load(folder.config, RunConfig, overrides)
+    for override in overrides:
+        section = override.partition("=")[0].partition(".")[0]
+        if section not in _CHANGEABLE:
+            raise ConfigError(
+                f"--set {override}: '{section}' is fixed once a run has begun; on resuming only "
+                f"{', '.join(sorted(_CHANGEABLE))} can be set; start a new run instead"
+            )
+    with folder.locked():
+        known = manifest.read_manifest(folder.manifest)
+        checkpoint = latest_checkpoint(folder.checkpoints, _say)
+        _say(
+            f"Resuming {folder.path} at {checkpoint.progress.env_steps:,} env steps ..."
+            if checkpoint
+            else f"{folder.path} has no checkpoint yet; beginning anew ..."
+        )
+        manifest.check_same_inputs(known, input_hashes(config))
+        trainer = build_trainer(config)
+    try:
+        if config != before:
+            io.write_text(folder.config, dump(config))
+        steps = checkpoint.progress.env_steps if checkpoint else 0
+        manifest.record_resume(folder.manifest, steps, list(overrides))
+        return _run(_Job(config, folder, trainer, checkpoint))
+    finally:
+        trainer.close()
+
+
+def _run(job: _Job) -> int:
+    """Train, then say how the run ended and where it lies."""
+    with job.folder.locked():
+        outcome = _train(job)
+        if outcome.interrupted:
+            _say(f"Stopped; continue with: python train.py --resume {job.folder.path}")
+            return INTERRUPTED
+        if job.config.evaluation.at_end:
+            _compare(job, print)
+    print(f"Run folder: {job.folder.path}")
+    return 0
+
+
+def _train(job: _Job) -> Outcome:
+    config, folder = job.config, job.folder
+    start = job.checkpoint.progress.env_steps if job.checkpoint else 0
+    with open_progress(config.training.env_steps, start) as progress:
+        trackers = open_trackers(
+            config.tracking,
+            RunIdentity(
+                folder.name,
+                config.algorithm.kind,
+                preset_name(config),
+                config.seed,
+                config_hash(config),
+            ),
+            folder.path,
+            config.model_dump(mode="json"),
+            progress.say,
+        )
+        try:
+            return train(
+                config.training,
+                folder,
+                job.trainer,
+                checkpoint=job.checkpoint,
+                trackers=trackers,
+                progress=progress,
+            )
+        finally:
+            trackers.close()
+
+
+def _compare(job: _Job, show: Callable[[str], None]) -> None:
+    """Evaluate the trained team beside the baselines."""
