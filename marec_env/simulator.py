@@ -19,7 +19,7 @@ from marec_env.errors import ConfigError
 from marec_env.pipeline.fields import FIELDS
 from marec_env.pipeline.pipeline import Pipeline
 from marec_env.pipeline.request import Request
-from marec_env.pipeline.topk import top_k
+from marec_env.pipeline.topk import sort_rows, top_k
 from marec_env.rewards.outcome import Outcome, Truth
 from marec_env.rewards.shaping import Shaping
 from marec_env.rewards.team import TeamReward
@@ -191,13 +191,14 @@ class Simulator:
         return self.advance()
 
     def step_slate(self, slate: Tensor) -> VecStep:
-        """Show a slate chosen outside the pipeline, int64 ``[B, K]``, no item twice in a row.
+        """Show a slate chosen outside the pipeline, int64 ``[B, K]``, no item twice in a slate.
 
         Objectives that need a pipeline decision (candidates, profile) take the slate for the
         candidates and are neutral otherwise.
 
         Raises:
-            ConfigError: wrong shape, or items outside the catalog.
+            ConfigError: wrong shape (a slate is neither short nor empty), items outside the
+                catalog, or an item twice in one slate.
         """
         expected = (self.num_envs, self.config.pipeline.slate_size)
         if tuple(slate.shape) != expected:
@@ -205,6 +206,13 @@ class Simulator:
         if bool((slate < 0).any()) or bool((slate >= self.world.knowledge.num_items).any()):
             raise ConfigError(
                 f"slate holds items outside 0 ... {self.world.knowledge.num_items - 1}"
+            )
+        ordered = sort_rows(slate)
+        repeated = (ordered[:, 1:] == ordered[:, :-1]).any(1)
+        if bool(repeated.any()):
+            raise ConfigError(
+                f"slate of session {int(repeated.nonzero()[0])} holds an item twice; "
+                "show each item at most once"
             )
         request = self.pipeline.begin(self._keys)
         request.slate = slate

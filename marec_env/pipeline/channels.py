@@ -2,7 +2,8 @@
 
 A channel is a function ``(request, length) -> int64 [B, L]`` of items, best first; -1 where it has
 no more to offer. It need not leave out items that other channels offer too, nor (if it lists items
-from a fixed order) seen ones: :mod:`marec_env.pipeline.recall_merge` takes care of both.
+from a fixed order) seen ones: :mod:`marec_env.pipeline.recall_merge` takes care of both. A built-in
+channel offers no item twice; a user's own (``package.module:function``) may.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 
 from marec_env import random
+from marec_env.pipeline.recall_merge import first_occurrences
 from marec_env.pipeline.request import Request
-from marec_env.pipeline.topk import sort_rows, top_k
+from marec_env.pipeline.topk import top_k
 from marec_env.registry import Registry
 
 __all__ = ["CHANNELS", "Channel"]
@@ -54,7 +56,7 @@ def item_to_item(request: Request, length: int) -> Tensor:
     recent = request.memory.recent  # [B, R]
     offered = request.knowledge.neighbours[recent.clamp(min=0)]  # [B, R, M]
     offered = torch.where((recent >= 0).unsqueeze(-1), offered, -1)
-    return _first_occurrences(offered.transpose(1, 2).flatten(1))
+    return first_occurrences(offered.transpose(1, 2).flatten(1))
 
 
 @CHANNELS.register("popular")
@@ -77,14 +79,3 @@ def fresh(request: Request, length: int) -> Tensor:
     depth = min(_FIXED_ORDER_DEPTH * length, pool)
     places = (start + stride * torch.arange(depth, device=draws.device)) % pool
     return knowledge.by_freshness[places]
-
-
-def _first_occurrences(items: Tensor) -> Tensor:
-    """Replace each later occurrence of an item in its row by -1: ``[B, L] -> [B, L]``."""
-    length = items.shape[1]
-    places = torch.arange(length, device=items.device)
-    ordered = sort_rows((items << 32) | places)
-    item, place = ordered >> 32, ordered & 0xFFFFFFFF
-    repeated = torch.zeros_like(item, dtype=torch.bool)
-    repeated[:, 1:] = item[:, 1:] == item[:, :-1]
-    return torch.empty_like(items).scatter_(1, place, torch.where(repeated, -1, item))

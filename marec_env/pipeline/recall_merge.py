@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["merge", "quotas_of"]
+from marec_env.pipeline.topk import sort_rows
+
+__all__ = ["first_occurrences", "merge", "quotas_of"]
 
 
 def quotas_of(levels: Tensor, total: int) -> Tensor:
@@ -41,7 +43,8 @@ def merge(
     ``fallback``.
 
     Args:
-        offers: per channel, int64 ``[B, L_c]`` items, best first, -1 for none.
+        offers: per channel, int64 ``[B, L_c]`` items, best first, -1 for none; no item twice in a
+            row of one channel (:func:`first_occurrences` sees to it).
         quotas: int64 ``[B, channels]`` with equal row sums C.
         unavailable: bool ``[B, N]``.
         fallback: int64 ``[N]``, the whole catalog in some order.
@@ -81,3 +84,14 @@ def merge(
     if not bool((filled >= total).all()):
         fill(fallback.expand(B, -1), total - filled, len(offers))
     return chosen, source
+
+
+def first_occurrences(items: Tensor) -> Tensor:
+    """Replace each later occurrence of an item in its row by -1: ``[B, L] -> [B, L]``."""
+    length = items.shape[1]
+    places = torch.arange(length, device=items.device)
+    ordered = sort_rows((items << 32) | places)
+    item, place = ordered >> 32, ordered & 0xFFFFFFFF
+    repeated = torch.zeros_like(item, dtype=torch.bool)
+    repeated[:, 1:] = item[:, 1:] == item[:, :-1]
+    return torch.empty_like(items).scatter_(1, place, torch.where(repeated, -1, item))

@@ -15,7 +15,7 @@ from marec_env.pipeline.blocks import BLOCKS, standardised
 from marec_env.pipeline.channels import CHANNELS
 from marec_env.pipeline.compose import compose_slate
 from marec_env.pipeline.config import PipelineConfig
-from marec_env.pipeline.recall_merge import merge, quotas_of
+from marec_env.pipeline.recall_merge import first_occurrences, merge, quotas_of
 from marec_env.pipeline.request import Request
 
 __all__ = [
@@ -83,10 +83,15 @@ def run_recall(request: Request, levels: Tensor) -> None:
         )
     config = request.config
     request.quotas = quotas_of(levels, config.candidates)
-    offers = [CHANNELS.get(name)(request, config.candidates) for name in config.recall.channels]
+    offers = [_offer(request, name) for name in config.recall.channels]
     request.candidates, request.candidate_channel = merge(
         offers, request.quotas, request.memory.seen, request.knowledge.by_popularity
     )
+
+
+def _offer(request: Request, channel: str) -> Tensor:
+    offered = CHANNELS.get(channel)(request, request.config.candidates)
+    return first_occurrences(offered) if ":" in channel else offered
 
 
 def run_feature(request: Request, enabled: Tensor) -> None:

@@ -41,7 +41,8 @@ def _largest_keys(scores: Tensor, k: int, ordered: bool) -> Tensor:
     largest = array[:, width - k :]
     if ordered:
         largest = np.sort(largest, axis=-1)[:, ::-1]
-    return torch.from_numpy(np.ascontiguousarray(largest).view(np.int64)) & _COLUMN
+    # A copy: the workspace is reused, and torch takes no negative strides.
+    return torch.from_numpy(largest.copy().view(np.int64)) & _COLUMN
 
 
 def top_k(scores: Tensor, k: int, *, ordered: bool = True) -> Tensor:

@@ -1,0 +1,83 @@
+import itertools
+
+import pytest
+import torch
+
+from marec_env import random
+from marec_env.pipeline.compose import compose_slate, rank_within_topic, slate_log_propensity
+
+
+def greedy(scores, topics, diversity, size):
+    """The definition: take the best item, then lower its topic's by the penalty, and so on."""
+    value, chosen = scores.clone(), []
+    for _ in range(size):
+        best = int(value.argmax())
+        chosen.append(best)
+        value[topics == topics[best]] -= diversity
+        value[best] = -torch.inf
+    return chosen
+
+
+def test_rank_within_topic_by_hand():
+    scores = torch.tensor([[0.5, -1.0, 2.0, 0.5, -3.0]])
+    topics = torch.tensor([[0, 1, 0, 0, 1]])
+    assert rank_within_topic(scores, topics).tolist() == [[1, 0, 0, 2, 1]]
+
+
+@pytest.mark.parametrize("diversity", [0.0, 0.3, 5.0])
+def test_slate_at_low_temperature_equals_the_greedy_with_penalty(diversity):
+    source = torch.Generator().manual_seed(3)
+    scores = torch.randn(20, 15, generator=source)
+    topics = torch.randint(0, 4, (20, 15), generator=source)
+    keys = random.session_keys(0, torch.arange(20))
+    chosen, _ = compose_slate(
+        scores, topics, torch.full((20,), diversity), torch.full((20,), 1e-6), 6, keys,
+        torch.zeros(20, dtype=torch.int64),
+    )  # fmt: skip
+    expected = [greedy(s, t, diversity, 6) for s, t in zip(scores, topics, strict=True)]
+    assert chosen.tolist() == expected
+
+
+def plackett_luce(logits, slate):
+    """The definition, item by item, in float64."""
+    weight = logits.double().exp()
+    left, probability = weight.sum(), 1.0
+    for item in slate:
+        probability *= weight[item] / left
+        left = left - weight[item]
+    return float(probability)
+
+
+def test_propensity_equals_the_definition_and_sums_to_one_over_all_slates():
+    logits = torch.tensor([0.3, -1.2, 2.0, 0.0, 1.1])
+    slates = list(itertools.permutations(range(5), 3))
+    log_probability = slate_log_propensity(logits.expand(len(slates), -1), torch.tensor(slates))
+    for slate, value in zip(slates, log_probability.exp().tolist(), strict=True):
+        assert value == pytest.approx(plackett_luce(logits, slate), rel=1e-5)
+    assert float(log_probability.exp().sum()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_propensity_of_the_whole_candidate_list():
+    logits = torch.tensor([[0.5, -0.5, 1.5]])
+    value = slate_log_propensity(logits, torch.tensor([[2, 0, 1]]))
+    assert float(value.exp()) == pytest.approx(plackett_luce(logits[0], [2, 0, 1]), rel=1e-5)
+
+
+def test_slates_occur_as_often_as_their_propensity_says():
+    sessions = 20_000
+    scores = torch.tensor([0.2, 0.0, 0.9, -0.4]).expand(sessions, -1)
+    topics = torch.tensor([0, 0, 1, 1]).expand(sessions, -1)
+    chosen, log_probability = compose_slate(
+        scores,
+        topics,
+        torch.full((sessions,), 0.5),
+        torch.full((sessions,), 0.7),
+        2,
+        random.session_keys(1, torch.arange(sessions)),
+        torch.zeros(sessions, dtype=torch.int64),
+    )
+    for slate in itertools.permutations(range(4), 2):
+        hit = (chosen == torch.tensor(slate)).all(1)
+        expected = float(log_probability[hit].exp().mean())
+        spread = (expected * (1 - expected) / sessions) ** 0.5
+        assert abs(float(hit.float().mean()) - expected) < 5 * spread
