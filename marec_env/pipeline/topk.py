@@ -17,6 +17,7 @@ __all__ = ["sort_rows", "top_k"]
 
 _SPARE_BITS = 29  # of a float64 significand that a float32 leaves zero: they hold the column
 _COLUMN = (1 << _SPARE_BITS) - 1
+_LARGEST = torch.finfo(torch.float32).max
 _BLOCK = 1 << 18  # keys partitioned at a time: 2 MB, about a core's cache
 _local = threading.local()
 
@@ -34,6 +35,7 @@ def _largest_keys(scores: Tensor, k: int, ordered: bool) -> Tensor:
     rows, width = scores.shape
     keys = _workspace(rows, width)
     keys.copy_(scores)
+    keys.clamp_(-_LARGEST, _LARGEST)  # an infinity with a column in its low bits is not a number
     keys.view(torch.int64).bitwise_or_(torch.arange(width))
     array = keys.numpy()
     if k < width:
@@ -49,7 +51,7 @@ def top_k(scores: Tensor, k: int, *, ordered: bool = True) -> Tensor:
     """Return the columns of each row's ``k`` largest scores.
 
     Args:
-        scores: float32 ``[B, N]``, finite; N below 2^29.
+        scores: float32 ``[B, N]`` without NaN; N below 2^29.
         k: how many, ``1 <= k <= N``.
         ordered: largest first; else in no particular (but repeatable) order.
 
@@ -58,7 +60,7 @@ def top_k(scores: Tensor, k: int, *, ordered: bool = True) -> Tensor:
     """
     rows, width = scores.shape
     if scores.is_cuda:
-        keys = scores.to(torch.float64)
+        keys = scores.to(torch.float64).clamp_(-_LARGEST, _LARGEST)
         keys.view(torch.int64).bitwise_or_(torch.arange(width, device=scores.device))
         largest = keys.topk(k, dim=-1, sorted=ordered).values
         return largest.view(torch.int64) & _COLUMN
