@@ -126,7 +126,7 @@ _VOCABULARY = Vocabulary(
         ),
     ),
     providers=("Alder", "Brook", "Cobalt", "Dune", "Ember", "Fjord", "Grove", "Harbour"),
-    title="{provider} {quality} {noun}",
+    title="{quality} {noun}",
     description="Features: {feature} and {other}. Made by {provider}.",
 )
 

@@ -119,6 +119,7 @@ def _words(
             "other": words.features[other],
         }
         title = vocabulary.title.format(**parts)
+        title = title[0].upper() + title[1:]
         seen[title] = seen.get(title, 0) + 1
         titles.append(title if seen[title] == 1 else f"{title} {seen[title]}")
         descriptions.append(_with_article(vocabulary.description.format(**parts)))

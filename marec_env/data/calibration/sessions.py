@@ -1,0 +1,56 @@
+"""Sessions and counts of a log, real or simulated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from marec_env.data.log import InteractionLog
+
+__all__ = ["Consumption", "consumption_of", "session_lengths"]
+
+SESSION_GAP = 1_800  # seconds: 30 minutes, the usual cut (Catledge and Pitkow 1995; web analytics)
+
+
+@dataclass(frozen=True, slots=True)
+class Consumption:
+    """What was consumed, in a form that logs and simulations share."""
+
+    session_lengths: Tensor
+    """Int64 ``[S]``: items consumed in each session, at least 1."""
+    item_counts: Tensor
+    """Int64 ``[N]``."""
+    topic_counts: Tensor
+    """Int64 ``[T]``."""
+    rates: dict[str, float]
+    """Mean of each behaviour over the consumed items (``like`` is the share liked)."""
+
+
+def session_lengths(user: Tensor, time: Tensor) -> Tensor:
+    """Return the number of interactions in each session, int64 ``[S]``.
+
+    Args:
+        user: int64 ``[R]``, sorted; likewise ``time`` within a user.
+        time: int64 ``[R]``, seconds; a pause longer than 30 minutes begins a new session.
+    """
+    begins = torch.ones(user.shape, dtype=torch.bool)
+    begins[1:] = (user[1:] != user[:-1]) | (time[1:] - time[:-1] > SESSION_GAP)
+    return torch.bincount(torch.cumsum(begins, 0) - 1)
+
+
+def consumption_of(log: InteractionLog, topics: Tensor, num_topics: int) -> Consumption:
+    """Describe a log; topics int64 ``[N]``."""
+    rates = {"like": float(log.liked.double().mean())}
+    rates |= {
+        name: float(values.double().mean())
+        for name, values in log.behaviours.items()
+        if name not in ("click", "like")
+    }
+    return Consumption(
+        session_lengths=session_lengths(log.user, log.time),
+        item_counts=torch.bincount(log.item, minlength=log.num_items),
+        topic_counts=torch.bincount(topics[log.item], minlength=num_topics),
+        rates=rates,
+    )
