@@ -17,6 +17,7 @@ from agents.runs.environment import build_trainer, input_hashes
 from agents.runs.folder import RunFolder, check_place, create_run, open_run, run_name
 from agents.runs.interrupt import INTERRUPTED
 from agents.runs.progress import open_progress
+from agents.runs.seeds import parse_seeds, train_seeds
 from agents.runs.tracking import RunIdentity, open_trackers
 from agents.runs.train_loop import Outcome, train
 from marec_env import io
@@ -27,7 +28,7 @@ from marec_env.errors import ConfigError
 if TYPE_CHECKING:
     from agents.learners.trainer import Trainer
 
-__all__ = ["continue_run", "start_run"]
+__all__ = ["continue_run", "start_run", "start_seeds"]
 
 _CHANGEABLE = {"training", "evaluation", "tracking"}
 """Sections that may be set anew on resuming; the others decide what has been learned already."""
@@ -88,6 +89,26 @@ def start_run(
         trainer.close()
 
 
+def start_seeds(
+    path: str, seeds: str, overrides: Sequence[str], jobs: int, group: str | None = None
+) -> int:
+    """Train several seeds of a configuration; return the worst exit code.
+
+    Args:
+        path: YAML of a :class:`~agents.config.RunConfig`.
+        seeds: for example ``0-9``.
+        overrides: ``section.key=value`` each.
+        jobs: seeds trained at once.
+        group: in dashboards; by default one that the seeds share.
+
+    Raises:
+        MarecError: the input is at fault.
+    """
+    numbers = parse_seeds(seeds)
+    config = load(path, RunConfig, overrides)
+    return train_seeds(path, numbers, overrides, group or _identity(config, "").default_group, jobs)
+
+
 def continue_run(path: Path, overrides: Sequence[str]) -> int:
     """Continue a run from its newest undamaged checkpoint; return the exit code.
 
@@ -142,19 +163,19 @@ def _run(job: _Job) -> int:
     return 0
 
 
+def _identity(config: RunConfig, name: str) -> RunIdentity:
+    return RunIdentity(
+        name, config.algorithm.kind, preset_name(config), config.seed, config_hash(config)
+    )
+
+
 def _train(job: _Job) -> Outcome:
     config, folder = job.config, job.folder
     start = job.checkpoint.progress.env_steps if job.checkpoint else 0
     with open_progress(config.training.env_steps, start) as progress:
         trackers = open_trackers(
             config.tracking,
-            RunIdentity(
-                folder.name,
-                config.algorithm.kind,
-                preset_name(config),
-                config.seed,
-                config_hash(config),
-            ),
+            _identity(config, folder.name),
             folder.path,
             config.model_dump(mode="json"),
             progress.say,

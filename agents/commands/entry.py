@@ -1,0 +1,31 @@
+"""What both command-line entries share: user errors become one line and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+__all__ = ["USER_ERROR", "run_command"]
+
+USER_ERROR = 2
+"""Exit code for input that is at fault, as for wrong command-line usage."""
+
+
+def run_command(action: Callable[[], int]) -> int:
+    """Return the exit code of an action; a :class:`~marec_env.errors.MarecError` is told in a line.
+
+    Configuration errors are one line each. An interrupt before training began gives 130.
+    """
+    from marec_env.errors import MarecError
+
+    try:
+        return action()
+    except MarecError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0  # the reader of our output has gone, for example `| head`
