@@ -14,6 +14,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from marec_env.embeddings.config import EmbeddingConfig
 from marec_env.errors import AssetError
 from marec_env.io import sha256_of
@@ -65,6 +67,23 @@ class EncoderFiles:
             "preprocessor_config.json",
         )
         return [self.folder / name for name in names if (self.folder / name).is_file()]
+
+    def read_weights(self) -> dict[str, Tensor]:
+        """Return all tensors by name.
+
+        Raises:
+            AssetError: a file is damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        weights: dict[str, Tensor] = {}
+        for path in self.weight_files():
+            try:
+                weights.update(load_file(str(path)))
+            except (OSError, SafetensorError) as error:
+                raise AssetError(f"{path} is not a whole safetensors file: {error}") from error
+        return weights
 
     def verify(self) -> None:
         """Hash pinned files anew.

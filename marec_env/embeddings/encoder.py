@@ -10,12 +10,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from marec_env.embeddings.assets import HASHING, EncoderFiles, locate, requested
+from marec_env.embeddings.assets import HASHING, locate, requested
 from marec_env.embeddings.config import EmbeddingConfig
 from marec_env.embeddings.hashing import HashingTestEncoder
-from marec_env.embeddings.packed_bert import BertShape, PackedBert
-from marec_env.embeddings.pooling import pool_packed
-from marec_env.embeddings.tokens import TextTokenizer, pack, token_budget_batches
+from marec_env.embeddings.models import load_model
+from marec_env.embeddings.tokens import TextTokenizer, token_budget_batches
 from marec_env.errors import ConfigError
 
 __all__ = ["Encoder", "TextEncoder", "load_encoder", "resolve_device", "resolve_precision"]
@@ -72,16 +71,17 @@ class TextEncoder:
         files = locate(config)
         files.verify()
         self._tokenizer = TextTokenizer(files.folder, config.max_length)
-        shape = BertShape.read(files.folder)
-        assert shape is not None
-        if config.max_length > shape.max_tokens:
+        self._model = load_model(files, self.dtype, self.device)
+        self.dimension = self._model.dimension
+        limit = self._model.max_tokens
+        if limit is not None and config.max_length > limit:
             raise ConfigError(
                 f"max_length is {config.max_length}, but encoder '{files.name}' has "
-                f"{shape.max_tokens} positions; allowed: 2 to {shape.max_tokens}"
+                f"{limit} positions; allowed: 2 to {limit}"
             )
-        self._model = PackedBert(_read_weights(files), shape, self.dtype, self.device)
-        self.dimension = shape.width
-        _LOG.info("encoder '%s': packed batches on %s in %s", files.name, self.device, self.dtype)
+        _LOG.info(
+            "encoder '%s' on %s in %s: %s", files.name, self.device, self.dtype, self._model.path
+        )
 
     def encode(self, texts: Sequence[str], on_batch: OnBatch | None = None) -> Tensor:
         """Return unit vectors, float32 ``[N, D]``, in the order of the texts."""
@@ -97,6 +97,7 @@ class TextEncoder:
             texts: any number of strings.
             on_batch: called after each batch with the texts and tokens in it.
         """
+        budget = self.config.token_budget
         chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
         with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as pool:
             ahead = pool.submit(self._tokenizer, chunks[0]) if chunks else None
@@ -106,13 +107,16 @@ class TextEncoder:
                 if number + 1 < len(chunks):
                     ahead = pool.submit(self._tokenizer, chunks[number + 1])
                 out = torch.empty(len(tokens), self.dimension)
+                done: list[tuple[list[int], Tensor]] = []
                 with torch.inference_mode():
-                    for rows in token_budget_batches(tokens, self.config.token_budget):
-                        batch = pack(tokens, rows)
-                        states = self._model.forward(batch)
-                        out[batch.rows] = pool_packed(states, batch, self.config.pooling).cpu()
+                    for rows in token_budget_batches(tokens, budget, self._model.padded):
+                        batch = [tokens[row] for row in rows]
+                        done.append((rows, self._model.embed(batch, self.config.pooling)))
                         if on_batch is not None:
-                            on_batch(len(rows), len(batch.tokens))
+                            on_batch(len(rows), sum(map(len, batch)))
+                    # fetched together: on CUDA a fetch waits for every batch queued before it
+                    for rows, vectors in done:
+                        out[rows] = vectors.cpu()
                 yield out
 
 
@@ -121,12 +125,3 @@ def load_encoder(config: EmbeddingConfig, device: str | torch.device = "auto") -
     if requested(config) == HASHING:
         return HashingTestEncoder()
     return TextEncoder(config, device)
-
-
-def _read_weights(files: EncoderFiles) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    weights: dict[str, Tensor] = {}
-    for path in files.weight_files():
-        weights.update(load_file(str(path)))
-    return weights

@@ -11,6 +11,7 @@ The layer is that of Devlin et al., "BERT" (NAACL 2019), post-norm, as in transf
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from marec_env.embeddings.attention import Attend, grouped_attention, varlen_attention
+from marec_env.embeddings.config import Pooling
 from marec_env.embeddings.linear import Linear, linear
-from marec_env.embeddings.tokens import PackedBatch
+from marec_env.embeddings.pooling import pool_packed
+from marec_env.embeddings.tokens import Ids, PackedBatch, pack
 from marec_env.errors import AssetError
 
 __all__ = ["BertShape", "PackedBert"]
 
 _TYPES_WITH_OFFSET = ("roberta", "xlm-roberta")
 _TYPES = ("bert", *_TYPES_WITH_OFFSET)
-# Tokens up to which two bfloat16 products beat the fused CPU kernel (benchmarks/embeddings.py).
-_SHORT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ class _Layer:
 class PackedBert:
     """The encoder stack, for inference."""
 
+    padded = False
+
     def __init__(
         self, weights: dict[str, Tensor], shape: BertShape, dtype: torch.dtype, device: torch.device
     ) -> None:
@@ -92,7 +96,10 @@ class PackedBert:
             AssetError: a weight is missing.
         """
         self.shape = shape
+        self.dimension = shape.width
+        self.max_tokens: int | None = shape.max_tokens
         self.device = device
+        self.dtype = dtype
         table = _without_prefix(weights)
 
         def get(name: str) -> Tensor:
@@ -109,7 +116,7 @@ class PackedBert:
             + get("embeddings.token_type_embeddings.weight")[0]
         )
         self._norm = pair("embeddings.LayerNorm")
-        self._layers = []
+        self._layers: list[_Layer] = []
         for number in range(shape.layers):
             base = f"encoder.layer.{number}"
             parts = [pair(f"{base}.attention.self.{part}") for part in ("query", "key", "value")]
@@ -124,9 +131,14 @@ class PackedBert:
                 )
             )
 
+    def embed(self, tokens: Sequence[Ids], pooling: Pooling) -> Tensor:
+        """See :class:`marec_env.embeddings.models.TokenModel`."""
+        batch = pack(tokens, pinned=self.device.type == "cuda")
+        return pool_packed(self.forward(batch), batch, pooling)
+
     def forward(self, batch: PackedBatch) -> Tensor:
         """Return the last layer's states, ``[T, D]`` in the model's precision."""
-        attend = self._varlen(batch) if self.device.type == "cuda" else self._grouped(batch)
+        attend = self._attention(batch)
         tokens = batch.tokens.to(self.device, non_blocking=True)
         positions = batch.positions.to(self.device, non_blocking=True)
         state = self._normalise(self._words[tokens] + self._positions[positions], self._norm)
@@ -136,54 +148,21 @@ class PackedBert:
             state = self._normalise(layer.down.plus(layer.up.gelu(state), state), layer.down_norm)
         return state
 
+    @property
+    def path(self) -> str:
+        """Which kernels compute the vectors, for the log."""
+        if self.device.type == "cuda":
+            kernel = "variable-length" if self.dtype == torch.bfloat16 else "grouped"
+            return f"packed batches, {kernel} attention"
+        return f"packed batches, grouped attention, {type(self._layers[0].up).__name__}"
+
+    def _attention(self, batch: PackedBatch) -> Attend:
+        if self.device.type == "cuda" and self.dtype == torch.bfloat16:
+            return varlen_attention(batch, self.shape.heads, self.device)
+        return grouped_attention(batch, self.shape.heads)
+
     def _normalise(self, state: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
         return functional.layer_norm(state, (self.shape.width,), *weights, eps=self.shape.epsilon)
-
-    def _grouped(self, batch: PackedBatch) -> Any:
-        """Return attention over runs of texts of equal length."""
-        heads, width = self.shape.heads, self.shape.width
-        groups = batch.groups()
-
-        def attend(qkv: Tensor) -> Tensor:
-            out = qkv.new_empty(qkv.shape[0], width)
-            for token, _, count, length in groups:
-                run = slice(token, token + count * length)
-                query, key, value = (
-                    qkv[run].view(count, length, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-                )
-                if qkv.dtype == torch.bfloat16 and length <= _SHORT:
-                    mixed = _short_attention(query, key, value)
-                else:
-                    mixed = functional.scaled_dot_product_attention(query, key, value)
-                out[run].view(count, length, heads, -1).copy_(mixed.transpose(1, 2))
-            return out
-
-        return attend
-
-    def _varlen(self, batch: PackedBatch) -> Any:
-        """Return flash attention over all texts of the batch at once."""
-        from torch.nn.attention.varlen import varlen_attn
-
-        heads, width = self.shape.heads, self.shape.width
-        ends = functional.pad(batch.lengths.cumsum(0), (1, 0)).to(torch.int32)
-        offsets = ends.to(self.device, non_blocking=True)
-        longest = int(batch.lengths[-1])
-
-        def attend(qkv: Tensor) -> Tensor:
-            query, key, value = qkv.view(qkv.shape[0], 3, heads, -1).unbind(1)
-            mixed = varlen_attn(query, key, value, offsets, offsets, longest, longest)
-            assert isinstance(mixed, Tensor)
-            return mixed.reshape(-1, width)
-
-        return attend
-
-
-def _short_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Return attention as two batched products; all are ``[n, heads, L, D / heads]``."""
-    count, heads, length, width = query.shape
-    query, key, value = (part.reshape(count * heads, length, width) for part in (query, key, value))
-    scores = torch.bmm(query, key.transpose(1, 2)).mul_(width**-0.5)
-    return torch.bmm(scores.softmax(-1), value).view(count, heads, length, width)
 
 
 def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
