@@ -13,6 +13,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from agents.learners.policy import TrainedPolicy
 from marec_env.errors import ConfigError
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.vector import Action, VecStep, VectorEnv
@@ -29,8 +30,8 @@ class FrozenOthers:
     Args:
         env: the team's environment.
         component: who learns.
-        partners: plays everybody else; it must not carry memory across steps, because episodes
-            of a batch end at different times.
+        partners: plays everybody else; a policy with memory must be a
+            :class:`agents.learners.policy.TrainedPolicy`, which forgets the sessions that ended.
         own_share: λ.
 
     Raises:
@@ -45,12 +46,14 @@ class FrozenOthers:
         self.env, self.component, self.partners = env, component, partners
         self.own_share = own_share
         self.num_envs = env.num_envs
-        self.agents = (component,)
-        self.turns = ((component,),)
-        self.observation_spaces: dict[str, spaces.Box] = {
+        self.agents: tuple[str, ...] = (component,)
+        self.turns: tuple[tuple[str, ...], ...] = ((component,),)
+        self.observation_spaces: Mapping[str, spaces.Box] = {
             component: env.observation_spaces[component]
         }
-        self.action_spaces: dict[str, spaces.Space[Any]] = {component: env.action_spaces[component]}
+        self.action_spaces: Mapping[str, spaces.Space[Any]] = {
+            component: env.action_spaces[component]
+        }
         self.state_space = env.state_space
         self._turn = next(i for i, turn in enumerate(env.turns) if component in turn)
         self._actions: dict[str, Action] = {}
@@ -58,7 +61,7 @@ class FrozenOthers:
     def reset(self, seed: int) -> VecStep:
         """See :class:`marec_env.vector.VectorEnv`."""
         step = self.env.reset(seed)
-        self.partners.reset(self.num_envs)
+        self.partners.reset()
         return self._presented(step)
 
     def observe(self, agent: str) -> Tensor:
@@ -75,7 +78,10 @@ class FrozenOthers:
         self.env.act({**self._partners_act(turn), **self._actions})
         for later in self.env.turns[self._turn + 1 :]:
             self.env.act(self._partners_act(later))
-        return self._presented(self.env.advance())
+        step = self.env.advance()
+        if isinstance(self.partners, TrainedPolicy):
+            self.partners.reset(step.terminated | step.truncated)
+        return self._presented(step)
 
     def step(self, actions: Mapping[str, Action]) -> VecStep:
         """See :class:`marec_env.vector.VectorEnv`."""

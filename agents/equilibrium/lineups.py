@@ -77,7 +77,7 @@ def play_lineups(
     wanted = tuple(env.agents if components is None else components)
     casts = _casts(lineups, len(sessions), env.agents)
     for cast in casts:
-        cast.policy.reset(len(cast.rows))
+        cast.policy.reset()
     step = env.begin(torch.as_tensor(np.tile(sessions, len(lineups))))
     total = len(lineups) * len(sessions)
     alive = torch.ones(total, dtype=torch.bool, device=step.terminated.device)

@@ -39,13 +39,12 @@ class Shifted:
         space: its bounds.
         """
         self.team, self.component = team, component
-        self.name = f"{team.name} shifted"
         self._coordinate, self._shift = coordinate, shift
         self._low, self._high = torch.as_tensor(space.low), torch.as_tensor(space.high)
 
-    def reset(self, num_sessions: int) -> None:
+    def reset(self) -> None:
         """Begin new episodes."""
-        self.team.reset(num_sessions)
+        self.team.reset()
 
     def act(self, observations: Mapping[str, Tensor]) -> dict[str, Action]:
         """Act as the team does, one coordinate moved."""

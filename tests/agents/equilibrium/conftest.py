@@ -96,17 +96,15 @@ def tiny():
 
 
 class Constant:
-    """A policy of fixed actions that records the rows it was asked for."""
+    """A policy of fixed actions."""
 
     def __init__(self, **actions):
-        self.actions, self.name, self.rows = actions, "constant", None
+        self.actions = actions
 
-    def reset(self, num_sessions):
-        self.rows = num_sessions
+    def reset(self):
+        pass
 
     def act(self, observations):
-        for view in observations.values():
-            assert self.rows is None or len(view) == self.rows
         return {
             agent: torch.as_tensor(self.actions[agent]).expand(
                 len(view), *torch.as_tensor(self.actions[agent]).shape

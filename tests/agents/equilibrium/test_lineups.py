@@ -165,7 +165,6 @@ def test_swaps_change_only_what_the_donor_does_differently(tiny, constant):
 @pytest.mark.parametrize("sequential", [False, True])
 def test_frozen_others_is_an_environment_of_one_component(tiny, constant, component, sequential):
     partners = _team(constant, 2, 3)
-    partners.rows = None
     env = FrozenOthers(tiny(8, sequential), component, partners)
     assert isinstance(env, VectorEnv)
     first = env.reset(0)
