@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from marec_env.errors import ConfigError, unknown_name
 from marec_env.pipeline import stages
 from marec_env.pipeline.component import COMPONENTS, Component
 from marec_env.pipeline.components import Feature, Profile, Ranking, Recall  # noqa: F401  (registers)
@@ -52,6 +53,7 @@ class Pipeline:
             COMPONENTS.get(name)(config) for name in config.components
         )
         self.agents = tuple(component.agent for component in self.components)
+        _check_names(config, self.components)
         self._place = {agent: place for place, agent in enumerate(self.agents)}
         self.memory = SessionMemory(
             knowledge,
@@ -242,3 +244,16 @@ class Pipeline:
         self.memory.load_state_dict(state["memory"])
         self._mailbox.load_state_dict(state["mailbox"])
         self.summaries = {name: value.clone() for name, value in state["summaries"].items()}
+
+
+def _check_names(config: PipelineConfig, components: Sequence[Component]) -> None:
+    """Refuse two components of one name, and data limits for components that do not exist."""
+    names = [component.name for component in components]
+    doubled = [name for name in names if names.count(name) > 1]
+    if doubled:
+        raise ConfigError(
+            f"pipeline.components: two are called '{doubled[0]}'; give each class its own name"
+        )
+    for name in config.data_access:
+        if name not in names and name not in COMPONENTS:
+            raise ConfigError(f"pipeline.data_access: {unknown_name('component', name, names)}")

@@ -1,0 +1,101 @@
+import pytest
+import torch
+
+from marec_env.pipeline import stages
+from marec_env.pipeline.channels import CHANNELS
+
+SEEN = [{0, 1, 2}, {3, 4, 5}, {6, 7, 8}]  # histories of the sessions of conftest
+
+
+def offers(name, request, length=10):
+    return CHANNELS.get(name)(request, length)
+
+
+def repeating(request, length):
+    """A user's own channel that is careless: it offers each item twice, seen ones too."""
+    return (torch.arange(length) // 2).expand(request.num_sessions, -1)
+
+
+@pytest.mark.parametrize("space", ["cf", "text"])
+def test_nearest_items_in_each_space_without_seen_ones(request_, space):
+    profile = getattr(request_, f"profile_{space}")
+    items = getattr(request_.knowledge, space)
+    for row, offered in enumerate(offers(space, request_).tolist()):
+        score = items @ profile[row]
+        order = [i for i in score.argsort(descending=True).tolist() if i not in SEEN[row]]
+        assert offered == order[:10]
+
+
+def test_diverse_leaves_out_exposed_topics_when_the_penalty_is_large(make):
+    pipeline = make.pipeline(recall={"topic_penalty": 100.0})
+    request = pipeline.begin(make.keys())
+    stages.finish(request)
+    pipeline.memory.exposure[:, 1] = 0.5
+    for row, offered in enumerate(offers("diverse", request).tolist()):
+        topics = request.knowledge.topics[torch.tensor(offered)]
+        assert 1 not in topics.tolist()
+        score = request.knowledge.cf @ request.profile_cf[row]
+        score = score + request.knowledge.text @ request.profile_text[row]
+        allowed = [
+            i
+            for i in score.argsort(descending=True).tolist()
+            if i not in SEEN[row] and request.knowledge.topics[i] != 1
+        ]
+        assert offered == allowed[:10]
+
+
+def test_diverse_without_exposure_is_the_sum_of_both_spaces(request_):
+    score = request_.knowledge.cf @ request_.profile_cf[0]
+    score = score + request_.knowledge.text @ request_.profile_text[0]
+    order = [i for i in score.argsort(descending=True).tolist() if i not in SEEN[0]]
+    assert offers("diverse", request_)[0].tolist() == order[:10]
+
+
+def test_item_to_item_takes_first_neighbours_of_the_latest_likes_first(request_):
+    neighbours = request_.knowledge.neighbours
+    assert request_.memory.recent[0, :3].tolist() == [1, 0, -1]  # latest like first
+    expected = []
+    for rank in range(neighbours.shape[1]):
+        expected += [int(neighbours[1, rank]), int(neighbours[0, rank])]
+    kept = list(dict.fromkeys(expected))
+    offered = [item for item in offers("item_to_item", request_)[0].tolist() if item >= 0]
+    assert offered == kept
+
+
+def test_popular_is_the_catalog_in_order_for_everyone(request_):
+    popularity = request_.knowledge.popularity
+    offered = offers("popular", request_)
+    assert offered[0].tolist() == popularity.argsort(descending=True)[:30].tolist()
+    assert torch.equal(offered[0], offered[2])
+
+
+def test_fresh_walks_through_the_newest_share_without_repeats(request_):
+    newest = set(request_.knowledge.age.argsort()[:15].tolist())  # a quarter of 60
+    offered = offers("fresh", request_, 10)
+    for row in offered.tolist():
+        assert set(row) <= newest
+        assert len(set(row)) == len(row)
+    assert offered[0].tolist() != offered[1].tolist()
+    request_.step = request_.step + 1
+    assert offers("fresh", request_, 10).tolist() != offered.tolist()
+
+
+def test_a_channel_of_ones_own_may_be_careless(make):
+    pipeline = make.pipeline(recall={"channels": ("cf", f"{__name__}:repeating")})
+    request = pipeline.begin(make.keys())
+    stages.run_recall(request, torch.tensor([[0, 1]] * 3))
+    for row, seen in enumerate(SEEN):
+        kept = request.candidates[row].tolist()
+        assert len(set(kept)) == 20
+        assert not seen & set(kept)
+        own = request.candidates[row][request.candidate_channel[row] == 1].tolist()
+        assert own == [item for item in range(10) if item not in seen]
+
+
+def test_candidates_of_all_channels_are_unseen_and_differ(request_):
+    stages.run_recall(request_, torch.ones(3, 6, dtype=torch.int64))
+    assert request_.quotas.sum(1).tolist() == [20] * 3
+    for row, seen in enumerate(SEEN):
+        kept = request_.candidates[row].tolist()
+        assert len(set(kept)) == 20
+        assert not seen & set(kept)

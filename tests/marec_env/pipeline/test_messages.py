@@ -1,0 +1,139 @@
+import pytest
+import torch
+from gymnasium import spaces
+
+from marec_env.pipeline.config import MessageConfig
+from marec_env.pipeline.messages import Mailbox, fitted
+
+KEYS = torch.arange(2)
+
+
+def mailbox(**changes):
+    config = MessageConfig(kind="learned", dim=2, **changes)
+    return Mailbox(config, senders=3, num_sessions=2, device=torch.device("cpu"))
+
+
+def step(number):
+    return torch.full((2,), number)
+
+
+def say(box, value, number=0, place=0):
+    box.publish(place, torch.full((2, 2), float(value)), KEYS, step(number))
+
+
+def test_topologies():
+    assert [mailbox().heard_by(place) for place in range(3)] == [[], [0], [0, 1]]
+    full = mailbox(topology="full")
+    assert [full.heard_by(place) for place in range(3)] == [[1, 2], [0, 2], [0, 1]]
+
+
+def test_a_message_is_heard_by_the_right_ones_in_order():
+    box = mailbox(topology="full")
+    say(box, 0.5, place=0)
+    say(box, -1.0, place=2)
+    assert box.read(1)[0].tolist() == [0.5, 0.5, -1.0, -1.0]
+    assert box.read(0)[0].tolist() == [0.0, 0.0, -1.0, -1.0]
+
+
+@pytest.mark.parametrize("delay", [0, 1, 3])
+def test_a_message_arrives_after_its_delay_and_stays_in_force(delay):
+    box = mailbox(delay=delay)
+    say(box, 0.7)
+    for passed in range(delay + 3):
+        heard = box.read(1)[0, 0].item()
+        assert heard == pytest.approx(0.7 if passed >= delay else 0.0)
+        box.next_request()
+
+
+def test_messages_sent_in_turn_arrive_in_turn():
+    box = mailbox(delay=2)
+    heard = []
+    for number in range(6):
+        say(box, number + 1, number)
+        heard.append(box.read(1)[0, 0].item())
+        box.next_request()
+    assert heard == [0.0, 0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_only_every_nth_request_is_due_and_paid():
+    box = mailbox(every=3, bandwidth_cost=0.5)
+    heard, paid = [], []
+    for number in range(5):
+        say(box, number + 1, number)
+        heard.append(box.read(1)[0, 0].item())
+        paid.append(box.cost[0].item())
+        box.next_request()
+    assert heard == [1.0, 1.0, 1.0, 4.0, 4.0]
+    assert paid == [0.5, 0.0, 0.0, 2.0, 0.0]
+
+
+def test_sessions_at_different_requests_are_due_at_different_times():
+    box = mailbox(every=2)
+    box.publish(0, torch.ones(2, 2), KEYS, torch.tensor([0, 1]))
+    assert box.read(1)[:, 0].tolist() == [1.0, 0.0]
+
+
+def test_noise_has_its_spread_and_is_repeatable():
+    config = MessageConfig(kind="learned", dim=1, noise=0.3)
+    boxes = [Mailbox(config, 2, 20_000, torch.device("cpu")) for _ in range(2)]
+    for box in boxes:
+        box.publish(0, torch.zeros(20_000, 1), torch.arange(20_000), torch.zeros(20_000).long())
+    heard = boxes[0].read(1)
+    assert heard.std().item() == pytest.approx(0.3, rel=0.03)
+    assert torch.equal(heard, boxes[1].read(1))
+
+
+def test_a_new_episode_hears_nothing():
+    box = mailbox(delay=1)
+    say(box, 1.0)
+    box.reset(torch.tensor([0]))
+    box.next_request()
+    assert box.read(1)[:, 0].tolist() == [0.0, 1.0]
+
+
+def test_fitted_cuts_pads_and_clips():
+    summary = torch.tensor([[0.5, -3.0, 0.25]])
+    assert fitted(summary, 2).tolist() == [[0.5, -1.0]]
+    assert fitted(summary, 5).tolist() == [[0.5, -1.0, 0.25, 0.0, 0.0]]
+
+
+def test_learned_messages_extend_boxes_and_pair_the_rest(make):
+    pipeline = make.pipeline(messages={"kind": "learned", "dim": 3})
+    silent = make.pipeline()
+    assert pipeline.action_spaces["profile_0"].shape == (5 + 3,)
+    recall = pipeline.action_spaces["recall_0"]
+    assert isinstance(recall, spaces.Tuple)
+    assert recall[0] == silent.action_spaces["recall_0"]
+    assert recall[1].shape == (3,)
+    widths = {
+        agent: pipeline.observe(agent).shape[1] - silent.observe(agent).shape[1]
+        for agent in pipeline.agents
+    }
+    assert widths == {"profile_0": 0, "recall_0": 3, "feature_0": 6, "ranking_0": 9}
+
+
+def test_what_is_said_is_heard_and_does_not_touch_the_decision(make):
+    pipeline = make.pipeline(messages={"kind": "learned", "dim": 2})
+    actions = pipeline.default_actions()
+    quiet = pipeline.begin(make.keys())
+    for agent in pipeline.agents:
+        pipeline.act(quiet, agent, actions[agent])
+    slate = pipeline.finish(quiet)
+    assert torch.equal(pipeline.observe("ranking_0")[:, -6:], torch.zeros(3, 6))
+    actions["profile_0"][:, -2:] = 0.5
+    actions["recall_0"] = (actions["recall_0"][0], torch.full((3, 2), -0.25))
+    loud = pipeline.begin(make.keys())
+    for agent in pipeline.agents:
+        pipeline.act(loud, agent, actions[agent])
+    assert torch.equal(pipeline.finish(loud), slate)
+    assert pipeline.observe("ranking_0")[0, -6:].tolist() == [0.5, 0.5, -0.25, -0.25, 0.0, 0.0]
+
+
+def test_fixed_messages_say_what_was_decided(make):
+    pipeline = make.pipeline(messages={"kind": "fixed", "dim": 6, "bandwidth_cost": 1.0})
+    request = pipeline.begin(make.keys())
+    levels = torch.tensor([[3, 0, 0, 0, 0, 0]] * 3)
+    pipeline.act(request, "recall_0", levels)
+    pipeline.finish(request)
+    assert pipeline.observe("feature_0")[0, -6:].tolist() == [1.0, 0, 0, 0, 0, 0]
+    assert request.extra_cost.tolist() == pytest.approx([1 / 6] * 3)
