@@ -57,6 +57,18 @@ class ExposureBoredom:
         )
         self.exposure.mul_(self._memory).scatter_add_(1, topics, share)
 
+    def room(self, slate_size: int) -> Tensor:
+        """Return how many items of each topic fit into a slate without boredom at the next request,
+        int64 ``[B, T]``: the largest ``n`` with ``memory m + (1 - memory) n / K <= threshold``.
+        """
+        slack = (self._start - self._memory * self.exposure) / (1.0 - self._memory)
+        # The small margin keeps a quotient that is whole in exact arithmetic from falling short.
+        return torch.floor(slack * slate_size + 1e-4).clamp_(min=0).to(torch.int64)
+
     def recover(self, rows: Tensor, requests: Tensor) -> None:
         """Let the exposure of ``rows`` decay as over float32 ``[n]`` requests without any."""
         self.exposure[rows] *= (self._memory**requests).unsqueeze(1)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the live tensors that make up the state."""
+        return {"exposure": self.exposure}

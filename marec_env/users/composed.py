@@ -1,9 +1,9 @@
 """Users composed of modules by configuration; with the default configuration, the preset ``marec``.
 
 Within a request, in this order: the interest of the moment gives each shown item a logit, boredom
-lowers it, examination and choice turn it into clicks, behaviours follow; then exposure, satisfaction,
-patience, taste, intent and supply move on. What :meth:`ComposedUsers.click_probability` says between
-two requests is therefore exactly what the next response draws from.
+lowers it, examination and choice turn it into clicks, behaviours follow; then satisfaction,
+patience, exposure, taste, intent and supply move on. What :meth:`ComposedUsers.click_probability`
+says between two requests is therefore exactly what the next response draws from.
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ class ComposedUsers:
         if self._exposure is not None:
             room = self._exposure.room(slate_size)
         elif self._fatigue is not None:
-            room = self._fatigue.room(self.request_index - 1)
+            room = self._fatigue.room(self.request_index)
         else:
             return free
         return torch.where((self.susceptibility > 0).unsqueeze(1), room, free)

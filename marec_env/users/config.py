@@ -11,6 +11,11 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from marec_env.config import ConfigModel
+from marec_env.users.classic.config import (
+    InterestEvolutionConfig,
+    KuaiSimConfig,
+    LongTermSatisfactionConfig,
+)
 
 __all__ = [
     "BehaviourConfig",
@@ -23,6 +28,7 @@ __all__ = [
     "RelevanceConfig",
     "ReturnConfig",
     "SatisfactionConfig",
+    "SupplyConfig",
     "UsersConfig",
 ]
 
@@ -163,9 +169,6 @@ class ChoiceConfig(ConfigModel):
         le=0,
         description="score subtracted from all before use (proportional)",
     )
-    attention: float = Field(
-        default=1.0, ge=0, le=1, description="attention to the first position (exponential_cascade)"
-    )
     score_scaling: float = Field(
         default=0.5, ge=0, le=1000, description="click probability per score (exponential_cascade)"
     )
@@ -207,6 +210,11 @@ class DriftConfig(ConfigModel):
         default="none",
         description="influence: towards clicked items; random_walk: by noise; amplification: "
         "along the liking of clicked items",
+    )
+    mean: Literal["per_axis", "all_axes"] = Field(
+        default="per_axis",
+        description="mean of the clicked items' factors, axis by axis; all_axes is the published "
+        "SARDINE code's, one number for all axes, which draws every user to the uniform vector",
     )
     inertia: float = Field(
         default=0.95,
@@ -269,11 +277,21 @@ class SatisfactionConfig(ConfigModel):
     initial: float = Field(
         default=0.5, ge=0, le=1, description="satisfaction at the episode's start"
     )
+    lasting: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the enjoyment that lasting taste decides, rather than the interest "
+        "of the moment",
+    )
 
 
 class ReturnConfig(ConfigModel):
     """Whether and when the user comes back after a session."""
 
+    requests: int = Field(
+        default=0, ge=0, le=10_000, description="requests a session holds at most; 0: no limit"
+    )
     sessions: int = Field(default=1, ge=1, le=1000, description="sessions an episode holds at most")
     bias: float = Field(
         default=0.1, ge=0, le=1, description="daily return probability at satisfaction 0"
@@ -286,6 +304,12 @@ class ReturnConfig(ConfigModel):
         ge=1,
         le=10_000,
         description="days after which a user who has not returned is lost",
+    )
+    recovery: float = Field(
+        default=10.0,
+        ge=0,
+        le=1000,
+        description="requests without exposure that a day away is worth to boredom",
     )
     trust_initial: float = Field(
         default=1.0, gt=0, le=1000, description="trust at the episode's start"
@@ -301,6 +325,33 @@ class ReturnConfig(ConfigModel):
         gt=0,
         le=1,
         description="satisfaction at which a session leaves trust as it was",
+    )
+
+
+class SupplyConfig(ConfigModel):
+    """Items that arrive and age, and providers who leave, in each session's own world."""
+
+    enabled: bool = Field(default=False, description="whether supply changes at all")
+    reserve: float = Field(
+        default=0.2, ge=0, le=1, description="share of each provider's items not yet there at first"
+    )
+    arrival: float = Field(
+        default=0.2, ge=0, le=1, description="probability a request that one reserve item arrives"
+    )
+    credit_memory: float = Field(
+        default=0.96, ge=0, lt=1, description="share of a provider's credit kept a request"
+    )
+    credit_initial: float = Field(
+        default=1.0, ge=0, le=1000, description="a provider's credit at first, in clicks"
+    )
+    leave_below: float = Field(
+        default=0.5, ge=0, le=1000, description="credit, in clicks, below which a provider leaves"
+    )
+    aging: float = Field(
+        default=0.0, ge=0, le=10, description="logits an item loses a request of age"
+    )
+    aging_limit: float = Field(
+        default=2.0, ge=0, le=100, description="logits an item loses by age at most"
     )
 
 
@@ -326,3 +377,7 @@ class UsersConfig(ConfigModel):
     patience: PatienceConfig = PatienceConfig()
     satisfaction: SatisfactionConfig = SatisfactionConfig()
     returning: ReturnConfig = ReturnConfig()
+    supply: SupplyConfig = SupplyConfig()
+    interest_evolution: InterestEvolutionConfig = InterestEvolutionConfig()
+    long_term_satisfaction: LongTermSatisfactionConfig = LongTermSatisfactionConfig()
+    kuaisim: KuaiSimConfig = KuaiSimConfig()

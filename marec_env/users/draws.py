@@ -12,11 +12,24 @@ from torch import Tensor
 
 from marec_env import random
 
-__all__ = ["CHOICE", "EXAMINE", "INTENT_PICK", "INTENT_SWITCH", "LEAVE", "Draws", "request_draws"]
+__all__ = [
+    "ARRIVE",
+    "CHOICE",
+    "EXAMINE",
+    "INTENT_PICK",
+    "INTENT_SWITCH",
+    "LEAVE",
+    "PROVIDER",
+    "RETURN",
+    "STOP",
+    "Draws",
+    "pick",
+    "request_draws",
+]
 
-INTENT_SWITCH, INTENT_PICK, CHOICE, EXAMINE, LEAVE, RETURN = range(6)
+INTENT_SWITCH, INTENT_PICK, CHOICE, EXAMINE, STOP, LEAVE, RETURN, ARRIVE, PROVIDER = range(9)
 """Columns of :attr:`Draws.scalars`."""
-SCALARS = 8  # two to spare, so that a new module does not move the others' numbers
+SCALARS = 12  # three to spare, so that a new module does not move the others' numbers
 
 
 class Draws:
@@ -35,6 +48,10 @@ class Draws:
         """Float32 ``[B, K]``."""
         self.behaviours = numbers[:, SCALARS + slate_size :]
         """Float32 ``[B, behaviours * K]``."""
+
+    def one(self, column: int) -> Tensor:
+        """Return one scalar column as float32 ``[B, 1]``."""
+        return self.scalars[:, column : column + 1]
 
 
 def request_draws(keys: Tensor, step: Tensor, slate_size: int, behaviours: int) -> Draws:

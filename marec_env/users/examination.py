@@ -42,6 +42,19 @@ class Examination:
             self._by_size[slate_size] = config.alpha * curve
         return self._by_size[slate_size]
 
+    def draw(self, slate_size: int, draw: Tensor) -> Tensor:
+        """Return what to weigh clicks by: the probabilities ``[K]``, or for the cascade, where one
+        number decides how far down the user gets, float32 ``[B, K]`` with 1 where they do.
+
+        Args:
+            slate_size: K.
+            draw: float32 ``[B, 1]``, uniform (cascade only).
+        """
+        probability = self.probability(slate_size)
+        if self._config.kind != "cascade":
+            return probability
+        return (draw < probability).to(torch.float32)
+
     def stop(self, clicks: Tensor, draw: Tensor) -> Tensor:
         """Strike out the clicks after the user has stopped (cascade only).
 
@@ -61,14 +74,3 @@ class Examination:
         else:
             allowed = 1.0 + torch.floor(torch.log(draw) / torch.log1p(-torch.tensor(stop)))
         return clicks * (clicks.cumsum(1) <= allowed)
-
-    @property
-    def joint(self) -> bool:
-        """Whether one draw decides for all positions below it (cascade), rather than each alone."""
-        return self._config.kind == "cascade"
-
-    def reached(self, slate_size: int, draw: Tensor) -> Tensor:
-        """Return float32 ``[B, K]``, 1 where a cascading user with uniform ``draw`` ``[B, 1]``
-        gets to: one number decides how far, ``P(reach k) = alpha decay^k`` as for each alone.
-        """
-        return (draw < self.probability(slate_size)).to(torch.float32)

@@ -78,3 +78,7 @@ class Intent:
     def interest(self, taste: Tensor, rows: Tensor | None = None) -> Tensor:
         """Return the present interest, unit length, ``[B, d]``, from the same rows' taste."""
         return normalize(taste.lerp(self.direction(rows), self.weight), dim=-1)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the live tensors that make up the state."""
+        return {"item": self.item}

@@ -60,3 +60,7 @@ class Patience:
     def scaled(self) -> Tensor:
         """Return patience over its maximum, float32 ``[B]``, in [-1, 1]."""
         return (self.left / self._config.maximum).clamp(-1.0, 1.0)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the live tensors that make up the state."""
+        return {"left": self.left}

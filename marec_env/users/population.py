@@ -35,6 +35,8 @@ class Population:
     groups: Tensor
     """Int64 ``[U]``: a group for fairness reports (0 everywhere if unknown)."""
     group_names: tuple[str, ...]
+    providers: Tensor | None = None
+    """Int64 ``[N]``: who offers the item, ``0 ... P - 1``; needed only where supply is enabled."""
 
     @property
     def num_users(self) -> int:

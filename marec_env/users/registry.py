@@ -9,6 +9,10 @@ import torch
 from marec_env.errors import ConfigError
 from marec_env.registry import Registry
 from marec_env.users.base import Users
+from marec_env.users.checks import check_population
+from marec_env.users.classic.interest_evolution import InterestEvolutionUsers
+from marec_env.users.classic.kuaisim import KuaiSimUsers
+from marec_env.users.classic.long_term_satisfaction import LongTermSatisfactionUsers
 from marec_env.users.composed import ComposedUsers
 from marec_env.users.config import UsersConfig
 from marec_env.users.population import Population
@@ -32,6 +36,9 @@ MarecUsers = ComposedUsers
 """The default preset is the composition of modules that the default configuration names."""
 
 USER_MODELS.register("marec")(ComposedUsers)
+USER_MODELS.register("recsim/interest_evolution")(InterestEvolutionUsers)
+USER_MODELS.register("recsim/long_term_satisfaction")(LongTermSatisfactionUsers)
+USER_MODELS.register("kuaisim")(KuaiSimUsers)
 
 
 def make_users(
@@ -49,8 +56,9 @@ def make_users(
         device: where their tensors live; the population's tensors must be there.
 
     Raises:
-        ConfigError: ``num_sessions`` below 1, or an unknown model.
+        ConfigError: ``num_sessions`` below 1, an unknown model, or a damaged population.
     """
     if num_sessions < 1:
         raise ConfigError(f"num_sessions is {num_sessions}; allowed: at least 1")
+    check_population(population)
     return USER_MODELS.get(config.model)(config, population, num_sessions, torch.device(device))

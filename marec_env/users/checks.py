@@ -1,0 +1,72 @@
+"""Refusal of damaged populations, with the name of what is wrong and what is allowed."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from marec_env.errors import ConfigError
+from marec_env.users.population import Population
+
+__all__ = ["check_population"]
+
+
+def _finite(name: str, values: Tensor) -> None:
+    if not torch.isfinite(values).all():
+        bad = int((~torch.isfinite(values)).sum())
+        raise ConfigError(
+            f"population.{name} has {bad} values that are NaN or infinite; allowed: finite numbers"
+        )
+
+
+def _shape(name: str, values: Tensor, *shape: int) -> None:
+    if tuple(values.shape) != shape:
+        raise ConfigError(
+            f"population.{name} has shape {tuple(values.shape)}; allowed: {tuple(shape)}"
+        )
+
+
+def _within(name: str, values: Tensor, least: int, end: int) -> None:
+    if values.numel() and not (int(values.min()) >= least and int(values.max()) < end):
+        raise ConfigError(
+            f"population.{name} holds {int(values.min())} ... {int(values.max())}; "
+            f"allowed: {least} ... {end - 1}"
+        )
+
+
+def check_population(population: Population) -> None:
+    """Refuse a population that is empty, inconsistent or not finite.
+
+    Raises:
+        ConfigError: names the field, its value and what is allowed.
+    """
+    for name, factors in (
+        ("user_factors", population.user_factors),
+        ("item_factors", population.item_factors),
+    ):
+        if factors.dim() != 2 or factors.shape[0] < 1 or factors.shape[1] < 1:
+            raise ConfigError(
+                f"population.{name} has shape {tuple(factors.shape)}; "
+                f"allowed: at least one row of at least one factor"
+            )
+        _finite(name, factors)
+    users, size = population.user_factors.shape
+    items = population.num_items
+    _shape("item_factors", population.item_factors, items, size)
+    _shape("quality", population.quality, items)
+    _finite("quality", population.quality)
+    for name, number in (("scale", population.scale), ("intercept", population.intercept)):
+        if not math.isfinite(number):
+            raise ConfigError(f"population.{name} is {number}; allowed: a finite number")
+    if population.num_topics < 1:
+        raise ConfigError(f"population.num_topics is {population.num_topics}; allowed: at least 1")
+    _shape("topics", population.topics, items)
+    _within("topics", population.topics, 0, population.num_topics)
+    _shape("history", population.history, users, population.history.shape[-1])
+    _within("history", population.history, -1, items)
+    _shape("history_liked", population.history_liked, *population.history.shape)
+    if population.providers is not None:
+        _shape("providers", population.providers, items)
+        _within("providers", population.providers, 0, items)

@@ -1,0 +1,1 @@
+"""Classic simulators that are no composition of the modules."""

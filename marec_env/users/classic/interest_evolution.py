@@ -1,0 +1,119 @@
+"""RecSim's interest evolution (Ie et al., "RecSim", 2019; Ie et al., "SlateQ", IJCAI 2019).
+
+Items carry one topic (one-hot ``x``) and a quality ``q``; a user has interests ``u`` in [-1, 1] and
+a time budget ``b``. One request:
+
+    choice   P(k) = w_k / (sum_j w_j + w_0),  w_k = u . x_k - m,  w_0 = c - m   (m = -1, c = 1)
+    click    watch = min(b, length);  b <- b - watch + gain * watch * q
+    no click b <- b - 0.5
+    interest u <- clip(u +- a x (x - u), -1, 1),  a = 0.3 (1 - |u|),  + with P = x . (u + 1) / 2
+
+The episode ends at ``b <= 0``. The reward is the minutes watched.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from marec_env.users import draws as lane
+from marec_env.users.base import Feedback
+from marec_env.users.choice import Choice
+from marec_env.users.classic.base import ClassicUsers
+from marec_env.users.config import ChoiceConfig, UsersConfig
+from marec_env.users.population import Population
+
+__all__ = ["InterestEvolutionUsers"]
+
+
+class InterestEvolutionUsers(ClassicUsers):
+    """Users whose interests move with what they watch, within a time budget."""
+
+    behaviours: tuple[str, ...] = ("click", "watch_time")
+
+    def __init__(
+        self, config: UsersConfig, population: Population, num_sessions: int, device: torch.device
+    ) -> None:
+        """See :class:`ClassicUsers`; user factors are the interests at first, in [-1, 1]."""
+        super().__init__(config, population, num_sessions, device)
+        own = config.interest_evolution
+        self._own = own
+        self._choice = Choice(
+            ChoiceConfig(kind="proportional", no_click=own.no_click, min_score=own.min_score)
+        )
+        size = population.user_factors.shape[1]
+        self.interest = torch.zeros(num_sessions, size, device=device)
+        """Float32 ``[B, d]`` in [-1, 1]."""
+        self.budget = torch.zeros(num_sessions, device=device)
+        """Float32 ``[B]``, minutes."""
+        self.satisfaction = torch.zeros(num_sessions, device=device)
+        """Float32 ``[B]`` in [0, 1]: running mean of the quality watched, from [-3.4, 3.4]."""
+        self.hidden_size = size + 2
+
+    def _begin(self, rows: Tensor, users: Tensor, draw: Tensor) -> None:
+        self.interest[rows] = self.population.user_factors[users]
+        self.budget[rows] = self._own.budget
+        self.satisfaction[rows] = self.config.satisfaction.initial
+
+    def respond(self, slate: Tensor) -> Feedback:
+        """Show ``slate``; see :meth:`marec_env.users.base.Users.respond`."""
+        own, size = self._own, slate.shape[1]
+        draws = lane.request_draws(self._keys, self.request_index, size, 0)
+        scores = self._score(self.interest, slate)
+        examined = torch.ones(size, device=self.device)
+        clicks = self._choice.clicks(scores, examined, draws.choice, draws.one(lane.CHOICE))
+        any_click = clicks.any(1)
+        item = slate.gather(1, clicks.argmax(1, keepdim=True)).squeeze(1)
+        watch = torch.where(any_click, self.budget.clamp(max=own.length), 0.0)
+
+        x = self.population.item_factors[item]
+        towards = (x * (self.interest + 1.0)).sum(1) / 2.0
+        sign = torch.where(draws.scalars[:, lane.INTENT_SWITCH] < towards, 1.0, -1.0)
+        step = own.step * (1.0 - self.interest.abs()) * x * (x - self.interest)
+        moved = (self.interest + sign.unsqueeze(1) * step).clamp_(-1.0, 1.0)
+        self.interest = torch.where(any_click.unsqueeze(1), moved, self.interest)
+
+        quality = self.population.quality[item]
+        gained = own.quality_gain * watch * quality - watch
+        self.budget = self.budget + torch.where(any_click, gained, -own.no_click_cost)
+        contentment = (0.5 + quality / _QUALITY_SPAN).clamp_(0.0, 1.0)
+        memory = self.config.satisfaction.memory
+        self.satisfaction = torch.where(
+            any_click, torch.lerp(contentment, self.satisfaction, memory), self.satisfaction
+        )
+        self.request_index = self.request_index + 1
+        behaviours = {"click": clicks, "watch_time": clicks * watch.unsqueeze(1)}
+        return Feedback(behaviours, watch / own.length, self.satisfaction.clone(), self.budget <= 0)
+
+    def click_probability(self, items: Tensor | None = None) -> Tensor:
+        """See :meth:`marec_env.users.base.Users.click_probability`."""
+        return self._choice.alone(self._score(self.interest, items))
+
+    def long_term_relevance(
+        self, items: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        """Return the score ``u . x``; this choice rule knows no logit."""
+        return self._score(self.interest if rows is None else self.interest[rows], items)
+
+    def long_term_value(self) -> Tensor:
+        """Return, per item, its weight in the choice times the minutes that choosing it brings:
+        a minute of budget is a minute watched later, so only quality counts. ``[B, N]``.
+        """
+        weight = self._score(self.interest, None) - self._own.min_score
+        gain = self._own.quality_gain * self._own.length * self.population.quality
+        return weight * (gain + self._own.no_click_cost)
+
+    def hidden_state(self) -> Tensor:
+        """Return interests, budget over its first value (at most 1) and satisfaction."""
+        left = (self.budget / self._own.budget).clamp(-1.0, 1.0)
+        return torch.cat([self.interest, left.unsqueeze(1), self.satisfaction.unsqueeze(1)], dim=1)
+
+    def _model_state(self) -> dict[str, Tensor]:
+        return {
+            "interest": self.interest,
+            "budget": self.budget,
+            "satisfaction": self.satisfaction,
+        }
+
+
+_QUALITY_SPAN = 6.8  # qualities lie within +-3.4: means in [-3, 3], four standard deviations of 0.1

@@ -1,0 +1,123 @@
+"""RecSim's long-term satisfaction (Ie et al., "RecSim", 2019), "choc and kale".
+
+Items differ in clickbait ``c`` in [0, 1]. The user always takes the first item of the slate. One
+request, with net positive exposure ``e`` and satisfaction ``s = sigmoid(sensitivity e)``:
+
+    engagement = exp(N((5 c + 4 (1 - c)) s, 1))
+    e <- 0.7 e - 2 (c - 0.5) + N(0, 0.05)
+
+At first ``e`` is uniform with width ``1 / (1 - 0.7)``. At the published sensitivity of 0.01
+satisfaction stays within 0.49-0.51, so clickbait wins at any horizon: there is no dilemma. In the
+long run ``e`` is -3.3 under clickbait and 3.3 under quality, and quality wins if
+``4 sigmoid(3.3 k) > 5 sigmoid(-3.3 k)``, that is from a sensitivity of ``k`` = 0.067; the corrected
+default is 0.3.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from marec_env import random
+from marec_env.users.base import Feedback
+from marec_env.users.classic.base import ClassicUsers
+from marec_env.users.config import UsersConfig
+from marec_env.users.population import Population
+
+__all__ = ["LongTermSatisfactionUsers"]
+
+_ENGAGEMENT_LIMIT = 100.0  # MAX_ENGAGEMENT_MAGNITUDE of the published observation
+
+
+class LongTermSatisfactionUsers(ClassicUsers):
+    """Users whose satisfaction follows the quality of what they consumed."""
+
+    behaviours: tuple[str, ...] = ("click", "watch_time")
+
+    def __init__(
+        self, config: UsersConfig, population: Population, num_sessions: int, device: torch.device
+    ) -> None:
+        """See :class:`ClassicUsers`; the only item factor is the clickbait in [0, 1]."""
+        super().__init__(config, population, num_sessions, device)
+        self._own = config.long_term_satisfaction
+        self._clickbait = population.item_factors[:, 0]
+        self.exposure = torch.zeros(num_sessions, device=device)
+        """Float32 ``[B]``: net positive exposure."""
+        self.hidden_size = 2
+
+    @property
+    def satisfaction(self) -> Tensor:
+        """Float32 ``[B]`` in [0, 1]."""
+        return torch.sigmoid(self._own.sensitivity * self.exposure)
+
+    def _begin(self, rows: Tensor, users: Tensor, draw: Tensor) -> None:
+        self.exposure[rows] = (draw[:, 0] - 0.5) / (1.0 - self._own.memory)
+
+    def _mean(self, clickbait: Tensor, satisfaction: Tensor) -> Tensor:
+        """Return the mean of the log engagement."""
+        own = self._own
+        return torch.lerp(
+            torch.full_like(clickbait, own.quality_mean),
+            torch.full_like(clickbait, own.clickbait_mean),
+            clickbait,
+        ).mul_(satisfaction)
+
+    def respond(self, slate: Tensor) -> Feedback:
+        """Show ``slate``; see :meth:`marec_env.users.base.Users.respond`."""
+        own = self._own
+        noise = random.normal(self._keys, self.request_index, "users/request", 2)
+        clickbait = self._clickbait[slate[:, 0]]
+        log_engagement = self._mean(clickbait, self.satisfaction) + own.deviation * noise[:, 0]
+        amount = torch.exp(log_engagement)
+        self.exposure = (
+            own.memory * self.exposure - 2.0 * (clickbait - 0.5) + own.innovation * noise[:, 1]
+        )
+        self.request_index = self.request_index + 1
+        clicks = torch.zeros(slate.shape, device=self.device)
+        clicks[:, 0] = 1.0
+        watch = torch.zeros_like(clicks)
+        watch[:, 0] = amount
+        return Feedback(
+            {"click": clicks, "watch_time": watch},
+            (amount / _ENGAGEMENT_LIMIT).clamp(max=1.0),
+            self.satisfaction,
+            self.request_index >= own.requests,
+        )
+
+    def click_probability(self, items: Tensor | None = None) -> Tensor:
+        """Return 1 everywhere: whatever is shown first is consumed."""
+        size = self.num_items if items is None else items.shape[1]
+        return torch.ones(self.num_sessions, size, device=self.device)
+
+    def expected_reward(self) -> Tensor:
+        """Return the engagement each item would bring now, ``exp(mean + deviation^2 / 2)``,
+        float32 ``[B, N]``.
+        """
+        mean = self._mean(
+            self._clickbait.expand(self.num_sessions, -1), self.satisfaction.unsqueeze(1)
+        )
+        return torch.exp(mean + self._own.deviation**2 / 2)
+
+    def long_term_value(self) -> Tensor:
+        """Return quality (``1 - c``), and clickbait in the last request, when no future is left to
+        spoil, float32 ``[B, N]``.
+        """
+        last = (self.request_index >= self._own.requests - 1).unsqueeze(1)
+        return torch.where(last, self._clickbait, 1.0 - self._clickbait)
+
+    def long_term_relevance(
+        self, items: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        """Return quality (``1 - c``), the same for every user."""
+        count = self.num_sessions if rows is None else len(rows)
+        quality = 1.0 - self._clickbait
+        return quality.expand(count, -1) if items is None else quality[items]
+
+    def hidden_state(self) -> Tensor:
+        """Return exposure over its long-run limit, and satisfaction."""
+        limit = 1.0 / (1.0 - self._own.memory)
+        scaled = (self.exposure / limit).clamp(-1.0, 1.0)
+        return torch.stack([scaled, self.satisfaction], dim=1)
+
+    def _model_state(self) -> dict[str, Tensor]:
+        return {"exposure": self.exposure}

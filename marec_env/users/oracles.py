@@ -1,0 +1,107 @@
+"""Reference policies that see the users' hidden state: a floor, a myopic line and a bar.
+
+* :func:`random_slate`: any items;
+* :func:`myopic_slate`: the items of most expected reward in this request;
+* :func:`farsighted_slate`: what the user model makes worth waiting for: boredom-aware where users
+  get bored, budget- or satisfaction-aware where the model says so; myopic where nothing lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, cast, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from marec_env import random
+from marec_env.users.base import Users
+
+__all__ = ["ORACLES", "Oracle", "farsighted_slate", "myopic_slate", "random_slate"]
+
+Oracle = Callable[[Users, Tensor, Tensor, int], Tensor]
+"""From users, the sessions' keys int64 ``[B]``, the items on offer (int64 ``[B, C]``) and K: the
+slate, int64 ``[B, K]``."""
+
+_UNAVAILABLE = -1e9  # below every value
+
+
+@runtime_checkable
+class _KnowsReward(Protocol):
+    def expected_reward(self) -> Tensor: ...
+
+
+@runtime_checkable
+class _KnowsValue(Protocol):
+    def long_term_value(self) -> Tensor: ...
+
+
+@runtime_checkable
+class _Plans(Protocol):
+    def plan_slate(self, offer: Tensor, slate_size: int) -> Tensor: ...
+
+
+@runtime_checkable
+class _KnowsRoom(Protocol):
+    def topic_room(self, slate_size: int) -> Tensor: ...
+
+
+def _best(value: Tensor, offer: Tensor, slate_size: int) -> Tensor:
+    """Return the items on offer of largest value (``[B, N]``), best first."""
+    place = value.gather(1, offer).topk(slate_size, dim=1).indices
+    return offer.gather(1, place)
+
+
+def random_slate(users: Users, keys: Tensor, offer: Tensor, slate_size: int) -> Tensor:
+    """Return different items of the offer, drawn by the session's key and request."""
+    draw = random.uniform(keys, users.request_index, "oracle/random", offer.shape[1])
+    return offer.gather(1, draw.topk(slate_size, dim=1).indices)
+
+
+def _reward(users: Users) -> Tensor:
+    return users.expected_reward() if isinstance(users, _KnowsReward) else users.click_probability()
+
+
+def myopic_slate(users: Users, keys: Tensor, offer: Tensor, slate_size: int) -> Tensor:
+    """Return the items that promise most in this request."""
+    del keys
+    return _best(_reward(users), offer, slate_size)
+
+
+def farsighted_slate(users: Users, keys: Tensor, offer: Tensor, slate_size: int) -> Tensor:
+    """Return the best slate that spares the future.
+
+    Where the model has a long-term value, its best items; where it can plan a slate as a whole, its
+    plan. Where topics bore, the most promising
+    items of each topic up to what it can take without boring the user, most promising first, then
+    the rest.
+    """
+    if isinstance(users, _KnowsValue):
+        return _best(users.long_term_value(), offer, slate_size)
+    if isinstance(users, _Plans):
+        return users.plan_slate(offer, slate_size)
+    if not isinstance(users, _KnowsRoom):
+        return myopic_slate(users, keys, offer, slate_size)
+    value = _reward(users).gather(1, offer)
+    order = value.argsort(1, descending=True)
+    topics = cast(Tensor, users.population.topics)[offer].gather(1, order)  # type: ignore[attr-defined]
+    # Rank within the topic: stable sort by topic keeps the order of value inside each.
+    by_topic = topics.argsort(dim=1, stable=True)
+    sorted_topics = topics.gather(1, by_topic)
+    position = torch.arange(topics.shape[1], device=topics.device).expand_as(topics)
+    new = torch.ones_like(sorted_topics, dtype=torch.bool)
+    new[:, 1:] = sorted_topics[:, 1:] != sorted_topics[:, :-1]
+    start = torch.where(new, position, 0).cummax(1).values
+    rank = torch.empty_like(topics).scatter_(1, by_topic, position - start)
+    fits = rank < users.topic_room(slate_size).gather(1, topics)
+    score = value.gather(1, order) + torch.where(fits, 0.0, _UNAVAILABLE)
+    place = score.topk(slate_size, dim=1).indices
+    return offer.gather(1, order.gather(1, place))
+
+
+ORACLES: dict[str, Oracle] = {
+    "random": random_slate,
+    "myopic": myopic_slate,
+    "farsighted": farsighted_slate,
+}
+"""By name."""

@@ -1,0 +1,214 @@
+"""Synthetic populations of the presets, each a pure function of its seed.
+
+Populations fitted to a log come from :mod:`marec_env.data`; these need no data.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize, one_hot
+
+from marec_env import random
+from marec_env.users.population import Population
+
+__all__ = [
+    "calibrate_intercept",
+    "interest_evolution_population",
+    "interest_exploration_population",
+    "long_term_satisfaction_population",
+    "sardine_population",
+    "synthetic_population",
+]
+
+_HISTORY = 30  # items a synthetic user has consumed before
+_CALIBRATION_STEPS = 60  # halvings of an interval of 80 logits: far below float32 resolution
+
+
+def _keys(seed: int, kind: int, count: int) -> Tensor:
+    """Return one key for each of ``count`` rows of one kind (users, items) of a population."""
+    return random.session_keys(seed, torch.arange(count) + (kind << 32))
+
+
+def _some_topics(keys: Tensor, topics: int, count: Tensor) -> Tensor:
+    """Return float ``[n, topics]``, 1 on ``count`` (int64 ``[n, 1]``) topics drawn at random."""
+    order = random.uniform(keys, 0, "population/topics", topics).argsort(1).argsort(1)
+    return (order < count).to(torch.float32)
+
+
+def _population(
+    users: Tensor,
+    items: Tensor,
+    topics: Tensor,
+    num_topics: int,
+    *,
+    quality: Tensor | None = None,
+    scale: float = 1.0,
+    intercept: float = 0.0,
+    history: Tensor | None = None,
+    liked: Tensor | None = None,
+    providers: Tensor | None = None,
+) -> Population:
+    empty = torch.zeros(len(users), 0, dtype=torch.int64)
+    return Population(
+        user_factors=users,
+        item_factors=items,
+        quality=torch.zeros(len(items)) if quality is None else quality,
+        scale=scale,
+        intercept=intercept,
+        topics=topics,
+        num_topics=num_topics,
+        history=empty if history is None else history,
+        history_liked=empty.bool() if liked is None else liked,
+        groups=torch.zeros(len(users), dtype=torch.int64),
+        group_names=("all",),
+        providers=providers,
+    )
+
+
+def calibrate_intercept(logits: Tensor, rate: float) -> float:
+    """Return the number which, added to the logits, makes the mean of their sigmoid ``rate``."""
+    low, high = -40.0, 40.0
+    for _ in range(_CALIBRATION_STEPS):
+        middle = (low + high) / 2
+        if float(torch.sigmoid(logits + middle).mean()) < rate:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def synthetic_population(
+    seed: int = 0,
+    users: int = 1000,
+    items: int = 1000,
+    factors: int = 16,
+    topics: int = 16,
+    topic_share: float = 0.7,
+    scale: float = 12.0,
+    click_rate: float = 0.12,
+    providers: int = 50,
+) -> Population:
+    """Return users who like two to four topics and some directions across topics.
+
+    Item factors are ``[sqrt(1 - w) x, sqrt(w) c]`` with ``x`` a random direction of unit length and
+    ``c`` the item's topic, one-hot, centred and of unit length, so that diversity costs relevance;
+    the intercept is set so that a random item is clicked at ``click_rate`` by a random user.
+
+    Args:
+        seed: any integer; the population is a pure function of the arguments.
+        users: U.
+        items: N.
+        factors: size of the part beside the topics; factors have ``factors + topics`` numbers.
+        topics: T, at least 4.
+        topic_share: ``w``, the share of topic identity in the factors.
+        scale: logits at ``u . x = 1``.
+        click_rate: mean click probability of an examined random item.
+        providers: P; items are dealt to providers at random.
+    """
+    item_keys, user_keys = _keys(seed, 0, items), _keys(seed, 1, users)
+    topic = random.integers(item_keys, 0, "population/topic", 1, topics).squeeze(1)
+    centred = normalize(one_hot(topic, topics).to(torch.float32) - 1.0 / topics, dim=1)
+    inner = normalize(random.normal(item_keys, 0, "population/factors", factors), dim=1)
+    x = torch.cat([(1 - topic_share) ** 0.5 * inner, topic_share**0.5 * centred], dim=1)
+
+    count = 2 + random.integers(user_keys, 0, "population/count", 1, 3)
+    liked_topics = _some_topics(user_keys, topics, count)
+    likes = normalize(liked_topics - liked_topics.mean(1, keepdim=True), dim=1)
+    tastes = normalize(random.normal(user_keys, 0, "population/factors", factors), dim=1)
+    u = torch.cat([(1 - topic_share) ** 0.5 * tastes, topic_share**0.5 * likes], dim=1)
+
+    quality = 0.5 * random.normal(item_keys, 0, "population/quality", 1).squeeze(1)
+    logits = scale * (u @ x.T) + quality
+    noisy = logits + random.gumbel(user_keys, 0, "population/history", items)
+    history = noisy.topk(min(_HISTORY, items), dim=1).indices.flip(1)
+    intercept = calibrate_intercept(logits, click_rate)
+    liked = logits.gather(1, history) + intercept > 0
+    return _population(
+        u,
+        x,
+        topic,
+        topics,
+        quality=quality,
+        scale=scale,
+        intercept=intercept,
+        history=history,
+        liked=liked,
+        providers=random.integers(item_keys, 0, "population/provider", 1, providers).squeeze(1),
+    )
+
+
+def sardine_population(
+    seed: int = 0, users: int = 4096, items: int = 1000, slope: float = 100.0, offset: float = 0.65
+) -> Population:
+    """Return SARDINE's users and items over ten topics (Deffayet et al. 2024).
+
+    Items: uniform(0, 1) on 2 or 3 random topics, unit length, main topic the largest. Users:
+    uniform(0, 1) on a binomial(10, 0.4) number of random topics conditioned on 3 to 5, unit length.
+    The logit is ``slope (u . x - offset)``; all items have the same norm, so the published division
+    by the largest norm changes nothing.
+    """
+    topics = 10
+    item_keys, user_keys = _keys(seed, 0, items), _keys(seed, 1, users)
+    count = 2 + random.integers(item_keys, 0, "population/count", 1, 2)
+    x = random.uniform(item_keys, 0, "population/factors", topics)
+    x = normalize(x * _some_topics(item_keys, topics, count), dim=1)
+    # Binomial(10, 0.4) probabilities of 3, 4 and 5, as given by choose(10, k) .4^k .6^(10 - k).
+    weights = torch.tensor([0.214990848, 0.250822656, 0.2006581248]).cumsum(0)
+    draw = random.uniform(user_keys, 0, "population/count", 1) * weights[-1]
+    count = 3 + (draw >= weights[:-1]).sum(1, keepdim=True)
+    u = random.uniform(user_keys, 0, "population/factors", topics)
+    u = normalize(u * _some_topics(user_keys, topics, count), dim=1)
+    return _population(u, x, x.argmax(1), topics, scale=slope, intercept=-slope * offset)
+
+
+def interest_evolution_population(
+    seed: int = 0, users: int = 4096, items: int = 2000
+) -> Population:
+    """Return the users and documents of RecSim's interest evolution.
+
+    Twenty topics with as many documents each; quality ``N(mu_topic, 0.1)`` with ``mu`` linear from
+    -3 to 0 over fourteen topics, then from 0 to 3 over six; interests uniform in (-1, 1).
+    """
+    topics = 20
+    topic = torch.arange(items) % topics
+    means = torch.cat([torch.linspace(-3, 0, 14), torch.linspace(0, 3, 6)])
+    noise = random.normal(_keys(seed, 0, items), 0, "population/quality", 1).squeeze(1)
+    interests = 2.0 * random.uniform(_keys(seed, 1, users), 0, "population/factors", topics) - 1.0
+    x = one_hot(topic, topics).to(torch.float32)
+    return _population(interests, x, topic, topics, quality=means[topic] + 0.1 * noise)
+
+
+def long_term_satisfaction_population(
+    seed: int = 0, users: int = 1024, items: int = 1000
+) -> Population:
+    """Return RecSim's long-term satisfaction: all users alike, clickbait evenly spread in (0, 1).
+
+    Documents are the midpoints of equal intervals rather than draws: the catalog then has the
+    published distribution exactly. Topic 0 is the half with less clickbait.
+    """
+    clickbait = (torch.arange(items, dtype=torch.float32) + 0.5) / items
+    order = random.uniform(_keys(seed, 0, items), 0, "population/order", 1).squeeze(1).argsort()
+    clickbait = clickbait[order]
+    topic = (clickbait >= 0.5).to(torch.int64)
+    return _population(torch.ones(users, 1), clickbait.unsqueeze(1), topic, 2)
+
+
+def interest_exploration_population(
+    seed: int = 0, users: int = 4096, items: int = 1000
+) -> Population:
+    """Return RecSim's interest exploration.
+
+    Two user types (shares 0.3, 0.7) with affinities lognormal(((.1, .7), (.7, .1)), 0.1) to two
+    topics (shares 0.2, 0.8), whose documents have quality lognormal((.8, .2), 0.1).
+    """
+    item_keys, user_keys = _keys(seed, 0, items), _keys(seed, 1, users)
+    topic = (random.uniform(item_keys, 0, "population/topic", 1).squeeze(1) >= 0.2).long()
+    quality_mean = torch.tensor([0.8, 0.2])[topic]
+    noise = random.normal(item_keys, 0, "population/quality", 1).squeeze(1)
+    quality = torch.exp(quality_mean + 0.1 * noise)
+    kind = (random.uniform(user_keys, 0, "population/type", 1).squeeze(1) >= 0.3).long()
+    affinity_mean = torch.tensor([[0.1, 0.7], [0.7, 0.1]])[kind]
+    affinity = torch.exp(affinity_mean + 0.1 * random.normal(user_keys, 0, "population/factors", 2))
+    x = one_hot(topic, 2).to(torch.float32)
+    return _population(affinity, x, topic, 2, quality=quality)

@@ -1,0 +1,107 @@
+"""One episode a session, for reference policies: outcomes without any learner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from marec_env import random
+from marec_env.users.base import Feedback, Users
+from marec_env.users.oracles import Oracle
+
+__all__ = ["Outcome", "offer", "play", "reward_of"]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What ``B`` episodes came to; float32 ``[B]`` each."""
+
+    reward: Tensor
+    """Sum of the rewards."""
+    clicks: Tensor
+    length: Tensor
+    """Requests."""
+    satisfaction: Tensor
+    """After the last request, in [0, 1]."""
+    sessions: Tensor
+    """Sessions begun."""
+    days: Tensor
+    """Sum of the gaps between them."""
+    topic_entropy: Tensor
+    """Entropy of the topics of the episode's clicks, nats; 0 without clicks."""
+
+
+def reward_of(feedback: Feedback, reward: str) -> Tensor:
+    """Return the request's reward, ``[B]``: engagement, or a behaviour summed over the slate."""
+    if reward == "engagement":
+        return feedback.engagement
+    return feedback.behaviours[reward].sum(1)
+
+
+def offer(users: Users, keys: Tensor, candidates: int) -> Tensor:
+    """Return the items that a request offers, int64 ``[B, C]``.
+
+    Args:
+        users: whose catalog and request numbers count.
+        keys: int64 ``[B]``, the sessions' keys.
+        candidates: C different items drawn at random; 0 for the whole catalog.
+    """
+    if candidates in (0, users.num_items):
+        items = torch.arange(users.num_items, device=keys.device)
+        return items.expand(users.num_sessions, -1)
+    draw = random.uniform(keys, users.request_index, "users/offer", users.num_items)
+    return draw.topk(candidates, dim=1).indices
+
+
+def play(
+    users: Users,
+    keys: Tensor,
+    policy: Oracle,
+    slate_size: int,
+    horizon: int,
+    *,
+    candidates: int = 0,
+    reward: str = "click",
+    topics: Tensor | None = None,
+    num_topics: int = 1,
+) -> Outcome:
+    """Play one episode in every session.
+
+    Args:
+        users: ``B`` users; they are reset.
+        keys: int64 ``[B]``, the sessions' keys.
+        policy: picks the slates.
+        slate_size: K.
+        horizon: requests after which an episode is cut off.
+        candidates: see :func:`offer`.
+        reward: see :func:`reward_of`.
+        topics: int64 ``[N]``, for the entropy of clicked topics; left 0 if ``None``.
+        num_topics: T.
+    """
+    users.reset(keys)
+    count = users.num_sessions
+    zero = torch.zeros(count, device=keys.device)
+    total, clicks, length, days = zero.clone(), zero.clone(), zero.clone(), zero.clone()
+    sessions, satisfaction = zero + 1, zero.clone()
+    consumed = torch.zeros(count, num_topics, device=keys.device)
+    active = torch.ones(count, dtype=torch.bool, device=keys.device)
+    for _ in range(horizon):
+        slate = policy(users, keys, offer(users, keys, candidates), slate_size)
+        feedback = users.respond(slate)
+        total += torch.where(active, reward_of(feedback, reward), 0.0)
+        clicks += torch.where(active, feedback.clicks.sum(1), 0.0)
+        length += active
+        satisfaction = torch.where(active, feedback.satisfaction, satisfaction)
+        if topics is not None:
+            consumed.scatter_add_(1, topics[slate], feedback.clicks * active.unsqueeze(1))
+        if feedback.gap_days is not None:
+            sessions += active & (feedback.gap_days > 0)
+            days += torch.where(active, feedback.gap_days, 0.0)
+        active &= ~feedback.left
+        if not active.any():
+            break
+    share = consumed / consumed.sum(1, keepdim=True).clamp(min=1.0)
+    entropy = torch.special.entr(share).sum(1)
+    return Outcome(total, clicks, length, satisfaction, sessions, days, entropy)
