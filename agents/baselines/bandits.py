@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from agents.baselines.scoring import best_unseen
-from marec_env.evaluation.policies import RecommenderView
+from marec_env.evaluation.view import RecommenderView, recommender_view
 from marec_env.random import normal
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class LinUCB:
 
     def recommend(self, simulator: Simulator) -> Tensor:
         """Return the slate of highest upper bounds, int64 ``[B, K]``."""
-        view = simulator.view
+        view = recommender_view(simulator)
         mean, factor = self.posterior.solve(view)
         features = self.posterior.features.to(mean.device)
         whitened = torch.linalg.solve_triangular(
@@ -85,7 +85,7 @@ class LinTS:
 
     def recommend(self, simulator: Simulator) -> Tensor:
         """Return the slate that is best under the drawn weights, int64 ``[B, K]``."""
-        view = simulator.view
+        view = recommender_view(simulator)
         mean, factor = self.posterior.solve(view)
         noise = normal(simulator.session_keys, view.request_index, "baseline/lints", mean.shape[1])
         spread = torch.linalg.solve_triangular(factor.mT, noise.unsqueeze(-1), upper=True)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import torch
 from implicit.als import AlternatingLeastSquares
 from implicit.bpr import BayesianPersonalizedRanking
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn import functional
 
 from agents.baselines.scoring import ScoringPolicy, liked_items
 from agents.baselines.training_log import TrainingLog
-from marec_env.evaluation.policies import RecommenderView
+from marec_env.evaluation.view import RecommenderView
 
 __all__ = ["ALS", "BPR", "EASE"]
 

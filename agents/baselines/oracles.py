@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from agents.baselines.scoring import best_unseen
+from marec_env.evaluation.view import recommender_view
 
 if TYPE_CHECKING:
     from marec_env.simulator import Simulator
@@ -28,35 +29,40 @@ class MyopicOracle:
 
     def recommend(self, simulator: Simulator) -> Tensor:
         """Return int64 ``[B, K]``, most likely first (the order that examination rewards)."""
-        view = simulator.view
+        view = recommender_view(simulator)
         return best_unseen(simulator.users.click_probability(), view.seen, view.slate_size)
 
 
 class BoredomAwareOracle:
-    """Build the slate item by item, charging each for the boredom that it adds.
+    """Build the slate item by item, charging each that would bore the user.
 
-    An item of topic ``t`` is worth ``p - cost * s * (b(n + 1) - b(n))``: ``p`` its click
-    probability, ``n`` the number of items of ``t`` already in the slate, ``b(n)`` the boredom
-    with ``t`` at the next request after ``n`` more of them, ``s`` the share of clicks that full
-    boredom takes.
+    An item whose topic still has room (``users.topic_room``: so many items of it in the next slate
+    leave the user as fresh as before) is worth its click probability; one beyond the room is worth
+    ``cost`` less, since it spoils its topic for the requests to come. With users who never get
+    bored, or who do not say, this is the myopic oracle.
     """
 
     name = "oracle"
     privileged = True
 
-    def __init__(self, cost: float = 2.0) -> None:
+    def __init__(self, cost: float = 0.5) -> None:
         """Args:
-        cost: clicks that a topic's turning from fresh to fully bored costs over the requests to
-            come. The default is the best of a search, ``python benchmarks/evaluation_oracle.py``.
+        cost: clicks that one item beyond its topic's room costs later. The default is the best of
+            the values that ``python benchmarks/evaluation_oracle.py`` prints.
         """
         self.cost = cost
 
     def recommend(self, simulator: Simulator) -> Tensor:
         """Return int64 ``[B, K]``, in order of choice."""
-        view, users = simulator.view, simulator.users
+        view, users = recommender_view(simulator), simulator.users
         value = users.click_probability().masked_fill(view.seen, -torch.inf)
-        steps = users.boredom_increments(view.slate_size)
-        return greedy_slate(value, users.population.topics, self.cost * steps, view.slate_size)
+        size = view.slate_size
+        topic_room = getattr(users, "topic_room", None)
+        if topic_room is None:
+            return best_unseen(value, view.seen, size)
+        beyond = torch.arange(size, device=value.device) >= topic_room(size).unsqueeze(2)
+        topics = simulator.world.population.topics
+        return greedy_slate(value, topics, self.cost * beyond, size)
 
 
 def greedy_slate(value: Tensor, topics: Tensor, charges: Tensor, size: int) -> Tensor:

@@ -18,6 +18,7 @@ from agents.baselines.teams import RandomTeam, StaticTeam
 from agents.baselines.training_log import TrainingLog, training_log
 from marec_env.evaluation.policies import Policy
 from marec_env.registry import Registry
+from marec_env.vector import Action
 
 if TYPE_CHECKING:
     from marec_env.simulator import Simulator
@@ -47,13 +48,18 @@ def baseline_names() -> tuple[str, ...]:
     return BASELINES.names()
 
 
+def _single(action: Action) -> Action:
+    """Return the action of one session of a batch."""
+    return tuple(part[0] for part in action) if isinstance(action, tuple) else action[0]
+
+
 def _log(simulator: Simulator) -> TrainingLog:
     return training_log(simulator.world.visible_log)
 
 
 @BASELINES.register("random")
 def _random(simulator: Simulator, seed: int) -> Policy:
-    return RandomTeam(simulator, seed)
+    return RandomTeam(simulator.action_spaces, seed)
 
 
 @BASELINES.register("random_slates")
@@ -63,7 +69,8 @@ def _random_slates(simulator: Simulator, seed: int) -> Policy:
 
 @BASELINES.register("static")
 def _static(simulator: Simulator, seed: int) -> Policy:
-    return StaticTeam(simulator.default_actions())
+    actions = {agent: _single(a) for agent, a in simulator.default_actions().items()}
+    return StaticTeam(actions)
 
 
 @BASELINES.register("popularity")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from marec_env.evaluation.policies import RecommenderView
+from marec_env.evaluation.view import RecommenderView, recommender_view
 from marec_env.pipeline.topk import top_k
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class ScoringPolicy(ABC):
 
     def recommend(self, simulator: Simulator) -> Tensor:
         """Return int64 ``[B, K]``, best first."""
-        view = simulator.view
+        view = recommender_view(simulator)
         return best_unseen(self.scores(view), view.seen, view.slate_size)
 
 

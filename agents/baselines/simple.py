@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from agents.baselines.scoring import ScoringPolicy, best_unseen
-from marec_env.evaluation.policies import RecommenderView
+from marec_env.evaluation.view import RecommenderView, recommender_view
 from marec_env.random import uniform
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class RandomSlates:
 
     def recommend(self, simulator: Simulator) -> Tensor:
         """Return int64 ``[B, K]``."""
-        view = simulator.view
+        view = recommender_view(simulator)
         draws = uniform(
             simulator.session_keys, view.request_index, "baseline/random", view.seen.shape[1]
         )

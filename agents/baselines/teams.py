@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from gymnasium import spaces
@@ -10,35 +11,42 @@ from torch import Tensor
 
 from marec_env.errors import ConfigError
 from marec_env.random import integers, session_keys, uniform
-from marec_env.vector import Action, VectorEnv
+from marec_env.vector import Action
 
 __all__ = ["RandomTeam", "StaticTeam"]
+
+_EPISODE = 1 << 32  # keeps the keys of two episodes apart at any batch size
 
 
 class RandomTeam:
     """Every component draws uniformly from its action space.
 
-    Draws depend on the seed, the session's place in the batch and the step alone.
+    Draws depend on the seed, the session's place in the batch, the step and the number of resets.
     """
 
     name = "random"
 
-    def __init__(self, env: VectorEnv, seed: int = 0) -> None:
-        self.spaces = dict(env.action_spaces)
+    def __init__(self, action_spaces: Mapping[str, spaces.Space[Any]], seed: int = 0) -> None:
+        """Args:
+        action_spaces: of one session, per agent.
+        seed: of all draws.
+        """
+        self.spaces = dict(action_spaces)
         self.seed = seed
-        self._keys = torch.zeros(0, dtype=torch.int64)
+        self._episode = 0
         self._steps = dict.fromkeys(self.spaces, 0)
 
-    def reset(self, num_sessions: int) -> None:
-        """Begin anew at step 0."""
-        self._keys = session_keys(self.seed, torch.arange(num_sessions))
+    def reset(self) -> None:
+        """Begin other episodes, with other draws."""
+        self._episode += 1
         self._steps = dict.fromkeys(self.spaces, 0)
 
     def act(self, observations: Mapping[str, Tensor]) -> dict[str, Action]:
         """Return a uniform action for each agent of the turn."""
         actions = {}
         for agent, observation in observations.items():
-            keys = self._keys.to(observation.device)
+            rows = torch.arange(observation.shape[0], device=observation.device)
+            keys = session_keys(self.seed, rows + self._episode * _EPISODE)
             actions[agent] = _draw(self.spaces[agent], keys, self._steps[agent], f"team/{agent}")
             self._steps[agent] += 1
         return actions
@@ -54,7 +62,7 @@ class StaticTeam:
         """
         self.actions, self.name = dict(actions), name
 
-    def reset(self, num_sessions: int) -> None:
+    def reset(self) -> None:
         """Nothing to forget."""
 
     def act(self, observations: Mapping[str, Tensor]) -> dict[str, Action]:
@@ -71,7 +79,7 @@ def _expand(action: Action, size: int, device: torch.device) -> Action:
     return action.to(device).expand(size, *action.shape)
 
 
-def _draw(space: spaces.Space[object], keys: Tensor, step: int, stream: str) -> Action:
+def _draw(space: spaces.Space[Any], keys: Tensor, step: int, stream: str) -> Action:
     """Return uniform draws from a space, one a session."""
     device = keys.device
     if isinstance(space, spaces.Box):

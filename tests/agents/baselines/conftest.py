@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from agents.baselines.training_log import TrainingLog
+from marec_env.evaluation.view import recommender_view
 from marec_env.random import session_keys
 
 TASTES, ITEMS_PER_TASTE, USERS, LIKES, K = 8, 20, 240, 12, 5
@@ -35,16 +36,21 @@ def _simulator(history, liked=None, clicks=None, shown=None):
     seen = torch.zeros(sessions, ITEMS + 1, dtype=torch.bool)
     for known in (history, shown):
         seen.scatter_(1, torch.where(known >= 0, known, ITEMS), True)
-    view = SimpleNamespace(
+    memory = SimpleNamespace(
         history=history,
         history_liked=history >= 0 if liked is None else liked,
-        session_items=shown,
-        session_clicks=clicks,
-        seen=seen[:, :-1],
-        request_index=torch.zeros(sessions, dtype=torch.int64),
-        slate_size=K,
+        session_items=shown.unsqueeze(1),
+        session_clicks=clicks.unsqueeze(1),
+        penalty=-1.0 * seen[:, :-1],
+        requests=torch.ones(sessions, dtype=torch.int64),
     )
-    return SimpleNamespace(view=view, session_keys=session_keys(5, torch.arange(sessions)))
+    simulator = SimpleNamespace(
+        pipeline=SimpleNamespace(memory=memory),
+        config=SimpleNamespace(pipeline=SimpleNamespace(slate_size=K)),
+        session_keys=session_keys(5, torch.arange(sessions)),
+    )
+    simulator.view = recommender_view(simulator)
+    return simulator
 
 
 @pytest.fixture(scope="session")

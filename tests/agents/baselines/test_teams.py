@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -20,9 +18,7 @@ OBSERVATIONS = {agent: torch.zeros(500, 3) for agent in SPACES}
 
 @pytest.fixture
 def team():
-    found = RandomTeam(SimpleNamespace(action_spaces=SPACES), seed=1)
-    found.reset(500)
-    return found
+    return RandomTeam(SPACES, seed=1)
 
 
 def test_random_actions_fill_their_spaces(team):
@@ -43,10 +39,11 @@ def test_random_actions_fill_their_spaces(team):
 def test_random_actions_change_by_step_and_repeat_by_seed(team):
     first, second = team.act(OBSERVATIONS), team.act(OBSERVATIONS)
     assert not torch.equal(first["profile_0"], second["profile_0"])
-    team.reset(500)
-    assert torch.equal(team.act(OBSERVATIONS)["profile_0"], first["profile_0"])
-    team.reset(500)
-    one_turn = team.act({"recall_0": OBSERVATIONS["recall_0"]})
+    again = RandomTeam(SPACES, seed=1)
+    assert torch.equal(again.act(OBSERVATIONS)["profile_0"], first["profile_0"])
+    again.reset()
+    assert not torch.equal(again.act(OBSERVATIONS)["profile_0"], first["profile_0"])
+    one_turn = RandomTeam(SPACES, seed=1).act({"recall_0": OBSERVATIONS["recall_0"]})
     assert torch.equal(one_turn["recall_0"], first["recall_0"])
 
 
@@ -60,7 +57,6 @@ def test_a_static_team_repeats_its_actions():
 
 
 def test_unknown_spaces_are_refused():
-    team = RandomTeam(SimpleNamespace(action_spaces={"a_0": spaces.Text(3)}))
-    team.reset(2)
+    team = RandomTeam({"a_0": spaces.Text(3)})
     with pytest.raises(ConfigError, match="Box, Discrete"):
         team.act({"a_0": torch.zeros(2, 1)})

@@ -1,0 +1,77 @@
+"""Every registered baseline, fitted for and run on a real simulator."""
+
+import pytest
+import torch
+
+from agents.baselines import DEFAULT_BASELINES, baseline_names, build_baseline
+from agents.baselines.oracles import BoredomAwareOracle, MyopicOracle
+from agents.baselines.simple import RandomSlates
+from marec_env.environment_config import EnvironmentConfig
+from marec_env.errors import ConfigError
+from marec_env.evaluation.policies import SlatePolicy, TeamPolicy
+from marec_env.evaluation.rollout import rollout
+from marec_env.simulator import Simulator
+from marec_env.world import build_world
+
+PRIVILEGED = {"oracle", "oracle_myopic"}
+TEAMS = {"random", "static"}
+
+
+def _world(**users):
+    config = EnvironmentConfig.model_validate(
+        {
+            "max_requests": 6,
+            "data": {
+                "source": "synthetic/streaming",
+                "synthetic": {"num_users": 60, "num_items": 200},
+            },
+            "embeddings": {"encoder": "hashing", "reduction": {"dimension": 8}},
+            "catalog": {"num_topics": 6},
+            "population": {"history": 12},
+            "pipeline": {"candidates": 20, "slate_size": 5, "true_top": 20},
+            "users": users,
+        }
+    )
+    return build_world(config)
+
+
+@pytest.fixture(scope="module")
+def simulator():
+    return Simulator(_world(), 4, autoreset=False)
+
+
+@pytest.mark.parametrize("name", baseline_names())
+def test_every_baseline_runs(simulator, name):
+    policy = build_baseline(name, simulator)
+    assert isinstance(policy, TeamPolicy if name in TEAMS else SlatePolicy)
+    if isinstance(policy, SlatePolicy):
+        assert policy.privileged == (name in PRIVILEGED)
+    outcomes = rollout(simulator.world, policy, sessions=4, seed=0)
+    assert outcomes.per_session["clicks"].isfinite().all()
+    assert (outcomes.per_session["length"] >= 1).all()
+
+
+def test_unknown_baselines_are_named(simulator):
+    with pytest.raises(ConfigError, match="did you mean 'item_knn'"):
+        build_baseline("item_knm", simulator)
+
+
+def test_the_default_baselines_are_registered():
+    assert set(DEFAULT_BASELINES) <= set(baseline_names())
+
+
+def test_oracles_are_bounds_above_random():
+    world = _world(boredom={"susceptible_share": 1.0})
+    found = {
+        policy.name: rollout(world, policy, sessions=64, seed=1).per_session["clicks"].mean()
+        for policy in (RandomSlates(), MyopicOracle(), BoredomAwareOracle())
+    }
+    assert found["random_slates"] < found["oracle_myopic"] < found["oracle"]
+
+
+def test_without_boredom_the_aware_oracle_is_the_myopic_one():
+    world = _world(boredom={"susceptible_share": 0.0})
+    simulator = Simulator(world, 8, autoreset=False)
+    simulator.begin(torch.arange(8), 2)
+    slate = BoredomAwareOracle().recommend(simulator)
+    assert torch.equal(slate, MyopicOracle().recommend(simulator))
