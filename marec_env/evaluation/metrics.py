@@ -14,6 +14,7 @@ from torch import Tensor
 __all__ = [
     "average_precision",
     "coverage",
+    "coverage_of",
     "f1",
     "gini",
     "hit_rate",
@@ -101,6 +102,11 @@ def coverage(slates: Tensor, num_items: int) -> float:
     shown = torch.zeros(num_items, dtype=torch.bool, device=slates.device)
     shown[slates[slates >= 0]] = True
     return float(shown.float().mean())
+
+
+def coverage_of(impressions: Tensor) -> float:
+    """Return the share of the catalog shown to anybody, from ``[N]`` impressions of each item."""
+    return float((impressions > 0).float().mean())
 
 
 def intra_list_diversity(slate: Tensor, features: Tensor) -> Tensor:

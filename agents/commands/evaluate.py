@@ -1,0 +1,205 @@
+"""``python evaluate.py run RUN...``: a trained team beside baselines, on the same users."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from marec_env.evaluation.comparison import Comparison
+    from marec_env.evaluation.policies import Policy
+    from marec_env.world import World
+
+__all__ = ["command", "evaluate_policy", "evaluate_run", "print_comparison", "write_comparison"]
+
+TRAINED = "trained team"
+
+_COLUMNS = {
+    "return": "F",
+    "clicks": "clicks",
+    "length": "requests",
+    "satisfaction": "satisf.",
+    "precision": "prec.",
+    "recall": "recall",
+    "f1": "F1",
+    "ndcg": "NDCG",
+}
+"""Outcomes of the first table and their headings, short enough for 100 columns."""
+
+
+def command(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    baselines: Annotated[
+        str | None, typer.Option(help="Comma-separated names; by default those of the run.")
+    ] = None,
+    sessions: Annotated[
+        int | None, typer.Option(min=2, help="Sessions; by default those of the run.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the sessions; by default that of the run.")
+    ] = None,
+) -> None:
+    """Evaluate trained teams beside baselines on the same users; write evaluation.json, .csv."""
+    from rich.console import Console
+
+    names = None if baselines is None else tuple(n.strip() for n in baselines.split(",") if n)
+    for path in runs:
+        comparison = evaluate_run(path, names, sessions, seed)
+        written = write_comparison(comparison, path)
+        print_comparison(comparison, Console())
+        typer.echo(f"written: {', '.join(str(file) for file in written)}")
+
+
+def evaluate_run(
+    path: Path,
+    baselines: Sequence[str] | None = None,
+    sessions: int | None = None,
+    seed: int | None = None,
+) -> Comparison:
+    """Evaluate the newest checkpoint of a run; what is not given is as its configuration says.
+
+    Raises:
+        RunError: the folder is no run's, or has no undamaged checkpoint.
+        ConfigError: the run is not on the marec environment, or a baseline is unknown.
+    """
+    from agents.config import RunConfig
+    from agents.learners.policy_files import load_policy
+    from agents.runs.checkpoints import latest_checkpoint
+    from agents.runs.folder import open_run
+    from marec_env.config.loader import load
+    from marec_env.environment_config import EnvironmentConfig
+    from marec_env.errors import ConfigError, RunError
+    from marec_env.world import build_world
+
+    folder = open_run(path)
+    config = load(folder.config, RunConfig, [])
+    if not isinstance(config.environment, EnvironmentConfig):
+        raise ConfigError(f"{path}: baselines need environment.kind 'marec'")
+    checkpoint = latest_checkpoint(folder.checkpoints, typer.echo)
+    if checkpoint is None:
+        raise RunError(f"{path} has no checkpoint yet; train it first (python train.py --resume)")
+    settings = config.evaluation
+    return evaluate_policy(
+        build_world(config.environment),
+        load_policy(checkpoint.trainer),
+        settings.baselines if baselines is None else baselines,
+        settings.sessions if sessions is None else sessions,
+        settings.seed if seed is None else seed,
+    )
+
+
+def evaluate_policy(
+    world: World,
+    policy: Policy | None,
+    baselines: Sequence[str],
+    sessions: int,
+    seed: int,
+) -> Comparison:
+    """Roll out a policy (if any) and baselines on the same sessions.
+
+    Raises:
+        ConfigError: a baseline is unknown.
+    """
+    from agents.baselines import BASELINES, build_baseline
+    from marec_env.evaluation.comparison import compare_outcomes
+    from marec_env.evaluation.rollout import rollout
+    from marec_env.simulator import Simulator
+
+    for name in baselines:
+        BASELINES.get(name)  # an unknown name is told before anything is computed
+    simulator = Simulator(world, 1, autoreset=False)
+    policies: dict[str, Policy] = {} if policy is None else {TRAINED: policy}
+    policies |= {name: build_baseline(name, simulator) for name in baselines}
+    outcomes = {name: rollout(world, p, sessions, seed) for name, p in policies.items()}
+    privileged = {name: bool(getattr(p, "privileged", False)) for name, p in policies.items()}
+    return compare_outcomes(outcomes, privileged, tuple(baselines))
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
+    """Write ``evaluation.json`` and ``evaluation.csv`` and return their places."""
+    from marec_env.io import write_json, write_text
+
+    places = folder / "evaluation.json", folder / "evaluation.csv"
+    write_json(places[0], comparison.as_dict())
+    write_text(places[1], comparison.as_csv())
+    return places
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print outcomes with intervals, differences to the best baseline, objectives and coverage."""
+    from rich.table import Table
+
+    first = next(iter(comparison.outcomes.values()))
+    table = Table(
+        title=f"{first.sessions.numel()} sessions, the same for all; mean ± half the 95 % interval",
+        caption="(p) privileged: reads the users' hidden state; F of slate policies counts neutral "
+        "component objectives",
+        title_justify="left",
+    )
+    table.add_column("policy", no_wrap=True)
+    for heading in _COLUMNS.values():
+        table.add_column(heading, justify="right")
+    for name in comparison.outcomes:
+        table.add_row(_label(comparison, name), *(_cell(comparison, name, m) for m in _COLUMNS))
+    console.print(table)
+
+    gaps = Table(
+        title=f"Paired difference to {comparison.reference}, the best baseline by clicks "
+        "(* zero lies outside the 95 % interval)",
+        title_justify="left",
+    )
+    gaps.add_column("policy", no_wrap=True)
+    for heading in _COLUMNS.values():
+        gaps.add_column(heading, justify="right")
+    for name in comparison.outcomes:
+        if name != comparison.reference:
+            gaps.add_row(_label(comparison, name), *(_gap(comparison, name, m) for m in _COLUMNS))
+    console.print(gaps)
+
+    objectives = [m for m in comparison.metric_names() if m.startswith("objective/")]
+    rest = Table(title="Objectives f_i a request, and the cohort", title_justify="left")
+    rest.add_column("policy", no_wrap=True)
+    for metric in objectives:
+        rest.add_column(metric.removeprefix("objective/"), justify="right")
+    for heading in ("coverage", "Gini"):
+        rest.add_column(heading, justify="right")
+    for name in comparison.outcomes:
+        cohort = comparison.cohort(name)
+        rest.add_row(
+            _label(comparison, name),
+            *(_cell(comparison, name, metric) for metric in objectives),
+            f"{cohort['coverage']:.3f}",
+            f"{cohort['gini']:.3f}",
+        )
+    console.print(rest)
+
+
+def _label(comparison: Comparison, name: str) -> str:
+    return f"{name} (p)" if comparison.privileged[name] else name
+
+
+def _digits(value: float) -> int:
+    return 1 if abs(value) >= 10 else 3
+
+
+def _cell(comparison: Comparison, name: str, metric: str) -> str:
+    estimate = comparison.estimate(name, metric)
+    if estimate is None or estimate.count == 0:
+        return "-"
+    digits = _digits(estimate.value)
+    return f"{estimate.value:.{digits}f}\n±{(estimate.high - estimate.low) / 2:.{digits}f}"
+
+
+def _gap(comparison: Comparison, name: str, metric: str) -> str:
+    paired = comparison.difference(name, metric)
+    if paired is None or paired.difference.count == 0:
+        return "-"
+    gap = paired.difference
+    mark = "*" if paired.significant else ""
+    digits = _digits(gap.value)
+    return f"{gap.value:+.{digits}f}{mark}\n±{(gap.high - gap.low) / 2:.{digits}f}"

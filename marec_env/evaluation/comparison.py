@@ -1,0 +1,159 @@
+"""Several policies on the same sessions: every outcome with its interval and paired difference."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from marec_env.evaluation.metrics import coverage_of, gini
+from marec_env.evaluation.outcomes import Outcomes
+from marec_env.evaluation.statistics import (
+    Estimate,
+    PairedDifference,
+    mean_estimate,
+    paired_difference,
+)
+
+__all__ = ["Comparison", "compare_outcomes"]
+
+RANKED_BY = "clicks"
+"""What the best baseline is chosen by: an outcome that every kind of policy has in one unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Policies by name, in order of evaluation."""
+
+    outcomes: dict[str, Outcomes]
+    privileged: dict[str, bool]
+    reference: str
+    """The unprivileged baseline that the others are compared with."""
+
+    def metric_names(self) -> list[str]:
+        """Return every outcome that any of the policies has."""
+        return list(dict.fromkeys(n for o in self.outcomes.values() for n in o.per_session))
+
+    def estimate(self, policy: str, metric: str) -> Estimate | None:
+        """Return a policy's mean over sessions, ``None`` if it has no such outcome."""
+        values = self.outcomes[policy].per_session.get(metric)
+        return None if values is None else mean_estimate(values.numpy())
+
+    def difference(self, policy: str, metric: str) -> PairedDifference | None:
+        """Return the paired difference to the reference, ``None`` if either lacks the outcome."""
+        values = self.outcomes[policy].per_session.get(metric)
+        others = self.outcomes[self.reference].per_session.get(metric)
+        if policy == self.reference or values is None or others is None:
+            return None
+        return paired_difference(values.numpy(), others.numpy())
+
+    def cohort(self, policy: str) -> dict[str, float]:
+        """Return outcomes of the cohort as a whole: catalog coverage and Gini of exposure."""
+        shown = self.outcomes[policy].impressions
+        return {"coverage": coverage_of(shown), "gini": gini(shown)}
+
+    def by_group(self, policy: str, metric: str) -> dict[str, Estimate]:
+        """Return an outcome by user group, and for new and known users."""
+        outcomes = self.outcomes[policy]
+        values = outcomes.per_session[metric]
+        found = {
+            name: mean_estimate(values[outcomes.group == index].numpy())
+            for index, name in enumerate(outcomes.group_names)
+        }
+        found["new users"] = mean_estimate(values[outcomes.is_new].numpy())
+        found["known users"] = mean_estimate(values[~outcomes.is_new].numpy())
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON takes it: numbers that do not exist are null."""
+        first = next(iter(self.outcomes.values()))
+        return {
+            "sessions": int(first.sessions.numel()),
+            "seed": first.seed,
+            "reference": self.reference,
+            "policies": {name: self._policy(name) for name in self.outcomes},
+        }
+
+    def _policy(self, name: str) -> dict[str, Any]:
+        outcomes: dict[str, Any] = {}
+        for metric in self.metric_names():
+            estimate = self.estimate(name, metric)
+            if estimate is None:
+                continue
+            outcomes[metric] = _numbers(estimate)
+            difference = self.difference(name, metric)
+            if difference is not None:
+                outcomes[metric]["difference"] = {
+                    **_numbers(difference.difference),
+                    "pairing_factor": _finite(difference.pairing_factor),
+                }
+        return {
+            "privileged": self.privileged[name],
+            "outcomes": outcomes,
+            "cohort": self.cohort(name),
+            "groups": {k: _numbers(e) for k, e in self.by_group(name, RANKED_BY).items()},
+            "funnel": {
+                stage: _finite(float(values.nanmean()))
+                for stage, values in self.outcomes[name].funnel.items()
+            },
+        }
+
+    def as_csv(self) -> str:
+        """Return one row for each policy and outcome."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(
+            ["policy", "outcome", "mean", "low", "high", "difference", "diff_low", "diff_high"]
+        )
+        for name in self.outcomes:
+            for metric in self.metric_names():
+                estimate = self.estimate(name, metric)
+                if estimate is None:
+                    continue
+                paired = self.difference(name, metric)
+                gap = paired.difference if paired else None
+                writer.writerow(
+                    [name, metric, estimate.value, estimate.low, estimate.high]
+                    + ([gap.value, gap.low, gap.high] if gap else ["", "", ""])
+                )
+        return text.getvalue()
+
+
+def compare_outcomes(
+    outcomes: Mapping[str, Outcomes], privileged: Mapping[str, bool], candidates: tuple[str, ...]
+) -> Comparison:
+    """Compare policies that met the same sessions.
+
+    Args:
+        outcomes: by policy name.
+        privileged: by policy name: whether it reads hidden state.
+        candidates: names among which the best unprivileged one, by clicks a session, is the
+            reference; all unprivileged policies if none of them is.
+
+    Raises:
+        ValueError: the policies met different sessions.
+    """
+    first = next(iter(outcomes.values()))
+    for name, other in outcomes.items():
+        if other.seed != first.seed or other.sessions.tolist() != first.sessions.tolist():
+            raise ValueError(f"'{name}' was evaluated on other sessions than the rest")
+    fair = [name for name in outcomes if not privileged[name]]
+    pool = [name for name in fair if name in candidates] or fair or list(outcomes)
+    reference = max(pool, key=lambda name: outcomes[name].means()[RANKED_BY])
+    return Comparison(dict(outcomes), dict(privileged), reference)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _numbers(estimate: Estimate) -> dict[str, Any]:
+    return {
+        "mean": _finite(estimate.value),
+        "low": _finite(estimate.low),
+        "high": _finite(estimate.high),
+        "sessions": estimate.count,
+    }

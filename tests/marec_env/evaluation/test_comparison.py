@@ -1,0 +1,71 @@
+import csv
+import io
+import json
+
+import pytest
+import torch
+
+from marec_env.evaluation.comparison import compare_outcomes
+from marec_env.evaluation.outcomes import Outcomes
+
+
+def _outcomes(clicks, seed=0, **more):
+    values = torch.tensor(clicks)
+    sessions = torch.arange(len(clicks))
+    return Outcomes(
+        seed=seed,
+        sessions=sessions,
+        per_session={"clicks": values, **more},
+        user=sessions,
+        group=sessions % 2,
+        group_names=("F", "M"),
+        is_new=sessions == 0,
+        impressions=torch.tensor([2.0, 0.0, 2.0, 0.0]),
+        clicks=torch.zeros(4),
+        funnel={"relevant": torch.full((len(clicks),), 50.0)},
+    )
+
+
+@pytest.fixture
+def comparison():
+    objective = torch.tensor([0.5, 0.5, float("nan"), 0.6])
+    outcomes = {
+        "trained team": _outcomes([3.0, 5.0, 6.0, 8.0], **{"objective/recall_0": objective}),
+        "popularity": _outcomes([1.0, 2.0, 4.0, 5.0]),
+        "static": _outcomes([2.0, 3.0, 4.0, 6.0]),
+        "oracle": _outcomes([9.0, 9.0, 9.0, 9.0]),
+    }
+    privileged = dict.fromkeys(outcomes, False) | {"oracle": True}
+    return compare_outcomes(outcomes, privileged, ("popularity", "static", "oracle"))
+
+
+def test_the_reference_is_the_best_unprivileged_baseline(comparison):
+    assert comparison.reference == "static"
+    gap = comparison.difference("trained team", "clicks").difference
+    assert gap.value == pytest.approx(1.75)
+    assert comparison.difference("static", "clicks") is None
+    assert comparison.difference("trained team", "objective/recall_0") is None
+
+
+def test_groups_and_cohort(comparison):
+    groups = comparison.by_group("trained team", "clicks")
+    assert groups["F"].value == pytest.approx(4.5)
+    assert groups["M"].value == pytest.approx(6.5)
+    assert groups["new users"].value == pytest.approx(3.0)
+    assert comparison.cohort("static") == {"coverage": 0.5, "gini": pytest.approx(0.5)}
+
+
+def test_json_and_csv_hold_the_same_numbers(comparison):
+    document = json.loads(json.dumps(comparison.as_dict(), allow_nan=False))
+    team = document["policies"]["trained team"]["outcomes"]
+    assert team["objective/recall_0"]["sessions"] == 3
+    rows = list(csv.DictReader(io.StringIO(comparison.as_csv())))
+    row = next(r for r in rows if (r["policy"], r["outcome"]) == ("trained team", "clicks"))
+    assert float(row["mean"]) == pytest.approx(team["clicks"]["mean"])
+    assert float(row["diff_low"]) == pytest.approx(team["clicks"]["difference"]["low"])
+
+
+def test_other_sessions_are_refused():
+    outcomes = {"a": _outcomes([1.0, 2.0]), "b": _outcomes([1.0, 2.0], seed=1)}
+    with pytest.raises(ValueError, match="'b' was evaluated on other sessions"):
+        compare_outcomes(outcomes, dict.fromkeys(outcomes, False), ("a",))
