@@ -37,7 +37,7 @@ class RelevanceConfig(ConfigModel):
     """Adjustment of the calibrated click logit ``scale (u . x) + quality + intercept``."""
 
     scale_factor: float = Field(
-        default=1.0, gt=0, le=100, description="factor on the population's calibrated scale"
+        default=1.0, ge=0.001, le=100, description="factor on the population's calibrated scale"
     )
     intercept_shift: float = Field(
         default=0.0,
@@ -193,7 +193,7 @@ class BehaviourConfig(ConfigModel):
         description="logits by which irrelevance must exceed to be hidden",
     )
     watch_minutes: float = Field(
-        default=10.0, gt=0, le=1000, description="minutes watched at full relevance, on average"
+        default=10.0, ge=0.001, le=1000, description="minutes watched at full relevance, on average"
     )
 
     @model_validator(mode="after")
@@ -240,9 +240,9 @@ class PatienceConfig(ConfigModel):
         "with a probability that falls with patience",
     )
     initial: float = Field(
-        default=1.0, gt=0, le=1000, description="patience at the session's start"
+        default=1.0, ge=0.001, le=1000, description="patience at the session's start"
     )
-    maximum: float = Field(default=2.0, gt=0, le=1000, description="patience never exceeds this")
+    maximum: float = Field(default=2.0, ge=0.001, le=1000, description="patience never exceeds this")
     gain: float = Field(
         default=0.5,
         ge=0,
@@ -312,7 +312,7 @@ class ReturnConfig(ConfigModel):
         description="requests without exposure that a day away is worth to boredom",
     )
     trust_initial: float = Field(
-        default=1.0, gt=0, le=1000, description="trust at the episode's start"
+        default=1.0, ge=0.001, le=1000, description="trust at the episode's start"
     )
     trust_cost: float = Field(
         default=0.0,
@@ -322,7 +322,7 @@ class ReturnConfig(ConfigModel):
     )
     trust_break_even: float = Field(
         default=0.3,
-        gt=0,
+        ge=0.001,
         le=1,
         description="satisfaction at which a session leaves trust as it was",
     )

@@ -14,9 +14,9 @@ __all__ = ["InterestEvolutionConfig", "KuaiSimConfig", "LongTermSatisfactionConf
 class InterestEvolutionConfig(ConfigModel):
     """RecSim's interest evolution; the defaults are the published values."""
 
-    budget: float = Field(default=200.0, gt=0, le=1e6, description="time budget at first, minutes")
-    length: float = Field(default=4.0, gt=0, le=1e4, description="length of an item, minutes")
-    no_click: float = Field(default=1.0, ge=-1, le=1000, description="score of clicking nothing")
+    budget: float = Field(default=200.0, ge=0.001, le=1e6, description="time budget at first, minutes")
+    length: float = Field(default=4.0, ge=0.001, le=1e4, description="length of an item, minutes")
+    no_click: float = Field(default=1.0, ge=-1, le=50, description="score of clicking nothing")
     min_score: float = Field(
         default=-1.0, ge=-1000, le=-1, description="score subtracted from all before choosing"
     )
@@ -24,7 +24,7 @@ class InterestEvolutionConfig(ConfigModel):
         default=0.9 / 3.4, ge=0, le=0.28, description="budget won a minute watched and quality unit"
     )
     no_click_cost: float = Field(
-        default=0.5, gt=0, le=1e4, description="budget lost by a slate without a click, minutes"
+        default=0.5, ge=0.001, le=1e4, description="budget lost by a slate without a click, minutes"
     )
     step: float = Field(
         default=0.3, ge=0, le=1, description="step of an interest of 0 at a click on its topic"
@@ -84,7 +84,7 @@ class KuaiSimConfig(ConfigModel):
         default=1.0, ge=0, le=1e6, description="temper below which a user leaves"
     )
     tolerance: float = Field(
-        default=2.0, gt=0, le=100, description="mean reward an item at which temper stays level"
+        default=2.0, ge=0.001, le=100, description="mean reward an item at which temper stays level"
     )
     requests: int = Field(
         default=5, ge=1, le=10_000, description="requests a session (cross_session)"

@@ -1,0 +1,291 @@
+"""Each module against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from marec_env import random
+from marec_env.errors import ConfigError
+from marec_env.users.behaviours import Behaviours
+from marec_env.users.boredom import ExposureBoredom
+from marec_env.users.choice import Choice
+from marec_env.users.click_boredom import ClickBoredom
+from marec_env.users.config import (
+    BehaviourConfig,
+    BoredomConfig,
+    ChoiceConfig,
+    DriftConfig,
+    ExaminationConfig,
+    IntentConfig,
+    PatienceConfig,
+    ReturnConfig,
+)
+from marec_env.users.drift import Drift
+from marec_env.users.examination import Examination
+from marec_env.users.intent import Intent
+from marec_env.users.patience import Patience
+from marec_env.users.returning import Returning, geometric_days
+
+CPU = torch.device("cpu")
+MANY = 40_000
+
+
+def _uniform(lanes: int, stream: str = "test") -> torch.Tensor:
+    return random.uniform(random.session_keys(3, torch.arange(MANY)), 0, stream, lanes)
+
+
+def test_position_examination() -> None:
+    found = Examination(ExaminationConfig(alpha=0.8, decay=0.5), CPU).probability(3)
+    assert torch.allclose(found, torch.tensor([0.8, 0.4, 0.2]))
+
+
+def test_mixed_examination_is_symmetric() -> None:
+    found = Examination(ExaminationConfig(kind="mixed", decay=0.5), CPU).probability(3)
+    assert torch.allclose(found, torch.tensor([0.625, 0.5, 0.625]))
+
+
+def test_cascade_reaches_a_prefix_at_the_stated_rates() -> None:
+    examination = Examination(ExaminationConfig(kind="cascade", decay=0.6), CPU)
+    reached = examination.draw(4, _uniform(1))
+    assert (reached.diff(dim=1) <= 0).all()
+    assert torch.allclose(reached.mean(0), 0.6 ** torch.arange(4.0), atol=0.01)
+
+
+def test_cascade_stops_after_a_click_at_the_stated_rate() -> None:
+    examination = Examination(ExaminationConfig(kind="cascade", stop_after_click=0.25), CPU)
+    left = examination.stop(torch.ones(MANY, 4), _uniform(1))
+    assert torch.allclose(left.mean(0), 0.75 ** torch.arange(4.0), atol=0.01)
+
+
+LOGITS = torch.tensor([[0.0, 1.0, -1.0]])
+SEEN = torch.tensor([1.0, 0.5, 0.25])
+
+
+def _chances(kind: str) -> tuple[Choice, list[float]]:
+    e = math.e
+    if kind == "independent":
+        return Choice(ChoiceConfig()), [0.5, 0.5 / (1 + 1 / e), 0.25 / (1 + e)]
+    if kind == "multinomial_logit":
+        total = 1 + 0.5 * e + 0.25 / e + math.exp(0.5)
+        config = ChoiceConfig(kind="multinomial_logit", no_click=0.5)
+        return Choice(config), [1 / total, 0.5 * e / total, 0.25 / e / total]
+    if kind == "proportional":  # weights 2, 3, 1 times what is seen; no click 1 + 2
+        total = 2 + 1.5 + 0.25 + 3
+        config = ChoiceConfig(kind="proportional", min_score=-2.0, no_click=1.0)
+        return Choice(config), [2 / total, 1.5 / total, 0.25 / total]
+    first, second, third = 0.2, 0.5 * 0.2 * e, 0.25 * 0.2 / e
+    config = ChoiceConfig(kind="exponential_cascade", score_scaling=0.2)
+    chances = [first, (1 - first) * second, (1 - first) * (1 - second) * third]
+    return Choice(config), chances
+
+
+@pytest.mark.parametrize(
+    "kind", ["independent", "multinomial_logit", "proportional", "exponential_cascade"]
+)
+def test_choice_probabilities_and_frequencies(kind: str) -> None:
+    choice, expected = _chances(kind)
+    assert torch.allclose(choice.probability(LOGITS, SEEN), torch.tensor([expected]))
+    clicks = choice.clicks(LOGITS.expand(MANY, 3), SEEN, _uniform(3), _uniform(1, "one"))
+    assert torch.allclose(clicks.mean(0), torch.tensor(expected), atol=0.01)
+    if kind != "independent":
+        assert clicks.sum(1).max() == 1
+
+
+def test_one_item_alone_is_a_slate_of_one() -> None:
+    for kind in ("independent", "multinomial_logit", "proportional", "exponential_cascade"):
+        choice, _ = _chances(kind)
+        alone = choice.alone(LOGITS.T)
+        assert torch.allclose(alone, choice.probability(LOGITS.T, torch.ones(1)))
+
+
+def test_behaviours_follow_clicks_at_the_stated_rates() -> None:
+    names = ("like", "purchase", "watch_time", "hide")
+    module = Behaviours(BehaviourConfig(names=names, purchase_offset=1.0, hide_offset=-1.0))
+    clicks = torch.tensor([[1.0, 0.0]]).expand(MANY, 2)
+    logits = torch.tensor([[1.0, 1.0]]).expand(MANY, 2)
+    found = module.respond(clicks, logits, _uniform(8))
+    assert list(found) == ["click", *names]
+    means = {name: value.mean(0) for name, value in found.items()}
+    assert torch.allclose(means["like"], torch.tensor([0.731, 0.0]), atol=0.01)
+    assert torch.allclose(means["purchase"], torch.tensor([0.5, 0.0]), atol=0.01)
+    assert torch.allclose(means["watch_time"], torch.tensor([7.31, 0.0]), atol=0.15)
+    assert torch.allclose(means["hide"], torch.tensor([0.0, 0.5]), atol=0.01)
+
+
+def test_exposure_boredom_builds_up_and_recovers() -> None:
+    config = BoredomConfig(memory=0.75, threshold=0.1, saturation=0.3)
+    boredom = ExposureBoredom(config, 1, torch.arange(4), 4)
+    boredom.update(torch.tensor([[0, 0, 1, 2]]))  # shares 1/2, 1/4, 1/4, 0
+    assert torch.allclose(boredom.exposure, torch.tensor([[0.125, 0.0625, 0.0625, 0.0]]))
+    assert torch.allclose(boredom.level(), torch.tensor([[0.125, 0.0, 0.0, 0.0]]))
+    boredom.update(torch.tensor([[0, 0, 0, 0]]))
+    assert torch.allclose(boredom.exposure[0, 0], torch.tensor(0.34375))
+    assert boredom.level(torch.tensor([[0, 3]])).tolist() == [[1.0, 0.0]]
+    boredom.recover(torch.tensor([0]), torch.tensor([2.0]))
+    assert torch.allclose(boredom.exposure[0, 0], torch.tensor(0.34375 * 0.5625))
+
+
+def test_room_is_the_largest_number_that_does_not_bore() -> None:
+    config = BoredomConfig(memory=0.75, threshold=0.12, saturation=0.3)
+    boredom = ExposureBoredom(config, 1, torch.arange(2), 2)
+    boredom.update(torch.tensor([[0] * 2 + [1] * 8]))
+    room = int(boredom.room(10)[0, 0])
+    for count, bored in ((room, False), (room + 1, True)):
+        other = ExposureBoredom(config, 1, torch.arange(2), 2)
+        other.exposure.copy_(boredom.exposure)
+        other.update(torch.tensor([[0] * count + [1] * (10 - count)]))
+        assert bool(other.level()[0, 0] > 1e-5) is bored
+
+
+def test_continuous_boredom_has_no_threshold() -> None:
+    config = BoredomConfig(kind="continuous", memory=0.5, threshold=0.1, saturation=0.5)
+    boredom = ExposureBoredom(config, 1, torch.arange(2), 2)
+    boredom.update(torch.tensor([[0, 1, 1, 1]]))
+    assert torch.allclose(boredom.level(), torch.tensor([[0.25, 0.75]]))
+
+
+def _fatigue(kind: str, **values: int) -> ClickBoredom:
+    config = BoredomConfig(kind=kind, **values)  # type: ignore[arg-type]
+    return ClickBoredom(config, 1, 3, 3, CPU)
+
+
+def test_click_boredom_begins_lasts_and_ends() -> None:
+    fatigue = _fatigue("loss_of_interest", clicks=2, duration=3, window=2)
+    yes = torch.tensor([True])
+    remaining = []
+    for step, topics in enumerate([[0, 1], [0, 1], [2, 2], [2, 2], [2, 2], [2, 2]]):
+        clicks = torch.tensor([[1.0, 0.0]]) if step < 2 else torch.zeros(1, 2)
+        fatigue.update(torch.tensor([topics]), clicks, torch.tensor([step]), yes)
+        remaining.append(fatigue.remaining[0].tolist())
+    assert [row[0] for row in remaining] == [0, 3, 2, 1, 0, 0]
+    assert all(row[1:] == [0, 0] for row in remaining)
+
+
+def test_only_the_last_clicks_count() -> None:
+    fatigue = _fatigue("churn", clicks=3, max_clicks=4, window=5)
+    yes = torch.tensor([True])
+    fatigue.update(torch.tensor([[0, 0, 1]]), torch.ones(1, 3), torch.tensor([0]), yes)
+    assert fatigue.recent(torch.tensor([0])).tolist() == [[2, 1, 0]]
+    fatigue.update(torch.tensor([[1, 1, 2]]), torch.ones(1, 3), torch.tensor([1]), yes)
+    assert fatigue.recent(torch.tensor([1])).tolist() == [[0, 3, 1]]
+    assert (fatigue.remaining[0] > 0).tolist() == [False, True, False]
+
+
+def test_click_boredom_gates_the_interest() -> None:
+    interest = torch.tensor([[1.0, 2.0, 3.0]])
+    for kind, expected in (("loss_of_interest", [1.0, 0.0, 3.0]), ("churn", [0.0, 0.0, 0.0])):
+        fatigue = _fatigue(kind)
+        assert fatigue.gate(interest).tolist() == [[1.0, 2.0, 3.0]]
+        fatigue.remaining[0, 1] = 2
+        assert fatigue.gate(interest).tolist() == [expected]
+
+
+def test_loss_of_interest_needs_topics_as_axes() -> None:
+    with pytest.raises(ConfigError, match="one factor a topic.*6 factors and 3 topics"):
+        ClickBoredom(BoredomConfig(kind="loss_of_interest"), 1, 3, 6, CPU)
+
+
+def _drift(config: DriftConfig, taste: list[float], clicks: list[float]) -> torch.Tensor:
+    factors = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    key, zero = torch.tensor([5]), torch.tensor([0])
+    slate = torch.tensor([[0, 1]])
+    return Drift(config, factors).move(
+        torch.tensor([taste]), slate, torch.tensor([clicks]), key, zero
+    )
+
+
+def test_influence_moves_towards_what_was_clicked() -> None:
+    config = DriftConfig(kind="influence", inertia=0.9)
+    moved = _drift(config, [1.0, 0.0], [0.0, 1.0])
+    assert torch.allclose(moved, torch.tensor([[0.9, 0.1]]) / math.hypot(0.9, 0.1))
+    assert _drift(config, [1.0, 0.0], [0.0, 0.0]).tolist() == [[1.0, 0.0]]
+
+
+def test_published_influence_moves_towards_the_uniform_vector_whatever_is_clicked() -> None:
+    config = DriftConfig(kind="influence", mean="all_axes", inertia=0.9)
+    expected = torch.tensor([[0.95, 0.05]]) / math.hypot(0.95, 0.05)
+    assert torch.allclose(_drift(config, [1.0, 0.0], [0.0, 1.0]), expected)
+    assert torch.allclose(_drift(config, [1.0, 0.0], [1.0, 0.0]), expected)
+
+
+def test_amplification_strengthens_what_is_liked() -> None:
+    config = DriftConfig(kind="amplification", gain=0.5)
+    moved = _drift(config, [0.6, 0.8], [0.0, 1.0])
+    assert torch.allclose(moved, torch.tensor([[0.6, 1.2]]) / math.hypot(0.6, 1.2))
+
+
+def test_random_walk_steps_have_the_stated_length() -> None:
+    taste = torch.nn.functional.normalize(torch.ones(MANY, 50), dim=1)
+    keys = random.session_keys(1, torch.arange(MANY))
+    drift = Drift(DriftConfig(kind="random_walk", step=0.02), torch.ones(1, 50))
+    empty = torch.zeros(MANY, 1)
+    moved = drift.move(taste, empty.long(), empty, keys, torch.zeros(MANY, dtype=torch.int64))
+    assert torch.allclose(moved.norm(dim=1), torch.ones(MANY), atol=1e-5)
+    assert abs((moved - taste).norm(dim=1).mean() - 0.02) < 0.0005
+
+
+def test_intent_mixes_and_switches_at_the_stated_rate(population) -> None:
+    intent = Intent(IntentConfig(weight=0.4, switch_probability=0.1), MANY, population)
+    users = torch.arange(MANY) % 20
+    intent.reset(torch.arange(MANY), users, _uniform(1).squeeze(1))
+    liked = population.history_liked[users] & (population.history[users] >= 0)
+    known = liked.any(1)
+    among = ((population.history[users] == intent.item.unsqueeze(1)) & liked).any(1)
+    assert torch.equal(among, known)
+    taste = population.user_factors[users]
+    mixed = 0.6 * taste + 0.4 * population.item_factors[intent.item]
+    expected = mixed / mixed.norm(dim=1, keepdim=True)
+    assert torch.allclose(intent.interest(taste), expected, atol=1e-6)
+    rows = intent.update(users, _uniform(1, "switch").squeeze(1), _uniform(1, "new").squeeze(1))
+    assert abs(len(rows) / MANY - 0.1) < 0.006
+
+
+def test_patience_budget() -> None:
+    config = PatienceConfig(initial=0.1, maximum=0.2, gain=0.5, cost=0.05)
+    patience = Patience(config, 3, CPU)
+    engagement, draw = torch.tensor([0.0, 0.1, 1.0]), torch.zeros(3)
+    assert patience.update(engagement, draw).tolist() == [False, False, False]
+    assert torch.allclose(patience.left, torch.tensor([0.05, 0.1, 0.2]))
+    patience.left[0] = 0.05
+    assert patience.update(torch.zeros(3), draw).tolist() == [True, False, False]
+
+
+def test_patience_hazard_falls_with_patience() -> None:
+    config = PatienceConfig(kind="hazard", hazard=0.5, hazard_slope=2.0, cost=0.0, gain=0.0)
+    patience = Patience(config, MANY, CPU)
+    left = patience.update(torch.zeros(MANY), _uniform(1).squeeze(1))
+    assert abs(left.float().mean() - 0.5 * math.exp(-2.0)) < 0.005
+
+
+def test_geometric_days() -> None:
+    draw = _uniform(1).squeeze(1)
+    days = geometric_days(torch.full((MANY,), 0.25), draw)
+    assert abs(days.mean() - 4.0) < 0.1
+    assert abs((days == 1).float().mean() - 0.25) < 0.01
+    edge = geometric_days(torch.tensor([0.0, 1.0]), torch.tensor([0.5, 0.5]))
+    assert edge.tolist() == [math.inf, 1.0]
+
+
+def test_returning_counts_sessions_and_ends_the_episode() -> None:
+    returning = Returning(ReturnConfig(sessions=2, requests=2, bias=1.0, slope=0.0), 1, CPU)
+    satisfied, draw = torch.tensor([0.5]), torch.tensor([0.5])
+    trace = []
+    for _ in range(4):
+        left, gap = returning.update(torch.tensor([False]), satisfied, draw)
+        trace.append((bool(left), float(gap)))
+    assert trace == [(False, 0.0), (False, 1.0), (False, 0.0), (True, 0.0)]
+
+
+def test_lost_trust_ends_the_episode() -> None:
+    config = ReturnConfig(
+        sessions=9, bias=1.0, trust_initial=1.0, trust_cost=0.6, trust_break_even=0.5
+    )
+    returning = Returning(config, 2, CPU)
+    ended, draw = torch.tensor([True, True]), torch.tensor([0.5, 0.5])
+    satisfied = torch.tensor([0.0, 0.5])
+    assert returning.update(ended, satisfied, draw)[0].tolist() == [False, False]
+    assert torch.allclose(returning.trust, torch.tensor([0.4, 1.0]))
+    assert returning.update(ended, satisfied, draw)[0].tolist() == [True, False]

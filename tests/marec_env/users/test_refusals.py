@@ -1,0 +1,162 @@
+"""Bad parameters are refused by name and range; no accepted configuration yields NaN."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import get_args
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from pydantic_core import PydanticUndefined
+
+from marec_env import random
+from marec_env.errors import ConfigError
+from marec_env.users import UsersConfig, make_users
+from marec_env.users import config as sections
+from marec_env.users.presets import get_preset
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        (sections.ExaminationConfig, "alpha", 1.1),
+        (sections.ExaminationConfig, "decay", -0.1),
+        (sections.PatienceConfig, "cost", -0.01),
+        (sections.IntentConfig, "switch_probability", 2.0),
+        (sections.BoredomConfig, "memory", 1.0),
+        (sections.BoredomConfig, "weight", float("nan")),
+        (sections.ReturnConfig, "sessions", 0),
+        (sections.UsersConfig, "new_user_share", -1.0),
+        (sections.KuaiSimConfig, "tolerance", 0.0),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(section, field, value) -> None:
+    with pytest.raises(ValidationError, match=field):
+        section(**{field: value})
+
+
+def test_contradictions_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"threshold \(0.5\) must lie below saturation"):
+        sections.BoredomConfig(threshold=0.5)
+    with pytest.raises(ValidationError, match="initial"):
+        sections.PatienceConfig(initial=3.0)
+    with pytest.raises(ValidationError, match="repeat"):
+        sections.BehaviourConfig(names=("like", "like"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"item_factors": torch.zeros(0, 6)}, "item_factors has shape"),
+        ({"user_factors": torch.full((20, 6), float("nan"))}, "user_factors has 120 values"),
+        ({"quality": torch.zeros(3)}, "quality has shape"),
+        ({"scale": float("inf")}, "scale is inf"),
+        ({"topics": torch.full((40,), 4)}, r"topics holds 4 \.\.\. 4; allowed: 0 \.\.\. 3"),
+        ({"history": torch.full((20, 8), 40)}, "history holds"),
+        ({"num_topics": 0}, "num_topics is 0"),
+    ],
+)
+def test_damaged_populations_are_refused(population, change, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_users(UsersConfig(), dataclasses.replace(population, **change), 2)
+
+
+def test_empty_batches_and_unknown_names_are_refused(population) -> None:
+    with pytest.raises(ConfigError, match="num_sessions is 0"):
+        make_users(UsersConfig(), population, 0)
+    with pytest.raises(ConfigError, match="did you mean 'marec'"):
+        make_users(UsersConfig(model="marek"), population, 2)
+    with pytest.raises(ConfigError, match="did you mean 'sardine/SlateTopK-Bored'"):
+        get_preset("sardine/SlateTopK-Bore")
+
+
+def _field(info) -> st.SearchStrategy:
+    """Any accepted value of a field, extremes included."""
+    bounds = {}
+    for part in info.metadata:
+        for name in ("ge", "gt", "le", "lt"):
+            if getattr(part, name, None) is not None:
+                bounds[name] = getattr(part, name)
+    if info.annotation is bool:
+        return st.booleans()
+    if get_args(info.annotation) and isinstance(get_args(info.annotation)[0], str):
+        return st.sampled_from(get_args(info.annotation))
+    low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
+    if info.annotation is int:
+        return st.integers(low, min(high, 50))
+    return st.floats(low, high, exclude_min="gt" in bounds, exclude_max="lt" in bounds, width=64)
+
+
+def _section(model) -> st.SearchStrategy:
+    fields = {
+        name: _field(info)
+        for name, info in model.model_fields.items()
+        if name != "names" and info.default is not PydanticUndefined
+    }
+
+    def build(values):
+        try:
+            return model(**values)
+        except ValidationError:  # a contradiction between two fields
+            return model()
+
+    return st.fixed_dictionaries(fields).map(build)
+
+
+CONFIGS = st.builds(
+    UsersConfig,
+    relevance=_section(sections.RelevanceConfig),
+    intent=_section(sections.IntentConfig),
+    boredom=_section(sections.BoredomConfig),
+    examination=_section(sections.ExaminationConfig),
+    choice=_section(sections.ChoiceConfig),
+    drift=_section(sections.DriftConfig),
+    patience=_section(sections.PatienceConfig),
+    satisfaction=_section(sections.SatisfactionConfig),
+    returning=_section(sections.ReturnConfig),
+    supply=_section(sections.SupplyConfig),
+    long_term_satisfaction=_section(sections.LongTermSatisfactionConfig),
+    interest_evolution=_section(sections.InterestEvolutionConfig),
+    kuaisim=_section(sections.KuaiSimConfig),
+    behaviours=st.builds(
+        sections.BehaviourConfig,
+        names=st.sampled_from([(), ("hide",), ("like", "purchase", "watch_time", "hide")]),
+    ),
+)
+MODELS = (
+    "marec",
+    "recsim/interest_evolution",
+    "recsim/long_term_satisfaction",
+    "kuaisim",
+)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(config=CONFIGS, seed=st.integers(0, 1000))
+def test_nothing_but_numbers_comes_out(population, model, config, seed) -> None:
+    # As many factors as topics, so that every kind of boredom is allowed.
+    population = dataclasses.replace(
+        population,
+        providers=torch.arange(40) % 7,
+        user_factors=population.user_factors[:, :4],
+        item_factors=population.item_factors[:, :4],
+    )
+    users = make_users(config.model_copy(update={"model": model}), population, 3)
+    keys = random.session_keys(seed, torch.arange(3))
+    users.reset(keys)
+    for step in range(6):
+        slate = random.integers(keys, step, "test/slate", 4, 40)
+        assert torch.isfinite(users.click_probability()).all()
+        feedback = users.respond(slate)
+        for name, value in feedback.behaviours.items():
+            assert torch.isfinite(value).all(), name
+        for value in (feedback.engagement, feedback.satisfaction):
+            assert ((value >= 0) & (value <= 1)).all()
+        assert torch.isfinite(users.hidden_state()).all()
+        chances = users.click_probability(slate)
+        assert ((chances >= 0) & (chances <= 1)).all()
+        users.reset(keys + step, feedback.left)
