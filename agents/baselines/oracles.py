@@ -47,8 +47,7 @@ class BoredomAwareOracle:
 
     def __init__(self, cost: float = 0.5) -> None:
         """Args:
-        cost: clicks that one item beyond its topic's room costs later. The default is the best of
-            the values that ``python benchmarks/evaluation_oracle.py`` prints.
+        cost: clicks that one item beyond its topic's room costs later; set by hand, not searched.
         """
         self.cost = cost
 
