@@ -184,7 +184,7 @@ def test_click_boredom_gates_the_interest() -> None:
 
 
 def test_loss_of_interest_needs_topics_as_axes() -> None:
-    with pytest.raises(ConfigError, match="one factor a topic.*6 factors and 3 topics"):
+    with pytest.raises(ConfigError, match=r"one factor a topic.*6 factors and 3 topics"):
         ClickBoredom(BoredomConfig(kind="loss_of_interest"), 1, 3, 6, CPU)
 
 
