@@ -242,7 +242,9 @@ class PatienceConfig(ConfigModel):
     initial: float = Field(
         default=1.0, ge=0.001, le=1000, description="patience at the session's start"
     )
-    maximum: float = Field(default=2.0, ge=0.001, le=1000, description="patience never exceeds this")
+    maximum: float = Field(
+        default=2.0, ge=0.001, le=1000, description="patience never exceeds this"
+    )
     gain: float = Field(
         default=0.5,
         ge=0,

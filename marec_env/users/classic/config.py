@@ -14,7 +14,9 @@ __all__ = ["InterestEvolutionConfig", "KuaiSimConfig", "LongTermSatisfactionConf
 class InterestEvolutionConfig(ConfigModel):
     """RecSim's interest evolution; the defaults are the published values."""
 
-    budget: float = Field(default=200.0, ge=0.001, le=1e6, description="time budget at first, minutes")
+    budget: float = Field(
+        default=200.0, ge=0.001, le=1e6, description="time budget at first, minutes"
+    )
     length: float = Field(default=4.0, ge=0.001, le=1e4, description="length of an item, minutes")
     no_click: float = Field(default=1.0, ge=-1, le=50, description="score of clicking nothing")
     min_score: float = Field(

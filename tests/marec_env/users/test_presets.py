@@ -195,7 +195,7 @@ def _clickbait(least: bool):
 
 
 def test_long_term_satisfaction_defect_and_correction() -> None:
-    """As published clickbait > random > quality; corrected the reverse, though clickbait pays now."""
+    """As published clickbait > random > quality; corrected the reverse, yet clickbait pays now."""
     for published in (True, False):
         policies = (_clickbait(False), "random", _clickbait(True))
         found = [
