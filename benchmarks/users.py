@@ -3,7 +3,8 @@
 One thread, process CPU time, medians of repeated blocks that are interleaved over the cases, so
 that a slow spell of the machine meets all of them alike. Slates are drawn beforehand; episodes that
 end are reset within the measured time. ``--peers PYTHON`` adds simulators installed for another
-interpreter (see ``benchmarks/users_peers.py``) and compares the return of random slates in interest evolution.
+interpreter (see ``benchmarks/users_peers.py``) and compares the return of random slates in interest
+evolution.
 """
 
 from __future__ import annotations
