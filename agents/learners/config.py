@@ -37,7 +37,7 @@ class NetworkConfig(ConfigModel):
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(64, 64), strict=False, description="Units of each hidden layer."
     )
-    activation: Activation = Field(default="tanh", description="Non-linearity after each layer.")
+    activation: Activation = Field(default="relu", description="Non-linearity after each layer.")
     recurrent_units: int = Field(
         default=0, ge=0, description="Units of a GRU after the layers; 0 for none."
     )

@@ -244,10 +244,8 @@ class TeamLearner(PPOTorchLearner):
         }
         critics = {}
         for name, target in targets.items():
-            columns = target.columns(self.module[name].unwrapped(), sequences)
-            critics[name] = columns
-            counted = columns["weights"].amax(dim=-1) > 0
-            self._fresh_inputs[name] = columns["inputs"][counted]
+            critics[name] = target.columns(self.module[name].unwrapped(), sequences)
+            self._fresh_inputs[name] = target.raw_inputs[target.weights.amax(dim=-1) > 0]
         return actors, critics
 
     def _recurrent(self) -> bool:
@@ -290,6 +288,8 @@ class TeamLearner(PPOTorchLearner):
                 pieces.setdefault(key, []).append(flat)
         rows = {k: v[0] if len(v) == 1 else torch.cat(v) for k, v in pieces.items()}
         self._fresh_inputs[name] = rows["observations"][rows["weights"] > 0]
+        # Statistics stand still during the epochs, so observations are normalised once.
+        rows["observations"] = net.trunk.normalise(rows["observations"])
         return rows
 
     def _epochs(

@@ -103,9 +103,11 @@ class Trunk(nn.Module):
         """Numbers of the recurrent state; 0 for a network without one."""
         return self.cell.hidden_size if self.cell is not None else 0
 
+    def normalise(self, inputs: Tensor) -> Tensor:
+        """Return normalised inputs; the inputs themselves where normalisation is off."""
+        return inputs if self.normaliser is None else self.normaliser(inputs)
+
     def _features(self, inputs: Tensor, extra: Tensor | None) -> Tensor:
-        if self.normaliser is not None:
-            inputs = self.normaliser(inputs)
         if extra is not None:
             inputs = torch.cat([inputs, extra], dim=-1)
         features: Tensor = self.layers(inputs)
@@ -114,7 +116,10 @@ class Trunk(nn.Module):
     def forward(
         self, inputs: Tensor, memory: Tensor | None = None, extra: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the features of one step and the recurrent state after it, ``[N, ...]``."""
+        """Return the features of one step and the recurrent state after it, ``[N, ...]``.
+
+        Inputs are normalised already; see :meth:`normalise`.
+        """
         features = self._features(inputs, extra)
         if self.cell is None:
             return features, None
@@ -127,7 +132,7 @@ class Trunk(nn.Module):
         """Return the features ``[N, T, size]`` of sequences, forgetting where an episode starts.
 
         Args:
-            inputs: ``[N, T, d]``.
+            inputs: ``[N, T, d]``, normalised.
             starts: bool ``[N, T]``, whether an episode starts at that step.
             memory: ``[N, memory_size]``, the recurrent state before the first step.
             extra: ``[N, T, num_extra]``.
@@ -223,18 +228,22 @@ class Actor(nn.Module):
         self, observations: Tensor, memory: Tensor | None = None, agent_id: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Return distribution inputs ``[N, num_inputs]`` and the next recurrent state."""
-        features, memory = self.trunk(observations, memory, agent_id)
+        features, memory = self.trunk(self.trunk.normalise(observations), memory, agent_id)
         return self._inputs(features), memory
+
+    def flat(self, normalised: Tensor, agent_id: Tensor | None = None) -> Tensor:
+        """Return distribution inputs ``[N, num_inputs]`` of normalised observations."""
+        return self._inputs(self.trunk(normalised, None, agent_id)[0])
 
     def sequence(
         self,
-        observations: Tensor,
+        normalised: Tensor,
         starts: Tensor,
         memory: Tensor,
         agent_id: Tensor | None = None,
     ) -> Tensor:
         """Return distribution inputs ``[N, T, num_inputs]`` of sequences; see :class:`Trunk`."""
-        return self._inputs(self.trunk.sequence(observations, starts, memory, agent_id))
+        return self._inputs(self.trunk.sequence(normalised, starts, memory, agent_id))
 
 
 class Critic(nn.Module):
@@ -253,11 +262,11 @@ class Critic(nn.Module):
         return self.trunk.memory_size
 
     def forward(self, inputs: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return values ``[N, heads]`` and the next recurrent state."""
+        """Return values ``[N, heads]`` of normalised inputs and the next recurrent state."""
         features, memory = self.trunk(inputs, memory)
         return self.head(features), memory
 
     def sequence(self, inputs: Tensor, starts: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Return values ``[N, T, heads]`` and the recurrent states ``[N, T, memory]`` of them."""
+        """Return values ``[N, T, heads]`` and recurrent states; inputs are normalised."""
         features = self.trunk.sequence(inputs, starts, memory)
         return self.head(features), features

@@ -84,7 +84,7 @@ class ActorModule(TorchRLModule):
                     batch["observations"], batch["starts"], batch["memory"], agent_id
                 )
             }
-        return {INPUTS: self.net(batch["observations"], None, agent_id)[0]}
+        return {INPUTS: self.net.flat(batch["observations"], agent_id)}
 
 
 class CriticModule(TorchRLModule):

@@ -23,7 +23,9 @@ class CriticTargets:
 
     advantages: dict[str, Tensor]
     """Per agent, ``[B, T]``, in units of reward."""
+    raw_inputs: Tensor
     inputs: Tensor
+    """Normalised."""
     old_values: Tensor
     """Normalised, ``[N, T, heads]``."""
     targets: Tensor
@@ -112,7 +114,9 @@ def evaluate_critic(
         memory: recurrent state ``[N, M]`` at the start, if one was kept; used when it fits.
     """
     blocks = 1 if plan.central else len(plan.agents)
-    inputs, next_inputs = _inputs(plan, team, data, False), _inputs(plan, team, data, True)
+    raw = _inputs(plan, team, data, after=False)
+    inputs = module.net.trunk.normalise(raw)
+    next_inputs = module.net.trunk.normalise(_inputs(plan, team, data, after=True))
     starts = team["starts"].repeat(blocks, 1)
     rows = inputs.shape[0]
     if memory is None or memory.shape[0] != rows:
@@ -133,6 +137,7 @@ def evaluate_critic(
             by_agent[agent] = advantages[index * sessions : (index + 1) * sessions, :, 0]
     return CriticTargets(
         advantages=by_agent,
+        raw_inputs=raw,
         inputs=inputs,
         old_values=old,
         targets=targets,
