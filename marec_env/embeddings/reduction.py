@@ -62,8 +62,8 @@ class Reduction:
         from safetensors.torch import save
 
         tensors = {
-            "mean": self.mean.contiguous(),
-            "projection": self.projection.contiguous(),
+            "mean": self.mean,
+            "projection": self.projection,
             "explained": torch.tensor(self.explained, dtype=torch.float64),
         }
         write_bytes(path, save(tensors))
@@ -126,7 +126,7 @@ def _random_projection(section: ReductionConfig, full: int) -> Reduction:
     gaussian = random.normal(keys, 0, "embeddings.random_projection", section.dimension)
     basis, upper = torch.linalg.qr(gaussian.double())
     basis = basis * torch.sign(torch.diagonal(upper))
-    return Reduction(torch.zeros(full), basis.float(), float("nan"))
+    return Reduction(torch.zeros(full), basis.float().contiguous(), float("nan"))
 
 
 def _pca(section: ReductionConfig, data: Tensor) -> Reduction:
@@ -144,4 +144,4 @@ def _pca(section: ReductionConfig, data: Tensor) -> Reduction:
         basis = basis / torch.where(real, kept, 1.0).sqrt()
     basis = torch.where(real, basis, 0.0)
     explained = float(kept.sum()) / total if total > 0 else 1.0
-    return Reduction(mean.float(), basis.float(), explained)
+    return Reduction(mean.float(), basis.float().contiguous(), explained)

@@ -46,6 +46,7 @@ class Store:
         self.folder = folder
         self._segments: dict[str, Segment] = {}
         self._writer: SegmentWriter | None = None
+        self._used: set[str] = set()
         self._writable = True
         self._lock = threading.RLock()
         self._index: tuple[UInt64s, UInt64s, NDArray[np.int64], NDArray[np.int64]] | None = None
@@ -71,6 +72,8 @@ class Store:
                 segment, place = self._find(keys)
                 vectors, damaged = self._gather(segment, place)
                 if not damaged:
+                    names = sorted(self._segments)
+                    self._used.update(names[number] for number in np.unique(segment[segment >= 0]))
                     return vectors, segment >= 0
                 for name, places in damaged.items():
                     _LOG.warning(
@@ -104,11 +107,11 @@ class Store:
             merge_small_segments(self.folder)
 
     def touch(self) -> None:
-        """Mark the segments as used now, which eviction goes by."""
+        """Mark the segments that were read from as used now, which eviction goes by."""
         with self._lock:
-            for segment in self._segments.values():
+            for name in self._used:
                 try:
-                    os.utime(segment.path.with_suffix(KEYS))
+                    os.utime(self.folder / f"{name}{KEYS}")
                 except OSError:  # evicted meanwhile, or a read-only folder: nothing depends on it
                     continue
 
@@ -139,7 +142,7 @@ class Store:
         """Return the names of the segments in the folder."""
         try:
             found = os.listdir(self.folder)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return [
             name.removesuffix(KEYS)

@@ -1,0 +1,192 @@
+import logging
+import sys
+
+import pytest
+import torch
+from torch.nn import functional
+
+from marec_env.embeddings import (
+    EmbeddingConfig,
+    HashingTestEncoder,
+    TextEncoder,
+    embed_texts,
+    load_encoder,
+)
+from marec_env.embeddings.attention import grouped_attention
+from marec_env.embeddings.linear import PlainLinear, PrepackedLinear, linear
+from marec_env.embeddings.tokens import pack, token_budget_batches
+from marec_env.errors import ConfigError, DataError
+
+ODD_TEXTS = [
+    "",
+    " \t\n",
+    "x" * 10_000,
+    "love and war " * 800,
+    "toy\x00story\x07\x1b[31m film\u200b",
+    "😀🚀 a film 👩‍👩‍👧",
+    "東京物語 (1953)",
+    "Броненосец Потёмкин",
+    "فيلم عن الحب",
+    "เรื่องราว",
+    "e\u0301 é \ufb01lm",
+    "lone surrogate \ud800 here",
+    "a film",
+    "a film",
+]
+TEXTS = ["toy story (1995)", "a film about love", "war and peace.", "drama", "a " * 40, *ODD_TEXTS]
+
+
+def minilm_config(**changes):
+    return EmbeddingConfig(encoder="minilm", cache=False, **changes)
+
+
+def test_equal_to_sentence_transformers_on_the_same_weights(minilm):
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(minilm), device="cpu")
+    texts = [text.encode("utf-8", "replace").decode() for text in TEXTS]
+    theirs = torch.from_numpy(model.encode(texts))
+    ours = embed_texts(minilm_config(dtype="fp32"), TEXTS, device="cpu")
+    assert ours.dtype == torch.float32 and ours.shape == (len(TEXTS), 384)
+    assert (ours - theirs).abs().max() < 1e-5
+
+
+def test_bf16_is_close_to_fp32(minilm):
+    exact = embed_texts(minilm_config(dtype="fp32"), TEXTS, device="cpu")
+    quick = embed_texts(minilm_config(dtype="bf16"), TEXTS, device="cpu")
+    assert not torch.equal(exact, quick)
+    assert functional.cosine_similarity(exact, quick).min() > 0.999
+    assert torch.allclose(quick.norm(dim=1), torch.ones(len(TEXTS)), atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+@pytest.mark.parametrize("model", ["tiny_bert", "tiny_roberta", "tiny_decoder", "tiny_distilbert"])
+def test_equal_to_transformers_text_by_text(model, pooling, request, reference):
+    folder = request.getfixturevalue(model)
+    config = EmbeddingConfig(
+        encoder=str(folder), pooling=pooling, max_length=64, dtype="fp32", token_budget=70,
+        cache=False,
+    )  # fmt: skip
+    texts = [text.encode("utf-8", "replace").decode() for text in TEXTS]
+    ours = TextEncoder(config, "cpu").encode(texts)
+    assert (ours - reference(folder, texts, pooling)).abs().max() < 1e-5
+
+
+def test_the_chosen_path_is_logged(tiny_bert, tiny_decoder, caplog):
+    caplog.set_level(logging.INFO, "marec_env.embeddings")
+    for folder in (tiny_bert, tiny_decoder):
+        TextEncoder(EmbeddingConfig(encoder=str(folder), max_length=64), "cpu")
+    assert "packed batches, grouped attention" in caplog.messages[0]
+    assert "padded, GPT2Model" in caplog.messages[1]
+
+
+def test_a_text_gives_the_same_vector_in_any_company(tiny):
+    encoder = TextEncoder(tiny, "cpu")
+    together = encoder.encode(TEXTS)
+    alone = torch.cat([encoder.encode([text]) for text in TEXTS])
+    assert torch.allclose(together, alone, atol=1e-6)
+    assert torch.equal(together[-1], together[-2])
+
+
+def test_chunks_and_progress_cover_every_text_once(tiny, monkeypatch):
+    monkeypatch.setattr("marec_env.embeddings.encoder.CHUNK", 5)
+    encoder = TextEncoder(tiny, "cpu")
+    counted = []
+    chunks = list(encoder.encode_chunks(TEXTS, lambda texts, tokens: counted.append(texts)))
+    assert [len(chunk) for chunk in chunks] == [5, 5, 5, len(TEXTS) - 15]
+    assert sum(counted) == len(TEXTS)
+    assert torch.allclose(torch.cat(chunks), TextEncoder(tiny, "cpu").encode(TEXTS), atol=1e-6)
+
+
+def test_no_texts_give_no_vectors(tiny):
+    assert TextEncoder(tiny, "cpu").encode([]).shape == (0, 32)
+    assert embed_texts(tiny, []).shape == (0, 32)
+
+
+def test_what_is_not_a_string_is_refused(tiny):
+    with pytest.raises(DataError, match="must be a string, got float"):
+        embed_texts(tiny, ["a film", float("nan")])
+
+
+def test_more_tokens_than_positions_are_refused(tiny_bert):
+    config = EmbeddingConfig(encoder=str(tiny_bert), max_length=65)
+    with pytest.raises(ConfigError, match=r"65.*64 positions; allowed: 2 to 64"):
+        TextEncoder(config, "cpu")
+
+
+def test_minilm_needs_no_transformers(minilm):
+    import subprocess
+
+    code = (
+        "import sys; from marec_env.embeddings import *;"
+        "embed_texts(EmbeddingConfig(encoder='minilm', cache=False), ['a film']);"
+        "assert 'transformers' not in sys.modules and 'ray' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_batches_hold_their_budget():
+    tokens = [torch.zeros(length).long().numpy() for length in (5, 30, 1, 9, 9, 2)]
+    batches = list(token_budget_batches(tokens, 16))
+    assert sorted(row for batch in batches for row in batch) == list(range(6))
+    assert batches == [[2, 5, 0], [3], [4], [1]]
+    assert list(token_budget_batches(tokens, 16, padded=True)) == [[2, 5, 0], [3], [4], [1]]
+    assert list(token_budget_batches(tokens, 12, padded=True)) == [[2, 5], [0], [3], [4], [1]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1.0, 6.0])
+def test_grouped_attention_is_attention(dtype, scale):
+    """Scores beyond the range of the written-out softmax (scale 6) included."""
+    torch.manual_seed(0)
+    lengths = [1, 3, 3, 16, 20, 20, 33]
+    batch = pack([torch.zeros(length).long().numpy() for length in lengths])
+    qkv = (scale * torch.randn(sum(lengths), 3 * 24)).to(dtype)
+    mixed = grouped_attention(batch, heads=3)(qkv)
+    expected = []
+    for part in qkv.float().split(lengths):
+        query, key, value = part.view(-1, 3, 3, 8).permute(1, 2, 0, 3)
+        scores = (query @ key.transpose(1, 2)).to(dtype).float() / 8**0.5
+        weights = torch.softmax(scores.to(dtype).float(), dim=-1)
+        expected.append((weights @ value).transpose(0, 1).reshape(-1, 24))
+    error = (mixed.float() - torch.cat(expected)).abs().max() / qkv.float().abs().max()
+    assert error < (1e-5 if dtype == torch.float32 else 3e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_prepacked_layers_agree_with_plain_ones(dtype):
+    torch.manual_seed(0)
+    weight, bias = (0.1 * torch.randn(48, 32)).to(dtype), torch.randn(48).to(dtype)
+    fast, plain = linear(weight, bias), PlainLinear(weight, bias)
+    x, residual = torch.randn(7, 32).to(dtype), torch.randn(7, 48).to(dtype)
+    tolerance = 1e-5 if dtype == torch.float32 else 5e-2
+    for one, other in (
+        (fast.plain(x), plain.plain(x)),
+        (fast.gelu(x), plain.gelu(x)),
+        (fast.plus(x, residual), plain.plus(x, residual)),
+    ):
+        assert torch.allclose(one, other, atol=tolerance)
+
+
+def test_a_wrong_prepacked_layer_is_not_used(monkeypatch):
+    weight, bias = torch.randn(8, 8), torch.zeros(8)
+    monkeypatch.setattr(PrepackedLinear, "gelu", lambda self, x: self.plain(x))
+    assert isinstance(linear(weight, bias), PlainLinear)
+
+
+def test_the_test_encoder_says_what_it_is():
+    encoder = load_encoder(EmbeddingConfig(encoder="hashing"))
+    assert isinstance(encoder, HashingTestEncoder) and "test" in encoder.NAME
+    vectors = encoder.encode(["toy story", "story of a toy", "war", ""])
+    assert torch.allclose(vectors.norm(dim=1), torch.ones(4))
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
+    assert torch.equal(vectors, embed_texts(EmbeddingConfig(encoder="hashing"), [
+        "toy story", "story of a toy", "war", ""]))  # fmt: skip
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_cuda_equals_cpu(minilm, dtype):
+    exact = embed_texts(minilm_config(dtype="fp32"), TEXTS, device="cpu")
+    cuda = embed_texts(minilm_config(dtype=dtype), TEXTS, device="cuda")
+    assert functional.cosine_similarity(exact, cuda).min() > (0.9999 if dtype == "fp32" else 0.999)

@@ -1,0 +1,86 @@
+import pytest
+import torch
+
+from marec_env.embeddings import EmbeddingConfig, Reduction, ReductionConfig, fit_reduction
+from marec_env.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def embeddings():
+    torch.manual_seed(0)
+    latent = torch.randn(500, 5) * torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0])
+    return latent @ torch.randn(5, 40) + 0.01 * torch.randn(500, 40) + 3.0
+
+
+def test_pca_keeps_what_varies(embeddings):
+    reduction = fit_reduction(EmbeddingConfig(reduction=ReductionConfig(dimension=5)), embeddings)
+    assert reduction.explained > 0.999
+    reduced = reduction.apply(embeddings)
+    centred = embeddings - embeddings.mean(0)
+    assert reduced.dtype == torch.float32 and reduced.shape == (500, 5)
+    assert torch.allclose(reduced.norm(dim=1), torch.ones(500), atol=1e-5)
+    exact = torch.nn.functional.normalize(centred, dim=1)
+    assert torch.allclose(reduced @ reduced.T, exact @ exact.T, atol=0.02)
+
+
+def test_signs_do_not_depend_on_the_order_of_rows(embeddings):
+    section = ReductionConfig(dimension=5)
+    one = fit_reduction(section, embeddings)
+    other = fit_reduction(section, embeddings[torch.randperm(500)])
+    assert torch.allclose(one.projection, other.projection, atol=1e-4)
+    peak = one.projection.abs().argmax(dim=0)
+    assert (one.projection[peak, torch.arange(5)] > 0).all()
+
+
+def test_whitening_gives_every_direction_one_variance(embeddings):
+    reduction = fit_reduction(ReductionConfig(dimension=5, whiten=True), embeddings)
+    scores = (embeddings - reduction.mean) @ reduction.projection
+    assert torch.allclose(scores.var(dim=0, correction=0), torch.ones(5), atol=1e-3)
+    plain = fit_reduction(ReductionConfig(dimension=5), embeddings)
+    assert not torch.allclose(plain.apply(embeddings), reduction.apply(embeddings), atol=0.1)
+
+
+def test_random_projection_is_orthonormal_and_fixed_by_its_seed(embeddings):
+    def fit(seed):
+        section = ReductionConfig(method="random_projection", dimension=20, seed=seed)
+        return fit_reduction(section, embeddings).projection
+
+    assert torch.allclose(fit(0).T @ fit(0), torch.eye(20), atol=1e-5)
+    assert torch.equal(fit(0), fit(0)) and not torch.equal(fit(0), fit(1))
+
+
+def test_none_only_scales(embeddings):
+    reduction = fit_reduction(ReductionConfig(method="none"), embeddings)
+    assert torch.allclose(
+        reduction.apply(embeddings), torch.nn.functional.normalize(embeddings, dim=1), atol=1e-6
+    )
+
+
+def test_fewer_items_than_dimensions_leave_the_rest_empty(embeddings):
+    reduction = fit_reduction(ReductionConfig(dimension=8, whiten=True), embeddings[:4])
+    reduced = reduction.apply(embeddings[:4])
+    assert torch.isfinite(reduced).all()
+    assert (reduced[:, 3:] == 0).all() and (reduced[:, :3].abs().sum(dim=1) > 0.9).all()
+
+
+def test_saved_and_loaded(embeddings, tmp_path):
+    reduction = fit_reduction(ReductionConfig(dimension=6), embeddings)
+    reduction.save(tmp_path / "reduction.safetensors")
+    loaded = Reduction.load(tmp_path / "reduction.safetensors")
+    assert torch.equal(loaded.apply(embeddings), reduction.apply(embeddings))
+    assert loaded.explained == reduction.explained
+    (tmp_path / "bad").write_bytes(b"nothing")
+    for name in ("bad", "absent"):
+        with pytest.raises(DataError, match="not a saved reduction"):
+            Reduction.load(tmp_path / name)
+
+
+def test_bad_input_is_refused(embeddings):
+    with pytest.raises(ConfigError, match=r"41.*allowed: 1 to 40"):
+        fit_reduction(ReductionConfig(dimension=41), embeddings)
+    with pytest.raises(DataError, match="not finite"):
+        fit_reduction(ReductionConfig(), embeddings.index_fill(0, torch.tensor([3]), float("nan")))
+    with pytest.raises(DataError, match=r"shape \[0, 40\]"):
+        fit_reduction(ReductionConfig(), embeddings[:0])
+    with pytest.raises(DataError, match="do not fit a reduction of 40"):
+        fit_reduction(ReductionConfig(), embeddings).apply(embeddings[:, :39])
