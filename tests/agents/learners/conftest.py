@@ -71,8 +71,8 @@ class MixedTeam:
             rewards=rewards,
             terminated=ended & odd,
             truncated=ended & ~odd,
-            final_state=state + 100.0 * ended.float().unsqueeze(-1),
-            final_observations={k: v + 100.0 for k, v in observations.items()},
+            final_state=state + 0.25 * ended.float().unsqueeze(-1),
+            final_observations={k: v + 0.25 for k, v in observations.items()},
             active={"c": torch.full((self.num_envs,), self.step_count % 2 == 0)},
             action_masks={"b": (torch.ones(self.num_envs, 3, dtype=torch.bool), mask)},
             metrics={"team_reward": torch.stack(list(rewards.values())).mean(dim=0)},
@@ -110,7 +110,7 @@ class MixedTeam:
         return self.advance()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"age": self._age, "step": self.step_count, "seed": self._seed}
+        return {"age": self._age.clone(), "step": self.step_count, "seed": self._seed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._age, self.step_count = state["age"].clone(), state["step"]

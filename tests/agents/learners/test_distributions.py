@@ -83,7 +83,9 @@ def test_squashed_box_has_the_density_of_tanh():
     draws = torch.linspace(-2, 2, 9).unsqueeze(-1)
     inputs = torch.cat([mean, log_std], dim=-1)
     log_p, _ = d.evaluate(inputs.expand(9, 2), draws)
-    torch.testing.assert_close(log_p, squashed.log_prob(draws.tanh()).squeeze(-1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        log_p, squashed.log_prob(draws.tanh()).squeeze(-1), atol=1e-4, rtol=0
+    )
     sample = d.sample(inputs.expand(N, 2), uniforms(1))
     entropy = float(d.evaluate(inputs, draws[:1])[1])
     monte_carlo = -float(d.evaluate(inputs.expand(N, 2), sample)[0].mean())

@@ -93,9 +93,7 @@ def test_policy_loss_agrees_with_torchrl_clip_ppo_gradient():
     silent = ((ratio > 1.2) & (advantages > 0)) | ((ratio < 0.8) & (advantages < 0))
     assert bool(silent.any())
     assert torch.equal(log_ratio.grad == 0, silent)
-    torch.testing.assert_close(
-        log_ratio.grad[~silent], -(advantages * ratio / 200)[~silent]
-    )
+    torch.testing.assert_close(log_ratio.grad[~silent], -(advantages * ratio / 200)[~silent])
 
 
 def test_value_loss_takes_the_worse_of_clipped_and_free():

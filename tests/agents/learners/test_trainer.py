@@ -1,0 +1,155 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from agents.games import two_step
+from agents.learners.checkpoint import load_tree, save_tree
+from agents.learners.config import (
+    HAPPOConfig,
+    IPPOConfig,
+    MAPPOConfig,
+    NetworkConfig,
+    SamplingConfig,
+)
+from agents.learners.policy_files import load_actor, load_policy
+from agents.learners.trainer import Trainer
+from marec_env.errors import RunError
+
+RECURRENT = NetworkConfig(hidden=(8,), recurrent_units=4)
+
+
+def numbers(metrics):
+    return {k: v for k, v in metrics.items() if not k.startswith("time/")}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        MAPPOConfig(),
+        MAPPOConfig(minibatches=3, reward="own", decay_env_steps=4000),
+        MAPPOConfig(actor=RECURRENT, critic=RECURRENT),
+        IPPOConfig(),
+        HAPPOConfig(),
+    ],
+)
+def test_a_restored_run_continues_exactly(config, mixed_team, small_sampling, tmp_path):
+    one = Trainer(config, small_sampling, 3, mixed_team)
+    for _ in range(3):
+        one.iterate()
+    one.save(tmp_path / "checkpoint")
+    expected = [numbers(one.iterate()) for _ in range(3)]
+    other = Trainer(config, small_sampling, 3, mixed_team)
+    other.restore(tmp_path / "checkpoint")
+    assert [numbers(other.iterate()) for _ in range(3)] == expected
+    assert expected[-1]["env_steps"] == 480 and expected[-1]["iterations"] == 6
+
+
+def test_runs_repeat_and_seeds_differ(mixed_team, small_sampling):
+    def run(seed):
+        trainer = Trainer(MAPPOConfig(), small_sampling, seed, mixed_team)
+        return [numbers(trainer.iterate()) for _ in range(2)][-1]
+
+    assert run(1) == run(1)
+    assert run(1) != run(2)
+
+
+def test_saving_changes_nothing(mixed_team, small_sampling, tmp_path):
+    one, two = (Trainer(MAPPOConfig(), small_sampling, 0, mixed_team) for _ in range(2))
+    one.iterate(), two.iterate()
+    one.save(tmp_path / "c")
+    one.save(tmp_path / "c")
+    assert numbers(one.iterate()) == numbers(two.iterate())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c"]
+
+
+def test_nothing_is_pickled(mixed_team, small_sampling, tmp_path):
+    trainer = Trainer(MAPPOConfig(), small_sampling, 0, mixed_team)
+    trainer.save(tmp_path / "c")
+    suffixes = {p.suffix for p in (tmp_path / "c").rglob("*") if p.is_file()}
+    assert suffixes == {".json", ".safetensors"}
+
+
+@pytest.mark.parametrize("damage", ["truncate", "missing", "newer", "garbage"])
+def test_damaged_checkpoints_are_named(damage, mixed_team, small_sampling, tmp_path):
+    trainer = Trainer(MAPPOConfig(), small_sampling, 0, mixed_team)
+    folder = tmp_path / "c"
+    trainer.save(folder)
+    weights, text = folder / "trainer.safetensors", folder / "trainer.json"
+    if damage == "truncate":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif damage == "missing":
+        weights.unlink()
+    elif damage == "garbage":
+        text.write_text("{")
+    else:
+        text.write_text(json.dumps({**json.loads(text.read_text()), "format": 99}))
+    with pytest.raises(RunError, match="trainer|format 99"):
+        trainer.restore(folder)
+
+
+def test_other_algorithms_and_networks_are_refused(mixed_team, small_sampling, tmp_path):
+    Trainer(MAPPOConfig(), small_sampling, 0, mixed_team).save(tmp_path / "c")
+    with pytest.raises(RunError, match="algorithm 'mappo'"):
+        Trainer(IPPOConfig(), small_sampling, 0, mixed_team).restore(tmp_path / "c")
+    wide = MAPPOConfig(actor=NetworkConfig(hidden=(5,)))
+    with pytest.raises(RunError, match="does not fit"):
+        Trainer(wide, small_sampling, 0, mixed_team).restore(tmp_path / "c")
+
+
+def test_an_unwritable_folder_is_named(mixed_team, small_sampling, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot write"):
+        Trainer(MAPPOConfig(), small_sampling, 0, mixed_team).save(tmp_path / "file" / "c")
+
+
+def test_trees_come_back_to_the_bit(tmp_path):
+    tree = {
+        "a": [1, 2.5, float("inf"), None, True, ("x", {3: torch.arange(3)})],
+        "half": torch.randn(2, dtype=torch.float64),
+    }
+    save_tree(tmp_path, "t", tree)
+    back = load_tree(tmp_path, "t")
+    assert back["a"][:5] == tree["a"][:5]
+    assert torch.equal(back["a"][5][1][3], torch.arange(3))
+    assert torch.equal(back["half"], tree["half"])
+    with pytest.raises(RunError, match=r"'t\.bad'"):
+        save_tree(tmp_path, "t", {"bad": object()})
+
+
+def test_policies_load_without_ray_and_act_alike(mixed_team, small_sampling, tmp_path):
+    trainer = Trainer(MAPPOConfig(actor=RECURRENT), small_sampling, 0, mixed_team)
+    trainer.iterate()
+    trainer.save(tmp_path / "c")
+    env = mixed_team(5)
+    observations = env.reset(0).observations
+    expected = trainer.policy().act(observations)
+    loaded = load_policy(tmp_path / "c").act(observations)
+    for agent, action in expected.items():
+        assert torch.equal(action, loaded[agent])
+    assert load_actor(tmp_path / "c", "b").memory_size == 4
+    with pytest.raises(RunError, match="did you mean|known"):
+        load_actor(tmp_path / "c", "nobody")
+    code = (
+        "import sys; from agents.learners.policy_files import load_policy;"
+        f" load_policy({str(tmp_path / 'c')!r}); assert 'ray' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_stochastic_policy_repeats_by_seed(mixed_team, small_sampling):
+    trainer = Trainer(MAPPOConfig(), small_sampling, 0, mixed_team)
+    observations = mixed_team(5).reset(0).observations
+    policy = trainer.policy()
+    first = policy.act(observations, deterministic=False)
+    second = policy.act(observations, deterministic=False)
+    policy.reset()
+    again = policy.act(observations, deterministic=False)
+    assert torch.equal(first["a"], again["a"]) and not torch.equal(first["a"], second["a"])
+
+
+def test_games_run_with_odd_rollouts():
+    trainer = Trainer(MAPPOConfig(), SamplingConfig(num_sessions=3, rollout_length=1), 0, two_step)
+    assert trainer.iterate()["env_steps"] == 3
