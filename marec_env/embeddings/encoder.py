@@ -17,7 +17,15 @@ from marec_env.embeddings.models import load_model
 from marec_env.embeddings.tokens import TextTokenizer, token_budget_batches
 from marec_env.errors import ConfigError
 
-__all__ = ["Encoder", "TextEncoder", "load_encoder", "resolve_device", "resolve_precision"]
+__all__ = [
+    "ChunkEncoder",
+    "Encoder",
+    "OnBatch",
+    "TextEncoder",
+    "load_encoder",
+    "resolve_device",
+    "resolve_precision",
+]
 
 _LOG = logging.getLogger(__name__)
 # Texts tokenised ahead of the model: enough for many batches sorted by length, little memory.
@@ -29,12 +37,22 @@ OnBatch = Callable[[int, int], None]
 class Encoder(Protocol):
     """What the cache, the stream and the catalog need of an encoder."""
 
-    @property
-    def dimension(self) -> int:
-        """Dimensions of the vectors."""
+    dimension: int
+    """Dimensions of the vectors."""
 
-    def encode(self, texts: Sequence[str]) -> Tensor:
+    def encode(self, inputs: Sequence[str]) -> Tensor:
         """Return unit vectors, float32 ``[N, dimension]`` on the CPU."""
+
+
+class ChunkEncoder(Encoder, Protocol):
+    """An encoder that hands vectors over as they come, so that they can be stored."""
+
+    dimension: int
+
+    def encode_chunks(
+        self, inputs: Sequence[str], on_batch: OnBatch | None = None
+    ) -> Iterator[Tensor]:
+        """Yield the vectors of the next inputs, in order."""
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -83,22 +101,22 @@ class TextEncoder:
             "encoder '%s' on %s in %s: %s", files.name, self.device, self.dtype, self._model.path
         )
 
-    def encode(self, texts: Sequence[str], on_batch: OnBatch | None = None) -> Tensor:
+    def encode(self, inputs: Sequence[str]) -> Tensor:
         """Return unit vectors, float32 ``[N, D]``, in the order of the texts."""
-        parts = list(self.encode_chunks(texts, on_batch))
+        parts = list(self.encode_chunks(inputs))
         return torch.cat(parts) if parts else torch.zeros(0, self.dimension)
 
     def encode_chunks(
-        self, texts: Sequence[str], on_batch: OnBatch | None = None
+        self, inputs: Sequence[str], on_batch: OnBatch | None = None
     ) -> Iterator[Tensor]:
         """Yield the vectors of the next texts, in order; a thread tokenises one chunk ahead.
 
         Args:
-            texts: any number of strings.
+            inputs: any number of strings.
             on_batch: called after each batch with the texts and tokens in it.
         """
         budget = self.config.token_budget
-        chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
+        chunks = [inputs[start : start + CHUNK] for start in range(0, len(inputs), CHUNK)]
         with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as pool:
             ahead = pool.submit(self._tokenizer, chunks[0]) if chunks else None
             for number in range(len(chunks)):

@@ -26,10 +26,10 @@ class HashingTestEncoder:
 
     dimension = DIMENSION
 
-    def encode(self, texts: Sequence[str]) -> Tensor:
+    def encode(self, inputs: Sequence[str]) -> Tensor:
         """Return unit vectors, float32 ``[N, 64]``; a text without words gives a fixed vector."""
-        out = torch.zeros(len(texts), self.DIMENSION)
-        for row, text in enumerate(texts):
+        out = torch.zeros(len(inputs), self.DIMENSION)
+        for row, text in enumerate(inputs):
             for word in _WORD.findall(text.lower()) or [""]:
                 digest = hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=8).digest()
                 sign = 1.0 if digest[0] & 1 else -1.0

@@ -43,8 +43,8 @@ class Reduction:
             embeddings: float32 ``[N, D]``.
 
         Returns:
-            float32 ``[N, d]`` on the embeddings' device. A vector that is the mean itself has no
-            direction and comes out as zeros.
+            float32 ``[N, d]`` on the embeddings' device. Zeros (an item without an image) stay
+            zeros; so does a vector that is the mean itself, which has no direction.
 
         Raises:
             DataError: D differs from that of the fit.
@@ -55,7 +55,9 @@ class Reduction:
                 f"{self.mean.shape[0]} dimensions; fit it on the same encoder"
             )
         mean, projection = self.mean.to(embeddings.device), self.projection.to(embeddings.device)
-        return functional.normalize((embeddings.float() - mean) @ projection, dim=1)
+        present = embeddings.any(dim=1, keepdim=True)
+        reduced = (embeddings.float() - mean) @ projection
+        return functional.normalize(torch.where(present, reduced, 0.0), dim=1)
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file."""
@@ -95,7 +97,7 @@ def fit_reduction(config: EmbeddingConfig | ReductionConfig, embeddings: Tensor)
 
     Args:
         config: the section, or the whole embedding configuration.
-        embeddings: float32 ``[N, D]``, finite.
+        embeddings: float32 ``[N, D]``, finite; rows of zeros (no image) are left out.
 
     Raises:
         ConfigError: more dimensions are asked for than there are.
@@ -107,7 +109,6 @@ def fit_reduction(config: EmbeddingConfig | ReductionConfig, embeddings: Tensor)
     if not bool(torch.isfinite(embeddings).all()):
         raise DataError("cannot fit a reduction: some embeddings are not finite")
     full = embeddings.shape[1]
-    data = embeddings.to("cpu", torch.float64)
     if section.method == "none":
         return Reduction(torch.zeros(full), torch.eye(full), 1.0)
     if section.dimension > full:
@@ -117,6 +118,9 @@ def fit_reduction(config: EmbeddingConfig | ReductionConfig, embeddings: Tensor)
         )
     if section.method == "random_projection":
         return _random_projection(section, full)
+    data = embeddings[embeddings.any(dim=1)].to("cpu", torch.float64)
+    if data.shape[0] == 0:
+        raise DataError("cannot fit a reduction: all embeddings are zeros")
     return _pca(section, data)
 
 

@@ -1,0 +1,139 @@
+"""Images as a second modality, behind the same interface as texts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from marec_env.embeddings.assets import locate
+from marec_env.embeddings.config import EmbeddingConfig
+from marec_env.embeddings.encoder import OnBatch, resolve_device, resolve_precision
+from marec_env.errors import AssetError, DataError
+
+__all__ = ["ImageEncoder", "image_digests"]
+
+_LOG = logging.getLogger(__name__)
+_BATCH = 32  # images at a time; a ViT-B/16 makes 197 tokens of each
+# Values of a preprocessor_config.json that says nothing: those of transformers' ViT.
+_DEFAULT_SIDE = 224
+_DEFAULT_MEAN = (0.5, 0.5, 0.5)
+_DEFAULT_STD = (0.5, 0.5, 0.5)
+_GREY_LEVELS = 255.0
+
+
+def image_digests(paths: Sequence[str]) -> Iterator[bytes]:
+    """Yield the SHA-256 of each file's content.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    for path in paths:
+        try:
+            yield hashlib.sha256(Path(path).read_bytes()).digest()
+        except OSError as error:
+            raise DataError(f"image '{path}' cannot be read: {error.strerror}") from error
+
+
+class ImageEncoder:
+    """A transformers vision model (ViT or a convolutional network) from a local folder."""
+
+    def __init__(self, config: EmbeddingConfig, device: str | torch.device = "auto") -> None:
+        """Load the weights.
+
+        Pooling ``cls`` takes a transformer's first token, ``mean`` the mean over its tokens or over
+        the places of a convolutional network's last map.
+
+        Raises:
+            AssetError: weights are missing, pillow is not installed, or transformers cannot load
+                the folder.
+        """
+        try:
+            import PIL.Image  # noqa: F401
+        except ImportError as error:
+            raise AssetError("images need pillow: pip install 'marec[images]'") from error
+        from transformers import AutoModel
+
+        files = locate(config)
+        files.verify()
+        self._device = resolve_device(device)
+        self._dtype = resolve_precision(config, self._device)
+        self._pooling = config.pooling
+        try:
+            model: Any = AutoModel.from_pretrained(
+                str(files.folder), local_files_only=True, use_safetensors=True, dtype=self._dtype
+            )
+        except (OSError, ValueError, ImportError) as error:
+            raise AssetError(f"cannot load encoder '{files.name}': {error}") from error
+        self._model = model.to(self._device).eval()
+        self._shape = _Preprocessing(files.folder)
+        self.dimension = self._embed(torch.zeros(1, 3, self._shape.side, self._shape.side)).shape[1]
+        _LOG.info("image encoder '%s' on %s in %s", files.name, self._device, self._dtype)
+
+    def encode(self, inputs: Sequence[str]) -> Tensor:
+        """Return unit vectors, float32 ``[N, D]``, of image files."""
+        parts = list(self.encode_chunks(inputs))
+        return torch.cat(parts) if parts else torch.zeros(0, self.dimension)
+
+    def encode_chunks(
+        self, inputs: Sequence[str], on_batch: OnBatch | None = None
+    ) -> Iterator[Tensor]:
+        """Yield the vectors of the next images, in order; see ``TextEncoder.encode_chunks``."""
+        for start in range(0, len(inputs), _BATCH):
+            pixels = torch.stack(
+                [self._shape.read(path) for path in inputs[start : start + _BATCH]]
+            )
+            vectors = self._embed(pixels)
+            if on_batch is not None:
+                on_batch(len(vectors), 0)
+            yield vectors
+
+    @torch.inference_mode()
+    def _embed(self, pixels: Tensor) -> Tensor:
+        states = self._model(pixel_values=pixels.to(self._device, self._dtype)).last_hidden_state
+        if states.ndim == 4:  # channels and two axes of places
+            states = states.flatten(2).transpose(1, 2)
+        states = states.float()
+        pooled = states[:, 0] if self._pooling == "cls" else states.mean(dim=1)
+        # cloned: a tensor of inference mode could not be written to by the caller
+        return functional.normalize(pooled, dim=1).cpu().clone()
+
+
+class _Preprocessing:
+    """Size and scale of the pixels, as in a folder's ``preprocessor_config.json``."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "preprocessor_config.json"
+        values: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        size = values.get("crop_size") or values.get("size") or _DEFAULT_SIDE
+        if isinstance(size, dict):
+            size = size.get("height") or size.get("shortest_edge") or _DEFAULT_SIDE
+        self.side = int(size)
+        self._mean = torch.tensor(values.get("image_mean", _DEFAULT_MEAN)).view(3, 1, 1)
+        self._std = torch.tensor(values.get("image_std", _DEFAULT_STD)).view(3, 1, 1)
+
+    def read(self, path: str) -> Tensor:
+        """Return pixels, float32 ``[3, side, side]``.
+
+        Raises:
+            DataError: the file is missing or is not an image.
+        """
+        from PIL import Image
+
+        try:
+            with Image.open(path) as image:
+                resized = image.convert("RGB").resize(
+                    (self.side, self.side), Image.Resampling.BICUBIC
+                )
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise DataError(f"image '{path}' cannot be read: {error}") from error
+        levels = torch.from_numpy(np.array(resized, dtype=np.float32)).permute(2, 0, 1)
+        return (levels / _GREY_LEVELS - self._mean) / self._std
