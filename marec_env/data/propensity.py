@@ -56,8 +56,8 @@ def even_click_rate(shown: Impressions) -> float:
 
 
 def item_clicks(shown: Impressions, num_items: int) -> Tensor:
-    """Return how often each item was clicked, float64 ``[N]``: all that naive learning from positive
-    feedback sees.
+    """Return how often each item was clicked, float64 ``[N]``: all that naive learning from
+    positive feedback sees.
     """
     clicks = shown.behaviours["click"].to(torch.float64)
     return torch.zeros(num_items, dtype=torch.float64).index_add_(0, shown.item, clicks)

@@ -1,0 +1,77 @@
+"""``python evaluate.py calibration CONFIG``: how closely the simulated users follow their log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from marec_env.data.calibration.report import Calibration
+
+__all__ = ["command"]
+
+
+def command(
+    config: Annotated[Path, typer.Argument(help="YAML file of a run, e.g. configs/default.yaml.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="section.key=value; may be repeated.", metavar="KEY=VALUE"),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(help="Folder for calibration.json and calibration.html.")
+    ] = Path("calibration"),
+    sessions: Annotated[int, typer.Option(min=2, help="Simulated sessions a batch.")] = 1024,
+) -> None:
+    """Compare simulated users with their log: held-out click model, rates, distributions."""
+    # Heavy imports wait until the command is run, so that --help is quick.
+    from rich.console import Console
+
+    from agents.config import RunConfig
+    from marec_env.config.loader import load
+    from marec_env.data.calibration.page import render_page
+    from marec_env.data.calibration.report import calibrate
+    from marec_env.environment_config import EnvironmentConfig
+    from marec_env.errors import ConfigError
+    from marec_env.io import write_json, write_text
+    from marec_env.users import make_users
+    from marec_env.world import build_world
+
+    run = load(config, RunConfig, overrides or [])
+    if not isinstance(run.environment, EnvironmentConfig):
+        raise ConfigError(f"{config}: environment.kind must be 'marec': only it has a log")
+    # The report runs on the CPU whatever the run's device: its tensors are small.
+    environment = run.environment.model_copy(update={"device": "cpu"})
+    world = build_world(environment)
+    report = calibrate(
+        world.log,
+        world.catalog,
+        environment.population,
+        make_users(environment.users, world.population, sessions),
+        source=environment.data.source,
+        slate_size=environment.pipeline.slate_size,
+        max_requests=environment.max_requests,
+        seed=run.seed,
+    )
+    write_json(output / "calibration.json", report.as_dict())
+    write_text(output / "calibration.html", render_page(report))
+    _print(report, Console())
+    typer.echo(f"written: {output / 'calibration.json'}, {output / 'calibration.html'}")
+
+
+def _print(report: Calibration, console: Console) -> None:
+    """Print the report's tables."""
+    from rich.table import Table
+
+    from marec_env.data.calibration.tables import tables_of
+
+    for text in tables_of(report):
+        table = Table(title=text.title, caption=text.note, title_justify="left")
+        for index, name in enumerate(text.header):
+            table.add_column(name, justify="left" if index == 0 else "right")
+        for row in text.rows:
+            table.add_row(*row)
+        console.print(table)
