@@ -98,11 +98,7 @@ class CategoricalDistribution(ActionDistribution):
         """Return log-probabilities ``[..., width, widest]``; padding and masked ones are tiny."""
         if mask is not None:
             inputs = torch.where(mask, inputs, _MASKED_LOGIT)
-        shape = (*inputs.shape[:-1], self.width, self._widest)
-        if not self._equal:
-            table = inputs.new_full((*inputs.shape[:-1], self.width * self._widest), _MASKED_LOGIT)
-            inputs = table.index_copy(-1, self._slots.to(inputs.device), inputs)
-        return torch.log_softmax(inputs.view(shape), dim=-1)
+        return torch.log_softmax(self._table(inputs), dim=-1)
 
     def sample(self, inputs: Tensor, uniforms: Tensor, mask: Tensor | None = None) -> Tensor:
         """Invert the cumulative distribution at the uniform draws."""
@@ -121,6 +117,33 @@ class CategoricalDistribution(ActionDistribution):
         chosen = log_p.gather(-1, actions.to(torch.int64).unsqueeze(-1)).squeeze(-1)
         entropy = -(log_p.exp() * log_p).sum(dim=(-1, -2))
         return chosen.sum(dim=-1), entropy
+
+    def _table(self, inputs: Tensor) -> Tensor:
+        """Return per-sub-action values ``[..., width, widest]``, padded with tiny ones."""
+        if not self._equal:
+            table = inputs.new_full((*inputs.shape[:-1], self.width * self._widest), _MASKED_LOGIT)
+            inputs = table.index_copy(-1, self._slots.to(inputs.device), inputs)
+        return inputs.view(*inputs.shape[:-1], self.width, self._widest)
+
+    def sum_chosen(self, values: Tensor, actions: Tensor) -> Tensor:
+        """Return the sum of the chosen sub-actions' values, ``[...]``.
+
+        Args:
+            values: ``[..., num_inputs]``.
+            actions: flat, ``[..., width]``.
+        """
+        chosen = self._table(values).gather(-1, actions.to(torch.int64).unsqueeze(-1))
+        return chosen.squeeze(-1).sum(dim=-1)
+
+    def one_hot(self, actions: Tensor) -> Tensor:
+        """Return ``[..., num_inputs]`` with a one at each chosen sub-action."""
+        table = torch.nn.functional.one_hot(actions.to(torch.int64), self._widest)
+        flat = table.flatten(-2).to(torch.float32)
+        return flat if self._equal else flat.index_select(-1, self._slots.to(flat.device))
+
+    def uniform(self) -> Tensor:
+        """Return the uniform probability of each sub-action, ``[num_inputs]``."""
+        return torch.cat([torch.full((n,), 1.0 / n) for n in self._sizes])
 
     def to_env(self, actions: Tensor) -> Action:
         whole = actions.to(torch.int64) + self._start.to(actions.device)

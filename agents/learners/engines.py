@@ -10,6 +10,7 @@ import torch
 
 from agents.learners.config import SamplingConfig
 from agents.learners.networks import Actor
+from agents.learners.ray_session import check_cpus, start_ray
 from agents.learners.team import TeamSpec
 from marec_env.vector import VectorEnv
 
@@ -160,19 +161,10 @@ class RayEngine:
         seed: int,
         env_factory: Callable[[int], VectorEnv],
     ) -> None:
-        import ray
-
         from agents.learners.algorithm import rllib_config
 
-        self._started = not ray.is_initialized()
-        if self._started:
-            ray.init(
-                address=sampling.ray_address,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-                configure_logging=True,
-            )
+        self._stop_ray = start_ray(sampling)
+        check_cpus(sampling)
         env = env_factory(1)
         self.team = TeamSpec.of(env, algorithm.share_parameters)
         env.close()
@@ -242,17 +234,12 @@ class RayEngine:
         else:
             group.foreach_learner(lambda one: one.load_training_state(learner))
         runners = self.algorithm.env_runner_group
-        runners.sync_weights(
-            from_worker_or_learner_group=group,
-            policies=list(self.team.actors),
-            inference_only=True,
-        )
         states = list(state["collectors"])
+        weights = {name: learner["modules"][name] for name in self.team.actors}
+        updates = int(learner["updates"])
 
         def restore(runner: Any) -> None:
-            index = max(0, (runner.worker_index or 0) - 1)
-            if index < len(states):
-                runner.collector.load_state_dict(states[index])
+            runner.continue_from(weights, updates, states)
 
         runners.foreach_env_runner(
             restore, local_env_runner=self.algorithm.config.num_env_runners == 0
@@ -260,8 +247,5 @@ class RayEngine:
 
     def close(self) -> None:
         """Stop the algorithm, and Ray if it was started here."""
-        import ray
-
         self.algorithm.stop()
-        if self._started:
-            ray.shutdown()
+        self._stop_ray()

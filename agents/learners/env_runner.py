@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -69,6 +69,9 @@ class BatchedEnvRunner(MultiAgentEnvRunner):
     """
 
     env: _EnvShim | None
+    # RLlib builds no environment on a local runner beside remote ones.
+    _collector: Collector | None = None
+    _seed_offset = 0
 
     def make_env(self) -> None:
         """Build the vector environment."""
@@ -80,7 +83,7 @@ class BatchedEnvRunner(MultiAgentEnvRunner):
             self.env.close()
         self.env = _EnvShim(factory(self.config.num_envs_per_env_runner))
         self.num_envs = self.env.num_envs
-        self._collector: Collector | None = None
+        self._collector = None
         self._seed_offset = 0
 
     def actors(self) -> dict[str, Actor]:
@@ -135,7 +138,7 @@ class BatchedEnvRunner(MultiAgentEnvRunner):
         state: dict[str, Any] = super().get_state(
             components, not_components=not_components, **kwargs
         )
-        if components is None:
+        if components is None and self.env is not None:
             state["collector"] = self.collector.state_dict()
         return state
 
@@ -148,3 +151,24 @@ class BatchedEnvRunner(MultiAgentEnvRunner):
         super().set_state(dict(state))
         if "collector" in state:
             self.collector.load_state_dict(state["collector"])
+
+    def continue_from(
+        self,
+        weights: Mapping[str, Mapping[str, Any]],
+        updates: int,
+        collectors: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Continue a saved run.
+
+        Args:
+            weights: per actor, its module's state dict.
+            updates: of the learner so far.
+            collectors: states of the runners' collectors, in order; a runner beyond them starts
+                sessions of its own.
+        """
+        for name, state in weights.items():
+            self.module[name].load_state_dict(state)
+        self._weights_seq_no = updates
+        index = max(0, (self.worker_index or 0) - 1)
+        if index < len(collectors):
+            self.collector.load_state_dict(collectors[index])

@@ -14,12 +14,15 @@ from agents.learners.config import (
     HAPPOConfig,
     IPPOConfig,
     MAPPOConfig,
+    RLlibConfig,
     SamplingConfig,
+    VDNConfig,
 )
 from agents.learners.engines import Engine, LocalEngine, RayEngine
 from agents.learners.policy import TrainedPolicy
 from agents.learners.policy_files import save_policy
-from marec_env.errors import ConfigError, RunError
+from agents.learners.vdn import VDNEngine
+from marec_env.errors import RunError
 from marec_env.vector import VectorEnv
 
 __all__ = ["Trainer"]
@@ -73,8 +76,13 @@ class Trainer:
         metrics["iterations"] = float(self.iterations)
         return metrics
 
-    def policy(self) -> TrainedPolicy:
-        """Return the current policy; it follows further training where actors are local."""
+    def policy(self) -> Any:
+        """Return the current policy, a :class:`TrainedPolicy` (a StockPolicy for kind rllib).
+
+        It follows further training where actors are local.
+        """
+        if isinstance(self.algorithm, RLlibConfig):
+            return self._engine.policy()  # type: ignore[attr-defined]
         return TrainedPolicy(self._engine.team, self._engine.actors(), self.seed)
 
     def save(self, folder: str | Path) -> None:
@@ -100,7 +108,8 @@ class Trainer:
                     "engine": self._engine.state_dict(),
                 },
             )
-            save_policy(temporary, self._engine.team, self._engine.actors())
+            if not isinstance(self.algorithm, RLlibConfig):
+                save_policy(temporary, self._engine.team, self._engine.actors())
 
     def restore(self, folder: str | Path) -> None:
         """Continue from a checkpoint folder.
@@ -139,4 +148,9 @@ def _engine(
     if isinstance(algorithm, MAPPOConfig | IPPOConfig | HAPPOConfig):
         remote = sampling.num_env_runners > 0 or sampling.num_learners > 0
         return (RayEngine if remote else LocalEngine)(algorithm, sampling, seed, env_factory)
-    raise ConfigError(f"algorithm kind '{algorithm.kind}' is not available")
+    if isinstance(algorithm, VDNConfig):
+        return VDNEngine(algorithm, sampling, seed, env_factory)
+    # Importing RLlib's algorithm registry takes seconds; only stock runs pay for it.
+    from agents.learners.stock import StockEngine
+
+    return StockEngine(algorithm, sampling, seed, env_factory)

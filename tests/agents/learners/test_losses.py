@@ -58,8 +58,9 @@ def torchrl_losses(seed: int, value_norm: bool):
 
 
 def test_policy_loss_and_entropy_agree_with_torchrl_mappo():
-    from agents.learners.distributions import distribution_for
     from gymnasium import spaces
+
+    from agents.learners.distributions import distribution_for
 
     loss, data, actor, _ = torchrl_losses(0, value_norm=False)
     theirs = loss(data.clone())
@@ -76,7 +77,7 @@ def test_policy_loss_and_entropy_agree_with_torchrl_mappo():
 
 
 def test_value_loss_agrees_with_torchrl_mappo():
-    loss, data, _, critic = torchrl_losses(1, value_norm=False)
+    loss, data, _, _ = torchrl_losses(1, value_norm=False)
     theirs = loss(data.clone())
     values = data["agents", "state_value"]
     targets = data["agents", "value_target"]

@@ -86,7 +86,7 @@ def test_damaged_checkpoints_are_named(damage, mixed_team, small_sampling, tmp_p
         text.write_text("{")
     else:
         text.write_text(json.dumps({**json.loads(text.read_text()), "format": 99}))
-    with pytest.raises(RunError, match="trainer|format 99"):
+    with pytest.raises(RunError, match=r"trainer|format 99"):
         trainer.restore(folder)
 
 
@@ -130,7 +130,7 @@ def test_policies_load_without_ray_and_act_alike(mixed_team, small_sampling, tmp
     for agent, action in expected.items():
         assert torch.equal(action, loaded[agent])
     assert load_actor(tmp_path / "c", "b").memory_size == 4
-    with pytest.raises(RunError, match="did you mean|known"):
+    with pytest.raises(RunError, match="unknown"):
         load_actor(tmp_path / "c", "nobody")
     code = (
         "import sys; from agents.learners.policy_files import load_policy;"
