@@ -154,18 +154,18 @@ def judge_click_model(
     reports = []
     if _both_kinds(log.liked[tune]) and _both_kinds(log.liked[test]):
         among = [holdout.cases_among_rated(log, part) for part in (tune, test)]
-        reports.append(_judge("rated", "liked, among consumed items", population, *among))
+        reports.append(_judge("rated", "liked, of consumed", population, *among))
     against = [
         holdout.cases_against_random(log, part, _NEGATIVES, seed + offset)
         for offset, part in enumerate((tune, test))
     ]
-    reports.append(_judge("random", "liked item, among random items", population, *against))
+    reports.append(_judge("random", "liked, of random", population, *against))
     if parts.impressions is not None:
         shown = [
             holdout.cases_shown(log, parts.impressions == part)
             for part in (holdout.TUNE, holdout.TEST)
         ]
-        reports.append(_judge("shown", "clicked, among items shown", population, *shown))
+        reports.append(_judge("shown", "clicked, of shown", population, *shown))
     return reports
 
 

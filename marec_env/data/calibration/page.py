@@ -26,11 +26,13 @@ p.note, figcaption { color: #505050; font-size: .9rem; margin: .4rem 0; max-widt
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .95rem; }
 th, td { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid #ddd; text-align: right;
   vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; font-weight: normal; }
-thead th { border-bottom: 2px solid #888; font-weight: 600; }
+td { white-space: nowrap; }
+th:first-child { text-align: left; font-weight: normal; }
+thead th, thead th:first-child { font-weight: 600; border-bottom: 2px solid #888; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr));
   gap: 1.5rem 2rem; align-items: start; }
-figure { margin: 0; } figure h2 { margin-top: 0; } svg { width: 100%; height: auto; }
+figure { margin: 0; } h3 { font-size: 1.05rem; margin: 0 0 .4rem; }
+svg { width: 100%; height: auto; }
 footer { margin-top: 2rem; color: #505050; font-size: .85rem; overflow-wrap: anywhere; }
 </style>
 </head>
@@ -54,7 +56,7 @@ footer { margin-top: 2rem; color: #505050; font-size: .85rem; overflow-wrap: any
 {% endfor %}<h2>Plots</h2>
 <div class="plots">
 {% for plot in plots %}<figure>
-<h2>{{ plot.title }}</h2>
+<h3>{{ plot.title }}</h3>
 <div role="img" aria-label="{{ plot.alternative }}">{{ plot.svg | safe }}</div>
 <figcaption>{{ plot.note }}</figcaption>
 </figure>

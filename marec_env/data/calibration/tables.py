@@ -10,6 +10,7 @@ from marec_env.data.calibration.report import Calibration
 __all__ = ["TextTable", "tables_of"]
 
 _NONE = "–"
+_NORMAL_95 = 1.96  # standard errors to either side of a 95 % interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,9 @@ def _click_model(report: Calibration) -> TextTable:
             (
                 task.question,
                 f"{forecast.cases:,}",
-                f"{forecast.auc:.3f} ± {1.96 * forecast.auc_error:.3f}",
-                f"{forecast.log_loss:.3f} ({forecast.null_log_loss:.3f})",
+                f"{forecast.auc:.3f} ± {_NORMAL_95 * forecast.auc_error:.3f}",
+                f"{forecast.log_loss:.3f}",
+                f"{forecast.null_log_loss:.3f}",
                 f"{forecast.calibration_error:.3f}",
                 f"{task.fitted.scale:.1f}",
                 f"{task.configured_auc:.3f}",
@@ -49,17 +51,20 @@ def _click_model(report: Calibration) -> TextTable:
         (
             "question",
             "cases",
-            "AUC (95 %)",
-            "log loss (constant)",
-            "calibration error",
-            "fitted κ",
-            "configured: AUC",
-            "configured: slope",
+            "AUC, 95 %",
+            "log loss",
+            "of rate",
+            "ECE",
+            "κ",
+            "own AUC",
+            "slope",
         ),
         rows,
         "Factors from the first 60 % of the log, coefficients from the next 20 %, judged on the "
-        "last 20 %. A slope below 1 says that the simulated users are more decided than held-out "
-        "behaviour shows, part of which is the noise of estimated factors.",
+        "last 20 %. Of rate: log loss of the constant forecast. ECE: expected calibration error. "
+        "κ: fitted scale. Own AUC and slope: of the simulator's own logit, as configured; a slope "
+        "below 1 says that the simulated users are more decided than held-out behaviour shows, "
+        "part of which is the noise of estimated factors.",
     )
 
 
@@ -91,13 +96,16 @@ def _random_policy(report: Calibration) -> TextTable:
             ("calibrated to (population.random_click_rate)", _number(found.promised)),
             (
                 "simulated, before boredom",
-                f"{found.measured:.3f} ± {1.96 * found.standard_error:.3f}",
+                f"{found.measured:.3f} ± {_NORMAL_95 * found.standard_error:.3f}",
             ),
             ("log, impressions by inverse propensity", _number(found.log_estimate)),
-            ("log, if all that users did not consume were disliked", _number(found.liked_density)),
-            ("log, if users consumed blindly", _number(found.liked_share)),
+            (
+                "log, likes, if all that users did not consume were disliked",
+                _number(found.liked_density),
+            ),
+            ("log, likes, if users consumed blindly", _number(found.liked_share)),
         ],
-        "The last two bound what a log without impressions can say of random items.",
+        "The last two bound the like rate of random items, all that a log without impressions says.",
     )
 
 
