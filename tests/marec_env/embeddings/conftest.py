@@ -60,6 +60,16 @@ def save_model(model, folder: Path, special: bool = True) -> Path:
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory):
     """A BERT of two layers and 32 dimensions with weights large enough to matter."""
+    return small_bert(tmp_path_factory.mktemp("bert"), scale=0.2)
+
+
+@pytest.fixture(scope="session")
+def trainable_bert(tmp_path_factory):
+    """The same with weights small enough to learn from scratch."""
+    return small_bert(tmp_path_factory.mktemp("trainable"), scale=0.05)
+
+
+def small_bert(folder: Path, scale: float) -> Path:
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
@@ -70,9 +80,11 @@ def tiny_bert(tmp_path_factory):
         num_attention_heads=4,
         intermediate_size=64,
         max_position_embeddings=64,
-        initializer_range=0.2,
+        initializer_range=scale,
     )
-    return save_model(BertModel(config), tmp_path_factory.mktemp("bert"))
+    model = BertModel(config)
+    torch.nn.init.normal_(model.embeddings.word_embeddings.weight)  # words that stand apart
+    return save_model(model, folder)
 
 
 @pytest.fixture(scope="session")

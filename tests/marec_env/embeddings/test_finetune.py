@@ -1,0 +1,148 @@
+import json
+import math
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from marec_env.embeddings import EmbeddingConfig, embed_texts
+from marec_env.embeddings.contrastive import (
+    FineTuneConfig,
+    fine_tune,
+    info_nce,
+    retrieval_recall,
+)
+from marec_env.embeddings.pairs import co_consumed_pairs, split_pairs
+from marec_env.errors import DataError
+
+
+def test_the_loss_in_closed_form():
+    left = torch.eye(3)
+    items = torch.tensor([[0, 3], [1, 4], [2, 5]])
+    loss = info_nce(left, left, items, temperature=0.5)
+    assert float(loss) == pytest.approx(math.log(1 + 2 * math.exp(-2)))
+
+
+def test_an_item_is_no_negative_of_itself_or_of_its_partner():
+    left, right = torch.eye(3), torch.eye(3)[[0, 0, 2]]
+    items = torch.tensor([[0, 3], [1, 3], [2, 0]])
+    scores = left @ right.T
+    by_hand = 0.0
+    for row in range(3):
+        keep = [j for j in range(3) if j == row or items[j, 1] not in items[row]]
+        by_hand += float(torch.logsumexp(scores[row, keep], 0) - scores[row, row])
+        keep = [j for j in range(3) if j == row or items[j, 0] not in items[row]]
+        by_hand += float(torch.logsumexp(scores[keep, row], 0) - scores[row, row])
+    assert float(info_nce(left, right, items, 1.0)) == pytest.approx(by_hand / 6)
+    plain = torch.nn.functional.cross_entropy(scores, torch.arange(3))
+    plain = plain + torch.nn.functional.cross_entropy(scores.T, torch.arange(3))
+    assert by_hand / 6 < float(plain) / 2 - 0.1  # the masks matter here
+
+
+def test_popularity_correction_undoes_sampling_by_popularity():
+    """At scores equal to log p(b) the corrected softmax is uniform."""
+    frequency = torch.tensor([[0.1, 0.5], [0.1, 0.25], [0.1, 0.125]])
+    width = torch.eye(4)
+    left = torch.ones(3, 1) @ width[:1]
+    right = torch.zeros(3, 4)
+    right[:, 0] = frequency[:, 1].log()
+    items = torch.tensor([[0, 3], [1, 4], [2, 5]])
+    plain = info_nce(left, right, items, 1.0)
+    corrected = info_nce(left, right, items, 1.0, frequency.log())
+    assert float(corrected) < float(plain)
+    uniform = torch.nn.functional.cross_entropy(torch.zeros(3, 3), torch.arange(3))
+    forward = 2 * float(corrected) - float(
+        torch.nn.functional.cross_entropy((left @ right.T).T, torch.arange(3))
+    )
+    assert forward == pytest.approx(float(uniform), abs=1e-5)
+
+
+def test_recall_by_hand():
+    vectors = torch.nn.functional.normalize(
+        torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.5, 0.5], [0.0, 1.0]]), dim=1
+    )
+    pairs = torch.tensor([[0, 1], [0, 2], [0, 3], [3, 2]])
+    assert retrieval_recall(vectors, pairs, 1) == pytest.approx(2 / 4)
+    assert retrieval_recall(vectors, pairs, 2) == pytest.approx(3 / 4)
+    with pytest.raises(DataError, match="no held-out pairs"):
+        retrieval_recall(vectors, pairs[:0], 1)
+
+
+def test_pairs_stay_within_a_user_and_a_window():
+    user = torch.tensor([0, 0, 0, 0, 1, 1])
+    item = torch.tensor([5, 6, 5, 7, 8, 9])
+    pairs, owners = co_consumed_pairs(user, item, window=2)
+    found = sorted(torch.cat([pairs, owners[:, None]], dim=1).tolist())
+    assert found == [[5, 6, 0], [5, 7, 0], [6, 5, 0], [6, 7, 0], [8, 9, 1]]
+
+
+def test_nothing_held_out_is_trained_on():
+    pairs = torch.randint(0, 300, (5000, 2), generator=torch.Generator().manual_seed(0))
+    owners = torch.arange(5000) // 25
+    split = split_pairs(pairs, owners, share=0.2, seed=3)
+    trained = set(split.train.flatten().tolist())
+    assert not trained & set(split.cold[:, 1].tolist())
+    assert set(split.warm.flatten().tolist()) <= trained
+    assert 0.4 < len(split.train) / 5000 < 0.65
+    assert len(split.warm) and len(split.cold)
+    again = split_pairs(pairs, owners, share=0.2, seed=3)
+    assert torch.equal(split.train, again.train) and torch.equal(split.cold, again.cold)
+
+
+WORDS = ("toy", "story", "war", "peace", "robot", "space", "child", "love", "drama", "film")
+
+
+@pytest.mark.parametrize("rank", [0, 8])
+def test_training_brings_pairs_together(trainable_bert, tmp_path, rank):
+    if rank:
+        pytest.importorskip("peft")
+    encoder = EmbeddingConfig(encoder=str(trainable_bert), max_length=16, dtype="fp32", cache=False)
+    texts = [f"the {word}" for word in WORDS] + [f"{word} of x" for word in WORDS]
+    pairs = torch.stack([torch.arange(10), torch.arange(10, 20)], dim=1)
+    config = FineTuneConfig(steps=80, batch_size=8, learning_rate=6e-3, lora_rank=rank)
+    losses = []
+    folder = tmp_path / "tuned"
+    fine_tune(encoder, config, texts, pairs, folder, lambda _, loss: losses.append(loss))
+    assert sum(losses[-10:]) < 0.2 * sum(losses[:10])
+    tuned = encoder.model_copy(update={"encoder": str(folder)})
+    before, after = embed_texts(encoder, texts), embed_texts(tuned, texts)
+    margin = [
+        float((v[:10] @ v[10:].T).diag().mean() - (v[:10] @ v[10:].T).mean())
+        for v in (before, after)
+    ]
+    assert margin[1] > margin[0] + 0.1
+    assert retrieval_recall(after, pairs, 1) == 1.0
+    assert (folder / "model.safetensors").is_file() and not list(folder.glob("*.bin"))
+
+
+def test_too_few_pairs_are_refused(tiny_bert, tmp_path):
+    encoder = EmbeddingConfig(encoder=str(tiny_bert), max_length=16)
+    with pytest.raises(DataError, match="3 training pairs are fewer than one batch"):
+        fine_tune(encoder, FineTuneConfig(), ["a"] * 9, torch.zeros(3, 2).long(), tmp_path / "out")
+
+
+def test_the_command(tiny_bert, tmp_path):
+    import typer
+
+    from marec_env.embeddings.finetune import main
+
+    app = typer.Typer()
+    app.command()(main)
+    log = tmp_path / "log"
+    log.mkdir()
+    rows = [f"u{n // 20},i{(n * 7 + n // 20) % 40},5,{n}" for n in range(1200)]
+    (log / "interactions.csv").write_text("\n".join(["user_id,item_id,rating,timestamp", *rows]))
+    items = [f"i{n},{WORDS[n % 10]} {WORDS[n // 10]}" for n in range(40)]
+    (log / "items.csv").write_text("\n".join(["item_id,title", *items]))
+    out = tmp_path / "out"
+    arguments = [
+        "--out", str(out), "--source", str(log), "--encoder", str(tiny_bert), "--steps", "2",
+        "--batch-size", "4",
+    ]  # fmt: skip
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "warm@10" in done.output and "cold@50" in done.output
+    report = json.loads((out / "finetune.json").read_text())
+    assert set(report["before"]) == set(report["after"])
+    again = CliRunner().invoke(app, arguments)
+    assert again.exit_code == 2 and "exists already" in again.output
