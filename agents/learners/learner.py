@@ -46,6 +46,7 @@ class TeamLearner(PPOTorchLearner):
         self._stopped: set[str] = set()
         self._fresh_inputs: dict[str, Tensor] = {}
         self._updating: list[str] = []
+        self._trained: dict[str, list[torch.nn.Parameter]] = {}
         self.statistics: dict[str, float] = {}
         super().build()
 
@@ -54,6 +55,7 @@ class TeamLearner(PPOTorchLearner):
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Give each module its own Adam."""
         params = list(self.get_parameters(self._module[module_id]))
+        self._trained[module_id] = params
         optimizer = torch.optim.Adam(
             params, lr=self._learning_rate(module_id), eps=self.algorithm.adam_epsilon, fused=True
         )
@@ -94,7 +96,7 @@ class TeamLearner(PPOTorchLearner):
     def postprocess_gradients(self, gradients_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Clip each module's gradients to their norm, in place."""
         for module_id in self._updating:
-            params = [p for p in self.module[module_id].parameters() if p.grad is not None]
+            params = self._trained[module_id]
             norm = torch.nn.utils.clip_grad_norm_(params, self.algorithm.max_gradient_norm)
             self._log(module_id, "gradient_norm", norm)
             if not bool(torch.isfinite(norm)):

@@ -67,7 +67,15 @@ def critic_plans(config: FamilyConfig, team: TeamSpec) -> dict[str, CriticPlan]:
     return plans
 
 
-class ActorModule(TorchRLModule):
+class _SettledModule(TorchRLModule):
+    """Skips the walk over sub-modules by which RLlib sets training mode before every pass."""
+
+    def train(self, mode: bool = True) -> _SettledModule:
+        """Set training mode, unless it is set already."""
+        return self if self.training == mode else super().train(mode)
+
+
+class ActorModule(_SettledModule):
     """An actor as an RLlib module; ``model_config`` holds ``team``, ``config`` and ``actor``."""
 
     def setup(self) -> None:
@@ -87,7 +95,7 @@ class ActorModule(TorchRLModule):
         return {INPUTS: self.net.flat(batch["observations"], agent_id)}
 
 
-class CriticModule(TorchRLModule):
+class CriticModule(_SettledModule):
     """A critic with its value normaliser; only learners hold it. ``model_config`` holds ``plan``
     and ``config``.
     """
