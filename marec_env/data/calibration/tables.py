@@ -105,7 +105,7 @@ def _random_policy(report: Calibration) -> TextTable:
             ),
             ("log, likes, if users consumed blindly", _number(found.liked_share)),
         ],
-        "The last two bound the like rate of random items, all that a log without impressions says.",
+        "The last two bound the like rate of random items; a log without impressions says no more.",
     )
 
 

@@ -1,0 +1,135 @@
+"""Logs in the plain format: what is read, and how every fault is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from marec_env.data.config import DataConfig
+from marec_env.data.log import load_log
+from marec_env.errors import DataError
+
+INTERACTIONS = (
+    "user_id,item_id,rating,timestamp,watch_time\n"
+    "10,b,5,300,1.5\n2,a,3,100,0\n2,b,4,50,2\n10,a,1,200,0.5\n"
+)
+ITEMS = (
+    "item_id,title,genres,description,year,provider,price\n"
+    'a,"Hours, The",Drama|War,"Long, sad",2002,acme,9.5\n'
+    "b,Jaws,,,,best,3\nc,Unseen,Drama,,1999,acme,1\n"
+)
+USERS = "user_id,gender,age\n2,F,24\n10,M,60\n99,F,30\n"
+
+
+def write(folder: Path, **files: str) -> DataConfig:
+    for name, text in files.items():
+        (folder / f"{name}.csv").write_text(text, encoding="utf-8")
+    return DataConfig(source=str(folder))
+
+
+def test_everything_is_read_and_sorted(tmp_path: Path) -> None:
+    log = load_log(write(tmp_path, interactions=INTERACTIONS, items=ITEMS, users=USERS))
+    assert log.user_ids == ("2", "10")  # numbers by value; users without interactions left out
+    assert log.item_ids == ("a", "b", "c")
+    assert log.user.tolist() == [0, 0, 1, 1]
+    assert log.time.tolist() == [50, 100, 200, 300]
+    assert log.item.tolist() == [1, 0, 0, 1]
+    assert log.rating.tolist() == [4, 3, 1, 5]
+    assert log.behaviours["watch_time"].tolist() == [2, 0, 0.5, 1.5]
+    assert log.liked.tolist() == [True, False, False, True]
+    assert log.texts == ("Hours, The. Drama, War. Long, sad", "Jaws", "Unseen. Drama")
+    assert log.year.tolist() == [2002, -1, 1999]
+    assert log.provider is not None
+    assert log.provider.tolist() == [0, 1, 0]
+    assert log.item_attributes["price"].tolist() == [9.5, 3, 1]
+    assert log.group_names == ("F", "M")
+    assert log.group.tolist() == [0, 1]
+
+
+def test_row_order_does_not_matter_but_content_changes_the_fingerprint(tmp_path: Path) -> None:
+    first = load_log(write(tmp_path, interactions=INTERACTIONS, items=ITEMS))
+    lines = INTERACTIONS.splitlines()
+    shuffled = "\n".join([lines[0], *reversed(lines[1:])])
+    second = load_log(write(tmp_path, interactions=shuffled))
+    assert torch.equal(first.item, second.item)
+    assert torch.equal(first.time, second.time)
+    assert first.fingerprint != second.fingerprint
+    assert first.group_names == ("all",)
+
+
+def test_age_bands(tmp_path: Path) -> None:
+    config = write(tmp_path, interactions=INTERACTIONS, items=ITEMS, users=USERS)
+    log = load_log(config.model_copy(update={"group_by": "age"}))
+    assert [log.group_names[index] for index in log.group.tolist()] == ["under 25", "55 and over"]
+
+
+HEADER = "user_id,item_id,rating,timestamp\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"interactions": "user_id,item,rating\n1,a,3\n"},
+            r"interactions.csv: missing columns item_id, timestamp \(there are: user_id, item, "
+            r"rating; needed: user_id, item_id, rating, timestamp\)",
+        ),
+        ({"interactions": ""}, r"interactions.csv: the file is empty"),
+        ({"interactions": HEADER}, r"interactions.csv: no rows below the header"),
+        (
+            {"interactions": HEADER + "1,a,x,1\n1,a,3,1\n1,b,nan,2\n"},
+            r"2 bad rows of 3: 'rating' must be a finite number, found 'x' \(lines 2, 4\)",
+        ),
+        (
+            {"interactions": HEADER + "1,a,3\n"},
+            r"1 bad row of 1: 4 cells expected, found 3 \(line 2\)",
+        ),
+        (
+            {"interactions": HEADER + "1,zz,3,1\n"},
+            r"'item_id' is not in items.csv, first 'zz' \(line 2\)",
+        ),
+        ({"interactions": HEADER + ",a,3,1\n"}, r"'user_id' must be non-empty"),
+        (
+            {"items": "item_id,title\na,x\nb,y\na,z\n"},
+            r"items.csv: 1 bad row of 3: duplicate 'item_id', first 'a' \(line 4\)",
+        ),
+        ({"items": "item_id,title,title\na,x,y\n"}, r"repeated column 'title'"),
+        (
+            {"items": "item_id,title,year\na,x,soon\nb,y,\n"},
+            r"'year' must be a whole year or empty, found 'soon'",
+        ),
+        (
+            {"items": "item_id,title,colour\na,x,red\nb,y,blue\n"},
+            r"2 bad rows of 2: 'colour' must be a finite number",
+        ),
+        (
+            {"users": "user_id,gender\n2,F\n"},
+            r"2 bad rows of 4: 'user_id' is not in users.csv, first '10'",
+        ),
+        ({"users": "user_id\n2\n2\n10\n"}, r"users.csv: 1 bad row of 3: duplicate 'user_id'"),
+    ],
+)
+def test_faults_are_named(tmp_path: Path, files: dict[str, str], message: str) -> None:
+    config = write(tmp_path, **{"interactions": INTERACTIONS, "items": ITEMS, **files})
+    with pytest.raises(DataError, match=message):
+        load_log(config)
+
+
+def test_many_bad_rows_quote_the_first_lines_only(tmp_path: Path) -> None:
+    rows = "".join(f"1,a,x,{time}\n" for time in range(9))
+    config = write(tmp_path, interactions=HEADER + rows, items=ITEMS)
+    with pytest.raises(DataError, match=r"9 bad rows of 9.*\(lines 2, 3, 4, 5, 6, \.\.\.\)"):
+        load_log(config)
+
+
+def test_missing_places_and_wrong_encoding(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no such folder; allowed: 'movielens-100k'"):
+        load_log(DataConfig(source=str(tmp_path / "none")))
+    with pytest.raises(DataError, match=r"cannot read .*interactions.csv: No such file"):
+        load_log(DataConfig(source=str(tmp_path)))
+    write(tmp_path, items=ITEMS)
+    (tmp_path / "interactions.csv").write_bytes(HEADER.encode() + b"1,a,3,\xff\n")
+    with pytest.raises(DataError, match="not UTF-8 text"):
+        load_log(DataConfig(source=str(tmp_path)))

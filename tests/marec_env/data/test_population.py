@@ -1,0 +1,82 @@
+"""True users and items: lengths, shares, calibration, histories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from marec_env.data.log import InteractionLog
+from marec_env.data.population import (
+    PopulationConfig,
+    build_population,
+    calibrate_intercept,
+    topic_affinity,
+)
+from marec_env.errors import DataError
+
+TOPICS = torch.arange(60) % 6
+
+
+def test_factors_have_unit_length_and_the_topic_share(blocks: InteractionLog) -> None:
+    share = 0.3
+    population = build_population(
+        PopulationConfig(dim=4, topic_share=share, ridge=1.0), blocks, TOPICS, 6
+    )
+    for factors in (population.user_factors, population.item_factors):
+        torch.testing.assert_close(factors.norm(dim=1), torch.ones(factors.shape[0]))
+        torch.testing.assert_close(
+            factors[:, 4:].square().sum(1), torch.full((factors.shape[0],), share)
+        )
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.1, 0.6])
+def test_mean_click_probability_is_the_configured_one(blocks: InteractionLog, rate: float) -> None:
+    config = PopulationConfig(dim=4, random_click_rate=rate)
+    p = build_population(config, blocks, TOPICS, 6)
+    logits = p.scale * p.user_factors @ p.item_factors.T + p.quality + p.intercept
+    assert float(torch.sigmoid(logits).mean()) == pytest.approx(rate, rel=1e-4)
+
+
+def test_taste_and_topics_of_the_log_are_in_the_factors(blocks: InteractionLog) -> None:
+    near = torch.arange(80)[:, None] % 4 == torch.arange(60) % 4
+    for share in (0.0, 1.0):  # topics that coincide with the blocks: both shares must tell
+        config = PopulationConfig(dim=4, topic_share=share, ridge=1.0)
+        p = build_population(config, blocks, torch.arange(60) % 4, 4)
+        score = p.user_factors @ p.item_factors.T
+        assert float(score[near].mean()) > 0.5 + float(score[~near].mean())
+
+
+def test_topic_affinity_by_hand(
+    make_small: Callable[..., InteractionLog],
+) -> None:
+    log = make_small([0, 0, 0, 1], [0, 0, 1, 1], [5, 5, 5, 5], [1, 2, 3, 4])
+    affinity = topic_affinity(log, torch.tensor([0, 1]), 2, smoothing=1.0)
+    overall = torch.tensor([3 / 6, 3 / 6])  # counts 2 and 2, one more each
+    first = torch.log((torch.tensor([2.0, 1.0]) + overall) / 4 / overall)
+    torch.testing.assert_close(affinity[0], first - first.mean())
+    assert float(affinity[1, 1]) > 0 > float(affinity[1, 0])
+
+
+def test_histories_keep_the_newest_oldest_first(
+    make_small: Callable[..., InteractionLog],
+) -> None:
+    log = make_small([0, 0, 0, 1], [2, 0, 1, 1], [5, 1, 4, 3], [30, 10, 20, 5])
+    population = build_population(
+        PopulationConfig(dim=2, history=2), log, torch.tensor([0, 0, 0]), 1
+    )
+    assert population.history.tolist() == [[1, 2], [-1, 1]]
+    assert population.history_liked.tolist() == [[True, True], [False, False]]
+
+
+def test_intercept_is_exact() -> None:
+    logits = torch.tensor([-30.0, 0.0, 2.0, 40.0])
+    found = calibrate_intercept(logits, 0.4)
+    assert float(torch.sigmoid(logits.double() + found).mean()) == pytest.approx(0.4, abs=1e-9)
+
+
+@pytest.mark.parametrize("topics", [torch.zeros(3, dtype=torch.int64), torch.full((60,), 6)])
+def test_topics_that_do_not_fit_are_refused(blocks: InteractionLog, topics: torch.Tensor) -> None:
+    with pytest.raises(DataError, match=r"topics: need one of 0 \.\.\. 5 for each of 60 items"):
+        build_population(PopulationConfig(dim=4), blocks, topics, 6)
