@@ -12,7 +12,10 @@ import pytest
 import torch
 
 from marec_env.data import movielens
+from marec_env.data.calibration import holdout
+from marec_env.data.calibration.metrics import area_under_curve
 from marec_env.data.config import DataConfig
+from marec_env.data.factors import fit_factors
 from marec_env.data.log import load_log
 from marec_env.errors import AssetError
 
@@ -47,6 +50,21 @@ def test_published_numbers() -> None:
     order = log.user * 10**12 + log.time
     assert bool((order[1:] >= order[:-1]).all())
     assert "recbole" not in sys.modules
+
+
+@needs_asset
+def test_implicit_factors_foretell_choices_and_explicit_ones_do_not() -> None:
+    """Why true taste is estimated by the implicit model."""
+    log = load_log(DataConfig())
+    test = holdout.split(log).interactions == holdout.TEST
+    cases = holdout.cases_against_random(log, test, 4, seed=0)
+    auc = {}
+    for model, ridge in (("implicit", 30.0), ("explicit", 15.0)):
+        factors = fit_factors(log.select(~test), 16, model=model, ridge=ridge)  # type: ignore[arg-type]
+        score = factors.score(cases.user, cases.item).double().numpy()
+        auc[model] = area_under_curve(score, cases.event.numpy())
+    assert auc["implicit"] == pytest.approx(0.88, abs=0.01)
+    assert auc["explicit"] == pytest.approx(0.70, abs=0.01)
 
 
 def _as_package(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
