@@ -313,7 +313,7 @@ class PettingZooVectorEnv:
     def close(self) -> None:
         """Close every copy."""
         for env in self._envs:
-            env.close()
+            env.close()  # type: ignore[no-untyped-call]
 
 
 def make_pettingzoo(config: PettingZooConfig, num_envs: int | None = None) -> PettingZooVectorEnv:
@@ -345,7 +345,8 @@ def make_pettingzoo(config: PettingZooConfig, num_envs: int | None = None) -> Pe
     return PettingZooVectorEnv(partial(function, **config.kwargs), num_envs or config.num_envs)
 
 
-def _without_mask(space: spaces.Dict) -> spaces.Space[Any]:
+def _without_mask(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    assert isinstance(space, spaces.Dict)
     return space["observation"]
 
 

@@ -8,10 +8,12 @@ from typing import Any, Protocol
 
 import torch
 
+from agents.learners.cloning import clone
 from agents.learners.config import SamplingConfig
 from agents.learners.networks import Actor
 from agents.learners.ray_session import check_cpus, start_ray
 from agents.learners.team import TeamSpec
+from marec_env.errors import ConfigError
 from marec_env.vector import VectorEnv
 
 __all__ = ["Engine", "LocalEngine", "RayEngine"]
@@ -74,6 +76,8 @@ class LocalEngine:
             self.runner = BatchedEnvRunner(config=config, worker_index=0)
             self.learner = TeamLearner(config=config, module_spec=config.rl_module_spec)
             self.learner.build()
+        self._cloning, self._seed = algorithm.cloning, seed
+        self._demonstrations = env_factory
         self._lifetime_key = NUM_ENV_STEPS_SAMPLED_LIFETIME
         self._device = torch.device(sampling.device)
         for name, actor in self._learner_actors().items():
@@ -95,7 +99,14 @@ class LocalEngine:
             self.runner.module[name].net.load_state_dict(actor.state_dict())
 
     def iterate(self, env_steps_done: int) -> dict[str, float]:
-        """Sample, update, sync."""
+        """Sample, update, sync; before the very first sample, clone if that is configured."""
+        cloned = {}
+        if self._cloning is not None and env_steps_done == 0:
+            # An environment of its own: the run's must start as if nothing had been played.
+            env = self._demonstrations(self.runner.num_envs)
+            cloned = clone(self._cloning, env, self.team, self._learner_actors(), self._seed)
+            env.close()
+            self._sync()
         start = time.perf_counter()
         batch = self.runner.sample()
         sampled = time.perf_counter()
@@ -107,6 +118,7 @@ class LocalEngine:
         updated = time.perf_counter()
         return {
             **batch.metrics,
+            **cloned,
             **self.learner.statistics,
             "env_steps": float(batch.env_steps()),
             "agent_steps": float(batch.agent_steps()),
@@ -163,6 +175,11 @@ class RayEngine:
     ) -> None:
         from agents.learners.algorithm import rllib_config
 
+        if algorithm.cloning is not None:
+            raise ConfigError(
+                "algorithm.cloning needs a local run: set sampling.num_env_runners and"
+                " sampling.num_learners to 0"
+            )
         self._stop_ray = start_ray(sampling)
         check_cpus(sampling)
         env = env_factory(1)

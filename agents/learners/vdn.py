@@ -201,7 +201,7 @@ class VDNEngine:
         target = data["reward"] + self._config.gamma * going * future
         loss = torch.nn.functional.huber_loss(q, target)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self._params, self._config.max_gradient_norm)
         self._optimizer.step()
         with torch.no_grad():
