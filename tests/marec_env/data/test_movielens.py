@@ -64,7 +64,7 @@ def test_implicit_factors_foretell_choices_and_explicit_ones_do_not() -> None:
         score = factors.score(cases.user, cases.item).double().numpy()
         auc[model] = area_under_curve(score, cases.event.numpy())
     assert auc["implicit"] == pytest.approx(0.88, abs=0.01)
-    assert auc["explicit"] == pytest.approx(0.70, abs=0.01)
+    assert auc["explicit"] == pytest.approx(0.65, abs=0.01)
 
 
 def _as_package(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
