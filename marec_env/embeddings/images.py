@@ -103,8 +103,7 @@ class ImageEncoder:
             states = states.flatten(2).transpose(1, 2)
         states = states.float()
         pooled = states[:, 0] if self._pooling == "cls" else states.mean(dim=1)
-        # cloned: a tensor of inference mode could not be written to by the caller
-        return functional.normalize(pooled, dim=1).cpu().clone()
+        return functional.normalize(pooled, dim=1).cpu()
 
 
 class _Preprocessing:

@@ -12,7 +12,7 @@ from marec_env.embeddings import (
     embed_texts,
     load_encoder,
 )
-from marec_env.embeddings.attention import grouped_attention
+from marec_env.embeddings.attention import grouped_attention, varlen_attention
 from marec_env.embeddings.linear import PlainLinear, PrepackedLinear, linear
 from marec_env.embeddings.tokens import pack, token_budget_batches
 from marec_env.errors import ConfigError, DataError
@@ -151,6 +151,28 @@ def test_grouped_attention_is_attention(dtype, scale):
         expected.append((weights @ value).transpose(0, 1).reshape(-1, 24))
     error = (mixed.float() - torch.cat(expected)).abs().max() / qkv.float().abs().max()
     assert error < (1e-5 if dtype == torch.float32 else 3e-2)
+
+
+def test_varlen_attention_hands_the_kernel_what_it_expects(monkeypatch):
+    """The CUDA kernel stood in for by a loop over texts with its documented arguments."""
+    from torch.nn.attention import varlen
+
+    def stand_in(query, key, value, ends_q, ends_k, max_q, max_k):
+        assert ends_q.dtype == torch.int32 and torch.equal(ends_q, ends_k)
+        lengths = ends_q.diff()
+        assert int(lengths.max()) == max_q == max_k
+        parts = []
+        for text in zip(*(x.split(lengths.tolist()) for x in (query, key, value)), strict=True):
+            q, k, v = (x.transpose(0, 1) for x in text)
+            parts.append(functional.scaled_dot_product_attention(q, k, v).transpose(0, 1))
+        return torch.cat(parts)
+
+    monkeypatch.setattr(varlen, "varlen_attn", stand_in)
+    torch.manual_seed(0)
+    batch = pack([torch.zeros(length).long().numpy() for length in (1, 3, 3, 20)])
+    qkv = torch.randn(27, 3 * 24)
+    mixed = varlen_attention(batch, 3, torch.device("cpu"))(qkv)
+    assert torch.allclose(mixed, grouped_attention(batch, 3)(qkv), atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
