@@ -99,4 +99,5 @@ def train_response(
 
 
 def _snapshot(trainer: Trainer) -> TrainedPolicy:
-    return copy.deepcopy(trainer.policy())
+    policy: TrainedPolicy = trainer.policy()
+    return copy.deepcopy(policy)

@@ -40,6 +40,8 @@ class PolicyResponse:
     gain_team: Interval
     gain_outcomes: Mapping[str, Interval]
     """What the deviation does to the users."""
+    train_gain: float
+    """Mean gain on the training sessions, by which methods are chosen between."""
     by_seed: tuple[float, ...]
     """Mean held-out gain of each seed's response."""
     half_budget: float
@@ -103,6 +105,7 @@ def static_response(
         for seed in plan.seeds
     ]
     best = max(range(len(found)), key=lambda i: found[i].value)
+    present = play_lineups(env, _deviations(env, team, component, [team]), plan.train, (component,))
     return _judged(
         env,
         team,
@@ -112,6 +115,7 @@ def static_response(
         best,
         plan.held_out,
         own_share,
+        found[best].value - float(_criterion(present, own_share).mean()),
         f"static, {plan.method}",
         f"{plan.budget} evaluations × {len(plan.train)} sessions × {len(plan.seeds)} seeds",
     )
@@ -141,8 +145,10 @@ def judge_responses(
         method: in reports.
         budget: in reports.
     """
-    chosen = play_lineups(env, _deviations(env, team, component, finals), plan.train, (component,))
-    best = int(_criterion(chosen, own_share).mean(axis=1).argmax())
+    lineups = _deviations(env, team, component, [team, *finals])
+    values = _criterion(play_lineups(env, lineups, plan.train, (component,)), own_share)
+    means = values.mean(axis=1)
+    best = int(means[1:].argmax())
     return _judged(
         env,
         team,
@@ -152,6 +158,7 @@ def judge_responses(
         best,
         plan.held_out,
         own_share,
+        float(means[1 + best] - means[0]),
         method,
         budget,
     )
@@ -166,6 +173,7 @@ def _judged(
     best: int,
     held_out: Sessions,
     own_share: float,
+    train_gain: float,
     method: str,
     budget: str,
 ) -> PolicyResponse:
@@ -185,6 +193,7 @@ def _judged(
         gain_own=mean_interval(own_values[row] - own_values[0]),
         gain_team=mean_interval(outcome.team[row] - outcome.team[0]),
         gain_outcomes={name: mean_interval(v[row] - v[0]) for name, v in outcome.outcomes.items()},
+        train_gain=train_gain,
         by_seed=by_seed,
         half_budget=float(means[1]),
         warning=settled_warning(gain, float(means[1]), by_seed),

@@ -33,16 +33,12 @@ class SimulatorReplay:
         self.world, self.seed = world, seed
         self._kept: OrderedDict[int, Simulator] = OrderedDict()
         self._simulator = self._of_size(1)
+        self.num_envs = 1
         self.agents = self._simulator.agents
         self.turns = self._simulator.turns
         self.observation_spaces = self._simulator.observation_spaces
         self.action_spaces = self._simulator.action_spaces
         self.state_space = self._simulator.state_space
-
-    @property
-    def num_envs(self) -> int:
-        """Return the number of sessions begun last."""
-        return self._simulator.num_envs
 
     def _of_size(self, rows: int) -> Simulator:
         if rows not in self._kept:
@@ -62,6 +58,7 @@ class SimulatorReplay:
     def begin(self, session_ids: Tensor) -> VecStep:
         """Start these sessions, int64 ``[B]``."""
         self._simulator = self._of_size(len(session_ids))
+        self.num_envs = len(session_ids)
         return self._simulator.begin(session_ids, self.seed)
 
     def reset(self, seed: int) -> VecStep:

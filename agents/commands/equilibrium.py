@@ -1,0 +1,188 @@
+"""``python evaluate.py equilibrium RUN...``: how close play is to equilibrium and optimum."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from agents.config import RunConfig
+    from agents.equilibrium.studies.common import Section, Settings
+    from agents.equilibrium.trained import LoadedRun
+
+__all__ = ["command"]
+
+N = TypeVar("N", int, float)
+
+_DEFAULT_PARTS = "exploitability,course,credit,swaps"
+
+
+def command(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders; several are compared and swapped.")
+    ] = None,
+    game: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--game",
+            metavar="NAME[:K]",
+            help="Solve a matrix game with a known answer instead: penalty:-25, climbing, chicken, "
+            "prisoners-dilemma, matching-pennies; may be repeated.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML of an environment, to study without a run.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of --config."),
+    ] = None,
+    parts: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated: exploitability, course, credit, swaps, slopes, matrix, methods, "
+            "anarchy, or all. The last takes hours at its default budgets."
+        ),
+    ] = _DEFAULT_PARTS,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder of equilibrium.json and .html; the first run's by default."),
+    ] = None,
+    budget: Annotated[int, typer.Option(min=2, help="Evaluations of each search.")] = 96,
+    seeds: Annotated[int, typer.Option(min=1, help="Search seeds and response seeds.")] = 3,
+    sessions: Annotated[int, typer.Option(min=2, help="Sessions that searches see.")] = 64,
+    held_out: Annotated[
+        int, typer.Option(min=2, help="Other sessions, on which all is judged.")
+    ] = 256,
+    response_steps: Annotated[
+        int, typer.Option(min=0, help="Env steps of each trained best response; 0 trains none.")
+    ] = 100_000,
+    response_start: Annotated[
+        str, typer.Option(help="current: responses start as what is played; fresh: untrained.")
+    ] = "current",
+    checkpoints: Annotated[
+        int, typer.Option(min=1, help="Checkpoints that show the course of training.")
+    ] = 5,
+    widths: Annotated[str, typer.Option(help="Funnel widths of part anarchy.")] = "20,50,100,200",
+    mixing: Annotated[
+        str, typer.Option(help="Shares λ of the own objective in part anarchy.")
+    ] = "0,0.25,0.5,0.75,1",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of best responses at most.")] = 8,
+    starts: Annotated[int, typer.Option(min=1, help="Starts of best responses.")] = 2,
+) -> None:
+    """Measure exploitability, price of anarchy, credit and swaps; solve the payoff game."""
+    from agents.equilibrium.studies.common import Settings
+    from marec_env.errors import ConfigError
+
+    if game:
+        _solve_games(game, output)
+        return
+    if response_start not in ("current", "fresh"):
+        raise ConfigError(f"--response-start '{response_start}' is neither current nor fresh")
+    settings = Settings(
+        train_sessions=sessions,
+        held_out_sessions=held_out,
+        budget=budget,
+        seeds=seeds,
+        response_steps=response_steps,
+        response_start=response_start,
+        checkpoints=checkpoints,
+        widths=_numbers("--widths", widths, int),
+        own_shares=_numbers("--mixing", mixing, float),
+        rounds=rounds,
+        starts=starts,
+    )
+    _study(runs or [], config, overrides or [], parts, output, settings)
+
+
+def _numbers(option: str, text: str, kind: type[N]) -> tuple[N, ...]:
+    from marec_env.errors import ConfigError
+
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"{option} '{text}' is not a list of numbers such as 20,50") from error
+
+
+def _solve_games(names: list[str], output: Path | None) -> None:
+    """Print, and write if a folder is given, the solutions of matrix games."""
+    from agents.equilibrium.game_report import game_record, game_tables
+    from agents.equilibrium.matrix_games import matrix_game
+    from agents.equilibrium.studies.common import Section
+    from agents.equilibrium.studies.runner import write_report
+    from agents.equilibrium.tables import print_tables
+
+    sections = []
+    for name in names:
+        record = game_record(matrix_game(name))
+        tables = game_tables(name, record)
+        print_tables(tables)
+        sections.append(Section(name.replace(":", "-"), name, record, tuple(tables)))
+    if output is not None:
+        _written(write_report(output, "Matrix games", _command_line(), {}, sections))
+
+
+def _study(
+    paths: list[Path],
+    config: Path | None,
+    overrides: list[str],
+    parts: str,
+    output: Path | None,
+    settings: Settings,
+) -> None:
+    from agents.equilibrium.studies.runner import Study, checked_parts, write_report
+    from agents.equilibrium.tables import print_tables
+
+    wanted = checked_parts(parts)
+    run_config, runs, folder = _inputs(paths, config, overrides, output)
+    study = Study(run_config, runs, settings, lambda line: typer.echo(line, err=True))
+    sections: list[Section] = []
+    for name in wanted:
+        typer.echo(f"{name} ...", err=True)
+        section = study.part(name)
+        if section is None:
+            needed = "two runs" if name == "swaps" else "a run"
+            typer.echo(f"{name}: left out, it needs {needed}", err=True)
+            continue
+        print_tables(section.tables)
+        for warning in section.warnings:
+            typer.echo(f"warning: {warning}", err=True)
+        sections.append(section)
+        # Written after every part: a long study that is stopped keeps what it has.
+        places = write_report(
+            folder, "Equilibrium analysis", _command_line(), settings.as_json(), sections
+        )
+    if sections:
+        _written(places)
+
+
+def _inputs(
+    paths: list[Path], config: Path | None, overrides: list[str], output: Path | None
+) -> tuple[RunConfig, list[LoadedRun], Path]:
+    """Return the configuration, the runs and the folder to write into."""
+    from agents.config import RunConfig
+    from agents.equilibrium.trained import load_run
+    from marec_env.config.loader import load
+    from marec_env.errors import ConfigError
+
+    if paths and config is not None:
+        raise ConfigError("give runs or --config, not both: a run has its configuration")
+    if paths:
+        if overrides:
+            raise ConfigError("--set goes with --config; a run keeps its configuration")
+        runs = [load_run(path) for path in paths]
+        return runs[0].config, runs, output or paths[0] / "equilibrium"
+    if config is None:
+        raise ConfigError("name a run, or --config CONFIG.yaml, or --game penalty:-25")
+    return load(config, RunConfig, overrides), [], output or Path("equilibrium")
+
+
+def _command_line() -> str:
+    return f"python evaluate.py {' '.join(sys.argv[1:])}"
+
+
+def _written(places: tuple[Path, Path]) -> None:
+    typer.echo(f"written: {', '.join(str(place) for place in places)}")

@@ -1,0 +1,1 @@
+"""The studies of ``python evaluate.py equilibrium``: each returns a section of the report."""
