@@ -198,15 +198,21 @@ class Simulator:
 
         Raises:
             ConfigError: wrong shape (a slate is neither short nor empty), items outside the
-                catalog, or an item twice in one slate.
+                catalog, an item twice in one slate, or one that the session has seen before.
         """
+        self._check_slate(slate)
+        request = self.pipeline.begin(self._keys)
+        request.slate = slate
+        request.candidates = slate
+        return self._answer(request, slate)
+
+    def _check_slate(self, slate: Tensor) -> None:
         expected = (self.num_envs, self.config.pipeline.slate_size)
         if tuple(slate.shape) != expected:
             raise ConfigError(f"slate has shape {tuple(slate.shape)}; needed: {expected}")
-        if bool((slate < 0).any()) or bool((slate >= self.world.knowledge.num_items).any()):
-            raise ConfigError(
-                f"slate holds items outside 0 ... {self.world.knowledge.num_items - 1}"
-            )
+        last = self.world.knowledge.num_items - 1
+        if bool((slate < 0).any()) or bool((slate > last).any()):
+            raise ConfigError(f"slate holds items outside 0 ... {last}")
         ordered = sort_rows(slate)
         repeated = (ordered[:, 1:] == ordered[:, :-1]).any(1)
         if bool(repeated.any()):
@@ -214,10 +220,13 @@ class Simulator:
                 f"slate of session {int(repeated.nonzero()[0])} holds an item twice; "
                 "show each item at most once"
             )
-        request = self.pipeline.begin(self._keys)
-        request.slate = slate
-        request.candidates = slate
-        return self._answer(request, slate)
+        seen = (self.pipeline.memory.penalty.gather(1, slate) < 0).nonzero()
+        if seen.numel():
+            row, place = seen[0].tolist()
+            raise ConfigError(
+                f"slate of session {row} holds item {int(slate[row, place])}, which it has seen; "
+                "show only items outside pipeline.memory.seen"
+            )
 
     def _truth(self, request: Request) -> Truth:
         config = self.config.pipeline

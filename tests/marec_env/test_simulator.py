@@ -3,6 +3,7 @@ import torch
 
 from marec_env.env import _resolve
 from marec_env.errors import ConfigError
+from marec_env.pipeline.topk import top_k
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
 
@@ -169,34 +170,40 @@ def test_the_same_sessions_meet_the_same_users_and_luck():
 
 def test_two_policies_are_compared_under_common_random_numbers():
     simulator = make(32)
-    item = torch.arange(32).unsqueeze(1) * 10 + torch.arange(10)
     simulator.begin(torch.arange(32), 2)
+    unseen = top_k(simulator.pipeline.memory.penalty, 20, ordered=False)
+    item, other = unseen[:, :10], unseen[:, [0, 1, 2, 3, 4, 15, 16, 17, 18, 19]]
     simulator.step_slate(item)
     same = simulator.last.feedback.clicks
     simulator.begin(torch.arange(32), 2)
-    other = item.clone()
-    other[:, 5:] += 400
     simulator.step_slate(other)
     assert torch.equal(simulator.last.feedback.clicks[:, :5], same[:, :5])
 
 
 def test_a_slate_from_outside_is_checked():
     simulator = make(2)
-    good = torch.arange(10).repeat(2, 1)
+    simulator.begin(torch.tensor([0, 1]), 0)
+    good = top_k(simulator.pipeline.memory.penalty, 10, ordered=False)
     simulator.step_slate(good)
+    good = top_k(simulator.pipeline.memory.penalty, 10, ordered=False)
     for slate, message in (
         (good[:, :9], r"shape \(2, 9\); needed: \(2, 10\)"),
         (good[:, :0], r"shape \(2, 0\)"),
         (good[:1], r"shape \(1, 10\)"),
-        (good + 1_675, "outside 0 ... 1681"),
-        (good - 1, "outside 0 ... 1681"),
+        (good + 1_682, "outside 0 ... 1681"),
+        (good - 1_682, "outside 0 ... 1681"),
     ):
         with pytest.raises(ConfigError, match=message):
             simulator.step_slate(slate)
     twice = good.clone()
-    twice[1, 9] = 0
+    twice[1, 9] = twice[1, 0]
     with pytest.raises(ConfigError, match="slate of session 1 holds an item twice"):
         simulator.step_slate(twice)
+    known = int(simulator.last.slate[0, 3])
+    again = good.clone()
+    again[0, 4] = known
+    with pytest.raises(ConfigError, match=f"session 0 holds item {known}, which it has seen"):
+        simulator.step_slate(again)
     assert simulator.pipeline.memory.requests.tolist() == [1, 1], "nothing of these was shown"
 
 
