@@ -1,1 +1,1 @@
-"""Subcommands of evaluate.py: a module each, with a function ``command``, imported when asked for."""
+"""Subcommands of evaluate.py: modules with a function ``command``, imported when asked for."""

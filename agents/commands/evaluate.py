@@ -15,9 +15,17 @@ if TYPE_CHECKING:
     from marec_env.evaluation.policies import Policy
     from marec_env.world import World
 
-__all__ = ["command", "evaluate_policy", "evaluate_run", "print_comparison", "write_comparison"]
+__all__ = [
+    "command",
+    "evaluate_policy",
+    "evaluate_run",
+    "print_comparison",
+    "table_console",
+    "write_comparison",
+]
 
 TRAINED = "trained team"
+_TABLE_WIDTH = 110  # columns that no cell is cut at
 
 _COLUMNS = {
     "return": "F",
@@ -45,13 +53,11 @@ def command(
     ] = None,
 ) -> None:
     """Evaluate trained teams beside baselines on the same users; write evaluation.json, .csv."""
-    from rich.console import Console
-
     names = None if baselines is None else tuple(n.strip() for n in baselines.split(",") if n)
     for path in runs:
         comparison = evaluate_run(path, names, sessions, seed)
         written = write_comparison(comparison, path)
-        print_comparison(comparison, Console())
+        print_comparison(comparison, table_console())
         typer.echo(f"written: {', '.join(str(file) for file in written)}")
 
 
@@ -128,6 +134,14 @@ def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
     write_json(places[0], comparison.as_dict())
     write_text(places[1], comparison.as_csv())
     return places
+
+
+def table_console() -> Console:
+    """Return a console at least as wide as the tables, whatever the terminal or pipe says."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.width >= _TABLE_WIDTH else Console(width=_TABLE_WIDTH)
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from agents.config import RunConfig, config_hash, preset_name
+from agents.pettingzoo_adapter import PettingZooConfig
 from agents.runs import manifest
 from agents.runs.checkpoints import Checkpoint, latest_checkpoint
 from agents.runs.environment import build_trainer, input_hashes
@@ -24,6 +25,7 @@ from marec_env import io
 from marec_env.config.dump import dump
 from marec_env.config.loader import load, load_text
 from marec_env.errors import ConfigError
+from marec_env.world import build_world
 
 if TYPE_CHECKING:
     from agents.learners.trainer import Trainer
@@ -158,7 +160,7 @@ def _run(job: _Job) -> int:
             _say(f"Stopped; continue with: python train.py --resume {job.folder.path}")
             return INTERRUPTED
         if job.config.evaluation.at_end:
-            _compare(job, print)
+            _compare(job)
     print(f"Run folder: {job.folder.path}")
     return 0
 
@@ -193,5 +195,27 @@ def _train(job: _Job) -> Outcome:
             trackers.close()
 
 
-def _compare(job: _Job, show: Callable[[str], None]) -> None:
-    """Evaluate the trained team beside the baselines."""
+def _compare(job: _Job) -> None:
+    """Evaluate the trained team beside the baselines; print the table and write it to the run."""
+    config = job.config
+    if isinstance(config.environment, PettingZooConfig):
+        _say("No comparison: baselines recommend items, and this environment has none.")
+        return
+    from agents.commands.evaluate import (
+        evaluate_policy,
+        print_comparison,
+        table_console,
+        write_comparison,
+    )
+
+    evaluation = config.evaluation
+    _say(f"Comparing on {evaluation.sessions} sessions with {', '.join(evaluation.baselines)} ...")
+    comparison = evaluate_policy(
+        build_world(config.environment),
+        job.trainer.policy(),
+        evaluation.baselines,
+        evaluation.sessions,
+        evaluation.seed,
+    )
+    write_comparison(comparison, job.folder.path)
+    print_comparison(comparison, table_console())

@@ -246,12 +246,12 @@ class PatienceConfig(ConfigModel):
         default=2.0, ge=0.001, le=1000, description="patience never exceeds this"
     )
     gain: float = Field(
-        default=0.5,
+        default=1.4,
         ge=0,
         le=1000,
         description="patience won at an engagement of 1 (whole slate clicked)",
     )
-    cost: float = Field(default=0.05, ge=0, le=1000, description="patience spent a request")
+    cost: float = Field(default=0.17, ge=0, le=1000, description="patience spent a request")
     hazard: float = Field(
         default=0.5,
         ge=0,

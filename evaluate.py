@@ -1,0 +1,64 @@
+"""Evaluate and compare: ``python evaluate.py RUN...``, or one of the subcommands."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads that compete are slower
+
+import typer
+
+from agents.commands.entry import run_command
+
+SUBCOMMANDS = {
+    "run": ("agents.commands.evaluate", "A trained team beside baselines (the default)."),
+    "compare": ("agents.commands.compare", "Several runs: table, JSON, CSV and a page."),
+    "calibration": ("agents.commands.calibration", "Simulated users against the log."),
+    "equilibrium": ("agents.commands.equilibrium", "How far play is from a Nash equilibrium."),
+}
+"""Subcommand: module with a function ``command``, and a line of help."""
+
+
+def _app(wanted: str) -> typer.Typer:
+    """Return the command line; only the wanted subcommand's module is imported."""
+    app = typer.Typer(
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        help="Evaluate runs, compare them, and measure users and equilibria. "
+        "`evaluate.py RUN...` is short for `evaluate.py run RUN...`.",
+    )
+
+    @app.callback()
+    def _several() -> None:
+        """Keep subcommands subcommands."""
+
+    for name, (module, help_line) in SUBCOMMANDS.items():
+        if name == wanted:
+            command = importlib.import_module(module).command
+        else:
+
+            def command() -> None: ...
+
+        app.command(name, help=help_line)(command)
+    return app
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line and return its exit code."""
+    first = arguments[0] if arguments else ""
+    if first and not first.startswith("-") and first not in SUBCOMMANDS and Path(first).exists():
+        arguments = ["run", *arguments]
+    wanted = arguments[0] if arguments else ""
+
+    def action() -> int:
+        return _app(wanted)(arguments, standalone_mode=True) or 0
+
+    return run_command(action)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

