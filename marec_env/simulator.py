@@ -85,6 +85,7 @@ class Simulator:
         self._team = TeamReward(config.rewards, self.pipeline.components)
         self._shaping = Shaping(config.rewards.shaping)
         self._known = world.learned.known_users.to(self.device)
+        self._limits = _user_limits(world).to(self.device)
         depth = config.pipeline.true_top + config.pipeline.slate_size * config.max_requests
         depth = min(depth, world.knowledge.num_items)
         self._top = torch.zeros(num_sessions, depth, dtype=torch.int64, device=self.device)
@@ -133,6 +134,7 @@ class Simulator:
             truncated=never,
             final_state=state,
             final_observations=observations,
+            active=self.pipeline.active(),
         )
 
     def _start(self, rows: Tensor) -> None:
@@ -149,7 +151,11 @@ class Simulator:
         known = ~users.is_new[rows] & self._known[person]
         history = torch.where(known.unsqueeze(1), population.history[person], -1)
         self.pipeline.reset(
-            rows, history, population.history_liked[person], population.groups[person]
+            rows,
+            history,
+            population.history_liked[person],
+            population.groups[person],
+            self._limits[person],
         )
         taste = users.long_term_relevance(rows=rows) + self.pipeline.memory.penalty[rows]
         self._top[rows] = top_k(taste, self._top.shape[1])
@@ -342,6 +348,7 @@ class Simulator:
             truncated=truncated,
             final_state=final_state,
             final_observations=final_observations,
+            active=self.pipeline.active(),
             metrics=metrics,
             episodes=episodes,
         )
@@ -400,3 +407,14 @@ class Simulator:
 
 def _box(size: int) -> spaces.Box:
     return spaces.Box(-np.inf, np.inf, (size,), np.float32)
+
+
+def _user_limits(world: World) -> Tensor:
+    """Return each user's suitability limits, float32 ``[U, S]``, infinite where there is none.
+
+    A limit is what a user has declared, so it is known of new users too.
+    """
+    names = world.config.pipeline.audit.suitability.values()
+    none = torch.full((world.population.num_users,), torch.inf)
+    columns = [world.log.user_attributes.get(name, none).to(torch.float32) for name in names]
+    return torch.stack(columns, dim=1) if columns else none.new_zeros(len(none), 0)

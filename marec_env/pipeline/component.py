@@ -28,6 +28,7 @@ from torch import Tensor
 from marec_env.errors import ConfigError
 from marec_env.pipeline.config import PipelineConfig
 from marec_env.pipeline.fields import FIELDS
+from marec_env.pipeline.memory import SessionMemory
 from marec_env.pipeline.request import Request
 from marec_env.registry import Registry
 
@@ -41,11 +42,13 @@ class Component(ABC):
         name: the agent is called ``<name>_0``.
         fields: the observation fields it asks for (:mod:`marec_env.pipeline.fields`); ``messages``
             is added where messages are on.
+        before: names of components that must come later in the pipeline, if present.
         objective: the reward terms of its own f_i and their weights, unless configured otherwise.
     """
 
     name: ClassVar[str]
     fields: ClassVar[tuple[str, ...]] = ("session",)
+    before: ClassVar[tuple[str, ...]] = ()
     objective: ClassVar[Mapping[str, float]] = MappingProxyType({"engagement": 1.0})
 
     def __init__(self, config: PipelineConfig) -> None:
@@ -83,6 +86,10 @@ class Component(ABC):
     @abstractmethod
     def act(self, request: Request, action: Tensor) -> None:
         """Let a batch of actions enter the request."""
+
+    def active(self, memory: SessionMemory) -> Tensor | None:
+        """Return whose next action counts, bool ``[B]``; ``None``: everybody's, always."""
+        return None
 
     @abstractmethod
     def default_action(self) -> Tensor:

@@ -27,6 +27,7 @@ class Profile(Component):
 
     name = "profile"
     fields = ("session", "taste_change", "taste_text", "taste_cf", "interest")
+    before = ("recall", "feature", "auditor", "ranking")
     objective = MappingProxyType({"probe_quality": 1.0})
 
     @property
@@ -49,6 +50,7 @@ class Recall(Component):
 
     name = "recall"
     fields = ("session", "profile", "channel_hits", "exposure", "interest")
+    before = ("feature", "auditor", "ranking")
     objective = MappingProxyType({"recall": 1.0})
 
     @property
@@ -77,6 +79,7 @@ class Feature(Component):
 
     name = "feature"
     fields = ("session", "block_use", "quotas", "candidates", "exposure")
+    before = ("ranking",)
     objective = MappingProxyType({"ranking_quality": 1.0, "compute_cost": -1.0})
 
     @property

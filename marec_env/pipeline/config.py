@@ -8,7 +8,14 @@ from pydantic import Field, model_validator
 
 from marec_env.config import ConfigModel
 
-__all__ = ["MessageConfig", "PipelineConfig", "RankingConfig", "RecallConfig"]
+__all__ = [
+    "AuditConfig",
+    "MessageConfig",
+    "PipelineConfig",
+    "RankingConfig",
+    "RecallConfig",
+    "TrainerConfig",
+]
 
 
 class RecallConfig(ConfigModel):
@@ -91,6 +98,47 @@ class MessageConfig(ConfigModel):
     )
 
 
+class AuditConfig(ConfigModel):
+    """House rules: the component ``auditor`` enforces, the term ``within_limits`` judges them."""
+
+    max_topic_share: float = Field(
+        default=0.4,
+        gt=0,
+        le=1,
+        description="Largest share of what a session is shown (decayed) that may be of one topic.",
+    )
+    max_provider_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Largest share of what a session was shown that may be of one provider.",
+    )
+    suitability: dict[str, str] = Field(
+        default_factory=lambda: {"risk": "risk_limit"},
+        description="Item attribute and the user attribute it must not exceed; without effect "
+        "where the data lack either.",
+    )
+
+
+class TrainerConfig(ConfigModel):
+    """How the component ``trainer`` refits the user's collaborative vector."""
+
+    every: int = Field(default=5, ge=1, description="Requests between two decisions to refit.")
+    cost: float = Field(default=0.02, ge=0, description="Taken off the team reward per refit.")
+    ridge: float = Field(
+        default=1.0, gt=0, description="Penalty on the vector's length (ridge regression)."
+    )
+    unclicked_weight: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="Weight of an item shown and not clicked, of a clicked one's.",
+    )
+    blend: float = Field(
+        default=1.0, ge=0, description="Weight of the refitted vector in the CF profile."
+    )
+
+
 class PipelineConfig(ConfigModel):
     """The recommender's side of the environment."""
 
@@ -123,6 +171,8 @@ class PipelineConfig(ConfigModel):
     )
     ranking: RankingConfig = RankingConfig()
     messages: MessageConfig = MessageConfig()
+    audit: AuditConfig = AuditConfig()
+    trainer: TrainerConfig = TrainerConfig()
     data_access: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,
         description="Per component, the observation fields it may see; a component not listed may "

@@ -41,6 +41,7 @@ SESSION_STATISTICS = (
 """Columns of the field ``session``."""
 
 _RATE_SCALE = 2.0  # click rates rarely exceed a half
+_LIMIT_SCALE = 7.0  # risk classes run from 1 to 7 (PRIIPs)
 _WAIT_SCALE = 5.0  # requests without a click after which waiting hardly differs
 
 
@@ -121,6 +122,19 @@ def block_use(memory: SessionMemory, summaries: Summaries) -> Tensor:
 def group(memory: SessionMemory, summaries: Summaries) -> Tensor:
     """Return the user's group, one-hot; sensitive, and asked for by no built-in component."""
     return memory.group
+
+
+@FIELDS.register("limits")
+def limits(memory: SessionMemory, summaries: Summaries) -> Tensor:
+    """Return the user's suitability limits, squashed to [0, 1]; 1 where there is none."""
+    return torch.where(memory.limits.isinf(), 1.0, torch.tanh(memory.limits / _LIMIT_SCALE))
+
+
+@FIELDS.register("since_refit")
+def since_refit(memory: SessionMemory, summaries: Summaries) -> Tensor:
+    """Return the requests since the last refit (or the start) as a share of the longest episode."""
+    passed = (memory.requests - memory.refit_at).to(torch.float32)
+    return (passed / memory.session_items.shape[1]).unsqueeze(1)
 
 
 @FIELDS.register("profile")

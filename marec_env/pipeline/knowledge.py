@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,8 @@ class Knowledge:
     version: str
     providers: Tensor
     """Int64 ``[N]``."""
+    attributes: dict[str, Tensor] = field(default_factory=dict)
+    """Further numbers of the items, float32 ``[N]`` each (``price``, ``risk`` ...)."""
     by_popularity: Tensor = field(init=False)
     """Int64 ``[N]``: items, most popular first."""
     by_freshness: Tensor = field(init=False)
@@ -78,13 +81,15 @@ class Knowledge:
             num_topics=catalog.num_topics,
             version=version,
             providers=catalog.providers,
+            attributes=catalog.attributes,
         )
 
     def to(self, device: torch.device | str) -> Knowledge:
         """Return the same knowledge on another device."""
-        moved = {
+        moved: dict[str, Any] = {
             item.name: getattr(self, item.name).to(device)
             for item in fields(self)
             if item.init and isinstance(getattr(self, item.name), Tensor)
         }
-        return replace(self, **moved)
+        attributes = {name: value.to(device) for name, value in self.attributes.items()}
+        return replace(self, attributes=attributes, **moved)

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from marec_env.pipeline.knowledge import Knowledge
 
-__all__ = ["SEEN_PENALTY", "SessionMemory"]
+__all__ = ["EXPOSURE_KEEP", "SEEN_PENALTY", "SessionMemory"]
 
 SEEN_PENALTY = -1e4  # far below any score, and exact in float32 sums
 
 _FAST = 0.5  # keeps of the fast click rate: a half-life of one request
 _SLOW = 0.9  # keeps of the slow click rate: a half-life of 6.6 requests
-_EXPOSURE = 0.75  # keeps of the topic exposure, a half-life of 2.4 requests
+EXPOSURE_KEEP = 0.75  # keeps of the topic exposure, a half-life of 2.4 requests
 _USEFULNESS = 0.9  # keeps of channel hit rates and block usefulness
 _DISLIKE_HALF_LIFE = 8.0  # requests
 _PRIOR_RATE = 0.15  # click rate assumed before the first request
@@ -38,6 +38,10 @@ class SessionMemory:
         block_use: float32 ``[B, blocks]``, decayed correlation of block score and click.
         session_items, session_clicks: ``[B, Tmax, K]``, this episode's log (-1 / 0 padded).
         group: float32 ``[B, G]``, the user's group, one-hot.
+        limits: float32 ``[B, S]``, the user's limit for each entry of ``audit.suitability``,
+            infinite where there is none.
+        fitted_cf: float32 ``[B, d]``, the vector of the last refit, unit length; 0 before it.
+        refit_at: int64 ``[B]``, the request at which it was made; 0 before it.
     """
 
     _STORED = (
@@ -62,6 +66,9 @@ class SessionMemory:
         "session_clicks",
         "requests",
         "group",
+        "limits",
+        "fitted_cf",
+        "refit_at",
     )
 
     def __init__(
@@ -77,6 +84,7 @@ class SessionMemory:
         max_requests: int,
         slate_size: int,
         groups: int = 1,
+        limits: int = 0,
     ) -> None:
         self.knowledge = knowledge
         device = knowledge.text.device
@@ -111,17 +119,28 @@ class SessionMemory:
         self.session_clicks = zeros(max_requests, slate_size)
         self.requests = zeros(dtype=torch.int64)
         self.group = zeros(groups)
+        self.limits = zeros(limits) + torch.inf
+        self.fitted_cf = zeros(knowledge.cf.shape[1])
+        self.refit_at = zeros(dtype=torch.int64)
         # Weight of the i-th latest history item: as if one had been consumed per request.
         ages = torch.arange(history_length - 1, -1, -1, device=device, dtype=torch.float32)
         self._history_weight = torch.pow(0.5, ages.view(1, -1) / lives.view(-1, 1))  # [H, L]
 
-    def reset(self, where: Tensor, history: Tensor, liked: Tensor, group: Tensor) -> None:
+    def reset(
+        self,
+        where: Tensor,
+        history: Tensor,
+        liked: Tensor,
+        group: Tensor,
+        limits: Tensor | None = None,
+    ) -> None:
         """Begin new episodes.
 
         Args:
             where: int64 ``[n]``, the rows.
             history, liked: int64 and bool ``[n, L]``, what the recommender knows of the past.
             group: int64 ``[n]``, the user's group.
+            limits: float32 ``[n, S]``, the user's suitability limits; none if ``None``.
         """
         known = history >= 0
         items = history.clamp(min=0)
@@ -150,6 +169,9 @@ class SessionMemory:
             getattr(self, name)[where] = _PRIOR_RATE
         self.session_items[where] = -1
         self.requests[where] = 0
+        self.limits[where] = torch.inf if limits is None else limits
+        self.fitted_cf[where] = 0.0
+        self.refit_at[where] = 0
         self.group[where] = torch.nn.functional.one_hot(group, self.group.shape[1]).float()
 
     @property
@@ -190,8 +212,8 @@ class SessionMemory:
         size = slate.shape[1]
         topics = knowledge.topics[slate]
         share = 1.0 / size
-        self.exposure.mul_(_EXPOSURE).scatter_add_(
-            1, topics, torch.full_like(clicks, (1.0 - _EXPOSURE) * share)
+        self.exposure.mul_(EXPOSURE_KEEP).scatter_add_(
+            1, topics, torch.full_like(clicks, (1.0 - EXPOSURE_KEEP) * share)
         )
         clicked = clicks.sum(1)
         self.interest.mul_(_SLOW).scatter_add_(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from marec_env.errors import ConfigError, unknown_name
 from marec_env.pipeline import stages
+from marec_env.pipeline.auditor import Auditor  # noqa: F401  (registers)
 from marec_env.pipeline.component import COMPONENTS, Component
 from marec_env.pipeline.components import Feature, Profile, Ranking, Recall  # noqa: F401  (registers)
 from marec_env.pipeline.config import PipelineConfig
@@ -19,6 +20,7 @@ from marec_env.pipeline.knowledge import Knowledge
 from marec_env.pipeline.memory import SessionMemory
 from marec_env.pipeline.messages import Mailbox, fitted
 from marec_env.pipeline.request import Request
+from marec_env.pipeline.trainer import Trainer  # noqa: F401  (registers)
 from marec_env.vector import Action
 
 __all__ = ["Pipeline"]
@@ -66,6 +68,7 @@ class Pipeline:
             max_requests=max_requests,
             slate_size=config.slate_size,
             groups=groups,
+            limits=len(config.audit.suitability),
         )
         device = knowledge.text.device
         self._mailbox = Mailbox(config.messages, len(self.components), num_sessions, device)
@@ -152,7 +155,8 @@ class Pipeline:
             chosen = defaults if component.agent == without else actions
             component.act(again, self._split(chosen[component.agent])[0])
         stages.finish(again)
-        again.extra_cost = request.extra_cost
+        if self.config.messages.kind != "none":
+            again.spend(self._mailbox.cost)
         return again
 
     def finish(self, request: Request) -> Tensor:
@@ -160,7 +164,7 @@ class Pipeline:
         slate = stages.finish(request)
         self._summarise(request)
         if self.config.messages.kind != "none":
-            request.extra_cost = self._mailbox.cost
+            request.spend(self._mailbox.cost)
         return slate
 
     def _summarise(self, request: Request) -> None:
@@ -194,6 +198,11 @@ class Pipeline:
             dim=1,
         )
 
+    def active(self) -> dict[str, Tensor]:
+        """Return, for agents that do not act at every request, whose next action counts."""
+        found = {c.agent: c.active(self.memory) for c in self.components}
+        return {agent: where for agent, where in found.items() if where is not None}
+
     def learn(self, request: Request, clicks: Tensor) -> None:
         """Update the memory from the users' answer (``clicks`` float32 ``[B, K]``)."""
         assert request.slate is not None
@@ -203,12 +212,26 @@ class Pipeline:
             if request.blocks is not None:
                 index = request.slate_slot.unsqueeze(-1).expand(-1, -1, request.blocks.shape[2])
                 blocks = request.blocks.gather(1, index)
+        if request.fitted_cf is not None and request.refitted is not None:
+            self.memory.fitted_cf = request.fitted_cf
+            self.memory.refit_at = torch.where(
+                request.refitted, self.memory.requests, self.memory.refit_at
+            )
         self.memory.update(request.slate, clicks, channel, blocks)
         self._mailbox.next_request()
 
-    def reset(self, rows: Tensor, history: Tensor, liked: Tensor, group: Tensor) -> None:
-        """Begin new episodes in ``rows`` (int64 ``[n]``)."""
-        self.memory.reset(rows, history, liked, group)
+    def reset(
+        self,
+        rows: Tensor,
+        history: Tensor,
+        liked: Tensor,
+        group: Tensor,
+        limits: Tensor | None = None,
+    ) -> None:
+        """Begin new episodes in ``rows`` (int64 ``[n]``); arguments as in
+        :meth:`marec_env.pipeline.memory.SessionMemory.reset`.
+        """
+        self.memory.reset(rows, history, liked, group, limits)
         self._mailbox.reset(rows)
         for name, summary in self.summaries.items():
             # Not in place: the tensor may be the finished request's own.
@@ -247,13 +270,19 @@ class Pipeline:
 
 
 def _check_names(config: PipelineConfig, components: Sequence[Component]) -> None:
-    """Refuse two components of one name, and data limits for components that do not exist."""
+    """Refuse doubled names, an impossible order, and data limits for nobody."""
     names = [component.name for component in components]
     doubled = [name for name in names if names.count(name) > 1]
     if doubled:
         raise ConfigError(
             f"pipeline.components: two are called '{doubled[0]}'; give each class its own name"
         )
+    for place, component in enumerate(components):
+        late = [name for name in component.before if name in names[:place]]
+        if late:
+            raise ConfigError(
+                f"pipeline.components: '{component.name}' must come before '{late[0]}'; swap them"
+            )
     for name in config.data_access:
         if name not in names and name not in COMPONENTS:
             raise ConfigError(f"pipeline.data_access: {unknown_name('component', name, names)}")

@@ -39,6 +39,12 @@ class Request:
     profile_version: str = ""
     """The spaces the profile lives in; must equal ``knowledge.version``."""
 
+    fitted_cf: Tensor | None = None
+    """Float32 ``[B, dc]``: the refitted vectors to use from this request on, where not the ones
+    remembered."""
+    refitted: Tensor | None = None
+    """Bool ``[B]``: whose vector was refitted in this request."""
+
     # recall
     quotas: Tensor | None = None
     """Int64 ``[B, channels]``, summing to C."""
@@ -76,6 +82,10 @@ class Request:
     def num_sessions(self) -> int:
         """The number of sessions, B."""
         return self.keys.shape[0]
+
+    def spend(self, cost: Tensor) -> None:
+        """Add float32 ``[B]`` to what further components spent."""
+        self.extra_cost = cost if self.extra_cost is None else self.extra_cost + cost
 
     @cached_property
     def cf_scores(self) -> Tensor:

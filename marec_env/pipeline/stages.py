@@ -24,6 +24,7 @@ __all__ = [
     "DEFAULT_WEIGHT",
     "default_profile_weights",
     "finish",
+    "need_candidates",
     "run_feature",
     "run_profile",
     "run_ranking",
@@ -60,6 +61,9 @@ def run_profile(request: Request, weights: Tensor) -> None:
             - negative * normalize(dislike, dim=-1)
             + prior * centre
         )
+        if space == "profile_cf" and "trainer" in request.config.components:
+            fitted = memory.fitted_cf if request.fitted_cf is None else request.fitted_cf
+            vector = normalize(vector, dim=-1) + request.config.trainer.blend * fitted
         setattr(request, space, normalize(vector, dim=-1))
     request.profile_version = knowledge.version
 
@@ -89,6 +93,14 @@ def run_recall(request: Request, levels: Tensor) -> None:
     )
 
 
+def need_candidates(request: Request) -> Tensor:
+    """Return the candidates, int64 ``[B, C]``, after the hand-set recall if nobody chose them."""
+    if request.candidates is None:
+        run_recall(request, _default_recall(request))
+    assert request.candidates is not None
+    return request.candidates
+
+
 def _offer(request: Request, channel: str) -> Tensor:
     offered = CHANNELS.get(channel)(request, request.config.candidates)
     return first_occurrences(offered) if ":" in channel else offered
@@ -101,10 +113,7 @@ def run_feature(request: Request, enabled: Tensor) -> None:
         request: the workspace.
         enabled: ``[B, blocks]``, 1 where a block is computed.
     """
-    if request.candidates is None:
-        run_recall(request, _default_recall(request))
-    candidates = request.candidates
-    assert candidates is not None
+    candidates = need_candidates(request)
     names = request.config.blocks
     scores = [standardised(BLOCKS.get(name)(request, candidates)) for name in names]
     request.enabled = enabled.to(torch.float32)

@@ -13,6 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from marec_env.pipeline.auditor import provider_share, unsuitable
+from marec_env.pipeline.memory import EXPOSURE_KEEP
 from marec_env.registry import Registry
 from marec_env.rewards.outcome import Outcome, correlation, logit
 
@@ -84,6 +86,46 @@ def extra_cost(outcome: Outcome) -> Tensor:
     """Cost of messages and of further components; give it a negative weight."""
     cost = outcome.request.extra_cost
     return torch.zeros_like(outcome.feedback.engagement) if cost is None else cost
+
+
+@TERMS.register("within_limits")
+def within_limits(outcome: Outcome) -> Tensor:
+    """Share of the slate that the house's rules allow (section ``pipeline.audit``).
+
+    An item breaks them if it exceeds a limit of the user, or if its topic or provider, this slate
+    included, has more than its share of what the session was shown (topics: decayed).
+    """
+    request, slate = outcome.request, outcome.slate
+    memory, audit = request.memory, request.config.audit
+    size = slate.shape[1]
+    broken = unsuitable(request, slate)
+    topics = request.topics_of(slate)
+    exposure = EXPOSURE_KEEP * memory.exposure
+    share = torch.full(slate.shape, (1.0 - EXPOSURE_KEEP) / size, device=slate.device)
+    exposure = exposure.scatter_add(1, topics, share)
+    broken |= exposure.gather(1, topics) > audit.max_topic_share
+    if audit.max_provider_share < 1.0:
+        providers = request.knowledge.providers[slate]
+        here = (providers.unsqueeze(2) == providers.unsqueeze(1)).to(torch.float32).mean(2)
+        earlier = memory.requests.unsqueeze(1).to(torch.float32)
+        share = (earlier * provider_share(request, slate) + here) / (earlier + 1.0)
+        broken |= share > audit.max_provider_share
+    return 1.0 - broken.to(torch.float32).mean(1)
+
+
+@TERMS.register("suitability")
+def suitability(outcome: Outcome) -> Tensor:
+    """Share of the slate that exceeds none of the user's limits."""
+    return 1.0 - unsuitable(outcome.request, outcome.slate).to(torch.float32).mean(1)
+
+
+@TERMS.register("vetoed")
+def vetoed(outcome: Outcome) -> Tensor:
+    """Share of the candidates that the auditor vetoed; give it a negative weight."""
+    veto = outcome.request.veto
+    if veto is None:
+        return torch.zeros_like(outcome.feedback.engagement)
+    return (veto > 0).to(torch.float32).mean(1)
 
 
 @TERMS.register("diversity")

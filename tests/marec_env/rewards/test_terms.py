@@ -112,3 +112,36 @@ def test_every_term_is_one_number_a_session(outcome):
         assert value.shape == (2,), name
         assert value.dtype == torch.float32, name
         assert bool(((value >= 0) & (value <= 1)).all()), name
+
+
+def test_within_limits_by_hand(outcome):
+    # One slate moves exposure by a quarter: session 0 is at 1/6 of topic 0 and 1/12 of topic 1.
+    config = outcome.request.config
+    audit = config.audit.model_copy(update={"max_topic_share": 0.15})
+    outcome.request.config = config.model_copy(update={"audit": audit})
+    assert term("within_limits", outcome) == pytest.approx([1 / 3, 1 / 3])
+    outcome.request.memory.exposure[1, 2] = 0.3  # and topic 2 of session 1 is full already
+    assert term("within_limits", outcome) == pytest.approx([1 / 3, 0.0])
+
+
+def test_within_limits_counts_providers_over_the_whole_session(outcome):
+    request = outcome.request
+    request.knowledge.providers[:] = torch.arange(12) % 3
+    audit = request.config.audit.model_copy(update={"max_provider_share": 0.5})
+    request.config = request.config.model_copy(update={"audit": audit})
+    # Slates 0, 4, 1 and 2, 3, 11 are of providers 0, 1, 1 and 2, 0, 2.
+    assert term("within_limits", outcome) == pytest.approx([1 / 3, 1 / 3])
+    request.memory.session_items[0, 0] = torch.tensor([2, 5, 8])  # another provider before
+    request.memory.requests[0] = 1
+    assert term("within_limits", outcome) == pytest.approx([1.0, 1 / 3])
+
+
+def test_suitability_and_vetoes(outcome):
+    assert term("suitability", outcome) == [1.0, 1.0]
+    assert term("vetoed", outcome) == [0.0, 0.0]
+    outcome.request.knowledge.attributes["risk"] = torch.arange(12.0)
+    outcome.request.memory.limits[:] = torch.tensor([[1.0], [100.0]])
+    assert term("suitability", outcome) == pytest.approx([2 / 3, 1.0])
+    assert term("within_limits", outcome) == pytest.approx([2 / 3, 1.0])
+    outcome.request.veto = torch.tensor([[0.0, 5.0, 0, 0, 0], [1.0, 1, 1, 1, 1]])
+    assert term("vetoed", outcome) == pytest.approx([0.2, 1.0])

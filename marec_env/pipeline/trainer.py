@@ -1,0 +1,88 @@
+"""The component that decides when the recommender refits, at a cost and at a slower rate.
+
+What is refitted is each user's own vector in the recommender's collaborative space, by ridge
+regression of what was clicked on the items' fixed factors: the user half of alternating least
+squares ("fold-in"; Hu, Koren and Volinsky, ICDM 2008), from the history and this session's log.
+The item factors stay as they are: they belong to all sessions, and each session of a batch is a
+world of its own, so one session's log cannot move them. Until the next refit the vector ages while
+the log grows.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from marec_env.pipeline.component import COMPONENTS, Component
+from marec_env.pipeline.memory import SessionMemory
+from marec_env.pipeline.request import Request
+
+__all__ = ["Trainer", "fold_in"]
+
+
+def fold_in(memory: SessionMemory, rows: Tensor, ridge: float, unclicked: float) -> Tensor:
+    """Fit the vectors of sessions ``rows`` to what they liked and clicked.
+
+    Args:
+        memory: the sessions' logs.
+        rows: int64 ``[n]``.
+        ridge: penalty on the squared length.
+        unclicked: weight of an item that was not liked or clicked; of a positive one, 1.
+
+    Returns:
+        Float32 ``[n, d]``, unit length (0 where nothing was logged).
+    """
+    items = torch.cat([memory.history[rows], memory.session_items[rows].flatten(1)], dim=1)
+    positive = torch.cat(
+        [memory.history_liked[rows], memory.session_clicks[rows].flatten(1) > 0], dim=1
+    )
+    weight = torch.where(positive, 1.0, unclicked) * (items >= 0)  # [n, M]
+    factors = memory.knowledge.cf[items.clamp(min=0)]  # [n, M, d]
+    weighted = (weight.unsqueeze(-1) * factors).transpose(1, 2)
+    target = torch.where(positive, 1.0, -1.0)
+    size = factors.shape[-1]
+    gram = weighted @ factors + ridge * torch.eye(size, device=factors.device)
+    solved = torch.linalg.solve(gram, weighted @ target.unsqueeze(-1))
+    return normalize(solved.squeeze(-1), dim=-1)
+
+
+@COMPONENTS.register("trainer")
+class Trainer(Component):
+    """Refits (1) or keeps (0) the user's collaborative vector, every few requests.
+
+    Between decisions its action counts for nothing; :meth:`active` says when it counts.
+    """
+
+    name = "trainer"
+    fields = ("session", "since_refit", "taste_change")
+    before = ("profile", "recall", "feature", "auditor", "ranking")
+    objective = MappingProxyType({"probe_quality": 1.0, "extra_cost": -1.0})
+
+    @property
+    def action_space(self) -> spaces.Space[Any]:
+        """0: keep, 1: refit."""
+        return spaces.Discrete(2)
+
+    def active(self, memory: SessionMemory) -> Tensor:
+        """Return in which sessions a decision is due, bool ``[B]``."""
+        return memory.requests % self.config.trainer.every == 0
+
+    def act(self, request: Request, action: Tensor) -> None:
+        """Refit where it was decided and a decision is due."""
+        config = self.config.trainer
+        refit = self.active(request.memory) & (action == 1)
+        rows = refit.nonzero().squeeze(1)
+        fitted = request.memory.fitted_cf.clone()
+        if rows.numel():
+            fitted[rows] = fold_in(request.memory, rows, config.ridge, config.unclicked_weight)
+        request.fitted_cf, request.refitted = fitted, refit
+        request.spend(config.cost * refit.to(torch.float32))
+
+    def default_action(self) -> Tensor:
+        """Return a refit whenever one is due."""
+        return torch.tensor(1)
