@@ -15,7 +15,7 @@ from marec_env.rewards import Outcome
 
 
 def tail_clicks(outcome: Outcome) -> Tensor:
-    """Share of the slate that was clicked and belongs to the less popular half, float32 [B].
+    """Share of the slate that was clicked and is of the less popular half, float32 [B].
 
     A term is any function of the outcome: what was asked (``outcome.request``), what the users did
     (``outcome.feedback``), what they would have done (``outcome.truth``). Counting clicks, not

@@ -92,7 +92,7 @@ def test_misuse_is_named(env):
     with pytest.raises(ConfigError, match="no action for recall_0"):
         env.step({a: env.action_space(a).sample() for a in env.agents if a != "recall_0"})
     actions = {a: env.action_space(a).sample() for a in env.agents}
-    with pytest.raises(ConfigError, match="ranking_0: action .* is not finite"):
+    with pytest.raises(ConfigError, match=r"ranking_0: action .* is not finite"):
         env.step({**actions, "ranking_0": np.full(7, np.nan, np.float32)})
     with pytest.raises(ConfigError, match=r"profile_0: action has shape \(2,\)"):
         env.step({**actions, "profile_0": np.zeros(2, np.float32)})

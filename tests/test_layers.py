@@ -1,0 +1,58 @@
+"""Imports run downwards only (docs/architecture.md)."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAREC = sorted((ROOT / "marec_env").rglob("*.py"))
+
+HIGHER = {  # module prefix -> what it may not import when Python loads it
+    "marec_env.users": ("marec_env.pipeline", "marec_env.rewards", "marec_env.simulator"),
+    "marec_env.catalog": ("marec_env.pipeline", "marec_env.rewards", "marec_env.simulator"),
+    "marec_env.data": ("marec_env.pipeline", "marec_env.rewards", "marec_env.simulator"),
+    "marec_env.embeddings": ("marec_env.pipeline", "marec_env.users", "marec_env.simulator"),
+    "marec_env.pipeline": ("marec_env.rewards", "marec_env.simulator", "marec_env.env"),
+    "marec_env.rewards": ("marec_env.simulator", "marec_env.world", "marec_env.env"),
+    "marec_env.config": ("marec_env.users", "marec_env.pipeline", "marec_env.data"),
+    "marec_env.random": ("marec_env.",),
+    "marec_env.simulator": ("marec_env.env", "marec_env.evaluation"),
+}
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def loaded(path: Path) -> set[str]:
+    """Return what a file imports at module level, type-checking blocks left out."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+    return found
+
+
+@pytest.mark.parametrize("path", MAREC, ids=module_of)
+def test_marec_env_imports_downwards(path: Path):
+    imports = loaded(path)
+    assert not {name for name in imports if name.split(".")[0] in ("agents", "ray", "wandb")}
+    for place, forbidden in HIGHER.items():
+        if f"{module_of(path)}.".startswith(f"{place}."):
+            wrong = {name for name in imports if name.startswith(forbidden)}
+            assert not wrong, f"{module_of(path)} imports upwards: {sorted(wrong)}"
+
+
+def test_importing_marec_env_is_light():
+    code = "import marec_env, sys; print([m for m in ('ray', 'wandb', 'transformers', 'torch') "
+    code += "if m in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert result.stdout.strip() == "[]"
