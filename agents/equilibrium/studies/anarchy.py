@@ -12,7 +12,7 @@ from agents.equilibrium.figures import Figure, lines
 from agents.equilibrium.intervals import Interval
 from agents.equilibrium.normal_form import Floats
 from agents.equilibrium.pipeline_game import PipelineGame
-from agents.equilibrium.studies.common import Section, Settings, text
+from agents.equilibrium.studies.common import Section, Settings, short
 from agents.equilibrium.tables import Table
 
 __all__ = ["anarchy_curves", "starting_points"]
@@ -57,7 +57,7 @@ def anarchy_curves(
         {str(width): [_record(p) for p in found] for width, found in points.items()},
         (
             Table(
-                "Stable play over the joint optimum (1 = nothing lost)",
+                "Stable play over the joint optimum (1 = nothing lost), ± half the interval",
                 (
                     "C",
                     "λ",
@@ -85,8 +85,8 @@ def _row(width: int, point: AnarchyPoint) -> tuple[str, ...]:
     return (
         str(width),
         f"{point.own_share:g}",
-        *(text(point.anarchy[name]) for name in SHOWN),
-        *(text(point.stability[name]) for name in SHOWN[:2]),
+        *(short(point.anarchy[name]) for name in SHOWN),
+        *(short(point.stability[name]) for name in SHOWN[:2]),
         f"{sum(s.settled for s in point.stable)} of {len(point.stable)}",
     )
 

@@ -13,9 +13,10 @@ from agents.equilibrium.decision_game import Sessions
 from agents.equilibrium.figures import Figure
 from agents.equilibrium.intervals import Interval
 from agents.equilibrium.tables import Table
+from agents.learners.config import AlgorithmConfig
 from marec_env.evaluation.policies import TeamPolicy
 
-__all__ = ["Play", "Section", "Settings", "text"]
+__all__ = ["Play", "Section", "Settings", "short", "text"]
 
 _HELD_OUT_FROM = 1_000_000  # session numbers of the two sets are this far apart
 
@@ -73,6 +74,8 @@ class Play:
 
     name: str
     policy: TeamPolicy
+    algorithm: AlgorithmConfig | None = None
+    """What trained it, which then also trains the responses to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +94,9 @@ class Section:
 def text(interval: Interval, digits: int = 3) -> str:
     """Return ``value [low, high]``."""
     return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+
+
+def short(interval: Interval, digits: int = 2) -> str:
+    """Return ``value ±half``, where half of the interval's width is told, for wide tables."""
+    half = (interval.high - interval.low) / 2.0
+    return f"{interval.value:.{digits}f} ±{half:.{digits}f}"

@@ -9,7 +9,7 @@ from agents.equilibrium.credit import coalitions
 from agents.equilibrium.figures import bars
 from agents.equilibrium.lineups import ReplayEnv
 from agents.equilibrium.replacement import measure_credit, swap_test
-from agents.equilibrium.studies.common import Play, Section, Settings, text
+from agents.equilibrium.studies.common import Play, Section, Settings, short
 from agents.equilibrium.tables import Table
 
 __all__ = ["credit", "swaps"]
@@ -26,7 +26,7 @@ def credit(env: ReplayEnv, plays: Sequence[Play], default: Play, settings: Setti
             found = measure_credit(env, play.policy, default.policy, settings.held_out(), value)
             title = f"Credit in {value} a session: {play.name} over {default.name}"
             rows = [
-                (name, text(shapley), text(difference), text(alone))
+                (name, short(shapley, 3), short(difference, 3), short(alone, 3))
                 for name, shapley, difference, alone in zip(
                     found.components, found.shapley, found.difference, found.alone, strict=True
                 )
@@ -36,7 +36,7 @@ def credit(env: ReplayEnv, plays: Sequence[Play], default: Play, settings: Setti
                 Table(
                     title,
                     ("component", "Shapley value", "difference reward", "alone"),
-                    [*rows, ("whole team", text(found.total), "", "")],
+                    [*rows, ("whole team", short(found.total, 3), "", "")],
                     (f"Shapley values sum to {total:.6f}, the total is {found.total.value:.6f}.",),
                 )
             )
@@ -80,9 +80,9 @@ def swaps(env: ReplayEnv, plays: Sequence[Play], settings: Settings) -> Section:
         for component, found in changes.items():
             tables.append(
                 Table(
-                    f"Swap {component}: change of {value} a session",
+                    f"Swap {component}: change of {value} a session, ± half the interval",
                     ("host ↓, donor →", *teams),
-                    [(host, *(text(found[host, donor], 2) for donor in teams)) for host in teams],
+                    [(host, *(short(found[host, donor]) for donor in teams)) for host in teams],
                 )
             )
             record.setdefault(value, {})[component] = [

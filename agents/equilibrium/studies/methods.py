@@ -10,7 +10,7 @@ from agents.equilibrium.comparison import MethodResult, compare_methods
 from agents.equilibrium.intervals import mean_interval
 from agents.equilibrium.lineups import Lineup, play_lineups
 from agents.equilibrium.pipeline_game import PipelineGame
-from agents.equilibrium.studies.common import Play, Section, Settings, text
+from agents.equilibrium.studies.common import Play, Section, Settings, short
 from agents.equilibrium.tables import Table
 
 __all__ = ["Learned", "methods_table"]
@@ -60,10 +60,10 @@ def methods_table(game: PipelineGame, learned: Sequence[Learned], settings: Sett
                 (
                     f"{entry.play.name} (learned)",
                     f"{entry.env_steps:,}",
-                    text(value),
-                    text(over_default),
+                    short(value),
+                    short(over_default),
                     f"{clicks:.2f}",
-                    f"over {best.method}: {text(over_best)}",
+                    f"over {best.method}: {short(over_best)}",
                 )
             )
             record.append(
@@ -100,8 +100,8 @@ def _row(result: MethodResult, cost: int) -> tuple[str, ...]:
     return (
         result.method,
         f"{cost:,}",
-        text(result.value),
-        text(result.over_default),
+        short(result.value),
+        short(result.over_default),
         f"{result.outcomes['clicks']:.2f}",
-        ", ".join(f"{value:.3f}" for value in result.by_seed),
+        ", ".join(f"{value:.2f}" for value in result.by_seed),
     )

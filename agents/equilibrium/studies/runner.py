@@ -79,7 +79,7 @@ class Study:
         self.env = SimulatorReplay(self.world)
         self.defaults = self.env.default_actions()
         self.static = Play("static", StaticTeam(self.defaults))
-        self.learned = [Play(run.name, run.team) for run in self.runs]
+        self.learned = [Play(run.name, run.team, run.config.algorithm) for run in self.runs]
 
     def responders(self) -> Responders:
         """Return who finds best responses."""

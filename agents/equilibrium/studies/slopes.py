@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from agents.equilibrium.intervals import Interval
 from agents.equilibrium.lineups import ReplayEnv
 from agents.equilibrium.policy_slopes import policy_slopes
-from agents.equilibrium.studies.common import Play, Section, Settings, text
+from agents.equilibrium.studies.common import Play, Section, Settings, short
 from agents.equilibrium.tables import Table
 
 __all__ = ["slopes"]
@@ -23,9 +23,9 @@ def slopes(env: ReplayEnv, plays: Sequence[Play], settings: Settings) -> Section
                     play.name,
                     slope.component,
                     str(slope.coordinate),
-                    text(slope.own),
+                    short(slope.own),
                     _sign(slope.own),
-                    text(slope.team),
+                    short(slope.team),
                     _sign(slope.team),
                 )
             )

@@ -1,0 +1,258 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from agents.baselines.teams import StaticTeam
+from agents.commands.equilibrium import command
+from agents.config import RunConfig
+from agents.equilibrium.learned_response import single_agent, train_response
+from agents.equilibrium.pipeline_game import PipelineGame
+from agents.equilibrium.policy_response import nash_conv_interval, static_response
+from agents.equilibrium.policy_slopes import Shifted, policy_slopes
+from agents.equilibrium.replacement import measure_credit
+from agents.equilibrium.replay import SimulatorReplay
+from agents.equilibrium.studies.common import Settings
+from agents.equilibrium.studies.runner import Study, checked_parts, write_report
+from agents.equilibrium.trained import LoadedRun, load_run
+from agents.learners.config import (
+    ComponentOverrides,
+    HAPPOConfig,
+    MAPPOConfig,
+    RLlibConfig,
+    SamplingConfig,
+)
+from agents.learners.trainer import Trainer
+from marec_env.errors import ConfigError, RunError
+from marec_env.simulator import Simulator
+from marec_env.world import build_world
+
+QUICK = Settings(
+    train_sessions=8,
+    held_out_sessions=16,
+    budget=5,
+    seeds=1,
+    response_steps=0,
+    checkpoints=2,
+    widths=(10, 20),
+    own_shares=(0.0, 1.0),
+    rounds=1,
+    starts=1,
+)
+CONFIG = RunConfig.model_validate(
+    {
+        "environment": {
+            "kind": "marec",
+            "max_requests": 5,
+            "data": {
+                "source": "synthetic/streaming",
+                "synthetic": {"num_users": 120, "num_items": 300},
+            },
+            "embeddings": {"encoder": "hashing", "reduction": {"dimension": 8}},
+            "catalog": {"num_topics": 6},
+            "population": {"history": 12},
+            "pipeline": {"candidates": 20, "slate_size": 5, "true_top": 20},
+        },
+        "sampling": {"num_sessions": 8, "rollout_length": 5},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def env():
+    return SimulatorReplay(build_world(CONFIG.environment))
+
+
+@pytest.fixture(scope="module")
+def run():
+    """Two checkpoints of a barely trained run."""
+    world = build_world(CONFIG.environment)
+    trainer = Trainer(MAPPOConfig(epochs=1), CONFIG.sampling, 0, lambda n: Simulator(world, n))
+    trainer.iterate()
+    policy = trainer.policy()
+    return LoadedRun("tiny", CONFIG, ((20, policy), (40, policy)))
+
+
+def test_replay_is_the_same_whatever_was_played_before(env):
+    game = PipelineGame(env, env.default_actions())
+    first = game.play(game.default()[None], QUICK.train())
+    game.play(np.zeros((1, len(game.default()))), QUICK.held_out())
+    again = game.play(game.default()[None], QUICK.train())
+    assert (first.team == again.team).all()
+    two = game.play(np.stack([game.default()] * 2), QUICK.train())
+    assert two.team[0] == pytest.approx(first.team[0], abs=1e-4)
+    assert two.team[1] == pytest.approx(two.team[0], abs=1e-4)
+
+
+def test_credit_in_the_simulator_sums_up_and_gives_an_idle_component_nothing(env):
+    defaults = env.default_actions()
+    static = StaticTeam(defaults)
+    busy = dict(defaults)
+    busy["ranking_0"] = -torch.as_tensor(defaults["ranking_0"])
+    credit = measure_credit(env, StaticTeam(busy), static, QUICK.held_out())
+    shares = dict(zip(credit.components, credit.shapley, strict=True))
+    assert abs(shares["ranking_0"].value) > 0.01
+    for idle in ("profile_0", "recall_0", "feature_0"):
+        assert shares[idle].value == pytest.approx(0.0, abs=1e-6)
+    assert sum(s.value for s in credit.shapley) == pytest.approx(credit.total.value, abs=1e-9)
+
+
+def test_static_response_is_judged_against_what_is_played(env):
+    defaults = env.default_actions()
+    static = StaticTeam(defaults)
+    plan = QUICK.plan()
+    responses = [static_response(env, static, c, defaults[c], plan) for c in env.agents]
+    total = nash_conv_interval(responses)
+    assert total.value == pytest.approx(sum(max(r.gain.value, 0.0) for r in responses))
+    assert total.low >= 0.0
+    for response in responses:
+        assert response.train_gain >= -1e-6  # the search starts at the default that is played
+        assert response.gain.value == pytest.approx(response.gain_own.value)
+
+
+def test_nash_conv_counts_no_component_below_zero(env):
+    defaults = env.default_actions()
+    worse = static_response(
+        env, StaticTeam(defaults), "recall_0", defaults["recall_0"], QUICK.plan()
+    )
+    object.__setattr__(worse, "gain_samples", np.full(16, -3.0))
+    assert nash_conv_interval([worse]).value == 0.0
+
+
+def test_trained_response_learns_the_known_best_response(tiny, constant):
+    # f_profile = p on [0, 2] whatever the partner does: the response is p = 2.
+    partners = constant(profile_0=[0.0], recall_0=[0, 0])
+    algorithm = MAPPOConfig(learning_rate=3e-3, epochs=5)
+    sampling = SamplingConfig(num_sessions=32, rollout_length=8)
+    half, final = train_response(
+        lambda n: tiny(n), "profile_0", partners, algorithm, sampling, 8_000, 0
+    )
+    seen = {"profile_0": torch.zeros(4, 2)}
+    assert final.act(seen)["profile_0"].mean() > 1.7
+    assert half.act(seen)["profile_0"].mean() < final.act(seen)["profile_0"].mean() + 0.05
+    _, same = train_response(
+        lambda n: tiny(n), "profile_0", partners, algorithm, sampling, 1, 1, 1.0, final
+    )
+    assert same.act(seen)["profile_0"].mean() > 1.5  # started from the given policy
+
+
+def test_single_agent_settings_keep_only_the_component():
+    algorithm = HAPPOConfig(
+        components={
+            "recall_0": ComponentOverrides(clip=0.1),
+            "profile_0": ComponentOverrides(clip=0.3),
+        }
+    )
+    alone = single_agent(algorithm, "recall_0")
+    assert isinstance(alone, HAPPOConfig)
+    assert list(alone.components) == ["recall_0"]
+    assert isinstance(single_agent(RLlibConfig(), "recall_0"), MAPPOConfig)
+
+
+def test_shift_moves_one_coordinate_within_bounds(env):
+    defaults = env.default_actions()
+    static = StaticTeam(defaults)
+    space = env.action_spaces["ranking_0"]
+    seen = {"ranking_0": torch.zeros(3, 2), "recall_0": torch.zeros(3, 2)}
+    plain = static.act(seen)
+    moved = Shifted(static, "ranking_0", 2, 0.1, space).act(seen)
+    change = moved["ranking_0"] - plain["ranking_0"]
+    assert change[:, 2].tolist() == pytest.approx([0.1] * 3)
+    assert change.abs().sum(1).tolist() == pytest.approx([0.1] * 3)
+    assert torch.equal(moved["recall_0"], plain["recall_0"])
+    far = Shifted(static, "ranking_0", 2, 99.0, space).act(seen)
+    assert (far["ranking_0"][:, 2] == 1.0).all()
+    assert torch.equal(static.act(seen)["ranking_0"], plain["ranking_0"])
+
+
+def test_slopes_of_the_tiny_game_are_known(tiny, constant):
+    env = tiny()
+    team = constant(profile_0=[1.0], recall_0=[1, 1])
+    (slope,) = policy_slopes(env, team, np.arange(20))
+    assert slope.component == "profile_0"
+    # Per unit of the range of 2, f_profile = p rises by 2 a request and F by 1.5.
+    assert slope.team.value / slope.own.value == pytest.approx(0.75, abs=1e-3)
+    assert slope.own.low > 2.0
+
+
+def test_every_part_runs_and_the_report_holds_it(run, tmp_path):
+    study = Study(CONFIG, [run, run], QUICK, lambda line: None)
+    parts = checked_parts("all")
+    sections = [study.part(name) for name in parts]
+    assert all(section is not None for section in sections)
+    places = write_report(tmp_path, "T", "python evaluate.py ...", QUICK.as_json(), sections)
+    document = json.loads(places[0].read_text())
+    assert tuple(document["sections"]) == parts
+    assert document["settings"]["budget"] == 5
+    swaps = document["sections"]["swaps"]["clicks"]["recall_0"]
+    assert all(entry["value"] == 0.0 for entry in swaps if entry["host"] == entry["donor"])
+    curve = document["sections"]["anarchy"]
+    assert set(curve) >= {"10", "20"}
+    assert [point["own_share"] for point in curve["10"]] == [0.0, 1.0]
+    html = places[1].read_text()
+    for section in sections:
+        assert f"id='{section.name}'" in html
+    assert html.count("<svg") == sum(len(section.figures) for section in sections)
+    assert "http-equiv" not in html
+    assert "<script" not in html
+
+
+def test_parts_without_runs_are_left_out():
+    study = Study(CONFIG, [], QUICK, lambda line: None)
+    assert study.part("credit") is None
+    assert study.part("swaps") is None
+    assert checked_parts("credit, matrix") == ("credit", "matrix")
+    with pytest.raises(ConfigError, match="did you mean 'credit'"):
+        checked_parts("credits")
+
+
+def test_runs_of_other_environments_are_refused(run):
+    other = CONFIG.model_copy(
+        update={"environment": CONFIG.environment.model_copy(update={"max_requests": 6})}
+    )
+    with pytest.raises(ConfigError, match="another environment"):
+        Study(CONFIG, [run, LoadedRun("b", other, run.checkpoints)], QUICK, print)
+
+
+def _invoke(*arguments):
+    app = typer.Typer()
+    app.command()(command)
+    return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.mark.parametrize(("k", "expected"), [("0", "1.778"), ("-25", "7.556"), ("-100", "40.889")])
+def test_command_shows_the_known_answers(k, expected, tmp_path):
+    result = _invoke("--game", f"penalty:{k}", "--output", str(tmp_path))
+    assert result.exit_code == 0
+    assert expected in result.output
+    document = json.loads((tmp_path / "equilibrium.json").read_text())
+    record = document["sections"][f"penalty-{k}"]
+    pure = [e for e in record["equilibria"] if e["kind"] == "pure"]
+    assert len(pure) == 3
+    assert all(abs(e["nash_conv"]) < 1e-9 for e in pure)
+    assert record["complete"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "name a run"),
+        (("--game", "penalt"), "did you mean"),
+        (("nowhere", "--config", "x.yaml"), "not both"),
+        (("--config", "x.yaml", "--widths", "20,a"), "--widths"),
+        (("--config", "x.yaml", "--response-start", "no"), "neither"),
+        (("--config", "x.yaml", "--parts", "nothing"), "part 'nothing'"),
+    ],
+)
+def test_command_names_what_is_wrong(arguments, message):
+    result = _invoke(*arguments)
+    assert isinstance(result.exception, ConfigError)
+    assert message in str(result.exception)
+
+
+def test_a_folder_without_checkpoints_is_no_run(tmp_path):
+    with pytest.raises(RunError):
+        load_run(tmp_path)
