@@ -11,6 +11,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from agents.config import RunConfig
+    from marec_env.environment_config import EnvironmentConfig
     from marec_env.evaluation.comparison import Comparison
     from marec_env.evaluation.policies import Policy
     from marec_env.world import World
@@ -19,6 +21,7 @@ __all__ = [
     "command",
     "evaluate_policy",
     "evaluate_run",
+    "load_run_policy",
     "print_comparison",
     "table_console",
     "write_comparison",
@@ -73,6 +76,26 @@ def evaluate_run(
         RunError: the folder is no run's, or has no undamaged checkpoint.
         ConfigError: the run is not on the marec environment, or a baseline is unknown.
     """
+    from marec_env.world import build_world
+
+    config, environment, policy = load_run_policy(path)
+    settings = config.evaluation
+    return evaluate_policy(
+        build_world(environment),
+        policy,
+        settings.baselines if baselines is None else baselines,
+        settings.sessions if sessions is None else sessions,
+        settings.seed if seed is None else seed,
+    )
+
+
+def load_run_policy(path: Path) -> tuple[RunConfig, EnvironmentConfig, Policy]:
+    """Return a run's configuration, its environment, and the policy of its newest checkpoint.
+
+    Raises:
+        RunError: the folder is no run's, or has no undamaged checkpoint.
+        ConfigError: the run is not on the marec environment.
+    """
     from agents.config import RunConfig
     from agents.learners.policy_files import load_policy
     from agents.runs.checkpoints import latest_checkpoint
@@ -80,7 +103,6 @@ def evaluate_run(
     from marec_env.config.loader import load
     from marec_env.environment_config import EnvironmentConfig
     from marec_env.errors import ConfigError, RunError
-    from marec_env.world import build_world
 
     folder = open_run(path)
     config = load(folder.config, RunConfig, [])
@@ -89,14 +111,7 @@ def evaluate_run(
     checkpoint = latest_checkpoint(folder.checkpoints, typer.echo)
     if checkpoint is None:
         raise RunError(f"{path} has no checkpoint yet; train it first (python train.py --resume)")
-    settings = config.evaluation
-    return evaluate_policy(
-        build_world(config.environment),
-        load_policy(checkpoint.trainer),
-        settings.baselines if baselines is None else baselines,
-        settings.sessions if sessions is None else sessions,
-        settings.seed if seed is None else seed,
-    )
+    return config, config.environment, load_policy(checkpoint.trainer)
 
 
 def evaluate_policy(

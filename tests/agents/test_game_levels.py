@@ -1,0 +1,67 @@
+"""The report of what there is to gain: equal users, counted budgets, searched play on its own."""
+
+import pytest
+
+from agents.baselines.teams import StaticTeam
+from agents.game_levels import LevelsPlan, measure_levels, search_static
+from marec_env.environment_config import EnvironmentConfig
+from marec_env.evaluation.rollout import rollout
+from marec_env.world import build_world
+
+PLAN = LevelsPlan(
+    search_budget=20,
+    search_sessions=8,
+    search_seeds=(0, 1),
+    search_cohort=5,
+    sessions=12,
+    cohort=4,
+)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return build_world(
+        EnvironmentConfig.model_validate(
+            {
+                "max_requests": 6,
+                "embeddings": {"encoder": "hashing", "cache": False},
+            },
+            strict=False,
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def report(world):
+    hand_set = StaticTeam({a: v[0] for a, v in _defaults(world).items()}, "copy of static")
+    return measure_levels(world, PLAN, {"copy": hand_set})
+
+
+def _defaults(world):
+    from marec_env.simulator import Simulator
+
+    return Simulator(world, 1).default_actions()
+
+
+def test_levels_are_means_on_the_held_out_cohort(world, report):
+    static = StaticTeam({a: v[0] for a, v in _defaults(world).items()})
+    outcomes = rollout(world, static, PLAN.sessions, PLAN.cohort)
+    assert report["levels"]["static"]["clicks"]["mean"] == pytest.approx(
+        float(outcomes.per_session["clicks"].mean())
+    )
+    assert report["levels"]["copy"] == report["levels"]["static"]
+
+
+def test_differences_are_of_means_and_paired(report):
+    levels = report["levels"]
+    for row in report["differences"]:
+        expected = levels[row["of"]]["clicks"]["mean"] - levels[row["minus"]]["clicks"]["mean"]
+        assert row["mean"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_search_counts_its_steps_and_can_be_repeated(world, report):
+    team, spent = search_static(world, PLAN, 1)
+    again, spent_again = search_static(world, PLAN, 1)
+    assert spent == spent_again == report["search_env_steps"][team.name]
+    assert 0 < spent <= PLAN.search_budget * PLAN.search_sessions * 6
+    assert all(bool((team.actions[a] == again.actions[a]).all()) for a in team.actions)
