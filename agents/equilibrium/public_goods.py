@@ -69,19 +69,21 @@ class PublicGoods:
         welfare = objectives.sum(axis=-1)
         return Outcome(objectives, welfare, {"clicks": welfare})
 
-    def equilibrium(self) -> Floats:
-        """Return the one Nash equilibrium, where ∂f_i/∂x_i = 0."""
-        others = self.players - 1
-        return np.full(
-            self.players, self.benefit / self.players / (self.cost + self.crowding * others)
-        )
+    def equilibrium(self, own_share: float = 1.0) -> Floats:
+        """Return the one equilibrium where everybody maximises λ f_i + (1 − λ) F.
+
+        The slope of that in x_i is zero at equal contributions; λ = 1 gives the Nash equilibrium.
+        """
+        others, shared = self.players - 1, 1.0 - own_share
+        benefit = self.benefit * (own_share / self.players + shared)
+        slope = self.cost + self.crowding * others * (1.0 + shared)
+        return np.full(self.players, min(benefit / slope, 1.0))
 
     def optimum(self) -> Floats:
         """Return the maximiser of F."""
-        others = self.players - 1
-        return np.full(self.players, self.benefit / (self.cost + 2.0 * self.crowding * others))
+        return self.equilibrium(own_share=0.0)
 
-    def price_of_anarchy(self) -> float:
+    def price_of_anarchy(self, own_share: float = 1.0) -> float:
         """Return F at the equilibrium over F at the optimum."""
-        at = [self.mean_objectives(x).sum() for x in (self.equilibrium(), self.optimum())]
+        at = [self.mean_objectives(x).sum() for x in (self.equilibrium(own_share), self.optimum())]
         return float(at[0] / at[1])

@@ -109,6 +109,7 @@ def test_anarchy_is_measured_at_its_known_value_and_closes_with_shared_motives()
     assert optimum == pytest.approx(game.optimum(), abs=0.1)
     selfish, half, shared = (p.anarchy["team"] for p in points)
     assert selfish.value == pytest.approx(game.price_of_anarchy(), abs=0.01)
+    assert half.value == pytest.approx(game.price_of_anarchy(0.5), abs=0.01)
     assert selfish.value < half.value < shared.value
     assert shared.value == pytest.approx(1.0, abs=0.01)
     assert points[0].stability["team"].value >= selfish.value
