@@ -66,7 +66,7 @@ def search_static(world: World, plan: LevelsPlan, seed: int) -> tuple[StaticTeam
         nonlocal spent
         outcome = game.play(points, sessions)
         spent += int(outcome.outcomes["length"].sum())
-        return _criterion(outcome, plan.criterion).mean(axis=1)
+        return np.asarray(_criterion(outcome, plan.criterion).mean(axis=1), dtype=np.float64)
 
     blocks = [block(game, place) for place in range(len(game.components))]
     method = search.SEARCHES.get(plan.method)
@@ -75,8 +75,7 @@ def search_static(world: World, plan: LevelsPlan, seed: int) -> tuple[StaticTeam
 
 
 def _criterion(outcome: Outcome, name: str) -> Floats:
-    values: Floats = outcome.team if name == "return" else outcome.outcomes[name]
-    return values
+    return outcome.team if name == "return" else outcome.outcomes[name]
 
 
 def measure_levels(
