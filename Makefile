@@ -9,8 +9,11 @@ CONFIG ?= configs/default.yaml
 ARGS ?=
 WORKERS ?= 2
 
+SHELL := bash
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check
+PIP := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check
+# recbole is there for its data file only; that its dependencies are not is no error.
+CALM := 2> >(grep -v -e '^recbole ' -e "^ERROR: pip's dependency resolver" >&2)
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 TEST_EXTRAS := dev,tune,games,explain,lora,images,tensorboard,trackio,workspaces
@@ -60,10 +63,10 @@ $(VENV)/.assets: requirements-assets.txt $(VENV)/.torch-$(TORCH)
 
 $(VENV)/.run: pyproject.toml constraints.txt $(VENV)/.torch-$(TORCH) $(VENV)/.assets
 	@echo "Installing the dependencies ..."
-	@$(PIP) -c constraints.txt -e .
+	@$(PIP) -c constraints.txt -e . $(CALM)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "Installing what the tests need ..."
-	@$(PIP) -c constraints.txt -e '.[$(TEST_EXTRAS)]'
+	@$(PIP) -c constraints.txt -e '.[$(TEST_EXTRAS)]' $(CALM)
 	@touch $@

@@ -56,3 +56,12 @@ def test_importing_marec_env_is_light():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_help_of_train_is_quick():
+    """Nothing heavy is imported to answer --help."""
+    command = [sys.executable, "-X", "importtime", "train.py", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert "typer" in imported
+    assert not imported & {"ray", "torch", "wandb", "transformers", "pydantic"}

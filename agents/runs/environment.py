@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import partial
 from typing import TYPE_CHECKING
@@ -36,6 +37,8 @@ def build_trainer(config: RunConfig) -> Trainer:
     """
     for name, value in _RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
+    # RLlib warns of a constructor argument that only RLlib itself passes.
+    logging.getLogger("ray._common.deprecation").setLevel(logging.ERROR)
     from agents.learners.trainer import Trainer
 
     factory = partial(make_environment, config)

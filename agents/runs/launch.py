@@ -19,7 +19,7 @@ from agents.runs.folder import RunFolder, check_place, create_run, open_run, run
 from agents.runs.interrupt import INTERRUPTED
 from agents.runs.progress import open_progress
 from agents.runs.seeds import parse_seeds, train_seeds
-from agents.runs.tracking import RunIdentity, open_trackers
+from agents.runs.tracking import RunIdentity, Trackers, open_trackers
 from agents.runs.train_loop import Outcome, train
 from marec_env import io
 from marec_env.config.dump import dump
@@ -74,6 +74,7 @@ def start_run(
         config.name, config.algorithm.kind, config.seed
     )
     check_place(place)
+    _check_baselines(config)
     _say(f"Preparing {config.algorithm.kind} on {preset_name(config)}, seed {config.seed} ...")
     trainer = build_trainer(config)
     try:
@@ -86,7 +87,8 @@ def start_run(
                 seed=config.seed, config_hash=config_hash(config), inputs=hashes, command=sys.argv
             ),
         )
-        return _run(_Job(config, folder, trainer, None))
+        with folder.locked():
+            return _run(_Job(config, folder, trainer, None))
     finally:
         trainer.close()
 
@@ -132,6 +134,7 @@ def continue_run(path: Path, overrides: Sequence[str]) -> int:
                 f"--set {override}: '{section}' is fixed once a run has begun; on resuming only "
                 f"{', '.join(sorted(_CHANGEABLE))} can be set; start a new run instead"
             )
+    _check_baselines(config)
     with folder.locked():
         known = manifest.read_manifest(folder.manifest)
         checkpoint = latest_checkpoint(folder.checkpoints, _say)
@@ -142,26 +145,45 @@ def continue_run(path: Path, overrides: Sequence[str]) -> int:
         )
         manifest.check_same_inputs(known, input_hashes(config))
         trainer = build_trainer(config)
-    try:
-        if config != before:
-            io.write_text(folder.config, dump(config))
-        steps = checkpoint.progress.env_steps if checkpoint else 0
-        manifest.record_resume(folder.manifest, steps, list(overrides))
-        return _run(_Job(config, folder, trainer, checkpoint))
-    finally:
-        trainer.close()
+        try:
+            if config != before:
+                io.write_text(folder.config, dump(config))
+            steps = checkpoint.progress.env_steps if checkpoint else 0
+            manifest.record_resume(folder.manifest, steps, list(overrides))
+            return _run(_Job(config, folder, trainer, checkpoint))
+        finally:
+            trainer.close()
+
+
+def _check_baselines(config: RunConfig) -> None:
+    """Refuse an unknown baseline before hours of training rather than after."""
+    if config.evaluation.at_end and not isinstance(config.environment, PettingZooConfig):
+        from agents.baselines import BASELINES
+
+        for name in config.evaluation.baselines:
+            BASELINES.get(name)
 
 
 def _run(job: _Job) -> int:
-    """Train, then say how the run ended and where it lies."""
-    with job.folder.locked():
-        outcome = _train(job)
+    """Train, compare, then say how the run ended and where it lies."""
+    config, folder = job.config, job.folder
+    trackers = open_trackers(
+        config.tracking,
+        _identity(config, folder.name),
+        folder.path,
+        config.model_dump(mode="json"),
+        _say,
+    )
+    try:
+        outcome = _train(job, trackers)
         if outcome.interrupted:
-            _say(f"Stopped; continue with: python train.py --resume {job.folder.path}")
+            _say(f"Stopped; continue with: python train.py --resume {folder.path}")
             return INTERRUPTED
-        if job.config.evaluation.at_end:
-            _compare(job)
-    print(f"Run folder: {job.folder.path}")
+        if config.evaluation.at_end:
+            trackers.summary(_compare(job))
+    finally:
+        trackers.close()
+    print(f"Run folder: {folder.path}")
     return 0
 
 
@@ -171,36 +193,30 @@ def _identity(config: RunConfig, name: str) -> RunIdentity:
     )
 
 
-def _train(job: _Job) -> Outcome:
-    config, folder = job.config, job.folder
+def _train(job: _Job, trackers: Trackers) -> Outcome:
+    training = job.config.training
     start = job.checkpoint.progress.env_steps if job.checkpoint else 0
-    with open_progress(config.training.env_steps, start) as progress:
-        trackers = open_trackers(
-            config.tracking,
-            _identity(config, folder.name),
-            folder.path,
-            config.model_dump(mode="json"),
-            progress.say,
+    with open_progress(training.env_steps, start) as progress:
+        return train(
+            training,
+            job.folder,
+            job.trainer,
+            checkpoint=job.checkpoint,
+            trackers=trackers,
+            progress=progress,
         )
-        try:
-            return train(
-                config.training,
-                folder,
-                job.trainer,
-                checkpoint=job.checkpoint,
-                trackers=trackers,
-                progress=progress,
-            )
-        finally:
-            trackers.close()
 
 
-def _compare(job: _Job) -> None:
-    """Evaluate the trained team beside the baselines; print the table and write it to the run."""
+def _compare(job: _Job) -> dict[str, float]:
+    """Evaluate the trained team beside the baselines; print the table and write it to the run.
+
+    Returns:
+        means by ``compare/<policy>/<outcome>``, for dashboards.
+    """
     config = job.config
     if isinstance(config.environment, PettingZooConfig):
         _say("No comparison: baselines recommend items, and this environment has none.")
-        return
+        return {}
     from agents.commands.evaluate import (
         evaluate_policy,
         print_comparison,
@@ -219,3 +235,8 @@ def _compare(job: _Job) -> None:
     )
     write_comparison(comparison, job.folder.path)
     print_comparison(comparison, table_console())
+    return {
+        f"compare/{policy}/{outcome}": mean
+        for policy, found in comparison.outcomes.items()
+        for outcome, mean in found.means().items()
+    }

@@ -6,6 +6,7 @@ A tracker that fails says so once and falls silent; it never stops a run.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -79,6 +80,7 @@ def resolve_wandb_mode(wanted: str, say: Callable[[str], None]) -> WandbMode:
         return "offline"
     import wandb
 
+    wandb.setup(wandb.Settings(silent=True))
     try:
         if wandb.login(prompt=False, timeout=_LOGIN_TIMEOUT):
             return "online"
@@ -100,6 +102,7 @@ class _Wandb:
         import wandb
 
         logging.getLogger("wandb").setLevel(logging.ERROR)
+        wandb.setup(wandb.Settings(silent=True))  # says nothing of its own; we do
         self._run = wandb.init(
             mode=mode,
             dir=str(folder),
@@ -128,7 +131,7 @@ class _Wandb:
         self._run.log({key: value for key, value in metrics.items() if value is not None})
 
     def summary(self, values: Mapping[str, float]) -> None:
-        self._run.summary.update(dict(values))
+        self._run.summary.update({k: v for k, v in values.items() if math.isfinite(v)})
 
     def close(self) -> None:
         self._run.finish()
@@ -150,7 +153,8 @@ class _TensorBoard:
 
     def summary(self, values: Mapping[str, float]) -> None:
         for key, value in values.items():
-            self._writer.add_scalar(key, value)
+            if math.isfinite(value):
+                self._writer.add_scalar(key, value)
 
     def close(self) -> None:
         self._writer.close()

@@ -29,7 +29,7 @@ def test_an_offline_run_holds_the_curves_and_its_names(tmp_path: Path) -> None:
     )  # fmt: skip
     for step in (10, 20, 30):
         trackers.log({"env_steps": step, "team_reward": step / 100, "episode/clicks": None})
-    trackers.summary({"compare/team_reward": 0.5})
+    trackers.summary({"compare/team_reward": 0.5, "compare/none": float("nan")})
     trackers.close()
     assert said == [
         "W&B: offline into the run's folder, no account is logged in; 'wandb login' for online"
@@ -40,16 +40,21 @@ def test_an_offline_run_holds_the_curves_and_its_names(tmp_path: Path) -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     records = [json.loads(line) for line in done.stdout.splitlines()]
-    text = json.dumps(records)
-    assert '"mappo-marec-01234567"' in text
-    curve = [
-        {item.get("key") or item["nestedKey"][0]: json.loads(item["valueJson"])
-         for item in record["history"]["item"]}
-        for record in records if "history" in record
-    ]  # fmt: skip
+    [run] = [record["run"] for record in records if record["type"] == "run"]
+    assert run["run_group"] == "mappo-marec-01234567"
+    assert run["job_type"] == "train"
+    settings = run["config"]["update"]
+    assert (settings["algo"], settings["preset"], settings["seed"]) == ("mappo", "marec", 3)
+    curve = [record["history"]["item"] for record in records if "history" in record]
     assert [(row["env_steps"], row["team_reward"]) for row in curve] == [
         (10, 0.1), (20, 0.2), (30, 0.3)
     ]  # fmt: skip
+
+    final: dict[str, float] = {}
+    for record in records:
+        final |= record.get("summary", {}).get("update", {})
+    assert final["compare/team_reward"] == 0.5
+    assert "compare/none" not in final
 
 
 def test_mode_without_an_account() -> None:
