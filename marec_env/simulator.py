@@ -16,7 +16,7 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.errors import ConfigError
-from marec_env.pipeline.fields import FIELDS
+from marec_env.pipeline.fields import FieldTable
 from marec_env.pipeline.pipeline import Pipeline
 from marec_env.pipeline.request import Request
 from marec_env.pipeline.topk import sort_rows, top_k
@@ -124,8 +124,7 @@ class Simulator:
         self._start(torch.arange(self.num_envs, device=self.device))
         nothing = torch.zeros(self.num_envs, device=self.device)
         never = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
-        observations = {agent: self.observe(agent) for agent in self.agents}
-        state = self.state()
+        state, observations = self._look()
         return VecStep(
             observations=observations,
             state=state,
@@ -168,11 +167,19 @@ class Simulator:
 
     def state(self) -> Tensor:
         """Return the central critic's input, float32 ``[B, s]``."""
-        memory, summaries = self.pipeline.memory, self.pipeline.summaries
-        parts = [FIELDS.get(name)(memory, summaries) for name in _STATE_FIELDS]
+        return self._state(self.pipeline.fields(), None)
+
+    def _state(self, fields: FieldTable, rows: Tensor | None) -> Tensor:
+        parts = [fields[name] for name in _STATE_FIELDS]
         if self.config.state == "privileged":
-            parts.append(self.users.hidden_state())
+            hidden = self.users.hidden_state()
+            parts.append(hidden if rows is None else hidden[rows])
         return torch.cat(parts, dim=1)
+
+    def _look(self, rows: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return state and observations of all sessions, or of ``rows`` (int64 ``[n]``)."""
+        fields = self.pipeline.fields(rows)
+        return self._state(fields, rows), self.pipeline.observe_all(fields, rows)
 
     def act(self, actions: Mapping[str, Action]) -> None:
         """Take the actions of one turn's agents, in pipeline order."""
@@ -327,8 +334,7 @@ class Simulator:
             self._sums[name] = value.clone() if sums is None else sums + value
         ended = terminated | truncated
         rows = ended.nonzero().squeeze(1)
-        final_state = self.state()
-        final_observations = {agent: self.observe(agent) for agent in self.agents}
+        final_state, final_observations = self._look()
         episodes: dict[str, Tensor] = {}
         observations, state = final_observations, final_state
         if rows.numel():
@@ -338,8 +344,12 @@ class Simulator:
                     sums[rows] = 0.0
                 self._sessions[rows] += _EPISODE_STRIDE
                 self._start(rows)
-                state = self.state()
-                observations = {agent: self.observe(agent) for agent in self.agents}
+                new_state, new_observations = self._look(rows)
+                state = final_state.index_copy(0, rows, new_state)
+                observations = {
+                    agent: final_observations[agent].index_copy(0, rows, value)
+                    for agent, value in new_observations.items()
+                }
         return VecStep(
             observations=observations,
             state=state,

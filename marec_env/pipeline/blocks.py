@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from marec_env.pipeline.lookup import look_up
 from marec_env.pipeline.request import Request
 from marec_env.registry import Registry
 
@@ -37,13 +38,17 @@ def text(request: Request, candidates: Tensor) -> Tensor:
 @BLOCKS.register("popularity")
 def popularity(request: Request, candidates: Tensor) -> Tensor:
     """Share of users who consumed the item, a proxy of quality."""
-    return request.knowledge.popularity[candidates]
+    if candidates is request.candidates:
+        return request.candidate_popularity
+    return look_up(request.knowledge.popularity, candidates)
 
 
 @BLOCKS.register("freshness")
 def freshness(request: Request, candidates: Tensor) -> Tensor:
     """How new the item is, by rank."""
-    return request.knowledge.freshness[candidates]
+    if candidates is request.candidates:
+        return request.candidate_freshness
+    return look_up(request.knowledge.freshness, candidates)
 
 
 @BLOCKS.register("exposure")
@@ -52,8 +57,9 @@ def exposure(request: Request, candidates: Tensor) -> Tensor:
     return -request.memory.exposure.gather(1, request.topics_of(candidates))
 
 
-def standardised(score: Tensor) -> Tensor:
-    """Return ``[B, C]`` scores with zero mean and unit spread per row; 0 where all are equal."""
-    centred = score - score.mean(1, keepdim=True)
-    spread = centred.square().mean(1, keepdim=True).sqrt()
-    return torch.where(spread > _SMALL, centred / spread.clamp(min=_SMALL), 0.0)
+def standardised(scores: Tensor) -> Tensor:
+    """Return ``[..., C]`` scores with zero mean and unit spread per row; 0 where all are equal."""
+    centred = scores - scores.mean(-1, keepdim=True)
+    spread = centred.square().mean(-1, keepdim=True).sqrt_()
+    factor = torch.where(spread > _SMALL, 1.0 / spread.clamp_(min=_SMALL), 0.0)
+    return centred.mul_(factor)

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from marec_env import random
+from marec_env.pipeline.lookup import look_up
 from marec_env.pipeline.recall_merge import first_occurrences
 from marec_env.pipeline.request import Request
-from marec_env.pipeline.topk import top_k
+from marec_env.pipeline.topk import row_blocks, top_k
 from marec_env.registry import Registry
 
 __all__ = ["CHANNELS", "Channel"]
@@ -25,36 +26,38 @@ Channel = Callable[[Request, int], Tensor]
 CHANNELS: Registry[Channel] = Registry("recall channel")
 
 _FIXED_ORDER_DEPTH = 3  # times C: how deep a fixed order is read, since its head may be seen
-_STRIDES = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)  # primes; those coprime to n permute it
 
 
 @CHANNELS.register("cf")
 def collaborative(request: Request, length: int) -> Tensor:
     """Nearest items to the profile in the recommender's collaborative space."""
-    return top_k(request.cf_scores, length)
+    return request.best_unseen(request.cf_scores, length)
 
 
 @CHANNELS.register("text")
 def text(request: Request, length: int) -> Tensor:
     """Nearest items to the profile in text space."""
-    return top_k(request.text_scores, length)
+    return request.best_unseen(request.text_scores, length)
 
 
 @CHANNELS.register("diverse")
 def diverse(request: Request, length: int) -> Tensor:
     """Items near the profile in both spaces, from topics that were shown little of late."""
-    both = torch.add(request.cf_scores, request.text_scores)
     penalty = request.config.recall.topic_penalty
-    topics = request.knowledge.topic_indicator
-    both.addmm_(request.memory.exposure, topics.T, beta=0.5, alpha=-penalty)
-    return top_k(both, length)
+    memory, topics = request.memory, request.knowledge.topic_indicator.T
+    parts = []
+    for rows in row_blocks(request.num_sessions, request.knowledge.num_items):
+        both = request.cf_scores[rows] + request.text_scores[rows]
+        both.addmm_(memory.exposure[rows], topics, beta=0.5, alpha=-penalty)
+        parts.append(top_k(both, length, penalty=memory.penalty[rows]))
+    return torch.cat(parts)
 
 
 @CHANNELS.register("item_to_item")
 def item_to_item(request: Request, length: int) -> Tensor:
     """Neighbours of the latest clicked items: everyone's first neighbour, then the second, ..."""
     recent = request.memory.recent  # [B, R]
-    offered = request.knowledge.neighbours[recent.clamp(min=0)]  # [B, R, M]
+    offered = look_up(request.knowledge.neighbours, recent.clamp(min=0))  # [B, R, M]
     offered = torch.where((recent >= 0).unsqueeze(-1), offered, -1)
     return first_occurrences(offered.transpose(1, 2).flatten(1))
 
@@ -72,10 +75,9 @@ def fresh(request: Request, length: int) -> Tensor:
     knowledge = request.knowledge
     share = request.config.recall.fresh_share
     pool = min(knowledge.num_items, max(length, int(share * knowledge.num_items)))
-    strides = [stride for stride in _STRIDES if pool % stride] or [1]
+    walks = knowledge.walks(pool)
     draws = random.integers(request.keys, request.step, "pipeline/fresh", 2, 1 << 30)
-    start = draws[:, :1] % pool
-    stride = torch.tensor(strides, device=draws.device)[draws[:, 1:] % len(strides)]
     depth = min(_FIXED_ORDER_DEPTH * length, pool)
-    places = (start + stride * torch.arange(depth, device=draws.device)) % pool
-    return knowledge.by_freshness[places]
+    # A window of the walk that begins at a drawn place.
+    windows = walks.unfold(1, depth, 1)
+    return windows[draws[:, 1] % walks.shape[0], draws[:, 0] % pool]

@@ -19,7 +19,7 @@ from marec_env.errors import ConfigError
 from marec_env.pipeline.memory import SessionMemory
 from marec_env.registry import Registry
 
-__all__ = ["FIELDS", "SESSION_STATISTICS", "Field", "FieldView", "Summaries"]
+__all__ = ["FIELDS", "SESSION_STATISTICS", "Field", "FieldTable", "FieldView", "Summaries"]
 
 Summaries = Mapping[str, Tensor]
 """What the stages of the latest request left, ``[B, k]`` each; zeros at an episode's start."""
@@ -161,14 +161,28 @@ def enabled(memory: SessionMemory, summaries: Summaries) -> Tensor:
     return summaries["enabled"]
 
 
-@dataclass(frozen=True)
+class FieldTable:
+    """The fields as they stand, each computed once, whoever asks."""
+
+    def __init__(self, memory: SessionMemory, summaries: Summaries) -> None:
+        self._memory = memory
+        self._summaries = summaries
+        self._found: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        found = self._found.get(name)
+        if found is None:
+            found = self._found[name] = FIELDS.get(name)(self._memory, self._summaries)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class FieldView(Mapping[str, Tensor]):
     """The fields one component may read."""
 
     component: str
     granted: tuple[str, ...]
-    memory: SessionMemory
-    summaries: Summaries
+    table: FieldTable
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.granted:
@@ -176,7 +190,7 @@ class FieldView(Mapping[str, Tensor]):
                 f"component '{self.component}' may not read the field '{name}' (granted: "
                 f"{', '.join(self.granted) or 'none'}); grant it in pipeline.data_access"
             )
-        return FIELDS.get(name)(self.memory, self.summaries)
+        return self.table[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.granted)

@@ -7,10 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from marec_env.catalog.catalog import Catalog
 
 __all__ = ["Knowledge"]
+
+_STRIDES = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)  # primes; those coprime to n permute it
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,13 @@ class Knowledge:
     topic_indicator: Tensor = field(init=False)
     """Float32 ``[N, T]``: 1 at the item's topic."""
 
+    centre_text: Tensor = field(init=False)
+    """Float32 ``[dt]``, unit length: the items' mean by popularity, what everyone likes."""
+    centre_cf: Tensor = field(init=False)
+    """Float32 ``[dc]``: the same in collaborative space."""
+
+    _walks: dict[int, Tensor] = field(init=False, default_factory=dict, repr=False)
+
     def __post_init__(self) -> None:
         count = self.text.shape[0]
         by_popularity = torch.argsort(self.popularity, descending=True, stable=True)
@@ -60,8 +70,23 @@ class Knowledge:
             ("by_freshness", by_freshness),
             ("freshness", freshness),
             ("topic_indicator", indicator),
+            ("centre_text", normalize(self.popularity @ self.text, dim=0)),
+            ("centre_cf", normalize(self.popularity @ self.cf, dim=0)),
         ):
             object.__setattr__(self, name, value)
+
+    def walks(self, pool: int) -> Tensor:
+        """Return walks through the ``pool`` newest items in long strides, int64 ``[S, 2 pool]``.
+
+        Each row visits every item of the pool once, then again in the same order, so that each
+        window of up to ``pool`` places holds no item twice.
+        """
+        if pool not in self._walks:
+            strides = [stride for stride in _STRIDES if pool % stride] or [1]
+            steps = torch.arange(2 * pool, device=self.by_freshness.device)
+            places = steps * steps.new_tensor(strides).unsqueeze(1) % pool
+            self._walks[pool] = self.by_freshness[places]
+        return self._walks[pool]
 
     @property
     def num_items(self) -> int:

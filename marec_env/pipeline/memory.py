@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from marec_env.pipeline.knowledge import Knowledge
+from marec_env.pipeline.lookup import look_up
 
 __all__ = ["EXPOSURE_KEEP", "SEEN_PENALTY", "SessionMemory"]
 
@@ -179,6 +181,14 @@ class SessionMemory:
         """Bool ``[B, N]``: items that may not be shown again."""
         return self.penalty < 0
 
+    def of_rows(self, rows: Tensor) -> SessionMemory:
+        """Return a copy of the sessions ``rows`` (int64 ``[n]``) only."""
+        part = copy(self)
+        part.num_sessions = rows.shape[0]
+        for name in self._STORED:
+            setattr(part, name, getattr(self, name)[rows])
+        return part
+
     def _latest(self, items: Tensor, kept: Tensor) -> Tensor:
         """Return the last ``R`` kept items of each row, newest first, -1 padded: ``[n, R]``."""
         size = self.recent.shape[1]
@@ -200,7 +210,7 @@ class SessionMemory:
             blocks: float32 ``[B, K, blocks]``, the block scores of the slate.
         """
         knowledge = self.knowledge
-        text, cf = knowledge.text[slate], knowledge.cf[slate]
+        text, cf = look_up(knowledge.text, slate), look_up(knowledge.cf, slate)
         both = torch.stack([clicks, 1.0 - clicks], dim=1)  # [B, 2, K]
         text_sums, cf_sums = both @ text, both @ cf  # [B, 2, d]
         self.taste_text.mul_(self._keep).add_(text_sums[:, :1])
@@ -210,7 +220,7 @@ class SessionMemory:
         self.penalty.scatter_(1, slate, SEEN_PENALTY)
 
         size = slate.shape[1]
-        topics = knowledge.topics[slate]
+        topics = look_up(knowledge.topics, slate)
         share = 1.0 / size
         self.exposure.mul_(EXPOSURE_KEEP).scatter_add_(
             1, topics, torch.full_like(clicks, (1.0 - EXPOSURE_KEEP) * share)

@@ -15,7 +15,7 @@ from marec_env.pipeline.auditor import Auditor  # noqa: F401  (registers)
 from marec_env.pipeline.component import COMPONENTS, Component
 from marec_env.pipeline.components import Feature, Profile, Ranking, Recall  # noqa: F401  (registers)
 from marec_env.pipeline.config import PipelineConfig
-from marec_env.pipeline.fields import FieldView
+from marec_env.pipeline.fields import FieldTable, FieldView
 from marec_env.pipeline.knowledge import Knowledge
 from marec_env.pipeline.memory import SessionMemory
 from marec_env.pipeline.messages import Mailbox, fitted
@@ -105,15 +105,40 @@ class Pipeline:
             step=self.memory.requests,
         )
 
+    def fields(self, rows: Tensor | None = None) -> FieldTable:
+        """Return the observation fields as they stand, of all sessions or of ``rows``."""
+        if rows is None:
+            return FieldTable(self.memory, self.summaries)
+        summaries = {name: value[rows] for name, value in self.summaries.items()}
+        return FieldTable(self.memory.of_rows(rows), summaries)
+
     def observe(self, agent: str) -> Tensor:
         """Return an agent's observation, float32 ``[B, d]``."""
+        return self._observe(agent, self.fields(), None)
+
+    def observe_all(
+        self, fields: FieldTable | None = None, rows: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Return all agents' observations.
+
+        Args:
+            fields: of this moment and these sessions (:meth:`fields`).
+            rows: int64 ``[n]``, the sessions asked about; all if ``None``.
+
+        Returns:
+            Float32 ``[n, d_i]`` per agent.
+        """
+        fields = fields or self.fields(rows)
+        return {agent: self._observe(agent, fields, rows) for agent in self.agents}
+
+    def _observe(self, agent: str, fields: FieldTable, rows: Tensor | None) -> Tensor:
         place = self._place[agent]
         component = self.components[place]
-        view = FieldView(component.name, component.granted, self.memory, self.summaries)
-        seen = component.observe(view)
+        seen = component.observe(FieldView(component.name, component.granted, fields))
         if self.config.messages.kind == "none" or not self._mailbox.heard_by(place):
             return seen
-        return torch.cat([seen, self._mailbox.read(place)], dim=1)
+        heard = self._mailbox.read(place)
+        return torch.cat([seen, heard if rows is None else heard[rows]], dim=1)
 
     def act(self, request: Request, agent: str, action: Action) -> None:
         """Let an agent's action (and its message) enter the request."""
@@ -185,13 +210,13 @@ class Pipeline:
         count = candidates.shape[1]
         shares = torch.zeros(self.num_sessions, knowledge.num_topics, device=candidates.device)
         weight = torch.full(candidates.shape, 1.0 / count, device=candidates.device)
-        shares.scatter_add_(1, knowledge.topics[candidates], weight)
+        shares.scatter_add_(1, request.topics_of(candidates), weight)
         best = candidates[:, : min(_NEAREST, count)]
         return torch.cat(
             [
                 shares,
-                knowledge.popularity[candidates].mean(1, keepdim=True),
-                knowledge.freshness[candidates].mean(1, keepdim=True),
+                request.candidate_popularity.mean(1, keepdim=True),
+                request.candidate_freshness.mean(1, keepdim=True),
                 request.cf_scores.gather(1, best).mean(1, keepdim=True),
                 request.text_scores.gather(1, best).mean(1, keepdim=True),
             ],

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from marec_env.pipeline.lookup import look_up
 from marec_env.pipeline.topk import sort_rows
 
 __all__ = ["first_occurrences", "merge", "quotas_of"]
@@ -53,37 +54,54 @@ def merge(
         Candidates int64 ``[B, C]`` in order of choice and the channel of each, int64 ``[B, C]``
         (the number of channels for the fallback).
     """
-    B, N = unavailable.shape
+    sessions, count = unavailable.shape
     total = int(quotas[0].sum())
     device = quotas.device
-    taken = torch.ones(B, N + 1, dtype=torch.bool, device=device)  # the last column: no item
-    taken[:, :N] = unavailable
-    chosen = torch.empty(B, total, dtype=torch.int64, device=device)
-    source = torch.empty(B, total, dtype=torch.int64, device=device)
-    filled = torch.zeros(B, 1, dtype=torch.int64, device=device)
+    taken = torch.empty(sessions, count + 1, dtype=torch.bool, device=device)
+    taken[:, :count] = unavailable
+    taken[:, count] = True  # the last column: no item
+    # The last place takes what is not chosen; a place not yet filled holds no item.
+    chosen = torch.full((sessions, total + 1), count, dtype=torch.int64, device=device)
+    filled = torch.zeros(sessions, 1, dtype=torch.int64, device=device)
+    turns: list[tuple[int, Tensor]] = []  # who filled, and from which place on
+
+    def take(items: Tensor, quota: Tensor) -> Tensor:
+        """Give each session the first ``quota`` free ones of ``items``; return what is missing."""
+        nonlocal filled
+        column = torch.where(items < 0, count, items)
+        free = taken.gather(1, column).logical_not_()
+        rank = free.cumsum(1)
+        free.logical_and_(rank <= quota)
+        chosen.scatter_(1, torch.where(free, rank + (filled - 1), total), items)
+        got = torch.minimum(rank[:, -1:], quota)
+        filled = filled + got
+        taken.scatter_(1, chosen[:, : int(filled.max())], True)
+        return quota - got
 
     def fill(items: Tensor, quota: Tensor, channel: int) -> None:
-        nonlocal filled
-        column = torch.where(items < 0, N, items)
-        free = ~taken.gather(1, column)
-        rank = free.cumsum(1)
-        rows, places = (free & (rank <= quota)).nonzero(as_tuple=True)
-        picked = items[rows, places]
-        slots = (filled + rank - 1)[rows, places]
-        chosen[rows, slots] = picked
-        source[rows, slots] = channel
-        taken[rows, picked] = True
-        filled = filled + torch.minimum(rank[:, -1:], quota)
+        turns.append((channel, filled))
+        # Usually all that is wanted stands at the head, for only what others took is in its way.
+        head = min(items.shape[1], int((quota + filled).max()))
+        missing = take(items[:, :head], quota) if head else quota
+        if head < items.shape[1] and bool((missing > 0).any()):
+            take(items[:, head:], missing)
 
     for channel, items in enumerate(offers):
         fill(items, quotas[:, channel : channel + 1], channel)
-    for channel, items in enumerate(offers):
-        if bool((filled >= total).all()):
+    for channel, items in enumerate([*offers, fallback.expand(sessions, -1)]):
+        if int(filled.min()) == total:
             break
         fill(items, total - filled, channel)
-    if not bool((filled >= total).all()):
-        fill(fallback.expand(B, -1), total - filled, len(offers))
-    return chosen, source
+    return chosen[:, :total], _sources(turns, sessions, total)
+
+
+def _sources(turns: list[tuple[int, Tensor]], sessions: int, total: int) -> Tensor:
+    """Return who filled each place, int64 ``[B, C]``, from (channel, first place ``[B, 1]``)."""
+    first = torch.cat([place for _, place in turns], dim=1)
+    places = torch.arange(total, device=first.device).expand(sessions, -1)
+    turn = torch.searchsorted(first, places.contiguous(), right=True) - 1
+    channels = torch.tensor([channel for channel, _ in turns], device=first.device)
+    return look_up(channels, turn)
 
 
 def first_occurrences(items: Tensor) -> Tensor:

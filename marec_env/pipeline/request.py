@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from marec_env.pipeline.config import PipelineConfig
 from marec_env.pipeline.knowledge import Knowledge
+from marec_env.pipeline.lookup import look_up
 from marec_env.pipeline.memory import SessionMemory
+from marec_env.pipeline.topk import top_k
 
 __all__ = ["Request"]
 
@@ -89,16 +90,47 @@ class Request:
 
     @cached_property
     def cf_scores(self) -> Tensor:
-        """Float32 ``[B, N]``: profile times item in CF space, seen items far below the rest."""
+        """Float32 ``[B, N]``: profile times item in CF space, of seen items too."""
         assert self.profile_cf is not None
-        return torch.addmm(self.memory.penalty, self.profile_cf, self.knowledge.cf.T)
+        return self.profile_cf @ self.knowledge.cf.T
 
     @cached_property
     def text_scores(self) -> Tensor:
         """Float32 ``[B, N]``: the same in text space."""
         assert self.profile_text is not None
-        return torch.addmm(self.memory.penalty, self.profile_text, self.knowledge.text.T)
+        return self.profile_text @ self.knowledge.text.T
+
+    def best_unseen(self, scores: Tensor, length: int) -> Tensor:
+        """Return each session's unseen items of largest score, best first.
+
+        Args:
+            scores: float32 ``[B, N]``, small beside ``SEEN_PENALTY``.
+            length: how many.
+
+        Returns:
+            Int64 ``[B, length]``.
+        """
+        return top_k(scores, length, penalty=self.memory.penalty)
 
     def topics_of(self, items: Tensor) -> Tensor:
         """Return the topics of items, same shape."""
-        return self.knowledge.topics[items]
+        if items is self.candidates:
+            return self._candidate_topics
+        return look_up(self.knowledge.topics, items)
+
+    @cached_property
+    def _candidate_topics(self) -> Tensor:
+        assert self.candidates is not None
+        return look_up(self.knowledge.topics, self.candidates)
+
+    @cached_property
+    def candidate_popularity(self) -> Tensor:
+        """Float32 ``[B, C]``."""
+        assert self.candidates is not None
+        return look_up(self.knowledge.popularity, self.candidates)
+
+    @cached_property
+    def candidate_freshness(self) -> Tensor:
+        """Float32 ``[B, C]``."""
+        assert self.candidates is not None
+        return look_up(self.knowledge.freshness, self.candidates)

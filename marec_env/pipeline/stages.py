@@ -6,6 +6,8 @@ may have any components in any number.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -51,11 +53,10 @@ def run_profile(request: Request, weights: Tensor) -> None:
     by_scale = weights[:, :scales].unsqueeze(-1)
     negative = weights[:, scales : scales + 1]
     prior = weights[:, scales + 1 :]
-    for space, taste, dislike, items in (
-        ("profile_text", memory.taste_text, memory.dislike_text, knowledge.text),
-        ("profile_cf", memory.taste_cf, memory.dislike_cf, knowledge.cf),
+    for space, taste, dislike, centre in (
+        ("profile_text", memory.taste_text, memory.dislike_text, knowledge.centre_text),
+        ("profile_cf", memory.taste_cf, memory.dislike_cf, knowledge.centre_cf),
     ):
-        centre = normalize(knowledge.popularity @ items, dim=0)
         vector = (
             (by_scale * normalize(taste, dim=-1)).sum(1)
             - negative * normalize(dislike, dim=-1)
@@ -115,10 +116,11 @@ def run_feature(request: Request, enabled: Tensor) -> None:
     """
     candidates = need_candidates(request)
     names = request.config.blocks
-    scores = [standardised(BLOCKS.get(name)(request, candidates)) for name in names]
+    scores = torch.stack([BLOCKS.get(name)(request, candidates) for name in names], dim=1)
     request.enabled = enabled.to(torch.float32)
-    request.blocks = torch.stack(scores, dim=-1) * request.enabled.unsqueeze(1)
-    cost = torch.tensor(list(names.values()), device=request.keys.device)
+    blocks = standardised(scores).mul_(request.enabled.unsqueeze(2))  # [B, blocks, C]
+    request.blocks = blocks.transpose(1, 2)
+    cost = _costs(tuple(names.values()), str(request.keys.device))
     request.compute_cost = request.enabled @ cost
 
 
@@ -135,7 +137,7 @@ def run_ranking(request: Request, weights: Tensor, diversity: Tensor, temperatur
         run_feature(request, _default_feature(request))
     assert request.blocks is not None
     assert request.candidates is not None
-    request.scores = torch.einsum("bcf,bf->bc", request.blocks, weights)
+    request.scores = (request.blocks * weights.unsqueeze(1)).sum(2)
     ranked = request.scores if request.veto is None else request.scores - request.veto
     request.slate_slot, request.log_propensity = compose_slate(
         ranked,
@@ -155,6 +157,11 @@ def finish(request: Request) -> Tensor:
         run_ranking(request, *_default_ranking(request))
     assert request.slate is not None
     return request.slate
+
+
+@cache
+def _costs(costs: tuple[float, ...], device: str) -> Tensor:
+    return torch.tensor(costs, device=device)
 
 
 def default_profile_weights(config: PipelineConfig) -> list[float]:

@@ -8,12 +8,13 @@ both). Equal positive scores go to the higher column, equal negative ones to the
 from __future__ import annotations
 
 import threading
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["sort_rows", "top_k"]
+__all__ = ["row_blocks", "sort_rows", "top_k"]
 
 _SPARE_BITS = 29  # of a float64 significand that a float32 leaves zero: they hold the column
 _COLUMN = (1 << _SPARE_BITS) - 1
@@ -25,18 +26,31 @@ _local = threading.local()
 def _workspace(rows: int, width: int) -> Tensor:
     """Return a float64 buffer kept between calls: fresh pages cost more than the partition."""
     kept: Tensor | None = getattr(_local, "keys", None)
-    if kept is None or kept.shape[0] < rows or kept.shape[1] != width:
-        kept = _local.keys = torch.empty(rows, width, dtype=torch.float64)
-    return kept[:rows]
+    if kept is None or kept.numel() < rows * width:
+        kept = _local.keys = torch.empty(rows * width, dtype=torch.float64)
+    return kept[: rows * width].view(rows, width)
 
 
-def _largest_keys(scores: Tensor, k: int, ordered: bool) -> Tensor:
+@cache
+def _columns(width: int, device: str) -> Tensor:
+    return torch.arange(width, device=device)
+
+
+def _fill_keys(keys: Tensor, scores: Tensor, penalty: Tensor | None) -> None:
+    """Write scores into the high bits of float64 keys and columns into the low ones."""
+    if penalty is None:
+        # An infinity with a column in its low bits is not a number.
+        keys.copy_(scores).clamp_(-_LARGEST, _LARGEST)
+    else:
+        torch.add(scores, penalty, out=keys)  # a float32 sum, so the low bits stay free
+    keys.view(torch.int64).bitwise_or_(_columns(scores.shape[1], str(scores.device)))
+
+
+def _largest_keys(scores: Tensor, penalty: Tensor | None, k: int, ordered: bool) -> Tensor:
     """Return the columns of the ``k`` largest scores of a block of rows on the CPU."""
     rows, width = scores.shape
     keys = _workspace(rows, width)
-    keys.copy_(scores)
-    keys.clamp_(-_LARGEST, _LARGEST)  # an infinity with a column in its low bits is not a number
-    keys.view(torch.int64).bitwise_or_(torch.arange(width))
+    _fill_keys(keys, scores, penalty)
     array = keys.numpy()
     if k < width:
         array.partition(width - k, axis=-1)
@@ -44,31 +58,38 @@ def _largest_keys(scores: Tensor, k: int, ordered: bool) -> Tensor:
     if ordered:
         largest = np.sort(largest, axis=-1)[:, ::-1]
     # A copy: the workspace is reused, and torch takes no negative strides.
-    return torch.from_numpy(largest.copy().view(np.int64)) & _COLUMN
+    return torch.from_numpy(largest.copy().view(np.int64)).bitwise_and_(_COLUMN)
 
 
-def top_k(scores: Tensor, k: int, *, ordered: bool = True) -> Tensor:
+def row_blocks(rows: int, width: int) -> list[slice]:
+    """Return slices of rows so small that a block of ``width`` columns stays in a core's cache."""
+    step = max(1, _BLOCK // width)
+    return [slice(first, first + step) for first in range(0, rows, step)]
+
+
+def top_k(scores: Tensor, k: int, *, ordered: bool = True, penalty: Tensor | None = None) -> Tensor:
     """Return the columns of each row's ``k`` largest scores.
 
     Args:
         scores: float32 ``[B, N]`` without NaN; N below 2^29.
         k: how many, ``1 <= k <= N``.
         ordered: largest first; else in no particular (but repeatable) order.
+        penalty: float32 ``[B, N]``, added to the scores first; both must then be finite.
 
     Returns:
         Int64 ``[B, k]``.
     """
     rows, width = scores.shape
     if scores.is_cuda:
-        keys = scores.to(torch.float64).clamp_(-_LARGEST, _LARGEST)
-        keys.view(torch.int64).bitwise_or_(torch.arange(width, device=scores.device))
+        keys = torch.empty(rows, width, dtype=torch.float64, device=scores.device)
+        _fill_keys(keys, scores, penalty)
         largest = keys.topk(k, dim=-1, sorted=ordered).values
         return largest.view(torch.int64) & _COLUMN
-    step = max(1, _BLOCK // width)
     parts = [
-        _largest_keys(scores[first : first + step], k, ordered) for first in range(0, rows, step)
+        _largest_keys(scores[block], None if penalty is None else penalty[block], k, ordered)
+        for block in row_blocks(rows, width)
     ]
-    return torch.cat(parts)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def sort_rows(keys: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ from marec_env.users.population import Population
 
 __all__ = ["Relevance"]
 
+_DENSE_SHARE = 32  # from a 32nd of the catalog on, one dense product is faster (measured, CPU)
+
 
 class Relevance:
     """Logits from interests that carry a constant 1 as their last factor.
@@ -43,4 +45,6 @@ class Relevance:
         """
         if items is None:
             return interest @ self._table.T
+        if items.shape[1] * _DENSE_SHARE > self._table.shape[0]:
+            return (interest @ self._table.T).gather(1, items)
         return torch.bmm(embedding(items, self._table), interest.unsqueeze(2)).squeeze(2)

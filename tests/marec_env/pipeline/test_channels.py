@@ -51,6 +51,18 @@ def test_diverse_without_exposure_is_the_sum_of_both_spaces(request_):
     assert offers("diverse", request_)[0].tolist() == order[:10]
 
 
+def test_diverse_trades_the_mean_of_both_spaces_against_exposure(make):
+    pipeline = make.pipeline(recall={"topic_penalty": 0.7})
+    request = pipeline.begin(make.keys())
+    stages.finish(request)
+    pipeline.memory.exposure[:] = torch.tensor([0.5, 0.0, 0.2, 0.3])
+    knowledge = request.knowledge
+    score = knowledge.cf @ request.profile_cf[1] + knowledge.text @ request.profile_text[1]
+    score = 0.5 * score - 0.7 * request.memory.exposure[1][knowledge.topics]
+    order = [i for i in score.argsort(descending=True).tolist() if i not in SEEN[1]]
+    assert offers("diverse", request)[1].tolist() == order[:10]
+
+
 def test_item_to_item_takes_first_neighbours_of_the_latest_likes_first(request_):
     neighbours = request_.knowledge.neighbours
     assert request_.memory.recent[0, :3].tolist() == [1, 0, -1]  # latest like first

@@ -77,7 +77,7 @@ def test_a_component_that_reads_more_than_it_was_granted_is_stopped(make):
 
 
 def test_a_view_lists_only_what_is_granted(pipeline):
-    view = FieldView("x", ("session",), pipeline.memory, pipeline.summaries)
+    view = FieldView("x", ("session",), pipeline.fields())
     assert list(view) == ["session"]
     assert "group" not in list(view)
     with pytest.raises(ConfigError, match=r"granted: session.*data_access"):

@@ -44,3 +44,12 @@ def test_zero_and_tiny_scores_are_ordered():
 def test_sort_rows_sorts_64_bit_keys():
     keys = torch.tensor([[3 << 40, -5, 7], [1, 2, 0]])
     assert sort_rows(keys).tolist() == [[-5, 7, 3 << 40], [0, 1, 2]]
+
+
+def test_a_penalty_is_added_as_a_float32_sum():
+    source = torch.Generator().manual_seed(2)
+    scores = torch.randn(40, 70, generator=source)
+    penalty = torch.where(torch.rand(40, 70, generator=source) < 0.3, -1e4, 0.0)
+    found = top_k(scores, 70, penalty=penalty)
+    assert torch.equal(found, top_k(scores + penalty, 70))
+    assert torch.equal(found.sort(1).values, torch.arange(70).expand(40, -1))
