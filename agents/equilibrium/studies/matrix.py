@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["matrix_game_study", "profile_options", "recall_options"]
 
 PROFILE, RECALL = "profile_0", "recall_0"
+SHOWN_SHARE = 0.05  # profiles that are equilibria in fewer resamples are only in the JSON
 _OFF, _ON = -1.0, 1.0  # ends of the profile's action range: weight 0 and weight 1
 
 
@@ -132,6 +133,7 @@ def _doubt(name: str, record: Mapping[str, Any], learned: bool) -> Table:
             ),
         )
         for entry in record["support"]
+        if entry["share_of_resamples"] >= SHOWN_SHARE
     ]
     gap = intervals["nash_conv"]
     return Table(
@@ -139,6 +141,7 @@ def _doubt(name: str, record: Mapping[str, Any], learned: bool) -> Table:
         ("profile", "share of resamples", "gains of responses chosen on the other half"),
         rows,
         (
+            f"Profiles in at least {SHOWN_SHARE:.0%} of the resamples; all are in the JSON.",
             f"NashConv of {who} play within these options: {gap['value']:.3f} "
             f"[{gap['low']:.3f}, {gap['high']:.3f}] a session.",
         ),

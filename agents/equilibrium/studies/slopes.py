@@ -59,4 +59,4 @@ def slopes(env: ReplayEnv, plays: Sequence[Play], settings: Settings) -> Section
 def _sign(slope: Interval) -> str:
     if slope.low > 0.0:
         return "↑"
-    return "↓" if slope.high < 0.0 else "≈ 0"
+    return "↓" if slope.high < 0.0 else "holds 0"
