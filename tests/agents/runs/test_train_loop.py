@@ -149,10 +149,9 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
 from conftest import ToyTrainer
-from test_train_loop import CONFIG, run
+from test_train_loop import run
 trainer = ToyTrainer()
-trainer.on_iterate = lambda iteration: time.sleep(0.01)
-print("ready", flush=True)
+trainer.on_iterate = lambda iteration: time.sleep(0.05)
 run(Path({folder!r}), trainer)
 """
 
@@ -163,14 +162,14 @@ def test_killed_at_any_moment_it_continues_with_equal_metrics(
     run(tmp_path / "whole", make_trainer())
     folder = tmp_path / "cut"
     script = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(folder))
-    for delay in (0.05, 0.11, 0.17):
-        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        time.sleep(delay)
+    # Before the first checkpoint, at one, and between two; each on top of the one before.
+    for iterations in (2, 6, 11):
+        process = subprocess.Popen([sys.executable, "-c", script])
+        while len(curves(folder)) < iterations:
+            assert process.poll() is None
+            time.sleep(0.002)
         process.kill()
         process.wait()
-        process.stdout.close()
     assert len(curves(folder)) < 20
     run(folder, make_trainer())
     assert curves(folder) == curves(tmp_path / "whole")
