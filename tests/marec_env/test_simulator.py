@@ -8,7 +8,7 @@ from marec_env.simulator import Simulator
 from marec_env.world import build_world
 
 SMALL = {"embeddings": {"encoder": "hashing", "reduction": {"dimension": 8}}}
-IMPATIENT = {"patience": {"cost": 0.25}}  # episodes of a few requests
+IMPATIENT = {"patience": {"gain": 0.5, "cost": 0.25}}  # episodes of a few requests
 
 
 def make(sessions, autoreset=True, **changes):
