@@ -14,7 +14,7 @@ from marec_env.vector import VectorEnv
 if TYPE_CHECKING:
     from agents.learners.trainer import Trainer
 
-__all__ = ["build_trainer", "input_hashes", "make_environment"]
+__all__ = ["build_trainer", "input_hashes", "limit_threads", "make_environment"]
 
 _RAY_SETTINGS = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS": "1"}
 """Ray's announced default for GPUs, so that it does not warn; repeated worker lines once."""
@@ -27,6 +27,18 @@ def make_environment(config: RunConfig, num_sessions: int) -> VectorEnv:
     from marec_env.env import make_vec
 
     return make_vec(config.environment, num_sessions)
+
+
+def limit_threads(config: RunConfig) -> None:
+    """Hold PyTorch to ``sampling.torch_threads`` before the first operation.
+
+    Threads that compete for busy cores made building users five times slower, and sums in another
+    order would keep a resumed run from repeating the uninterrupted one.
+    """
+    import torch
+
+    if config.sampling.torch_threads is not None:
+        torch.set_num_threads(config.sampling.torch_threads)
 
 
 def build_trainer(config: RunConfig) -> Trainer:

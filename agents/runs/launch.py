@@ -14,7 +14,7 @@ from agents.config import RunConfig, config_hash, preset_name
 from agents.pettingzoo_adapter import PettingZooConfig
 from agents.runs import manifest
 from agents.runs.checkpoints import Checkpoint, latest_checkpoint
-from agents.runs.environment import build_trainer, input_hashes
+from agents.runs.environment import build_trainer, input_hashes, limit_threads
 from agents.runs.folder import RunFolder, check_place, create_run, open_run, run_name
 from agents.runs.interrupt import INTERRUPTED
 from agents.runs.progress import open_progress
@@ -75,6 +75,7 @@ def start_run(
     )
     check_place(place)
     _check_baselines(config)
+    limit_threads(config)
     _say(f"Preparing {config.algorithm.kind} on {preset_name(config)}, seed {config.seed} ...")
     trainer = build_trainer(config)
     try:
@@ -135,6 +136,7 @@ def continue_run(path: Path, overrides: Sequence[str]) -> int:
                 f"{', '.join(sorted(_CHANGEABLE))} can be set; start a new run instead"
             )
     _check_baselines(config)
+    limit_threads(config)
     with folder.locked():
         known = manifest.read_manifest(folder.manifest)
         checkpoint = latest_checkpoint(folder.checkpoints, _say)
