@@ -57,34 +57,35 @@ def merge(
     sessions, count = unavailable.shape
     total = int(quotas[0].sum())
     device = quotas.device
-    taken = torch.empty(sessions, count + 1, dtype=torch.bool, device=device)
-    taken[:, :count] = unavailable
-    taken[:, count] = True  # the last column: no item
+    # A power of two of columns: one bit mask sends -1 to the last, which stands for no item.
+    none = (1 << count.bit_length()) - 1
+    free = torch.zeros(sessions, none + 1, dtype=torch.bool, device=device)
+    torch.logical_not(unavailable, out=free[:, :count])
     # The last place takes what is not chosen; a place not yet filled holds no item.
-    chosen = torch.full((sessions, total + 1), count, dtype=torch.int64, device=device)
+    chosen = torch.full((sessions, total + 1), none, dtype=torch.int64, device=device)
     filled = torch.zeros(sessions, 1, dtype=torch.int64, device=device)
     turns: list[tuple[int, Tensor]] = []  # who filled, and from which place on
 
     def take(items: Tensor, quota: Tensor) -> Tensor:
         """Give each session the first ``quota`` free ones of ``items``; return what is missing."""
         nonlocal filled
-        column = torch.where(items < 0, count, items)
-        free = taken.gather(1, column).logical_not_()
-        rank = free.cumsum(1)
-        free.logical_and_(rank <= quota)
-        chosen.scatter_(1, torch.where(free, rank + (filled - 1), total), items)
+        wanted = free.gather(1, items & none)
+        rank = wanted.cumsum(1)
+        wanted.logical_and_(rank <= quota)
         got = torch.minimum(rank[:, -1:], quota)
+        chosen.scatter_(1, torch.where(wanted, rank.add_(filled - 1), total), items)
         filled = filled + got
-        taken.scatter_(1, chosen[:, : int(filled.max())], True)
+        free.scatter_(1, chosen[:, : int(filled.max())], False)
         return quota - got
 
     def fill(items: Tensor, quota: Tensor, channel: int) -> None:
         turns.append((channel, filled))
         # Usually all that is wanted stands at the head, for only what others took is in its way.
-        head = min(items.shape[1], int((quota + filled).max()))
-        missing = take(items[:, :head], quota) if head else quota
-        if head < items.shape[1] and bool((missing > 0).any()):
-            take(items[:, head:], missing)
+        first, head = 0, int((quota + filled).max())
+        missing = quota
+        while first < items.shape[1] and bool((missing > 0).any()):
+            missing = take(items[:, first : first + head], missing)
+            first, head = first + head, 2 * head
 
     for channel, items in enumerate(offers):
         fill(items, quotas[:, channel : channel + 1], channel)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from marec_env.users.base import Feedback
 __all__ = ["Outcome", "Truth"]
 
 _SMALL = 1e-6
-_HEAD = 4  # times top_count: how much of the list is looked at first
+_HEAD = 2  # times top_count: how much of the list is looked at first
 
 
 @dataclass(frozen=True)
@@ -52,26 +51,30 @@ class Outcome:
         assert self.request.slate is not None
         return self.request.slate
 
-    @cached_property
-    def relevant_unseen(self) -> tuple[Tensor, Tensor]:
-        """The best ``top_count`` of ``truth.top`` that were still unseen.
-
-        Int64 ``[B, M']`` items and bool ``[B, M']`` which of them count.
-        """
-        count = self.truth.top_count
-        top = self.truth.top[:, : _HEAD * count]  # enough unless most of it was seen
-        unseen = self.seen_before.gather(1, top) >= 0
-        if top.shape[1] < self.truth.top.shape[1] and bool((unseen.sum(1) < count).any()):
-            top = self.truth.top
-            unseen = self.seen_before.gather(1, top) >= 0
-        return top, unseen & (unseen.cumsum(1) <= count)
-
     def share_found(self, items: Tensor) -> Tensor:
-        """Return the share of the relevant unseen items that is among ``items`` ``[B, M]``."""
-        top, wanted = self.relevant_unseen
+        """Return the share of the user's best unseen items that is among ``items`` ``[B, M]``.
+
+        The best are the first ``top_count`` of ``truth.top`` that were still unseen; where fewer
+        are left, those.
+        """
+        truth = self.truth
         member = torch.zeros_like(self.seen_before, dtype=torch.bool).scatter_(1, items, True)
-        found = (member.gather(1, top) & wanted).sum(1)
-        return found / wanted.sum(1).clamp(min=1)
+        head = truth.top[:, : _HEAD * truth.top_count]  # enough unless most of it was seen
+        found, wanted = self._found(member, self.seen_before, head)
+        if head.shape[1] < truth.top.shape[1]:
+            rows = (wanted < truth.top_count).nonzero().squeeze(1)
+            if rows.numel():
+                more = self._found(member[rows], self.seen_before[rows], truth.top[rows])
+                found[rows], wanted[rows] = more
+        return found / wanted.clamp(min=1)
+
+    def _found(self, member: Tensor, seen: Tensor, top: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how many of the best unseen items are members, and how many there are."""
+        wanted = seen.gather(1, top) >= 0
+        rank = wanted.cumsum(1)
+        wanted.logical_and_(rank <= self.truth.top_count)
+        count = rank[:, -1].clamp(max=self.truth.top_count)
+        return (member.gather(1, top) & wanted).sum(1), count
 
 
 def correlation(scores: Tensor, target: Tensor) -> Tensor:

@@ -28,13 +28,15 @@ def test_recall_counts_the_best_unseen_items_among_the_candidates(outcome):
 
 def test_recall_with_fewer_relevant_items_than_wanted(outcome):
     outcome.seen_before[0, [0, 6, 7]] = -1e4
-    del outcome.__dict__["relevant_unseen"]
     assert term("recall", outcome)[0] == pytest.approx(1.0)  # only item 1 is left, and recalled
 
 
-@pytest.fixture(autouse=True)
-def _fresh(outcome):
-    outcome.relevant_unseen  # noqa: B018  (cached, so that tests may drop it)
+def test_recall_looks_past_the_head_of_the_list_where_that_was_seen(outcome):
+    truth = replace(outcome.truth, top=torch.arange(12).expand(2, -1), top_count=2)
+    judged = replace(outcome, truth=truth)
+    outcome.seen_before[1, :9] = -1e4  # all but 9, 10 and 11, which lie far down the list
+    outcome.request.candidates = torch.tensor([[0, 2], [9, 11]])
+    assert term("recall", judged) == pytest.approx([0.5, 0.5])
 
 
 def test_probe_quality_is_the_correlation_with_the_click_logit(outcome):
