@@ -41,7 +41,8 @@ class Outcome:
     feedback: Feedback
     truth: Truth
     seen_before: Tensor
-    """Float32 ``[B, N]``: the memory's penalty before the slate was shown (negative where seen)."""
+    """Float32 ``[B, N]``: the memory's penalty before the slate was shown (negative where seen);
+    the memory's own tensor, so terms must be computed before it learns of the slate."""
     attributes: dict[str, Tensor]
     """The catalog's further numbers, ``[N]`` each."""
 

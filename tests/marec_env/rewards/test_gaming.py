@@ -25,8 +25,8 @@ def answered(simulator, change_slate):
     request = simulator.pipeline.begin(simulator.session_keys)
     simulator.pipeline.finish(request)
     request.slate = change_slate(simulator, request)
-    simulator._answer(request, request.slate)
-    return simulator._team.objectives(simulator.last)
+    metrics = simulator._answer(request, request.slate).metrics
+    return {agent: metrics[f"objective/{agent}"] for agent in AGENTS}
 
 
 def as_ranked(simulator, request):
