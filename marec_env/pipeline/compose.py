@@ -80,10 +80,11 @@ def compose_slate(
         keys, step: int64 ``[B]``, for the draws.
 
     Returns:
-        The chosen columns, int64 ``[B, K]``, and their log-probability, float32 ``[B]``.
+        The chosen columns, int64 ``[B, K]``, and the logits they were drawn by, float32 ``[B, C]``,
+        of which :func:`slate_log_propensity` makes the slate's log-probability.
     """
     penalised = scores - diversity.unsqueeze(1) * rank_within_topic(scores, topics)
     logits = penalised / temperature.unsqueeze(1)
     noise = random.gumbel(keys, step, "pipeline/slate", scores.shape[1])
     chosen = top_k(logits + noise, size)
-    return chosen, slate_log_propensity(logits, chosen)
+    return chosen, logits

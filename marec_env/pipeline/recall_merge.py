@@ -73,9 +73,10 @@ def merge(
         rank = wanted.cumsum(1)
         wanted.logical_and_(rank <= quota)
         got = torch.minimum(rank[:, -1:], quota)
+        begin = int(filled.min())
         chosen.scatter_(1, torch.where(wanted, rank.add_(filled - 1), total), items)
         filled = filled + got
-        free.scatter_(1, chosen[:, : int(filled.max())], False)
+        free.scatter_(1, chosen[:, begin : int(filled.max())], False)
         return quota - got
 
     def fill(items: Tensor, quota: Tensor, channel: int) -> None:

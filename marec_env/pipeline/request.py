@@ -7,6 +7,7 @@ from functools import cached_property
 
 from torch import Tensor
 
+from marec_env.pipeline.compose import slate_log_propensity
 from marec_env.pipeline.config import PipelineConfig
 from marec_env.pipeline.knowledge import Knowledge
 from marec_env.pipeline.lookup import look_up
@@ -71,8 +72,8 @@ class Request:
     """Int64 ``[B, K]``, in order of display."""
     slate_slot: Tensor | None = None
     """Int64 ``[B, K]``: the slate's places among the candidates."""
-    log_propensity: Tensor | None = None
-    """Float32 ``[B]``: log-probability of this ordered slate given the candidates."""
+    slate_logits: Tensor | None = None
+    """Float32 ``[B, C]``: what the slate was drawn by."""
 
     extra_cost: Tensor | None = None
     """Float32 ``[B]``: what further components spent (messages, refits)."""
@@ -99,6 +100,13 @@ class Request:
         """Float32 ``[B, N]``: the same in text space."""
         assert self.profile_text is not None
         return self.profile_text @ self.knowledge.text.T
+
+    @cached_property
+    def log_propensity(self) -> Tensor:
+        """Float32 ``[B]``: log-probability of this ordered slate given the candidates, exact."""
+        assert self.slate_logits is not None
+        assert self.slate_slot is not None
+        return slate_log_propensity(self.slate_logits, self.slate_slot)
 
     def best_unseen(self, scores: Tensor, length: int) -> Tensor:
         """Return each session's unseen items of largest score, best first.

@@ -139,7 +139,7 @@ def run_ranking(request: Request, weights: Tensor, diversity: Tensor, temperatur
     assert request.candidates is not None
     request.scores = (request.blocks * weights.unsqueeze(1)).sum(2)
     ranked = request.scores if request.veto is None else request.scores - request.veto
-    request.slate_slot, request.log_propensity = compose_slate(
+    request.slate_slot, request.slate_logits = compose_slate(
         ranked,
         request.topics_of(request.candidates),
         diversity,

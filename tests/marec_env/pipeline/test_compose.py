@@ -67,7 +67,7 @@ def test_slates_occur_as_often_as_their_propensity_says():
     sessions = 20_000
     scores = torch.tensor([0.2, 0.0, 0.9, -0.4]).expand(sessions, -1)
     topics = torch.tensor([0, 0, 1, 1]).expand(sessions, -1)
-    chosen, log_probability = compose_slate(
+    chosen, logits = compose_slate(
         scores,
         topics,
         torch.full((sessions,), 0.5),
@@ -76,8 +76,19 @@ def test_slates_occur_as_often_as_their_propensity_says():
         random.session_keys(1, torch.arange(sessions)),
         torch.zeros(sessions, dtype=torch.int64),
     )
+    log_probability = slate_log_propensity(logits, chosen)
     for slate in itertools.permutations(range(4), 2):
         hit = (chosen == torch.tensor(slate)).all(1)
         expected = float(log_probability[hit].exp().mean())
         spread = (expected * (1 - expected) / sessions) ** 0.5
         assert abs(float(hit.float().mean()) - expected) < 5 * spread
+
+
+def test_a_request_knows_the_propensity_of_its_slate(make):
+    pipeline = make.pipeline()
+    request = pipeline.begin(make.keys())
+    pipeline.act(request, "ranking_0", torch.tensor([[0.5] * 5 + [0.0, 1.0]] * 3))
+    pipeline.finish(request)
+    for row in range(3):
+        expected = plackett_luce(request.slate_logits[row], request.slate_slot[row].tolist())
+        assert float(request.log_propensity[row].exp()) == pytest.approx(expected, rel=1e-4)
