@@ -20,6 +20,9 @@ from agents.equilibrium.normal_form import Floats
 
 __all__ = ["AnarchyPoint", "measure_anarchy"]
 
+SLACK = 0.01
+"""How far stable play may lie above the optimum found before its search is called too small."""
+
 
 @dataclass(frozen=True, slots=True)
 class AnarchyPoint:
@@ -99,11 +102,18 @@ def _point(
     worst, best = 1 + int(worth.argmin()), 1 + int(worth.argmax())
     warnings = [s.warning for s in stables if s.warning]
     warnings += [r.warning for s in stables for r in s.responses if r.warning]
+    stability = _ratios(values, best)
+    if stability["team"].value > 1.0 + SLACK:
+        warnings.append(
+            "stable play beats the optimum found on held-out sessions (ratio "
+            f"{stability['team']}): the search for the optimum was too small; raise the budget or "
+            "the sessions"
+        )
     return AnarchyPoint(
         own_share=own_share,
         stable=stables,
         anarchy=_ratios(values, worst),
-        stability=_ratios(values, best),
+        stability=stability,
         means={name: float(v[worst].mean()) for name, v in values.items()},
         warnings=tuple(dict.fromkeys(warnings)),
     )

@@ -115,6 +115,24 @@ def test_anarchy_is_measured_at_its_known_value_and_closes_with_shared_motives()
     assert points[0].stability["team"].value >= selfish.value
 
 
+class _Flipped(PublicGoods):
+    """F of the training sessions is the opposite of that of the others: any optimum is false."""
+
+    def play(self, decisions, sessions):
+        outcome = super().play(decisions, sessions)
+        if sessions[0] == TRAIN[0]:
+            return Outcome(outcome.objectives, -outcome.team, outcome.outcomes)
+        return outcome
+
+
+def test_an_optimum_below_stable_play_is_called_false():
+    _, (point,) = measure_anarchy(_Flipped(noise=0.1), PLAN, [1.0], [GAME.default()])
+    assert point.stability["team"].value > 1.0
+    assert any("raise the budget or the sessions" in w for w in point.warnings)
+    _, (fair,) = measure_anarchy(PublicGoods(noise=0.1), PLAN, [1.0], [GAME.default()])
+    assert not any("raise the budget or the sessions" in w for w in fair.warnings)
+
+
 @pytest.mark.parametrize("method", search.SEARCHES.names())
 def test_every_method_spends_exactly_its_budget_and_beats_the_start(method):
     calls = []
