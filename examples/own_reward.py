@@ -6,7 +6,7 @@ Name it in YAML wherever a built-in term may stand::
       objectives: {recall: {recall: 0.5, "examples.own_reward:tail_clicks": 0.5}}
       team: {retention: 0.1, extra_cost: -1.0, "examples.own_reward:tail_clicks": 0.2}
 
-``python examples/own_reward.py`` plays one request and prints the term for eight sessions.
+``python examples/own_reward.py`` plays one request and prints the term's mean over 256 sessions.
 """
 
 from torch import Tensor
@@ -29,7 +29,7 @@ def tail_clicks(outcome: Outcome) -> Tensor:
 if __name__ == "__main__":
     import marec_env
 
-    simulator = marec_env.make_vec({"rewards": {"team": {f"{__name__}:tail_clicks": 1.0}}}, 8)
+    simulator = marec_env.make_vec({"rewards": {"team": {f"{__name__}:tail_clicks": 1.0}}}, 256)
     simulator.step(simulator.default_actions())
     assert simulator.last is not None
-    print(tail_clicks(simulator.last))
+    print(f"{float(tail_clicks(simulator.last).mean()):.4f}")
