@@ -103,31 +103,66 @@ def _batched(action: Any, space: spaces.Space[Any], agent: str, device: torch.de
     return torch.from_numpy(np.array(array)).unsqueeze(0).to(device)
 
 
-class _OneSession:
-    """What both PettingZoo views share: a simulator of one session and its pictures."""
+class _SessionView:
+    """What both PettingZoo views share: one session, its spaces, its episodes and its pictures."""
 
-    def __init__(self, config: EnvironmentConfig, render_mode: str | None) -> None:
+    def _open(self, config: Config, render_mode: str | None, *, sequential: bool) -> None:
+        """Build the simulator of one session; to be called by each view's constructor."""
         if render_mode not in (None, "ansi", "rgb_array"):
             raise ConfigError(f"render_mode '{render_mode}' is unknown (known: ansi, rgb_array)")
-        self.simulator = Simulator(build_world(config), 1, autoreset=False)
+        resolved = _resolve(config)
+        pipeline = resolved.pipeline.model_copy(update={"sequential": sequential})
+        self.config = resolved.model_copy(update={"pipeline": pipeline})
+        self.metadata: dict[str, Any] = {
+            "name": _VERSION,
+            "render_modes": ["ansi", "rgb_array"],
+            "is_parallelizable": not sequential,
+        }
+        self.render_mode = render_mode
+        self.simulator = Simulator(build_world(self.config), 1, autoreset=False)
+        self.possible_agents = list(self.simulator.agents)
+        self.agents: list[str] = []
+        self.observation_spaces: dict[str, spaces.Space[Any]] = {
+            **self.simulator.observation_spaces
+        }
+        self.action_spaces: dict[str, spaces.Space[Any]] = {**self.simulator.action_spaces}
+        self.state_space = self.simulator.state_space
         self._seed = 0
         self._episode = -1
 
-    def begin(self, seed: int | None) -> None:
+    def _begin(self, seed: int | None) -> None:
         """Begin the next episode; a seed starts its own sequence of episodes."""
         if seed is not None:
             self._seed, self._episode = seed, -1
         self._episode += 1
         self.simulator.begin(torch.tensor([self._episode]), self._seed)
+        self.agents = list(self.possible_agents)
 
-    def render(self, render_mode: str | None) -> str | NDArray[np.uint8] | None:
-        if render_mode is None:
+    def observation_space(self, agent: str) -> spaces.Space[Any]:
+        """Return an agent's observation space."""
+        return self.observation_spaces[agent]
+
+    def action_space(self, agent: str) -> spaces.Space[Any]:
+        """Return an agent's action space."""
+        return self.action_spaces[agent]
+
+    @torch.inference_mode()
+    def state(self) -> NDArray[np.float32]:
+        """Return the central critic's input."""
+        return _one(self.simulator.state())
+
+    def render(self) -> Any:
+        """Return the latest request's way through the funnel, as text or as an image."""
+        if self.render_mode is None:
             return None
         world, last = self.simulator.world, self.simulator.last
-        return funnel_text(world, last) if render_mode == "ansi" else funnel_image(world, last)
+        return funnel_text(world, last) if self.render_mode == "ansi" else funnel_image(world, last)
+
+    def close(self) -> None:
+        """Release nothing: all is memory."""
 
 
-class PipelineParallelEnv(ParallelEnv[str, NDArray[np.float32], Any]):
+class PipelineParallelEnv(_SessionView, ParallelEnv[str, NDArray[np.float32], Any]):
     """One session; all components act at once on what the last request left (PettingZoo).
 
     ``reset(seed)`` fixes the user and all luck; without a seed the next episode of the present
@@ -139,43 +174,14 @@ class PipelineParallelEnv(ParallelEnv[str, NDArray[np.float32], Any]):
         config: see :data:`Config`; ``pipeline.sequential`` is off in this view.
         render_mode: ``ansi``, ``rgb_array`` or ``None``.
         """
-        resolved = _resolve(config)
-        pipeline = resolved.pipeline.model_copy(update={"sequential": False})
-        self.config = resolved.model_copy(update={"pipeline": pipeline})
-        self.metadata: dict[str, Any] = {
-            "name": _VERSION,
-            "render_modes": ["ansi", "rgb_array"],
-            "is_parallelizable": True,
-        }
-        self.render_mode = render_mode
-        self._session = _OneSession(self.config, render_mode)
-        simulator = self._session.simulator
-        self.possible_agents = list(simulator.agents)
-        self.agents: list[str] = []
-        self.observation_spaces = dict(simulator.observation_spaces)
-        self.action_spaces = dict(simulator.action_spaces)
-        self.state_space = simulator.state_space
-
-    @property
-    def simulator(self) -> Simulator:
-        """The simulator of one session behind this view."""
-        return self._session.simulator
-
-    def observation_space(self, agent: str) -> spaces.Space[Any]:
-        """Return an agent's observation space."""
-        return self.observation_spaces[agent]
-
-    def action_space(self, agent: str) -> spaces.Space[Any]:
-        """Return an agent's action space."""
-        return self.action_spaces[agent]
+        self._open(config, render_mode, sequential=False)
 
     @torch.inference_mode()
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, NDArray[np.float32]], dict[str, dict[str, Any]]]:
         """Begin an episode; see the class."""
-        self._session.begin(seed)
-        self.agents = list(self.possible_agents)
+        self._begin(seed)
         observations = {agent: _one(self.simulator.observe(agent)) for agent in self.agents}
         return observations, {agent: {} for agent in self.agents}
 
@@ -218,20 +224,8 @@ class PipelineParallelEnv(ParallelEnv[str, NDArray[np.float32], Any]):
             {agent: dict(infos) for agent in agents},
         )
 
-    @torch.inference_mode()
-    def state(self) -> NDArray[np.float32]:
-        """Return the central critic's input."""
-        return _one(self.simulator.state())
 
-    def render(self) -> Any:
-        """Return the latest request's way through the funnel, as text or as an image."""
-        return self._session.render(self.render_mode)
-
-    def close(self) -> None:
-        """Release nothing: all is memory."""
-
-
-class PipelineAECEnv(AECEnv[str, NDArray[np.float32], Any]):
+class PipelineAECEnv(_SessionView, AECEnv[str, NDArray[np.float32], Any]):
     """One session; components act in pipeline order, each seeing what those before it did."""
 
     def __init__(self, config: Config = None, render_mode: str | None = None) -> None:
@@ -240,41 +234,12 @@ class PipelineAECEnv(AECEnv[str, NDArray[np.float32], Any]):
         render_mode: ``ansi``, ``rgb_array`` or ``None``.
         """
         super().__init__()  # type: ignore[no-untyped-call]
-        resolved = _resolve(config)
-        pipeline = resolved.pipeline.model_copy(update={"sequential": True})
-        self.config = resolved.model_copy(update={"pipeline": pipeline})
-        self.metadata = {
-            "name": _VERSION,
-            "render_modes": ["ansi", "rgb_array"],
-            "is_parallelizable": False,
-        }
-        self.render_mode = render_mode
-        self._session = _OneSession(self.config, render_mode)
-        simulator = self._session.simulator
-        self.possible_agents = list(simulator.agents)
-        self.agents = []
-        self.observation_spaces = dict(simulator.observation_spaces)
-        self.action_spaces = dict(simulator.action_spaces)
-        self.state_space = simulator.state_space
-
-    @property
-    def simulator(self) -> Simulator:
-        """The simulator of one session behind this view."""
-        return self._session.simulator
-
-    def observation_space(self, agent: str) -> spaces.Space[Any]:
-        """Return an agent's observation space."""
-        return self.observation_spaces[agent]
-
-    def action_space(self, agent: str) -> spaces.Space[Any]:
-        """Return an agent's action space."""
-        return self.action_spaces[agent]
+        self._open(config, render_mode, sequential=True)
 
     @torch.inference_mode()
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
         """Begin an episode; seeds as in :class:`PipelineParallelEnv`."""
-        self._session.begin(seed)
-        self.agents = list(self.possible_agents)
+        self._begin(seed)
         self.rewards = dict.fromkeys(self.agents, 0.0)
         self._cumulative_rewards = dict.fromkeys(self.agents, 0.0)
         self.terminations = dict.fromkeys(self.agents, False)
@@ -314,15 +279,3 @@ class PipelineAECEnv(AECEnv[str, NDArray[np.float32], Any]):
         for agent in self.agents:
             self.terminations[agent], self.truncations[agent] = ended, cut
             self.infos[agent] = dict(infos)
-
-    @torch.inference_mode()
-    def state(self) -> NDArray[np.float32]:
-        """Return the central critic's input."""
-        return _one(self.simulator.state())
-
-    def render(self) -> Any:
-        """Return the latest request's way through the funnel, as text or as an image."""
-        return self._session.render(self.render_mode)
-
-    def close(self) -> None:
-        """Release nothing: all is memory."""
