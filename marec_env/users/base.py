@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
-__all__ = ["Feedback", "Users"]
+__all__ = ["Feedback", "Users", "rows_of"]
 
 
 @dataclass(slots=True)
@@ -33,6 +34,19 @@ class Feedback:
     def clicks(self) -> Tensor:
         """Float32 ``[B, K]``, 1 where the item was clicked."""
         return self.behaviours["click"]
+
+
+def rows_of(where: Tensor | None, num_sessions: int, device: torch.device) -> Tensor:
+    """Return the sessions that :meth:`Users.reset` is to begin anew, int64 ``[n]``.
+
+    Args:
+        where: bool ``[B]``; all if ``None``.
+        num_sessions: B.
+        device: of the answer if all.
+    """
+    if where is None:
+        return torch.arange(num_sessions, device=device)
+    return where.nonzero().squeeze(1)
 
 
 class Users(Protocol):

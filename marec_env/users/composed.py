@@ -16,7 +16,7 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.users import draws as lane
-from marec_env.users.base import Feedback
+from marec_env.users.base import Feedback, rows_of
 from marec_env.users.behaviours import Behaviours
 from marec_env.users.boredom import ExposureBoredom
 from marec_env.users.choice import Choice
@@ -107,12 +107,9 @@ class ComposedUsers:
 
     def reset(self, keys: Tensor, where: Tensor | None = None) -> None:
         """Begin new episodes; see :meth:`marec_env.users.base.Users.reset`."""
-        if where is None:
-            rows = torch.arange(self.num_sessions, device=self.device)
-        else:
-            rows = where.nonzero().squeeze(1)
-            if rows.numel() == 0:
-                return
+        rows = rows_of(where, self.num_sessions, self.device)
+        if rows.numel() == 0:
+            return
         keys = keys[rows]
         draw = random.uniform(keys, 0, "users/reset", _RESET_LANES)
         users = lane.pick(draw[:, _USER], self.population.num_users)

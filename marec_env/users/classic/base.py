@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from marec_env import random
-from marec_env.users.base import Feedback
+from marec_env.users.base import Feedback, rows_of
 from marec_env.users.config import UsersConfig
 from marec_env.users.draws import pick
 from marec_env.users.population import Population
@@ -47,12 +47,9 @@ class ClassicUsers(ABC):
 
     def reset(self, keys: Tensor, where: Tensor | None = None) -> None:
         """Begin new episodes; see :meth:`marec_env.users.base.Users.reset`."""
-        if where is None:
-            rows = torch.arange(self.num_sessions, device=self.device)
-        else:
-            rows = where.nonzero().squeeze(1)
-            if rows.numel() == 0:
-                return
+        rows = rows_of(where, self.num_sessions, self.device)
+        if rows.numel() == 0:
+            return
         keys = keys[rows]
         draw = random.uniform(keys, 0, "users/reset", _RESET_LANES)
         users = pick(draw[:, 0], self.population.num_users)
