@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agents.commands.console import table_console
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -28,8 +30,6 @@ def command(
 ) -> None:
     """Compare simulated users with their log: held-out click model, rates, distributions."""
     # Heavy imports wait until the command is run, so that --help is quick.
-    from rich.console import Console
-
     from agents.config import RunConfig
     from marec_env.config.loader import load
     from marec_env.data.calibration.page import render_page
@@ -58,7 +58,7 @@ def command(
     )
     write_json(output / "calibration.json", report.as_dict())
     write_text(output / "calibration.html", render_page(report))
-    _print(report, Console())
+    _print(report, table_console())
     typer.echo(f"written: {output / 'calibration.json'}, {output / 'calibration.html'}")
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agents.commands.console import table_console
+
 if TYPE_CHECKING:
     from marec_env.evaluation.page import Curve, TextTable
 
@@ -42,7 +44,6 @@ def command(
     ),
 ) -> None:
     """Compare algorithms over seeds: table, comparison.json, comparison.csv, comparison.html."""
-    from rich.console import Console
     from rich.table import Table
 
     from marec_env.evaluation.page import render_page
@@ -55,7 +56,7 @@ def command(
         shown.add_column(cell, justify="left" if index == 0 else "right")
     for row in table.rows:
         shown.add_row(*row)
-    console = Console()
+    console = table_console()
     console.print(shown)
     for note in notes:
         console.print(f"note: {note}", style="yellow")

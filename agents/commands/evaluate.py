@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agents.commands.console import table_console
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -23,12 +25,10 @@ __all__ = [
     "evaluate_run",
     "load_run_policy",
     "print_comparison",
-    "table_console",
     "write_comparison",
 ]
 
 TRAINED = "trained team"
-_TABLE_WIDTH = 110  # columns that no cell is cut at
 
 _COLUMNS = {
     "return": "F",
@@ -149,14 +149,6 @@ def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
     write_json(places[0], comparison.as_dict())
     write_text(places[1], comparison.as_csv())
     return places
-
-
-def table_console() -> Console:
-    """Return a console at least as wide as the tables, whatever the terminal or pipe says."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.width >= _TABLE_WIDTH else Console(width=_TABLE_WIDTH)
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:

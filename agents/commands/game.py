@@ -57,7 +57,7 @@ def command(
 def _print(report: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from agents.commands.evaluate import table_console
+    from agents.commands.console import table_console
 
     console = table_console()
     levels = Table(title=f"{report['plan']['sessions']} sessions, the same for all")

@@ -219,12 +219,8 @@ def _compare(job: _Job) -> dict[str, float]:
     if isinstance(config.environment, PettingZooConfig):
         _say("No comparison: baselines recommend items, and this environment has none.")
         return {}
-    from agents.commands.evaluate import (
-        evaluate_policy,
-        print_comparison,
-        table_console,
-        write_comparison,
-    )
+    from agents.commands.console import table_console
+    from agents.commands.evaluate import evaluate_policy, print_comparison, write_comparison
 
     evaluation = config.evaluation
     _say(f"Comparing on {evaluation.sessions} sessions with {', '.join(evaluation.baselines)} ...")
