@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from marec_env.errors import RunError
 __all__ = ["sha256_of", "write_bytes", "write_json", "write_text"]
 
 _CHUNK = 1 << 20  # bytes read at a time while hashing
+_TOKEN = 6  # random bytes in a temporary file's name; writers of one file do not meet
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -23,18 +25,18 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         RunError: the folder cannot be written or the disk is full; ``path`` keeps what it held.
     """
     target = Path(path)
-    temporary = None
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(_TOKEN)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "wb") as stream:
+        # Not tempfile.mkstemp: it hides the file from the group whatever the umask says.
+        with open(temporary, "xb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, target)
     except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise RunError(f"cannot write {target}: {error.strerror or error}") from error
 
 

@@ -9,19 +9,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from marec_env.evaluation.metrics import coverage_of, gini
+from marec_env.evaluation.exposure import exposure_by_group
+from marec_env.evaluation.metrics import coverage_of
 from marec_env.evaluation.outcomes import Outcomes
 from marec_env.evaluation.statistics import (
     Estimate,
     PairedDifference,
+    mean_difference,
     mean_estimate,
     paired_difference,
 )
+from marec_env.inequality import gini
 
-__all__ = ["Comparison", "compare_outcomes"]
+__all__ = ["GROUP_OUTCOMES", "REGRETTED", "Comparison", "compare_outcomes"]
 
 RANKED_BY = "clicks"
 """What the best baseline is chosen by: an outcome that every kind of policy has in one unit."""
+
+
+GROUP_OUTCOMES = ("clicks", "satisfaction", "length", "ndcg")
+"""Outcomes that are also reported by user group."""
+REGRETTED = ("return", "clicks", "length", "satisfaction")
+"""Outcomes whose distance to the oracle is reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +59,26 @@ class Comparison:
             return None
         return paired_difference(values.numpy(), others.numpy())
 
+    @property
+    def oracle(self) -> str | None:
+        """The best privileged policy by clicks a session, ``None`` where none was evaluated."""
+        bounds = [name for name in self.outcomes if self.privileged[name]]
+        return max(bounds, key=lambda n: self.outcomes[n].means()[RANKED_BY], default=None)
+
+    def regret(self, policy: str, metric: str) -> PairedDifference | None:
+        """Return how much more the oracle reaches on the same sessions, ``None`` without one."""
+        if self.oracle is None or policy == self.oracle:
+            return None
+        bound = self.outcomes[self.oracle].per_session.get(metric)
+        values = self.outcomes[policy].per_session.get(metric)
+        if bound is None or values is None:
+            return None
+        return paired_difference(bound.numpy(), values.numpy())
+
     def cohort(self, policy: str) -> dict[str, float]:
         """Return outcomes of the cohort as a whole: catalog coverage and Gini of exposure."""
         shown = self.outcomes[policy].impressions
-        return {"coverage": coverage_of(shown), "gini": gini(shown)}
+        return {"coverage": coverage_of(shown), "gini": gini(shown.numpy())}
 
     def by_group(self, policy: str, metric: str) -> dict[str, Estimate]:
         """Return an outcome by user group, and for new and known users."""
@@ -67,6 +92,29 @@ class Comparison:
         found["known users"] = mean_estimate(values[~outcomes.is_new].numpy())
         return found
 
+    def gaps(self, policy: str, metric: str) -> dict[str, Estimate]:
+        """Return how far user groups lie apart, with Welch's interval.
+
+        ``groups``: the best-off less the worst-off user group (with more than two groups the two
+        are picked by their values, which makes the gap look larger than it is);
+        ``known - new``: known less new users. A gap without users on either side is left out.
+        """
+        outcomes = self.outcomes[policy]
+        values = outcomes.per_session[metric]
+        parts = [
+            values[outcomes.group == index].numpy() for index in range(len(outcomes.group_names))
+        ]
+        parts = [part for part in parts if mean_estimate(part).count]
+        found = {}
+        if len(parts) > 1:
+            parts.sort(key=lambda part: mean_estimate(part).value)
+            found["groups"] = mean_difference(parts[-1], parts[0])
+        if bool(outcomes.is_new.any()) and not bool(outcomes.is_new.all()):
+            found["known - new"] = mean_difference(
+                values[~outcomes.is_new].numpy(), values[outcomes.is_new].numpy()
+            )
+        return found
+
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON takes it: numbers that do not exist are null."""
         first = next(iter(self.outcomes.values()))
@@ -74,6 +122,7 @@ class Comparison:
             "sessions": int(first.sessions.numel()),
             "seed": first.seed,
             "reference": self.reference,
+            "oracle": self.oracle,
             "policies": {name: self._policy(name) for name in self.outcomes},
         }
 
@@ -90,14 +139,28 @@ class Comparison:
                     **_numbers(difference.difference),
                     "pairing_factor": _finite(difference.pairing_factor),
                 }
+        present = self.outcomes[name]
+        by_group = [metric for metric in GROUP_OUTCOMES if metric in present.per_session]
+        regrets = {metric: self.regret(name, metric) for metric in REGRETTED}
         return {
             "privileged": self.privileged[name],
             "outcomes": outcomes,
+            "regret": {m: _numbers(r.difference) for m, r in regrets.items() if r is not None},
             "cohort": self.cohort(name),
-            "groups": {k: _numbers(e) for k, e in self.by_group(name, RANKED_BY).items()},
+            "groups": {
+                metric: {g: _numbers(e) for g, e in self.by_group(name, metric).items()}
+                for metric in by_group
+            },
+            "gaps": {
+                metric: {g: _numbers(e) for g, e in self.gaps(name, metric).items()}
+                for metric in by_group
+            },
+            "exposure": {
+                division: exposure_by_group(present.impressions, present.clicks, of_item)
+                for division, of_item in present.item_groups.items()
+            },
             "funnel": {
-                stage: _finite(float(values.nanmean()))
-                for stage, values in self.outcomes[name].funnel.items()
+                stage: _finite(float(values.nanmean())) for stage, values in present.funnel.items()
             },
         }
 

@@ -16,13 +16,13 @@ __all__ = [
     "coverage",
     "coverage_of",
     "f1",
-    "gini",
     "hit_rate",
     "intra_list_diversity",
     "mean_over_users",
     "miscalibration",
     "ndcg",
     "novelty",
+    "popularity_bands",
     "precision",
     "recall",
     "reciprocal_rank",
@@ -30,6 +30,7 @@ __all__ = [
     "take_relevance",
 ]
 
+POPULARITY_BANDS = 5
 CALIBRATION_SMOOTHING = 0.01  # alpha of Steck, "Calibrated Recommendations", RecSys 2018
 
 
@@ -156,14 +157,18 @@ def serendipity(slate: Tensor, relevance: Tensor, expected: Tensor) -> Tensor:
     return ((take_relevance(slate, relevance) > 0) & surprising).float().mean(dim=1)
 
 
-def gini(exposure: Tensor) -> float:
-    """Return the Gini index of ``[N]`` exposures: 0 if all are equal, 1 - 1/N if one has all."""
-    ordered = exposure.to(torch.float64).sort().values
-    count, total = ordered.numel(), float(ordered.sum())
-    if total == 0:
-        return 0.0
-    ranks = torch.arange(1, count + 1, dtype=torch.float64, device=exposure.device)
-    return float(((2 * ranks - count - 1) * ordered).sum() / (count * total))
+def popularity_bands(counts: Tensor, bands: int = POPULARITY_BANDS) -> Tensor:
+    """Return the band of each item, from the least (0) to the most consumed, int64 ``[N]``.
+
+    Bands hold equally many items, give or take one; equal counts are split in catalog order.
+
+    Args:
+        counts: ``[N]``, interactions of each item in the log.
+        bands: how many.
+    """
+    ranks = torch.empty_like(counts, dtype=torch.int64)
+    ranks[counts.sort(stable=True).indices] = torch.arange(counts.numel(), device=counts.device)
+    return ranks * bands // max(counts.numel(), 1)
 
 
 def miscalibration(slate: Tensor, history: Tensor, topics: Tensor, num_topics: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ class Outcomes:
     """Float32 ``[N]``: how often each item was clicked."""
     funnel: dict[str, Tensor]
     """Float32 ``[S]`` by stage, in order: relevant items that survived it, per request."""
+    item_groups: dict[str, Tensor] = field(default_factory=dict)
+    """Int64 ``[N]`` by division (``provider``, ``popularity``): the group of each item."""
 
     def means(self) -> dict[str, float]:
         """Return the mean of each outcome over the sessions that have it."""
@@ -63,4 +65,5 @@ def join(parts: list[Outcomes]) -> Outcomes:
         impressions=torch.stack([part.impressions for part in parts]).sum(dim=0),
         clicks=torch.stack([part.clicks for part in parts]).sum(dim=0),
         funnel={stage: torch.cat([part.funnel[stage] for part in parts]) for stage in first.funnel},
+        item_groups=first.item_groups,
     )

@@ -15,6 +15,7 @@ from torch import Tensor
 from marec_env.evaluation import metrics
 from marec_env.evaluation.outcomes import Outcomes, join
 from marec_env.evaluation.policies import Policy, SlatePolicy, TeamPolicy
+from marec_env.pipeline.request import Request
 from marec_env.simulator import Simulator
 from marec_env.vector import VecStep
 from marec_env.world import World
@@ -22,7 +23,8 @@ from marec_env.world import World
 __all__ = ["DEFAULT_BATCH", "rollout"]
 
 DEFAULT_BATCH = 256  # sessions simulated at once; results do not depend on it
-FUNNEL = ("relevant", "candidates", "slate", "clicked")
+FUNNEL = ("relevant", "candidates", "scored", "slate", "clicked")
+_OF_TEAMS = ("candidates", "scored")  # stages that a recommender of whole slates does not pass
 
 
 def rollout(
@@ -74,6 +76,7 @@ def _cohort(
         impressions=record.impressions.cpu(),
         clicks=record.clicks.cpu(),
         funnel=record.funnel(kept, isinstance(policy, SlatePolicy)),
+        item_groups=_item_groups(simulator.world),
     )
 
 
@@ -83,6 +86,15 @@ def _step(simulator: Simulator, policy: Policy) -> VecStep:
     for turn in simulator.turns:
         simulator.act(policy.act({agent: simulator.observe(agent) for agent in turn}))
     return simulator.advance()
+
+
+def _item_groups(world: World) -> dict[str, Tensor]:
+    """Return the divisions of the catalog by which exposure is reported, int64 ``[N]`` each."""
+    counts = torch.bincount(world.visible_log.item.cpu(), minlength=world.catalog.num_items)
+    return {
+        "provider": world.catalog.providers.cpu(),
+        "popularity": metrics.popularity_bands(counts),
+    }
 
 
 class _Record:
@@ -162,9 +174,11 @@ class _Record:
         outcome = self._simulator.last
         assert outcome is not None and outcome.request.candidates is not None
         shown = relevance.gather(1, outcome.slate)
+        among = relevance.gather(1, outcome.request.candidates)
         stages = {
             "relevant": relevance.sum(dim=1),
-            "candidates": relevance.gather(1, outcome.request.candidates).sum(dim=1),
+            "candidates": among.sum(dim=1),
+            "scored": among.gather(1, _best_scored(outcome.request)).sum(dim=1),
             "slate": shown.sum(dim=1),
             "clicked": (shown * clicked).sum(dim=1),
         }
@@ -197,6 +211,18 @@ class _Record:
 
     def funnel(self, kept: int, slates: bool) -> dict[str, Tensor]:
         """Return how many relevant items survived each stage, a request, ``[kept]`` each."""
-        stages = [stage for stage in FUNNEL if not (slates and stage == "candidates")]
+        stages = [stage for stage in FUNNEL if not (slates and stage in _OF_TEAMS)]
         length = self._length.clamp(min=1)
         return {stage: (self._stages[stage] / length)[:kept].cpu() for stage in stages}
+
+
+def _best_scored(request: Request) -> Tensor:
+    """Return the places of the candidates that score alone would show, int64 ``[B, K]``.
+
+    Compared with the slate they tell what diversity and exploration did to the relevant items.
+    """
+    assert request.candidates is not None and request.slate is not None
+    if request.scores is None:  # a slate handed in from outside was never scored
+        return torch.zeros_like(request.slate)
+    scores = request.scores if request.veto is None else request.scores - request.veto
+    return scores.topk(request.slate.shape[1], dim=1).indices

@@ -21,7 +21,9 @@ __all__ = [
     "Estimate",
     "PairedDifference",
     "bootstrap_interval",
+    "improvement_interval",
     "interquartile_mean",
+    "mean_difference",
     "mean_estimate",
     "paired_difference",
     "performance_profile",
@@ -108,6 +110,27 @@ def paired_difference(
     return PairedDifference(difference, float(factor))
 
 
+def mean_difference(
+    values: ArrayLike, reference: ArrayLike, confidence: float = DEFAULT_CONFIDENCE
+) -> Estimate:
+    """Return the difference of the means of two independent samples, with Welch's interval.
+
+    Args:
+        values: ``[n]``; NaN is left out.
+        reference: ``[m]``, of other units than ``values``.
+        confidence: of the interval, whose ends are NaN where either sample has fewer than two.
+    """
+    first, second = mean_estimate(values), mean_estimate(reference)
+    gap, count = first.value - second.value, first.count + second.count
+    errors = first.standard_error**2, second.standard_error**2
+    spread = sum(errors)
+    if not spread > 0:
+        return Estimate(gap, np.nan, np.nan, np.nan, count)
+    freedom = spread**2 / (errors[0] ** 2 / (first.count - 1) + errors[1] ** 2 / (second.count - 1))
+    half = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * spread**0.5
+    return Estimate(gap, gap - half, gap + half, spread**0.5, count)
+
+
 def interquartile_mean(scores: ArrayLike, axis: int | tuple[int, ...] | None = None) -> Floats:
     """Return the mean of the middle half of the values over ``axis`` (all axes by default).
 
@@ -188,6 +211,40 @@ def probability_of_improvement(scores: ArrayLike, reference: ArrayLike) -> Float
     second = np.asarray(reference, dtype=np.float64)[..., None, :, :]
     wins = (first > second) + 0.5 * (first == second)
     return np.asarray(wins.mean(axis=(-3, -2, -1)))
+
+
+def improvement_interval(
+    scores: ArrayLike,
+    reference: ArrayLike,
+    confidence: float = DEFAULT_CONFIDENCE,
+    repetitions: int = DEFAULT_REPETITIONS,
+    seed: int = 0,
+) -> Estimate:
+    """Return the probability of improvement with its percentile bootstrap interval.
+
+    Runs of the two algorithms are redrawn independently of each other, within each task.
+
+    Args:
+        scores: ``[R, T]``; ``[R]`` is one task.
+        reference: ``[S, T]``.
+        confidence: of the interval, whose ends are NaN where either has fewer than two runs.
+        repetitions: number of resamples.
+        seed: of the resampling.
+    """
+    first, second = (np.asarray(x, dtype=np.float64) for x in (scores, reference))
+    first, second = (x[:, None] if x.ndim == 1 else x for x in (first, second))
+    value, count = float(probability_of_improvement(first, second)), min(len(first), len(second))
+    if count < 2:
+        return Estimate(value, np.nan, np.nan, np.nan, count)
+
+    def redrawn(array: Floats, stream: int) -> Floats:
+        runs, tasks = array.shape
+        random = np.random.default_rng((seed, stream))
+        return array[random.integers(0, runs, size=(repetitions, runs, tasks)), np.arange(tasks)]
+
+    drawn = probability_of_improvement(redrawn(first, 0), redrawn(second, 1))
+    low, high = np.quantile(drawn, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Estimate(value, float(low), float(high), float(drawn.std(ddof=1)), count)
 
 
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Floats:

@@ -12,7 +12,6 @@ __all__ = [
     "Forecast",
     "area_under_curve",
     "evaluate_forecast",
-    "gini",
     "jensen_shannon",
     "wasserstein",
 ]
@@ -103,13 +102,3 @@ def jensen_shannon(first: Floats, second: Floats) -> float:
 def wasserstein(first: Floats, second: Floats) -> float:
     """Return the Wasserstein-1 distance of two samples, in their unit."""
     return float(wasserstein_distance(first, second))
-
-
-def gini(counts: Floats) -> float:
-    """Return the Gini coefficient of non-negative counts: 0 even, near 1 all in one place."""
-    ordered = np.sort(counts)
-    total = ordered.sum()
-    if total <= 0:
-        return float("nan")
-    lorenz = np.cumsum(ordered) / total
-    return float(1 - (2 * lorenz.sum() - 1) / ordered.size)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from marec_env.catalog.catalog import Catalog
 from marec_env.data.calibration.click_model import TaskReport, judge_click_model, topic_share_sweep
-from marec_env.data.calibration.metrics import gini, jensen_shannon, wasserstein
+from marec_env.data.calibration.metrics import jensen_shannon, wasserstein
 from marec_env.data.calibration.sessions import Consumption, consumption_of
 from marec_env.data.calibration.simulated import Simulated, pooled, simulate
 from marec_env.data.log import InteractionLog
@@ -22,6 +22,7 @@ from marec_env.data.propensity import (
     item_clicks,
     position_curve,
 )
+from marec_env.inequality import gini
 
 if TYPE_CHECKING:
     from marec_env.users.base import Users

@@ -16,7 +16,6 @@ from marec_env.data.calibration.holdout import Cases
 from marec_env.data.calibration.metrics import (
     area_under_curve,
     evaluate_forecast,
-    gini,
     jensen_shannon,
     wasserstein,
 )
@@ -38,8 +37,6 @@ def test_measures_by_hand() -> None:
     assert jensen_shannon(np.array([1.0, 1.0]), np.array([2.0, 2.0])) == pytest.approx(0.0)
     assert jensen_shannon(np.array([1.0, 0.0]), np.array([0.0, 3.0])) == pytest.approx(1.0)
     assert wasserstein(np.array([0.0, 1.0]), np.array([2.0, 3.0])) == pytest.approx(2.0)
-    assert gini(np.array([1.0, 1.0, 1.0])) == pytest.approx(0.0)
-    assert gini(np.array([0.0, 0.0, 0.0, 4.0])) == pytest.approx(0.75)
 
 
 def test_perfect_forecasts_are_calibrated_and_overconfident_ones_are_not() -> None:

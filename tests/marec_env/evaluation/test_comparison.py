@@ -1,9 +1,11 @@
 import csv
 import io
 import json
+import math
 
 import pytest
 import torch
+from scipy import stats
 
 from marec_env.evaluation.comparison import compare_outcomes
 from marec_env.evaluation.outcomes import Outcomes
@@ -23,6 +25,7 @@ def _outcomes(clicks, seed=0, **more):
         impressions=torch.tensor([2.0, 0.0, 2.0, 0.0]),
         clicks=torch.zeros(4),
         funnel={"relevant": torch.full((len(clicks),), 50.0)},
+        item_groups={"provider": torch.tensor([0, 0, 1, 1])},
     )
 
 
@@ -63,6 +66,33 @@ def test_json_and_csv_hold_the_same_numbers(comparison):
     row = next(r for r in rows if (r["policy"], r["outcome"]) == ("trained team", "clicks"))
     assert float(row["mean"]) == pytest.approx(team["clicks"]["mean"])
     assert float(row["diff_low"]) == pytest.approx(team["clicks"]["difference"]["low"])
+
+
+def test_regret_is_what_the_oracle_reaches_more_on_the_same_sessions(comparison):
+    assert comparison.oracle == "oracle"
+    regret = comparison.regret("static", "clicks").difference
+    assert regret.value == pytest.approx(9.0 - 3.75)
+    assert comparison.regret("oracle", "clicks") is None
+    document = comparison.as_dict()
+    assert document["policies"]["static"]["regret"]["clicks"]["mean"] == pytest.approx(5.25)
+    assert document["policies"]["oracle"]["regret"] == {}
+
+
+def test_gaps_between_groups_have_welchs_interval(comparison):
+    gaps = comparison.gaps("trained team", "clicks")
+    # F: 3 and 6; M: 5 and 8. Only one user is new, so that gap has no interval.
+    assert gaps["groups"].value == pytest.approx(2.0)
+    expected = stats.ttest_ind([5.0, 8.0], [3.0, 6.0], equal_var=False).confidence_interval()
+    assert (gaps["groups"].low, gaps["groups"].high) == pytest.approx((expected.low, expected.high))
+    assert gaps["known - new"].value == pytest.approx(19 / 3 - 3)
+    assert math.isnan(gaps["known - new"].low)
+
+
+def test_exposure_and_groups_are_written(comparison):
+    policy = comparison.as_dict()["policies"]["static"]
+    assert policy["groups"]["clicks"]["F"]["mean"] == pytest.approx(3.0)
+    assert policy["exposure"]["provider"]["impressions"] == pytest.approx([0.5, 0.5])
+    assert policy["gaps"]["clicks"]["known - new"]["low"] is None
 
 
 def test_other_sessions_are_refused():

@@ -105,12 +105,9 @@ def test_serendipity_wants_relevant_and_unexpected():
     assert metrics.serendipity(slate, relevance, torch.tensor([[0, 2]]))[0] == 0.25
 
 
-def test_gini_by_hand():
-    assert metrics.gini(torch.ones(5)) == pytest.approx(0.0)
-    assert metrics.gini(torch.tensor([0.0, 0.0, 0.0, 7.0])) == pytest.approx(0.75)
-    # mean absolute difference of (1, 3) over all ordered pairs is 1, mean 2: 1 / (2 * 2)
-    assert metrics.gini(torch.tensor([3.0, 1.0])) == pytest.approx(0.25)
-    assert metrics.gini(torch.zeros(3)) == 0.0
+def test_popularity_bands_hold_equally_many_items():
+    counts = torch.tensor([9, 1, 5, 5, 0, 7])
+    assert metrics.popularity_bands(counts, bands=3).tolist() == [2, 0, 1, 1, 0, 2]
 
 
 def test_miscalibration_by_hand():

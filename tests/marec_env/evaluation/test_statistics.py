@@ -109,3 +109,22 @@ def test_too_few_seeds_are_said():
     assert statistics.seeds_warning(10) is None
     assert "0.0625" in statistics.seeds_warning(5)
     assert "one seed" in statistics.seeds_warning(1)
+
+
+def test_welchs_interval_is_scipys():
+    first, second = [1.0, 4.0, 2.0, np.nan], [3.0, 3.5, 9.0, 1.0, 2.0]
+    found = statistics.mean_difference(first, second)
+    expected = stats.ttest_ind(first[:3], second, equal_var=False).confidence_interval()
+    assert found.value == pytest.approx(np.mean(first[:3]) - np.mean(second))
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert np.isnan(statistics.mean_difference([1.0], second).low)
+
+
+def test_improvement_interval_tells_sure_from_open():
+    sure = statistics.improvement_interval([5.0, 6.0, 7.0], [1.0, 2.0, 3.0])
+    assert (sure.value, sure.low, sure.high) == (1.0, 1.0, 1.0)
+    equal = statistics.improvement_interval([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    assert equal.value == pytest.approx(0.5)
+    assert equal.low < 0.3
+    assert equal.high > 0.7
+    assert np.isnan(statistics.improvement_interval([1.0], [2.0, 3.0]).low)
