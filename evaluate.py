@@ -16,6 +16,7 @@ from agents.commands.entry import run_command
 SUBCOMMANDS = {
     "run": ("agents.commands.evaluate", "A trained team beside baselines (the default)."),
     "compare": ("agents.commands.compare", "Several runs: table, JSON, CSV and a page."),
+    "explain": ("agents.commands.explain", "Why a trained team shows what it shows."),
     "calibration": ("agents.commands.calibration", "Simulated users against the log."),
     "game": ("agents.commands.game", "How much there is to gain, from random play to oracles."),
     "equilibrium": ("agents.commands.equilibrium", "How far play is from a Nash equilibrium."),

@@ -1,0 +1,147 @@
+"""A trained team opened up: inputs with memory, decisions as differentiable numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from agents.learners.policy import TrainedPolicy
+from marec_env.errors import ConfigError
+from marec_env.vector import Action
+
+__all__ = ["MaskedTeam", "OpenTeam", "expected_decisions"]
+
+
+def expected_decisions(space: spaces.Space[Any], inputs: Tensor) -> Tensor:
+    """Return each sub-action's mean before clipping to its bounds, ``[n, width]``.
+
+    Box: the Gaussian's means, in units in which bounds are -1 and 1. Discrete parts: the expected
+    choice ``sum_j j p_j``.
+
+    Args:
+        space: the action space of one session.
+        inputs: parameters of the actor's distribution, ``[n, num_inputs]``.
+
+    Raises:
+        ConfigError: the space is of another kind.
+    """
+    if isinstance(space, spaces.Box):
+        return inputs[:, : int(space.low.size)]
+    if isinstance(space, spaces.Tuple):
+        parts, first = [], 0
+        for part in space:
+            size = _num_inputs(part)
+            parts.append(expected_decisions(part, inputs[:, first : first + size]))
+            first += size
+        return torch.cat(parts, dim=1)
+    sizes = _choices(space)
+    tables = torch.split(inputs, sizes, dim=1)
+    means = [
+        torch.softmax(table, dim=1) @ torch.arange(n, dtype=inputs.dtype, device=inputs.device)
+        for table, n in zip(tables, sizes, strict=True)
+    ]
+    return torch.stack(means, dim=1)
+
+
+def _choices(space: spaces.Space[Any]) -> list[int]:
+    if isinstance(space, spaces.Discrete):
+        return [int(space.n)]
+    if isinstance(space, spaces.MultiDiscrete):
+        return [int(n) for n in space.nvec.reshape(-1)]
+    if isinstance(space, spaces.MultiBinary):
+        return [2] * int(space.n)
+    raise ConfigError(f"cannot explain decisions in {space}; known: Box, discrete kinds, Tuple")
+
+
+def _num_inputs(space: spaces.Space[Any]) -> int:
+    return 2 * int(space.low.size) if isinstance(space, spaces.Box) else sum(_choices(space))
+
+
+class OpenTeam:
+    """The actors of a policy, without a state of their own: recurrent memory is handed in and out.
+
+    An agent's *input* is its observation followed by its recurrent memory, ``[n, d + h]``.
+    """
+
+    def __init__(self, policy: TrainedPolicy) -> None:
+        self.policy = policy
+        self.agents = policy.team.agents
+
+    def memory_size(self, agent: str) -> int:
+        """Return the numbers of an agent's recurrent state; 0 for none."""
+        return self.policy.actors[self.policy.team.actor_of(agent)[0]].memory_size
+
+    def join(self, agent: str, observation: Tensor, memory: Mapping[str, Tensor]) -> Tensor:
+        """Return an agent's input; a memory that is missing is empty."""
+        size = self.memory_size(agent)
+        if not size:
+            return observation
+        known = memory.get(agent)
+        if known is None:
+            known = observation.new_zeros(observation.shape[0], size)
+        return torch.cat([observation, known], dim=1)
+
+    def forward(self, agent: str, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return distribution parameters ``[n, num_inputs]`` and the next memory of inputs."""
+        name, index = self.policy.team.actor_of(agent)
+        actor = self.policy.actors[name]
+        width = inputs.shape[1] - actor.memory_size
+        memory = inputs[:, width:] if actor.memory_size else None
+        identity = actor.agent_id(index, (inputs.shape[0],), inputs.device)
+        found, after = actor(inputs[:, :width], memory, identity)
+        return found, after
+
+    def decisions(self, agent: str, inputs: Tensor) -> Tensor:
+        """Return the expected decisions of inputs, ``[n, width]``, differentiable."""
+        space = self.policy.team.action_spaces[agent]
+        return expected_decisions(space, self.forward(agent, inputs)[0])
+
+    @torch.no_grad()
+    def act(self, agent: str, inputs: Tensor) -> tuple[Action, Tensor | None]:
+        """Return the most probable action, as evaluation plays, and the next memory."""
+        actor = self.policy.actors[self.policy.team.actor_of(agent)[0]]
+        parameters, memory = self.forward(agent, inputs)
+        return actor.distribution.to_env(actor.distribution.mode(parameters)), memory
+
+
+class MaskedTeam:
+    """The team, but one component has a part of its input replaced by fixed values.
+
+    A :class:`marec_env.evaluation.policies.TeamPolicy`.
+    """
+
+    def __init__(
+        self, team: OpenTeam, agent: str = "", columns: slice = slice(0), fill: Tensor | None = None
+    ) -> None:
+        """Args:
+        team: the actors.
+        agent: whose input is masked; by default nobody's.
+        columns: of the input.
+        fill: float32, one value for each of the columns.
+        """
+        self.team, self.agent, self.columns, self.fill = team, agent, columns, fill
+        self.memory: dict[str, Tensor] = {}
+        self.seen: dict[str, Tensor] = {}
+        """The inputs of the latest request, as masked."""
+
+    def reset(self) -> None:
+        """Forget recurrent state."""
+        self.memory = {}
+
+    def act(self, observations: Mapping[str, Tensor]) -> dict[str, Action]:
+        """Return the most probable actions given what is left of the input."""
+        actions: dict[str, Action] = {}
+        for agent, observation in observations.items():
+            inputs = self.team.join(agent, observation, self.memory)
+            if agent == self.agent and self.fill is not None:
+                inputs = inputs.clone()
+                inputs[:, self.columns] = self.fill
+            self.seen[agent] = inputs
+            actions[agent], memory = self.team.act(agent, inputs)
+            if memory is not None:
+                self.memory[agent] = memory
+        return actions
