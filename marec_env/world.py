@@ -11,6 +11,7 @@ from torch import Tensor
 
 from marec_env.catalog.build import build_catalog
 from marec_env.catalog.catalog import Catalog
+from marec_env.catalog.population import Population
 from marec_env.data.log import InteractionLog, load_log
 from marec_env.data.population import build_population
 from marec_env.data.recommender_log import LearnedSpace, learn, select_log
@@ -18,7 +19,6 @@ from marec_env.embeddings import embed_texts, fit_reduction
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError
 from marec_env.pipeline.knowledge import Knowledge
-from marec_env.users.population import Population
 
 __all__ = ["World", "build_world"]
 

@@ -12,8 +12,18 @@ MAREC = sorted((ROOT / "marec_env").rglob("*.py"))
 
 HIGHER = {  # module prefix -> what it may not import when Python loads it
     "marec_env.users": ("marec_env.pipeline", "marec_env.rewards", "marec_env.simulator"),
-    "marec_env.catalog": ("marec_env.pipeline", "marec_env.rewards", "marec_env.simulator"),
-    "marec_env.data": ("marec_env.pipeline", "marec_env.rewards", "marec_env.simulator"),
+    "marec_env.catalog": (
+        "marec_env.users",
+        "marec_env.pipeline",
+        "marec_env.rewards",
+        "marec_env.simulator",
+    ),
+    "marec_env.data": (
+        "marec_env.users",
+        "marec_env.pipeline",
+        "marec_env.rewards",
+        "marec_env.simulator",
+    ),
     "marec_env.embeddings": ("marec_env.pipeline", "marec_env.users", "marec_env.simulator"),
     "marec_env.pipeline": ("marec_env.rewards", "marec_env.simulator", "marec_env.env"),
     "marec_env.rewards": ("marec_env.simulator", "marec_env.world", "marec_env.env"),

@@ -17,16 +17,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from marec_env.catalog.population import Population
 from marec_env.config.base import ConfigModel
 from marec_env.data.factors import fit_factors
+from marec_env.data.intercept import calibrate_intercept
 from marec_env.data.log import InteractionLog
 from marec_env.errors import DataError
-from marec_env.users.population import Population
 
-__all__ = ["PopulationConfig", "build_population", "calibrate_intercept", "topic_affinity"]
+__all__ = ["PopulationConfig", "build_population", "topic_affinity"]
 
-_BISECTIONS = 60  # halvings of [-_BOUND, _BOUND]: beyond float64 resolution
-_BOUND = 60.0
 _SMALLEST = 1e-12  # a vector shorter than this has no direction
 _CELLS = 1 << 22  # user-item cells for the intercept; a larger matrix is thinned by even strides
 
@@ -102,19 +101,6 @@ def topic_affinity(
     share = (counts + smoothing * overall) / (counts.sum(1, keepdim=True) + smoothing)
     ratio = torch.log(share / overall)
     return ratio - ratio.mean(1, keepdim=True)
-
-
-def calibrate_intercept(logits: Tensor, rate: float) -> float:
-    """Return the number that, added to all logits, makes their mean probability ``rate``."""
-    values = logits.flatten().to(torch.float64)
-    low, high = -_BOUND - float(values.max()), _BOUND - float(values.min())
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        if float(torch.sigmoid(values + middle).mean()) < rate:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
 
 
 def _centred(factors: Tensor, known: Tensor) -> Tensor:

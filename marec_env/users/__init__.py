@@ -1,10 +1,10 @@
 """Batched user simulators: modules, presets, oracles and the Gymnasium slate environment."""
 
+from marec_env.catalog.population import Population
 from marec_env.users.base import Feedback, Users
 from marec_env.users.composed import ComposedUsers
 from marec_env.users.config import UsersConfig
 from marec_env.users.oracles import ORACLES
-from marec_env.users.population import Population
 from marec_env.users.presets import PRESETS, Preset, get_preset
 from marec_env.users.registry import USER_MODELS, MarecUsers, make_users
 from marec_env.users.slate_env import SlateEnv, SlateVectorEnv

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from marec_env.catalog.population import Population
 from marec_env.errors import ConfigError
-from marec_env.users.population import Population
 
 __all__ = ["check_population"]
 

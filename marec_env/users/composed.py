@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from marec_env import random
+from marec_env.catalog.population import Population
 from marec_env.users import draws as lane
 from marec_env.users.base import Feedback, rows_of
 from marec_env.users.behaviours import Behaviours
@@ -26,7 +27,6 @@ from marec_env.users.drift import Drift
 from marec_env.users.examination import Examination
 from marec_env.users.intent import Intent
 from marec_env.users.patience import Patience
-from marec_env.users.population import Population
 from marec_env.users.relevance import Relevance
 from marec_env.users.returning import Returning
 from marec_env.users.supply import Supply

@@ -173,6 +173,15 @@ class ChoiceConfig(ConfigModel):
         default=0.5, ge=0, le=1000, description="click probability per score (exponential_cascade)"
     )
 
+    @model_validator(mode="after")
+    def _weight_of_no_click(self) -> Self:
+        if self.kind == "proportional" and self.no_click < self.min_score:
+            raise ValueError(
+                f"no_click ({self.no_click}) must not lie below min_score ({self.min_score}): the "
+                "weight of no click, their difference, would be negative"
+            )
+        return self
+
 
 class BehaviourConfig(ConfigModel):
     """What may follow a click; the click itself always is the first behaviour."""

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from marec_env.catalog.population import Population
 from marec_env.users.config import IntentConfig
 from marec_env.users.draws import pick
-from marec_env.users.population import Population
 
 __all__ = ["Intent"]
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from marec_env import random
-from marec_env.users.population import Population
+from marec_env.catalog.population import Population
+from marec_env.data.intercept import calibrate_intercept
 
 __all__ = [
-    "calibrate_intercept",
     "interest_evolution_population",
     "interest_exploration_population",
     "long_term_satisfaction_population",
@@ -22,7 +22,6 @@ __all__ = [
 ]
 
 _HISTORY = 30  # items a synthetic user has consumed before
-_CALIBRATION_STEPS = 60  # halvings of an interval of 80 logits: far below float32 resolution
 
 
 def _keys(seed: int, kind: int, count: int) -> Tensor:
@@ -64,18 +63,6 @@ def _population(
         group_names=("all",),
         providers=providers,
     )
-
-
-def calibrate_intercept(logits: Tensor, rate: float) -> float:
-    """Return the number which, added to the logits, makes the mean of their sigmoid ``rate``."""
-    low, high = -40.0, 40.0
-    for _ in range(_CALIBRATION_STEPS):
-        middle = (low + high) / 2
-        if float(torch.sigmoid(logits + middle).mean()) < rate:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
 
 
 def synthetic_population(

@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 
+from marec_env.catalog.population import Population
 from marec_env.registry import Registry
 from marec_env.users.base import Users
 from marec_env.users.classic.config import KuaiSimConfig, LongTermSatisfactionConfig
@@ -25,7 +26,6 @@ from marec_env.users.config import (
     PatienceConfig,
     UsersConfig,
 )
-from marec_env.users.population import Population
 from marec_env.users.populations import (
     interest_evolution_population,
     interest_exploration_population,

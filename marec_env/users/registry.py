@@ -6,6 +6,7 @@ from typing import Protocol
 
 import torch
 
+from marec_env.catalog.population import Population
 from marec_env.errors import ConfigError
 from marec_env.registry import Registry
 from marec_env.users.base import Users
@@ -15,7 +16,6 @@ from marec_env.users.classic.kuaisim import KuaiSimUsers
 from marec_env.users.classic.long_term_satisfaction import LongTermSatisfactionUsers
 from marec_env.users.composed import ComposedUsers
 from marec_env.users.config import UsersConfig
-from marec_env.users.population import Population
 
 __all__ = ["USER_MODELS", "MarecUsers", "UsersFactory", "make_users"]
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
+from marec_env.catalog.population import Population
 from marec_env.users.config import RelevanceConfig
-from marec_env.users.population import Population
 
 __all__ = ["Relevance"]
 

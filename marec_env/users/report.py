@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from marec_env import random
+from marec_env.catalog.population import Population
 from marec_env.users.base import Users
 from marec_env.users.composed import ComposedUsers
 from marec_env.users.config import (
@@ -30,7 +31,6 @@ from marec_env.users.config import (
     UsersConfig,
 )
 from marec_env.users.oracles import Oracle, farsighted_slate, myopic_slate, random_slate
-from marec_env.users.population import Population
 from marec_env.users.populations import synthetic_population
 from marec_env.users.registry import make_users
 from marec_env.users.rollout import Outcome, offer, play

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marec_env import random
+from marec_env.catalog.population import Population
 from marec_env.errors import ConfigError
-from marec_env.users.population import Population
 from marec_env.users.presets import Preset, get_preset
 from marec_env.users.rollout import offer, reward_of
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from marec_env.catalog.population import Population
 from marec_env.errors import ConfigError
 from marec_env.users.config import SupplyConfig
-from marec_env.users.population import Population
 
 __all__ = ["Supply"]
 

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from marec_env.catalog.population import Population
 from marec_env.data.calibration import holdout
 from marec_env.data.calibration.holdout import Cases
 from marec_env.data.calibration.metrics import Forecast, area_under_curve, evaluate_forecast
 from marec_env.data.log import InteractionLog
 from marec_env.data.population import PopulationConfig, build_population
-from marec_env.users.population import Population
 
 __all__ = [
     "Coefficients",

@@ -16,12 +16,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from marec_env.catalog.population import Population
 from marec_env.users import draws as lane
 from marec_env.users.base import Feedback
 from marec_env.users.choice import Choice
 from marec_env.users.classic.base import ClassicUsers
 from marec_env.users.config import ChoiceConfig, UsersConfig
-from marec_env.users.population import Population
 
 __all__ = ["InterestEvolutionUsers"]
 

@@ -25,11 +25,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from marec_env.catalog.population import Population
 from marec_env.users import draws as lane
 from marec_env.users.base import Feedback
 from marec_env.users.classic.base import ClassicUsers
 from marec_env.users.config import UsersConfig
-from marec_env.users.population import Population
 from marec_env.users.returning import geometric_days
 
 __all__ = ["KuaiSimUsers"]

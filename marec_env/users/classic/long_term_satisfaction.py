@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from marec_env import random
+from marec_env.catalog.population import Population
 from marec_env.users.base import Feedback
 from marec_env.users.classic.base import ClassicUsers
 from marec_env.users.config import UsersConfig
-from marec_env.users.population import Population
 
 __all__ = ["LongTermSatisfactionUsers"]
 

@@ -45,6 +45,8 @@ def test_contradictions_are_refused() -> None:
         sections.PatienceConfig(initial=3.0)
     with pytest.raises(ValidationError, match="repeat"):
         sections.BehaviourConfig(names=("like", "like"))
+    with pytest.raises(ValidationError, match=r"no_click \(-1.0\) must not lie below min_score"):
+        sections.ChoiceConfig(kind="proportional", no_click=-1.0, min_score=0.0)
 
 
 @pytest.mark.parametrize(
