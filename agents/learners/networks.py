@@ -9,6 +9,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.learners.config import NetworkConfig
+from agents.learners.dense import affine_stack
 from agents.learners.distributions import (
     ActionDistribution,
     GaussianDistribution,
@@ -97,6 +98,7 @@ class Trunk(nn.Module):
             size = config.recurrent_units
         self.size = size
         self.num_inputs = num_inputs
+        self._rectified = bool(config.hidden) and config.activation == "relu"
 
     @property
     def memory_size(self) -> int:
@@ -110,8 +112,25 @@ class Trunk(nn.Module):
     def _features(self, inputs: Tensor, extra: Tensor | None) -> Tensor:
         if extra is not None:
             inputs = torch.cat([inputs, extra], dim=-1)
+        if self._rectified:
+            return affine_stack(inputs, self._weights(), relu_last=True)
         features: Tensor = self.layers(inputs)
         return features
+
+    def _weights(self) -> list[tuple[Tensor, Tensor]]:
+        affine = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        return [(layer.weight, layer.bias) for layer in affine]
+
+    def outputs(self, head: nn.Linear, inputs: Tensor, extra: Tensor | None = None) -> Tensor:
+        """Return a head's outputs ``[..., out]``; for networks without recurrence.
+
+        Inputs are normalised already.
+        """
+        if not self._rectified:
+            return _linear(head, self._features(inputs, extra))
+        if extra is not None:
+            inputs = torch.cat([inputs, extra], dim=-1)
+        return affine_stack(inputs, [*self._weights(), (head.weight, head.bias)], relu_last=False)
 
     def forward(
         self, inputs: Tensor, memory: Tensor | None = None, extra: Tensor | None = None
@@ -146,6 +165,10 @@ class Trunk(nn.Module):
             memory = self.cell(features[:, t], memory * keep[:, t])
             outputs.append(memory)
         return torch.stack(outputs, dim=1)
+
+
+def _linear(layer: nn.Linear, inputs: Tensor) -> Tensor:
+    return affine_stack(inputs, [(layer.weight, layer.bias)], relu_last=False)
 
 
 def _log_std_slots(distribution: ActionDistribution) -> list[bool]:
@@ -215,8 +238,8 @@ class Actor(nn.Module):
         one_hot[index] = 1.0
         return one_hot.expand(*shape, self.num_agents)
 
-    def _inputs(self, features: Tensor) -> Tensor:
-        outputs: Tensor = self.head(features)
+    def _inputs(self, outputs: Tensor) -> Tensor:
+        """Return distribution inputs from the head's outputs."""
         if self.log_std is not None:
             stds = self.log_std.expand(*outputs.shape[:-1], -1)
             outputs = torch.cat([outputs, stds], dim=-1)
@@ -228,12 +251,15 @@ class Actor(nn.Module):
         self, observations: Tensor, memory: Tensor | None = None, agent_id: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Return distribution inputs ``[N, num_inputs]`` and the next recurrent state."""
-        features, memory = self.trunk(self.trunk.normalise(observations), memory, agent_id)
-        return self._inputs(features), memory
+        normalised = self.trunk.normalise(observations)
+        if not self.memory_size:
+            return self.flat(normalised, agent_id), None
+        features, memory = self.trunk(normalised, memory, agent_id)
+        return self._inputs(_linear(self.head, features)), memory
 
     def flat(self, normalised: Tensor, agent_id: Tensor | None = None) -> Tensor:
         """Return distribution inputs ``[N, num_inputs]`` of normalised observations."""
-        return self._inputs(self.trunk(normalised, None, agent_id)[0])
+        return self._inputs(self.trunk.outputs(self.head, normalised, agent_id))
 
     def sequence(
         self,
@@ -243,7 +269,8 @@ class Actor(nn.Module):
         agent_id: Tensor | None = None,
     ) -> Tensor:
         """Return distribution inputs ``[N, T, num_inputs]`` of sequences; see :class:`Trunk`."""
-        return self._inputs(self.trunk.sequence(normalised, starts, memory, agent_id))
+        features = self.trunk.sequence(normalised, starts, memory, agent_id)
+        return self._inputs(_linear(self.head, features))
 
 
 class Critic(nn.Module):
@@ -263,10 +290,12 @@ class Critic(nn.Module):
 
     def forward(self, inputs: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return values ``[N, heads]`` of normalised inputs and the next recurrent state."""
+        if not self.memory_size:
+            return self.trunk.outputs(self.head, inputs), None
         features, memory = self.trunk(inputs, memory)
-        return self.head(features), memory
+        return _linear(self.head, features), memory
 
     def sequence(self, inputs: Tensor, starts: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Return values ``[N, T, heads]`` and recurrent states; inputs are normalised."""
         features = self.trunk.sequence(inputs, starts, memory)
-        return self.head(features), features
+        return _linear(self.head, features), features

@@ -140,3 +140,31 @@ def test_unsupported_spaces_are_named():
         distribution_for(spaces.Text(3))
     with pytest.raises(ConfigError, match="finite bounds"):
         distribution_for(spaces.Box(-np.inf, np.inf, (1,)), squashed=True)
+
+
+@pytest.mark.parametrize("sizes", [[7], [2, 2], [5, 3, 4]])
+def test_categorical_gradients_equal_those_of_log_softmax(sizes: list[int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    d = distribution_for(spaces.MultiDiscrete(sizes))
+    inputs = torch.randn(50, sum(sizes), dtype=torch.float64, generator=generator)
+    inputs.requires_grad_()
+    mask = torch.rand(50, sum(sizes), generator=generator) > 0.3
+    mask[:, [sum(sizes[:i]) for i in range(len(sizes))]] = True  # one level at least stays allowed
+    actions = d.sample(inputs.detach(), torch.rand(50, len(sizes), generator=generator), mask)
+    weights = torch.randn(2, 50, dtype=torch.float64, generator=generator)
+
+    def by_torch() -> tuple[torch.Tensor, torch.Tensor]:
+        log_p, entropy = inputs.new_zeros(50), inputs.new_zeros(50)
+        logits = torch.where(mask, inputs, -1e9)
+        for part, chosen in zip(torch.split(logits, sizes, dim=-1), actions.T, strict=True):
+            table = torch.log_softmax(part, dim=-1)
+            log_p = log_p + table[torch.arange(50), chosen.long()]
+            entropy = entropy - (table.exp() * table).sum(dim=-1)
+        return log_p, entropy
+
+    results = d.evaluate(inputs, actions, mask), by_torch()
+    for mine, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    gradients = [torch.autograd.grad(pair, inputs, list(weights))[0] for pair in results]
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert not gradients[0][~mask].any()
