@@ -95,22 +95,26 @@ class Comparison:
     def gaps(self, policy: str, metric: str) -> dict[str, Estimate]:
         """Return how far user groups lie apart, with Welch's interval.
 
-        ``groups``: the best-off less the worst-off user group (with more than two groups the two
-        are picked by their values, which makes the gap look larger than it is);
-        ``known - new``: known less new users. A gap without users on either side is left out.
+        Two groups are compared as they are named. Of more, ``best - worst group`` picks two by
+        their values, which makes the gap look larger than it is. ``known - new users`` follows. A
+        gap without users on either side is left out.
         """
         outcomes = self.outcomes[policy]
         values = outcomes.per_session[metric]
-        parts = [
-            values[outcomes.group == index].numpy() for index in range(len(outcomes.group_names))
-        ]
-        parts = [part for part in parts if mean_estimate(part).count]
+        parts = {
+            name: values[outcomes.group == index].numpy()
+            for index, name in enumerate(outcomes.group_names)
+        }
+        parts = {name: part for name, part in parts.items() if mean_estimate(part).count}
         found = {}
-        if len(parts) > 1:
-            parts.sort(key=lambda part: mean_estimate(part).value)
-            found["groups"] = mean_difference(parts[-1], parts[0])
+        if len(parts) == 2:
+            first, second = parts.values()
+            found[" - ".join(parts)] = mean_difference(first, second)
+        elif len(parts) > 2:
+            ordered = sorted(parts.values(), key=lambda part: mean_estimate(part).value)
+            found["best - worst group"] = mean_difference(ordered[-1], ordered[0])
         if bool(outcomes.is_new.any()) and not bool(outcomes.is_new.all()):
-            found["known - new"] = mean_difference(
+            found["known - new users"] = mean_difference(
                 values[~outcomes.is_new].numpy(), values[outcomes.is_new].numpy()
             )
         return found

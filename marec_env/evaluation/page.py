@@ -2,101 +2,144 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import jinja2
-import numpy as np
-from numpy.typing import NDArray
 
-__all__ = ["Curve", "Figure", "TextTable", "curves_figure", "render_page"]
+from marec_env.evaluation.figures import Figure
+
+__all__ = ["Section", "TextTable", "render_page"]
 
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
 <title>{{ title }}</title>
 <style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: auto; padding: 1rem; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-th, td { border-bottom: 1px solid #ccc; padding: .3rem .5rem; text-align: right; }
-th:first-child, td:first-child { text-align: left; }
-.scroll { overflow-x: auto; } figure { margin: 1.5rem 0; } svg { max-width: 100%; height: auto; }
-.note { background: #fff4d6; border-left: 4px solid #b98a00; padding: .5rem 1rem; }
-@media print { body { max-width: none; } figure { break-inside: avoid; } }
+:root { color-scheme: light; }
+* { box-sizing: border-box; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; max-width: 70rem;
+  margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
+h1 { font-size: 1.6rem; margin: .5rem 0; } h2 { font-size: 1.25rem; margin: 0 0 .5rem; }
+h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
+section { border-top: 1px solid #ccc; margin-top: 2rem; padding-top: 1rem; }
+.skip { position: absolute; left: -999rem; } .skip:focus { position: static; }
+:focus-visible { outline: 3px solid #0072b2; outline-offset: 2px; }
+nav ul { padding: 0; margin: 0; list-style: none; display: flex; flex-wrap: wrap; gap: 0 1.2rem; }
+nav a { display: inline-block; padding: .35rem 0; } a { color: #00558a; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums;
+  overflow-wrap: normal; }
+th, td { border-bottom: 1px solid #ddd; padding: .3rem .6rem; text-align: right;
+  vertical-align: top; }
+td small { display: block; color: #505050; }
+thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
+tbody th { font-weight: 400; min-width: 8rem; max-width: 16rem; }
+th:first-child, .text td { text-align: left; }
+td { white-space: nowrap; } .text td { white-space: normal; overflow-wrap: anywhere; }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr));
+  gap: 1.5rem 2rem; align-items: start; margin: 1rem 0; }
+figure { margin: 0; } figure svg { width: 100%; height: auto; display: block; }
+figcaption, .lead { color: #505050; font-size: .9rem; max-width: 46rem; }
+.note { background: #fff4d6; border-left: 4px solid #b98a00; padding: .4rem .8rem; margin: .5rem 0;
+  font-size: .95rem; }
+pre { font-size: .85rem; white-space: pre-wrap; background: #f4f4f4; padding: .6rem; }
+@media print {
+  body { max-width: none; font-size: 11pt; padding: 0; } nav, .skip { display: none; }
+  .scroll { overflow: visible; } table { font-size: 8pt; } th, td { padding: .15rem .35rem; }
+  figure, tr, .note { break-inside: avoid; } h2, h3 { break-after: avoid; }
+  .figures { grid-template-columns: 1fr 1fr; gap: 1rem; }
+}
 </style></head><body>
-<h1>{{ title }}</h1>
-{% for note in notes %}<p class="note">{{ note }}</p>{% endfor %}
-{% for table in tables %}
-<h2>{{ table.title }}</h2>
-<div class="scroll" tabindex="0" role="region" aria-label="{{ table.title }}"><table>
+<a class="skip" href="#contents">Skip to the contents</a>
+<header><h1>{{ title }}</h1>
+{% for line in lead %}<p class="lead">{{ line }}</p>
+{% endfor %}</header>
+<nav aria-label="Sections"><ul>
+{% for section in sections %}<li><a href="#{{ section.anchor }}">{{ section.title }}</a></li>
+{% endfor %}</ul></nav>
+<main id="contents" tabindex="-1">
+{% for note in notes %}<p class="note">{{ note }}</p>
+{% endfor %}
+{% for section in sections %}<section id="{{ section.anchor }}">
+<h2>{{ section.title }}</h2>
+{% for line in section.lead %}<p class="lead">{{ line }}</p>
+{% endfor %}
+{% if section.figures %}<div class="figures">
+{% for figure in section.figures %}<figure>
+<div role="img" aria-label="{{ figure.alt }}">{{ figure.svg | safe }}</div>
+<figcaption>{{ figure.caption }}</figcaption></figure>
+{% endfor %}</div>{% endif %}
+{% for table in section.tables %}{% if table.title %}<h3>{{ table.title }}</h3>{% endif %}
+<div class="scroll" tabindex="0" role="region"
+ aria-label="Table: {{ table.title or section.title }}">
+<table{% if table.prose %} class="text"{% endif %}>
 <thead><tr>{% for cell in table.header %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in table.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+<tbody>{% for row in table.rows %}<tr>{% for cell in row -%}
+{% if loop.first %}<th scope="row">{{ cell }}</th>{% else -%}
+{% set first, break, rest = cell.partition("\\n") -%}
+<td>{{ first }}{% if rest %}<small>{{ rest }}</small>{% endif %}</td>{% endif %}{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
 {% endfor %}
-{% for figure in figures %}
-<figure role="img" aria-label="{{ figure.alt }}">{{ figure.svg | safe }}
-<figcaption>{{ figure.caption }}</figcaption></figure>
+{% for text in section.verbatim %}<pre>{{ text }}</pre>
+{% endfor %}</section>
 {% endfor %}
-</body></html>
+</main></body></html>
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
-    """A quantity over env steps, one row a seed."""
-
-    steps: NDArray[np.float64]
-    """``[M]``."""
-    values: NDArray[np.float64]
-    """``[R, M]``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A picture with what a reader who does not see it needs."""
-
-    svg: str
-    caption: str
-    alt: str
-
-
-@dataclass(frozen=True, slots=True)
 class TextTable:
-    """A table of text."""
+    """A table of text; the first cell of a row names it, and a second line in a cell is small."""
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    prose: bool = False
+    """Whether cells are words rather than numbers."""
+
+    def as_markdown(self) -> str:
+        """Return the table as GitHub has it."""
+
+        def line(cells: Sequence[str]) -> str:
+            shown = (" ".join(cell.replace("|", "\\|").split()) for cell in cells)
+            return "| " + " | ".join(shown) + " |"
+
+        rest = ":---" if self.prose else "---:"
+        rule = "|:---|" + f"{rest}|" * (len(self.header) - 1)
+        return "\n".join([line(self.header), rule, *(line(row) for row in self.rows)]) + "\n"
 
 
-def curves_figure(curves: Mapping[str, Curve], quantity: str) -> Figure:
-    """Draw the mean over seeds with a band from the lowest to the highest seed."""
-    from matplotlib.figure import Figure as Canvas
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page."""
 
-    canvas = Canvas(figsize=(7, 3.6), layout="constrained")
-    axes = canvas.subplots()
-    for name, curve in curves.items():
-        (line,) = axes.plot(curve.steps, curve.values.mean(axis=0), label=name)
-        low, high = curve.values.min(axis=0), curve.values.max(axis=0)
-        axes.fill_between(curve.steps, low, high, alpha=0.2, color=line.get_color())
-    axes.set_xlabel("env steps")
-    axes.set_ylabel(quantity)
-    axes.legend()
-    buffer = io.StringIO()
-    canvas.savefig(buffer, format="svg")
-    text = buffer.getvalue()
-    last = ", ".join(f"{n} ends at {c.values[:, -1].mean():.3g}" for n, c in curves.items())
-    return Figure(
-        svg=text[text.index("<svg") :],
-        caption=f"{quantity} while training: mean over seeds, band from lowest to highest seed.",
-        alt=f"Learning curves of {quantity}: {last}.",
-    )
+    title: str
+    tables: Sequence[TextTable] = ()
+    figures: Sequence[Figure] = ()
+    lead: Sequence[str] = ()
+    """Paragraphs that say how to read it."""
+    verbatim: Sequence[str] = field(default_factory=tuple)
+    """Commands, shown as they are."""
+
+    @property
+    def anchor(self) -> str:
+        """Where links to the section lead."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
 def render_page(
-    title: str, notes: Sequence[str], tables: Sequence[TextTable], figures: Sequence[Figure]
+    title: str, lead: Sequence[str], notes: Sequence[str], sections: Sequence[Section]
 ) -> str:
-    """Return the page as HTML; all text is escaped, pictures are inline SVG."""
+    """Return the page as HTML; all text is escaped, pictures are inline SVG.
+
+    Args:
+        title: of the page.
+        lead: paragraphs below it.
+        notes: what a reader must know first: warnings, runs left out.
+        sections: in order.
+    """
     template = jinja2.Environment(autoescape=True).from_string(_TEMPLATE)
-    return template.render(title=title, notes=notes, tables=tables, figures=figures)
+    return template.render(title=title, lead=lead, notes=notes, sections=sections)

@@ -108,6 +108,7 @@ class _Record:
         )
         self._expected = self._counts.topk(simulator.config.pipeline.true_top).indices
         self._sums: dict[str, Tensor] = {}
+        self._totals: frozenset[str] = frozenset()  # outcomes that add up over a session
         self._defined: dict[str, Tensor] = {}
         self._last: dict[str, Tensor] = {}
         self._stages: dict[str, Tensor] = {}
@@ -132,6 +133,7 @@ class _Record:
             self._defined[name] = self._defined.get(name, zero) + counted
             self._last[name] = torch.where(counted, value, self._last.get(name, zero))
         self._count_funnel(relevance.to(torch.float32), clicked, alive)
+        self._totals = frozenset(outcome.feedback.outcomes)
         self._length += alive
         self._click_total += alive * clicked.sum(dim=1)
         self._gone |= alive & step.terminated
@@ -202,6 +204,9 @@ class _Record:
         }
         for name, total in self._sums.items():
             if name == "clicks" or (slates and name.startswith("objective/")):
+                continue
+            if name in self._totals:
+                found[name] = total
                 continue
             defined = self._defined[name]
             found[name] = total / torch.where(defined > 0, defined, torch.nan)

@@ -20,6 +20,7 @@ __all__ = [
     "MINIMUM_SEEDS",
     "Estimate",
     "PairedDifference",
+    "bootstrap_band",
     "bootstrap_interval",
     "improvement_interval",
     "interquartile_mean",
@@ -191,10 +192,47 @@ def bootstrap_interval(
     if runs < 2:
         return Estimate(value, np.nan, np.nan, np.nan, runs)
     resampled = stratified_bootstrap(array, statistic, repetitions, seed)
-    quantile = stats.t.ppf(0.5 - confidence / 2, tasks * (runs - 1)) * np.sqrt(runs / (runs - 1))
-    tail = float(stats.norm.cdf(quantile))
+    tail = _expanded_tail(runs, tasks * (runs - 1), confidence)
     low, high = np.quantile(resampled, [tail, 1 - tail])
     return Estimate(value, float(low), float(high), float(resampled.std(ddof=1)), runs)
+
+
+def bootstrap_band(
+    scores: ArrayLike,
+    statistic: Callable[[Floats], Floats] = lambda resamples: interquartile_mean(resamples, axis=1),
+    confidence: float = DEFAULT_CONFIDENCE,
+    repetitions: int = DEFAULT_REPETITIONS,
+    seed: int = 0,
+) -> tuple[Floats, Floats, Floats]:
+    """Return a statistic of curves with a pointwise bootstrap band, whole curves being redrawn.
+
+    Args:
+        scores: ``[R, M]``: one curve a run.
+        statistic: maps ``[n, R, M]`` to ``[n, M]``.
+        confidence: of the band at each point, widened as in :func:`bootstrap_interval`.
+        repetitions: number of resamples.
+        seed: of the resampling.
+
+    Returns:
+        Value, lower and upper end, ``[M]`` each; one run has no band, its ends are the value.
+    """
+    array = np.asarray(scores, dtype=np.float64)
+    runs = len(array)
+    value = np.asarray(statistic(array[None])[0])
+    if runs < 2:
+        return value, value, value
+    picks = np.random.default_rng(seed).integers(0, runs, size=(repetitions, runs))
+    # Point by point: all resamples of a long curve at once would take gigabytes.
+    drawn = np.stack([statistic(column[picks][..., None])[:, 0] for column in array.T], axis=1)
+    tail = _expanded_tail(runs, runs - 1, confidence)
+    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
+    return value, low, high
+
+
+def _expanded_tail(runs: int, freedom: int, confidence: float) -> float:
+    """Return the quantile at which an expanded percentile interval ends (Hesterberg, 2015)."""
+    quantile = stats.t.ppf(0.5 - confidence / 2, freedom) * np.sqrt(runs / (runs - 1))
+    return float(stats.norm.cdf(quantile))
 
 
 def probability_of_improvement(scores: ArrayLike, reference: ArrayLike) -> Floats:

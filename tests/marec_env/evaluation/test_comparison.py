@@ -81,18 +81,18 @@ def test_regret_is_what_the_oracle_reaches_more_on_the_same_sessions(comparison)
 def test_gaps_between_groups_have_welchs_interval(comparison):
     gaps = comparison.gaps("trained team", "clicks")
     # F: 3 and 6; M: 5 and 8. Only one user is new, so that gap has no interval.
-    assert gaps["groups"].value == pytest.approx(2.0)
-    expected = stats.ttest_ind([5.0, 8.0], [3.0, 6.0], equal_var=False).confidence_interval()
-    assert (gaps["groups"].low, gaps["groups"].high) == pytest.approx((expected.low, expected.high))
-    assert gaps["known - new"].value == pytest.approx(19 / 3 - 3)
-    assert math.isnan(gaps["known - new"].low)
+    assert gaps["F - M"].value == pytest.approx(-2.0)
+    expected = stats.ttest_ind([3.0, 6.0], [5.0, 8.0], equal_var=False).confidence_interval()
+    assert (gaps["F - M"].low, gaps["F - M"].high) == pytest.approx((expected.low, expected.high))
+    assert gaps["known - new users"].value == pytest.approx(19 / 3 - 3)
+    assert math.isnan(gaps["known - new users"].low)
 
 
 def test_exposure_and_groups_are_written(comparison):
     policy = comparison.as_dict()["policies"]["static"]
     assert policy["groups"]["clicks"]["F"]["mean"] == pytest.approx(3.0)
     assert policy["exposure"]["provider"]["impressions"] == pytest.approx([0.5, 0.5])
-    assert policy["gaps"]["clicks"]["known - new"]["low"] is None
+    assert policy["gaps"]["clicks"]["known - new users"]["low"] is None
 
 
 def test_other_sessions_are_refused():

@@ -1,0 +1,1 @@
+"""Finished runs beside each other: read, grouped, summed up, and shown."""

@@ -1,0 +1,277 @@
+"""Which runs are seeds of one experiment, what to call it, and what may not be mixed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agents.comparison.runs import Run
+from marec_env.errors import RunError
+
+__all__ = ["Group", "Grouping", "flatten", "group_runs", "seed_ranges"]
+
+_DECISIVE = ("marec_env", "agents/learners")
+"""Source folders that decide what a run learns and is measured by."""
+_FREE = ("rewards", "state", "device", "pipeline")
+"""Parts of an environment that leave users and sessions as they are; all others must be equal."""
+_LABELS = ("name", "seed", "output", "tracking.", "evaluation.", "training.checkpoint_every",
+           "training.keep_checkpoints", "sampling.torch_threads")  # fmt: skip
+"""Keys that no experiment differs by."""
+_SHOWN_KEYS = 3  # differing keys a label may name; with more, a piece of the hash is shorter
+_HASH_DIGITS = 6
+_GIT_TIMEOUT = 10  # seconds
+
+
+@dataclass(frozen=True)
+class Group:
+    """The sound seeds of one experiment."""
+
+    label: str
+    runs: tuple[Run, ...]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The runs' seeds, ascending as the runs are."""
+        return [run.seed for run in self.runs]
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """All experiments, with what a reader must know of the runs behind them."""
+
+    groups: tuple[Group, ...]
+    left_out: tuple[Run, ...]
+    notes: tuple[str, ...]
+
+    def differences(self) -> dict[str, list[str]]:
+        """Return the configuration keys in which experiments differ: one value an experiment."""
+        return _differences([group.runs[0] for group in self.groups])
+
+
+def group_runs(runs: Sequence[Run], mixed_code: bool = False) -> Grouping:
+    """Group sound runs by configuration, in the order given; refuse what may not be mixed.
+
+    Args:
+        runs: any number of seeds of any number of experiments.
+        mixed_code: average seeds of one experiment that different code trained; the note says so.
+
+    Raises:
+        RunError: no sound run; other users or evaluation sessions; a seed given twice; seeds of one
+            experiment trained by different code.
+    """
+    left_out = tuple(run for run in runs if run.defects)
+    notes = [f"{run.path} is left out: {'; '.join(run.defects)}" for run in left_out]
+    sound = [run for run in runs if not run.defects]
+    if not sound:
+        raise RunError("no run can be compared: " + "; ".join(notes))
+    _refuse_other_worlds(sound)
+    _refuse_other_sessions(sound)
+    found: dict[str, list[Run]] = {}
+    for run in sound:
+        found.setdefault(run.experiment, []).append(run)
+    members = [sorted(group, key=lambda run: run.seed) for group in found.values()]
+    labels = _labels([group[0] for group in members])
+    groups = tuple(Group(label, tuple(group)) for label, group in zip(labels, members, strict=True))
+    for group in groups:
+        _refuse_twins(group)
+    notes += _code_notes(groups, mixed_code)
+    notes += _seed_notes(groups)
+    notes += _environment_notes(groups)
+    return Grouping(groups, left_out, tuple(notes))
+
+
+def flatten(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested mapping as one of dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            found |= flatten(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def seed_ranges(seeds: Iterable[int]) -> str:
+    """Return seeds as ``0-4, 7``."""
+    parts: list[list[int]] = []
+    for seed in sorted(seeds):
+        if parts and seed == parts[-1][1] + 1:
+            parts[-1][1] = seed
+        else:
+            parts.append([seed, seed])
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def _world_of(run: Run) -> dict[str, Any]:
+    environment = dict(run.config.get("environment", {}))
+    world = {key: value for key, value in environment.items() if key not in _FREE}
+    # What counts as relevant is set beside the pipeline, but belongs to the measuring.
+    pipeline = environment.get("pipeline") or {}
+    return {**world, "true_top": pipeline.get("true_top")}
+
+
+def _refuse_other_worlds(runs: Sequence[Run]) -> None:
+    first = flatten(_world_of(runs[0]))
+    for run in runs[1:]:
+        other = flatten(_world_of(run))
+        keys = sorted(
+            key for key in first.keys() | other.keys() if first.get(key) != other.get(key)
+        )
+        if keys:
+            shown = ", ".join(
+                f"environment.{key}: {other.get(key)} and {first.get(key)}" for key in keys[:3]
+            )
+            more = f" and {len(keys) - 3} more keys" if len(keys) > 3 else ""
+            raise RunError(
+                f"{run.path} and {runs[0].path} are on different users, whose outcomes cannot be "
+                f"compared ({shown}{more}); compare them apart"
+            )
+
+
+def _refuse_other_sessions(runs: Sequence[Run]) -> None:
+    first = runs[0].evaluation
+    assert first is not None  # a run without an evaluation is not sound
+    for run in runs[1:]:
+        assert run.evaluation is not None
+        for key in ("seed", "sessions"):
+            if run.evaluation[key] != first[key]:
+                raise RunError(
+                    f"{run.path} and {runs[0].path} were evaluated on different sessions ({key} "
+                    f"{run.evaluation[key]} and {first[key]}); evaluate them anew with "
+                    f"'python evaluate.py run RUN... --sessions {first['sessions']} "
+                    f"--seed {first['seed']}'"
+                )
+
+
+def _refuse_twins(group: Group) -> None:
+    seen: dict[int, Run] = {}
+    for run in group.runs:
+        if run.seed in seen:
+            raise RunError(
+                f"seed {run.seed} of {group.label} is given twice: {seen[run.seed].path} and "
+                f"{run.path}; leave one out"
+            )
+        seen[run.seed] = run
+
+
+def _code_notes(groups: Sequence[Group], mixed_code: bool) -> list[str]:
+    """Compare the code behind the runs; seeds trained by different code are refused or marked."""
+    codes = {run.code for group in groups for run in group.runs}
+    trees = {code: (_tree(code.commit) if len(codes) > 1 else "", code.dirty) for code in codes}
+    notes = []
+    for group in groups:
+        by_tree: dict[tuple[str, bool], list[Run]] = {}
+        for run in group.runs:
+            by_tree.setdefault(trees[run.code], []).append(run)
+        if len(by_tree) > 1:
+            shown = "; ".join(
+                f"{members[0].code}: seeds {seed_ranges(run.seed for run in members)}"
+                for members in by_tree.values()
+            )
+            if not mixed_code:
+                raise RunError(
+                    f"the seeds of {group.label} were trained by different code ({shown}); train "
+                    "them anew, or average them all the same, marked, with --mixed-code"
+                )
+            notes.append(f"{group.label} averages seeds trained by different code: {shown}")
+    if not notes and len(set(trees.values())) > 1:
+        shown = ", ".join(f"{group.label}: {group.runs[0].code}" for group in groups)
+        notes.append(f"the experiments were trained by different versions of the code ({shown})")
+    elif any(code.dirty for code in codes):
+        notes.append("some runs were trained by code with uncommitted changes")
+    return notes
+
+
+def _tree(commit: str | None) -> str:
+    """Return what a commit's decisive folders hold, the commit itself where git cannot tell."""
+    if commit is None:
+        return ""
+    places = [f"{commit}:{folder}" for folder in _DECISIVE]
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", *places],
+            capture_output=True,
+            text=True,
+            timeout=_GIT_TIMEOUT,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return commit
+    return done.stdout
+
+
+def _seed_notes(groups: Sequence[Group]) -> list[str]:
+    notes = []
+    if len({tuple(group.seeds) for group in groups}) > 1:
+        listed = "; ".join(f"{group.label}: {seed_ranges(group.seeds)}" for group in groups)
+        notes.append(f"the experiments were run with different seeds ({listed})")
+    budgets = {group.label: group.runs[0].config.get("training", {}).get("env_steps")
+               for group in groups}  # fmt: skip
+    if len(set(budgets.values())) > 1:
+        listed = ", ".join(f"{label}: {steps:,}" for label, steps in budgets.items())
+        notes.append(f"the experiments were trained for different numbers of requests ({listed})")
+    return notes
+
+
+def _environment_notes(groups: Sequence[Group]) -> list[str]:
+    """Tell where F or the pipeline, though not the users, are not the same everywhere."""
+    keys = _differences([group.runs[0] for group in groups])
+    notes = []
+    # Who is paid what does not change what F is; weights and terms do.
+    paid = ("environment.rewards.mode", "environment.rewards.mix", "environment.rewards.shaping")
+    rewards = [k for k in keys if k.startswith("environment.rewards.") and not k.startswith(paid)]
+    if rewards:
+        notes.append(f"F is not the same sum everywhere ({', '.join(rewards)}): compare outcomes")
+    pipeline = [key for key in keys if key.startswith("environment.pipeline.")]
+    if pipeline:
+        notes.append(
+            f"the pipelines differ ({', '.join(pipeline)}): F, f_i and the funnel cannot be "
+            "compared between them, user outcomes can"
+        )
+    return notes
+
+
+def _differences(runs: Sequence[Run]) -> dict[str, list[str]]:
+    flat = [flatten(run.config) for run in runs]
+    keys = sorted({key for values in flat for key in values if not key.startswith(_LABELS)})
+    rows = {key: [str(values.get(key, "-")) for values in flat] for key in keys}
+    return {key: cells for key, cells in rows.items() if len(set(cells)) > 1}
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """Return a name for each experiment: the run's name and algorithm, and what else differs."""
+    names = {run.name for run in runs}
+    kinds = {run.algorithm for run in runs}
+    labels = []
+    for run in runs:
+        parts = [run.name] if len(names) > 1 else []
+        if (len(kinds) > 1 or len(names) == 1) and run.algorithm not in re.split(
+            r"[-_.]", run.name
+        ):
+            parts.append(run.algorithm)
+        labels.append(" ".join(parts) or run.name)
+    counts = Counter(labels)
+    for label in [label for label, count in counts.items() if count > 1]:
+        places = [i for i, other in enumerate(labels) if other == label]
+        keys = _differences([runs[i] for i in places])
+        for row, place in enumerate(places):
+            shown = ", ".join(f"{_short(key, keys)}={cells[row]}" for key, cells in keys.items())
+            if len(keys) > _SHOWN_KEYS or not keys:
+                shown = f"#{runs[place].experiment[:_HASH_DIGITS]}"
+            labels[place] = f"{label} {shown}"
+    return labels
+
+
+def _short(key: str, keys: Iterable[str]) -> str:
+    """Return the shortest end of a dotted key that no other of the keys ends in."""
+    parts = key.split(".")
+    for length in range(1, len(parts)):
+        end = ".".join(parts[-length:])
+        if sum(f".{other}".endswith(f".{end}") for other in keys) == 1:
+            return end
+    return key

@@ -1,0 +1,155 @@
+"""What a comparison reads of a run's folder, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from agents.config import RunConfig, config_hash
+from agents.runs.config import EvaluationConfig, TrainingConfig
+from agents.runs.folder import RunFolder, open_run
+from agents.runs.manifest import read_manifest
+from agents.runs.metrics_log import read_metrics
+from marec_env.config.loader import load
+from marec_env.errors import ConfigError, RunError
+
+__all__ = ["TRAINED", "CodeVersion", "Run", "experiment_hash", "read_run"]
+
+TRAINED = "trained team"
+"""The run's own policy among those of its evaluation."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodeVersion:
+    """The code that trained a run."""
+
+    commit: str | None
+    dirty: bool = False
+    """Whether files differed from the commit."""
+
+    def __str__(self) -> str:
+        name = self.commit[:10] if self.commit else "unknown"
+        return f"{name} with uncommitted changes" if self.dirty else name
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run; its numbers enter averages only without :attr:`defects`."""
+
+    path: Path
+    seed: int
+    config: dict[str, Any]
+    """Resolved, as JSON has it; empty if it could not be read."""
+    experiment: str
+    """What the seeds of one experiment share, see :func:`experiment_hash`."""
+    code: CodeVersion
+    metrics: list[dict[str, float | None]] = field(default_factory=list)
+    evaluation: dict[str, Any] | None = None
+    defects: tuple[str, ...] = ()
+    """Why the run's numbers do not enter any average; empty for a sound run."""
+
+    @property
+    def name(self) -> str:
+        """First part of the run folder's name."""
+        return str(self.config.get("name", self.path.name))
+
+    @property
+    def algorithm(self) -> str:
+        """The kind of algorithm."""
+        return str(self.config.get("algorithm", {}).get("kind", "unknown"))
+
+    @cached_property
+    def policies(self) -> dict[str, Any]:
+        """The evaluated policies by name; empty without an evaluation."""
+        return dict((self.evaluation or {}).get("policies", {}))
+
+    @property
+    def team(self) -> dict[str, Any]:
+        """What the evaluation found of the run's own policy."""
+        return dict(self.policies.get(TRAINED, {}))
+
+
+def experiment_hash(config: RunConfig) -> str:
+    """Return a hash that runs share which differ in seed, labels and bookkeeping only.
+
+    How often a run is saved and what it is evaluated on do not change what it learns; whether the
+    evaluations fit together is checked on the evaluations themselves.
+    """
+    kept = TrainingConfig(env_steps=config.training.env_steps)
+    return config_hash(
+        config.model_copy(update={"evaluation": EvaluationConfig(), "training": kept})
+    )
+
+
+def read_run(path: Path) -> Run:
+    """Read a run; damage and missing parts become :attr:`Run.defects`.
+
+    Raises:
+        RunError: the folder is not a run's.
+    """
+    folder = open_run(path)
+    try:
+        config = load(folder.config, RunConfig, [])
+    except ConfigError as error:
+        reason = str(error).splitlines()[0]
+        return Run(
+            path, -1, {}, "", CodeVersion(None), defects=(f"unreadable config.yaml ({reason})",)
+        )
+    defects: list[str] = []
+    code = _code(folder, defects)
+    metrics = _metrics(folder, config, defects)
+    evaluation = _evaluation(folder, defects)
+    return Run(
+        path=path,
+        seed=config.seed,
+        config=config.model_dump(mode="json"),
+        experiment=experiment_hash(config),
+        code=code,
+        metrics=metrics,
+        evaluation=evaluation,
+        defects=tuple(defects),
+    )
+
+
+def _code(folder: RunFolder, defects: list[str]) -> CodeVersion:
+    try:
+        git = read_manifest(folder.manifest).get("git") or {}
+    except RunError as error:
+        defects.append(f"no usable manifest ({error})")
+        return CodeVersion(None)
+    return CodeVersion(git.get("commit"), bool(git.get("dirty")))
+
+
+def _metrics(
+    folder: RunFolder, config: RunConfig, defects: list[str]
+) -> list[dict[str, float | None]]:
+    try:
+        rows = read_metrics(folder.metrics)
+    except RunError as error:
+        defects.append(f"damaged metrics ({error})")
+        return []
+    steps = max((row.get("env_steps") or 0 for row in rows), default=0)
+    if steps < config.training.env_steps:
+        defects.append(f"unfinished ({steps:,.0f} of {config.training.env_steps:,} env steps)")
+    return rows
+
+
+def _evaluation(folder: RunFolder, defects: list[str]) -> dict[str, Any] | None:
+    try:
+        found = json.loads(folder.evaluation.read_text())
+        outcomes = found["policies"][TRAINED]["outcomes"]
+        sound = all(isinstance(outcomes[name]["mean"], float) for name in ("clicks", "return"))
+        sound = sound and isinstance(found["seed"], int) and isinstance(found["sessions"], int)
+    except FileNotFoundError:
+        defects.append(f"not evaluated (python evaluate.py run {folder.path})")
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        defects.append(f"damaged evaluation.json ({type(error).__name__}: {error})")
+        return None
+    if not sound:
+        defects.append("damaged evaluation.json (clicks, return, seed or sessions is no number)")
+        return None
+    return dict(found)

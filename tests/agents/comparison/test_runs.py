@@ -1,0 +1,94 @@
+import json
+
+import pytest
+
+from agents.comparison.runs import experiment_hash, read_run
+from agents.config import RunConfig
+from marec_env.errors import RunError
+
+
+def test_a_finished_run_is_sound(write_run):
+    run = read_run(write_run(clicks=30.0, seed=4, name="a"))
+    assert run.defects == ()
+    assert (run.seed, run.name, run.algorithm) == (4, "a", "mappo")
+    assert run.team["outcomes"]["clicks"]["mean"] == 30.0
+    assert str(run.code) == "b" * 10
+
+
+def cut_metrics(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(lines[:2]))
+
+
+def half_a_line(folder):
+    text = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(text[:-20])
+
+
+def damage_metrics(folder):
+    text = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text("{" + text)
+
+
+def damage_evaluation(folder):
+    text = (folder / "evaluation.json").read_text()
+    (folder / "evaluation.json").write_text(text[: len(text) // 2])
+
+
+def no_team(folder):
+    document = json.loads((folder / "evaluation.json").read_text())
+    del document["policies"]["trained team"]
+    (folder / "evaluation.json").write_text(json.dumps(document))
+
+
+def no_number(folder):
+    document = json.loads((folder / "evaluation.json").read_text())
+    document["policies"]["trained team"]["outcomes"]["clicks"]["mean"] = None
+    (folder / "evaluation.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut_metrics, "unfinished \\(200,000 of 400,000"),
+        (half_a_line, "unfinished"),
+        (damage_metrics, "damaged metrics"),
+        (lambda folder: (folder / "metrics.jsonl").unlink(), "unfinished \\(0 of"),
+        (damage_evaluation, "damaged evaluation"),
+        (no_team, "damaged evaluation"),
+        (no_number, "damaged evaluation"),
+        (lambda folder: (folder / "evaluation.json").unlink(), "not evaluated"),
+        (lambda folder: (folder / "manifest.json").unlink(), "no usable manifest"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "no usable manifest"),
+        (
+            lambda folder: (folder / "config.yaml").write_text("algorithm: {kind: none}"),
+            "unreadable config",
+        ),
+    ],
+)
+def test_damage_is_a_defect_that_says_what_is_wrong(write_run, damage, message):
+    folder = write_run()
+    damage(folder)
+    run = read_run(folder)
+    assert len(run.defects) == 1
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(run.defects[0])
+
+
+def test_a_folder_that_is_no_runs_is_an_error(tmp_path):
+    with pytest.raises(RunError, match=r"no config\.yaml"):
+        read_run(tmp_path)
+    with pytest.raises(RunError, match="no such run"):
+        read_run(tmp_path / "missing")
+
+
+def test_seeds_labels_and_bookkeeping_do_not_make_an_experiment():
+    def hash_of(**changes):
+        return experiment_hash(RunConfig.model_validate(changes))
+
+    plain = hash_of()
+    assert hash_of(seed=3, name="b", output="x", tracking={"project": "y"}) == plain
+    assert hash_of(evaluation={"sessions": 9}, training={"checkpoint_every": 7}) == plain
+    assert hash_of(training={"env_steps": 9}) != plain
+    assert hash_of(algorithm={"kind": "ippo"}) != plain
+    assert hash_of(algorithm={"kind": "mappo", "learning_rate": 0.01}) != plain

@@ -1,0 +1,132 @@
+import csv
+import io
+import json
+
+import pytest
+
+from agents.comparison.rows import rows_of_file
+from agents.comparison.summary import summarise
+from marec_env.errors import ConfigError
+
+
+@pytest.fixture
+def summary(make_run):
+    runs = [make_run(clicks=40.0 + s, seed=s) for s in range(4)]
+    runs += [make_run(clicks=20.0 + s, seed=s, algorithm__kind="ippo") for s in range(4)]
+    return summarise(runs)
+
+
+def test_experiments_are_interquartile_means_over_seeds(summary):
+    mappo = summary.experiments[0]
+    assert (mappo.label, mappo.over, mappo.count) == ("mappo", "seeds", 4)
+    assert mappo.values["clicks"].value == pytest.approx(41.5)  # of 41 and 42
+    assert mappo.values["clicks"].low < 41.5 < mappo.values["clicks"].high
+    assert mappo.values["regret"].value == pytest.approx(58.5)
+    assert mappo.groups["clicks"]["F"].value == pytest.approx(42.5)
+    assert mappo.passing["candidates"].value == pytest.approx(0.2)
+    assert mappo.exposure["provider"].impressions == pytest.approx([0.3, 0.7])
+
+
+def test_baselines_come_once_with_intervals_over_sessions(summary):
+    assert [row.label for row in summary.others] == ["popularity", "random", "oracle"]
+    random = summary.others[1]
+    assert (random.kind, random.over, random.count) == ("baseline", "sessions", 64)
+    assert (random.values["clicks"].low, random.values["clicks"].high) == (9.0, 11.0)
+    assert summary.others[2].kind == "oracle"
+    assert "candidates" not in summary.others[0].passing
+
+
+def test_a_baseline_that_came_out_differently_is_two_rows(make_run):
+    other = make_run(algorithm__kind="ippo")
+    other.evaluation["policies"]["random"]["outcomes"]["clicks"]["mean"] = 11.0
+    found = [row.label for row in summarise([make_run(), other]).others]
+    assert "random (beside mappo, seed 0)" in found
+    assert "random (beside ippo, seed 0)" in found
+
+
+def test_pairs_and_profile(summary):
+    (pair,) = summary.pairs["clicks"]
+    assert (pair.first, pair.second) == ("ippo", "mappo")
+    assert pair.improvement.value == 0.0
+    assert pair.difference.difference.value == pytest.approx(-20.0)
+    assert pair.difference.significant
+    profile = summary.profile
+    assert profile.normalised
+    middle, low, high = profile.bands["mappo"]
+    # (40 - 10) / (100 - 10) is reached by all four seeds.
+    assert middle[profile.thresholds < 30 / 90] == pytest.approx(1.0)
+    assert ((low <= middle) & (middle <= high)).all()
+
+
+def test_one_seed_has_intervals_over_sessions_and_a_warning(make_run):
+    summary = summarise([make_run()])
+    assert summary.experiments[0].over == "sessions"
+    assert summary.experiments[0].values["clicks"].low == 29.0
+    assert summary.profile is None
+    assert any("one seed" in note for note in summary.notes)
+
+
+@pytest.mark.parametrize(("seeds", "warned"), [(9, True), (10, False)])
+def test_fewer_than_ten_seeds_are_said(make_run, seeds, warned):
+    notes = summarise([make_run(seed=s) for s in range(seeds)]).notes
+    assert any(f"only {seeds} seeds" in note for note in notes) is warned
+
+
+def test_evaluations_of_an_older_version_still_compare(make_run):
+    runs = [make_run(seed=s) for s in range(2)]
+    for policy in [p for run in runs for p in run.evaluation["policies"].values()]:
+        del policy["gaps"], policy["exposure"], policy["regret"]
+        policy["groups"] = {"F": {"mean": 1.0}}
+    summary = summarise(runs)
+    assert summary.experiments[0].groups == {}
+    assert summary.experiments[0].values["regret"].value == pytest.approx(70.0)
+    assert any("older version" in note for note in summary.notes)
+
+
+def test_json_and_csv_hold_the_same_numbers(summary):
+    document = json.loads(json.dumps(summary.as_dict(), allow_nan=False))
+    mappo = document["experiments"]["mappo"]
+    assert mappo["values"]["clicks"]["by_seed"] == [40.0, 41.0, 42.0, 43.0]
+    assert mappo["seeds"] == [0, 1, 2, 3]
+    rows = list(csv.DictReader(io.StringIO(summary.as_csv())))
+    row = next(r for r in rows if (r["name"], r["quantity"]) == ("mappo", "clicks"))
+    assert float(row["low"]) == pytest.approx(mappo["values"]["clicks"]["low"])
+    assert (row["over"], row["count"]) == ("seeds", "4")
+
+
+def game(cohort=7, **more):
+    level = {name: {"mean": 33.0, "low": 32.0, "high": 34.0} for name in ("clicks", "return")}
+    levels = {"best static (seed 0)": level, "oracle_myopic": level}
+    return {"plan": {"cohort": cohort, "sessions": 1024}, "levels": levels, **more}
+
+
+def test_searched_static_play_is_a_row(make_run, tmp_path):
+    (tmp_path / "game.json").write_text(json.dumps(game()))
+    summary = summarise([make_run()], [tmp_path / "game.json"])
+    row = next(row for row in summary.others if row.label == "best static (seed 0)")
+    assert (row.kind, row.count, row.values["clicks"].high) == ("baseline", 1024, 34.0)
+    assert summary.others[-1].kind == "oracle"
+    assert any("1024 sessions of the same seed" in note for note in summary.notes)
+    assert any("not checked" in note for note in summary.notes)
+
+
+def test_another_runs_baselines_are_rows_and_its_team_is_not(make_run, tmp_path):
+    other = make_run().evaluation
+    other["policies"]["als"] = other["policies"].pop("random")
+    (tmp_path / "evaluation.json").write_text(json.dumps(other))
+    summary = summarise([make_run()], [tmp_path / "evaluation.json"])
+    assert [row.label for row in summary.others] == ["popularity", "random", "als", "oracle"]
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (game(cohort=8), "other sessions"),
+        (game(environment={"kind": "other"}), "another environment"),
+        ({"x": 1}, "neither an evaluation.json nor"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(make_run, tmp_path, document, message):
+    (tmp_path / "rows.json").write_text(json.dumps(document))
+    with pytest.raises(ConfigError, match=message):
+        rows_of_file(tmp_path / "rows.json", make_run())
