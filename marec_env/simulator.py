@@ -316,6 +316,7 @@ class Simulator:
             "clicks": feedback.clicks.sum(1),
             "engagement": feedback.engagement,
             "satisfaction": feedback.satisfaction,
+            **feedback.outcomes,
         }
         for agent, value in objectives.items():
             metrics[f"objective/{agent}"] = value
@@ -366,13 +367,12 @@ class Simulator:
     def _episodes(self, rows: Tensor) -> dict[str, Tensor]:
         """Return outcomes of the episodes ending in ``rows``: totals, and means per request."""
         length = self.pipeline.memory.requests[rows].to(torch.float32)
-        outcomes = {
-            "length": length,
-            "return": self._sums["team_reward"][rows],
-            "clicks": self._sums["clicks"][rows],
-        }
+        assert self.last is not None
+        totals = ("clicks", *self.last.feedback.outcomes)
+        outcomes = {"length": length, "return": self._sums["team_reward"][rows]}
+        outcomes |= {name: self._sums[name][rows] for name in totals}
         for name, sums in self._sums.items():
-            if name != "clicks":
+            if name not in totals:
                 outcomes[f"{name}_per_request"] = sums[rows] / length
         return outcomes
 

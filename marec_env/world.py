@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -42,11 +42,13 @@ class World:
 
 
 def _moved(record: _Record, device: torch.device) -> _Record:
-    moved = {
-        item.name: getattr(record, item.name).to(device)
-        for item in fields(record)
-        if isinstance(getattr(record, item.name), Tensor)
+    values = {item.name: getattr(record, item.name) for item in fields(record)}
+    moved: dict[str, Any] = {
+        name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)
     }
+    for name, value in values.items():
+        if isinstance(value, dict):  # attributes by name
+            moved[name] = {key: column.to(device) for key, column in value.items()}
     return replace(record, **moved)
 
 
@@ -58,7 +60,9 @@ def _build(serialised: str) -> World:
     full = embed_texts(config.embeddings, log.texts)
     reduced = fit_reduction(config.embeddings, full).apply(full)
     catalog = build_catalog(log, reduced, config.catalog)
-    population = build_population(config.population, log, catalog.topics, catalog.num_topics)
+    population = build_population(
+        config.population, log, catalog.topics, catalog.num_topics, catalog.providers
+    )
     visible = select_log(log, config.knowledge)
     learned = learn(visible, config.knowledge)
     cf = torch.nn.functional.normalize(learned.factors.item.to(torch.float32), dim=1)

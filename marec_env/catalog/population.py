@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -36,7 +36,12 @@ class Population:
     """Int64 ``[U]``: a group for fairness reports (0 everywhere if unknown)."""
     group_names: tuple[str, ...]
     providers: Tensor | None = None
-    """Int64 ``[N]``: who offers the item, ``0 ... P - 1``; needed only where supply is enabled."""
+    """Int64 ``[N]``: who offers the item, ``0 ... P - 1``; needed only where supply is enabled or
+    providers wear out."""
+    item_attributes: dict[str, Tensor] = field(default_factory=dict)
+    """Further numbers of each item, ``[N]``: ``price``, ``length_minutes``, ``bid``, ``risk``."""
+    user_attributes: dict[str, Tensor] = field(default_factory=dict)
+    """Further numbers of each user, ``[U]``: ``risk_limit``."""
 
     @property
     def num_users(self) -> int:

@@ -22,12 +22,24 @@ from marec_env.config.base import ConfigModel
 from marec_env.data.factors import fit_factors
 from marec_env.data.intercept import calibrate_intercept
 from marec_env.data.log import InteractionLog
+from marec_env.data.propensity import has_propensities, position_curve
 from marec_env.errors import DataError
 
-__all__ = ["PopulationConfig", "build_population", "topic_affinity"]
+__all__ = [
+    "UNKNOWN_CLICK_RATE",
+    "PopulationConfig",
+    "build_population",
+    "random_click_rate",
+    "topic_affinity",
+]
 
 _SMALLEST = 1e-12  # a vector shorter than this has no direction
 _CELLS = 1 << 22  # user-item cells for the intercept; a larger matrix is thinned by even strides
+
+
+UNKNOWN_CLICK_RATE = 0.1
+"""Click rate of random items where the log has no impressions: a choice between the bounds that
+such a log gives (``docs/data.md``)."""
 
 
 class PopulationConfig(ConfigModel):
@@ -44,12 +56,12 @@ class PopulationConfig(ConfigModel):
     quality_weight: float = Field(
         default=0.5, ge=0.0, description="logit per standard deviation of item quality"
     )
-    random_click_rate: float = Field(
-        default=0.1,
+    random_click_rate: float | None = Field(
+        default=None,
         gt=0.0,
         lt=1.0,
         description="probability that a user clicks an examined item drawn evenly from the "
-        "catalog; sets the intercept",
+        "catalog; sets the intercept; null: as the log's impressions say, 0.1 without any",
     )
     history: int = Field(default=50, ge=1, le=10_000, description="past items kept per user")
     topic_smoothing: float = Field(
@@ -65,6 +77,23 @@ class PopulationConfig(ConfigModel):
     )
     sweeps: int = Field(default=10, ge=1, le=200, description="alternations of the factor fit")
     seed: int = Field(default=0, ge=0, description="of the factor fit")
+
+
+def random_click_rate(config: PopulationConfig, log: InteractionLog) -> float:
+    """Return the configured rate, or what the log's impressions say of it.
+
+    With propensities this is the rate at the first position under even choice; without, the plain
+    rate there, which a platform that chooses well makes too high. At least half a click is granted.
+    """
+    if config.random_click_rate is not None:
+        return config.random_click_rate
+    if log.impressions is None:
+        return UNKNOWN_CLICK_RATE
+    known = has_propensities(log.impressions)
+    rate = float(position_curve(log.impressions, weighted=known)[0])
+    first = int((log.impressions.position == 0).sum())
+    half = 0.5 / max(first, 1)
+    return min(max(rate, half), 1.0 - half)
 
 
 def unit(vectors: Tensor) -> Tensor:
@@ -120,7 +149,11 @@ def _histories(log: InteractionLog, length: int) -> tuple[Tensor, Tensor]:
 
 
 def build_population(
-    config: PopulationConfig, log: InteractionLog, topics: Tensor, num_topics: int
+    config: PopulationConfig,
+    log: InteractionLog,
+    topics: Tensor,
+    num_topics: int,
+    providers: Tensor | None = None,
 ) -> Population:
     """Estimate the true users and items.
 
@@ -129,6 +162,7 @@ def build_population(
         log: the whole log, whatever share of it the recommender learns from.
         topics: int64 ``[N]``, the topics by which users get bored.
         num_topics: T.
+        providers: int64 ``[N]``, who offers the item; those of the log if ``None``.
 
     Raises:
         DataError: the topics do not fit the log.
@@ -168,13 +202,16 @@ def build_population(
         item_factors=item_factors,
         quality=quality,
         scale=config.scale,
-        intercept=calibrate_intercept(logits, config.random_click_rate),
+        intercept=calibrate_intercept(logits, random_click_rate(config, log)),
         topics=topics,
         num_topics=num_topics,
         history=history,
         history_liked=history_liked,
         groups=log.group,
         group_names=log.group_names,
+        providers=log.provider if providers is None else providers,
+        item_attributes=log.item_attributes,
+        user_attributes=log.user_attributes,
     )
 
 

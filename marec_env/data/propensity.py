@@ -14,14 +14,25 @@ from torch import Tensor
 from marec_env.data.log import Impressions
 from marec_env.errors import DataError
 
-__all__ = ["even_click_rate", "item_click_rates", "item_clicks", "position_curve"]
+__all__ = [
+    "even_click_rate",
+    "has_propensities",
+    "item_click_rates",
+    "item_clicks",
+    "position_curve",
+]
 
 _PRIOR = 20.0  # impressions at the mean rate that every item is given
 _SMALLEST = 1e-300  # keeps quotients of items without impressions finite
 
 
+def has_propensities(shown: Impressions) -> bool:
+    """Return whether the platform's choice probabilities are known."""
+    return bool(torch.isfinite(shown.propensity).all())
+
+
 def _weights(shown: Impressions) -> Tensor:
-    if not bool(torch.isfinite(shown.propensity).all()):
+    if not has_propensities(shown):
         raise DataError(
             "impressions: the propensities are not known; give a column 'propensity' in (0, 1]"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -29,6 +29,10 @@ class Feedback:
     gap_days: Tensor | None = None
     """Float32 ``[B]``, only where an episode may hold several sessions: days until the user's next
     session where one, but not the episode, ended with this request; 0 elsewhere."""
+    outcomes: dict[str, Tensor] = field(default_factory=dict)
+    """Float32 ``[B]`` each: what the request was worth beside clicks, in the units of the name
+    (``revenue``, ``watch_minutes``, ``shares`` ...), to be added up over an episode. The names are
+    the same in every response."""
 
     @property
     def clicks(self) -> Tensor:

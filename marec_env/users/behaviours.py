@@ -1,9 +1,24 @@
 """What may follow a click.
 
-Given a click on an item of logit ``r``, each behaviour is independent of the others:
+Given a click on an item of logit ``r``, each behaviour is independent of the others but for those
+it follows:
 
-* like, purchase: Bernoulli(sigmoid(r - offset));
-* watch_time (minutes): exponential with mean ``watch_minutes * sigmoid(r)``;
+* like, purchase: Bernoulli(sigmoid(r - offset)); with a configured rate as in the next line;
+* like, cart, purchase, share, conversion with a rate q: Bernoulli(sigmoid(logit q + s (r - c)))
+  with ``s`` the slope and ``c`` such that the mean of exp(s (r - c)) over clicks on evenly drawn
+  items is 1: rare events keep their rate, and what fits better is followed up more often. Cart and
+  purchase lose what the price costs (:mod:`marec_env.users.scenario.price`); like and share gain
+  the user's readiness ``h ~ N(-s d^2 / 2, d^2)``, so that few users do most of it (the 90-9-1 rule,
+  Nielsen 2006) and the mean rate stays;
+* purchase follows a cart where there are carts;
+* completion: sigmoid(a (r - offset + N(0, d^2))) with slope a and noise d, the share of a title
+  watched: U-shaped, for most plays are given up early or seen through;
+* watch_time (minutes): completion times the item attribute ``length_minutes``; without completion
+  exponential with mean ``watch_minutes * sigmoid(r)``;
+* payment (currency units): what a clicked advertiser owes in the generalised second-price auction,
+  ``min(bid, max(reserve, next bid * next rate / own rate))`` with the places ranked by bid times
+  click rate (Edelman, Ostrovsky and Schwarz 2007) and ``rate = sigmoid(r)``;
+* holding_days, holding_return (percent): :mod:`marec_env.users.scenario.holding`;
 * hide: Bernoulli(sigmoid(-r - offset)) on items examined or not, but never on a clicked one.
 
 The conditional factorisation click, then conversion is that of Ma et al., "Entire space multi-task
@@ -12,51 +27,271 @@ model", SIGIR 2018; durations are often taken as exponential in simulators of wa
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
 
+from marec_env.catalog.population import Population
+from marec_env.users.choice import Choice
 from marec_env.users.config import BehaviourConfig
+from marec_env.users.scenario.config import HoldingConfig
+from marec_env.users.scenario.holding import hold
+from marec_env.users.scenario.price import PriceSense
+from marec_env.users.scenario.traits import needed_attribute, trait
 
-__all__ = ["Behaviours"]
+__all__ = ["Behaviours", "Shown", "follow_centre"]
+
+_CELLS = 1 << 21  # user-item pairs over which rates are centred; more are thinned by even strides
+_SEEN_THROUGH = 0.9  # completion from which a title counts as finished
+_SMALLEST = 1e-12  # keeps the quotient of two click rates finite
+
+
+@dataclass(slots=True)
+class Shown:
+    """One answered slate of ``B`` sessions."""
+
+    slate: Tensor
+    """Int64 ``[B, K]``."""
+    users: Tensor
+    """Int64 ``[B]``."""
+    keys: Tensor
+    """Int64 ``[B]``, the sessions' keys; ``step`` int64 ``[B]`` counts their requests."""
+    step: Tensor
+    logits: Tensor
+    """Float32 ``[B, K]``, of a click on the examined item."""
+    found: dict[str, Tensor] = field(default_factory=dict)
+    """Float32 ``[B, K]``: the behaviours so far, ``click`` first."""
+
+
+def follow_centre(logits: Tensor, chance: Tensor, slope: float) -> float:
+    """Return ``c`` such that exp(slope (r - c)) is 1 on average over clicks.
+
+    Args:
+        logits: float ``[M]``.
+        chance: float ``[M]``, the click probabilities.
+        slope: logits per logit; 0 gives 0.
+    """
+    if slope == 0.0:
+        return 0.0
+    share = chance.to(torch.float64) / chance.to(torch.float64).sum().clamp_min(_SMALLEST)
+    tilted = torch.logsumexp(slope * logits.to(torch.float64) + share.clamp_min(1e-300).log(), 0)
+    return float(tilted) / slope
 
 
 class Behaviours:
     """The behaviours beside the click, in configured order."""
 
-    def __init__(self, config: BehaviourConfig) -> None:
+    def __init__(
+        self,
+        config: BehaviourConfig,
+        population: Population,
+        holding: HoldingConfig | None = None,
+        price: PriceSense | None = None,
+    ) -> None:
         """Args:
         config: the section ``users.behaviours``.
+        population: whose attributes the behaviours need.
+        holding: the section ``users.holding``.
+        price: what prices cost, if they do.
+
+        Raises:
+            ConfigError: an item attribute that a behaviour needs is missing.
         """
         self._config = config
+        self._holding = holding or HoldingConfig()
+        self._price = price
         self.names: tuple[str, ...] = ("click", *config.names)
+        self._attributes = population.item_attributes
+        self._limit = population.user_attributes.get("risk_limit")
+        self._centre = 0.0
+        self._half_watched = config.completion_offset or 0.0
+        by_rate = {"completion", "cart", "share", "conversion"}
+        by_rate |= {"like"} if config.like_rate is not None else set()
+        by_rate |= {"purchase"} if config.purchase_rate is not None else set()
+        self._rated = bool(by_rate & set(config.names))
+        if "payment" in config.names:
+            self._bid = needed_attribute(population, "bid", "users.behaviours.names payment")
+        if "holding_days" in config.names or "holding_return" in config.names:
+            needed_attribute(population, "risk", "users.behaviours.names holding_*")
+        self._ready: Tensor | None = None
+        if config.readiness_spread > 0:
+            spread = config.readiness_spread
+            ready = spread * trait(population, "readiness")
+            self._ready = ready - config.follow_slope * spread**2 / 2.0
+        self._rules: dict[str, Callable[[Shown, Tensor], Tensor]] = {
+            "like": self._like,
+            "purchase": self._purchase,
+            "watch_time": self._watch_time,
+            "hide": self._hide,
+            "cart": self._cart,
+            "completion": self._completion,
+            "share": self._share,
+            "conversion": self._conversion,
+            "payment": self._payment,
+            "holding_days": self._holding_days,
+            "holding_return": self._holding_return,
+        }
+
+    def centre(self, population: Population, choice: Choice, factor: float, shift: float) -> None:
+        """Set what rates are relative to, from clicks on evenly drawn items.
+
+        Args:
+            population: users and items.
+            choice: how clicks follow from logits.
+            factor: on the population's scale, and logits added (``users.relevance``).
+            shift: see ``factor``.
+        """
+        if not self._rated:
+            return
+        stride = max(1, -(-population.num_users * population.num_items // _CELLS))
+        users = population.user_factors[::stride]
+        logits = factor * population.scale * users @ population.item_factors.T
+        logits = (logits + population.quality + (population.intercept + shift)).flatten()
+        chance = choice.alone(logits)
+        self._centre = follow_centre(logits, chance, self._config.follow_slope)
+        if self._config.completion_offset is None:
+            self._half_watched = float((chance * logits).sum() / chance.sum().clamp(min=_SMALLEST))
 
     @property
     def extra(self) -> int:
         """How many behaviours need a number a position."""
         return len(self.names) - 1
 
-    def respond(self, clicks: Tensor, logits: Tensor, draws: Tensor) -> dict[str, Tensor]:
+    def respond(self, clicks: Tensor, shown: Shown, draws: Tensor) -> dict[str, Tensor]:
         """Return every behaviour.
 
         Args:
             clicks: float32 ``[B, K]``.
-            logits: float32 ``[B, K]``.
+            shown: what was shown to whom.
             draws: float32 ``[B, extra * K]``, uniform.
 
         Returns:
             Float32 ``[B, K]`` each, ``click`` first.
         """
-        config, size = self._config, clicks.shape[1]
-        found = {"click": clicks}
-        for place, name in enumerate(config.names):
+        size = clicks.shape[1]
+        shown.found = {"click": clicks}
+        for place, name in enumerate(self._config.names):
             draw = draws[:, place * size : (place + 1) * size]
-            if name == "like":
-                found[name] = clicks * (draw < torch.sigmoid(logits - config.like_offset))
-            elif name == "purchase":
-                found[name] = clicks * (draw < torch.sigmoid(logits - config.purchase_offset))
-            elif name == "watch_time":
-                mean = config.watch_minutes * torch.sigmoid(logits)
-                found[name] = clicks * mean * -torch.log(draw)
-            else:
-                found[name] = (1 - clicks) * (draw < torch.sigmoid(-logits - config.hide_offset))
-        return found
+            shown.found[name] = self._rules[name](shown, draw)
+        return shown.found
+
+    def outcomes(self, shown: Shown) -> dict[str, Tensor]:
+        """Return what the request was worth beside clicks, float32 ``[B]`` each: likes, carts,
+        purchases, shares, conversions and finished titles (numbers), watch_minutes, revenue
+        (payments, and prices of purchases; currency units), holding_days, holding_return (percent,
+        summed over purchases), unsuitable (items shown above the user's risk limit).
+        """
+        found = shown.found
+        totals = {}
+        for name, plural in (
+            ("like", "likes"),
+            ("cart", "carts"),
+            ("purchase", "purchases"),
+            ("share", "shares"),
+            ("conversion", "conversions"),
+            ("watch_time", "watch_minutes"),
+            ("holding_days", "holding_days"),
+            ("holding_return", "holding_return"),
+        ):
+            if name in found:
+                totals[plural] = found[name].sum(1)
+        if "completion" in found:
+            totals["finished"] = (found["completion"] >= _SEEN_THROUGH).to(torch.float32).sum(1)
+        revenue = [found["payment"].sum(1)] if "payment" in found else []
+        if "purchase" in found and "price" in self._attributes:
+            revenue.append((found["purchase"] * self._attributes["price"][shown.slate]).sum(1))
+        if revenue:
+            totals["revenue"] = torch.stack(revenue).sum(0)
+        if "risk" in self._attributes and self._limit is not None:
+            above = self._attributes["risk"][shown.slate] > self._limit[shown.users].unsqueeze(1)
+            totals["unsuitable"] = above.to(torch.float32).sum(1)
+        return totals
+
+    def _follows(self, rate: float, logits: Tensor) -> Tensor:
+        base = math.log(rate / (1.0 - rate))
+        return torch.sigmoid(base + self._config.follow_slope * (logits - self._centre))
+
+    def _ready_logits(self, shown: Shown) -> Tensor:
+        if self._ready is None:
+            return shown.logits
+        return shown.logits + self._ready[shown.users].unsqueeze(1)
+
+    def _priced_logits(self, shown: Shown) -> Tensor:
+        if self._price is None:
+            return shown.logits
+        return shown.logits - self._price.loss(shown.slate, shown.users)
+
+    def _like(self, shown: Shown, draw: Tensor) -> Tensor:
+        config = self._config
+        if config.like_rate is None:
+            chance = torch.sigmoid(shown.logits - config.like_offset)
+        else:
+            chance = self._follows(config.like_rate, self._ready_logits(shown))
+        return shown.found["click"] * (draw < chance)
+
+    def _cart(self, shown: Shown, draw: Tensor) -> Tensor:
+        chance = self._follows(self._config.cart_rate, self._priced_logits(shown))
+        return shown.found["click"] * (draw < chance)
+
+    def _purchase(self, shown: Shown, draw: Tensor) -> Tensor:
+        config = self._config
+        if config.purchase_rate is None:
+            chance = torch.sigmoid(shown.logits - config.purchase_offset)
+        else:
+            chance = self._follows(config.purchase_rate, self._priced_logits(shown))
+        bought = shown.found.get("cart", shown.found["click"]) * (draw < chance)
+        if self._limit is None or "risk" not in self._attributes:
+            return bought
+        # An order beyond what suits the client is refused (MiFID II, article 25).
+        suits = self._attributes["risk"][shown.slate] <= self._limit[shown.users].unsqueeze(1)
+        return bought * suits
+
+    def _share(self, shown: Shown, draw: Tensor) -> Tensor:
+        chance = self._follows(self._config.share_rate, self._ready_logits(shown))
+        return shown.found["click"] * (draw < chance)
+
+    def _conversion(self, shown: Shown, draw: Tensor) -> Tensor:
+        chance = self._follows(self._config.conversion_rate, shown.logits)
+        return shown.found["click"] * (draw < chance)
+
+    def _completion(self, shown: Shown, draw: Tensor) -> Tensor:
+        config = self._config
+        luck = config.completion_noise * math.sqrt(2.0) * torch.erfinv(2.0 * draw - 1.0)
+        reached = config.completion_slope * (shown.logits - self._half_watched + luck)
+        return shown.found["click"] * torch.sigmoid(reached)
+
+    def _watch_time(self, shown: Shown, draw: Tensor) -> Tensor:
+        config = self._config
+        completion = shown.found.get("completion")
+        if completion is None:
+            mean = config.watch_minutes * torch.sigmoid(shown.logits)
+            return shown.found["click"] * mean * -torch.log(draw)
+        length = self._attributes.get("length_minutes")
+        return completion * (config.watch_minutes if length is None else length[shown.slate])
+
+    def _payment(self, shown: Shown, draw: Tensor) -> Tensor:
+        del draw
+        rate = torch.sigmoid(shown.logits)
+        bid = self._bid[shown.slate]
+        below = torch.nn.functional.pad((bid * rate)[:, 1:], (0, 1))
+        price = (below / rate.clamp(min=_SMALLEST)).clamp(min=self._config.reserve_price)
+        return shown.found["click"] * torch.minimum(price, bid)
+
+    def _held(self, shown: Shown) -> tuple[Tensor, Tensor]:
+        risk = self._attributes["risk"][shown.slate]
+        return hold(self._holding, shown.found["purchase"], risk, shown.keys, shown.step)
+
+    def _holding_days(self, shown: Shown, draw: Tensor) -> Tensor:
+        del draw
+        return self._held(shown)[0]
+
+    def _holding_return(self, shown: Shown, draw: Tensor) -> Tensor:
+        del draw
+        return self._held(shown)[1]
+
+    def _hide(self, shown: Shown, draw: Tensor) -> Tensor:
+        chance = torch.sigmoid(-shown.logits - self._config.hide_offset)
+        return (1 - shown.found["click"]) * (draw < chance)

@@ -18,7 +18,7 @@ from marec_env import random
 from marec_env.catalog.population import Population
 from marec_env.users import draws as lane
 from marec_env.users.base import Feedback, rows_of
-from marec_env.users.behaviours import Behaviours
+from marec_env.users.behaviours import Behaviours, Shown
 from marec_env.users.boredom import ExposureBoredom
 from marec_env.users.choice import Choice
 from marec_env.users.click_boredom import ClickBoredom
@@ -29,6 +29,10 @@ from marec_env.users.intent import Intent
 from marec_env.users.patience import Patience
 from marec_env.users.relevance import Relevance
 from marec_env.users.returning import Returning
+from marec_env.users.scenario.friends import Friends
+from marec_env.users.scenario.price import PriceSense
+from marec_env.users.scenario.tiredness import Tiredness
+from marec_env.users.scenario.wear_out import WearOut
 from marec_env.users.supply import Supply
 
 __all__ = ["ComposedUsers"]
@@ -61,7 +65,31 @@ class ComposedUsers:
         self._relevance = Relevance(config.relevance, population)
         self._examination = Examination(config.examination, device)
         self._choice = Choice(config.choice)
-        self._behaviours = Behaviours(config.behaviours)
+        self._price = PriceSense(config.price, population) if config.price.sensitivity > 0 else None
+        self._wear_out = (
+            WearOut(config.wear_out, num_sessions, population)
+            if config.wear_out.weight > 0
+            else None
+        )
+        self._tiredness = (
+            Tiredness(config.tiredness, num_sessions, device)
+            if config.tiredness.minutes > 0
+            else None
+        )
+        self._friends = (
+            Friends(config.friends, num_sessions, population)
+            if config.friends.influence > 0
+            else None
+        )
+        effects = (self._price, self._wear_out, self._tiredness, self._friends)
+        self._moved = any(effect is not None for effect in effects)
+        self._behaviours = Behaviours(config.behaviours, population, config.holding, self._price)
+        self._behaviours.centre(
+            population,
+            self._choice,
+            config.relevance.scale_factor,
+            config.relevance.intercept_shift,
+        )
         self.behaviours = self._behaviours.names
         self._patience = Patience(config.patience, num_sessions, device)
         self._drift = Drift(config.drift, population.item_factors)
@@ -125,9 +153,18 @@ class ComposedUsers:
         self._patience.reset(rows)
         if self._intent is not None:
             self._intent.reset(rows, users, draw[:, _INTENT])
-        for module in (self._exposure, self._fatigue, self._returning, self.supply):
+        for module in (
+            self._exposure,
+            self._fatigue,
+            self._returning,
+            self.supply,
+            self._wear_out,
+            self._tiredness,
+        ):
             if module is not None:
                 module.reset(rows)
+        if self._friends is not None:
+            self._friends.reset(rows, users, keys)
         self._refresh(rows)
 
     def _refresh(self, rows: Tensor | None = None) -> None:
@@ -154,7 +191,8 @@ class ComposedUsers:
         clicks = self._examination.stop(clicks, draws.one(lane.STOP))
         if self.supply is not None:
             clicks = clicks * self.supply.available(slate)
-        behaviours = self._behaviours.respond(clicks, logits, draws.behaviours)
+        shown = Shown(slate, self.user_index, self._keys, step, logits)
+        behaviours = self._behaviours.respond(clicks, shown, draws.behaviours)
         engagement = clicks.mean(1)
 
         self._enjoy(slate, logits)
@@ -163,6 +201,12 @@ class ComposedUsers:
             self._exposure.update(topics)
         if self._fatigue is not None:
             self._fatigue.update(topics, clicks, step, self.susceptibility > 0)
+        if self._wear_out is not None:
+            self._wear_out.update(slate)
+        if self._tiredness is not None:
+            self._tiredness.update(behaviours["watch_time"])
+        if self._friends is not None:
+            self._friends.update(self.user_index, self._keys, step)
         if self._drifts:
             self._taste[:, :-1] = self._drift.move(self.taste, slate, clicks, self._keys, step)
         changed = None
@@ -183,7 +227,8 @@ class ComposedUsers:
         elif changed is not None:
             self._refresh(changed)
         self.request_index = step + 1
-        return Feedback(behaviours, engagement, self.satisfaction.clone(), left, gap)
+        outcomes = self._behaviours.outcomes(shown)
+        return Feedback(behaviours, engagement, self.satisfaction.clone(), left, gap, outcomes)
 
     def _logits(self, items: Tensor, topics: Tensor) -> Tensor:
         """Return the click logits of int64 ``[B, M]`` items now, boredom and age included."""
@@ -193,6 +238,14 @@ class ComposedUsers:
             logits = logits.sub_(level.mul_(self.susceptibility.unsqueeze(1)))
         if self.supply is not None:
             logits = logits - self.supply.penalty(items, self.request_index)
+        if self._price is not None:
+            logits = logits - self._price.loss(items, self.user_index)
+        if self._wear_out is not None:
+            logits = logits - self._wear_out.loss(items)
+        if self._tiredness is not None:
+            logits = logits - self._tiredness.loss()
+        if self._friends is not None:
+            logits = logits + self._friends.gain(items)
         return logits
 
     def _enjoy(self, slate: Tensor, logits: Tensor) -> None:
@@ -223,7 +276,7 @@ class ComposedUsers:
 
     def click_probability(self, items: Tensor | None = None) -> Tensor:
         """See :meth:`marec_env.users.base.Users.click_probability`."""
-        if items is None and self.supply is not None:
+        if items is None and (self.supply is not None or self._moved):
             items = torch.arange(self.num_items, device=self.device).expand(self.num_sessions, -1)
         if items is not None:
             found = self._choice.alone(self._logits(items, self.population.topics[items]))
@@ -239,7 +292,13 @@ class ComposedUsers:
     ) -> Tensor:
         """See :meth:`marec_env.users.base.Users.long_term_relevance`."""
         taste = self._taste if rows is None else self._taste[rows]
-        return self._relevance.logits(taste, items)
+        logits = self._relevance.logits(taste, items)
+        if self._price is None:
+            return logits
+        users = self.user_index if rows is None else self.user_index[rows]
+        if items is None:
+            items = torch.arange(self.num_items, device=self.device).expand(len(users), -1)
+        return logits - self._price.loss(items, users)
 
     def topic_room(self, slate_size: int) -> Tensor:
         """Return how many items of each topic the next slate may hold without boring the user,
@@ -257,7 +316,8 @@ class ComposedUsers:
 
     def hidden_state(self) -> Tensor:
         """Return taste, then, where there is such a module: intent, boredom by topic, patience,
-        sessions and trust, providers' presence; then susceptibility and satisfaction.
+        sessions and trust, providers' presence, their wear-out, tiredness, price level; then
+        susceptibility and satisfaction. Friends' endorsements, a number an item, are left out.
         """
         parts = [self.taste]
         if self._intent is not None:
@@ -271,6 +331,12 @@ class ComposedUsers:
             parts.append(self._returning.scaled())
         if self.supply is not None:
             parts.append(self.supply.present.to(torch.float32))
+        if self._wear_out is not None:
+            parts.append(torch.log1p(self._wear_out.seen))
+        if self._tiredness is not None:
+            parts.append(self._tiredness.loss())
+        if self._price is not None:
+            parts.append(self._price.level[self.user_index].unsqueeze(1))
         weight = max(self.config.boredom.weight, _LEAST)
         parts += [(self.susceptibility / weight).unsqueeze(1), self.satisfaction.unsqueeze(1)]
         return torch.cat(parts, dim=1)
@@ -294,6 +360,9 @@ class ComposedUsers:
             "patience": self._patience,
             "returning": self._returning,
             "supply": self.supply,
+            "wear_out": self._wear_out,
+            "tiredness": self._tiredness,
+            "friends": self._friends,
         }
         for name, module in modules.items():
             if module is not None:

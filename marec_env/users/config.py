@@ -16,9 +16,17 @@ from marec_env.users.classic.config import (
     KuaiSimConfig,
     LongTermSatisfactionConfig,
 )
+from marec_env.users.scenario.config import (
+    FriendsConfig,
+    HoldingConfig,
+    PriceConfig,
+    TirednessConfig,
+    WearOutConfig,
+)
 
 __all__ = [
     "BehaviourConfig",
+    "BehaviourName",
     "BoredomConfig",
     "ChoiceConfig",
     "DriftConfig",
@@ -183,11 +191,35 @@ class ChoiceConfig(ConfigModel):
         return self
 
 
+BehaviourName = Literal[
+    "like",
+    "purchase",
+    "watch_time",
+    "hide",
+    "cart",
+    "completion",
+    "share",
+    "conversion",
+    "payment",
+    "holding_days",
+    "holding_return",
+]
+_FOLLOWS = {
+    "cart": "purchase",
+    "completion": "watch_time",
+}
+_NEEDS_PURCHASE = ("holding_days", "holding_return")
+
+
 class BehaviourConfig(ConfigModel):
     """What may follow a click; the click itself always is the first behaviour."""
 
-    names: tuple[Literal["like", "purchase", "watch_time", "hide"], ...] = Field(
-        default=("like",), strict=False, description="behaviours after the click, in this order"
+    names: tuple[BehaviourName, ...] = Field(
+        default=("like",),
+        strict=False,
+        description="behaviours after the click, in this order; one that follows another (purchase "
+        "after cart, watch_time after completion, holding_days and holding_return after purchase) "
+        "comes later",
     )
     like_offset: float = Field(
         default=0.0, ge=-20, le=20, description="logits by which a like is harder than a click"
@@ -204,11 +236,62 @@ class BehaviourConfig(ConfigModel):
     watch_minutes: float = Field(
         default=10.0, ge=0.001, le=1000, description="minutes watched at full relevance, on average"
     )
+    follow_slope: float = Field(
+        default=0.5,
+        ge=0,
+        le=10,
+        description="logits of a behaviour with a rate per logit of the click it follows",
+    )
+    like_rate: float | None = Field(
+        default=None, gt=0, lt=1, description="likes per click; null: by like_offset"
+    )
+    cart_rate: float = Field(
+        default=0.026, gt=0, lt=1, description="carts per click (product page viewed)"
+    )
+    purchase_rate: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="purchases per cart, or per click where there are no carts; null: by "
+        "purchase_offset",
+    )
+    share_rate: float = Field(default=0.02, gt=0, lt=1, description="shares per click")
+    conversion_rate: float = Field(default=0.02, gt=0, lt=1, description="conversions per click")
+    readiness_spread: float = Field(
+        default=0.0,
+        ge=0,
+        le=20,
+        description="standard deviation over users of their readiness to like and share (with a "
+        "rate), logits of a click",
+    )
+    completion_offset: float | None = Field(
+        default=None,
+        ge=-20,
+        le=20,
+        description="logit of a click on a title half watched; null: the mean one of clicks on "
+        "evenly drawn items",
+    )
+    completion_slope: float = Field(
+        default=1.5, ge=0, le=100, description="logits of completion per logit of the click"
+    )
+    completion_noise: float = Field(
+        default=1.5, ge=0, le=100, description="standard deviation of luck in it, click logits"
+    )
+    reserve_price: float = Field(
+        default=0.0, ge=0, le=1e6, description="least payment for a click, currency units"
+    )
 
     @model_validator(mode="after")
-    def _unique(self) -> Self:
-        if len(set(self.names)) != len(self.names):
-            raise ValueError(f"names ({', '.join(self.names)}) must not repeat")
+    def _order(self) -> Self:
+        names = self.names
+        if len(set(names)) != len(names):
+            raise ValueError(f"names ({', '.join(names)}) must not repeat")
+        for first, then in _FOLLOWS.items():
+            if first in names and then in names and names.index(first) > names.index(then):
+                raise ValueError(f"names ({', '.join(names)}): {first} must come before {then}")
+        for name in _NEEDS_PURCHASE:
+            if name in names and "purchase" not in names[: names.index(name)]:
+                raise ValueError(f"names ({', '.join(names)}): {name} must come after purchase")
         return self
 
 
@@ -389,6 +472,17 @@ class UsersConfig(ConfigModel):
     satisfaction: SatisfactionConfig = SatisfactionConfig()
     returning: ReturnConfig = ReturnConfig()
     supply: SupplyConfig = SupplyConfig()
+    price: PriceConfig = PriceConfig()
+    wear_out: WearOutConfig = WearOutConfig()
+    tiredness: TirednessConfig = TirednessConfig()
+    friends: FriendsConfig = FriendsConfig()
+    holding: HoldingConfig = HoldingConfig()
     interest_evolution: InterestEvolutionConfig = InterestEvolutionConfig()
     long_term_satisfaction: LongTermSatisfactionConfig = LongTermSatisfactionConfig()
     kuaisim: KuaiSimConfig = KuaiSimConfig()
+
+    @model_validator(mode="after")
+    def _watched(self) -> Self:
+        if self.tiredness.minutes > 0 and "watch_time" not in self.behaviours.names:
+            raise ValueError("tiredness.minutes above 0 needs watch_time among behaviours.names")
+        return self

@@ -15,7 +15,7 @@ from marec_env.data.calibration.metrics import jensen_shannon, wasserstein
 from marec_env.data.calibration.sessions import Consumption, consumption_of
 from marec_env.data.calibration.simulated import Simulated, pooled, simulate
 from marec_env.data.log import InteractionLog
-from marec_env.data.population import PopulationConfig
+from marec_env.data.population import PopulationConfig, random_click_rate
 from marec_env.data.propensity import (
     even_click_rate,
     item_click_rates,
@@ -237,7 +237,7 @@ def _rate(name: str, real: float | None, simulated: Simulated) -> Comparison:
 def _random_policy(log: InteractionLog, config: PopulationConfig, even: Simulated) -> RandomPolicy:
     per_session = even.first_probability.double().mean(1)
     return RandomPolicy(
-        promised=config.random_click_rate,
+        promised=random_click_rate(config, log),
         measured=float(per_session.mean()),
         standard_error=float(per_session.std() / math.sqrt(per_session.numel())),
         log_estimate=None if log.impressions is None else even_click_rate(log.impressions),

@@ -9,7 +9,7 @@ import torch
 
 from marec_env import random
 from marec_env.errors import ConfigError
-from marec_env.users.behaviours import Behaviours
+from marec_env.users.behaviours import Behaviours, Shown
 from marec_env.users.boredom import ExposureBoredom
 from marec_env.users.choice import Choice
 from marec_env.users.click_boredom import ClickBoredom
@@ -101,12 +101,15 @@ def test_one_item_alone_is_a_slate_of_one() -> None:
         assert torch.allclose(alone, choice.probability(LOGITS.T, torch.ones(1)))
 
 
-def test_behaviours_follow_clicks_at_the_stated_rates() -> None:
+def test_behaviours_follow_clicks_at_the_stated_rates(population) -> None:
     names = ("like", "purchase", "watch_time", "hide")
-    module = Behaviours(BehaviourConfig(names=names, purchase_offset=1.0, hide_offset=-1.0))
+    config = BehaviourConfig(names=names, purchase_offset=1.0, hide_offset=-1.0)
+    module = Behaviours(config, population)
     clicks = torch.tensor([[1.0, 0.0]]).expand(MANY, 2)
     logits = torch.tensor([[1.0, 1.0]]).expand(MANY, 2)
-    found = module.respond(clicks, logits, _uniform(8))
+    none = torch.zeros(MANY, dtype=torch.int64)
+    shown = Shown(torch.zeros(MANY, 2, dtype=torch.int64), none, none, none, logits)
+    found = module.respond(clicks, shown, _uniform(8))
     assert list(found) == ["click", *names]
     means = {name: value.mean(0) for name, value in found.items()}
     assert torch.allclose(means["like"], torch.tensor([0.731, 0.0]), atol=0.01)

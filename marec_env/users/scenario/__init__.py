@@ -1,0 +1,1 @@
+"""What users of shops, streaming services, social feeds, advertisements and brokers add."""

@@ -1,0 +1,298 @@
+"""What the scenarios add, against values worked out by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from marec_env import random
+from marec_env.errors import ConfigError
+from marec_env.users import UsersConfig, make_users
+from marec_env.users.behaviours import Behaviours, Shown, follow_centre
+from marec_env.users.config import BehaviourConfig
+from marec_env.users.scenario.config import (
+    FriendsConfig,
+    HoldingConfig,
+    PriceConfig,
+    TirednessConfig,
+    WearOutConfig,
+)
+from marec_env.users.scenario.friends import Friends, befriend
+from marec_env.users.scenario.holding import hold
+from marec_env.users.scenario.price import PriceSense
+from marec_env.users.scenario.tiredness import Tiredness
+from marec_env.users.scenario.wear_out import WearOut
+
+MANY = 40_000
+CPU = torch.device("cpu")
+
+
+def rich(population):
+    """Return the population with every attribute that a scenario needs."""
+    items = population.num_items
+    return dataclasses.replace(
+        population,
+        providers=torch.arange(items) % 5,
+        item_attributes={
+            "price": 1.0 + torch.arange(items, dtype=torch.float32),
+            "length_minutes": torch.full((items,), 30.0),
+            "bid": torch.tensor([2.0, 1.0, 3.0, 1.0]).repeat(items // 4),
+            "risk": 1.0 + (torch.arange(items) % 7),
+        },
+        user_attributes={"risk_limit": torch.full((population.num_users,), 3.0)},
+    )
+
+
+def shown(logits: list[float], slate: list[int] | None = None) -> Shown:
+    """Return a slate shown to many sessions of user 0."""
+    items = list(range(len(logits))) if slate is None else slate
+    return Shown(
+        torch.tensor([items]).expand(MANY, -1),
+        torch.zeros(MANY, dtype=torch.int64),
+        random.session_keys(1, torch.arange(MANY)),
+        torch.zeros(MANY, dtype=torch.int64),
+        torch.tensor([logits]).expand(MANY, -1),
+    )
+
+
+def respond(module: Behaviours, what: Shown) -> dict[str, torch.Tensor]:
+    clicks = torch.ones_like(what.logits)
+    draws = random.uniform(what.keys, 1, "test", module.extra * clicks.shape[1])
+    return module.respond(clicks, what, draws)
+
+
+def test_rates_are_centred_on_clicks() -> None:
+    # Two items, clicked equally often: mean of exp(r/2 - c/2) is 1 at c = 2 log((1 + e) / 2).
+    found = follow_centre(torch.tensor([0.0, 2.0]), torch.tensor([0.3, 0.3]), slope=0.5)
+    assert found == pytest.approx(2 * math.log((1 + math.e) / 2))
+    # Three times as many clicks on the second.
+    found = follow_centre(torch.tensor([0.0, 2.0]), torch.tensor([0.1, 0.3]), slope=0.5)
+    assert found == pytest.approx(2 * math.log((1 + 3 * math.e) / 4))
+    assert follow_centre(torch.tensor([0.0, 2.0]), torch.tensor([0.1, 0.3]), slope=0.0) == 0.0
+
+
+def test_shop_funnel(population) -> None:
+    config = BehaviourConfig(names=("cart", "purchase"), cart_rate=0.2, purchase_rate=0.5)
+    module = Behaviours(config, rich(population))
+    what = shown([0.0, 2.0], slate=[4, 9])
+    found = respond(module, what)
+    # Centre 0 and slope .5: odds of a cart .25 and .25 e, of a purchase from it 1 and e.
+    e = math.e
+    assert torch.allclose(
+        found["cart"].mean(0), torch.tensor([0.2, 0.25 * e / (1 + 0.25 * e)]), atol=0.01
+    )
+    kept = found["purchase"].sum(0) / found["cart"].sum(0)
+    # The product at place 1 has risk class 3, at place 0 class 5, above the limit of 3: refused.
+    assert torch.allclose(kept, torch.tensor([0.0, e / (1 + e)]), atol=0.02)
+    assert bool((found["purchase"] <= found["cart"]).all())
+    totals = module.outcomes(what)
+    assert torch.equal(totals["revenue"], 10.0 * totals["purchases"])  # the ninth item costs 10
+    assert torch.equal(totals["unsuitable"], torch.ones(MANY))
+
+
+def test_price_is_judged_within_the_topic(population) -> None:
+    people = rich(population)
+    price = torch.ones(40)
+    price[[0, 4]] = torch.tensor([8.0, 2.0])  # both of topic 0, whose median is 1
+    people = dataclasses.replace(people, item_attributes={"price": price})
+    sense = PriceSense(PriceConfig(sensitivity=0.5, level_spread=0.0), people)
+    loss = sense.loss(torch.tensor([[0, 4, 1]]), torch.tensor([0]))
+    assert torch.allclose(loss, torch.tensor([[0.5 * math.log(8), 0.5 * math.log(2), 0.0]]))
+    with pytest.raises(ConfigError, match=r"needs the item attribute 'price'.*there: none"):
+        PriceSense(PriceConfig(sensitivity=0.5), population)
+
+
+def test_completion_times_length_is_watch_time(population) -> None:
+    config = BehaviourConfig(
+        names=("completion", "watch_time"),
+        completion_offset=1.0,
+        completion_slope=2.0,
+        completion_noise=0.0,
+    )
+    module = Behaviours(config, rich(population))
+    what = shown([1.0, 2.0])
+    found = respond(module, what)
+    expected = torch.tensor([0.5, 1 / (1 + math.exp(-2.0))])
+    assert torch.allclose(found["completion"][0], expected, atol=1e-4)
+    assert torch.allclose(found["watch_time"][0], 30.0 * expected, atol=1e-2)
+    assert torch.allclose(
+        module.outcomes(what)["watch_minutes"][0], 30.0 * expected.sum(), atol=0.1
+    )
+    noisy = Behaviours(config.model_copy(update={"completion_noise": 1.5}), rich(population))
+    drawn = respond(noisy, shown([1.0]))["completion"]
+    ends = ((drawn < 0.1) | (drawn > 0.9)).float().mean()
+    middle = ((drawn > 0.4) & (drawn < 0.6)).float().mean()
+    assert ends > 2 * middle  # U-shaped: as wide a middle holds far fewer
+
+
+def test_tiredness_adds_up(population) -> None:
+    tired = Tiredness(TirednessConfig(minutes=120.0), 2, CPU)
+    tired.update(torch.tensor([[30.0, 30.0], [0.0, 0.0]]))
+    assert torch.allclose(tired.loss(), torch.tensor([[0.5], [0.0]]))
+    tired.reset(torch.tensor([0]))
+    assert float(tired.loss().sum()) == 0.0
+    with pytest.raises(ValidationError, match="needs watch_time"):
+        UsersConfig(tiredness=TirednessConfig(minutes=60.0))
+
+
+def test_likes_and_shares_are_concentrated_at_the_same_mean(population) -> None:
+    config = BehaviourConfig(
+        names=("like", "share"), like_rate=0.01, share_rate=0.02, readiness_spread=2.0
+    )
+    module = Behaviours(config, population)
+    what = shown([0.0])
+    what.users = torch.arange(MANY) % population.num_users
+    found = respond(module, what)
+    # exp(h / 2) with h ~ N(-1, 4) has mean 1 over users; over the twenty here, their own mean.
+    assert module._ready is not None
+    factor = torch.exp(0.5 * module._ready)
+    odds = 0.02 / 0.98 * factor
+    assert float(found["share"].mean()) == pytest.approx(float((odds / (1 + odds)).mean()), rel=0.1)
+    assert float(found["like"].mean()) < float(found["share"].mean())
+
+
+def test_friends_endorse_what_they_liked_and_it_fades(population) -> None:
+    config = FriendsConfig(influence=2.0, near=2, chance=1, met=5, activity=0.0, memory=0.5)
+    assert bool((befriend(config, population) != torch.arange(20).unsqueeze(1)).all())
+    friends = Friends(config, 1, population)
+    rows, users = torch.tensor([0]), torch.tensor([3])
+    friends.reset(rows, users, random.session_keys(0, rows))
+    liked = set()
+    for friend in friends.friends[3].tolist():
+        row = population.history[friend]
+        liked |= set(row[population.history_liked[friend] & (row >= 0)].tolist())
+    endorsed = friends.endorsed[0].nonzero().squeeze(1).tolist()
+    assert endorsed and set(endorsed) <= liked
+    assert float(friends.endorsed.sum()) <= 3.0
+    friends.endorsed[0, 7] = 3.0
+    assert friends.gain(torch.tensor([[7]])).item() == pytest.approx(2.0 * math.log(4.0))
+    friends.update(users, random.session_keys(0, rows), torch.tensor([0]))
+    assert friends.gain(torch.tensor([[7]])).item() == pytest.approx(2.0 * math.log(2.5))
+
+
+def test_providers_wear_out(population) -> None:
+    people = rich(population)  # provider = item mod 5
+    tired = WearOut(WearOutConfig(weight=0.5, memory=0.5), 1, people)
+    tired.update(torch.tensor([[0, 5, 1]]))
+    loss = tired.loss(torch.tensor([[10, 6, 2]]))
+    assert torch.allclose(loss, 0.5 * torch.log(torch.tensor([[3.0, 2.0, 1.0]])))
+    tired.update(torch.tensor([[2]]))
+    assert torch.allclose(
+        tired.loss(torch.tensor([[0, 1, 2]])), 0.5 * torch.log(torch.tensor([[2.0, 1.5, 2.0]]))
+    )
+    with pytest.raises(ConfigError, match="no providers"):
+        WearOut(WearOutConfig(weight=0.5), 1, population)
+
+
+def test_second_price_auction(population) -> None:
+    config = BehaviourConfig(names=("payment",), reserve_price=0.25)
+    module = Behaviours(config, rich(population))
+    what = shown([0.0, 0.0, math.log(1 / 3)])  # rates .5, .5, .25; bids 2, 1, 3
+    paid = respond(module, what)["payment"][0]
+    # 1 * .5 / .5 = 1; 3 * .25 / .5 = 1.5, but never more than the bid of 1; the last: the reserve.
+    assert torch.allclose(paid, torch.tensor([1.0, 1.0, 0.25]), atol=1e-6)
+    assert float(module.outcomes(what)["revenue"][0]) == pytest.approx(2.25)
+    with pytest.raises(ConfigError, match="'bid'"):
+        Behaviours(config, population)
+
+
+def test_holding_times_and_returns() -> None:
+    keys, none = random.session_keys(2, torch.arange(MANY)), torch.zeros(MANY, dtype=torch.int64)
+    bought = torch.tensor([[1.0, 0.0]]).expand(MANY, 2)
+    risk = torch.full((MANY, 2), 7.0)
+    # Gains and losses alike: sold each day with probability .1, geometric, mean 10 days.
+    config = HoldingConfig(selling_days=1.0, realised_gain=0.1, realised_loss=0.1, max_days=200)
+    days, earned = hold(config, bought[:4000], risk[:4000], keys[:4000], none[:4000])
+    assert float(days[:, 0].mean()) == pytest.approx(10.0, rel=0.06)
+    assert float(days[:, 1].abs().max()) == float(earned[:, 1].abs().max()) == 0.0
+    # A martingale: nothing is earned on average, whoever sells what.
+    odean = HoldingConfig(max_days=30)
+    days, earned = hold(odean, bought, risk, keys, none)
+    held = earned[:, 0]
+    assert abs(float(held.mean())) < 3 * float(held.std()) / MANY**0.5
+    sold = days[:, 0] < 30
+    assert float((held[sold] > 0).double().mean()) > 0.55  # gains are sold more readily
+    assert float(days.max()) == 30.0
+
+
+def test_wrong_orders_of_behaviours_are_refused() -> None:
+    for names in (
+        ("purchase", "cart"),
+        ("watch_time", "completion"),
+        ("holding_days",),
+        ("holding_return", "purchase"),
+    ):
+        with pytest.raises(ValidationError, match="must come"):
+            BehaviourConfig(names=names)
+
+
+EVERYTHING = UsersConfig(
+    behaviours=BehaviourConfig(
+        names=(
+            "like",
+            "cart",
+            "purchase",
+            "completion",
+            "watch_time",
+            "share",
+            "conversion",
+            "payment",
+            "holding_days",
+            "holding_return",
+        ),
+        cart_rate=0.5,
+        purchase_rate=0.9,
+        readiness_spread=1.0,
+    ),
+    price=PriceConfig(sensitivity=1.0),
+    wear_out=WearOutConfig(weight=0.5),
+    tiredness=TirednessConfig(minutes=100.0),
+    friends=FriendsConfig(influence=0.8, met=5, near=2, chance=1, activity=0.5),
+)
+
+
+def test_sessions_do_not_depend_on_the_batch_and_resume(population) -> None:
+    people = rich(population)
+    keys = random.session_keys(5, torch.arange(9))
+    many, one = (make_users(EVERYTHING, people, size) for size in (9, 1))
+    many.reset(keys)
+    one.reset(keys[4:5])
+    saved = None
+    for step in range(12):
+        slate = random.integers(keys, step, "test/slate", 5, people.num_items)
+        whole, alone = many.respond(slate), one.respond(slate[4:5])
+        for name, value in alone.behaviours.items():
+            same = whole.behaviours[name][4:5]
+            # Amounts go through vectorised functions, whose last bit depends on the batch's size.
+            assert torch.allclose(same, value, rtol=1e-5, atol=1e-6), name
+            if name not in ("completion", "watch_time", "payment", "holding_return"):
+                assert torch.equal(same, value), name
+        assert set(alone.outcomes) >= {"revenue", "watch_minutes", "shares", "holding_return"}
+        if step == 5:
+            saved = {name: value.clone() for name, value in one.state_dict().items()}
+            later = make_users(EVERYTHING, people, 1)
+            later.load_state_dict(saved)
+        elif step > 5:
+            again = later.respond(slate[4:5])
+            assert all(torch.equal(again.behaviours[n], v) for n, v in alone.behaviours.items())
+    assert saved is not None
+
+
+def test_click_probability_counts_every_effect(population) -> None:
+    people = rich(population)
+    users = make_users(EVERYTHING, people, 200)
+    plain = make_users(UsersConfig(), people, 200)
+    keys = random.session_keys(5, torch.arange(200))
+    for model in (users, plain):
+        model.reset(keys)
+        for step in range(3):
+            model.respond(random.integers(keys, step, "test/slate", 5, people.num_items))
+    items = torch.arange(40).expand(200, -1)
+    assert torch.allclose(users.click_probability(), users.click_probability(items))
+    assert not torch.allclose(users.click_probability(), plain.click_probability())
+    dear = users.long_term_relevance() - plain.long_term_relevance()
+    assert float(dear.max()) <= 1e-5 and float(dear.min()) < -0.1  # only prices are lasting
