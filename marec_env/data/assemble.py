@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from marec_env.data.config import DataConfig
+from marec_env.data.impressions import impressions_of
 from marec_env.data.log import InteractionLog, make_log
 from marec_env.data.tables import Table
+from marec_env.errors import DataError
 from marec_env.io import sha256_of
 
 __all__ = ["assemble", "group_users", "item_text", "natural_title"]
@@ -77,6 +79,7 @@ def assemble(
     behaviours: dict[str, list[float]] | None = None,
     item_attributes: dict[str, list[float]] | None = None,
     providers: Sequence[str] | None = None,
+    impressions: Table | None = None,
 ) -> InteractionLog:
     """Return the log of three tables.
 
@@ -84,7 +87,7 @@ def assemble(
         config: the data section.
         interactions: one row an interaction.
         items: one row an item; its order is the catalog's.
-        users: one row a user, or ``None``; users without interactions are left out.
+        users: one row a user, or ``None``; users whom no other table names are left out.
         keys: names of the columns with user, item, rating and time (seconds).
         titles: of each item; likewise ``genres``, ``descriptions`` and ``years`` (-1: unknown).
         genres: of each item, any number of them.
@@ -93,6 +96,7 @@ def assemble(
         behaviours: further columns of the interactions.
         item_attributes: further columns of the items.
         providers: of each item, or ``None``.
+        impressions: one row an item shown, or ``None``; its users are named ``user_id``.
 
     Raises:
         DataError: duplicate or unknown identifiers, or cells that are not numbers.
@@ -107,22 +111,22 @@ def assemble(
             unknown, f"'{item_key}' is not in {items.path.name}, first '{item_column[unknown[0]]}'"
         )
     user_column = interactions.identifiers(user_key)
+    named = set(user_column)
     if users is not None:
-        known = set(users.unique(user_key))
-        unknown = [row for row, user in enumerate(user_column) if user not in known]
-        if unknown:
-            raise interactions.fail(
-                unknown,
-                f"'{user_key}' is not in {users.path.name}, first '{user_column[unknown[0]]}'",
-            )
-    user_ids = tuple(sorted(set(user_column), key=_natural))
+        _refuse_unknown_users(interactions, user_key, users, user_key)
+    if impressions is not None:
+        if users is not None:
+            _refuse_unknown_users(impressions, "user_id", users, user_key)
+        named |= set(impressions.identifiers("user_id"))
+    user_ids = tuple(sorted(named, key=_natural))
     user_position = {name: index for index, name in enumerate(user_ids)}
     group, group_names = group_users(users, user_key, user_ids, config.group_by)
     provider = None
     if providers is not None:
         names = {name: index for index, name in enumerate(sorted(set(providers)))}
         provider = torch.tensor([names[name] for name in providers])
-    files = [table.path for table in (interactions, items, users) if table is not None]
+    tables = (interactions, items, users, impressions)
+    files = [table.path for table in tables if table is not None]
     sources = {path.name: sha256_of(path) for path in files}
     return make_log(
         user=torch.tensor([user_position[user] for user in user_column]),
@@ -143,7 +147,38 @@ def assemble(
         behaviours=_tensors(behaviours),
         item_attributes=_tensors(item_attributes),
         provider=provider,
+        user_attributes=_user_attributes(users, user_key, user_ids),
+        impressions=None
+        if impressions is None
+        else impressions_of(impressions, user_position, item_position),
     )
+
+
+def _refuse_unknown_users(table: Table, key: str, users: Table, user_key: str) -> None:
+    known = set(users.unique(user_key))
+    column = table.identifiers(key)
+    unknown = [row for row, user in enumerate(column) if user not in known]
+    if unknown:
+        first = column[unknown[0]]
+        raise table.fail(unknown, f"'{key}' is not in {users.path.name}, first '{first}'")
+
+
+def _user_attributes(users: Table | None, key: str, user_ids: Sequence[str]) -> dict[str, Tensor]:
+    """Return the columns of the users' file that hold numbers only, float32 ``[U]`` each."""
+    if users is None:
+        return {}
+    row = {user: place for place, user in enumerate(users.columns[key])}
+    places = [row[user] for user in user_ids]
+    found = {}
+    for name in users.columns:
+        if name == key:
+            continue
+        try:
+            values = users.numbers(name)
+        except DataError:  # words, such as a gender
+            continue
+        found[name] = torch.tensor([values[place] for place in places], dtype=torch.float32)
+    return found
 
 
 def combined_hash(sources: dict[str, str]) -> str:

@@ -27,7 +27,7 @@ class DataConfig(ConfigModel):
     source: str = Field(
         default="movielens-100k",
         description="'movielens-100k' (asset package), 'synthetic/<scenario>', or the path of a "
-        "folder with interactions.csv and items.csv (users.csv optional)",
+        "folder with interactions.csv and items.csv (users.csv and impressions.csv optional)",
     )
     like_threshold: float = Field(
         default=4.0,

@@ -1,4 +1,5 @@
-"""The plain format: a folder with ``interactions.csv``, ``items.csv`` and perhaps ``users.csv``.
+"""The plain format: a folder with ``interactions.csv`` and ``items.csv``; ``users.csv`` and
+``impressions.csv`` may be there too.
 
 See ``docs/data.md`` for the columns.
 """
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from marec_env.data.assemble import assemble
 from marec_env.data.config import DataConfig
+from marec_env.data.impressions import IMPRESSION_COLUMNS
 from marec_env.data.log import InteractionLog
 from marec_env.data.tables import Table, read_table
 from marec_env.errors import DataError
@@ -50,6 +52,8 @@ def read_plain(config: DataConfig) -> InteractionLog:
     items = read_table(folder / "items.csv", _ITEMS)
     users_path = folder / "users.csv"
     users = read_table(users_path, ("user_id",)) if users_path.is_file() else None
+    shown_path = folder / "impressions.csv"
+    shown = read_table(shown_path, IMPRESSION_COLUMNS) if shown_path.is_file() else None
     years = items.parse("year", _year, "a whole year or empty") if "year" in items else None
     return assemble(
         config,
@@ -66,5 +70,6 @@ def read_plain(config: DataConfig) -> InteractionLog:
         years=years if years is not None else [-1] * len(items),
         behaviours=_numeric_rest(interactions, _INTERACTIONS),
         item_attributes=_numeric_rest(items, _ITEMS + _ITEM_TEXT),
+        impressions=shown,
         providers=items.identifiers("provider") if "provider" in items else None,
     )

@@ -137,8 +137,8 @@ def _positions(report: Calibration) -> Plot:
         axes.set_ylabel("clicks per impression")
         axes.legend()
     note = (
-        "The log's impressions are weighted by inverse propensity, so that better items at the top "
-        "do not pass for attention."
+        "Where the log states propensities its impressions are weighted by their inverse, so that "
+        "better items at the top do not pass for attention."
         if "log" in curves
         else "The log does not say what was shown where; only the simulation has a curve."
     )

@@ -18,6 +18,7 @@ from marec_env.data.log import InteractionLog
 from marec_env.data.population import PopulationConfig, random_click_rate
 from marec_env.data.propensity import (
     even_click_rate,
+    has_propensities,
     item_click_rates,
     item_clicks,
     position_curve,
@@ -134,6 +135,7 @@ def calibrate(
     by_popularity = simulate(users, consumed + _SMOOTHING, topics, num_topics, **sizes, seed=seed)
     evenly = simulate(users, torch.ones(log.num_items), topics, num_topics, **sizes, seed=seed + 1)
     real = consumption_of(log, topics, num_topics)
+    tasks = judge_click_model(log, config, topics, num_topics, seed)
     return Calibration(
         source=source,
         fingerprint=log.fingerprint,
@@ -144,11 +146,11 @@ def calibrate(
             "impressions": 0 if log.impressions is None else log.impressions.user.numel(),
             "simulated sessions": users.num_sessions,
         },
-        tasks=judge_click_model(log, config, topics, num_topics, seed),
+        tasks=tasks,
         comparisons=_compare(log, real, by_popularity, evenly),
         random_policy=_random_policy(log, config, evenly),
         debiasing=_debias(users, consumed + _SMOOTHING, topics, num_topics, seed + 2),
-        suggestions=_suggest(log, real, by_popularity.consumption),
+        suggestions=_suggest(log, real, by_popularity.consumption, tasks),
         topic_shares=topic_share_sweep(log, config, topics, num_topics, seed),
         topic_names=catalog.topic_names,
         distributions=_distributions(log, real, by_popularity, evenly),
@@ -164,7 +166,7 @@ def _compare(
         Comparison(
             "clicks per impression, even choice at the first place",
             "",
-            None if log.impressions is None else even_click_rate(log.impressions),
+            _even_rate(log),
             float(position_curve(even.impressions, weighted=False)[0]),
             None,
             "",
@@ -240,16 +242,30 @@ def _random_policy(log: InteractionLog, config: PopulationConfig, even: Simulate
         promised=random_click_rate(config, log),
         measured=float(per_session.mean()),
         standard_error=float(per_session.std() / math.sqrt(per_session.numel())),
-        log_estimate=None if log.impressions is None else even_click_rate(log.impressions),
+        log_estimate=_even_rate(log),
         liked_density=float(log.liked.sum()) / (log.num_users * log.num_items),
         liked_share=float(log.liked.double().mean()),
     )
 
 
-def _suggest(log: InteractionLog, real: Consumption, fake: Consumption) -> dict[str, float]:
+def _even_rate(log: InteractionLog) -> float | None:
+    """Return the first position's click rate under even choice, if the log tells."""
+    if log.impressions is None or not has_propensities(log.impressions):
+        return None
+    return even_click_rate(log.impressions)
+
+
+def _suggest(
+    log: InteractionLog, real: Consumption, fake: Consumption, tasks: list[TaskReport]
+) -> dict[str, float]:
     found: dict[str, float] = {}
-    if log.impressions is not None:
-        found["population.random_click_rate"] = even_click_rate(log.impressions)
+    rate = _even_rate(log)
+    if rate is not None:
+        found["population.random_click_rate"] = rate
+    # Fitted beside taste and quality, so that better items at the top are not taken for attention.
+    for task in tasks:
+        if task.name == "shown":
+            found["users.examination.decay"] = task.fitted.decay
     if 0 < real.rates["like"] < 1 and 0 < fake.rates.get("like", 0.0) < 1:
         # To first order: the offset shifts the logit of a like after a click.
         shift = math.log(fake.rates["like"] / (1 - fake.rates["like"]))
@@ -293,7 +309,8 @@ def _distributions(
     fake = popular.consumption
     positions = {"simulated": position_curve(even.impressions, weighted=False).tolist()}
     if log.impressions is not None:
-        positions["log"] = position_curve(log.impressions, weighted=True).tolist()
+        known = has_propensities(log.impressions)
+        positions["log"] = position_curve(log.impressions, weighted=known).tolist()
 
     def shares(counts: Tensor) -> list[float]:
         return [float(value) for value in (counts.double() / counts.sum().clamp_min(1)).tolist()]
