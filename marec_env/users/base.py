@@ -9,7 +9,23 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Feedback", "Users", "rows_of"]
+__all__ = ["USER_OUTCOMES", "Feedback", "Users", "rows_of"]
+
+USER_OUTCOMES = (
+    "likes",
+    "carts",
+    "purchases",
+    "shares",
+    "conversions",
+    "revenue",
+    "watch_minutes",
+    "finished",
+    "holding_days",
+    "holding_return",
+    "unsuitable",
+)
+"""Names of :attr:`Feedback.outcomes` in the order in which reports show them; a user model of one's
+own may add others. Revenue is in currency units, the return in percent summed over purchases."""
 
 
 @dataclass(slots=True)
@@ -30,9 +46,8 @@ class Feedback:
     """Float32 ``[B]``, only where an episode may hold several sessions: days until the user's next
     session where one, but not the episode, ended with this request; 0 elsewhere."""
     outcomes: dict[str, Tensor] = field(default_factory=dict)
-    """Float32 ``[B]`` each: what the request was worth beside clicks, in the units of the name
-    (``revenue``, ``watch_minutes``, ``shares`` ...), to be added up over an episode. The names are
-    the same in every response."""
+    """Float32 ``[B]`` each: what the request was worth beside clicks (:data:`USER_OUTCOMES`), to
+    be added up over an episode. The names are the same in every response."""
 
     @property
     def clicks(self) -> Tensor:
