@@ -182,6 +182,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             gaps.add_row(_label(comparison, name), *(_gap(comparison, name, m) for m in _COLUMNS))
     console.print(gaps)
 
+    _print_user_outcomes(comparison, console)
     objectives = [m for m in comparison.metric_names() if m.startswith("objective/")]
     rest = Table(title="Objectives f_i a request, and the cohort", title_justify="left")
     rest.add_column("policy", no_wrap=True)
@@ -198,6 +199,27 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             f"{cohort['gini']:.3f}",
         )
     console.print(rest)
+
+
+def _print_user_outcomes(comparison: Comparison, console: Console) -> None:
+    """Print what the scenario's users bring beside clicks: revenue, minutes watched, shares ..."""
+    from rich.table import Table
+
+    from marec_env.users.base import USER_OUTCOMES
+
+    there = set(comparison.metric_names())
+    names = [name for name in USER_OUTCOMES if name in there]
+    if not names:
+        return
+    table = Table(title="Users' outcomes a session", title_justify="left")
+    table.add_column("policy", no_wrap=True)
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
+    for policy in comparison.outcomes:
+        table.add_row(
+            _label(comparison, policy), *(_cell(comparison, policy, name) for name in names)
+        )
+    console.print(table)
 
 
 def _label(comparison: Comparison, name: str) -> str:
