@@ -55,7 +55,9 @@ def command(
         int | None, typer.Option(min=0, help="Seed of the sessions; by default that of the run.")
     ] = None,
 ) -> None:
-    """Evaluate trained teams beside baselines on the same users; write evaluation.json, .csv."""
+    """Evaluate trained teams beside baselines on the same users; write evaluation.json, .csv,
+    report.html.
+    """
     names = None if baselines is None else tuple(n.strip() for n in baselines.split(",") if n)
     for path in runs:
         comparison = evaluate_run(path, names, sessions, seed)
@@ -141,14 +143,15 @@ def evaluate_policy(
     return compare_outcomes(outcomes, privileged, tuple(baselines))
 
 
-def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
-    """Write ``evaluation.json`` and ``evaluation.csv`` and return their places."""
+def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
+    """Write a run's ``evaluation.json``, ``evaluation.csv`` and page; return their places."""
+    from agents.comparison.report import write_run_report
     from marec_env.io import write_json, write_text
 
     places = folder / "evaluation.json", folder / "evaluation.csv"
     write_json(places[0], comparison.as_dict())
     write_text(places[1], comparison.as_csv())
-    return places
+    return *places, write_run_report(folder)
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:

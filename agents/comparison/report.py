@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from agents.comparison import tables
 from agents.comparison.curves import CURVES, learning_curve
 from agents.comparison.grouping import Group
 from agents.comparison.quantities import OBJECTIVE, OUTCOMES, STAGES
 from agents.comparison.rows import Row
-from agents.comparison.summary import Summary
+from agents.comparison.runs import Run, read_run
+from agents.comparison.summary import Summary, summarise
 from agents.comparison.tables import name_of
+from agents.runs.folder import open_run
 from marec_env.evaluation.figures import (
     NEUTRAL,
     ORACLE,
@@ -24,12 +29,17 @@ from marec_env.evaluation.figures import (
     steps_figure,
 )
 from marec_env.evaluation.page import Section, render_page
+from marec_env.io import write_text
 
-__all__ = ["as_markdown", "as_page", "lead_of", "sections_of"]
+__all__ = ["as_markdown", "as_page", "lead_of", "run_page", "sections_of", "write_run_report"]
 
 _MOST_BARS = 24  # rows that a bar chart shows; the table has all
 _MOST_LINES = 7  # colours that are told apart
 _DRAWN = ("clicks", "satisfaction", "length", "regret", "return")
+_CURVES_LEAD = (
+    "Training sessions that ended since the last point, with exploration. In the first iterations "
+    "only short sessions can have ended, so curves rise there by themselves."
+)
 _FAIR_OUTCOMES = {
     "clicks": "clicks a session",
     "satisfaction": "satisfaction (0 to 1)",
@@ -105,10 +115,7 @@ def sections_of(summary: Summary, command: str, figures: bool = True) -> list[Se
         Section(
             "Learning curves",
             figures=_curve_figures(summary.grouping.groups) if figures else (),
-            lead=[
-                "Training sessions that ended since the last point, with exploration. In the first "
-                "iterations only short sessions can have ended, so curves rise there by themselves."
-            ],
+            lead=[_CURVES_LEAD],
         ),
         Section(
             "Between experiments",
@@ -146,7 +153,14 @@ def sections_of(summary: Summary, command: str, figures: bool = True) -> list[Se
             _exposure_figures(summary) if figures else (),
             _exposure_lead(summary),
         ),
-        Section("Ranking quality", [tables.quality_table(summary), tables.list_table(summary)]),
+        Section(
+            "Ranking quality and further outcomes",
+            [
+                tables.quality_table(summary),
+                tables.list_table(summary),
+                *(t for t in [tables.further_table(summary)] if t),
+            ],
+        ),
         Section("Component objectives", [t for t in [tables.objectives_table(summary)] if t]),
         Section(
             "Configuration differences",
@@ -293,3 +307,34 @@ def _exposure_lead(summary: Summary) -> list[str]:
             "told by the popularity of items."
         )
     return lead
+
+
+def write_run_report(path: Path) -> Path:
+    """Write the page of one run into its folder as ``report.html`` and return its place.
+
+    A run that is not finished, or was not evaluated, has a page too, which says so.
+
+    Raises:
+        RunError: the folder is not a run's, or cannot be written.
+    """
+    run, folder = read_run(path), open_run(path)
+    write_text(folder.report, run_page(run))
+    return folder.report
+
+
+def run_page(run: Run) -> str:
+    """Return the page of one run."""
+    title = f"{run.name}: {run.algorithm}, seed {run.seed}"
+    command = f"python evaluate.py run {shlex.quote(str(run.path))}"
+    whole = replace(run, defects=())
+    if run.evaluation is not None:
+        summary = summarise([whole])
+        notes = [*run.defects, *summary.notes]
+        return render_page(title, lead_of(summary), notes, sections_of(summary, command))
+    group = Group(run.algorithm, (whole,))
+    sections = [
+        Section("Learning curves", figures=_curve_figures([group]), lead=[_CURVES_LEAD]),
+        Section("Runs", verbatim=[command]),
+    ]
+    shown = [s for s in sections if s.figures or s.verbatim]
+    return render_page(title, [], run.defects, shown)

@@ -9,6 +9,7 @@ from itertools import pairwise
 from agents.comparison.grouping import seed_ranges
 from agents.comparison.quantities import (
     LISTS,
+    OBJECTIVE,
     OUTCOMES,
     QUALITY,
     STAGES,
@@ -24,6 +25,7 @@ __all__ = [
     "configuration_table",
     "exposure_tables",
     "funnel_tables",
+    "further_table",
     "gaps_table",
     "list_table",
     "name_of",
@@ -57,6 +59,18 @@ def quality_table(summary: Summary) -> TextTable:
 def list_table(summary: Summary) -> TextTable:
     """Return what the slates were like."""
     return _table("Slates and catalog", summary.rows, LISTS)
+
+
+def further_table(summary: Summary) -> TextTable | None:
+    """Return the outcomes that no other table has, those of a user model's own among them."""
+    known = {q.key for q in (*OUTCOMES, *QUALITY, *LISTS)} - {"returns"}
+    keys = dict.fromkeys(key for row in summary.rows for key in row.values)
+    found = [
+        Quantity(key, key.replace("_", " "), key, None)
+        for key in keys
+        if key not in known and not key.startswith(OBJECTIVE)
+    ]
+    return _table("Further outcomes", summary.rows, found) if found else None
 
 
 def objectives_table(summary: Summary) -> TextTable | None:

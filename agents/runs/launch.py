@@ -181,8 +181,14 @@ def _run(job: _Job) -> int:
         if outcome.interrupted:
             _say(f"Stopped; continue with: python train.py --resume {folder.path}")
             return INTERRUPTED
-        if config.evaluation.at_end:
+        compared = config.evaluation.at_end
+        if compared and isinstance(config.environment, PettingZooConfig):
+            _say("No comparison: baselines recommend items, and this environment has none.")
+            compared = False
+        if compared:
             trackers.summary(_compare(job))
+        else:
+            _write_report(folder)
     finally:
         trackers.close()
     print(f"Run folder: {folder.path}")
@@ -216,9 +222,7 @@ def _compare(job: _Job) -> dict[str, float]:
         means by ``compare/<policy>/<outcome>``, for dashboards.
     """
     config = job.config
-    if isinstance(config.environment, PettingZooConfig):
-        _say("No comparison: baselines recommend items, and this environment has none.")
-        return {}
+    assert not isinstance(config.environment, PettingZooConfig)
     from agents.commands.console import table_console
     from agents.commands.evaluate import evaluate_policy, print_comparison, write_comparison
 
@@ -238,3 +242,10 @@ def _compare(job: _Job) -> dict[str, float]:
         for policy, found in comparison.outcomes.items()
         for outcome, mean in found.means().items()
     }
+
+
+def _write_report(folder: RunFolder) -> None:
+    """Write the page of a run that has no comparison: its learning curves."""
+    from agents.comparison.report import write_run_report
+
+    write_run_report(folder.path)

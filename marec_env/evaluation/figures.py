@@ -152,7 +152,7 @@ def curves_figure(curves: Mapping[str, Curve], quantity: str) -> Figure:
         else ""
     )
     return draw(
-        f"{quantity[:1].upper()}{quantity[1:]} while training{band}.",
+        f"{_sentence(quantity)} while training{band}.",
         f"Learning curves of {quantity}, at the end: {ends}.",
         3.0 + _legend_height(curves),
         paint,
@@ -236,7 +236,7 @@ def groups_figure(title: str, rows: Mapping[str, Mapping[str, Estimate]], captio
         for row, found in rows.items()
     )
     height = 1.0 + max(0.45, 0.17 * len(names)) * len(rows) + _legend_height(names)
-    return draw(caption, f"{title[:1].upper()}{title[1:]}. {told}.", height, paint)
+    return draw(caption, f"{_sentence(title)}. {told}.", height, paint)
 
 
 def lines_figure(
@@ -291,7 +291,7 @@ def lines_figure(
         )
         for name, values in series.items()
     )
-    return draw(caption, f"{labels[1]}. {told}.", 3.2 + _legend_height(series), paint)
+    return draw(caption, f"{_sentence(labels[1])}. {told}.", 3.2 + _legend_height(series), paint)
 
 
 def steps_figure(
@@ -340,6 +340,10 @@ def _shown(value: float) -> str:
     if not math.isfinite(value):
         return "-"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _wrapped(label: str) -> str:

@@ -100,6 +100,12 @@ def user_error(done: Done, lines: int = 1) -> str:
     return "\n".join(found)
 
 
+def test_a_finished_run_leaves_its_page(whole: Path) -> None:
+    page = (whole / "report.html").read_text()
+    assert "Learning curves of clicks a session" in page
+    assert "not evaluated" in page
+
+
 def test_a_run_killed_at_any_moment_ends_with_equal_metrics(
     config: Path, whole: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,169 @@
+"""The pages as text: complete, self-contained, escaped."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from agents.commands import compare
+from agents.comparison.report import as_markdown, as_page, run_page, write_run_report
+from agents.comparison.summary import summarise
+from marec_env.evaluation.page import Section, TextTable, render_page
+
+VOID = {"meta", "link", "br", "path", "use", "img"}
+
+
+class Document(HTMLParser):
+    """Collects tags, and checks that they nest."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.words = [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+@pytest.fixture
+def summary(make_run):
+    runs = [make_run(clicks=30.0 + s, seed=s) for s in range(3)]
+    runs += [make_run(clicks=20.0 + s, seed=s, algorithm__kind="ippo") for s in range(3)]
+    return summarise(runs)
+
+
+def test_the_page_has_every_part(summary):
+    text = as_page(summary, "Comparison", "python evaluate.py compare a b")
+    document = Document(text)
+    sections = [attrs["id"] for attrs in document.all("section")]
+    assert sections == [
+        "outcomes",
+        "learning-curves",
+        "between-experiments",
+        "funnel",
+        "user-groups",
+        "exposure-of-providers-and-items",
+        "ranking-quality-and-further-outcomes",
+        "component-objectives",
+        "configuration-differences",
+        "runs",
+    ]
+    alternatives = [a["aria-label"] for a in document.all("div") if a.get("role") == "img"]
+    for wanted in (
+        "Bars of clicks a session: mappo 31 [",
+        "Bars of satisfaction",
+        "Bars of session length in requests",
+        "Bars of regret",
+        "Learning curves of clicks a session, at the end: mappo 31; ippo 21",
+        "Performance profile",
+        "Relevant items a request. mappo: relevant to the user 50, among the candidates 10",
+        "Share of the relevant items that get past",
+        "Clicks a session. mappo: F 32, M 30",
+        "Exposure of providers",
+    ):
+        assert any(wanted in alternative for alternative in alternatives), wanted
+    assert len(document.all("figure")) == len(alternatives) == len(document.all("svg"))
+    words = " ".join(document.words)
+    assert "algorithm.kind" in words
+    assert "only 3 seeds" in words
+    assert "python evaluate.py compare a b" in words
+
+
+def test_the_page_needs_nothing_but_itself(summary):
+    document = Document(as_page(summary, "Comparison", "x"))
+    names = [tag for tag, _ in document.tags]
+    assert "script" not in names
+    for _, attrs in document.tags:
+        for name in ("src", "href", "xlink:href"):
+            assert attrs.get(name, "#").startswith(("#", "data:")), attrs
+    ids = [attrs["id"] for _, attrs in document.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    targets = {attrs["href"][1:] for attrs in document.all("a")}
+    assert targets <= set(ids)
+    assert all(a["tabindex"] == "0" for a in document.all("div") if a.get("class") == "scroll")
+
+
+def test_text_is_escaped():
+    table = TextTable("<b>", ["a"], [["<i>x</i>"]])
+    page = render_page("<u>", ["<s>"], ["<em>"], [Section("t", [table])])
+    for tag in ("<b>", "<i>", "<u>", "<s>", "<em>"):
+        assert tag not in page
+
+
+def test_the_same_runs_make_the_same_page(summary):
+    assert as_page(summary, "A", "x") == as_page(summary, "A", "x")
+
+
+def test_markdown_has_the_tables_and_the_command(summary):
+    text = as_markdown(summary, "Five algorithms", "python evaluate.py compare runs/*")
+    assert text.startswith("# Five algorithms\n")
+    assert "> **Note:** only 3 seeds" in text
+    assert re.search(r"^\| mappo \| 3 \(0-2\) \| 31 \[", text, re.MULTILINE)
+    assert "```bash\npython evaluate.py compare runs/*\n```" in text
+    widths = {
+        block: {line.count("|") - line.count("\\|") for line in block.splitlines()}
+        for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    }
+    assert widths
+    assert all(len(counts) == 1 for counts in widths.values())
+
+
+def test_a_cell_cannot_break_a_markdown_table():
+    table = TextTable("", ["a", "b"], [["x|y", "1\n[0, 2]"]])
+    assert table.as_markdown().splitlines()[-1] == "| x\\|y | 1 [0, 2] |"
+
+
+def test_one_run_has_a_page_of_its_own(write_run):
+    folder = write_run(seed=2)
+    assert write_run_report(folder) == folder / "report.html"
+    words = (folder / "report.html").read_text()
+    assert "<title>marec: mappo, seed 2</title>" in words
+    assert "Bars of clicks" in words
+    assert "one seed" in words
+
+
+def test_a_run_without_evaluation_has_its_curves(make_run):
+    run = replace(make_run(), evaluation=None, defects=("not evaluated",))
+    document = Document(run_page(run))
+    assert [attrs["id"] for attrs in document.all("section")] == ["learning-curves", "runs"]
+    assert any("not evaluated" in word for word in document.words)
+
+
+def test_an_unfinished_run_says_so_on_its_page(write_run):
+    folder = write_run()
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(lines[:2]))
+    write_run_report(folder)
+    assert "unfinished (200,000 of 400,000" in (folder / "report.html").read_text()
+
+
+def test_the_command_writes_everything_it_says(write_run, tmp_path, capsys):
+    runs = [write_run(seed=s) for s in (0, 1)]
+    output = tmp_path / "out"
+    compare.command(runs, output, "Title", tmp_path / "table.md")
+    assert {p.name for p in output.iterdir()} == {
+        "comparison.json",
+        "comparison.csv",
+        "comparison.html",
+    }
+    assert (tmp_path / "table.md").read_text().startswith("# Title")
+    printed = capsys.readouterr().out
+    assert "User outcomes" in printed
+    assert "note: only 2 seeds" in printed
