@@ -65,6 +65,22 @@ class ExposureBoredom:
         # The small margin keeps a quotient that is whole in exact arithmetic from falling short.
         return torch.floor(slack * slate_size + 1e-4).clamp_(min=0).to(torch.int64)
 
+    def ahead(self, counts: Tensor, slate_size: int, requests: Tensor) -> Tensor:
+        """Return boredom if slates hold so many items of each topic from now on.
+
+        Args:
+            counts: float32 ``[C]``, items of the topic in every slate.
+            slate_size: K.
+            requests: float32 ``[H]``, how many such slates ahead.
+
+        Returns:
+            Float32 ``[B, T, C, H]`` in [0, 1].
+        """
+        kept = self._memory**requests
+        exposure = self.exposure[:, :, None, None] * kept
+        exposure = exposure + (counts / slate_size)[:, None] * (1.0 - kept)
+        return ((exposure - self._start) * self._slope).clamp_(0.0, 1.0)
+
     def recover(self, rows: Tensor, requests: Tensor) -> None:
         """Let the exposure of ``rows`` decay as over float32 ``[n]`` requests without any."""
         self.exposure[rows] *= (self._memory**requests).unsqueeze(1)

@@ -314,6 +314,28 @@ class ComposedUsers:
             return free
         return torch.where((self.susceptibility > 0).unsqueeze(1), room, free)
 
+    def boredom_ahead(self, slate_size: int, requests: Tensor) -> Tensor | None:
+        """Return the logits that boredom will take if every slate from now on holds 0 ... K items
+        of a topic, float32 ``[B, T, K + 1, H]``; ``None`` where exposure bores nobody. Privileged.
+
+        Args:
+            slate_size: K.
+            requests: float32 ``[H]``, requests ahead.
+        """
+        if self._exposure is None:
+            return None
+        counts = torch.arange(slate_size + 1, dtype=torch.float32, device=self.device)
+        level = self._exposure.ahead(counts, slate_size, requests)
+        return level * self.susceptibility[:, None, None, None]
+
+    def fresh_logits(self, items: Tensor) -> Tensor:
+        """Return the click logits of int64 ``[B, M]`` items were no topic boring. Privileged."""
+        logits = self._logits(items, self.population.topics[items])
+        if self._exposure is None:
+            return logits
+        level = self._exposure.level(self.population.topics[items])
+        return logits + level * self.susceptibility.unsqueeze(1)
+
     def hidden_state(self) -> Tensor:
         """Return taste, then, where there is such a module: intent, boredom by topic, patience,
         sessions and trust, providers' presence, their wear-out, tiredness, price level; then

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from marec_env import random
+from marec_env.catalog.population import Population
 from marec_env.users.base import Users
+from marec_env.users.planning import AHEAD, best_counts, plan_values
 
 __all__ = ["ORACLES", "Oracle", "farsighted_slate", "myopic_slate", "random_slate"]
 
@@ -46,6 +48,17 @@ class _KnowsRoom(Protocol):
     def topic_room(self, slate_size: int) -> Tensor: ...
 
 
+@runtime_checkable
+class _KnowsBoredom(Protocol):
+    population: Population
+
+    def boredom_ahead(self, slate_size: int, requests: Tensor) -> Tensor | None: ...
+
+    def fresh_logits(self, items: Tensor) -> Tensor: ...
+
+    def click_probability(self, items: Tensor | None = None) -> Tensor: ...
+
+
 def _best(value: Tensor, offer: Tensor, slate_size: int) -> Tensor:
     """Return the items on offer of largest value (``[B, N]``), best first."""
     place = value.gather(1, offer).topk(slate_size, dim=1).indices
@@ -72,31 +85,60 @@ def farsighted_slate(users: Users, keys: Tensor, offer: Tensor, slate_size: int)
     """Return the best slate that spares the future.
 
     Where the model has a long-term value, its best items; where it can plan a slate as a whole, its
-    plan. Where topics bore, the most promising
-    items of each topic up to what it can take without boring the user, most promising first, then
-    the rest.
+    plan. Where exposure to topics bores, the first slate of the best plan
+    (:mod:`marec_env.users.planning`); where clicks on topics do, the most promising items of each
+    topic up to what it can take without boring the user, most promising first, then the rest.
     """
     if isinstance(users, _KnowsValue):
         return _best(users.long_term_value(), offer, slate_size)
     if isinstance(users, _Plans):
         return users.plan_slate(offer, slate_size)
+    if isinstance(users, _KnowsBoredom):
+        requests = torch.tensor([float(ahead) for ahead, _ in AHEAD], device=offer.device)
+        losses = users.boredom_ahead(slate_size, requests)
+        if losses is not None:
+            return _planned_slate(users, offer, slate_size, losses)
     if not isinstance(users, _KnowsRoom):
         return myopic_slate(users, keys, offer, slate_size)
     value = _reward(users).gather(1, offer)
     order = value.argsort(1, descending=True)
     topics = cast(Tensor, users.population.topics)[offer].gather(1, order)  # type: ignore[attr-defined]
-    # Rank within the topic: stable sort by topic keeps the order of value inside each.
+    rank = _rank_within(topics)
+    fits = rank < users.topic_room(slate_size).gather(1, topics)
+    score = value.gather(1, order) + torch.where(fits, 0.0, _UNAVAILABLE)
+    place = score.topk(slate_size, dim=1).indices
+    return offer.gather(1, order.gather(1, place))
+
+
+def _rank_within(topics: Tensor) -> Tensor:
+    """Return each place's rank among the places of its topic, int64 ``[B, M]``."""
+    # Stable sort by topic keeps the order inside each.
     by_topic = topics.argsort(dim=1, stable=True)
     sorted_topics = topics.gather(1, by_topic)
     position = torch.arange(topics.shape[1], device=topics.device).expand_as(topics)
     new = torch.ones_like(sorted_topics, dtype=torch.bool)
     new[:, 1:] = sorted_topics[:, 1:] != sorted_topics[:, :-1]
     start = torch.where(new, position, 0).cummax(1).values
-    rank = torch.empty_like(topics).scatter_(1, by_topic, position - start)
-    fits = rank < users.topic_room(slate_size).gather(1, topics)
-    score = value.gather(1, order) + torch.where(fits, 0.0, _UNAVAILABLE)
-    place = score.topk(slate_size, dim=1).indices
-    return offer.gather(1, order.gather(1, place))
+    return torch.empty_like(topics).scatter_(1, by_topic, position - start)
+
+
+def _planned_slate(users: _KnowsBoredom, offer: Tensor, slate_size: int, losses: Tensor) -> Tensor:
+    """Return the first slate of the best plan (:mod:`marec_env.users.planning`)."""
+    logits = users.fresh_logits(offer)
+    order = logits.argsort(1, descending=True)
+    items, logits = offer.gather(1, order), logits.gather(1, order)
+    topics = users.population.topics[items]
+    rank = _rank_within(topics)
+    ranked = torch.full(
+        (len(offer), losses.shape[1] * slate_size + 1), -torch.inf, device=logits.device
+    )
+    # Whatever ranks beyond a slate goes to a last place that is cut off.
+    cell = torch.where(rank < slate_size, topics * slate_size + rank, ranked.shape[1] - 1)
+    ranked.scatter_(1, cell, logits)
+    values = plan_values(ranked[:, :-1].view(len(offer), -1, slate_size), losses)
+    fits = rank < best_counts(values).gather(1, topics)
+    score = users.click_probability(items) + torch.where(fits, 0.0, _UNAVAILABLE)
+    return items.gather(1, score.topk(slate_size, dim=1).indices)
 
 
 ORACLES: dict[str, Oracle] = {

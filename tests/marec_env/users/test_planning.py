@@ -1,0 +1,66 @@
+"""The plan against brute force, and the oracle that follows it."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from marec_env import random
+from marec_env.users.boredom import ExposureBoredom
+from marec_env.users.config import BoredomConfig, PatienceConfig, UsersConfig
+from marec_env.users.oracles import farsighted_slate, myopic_slate
+from marec_env.users.planning import AHEAD, best_counts, plan_values
+from marec_env.users.populations import synthetic_population
+from marec_env.users.registry import make_users
+from marec_env.users.rollout import play
+
+
+def test_boredom_ahead_is_what_repeating_the_slate_brings() -> None:
+    config = BoredomConfig(memory=0.75, threshold=0.1, saturation=0.5)
+    boredom = ExposureBoredom(config, 1, torch.arange(2), 2)
+    boredom.update(torch.tensor([[0, 0, 0, 1]]))
+    ahead = boredom.ahead(torch.tensor([0.0, 1.0, 4.0]), 4, torch.tensor([0.0, 3.0]))
+    assert torch.allclose(ahead[:, :, :, 0], boredom.level().unsqueeze(2).expand(1, 2, 3))
+    for _ in range(3):
+        boredom.update(torch.tensor([[0, 0, 0, 0]]))
+    assert float(ahead[0, 0, 2, 1]) == pytest.approx(float(boredom.level()[0, 0]), rel=1e-5)
+    assert float(ahead[0, 1, 0, 1]) == pytest.approx(float(boredom.level()[0, 1]), abs=1e-6)
+
+
+def test_values_by_hand() -> None:
+    ranked = torch.tensor([[[0.0, -torch.inf]]])
+    losses = torch.zeros(1, 1, 3, len(AHEAD))
+    losses[0, 0, 1, -1] = 2.0  # one item a slate: bored from the eighth request on
+    values = plan_values(ranked, losses)[0, 0]
+    later = 1 / (1 + torch.e**2)
+    assert values[0] == 0.0
+    assert float(values[1]) == pytest.approx(8 * 0.5 + 8 * later, rel=1e-5)
+    assert values[2] < -1e6  # the topic has one item only
+
+
+def test_counts_are_the_best_of_all() -> None:
+    values = random.normal(random.session_keys(0, torch.arange(20)), 0, "test", 4 * 6)
+    values = values.view(20, 4, 6)
+    counts = best_counts(values)
+    assert bool((counts.sum(1) == 5).all())
+    for row in range(20):
+        options = [c for c in itertools.product(range(6), repeat=4) if sum(c) == 5]
+        worth = [sum(float(values[row, t, n]) for t, n in enumerate(c)) for c in options]
+        assert tuple(counts[row].tolist()) == options[worth.index(max(worth))]
+
+
+@pytest.mark.parametrize(("weight", "least"), [(1.0, -0.01), (3.0, -0.01), (9.0, 0.3)])
+def test_planning_never_loses_to_myopia_at_any_boredom(weight: float, least: float) -> None:
+    people = synthetic_population(3, users=200, items=300)
+    config = UsersConfig(
+        boredom=BoredomConfig(susceptible_share=1.0, weight=weight),
+        patience=PatienceConfig(kind="none"),
+    )
+    keys = random.session_keys(0, torch.arange(40))
+    clicks = [
+        play(make_users(config, people, 40), keys, policy, 10, 30).clicks
+        for policy in (myopic_slate, farsighted_slate)
+    ]
+    assert float((clicks[1] - clicks[0]).mean() / clicks[0].mean()) > least
