@@ -146,10 +146,11 @@ def evaluate_policy(
 def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
     """Write a run's ``evaluation.json``, ``evaluation.csv`` and page; return their places."""
     from agents.comparison.report import write_run_report
+    from agents.runs.manifest import code_state
     from marec_env.io import write_json, write_text
 
     places = folder / "evaluation.json", folder / "evaluation.csv"
-    write_json(places[0], comparison.as_dict())
+    write_json(places[0], {**comparison.as_dict(), "git": code_state()})
     write_text(places[1], comparison.as_csv())
     return *places, write_run_report(folder)
 

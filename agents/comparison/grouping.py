@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.comparison.runs import Run
+from agents.comparison.runs import CodeVersion, Run
 from marec_env.errors import RunError
 
 __all__ = ["Group", "Grouping", "flatten", "group_runs", "seed_ranges"]
@@ -80,6 +80,7 @@ def group_runs(runs: Sequence[Run], mixed_code: bool = False) -> Grouping:
     for group in groups:
         _refuse_twins(group)
     notes += _code_notes(groups, mixed_code)
+    notes += _evaluation_notes(sound)
     notes += _seed_notes(groups)
     notes += _environment_notes(groups)
     return Grouping(groups, left_out, tuple(notes))
@@ -185,6 +186,18 @@ def _code_notes(groups: Sequence[Group], mixed_code: bool) -> list[str]:
     elif any(code.dirty for code in codes):
         notes.append("some runs were trained by code with uncommitted changes")
     return notes
+
+
+def _evaluation_notes(runs: Sequence[Run]) -> list[str]:
+    """Tell where runs were evaluated by different code, which may measure them differently."""
+    codes = {CodeVersion.of(run.evaluation or {}) for run in runs}
+    if len(codes) == 1 or len({(_tree(code.commit), code.dirty) for code in codes}) == 1:
+        return []
+    shown = ", ".join(sorted(map(str, codes)))
+    return [
+        f"the runs were evaluated by different versions of the code ({shown}); 'python evaluate.py "
+        "run RUN...' evaluates them anew by one"
+    ]
 
 
 def _tree(commit: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,12 @@ class CodeVersion:
     commit: str | None
     dirty: bool = False
     """Whether files differed from the commit."""
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> CodeVersion:
+        """Return the version in the ``git`` entry of a manifest or an evaluation."""
+        git = document.get("git") or {}
+        return cls(git.get("commit"), bool(git.get("dirty")))
 
     def __str__(self) -> str:
         name = self.commit[:10] if self.commit else "unknown"
@@ -116,11 +123,10 @@ def read_run(path: Path) -> Run:
 
 def _code(folder: RunFolder, defects: list[str]) -> CodeVersion:
     try:
-        git = read_manifest(folder.manifest).get("git") or {}
+        return CodeVersion.of(read_manifest(folder.manifest))
     except RunError as error:
         defects.append(f"no usable manifest ({error})")
         return CodeVersion(None)
-    return CodeVersion(git.get("commit"), bool(git.get("dirty")))
 
 
 def _metrics(

@@ -1,8 +1,9 @@
-"""Intervals by the bootstrap over sessions, all profiles of a game on the same sessions.
+"""Intervals over sessions, all profiles of a game on the same sessions.
 
-Payoffs estimated under common random numbers move together; sessions are therefore resampled
-whole (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13, percentile
-intervals).
+A mean has Student's interval. What is computed from several means (ratios, maxima, equilibria) has
+a bootstrap interval: payoffs estimated under common random numbers move together, so sessions are
+resampled whole (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13,
+percentile intervals).
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from agents.equilibrium.normal_form import Floats
+from marec_env.evaluation.statistics import DEFAULT_CONFIDENCE, mean_estimate
 
 __all__ = ["Interval", "bootstrap", "mean_interval", "resample_weights"]
 
 RESAMPLES = 1000
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def bootstrap(
     for row in range(resamples):
         for name, value in statistics({key: v[row] for key, v in redrawn.items()}).items():
             draws[name].append(value)
-    tail = (1.0 - CONFIDENCE) / 2.0
+    tail = (1.0 - DEFAULT_CONFIDENCE) / 2.0
     intervals = {}
     for name, value in point.items():
         drawn = np.array(draws[name])
@@ -80,7 +81,7 @@ def bootstrap(
     return intervals
 
 
-def mean_interval(values: ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """Return the mean of ``[S]`` session values with its interval."""
-    intervals = bootstrap({"x": values}, lambda means: {"x": float(means["x"])}, resamples, seed)
-    return intervals["x"]
+def mean_interval(values: ArrayLike) -> Interval:
+    """Return the mean of ``[S]`` session values with Student's interval."""
+    found = mean_estimate(values)
+    return Interval(found.value, found.low, found.high)

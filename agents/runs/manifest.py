@@ -16,7 +16,7 @@ from typing import Any
 from marec_env import __version__, io
 from marec_env.errors import RunError
 
-__all__ = ["build_manifest", "check_same_inputs", "read_manifest", "record_resume"]
+__all__ = ["build_manifest", "check_same_inputs", "code_state", "read_manifest", "record_resume"]
 
 _PACKAGES = (
     "torch", "ray", "gymnasium", "pettingzoo", "numpy", "scipy", "transformers", "safetensors",
@@ -69,6 +69,15 @@ def _hardware() -> dict[str, Any]:
     }
 
 
+def code_state() -> dict[str, str | bool | None]:
+    """Return the source's git ``commit``, and whether it is ``dirty``; ``None`` outside git."""
+    status = _git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": None if status is None else bool(status),
+    }
+
+
 def build_manifest(
     *, seed: int, config_hash: str, inputs: Mapping[str, str], command: list[str]
 ) -> dict[str, Any]:
@@ -80,15 +89,11 @@ def build_manifest(
         inputs: hashes by name of the data and the weights that the run reads.
         command: the command line.
     """
-    status = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": command,
         "versions": _versions(),
-        "git": {
-            "commit": _git("rev-parse", "HEAD"),
-            "dirty": None if status is None else bool(status),
-        },
+        "git": code_state(),
         "seeds": {"run": seed},
         "config_hash": config_hash,
         "inputs": dict(inputs),

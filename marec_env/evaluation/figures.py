@@ -355,7 +355,8 @@ def _lines(label: str) -> int:
 
 
 def _rows_height(bars: Sequence[Bar]) -> float:
-    return 0.75 + sum(max(0.32, _LINE * _lines(bar.label)) for bar in bars)
+    tallest = max(_lines(bar.label) for bar in bars)  # rows are evenly spaced
+    return 0.75 + len(bars) * max(0.32, 0.08 + _LINE * tallest)
 
 
 def _legend_columns(count: int) -> int:

@@ -117,6 +117,14 @@ def test_experiments_by_different_code_and_uncommitted_code_are_marked(make_run)
     assert not any("code" in note for note in group_runs([make_run()]).notes)
 
 
+def test_evaluations_by_different_code_are_marked(make_run):
+    other = make_run(seed=1)
+    other.evaluation["git"] = {"commit": "d" * 40, "dirty": False}
+    assert any(
+        "evaluated by different versions" in n for n in group_runs([make_run(), other]).notes
+    )
+
+
 def test_commits_with_the_same_decisive_source_are_one_version(make_run, monkeypatch):
     def answer(command, **_):
         return subprocess.CompletedProcess(command, 0, stdout="tree1\ntree2\n")

@@ -120,6 +120,18 @@ def test_welchs_interval_is_scipys():
     assert np.isnan(statistics.mean_difference([1.0], second).low)
 
 
+def test_a_band_is_the_interval_at_each_point():
+    curves = np.random.default_rng(3).normal(size=(8, 5)).cumsum(axis=1)
+    value, low, high = statistics.bootstrap_band(curves)
+    for place in range(5):
+        point = statistics.bootstrap_interval(curves[:, place])
+        assert (value[place], low[place], high[place]) == pytest.approx(
+            (point.value, point.low, point.high)
+        )
+    value, low, high = statistics.bootstrap_band(curves[:1])
+    assert (value == low).all() and (value == high).all()
+
+
 def test_improvement_interval_tells_sure_from_open():
     sure = statistics.improvement_interval([5.0, 6.0, 7.0], [1.0, 2.0, 3.0])
     assert (sure.value, sure.low, sure.high) == (1.0, 1.0, 1.0)
