@@ -108,9 +108,12 @@ def sections_of(summary: Summary, command: str, figures: bool = True) -> list[Se
     sections = [
         Section(
             "Outcomes",
-            [tables.outcomes_table(summary)],
+            [t for t in [tables.outcomes_table(summary), tables.difference_table(summary)] if t],
             _outcome_figures(summary) if figures else (),
-            ["Regret is what the best privileged policy reaches more on the same sessions."],
+            [
+                "Regret is what the best privileged policy reaches more on the same sessions; "
+                "* marks differences whose 95 % interval leaves out zero."
+            ],
         ),
         Section(
             "Learning curves",

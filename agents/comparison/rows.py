@@ -49,6 +49,9 @@ class Row:
     """How many of them."""
     values: dict[str, Estimate]
     """By quantity."""
+    differences: dict[str, Estimate] = field(default_factory=dict)
+    """By quantity: to the best unprivileged baseline of the run's evaluation, session by session;
+    for experiments, over seeds."""
     by_seed: dict[str, list[float]] = field(default_factory=dict)
     """By quantity, one value a seed; experiments only."""
     seeds: tuple[int, ...] = ()
@@ -84,6 +87,7 @@ def group_row(group: Group) -> Row:
         over="seeds",
         count=len(group.runs),
         values=_intervals(by_seed),
+        differences=_intervals(_stack(teams, _difference_means)),
         by_seed=by_seed,
         seeds=tuple(group.seeds),
         funnel=_intervals(_stack(teams, lambda team: team.get("funnel", {}))),
@@ -196,6 +200,11 @@ def _policy_row(run: Run, name: str, label: str, kind: Kind, seeds: tuple[int, .
         over="sessions",
         count=int((run.evaluation or {}).get("sessions", 0)),
         values=values,
+        differences={
+            key: _estimate(numbers["difference"])
+            for key, numbers in policy["outcomes"].items()
+            if "difference" in numbers
+        },
         by_seed={key: [found.value] for key, found in values.items()} if seeds else {},
         seeds=seeds,
         funnel={
@@ -208,6 +217,11 @@ def _policy_row(run: Run, name: str, label: str, kind: Kind, seeds: tuple[int, .
         gaps=_nested(policy, "gaps"),
         exposure=_mean_exposure([policy]),
     )
+
+
+def _difference_means(team: Mapping[str, Any]) -> dict[str, float | None]:
+    found = {key: numbers.get("difference") for key, numbers in team["outcomes"].items()}
+    return {key: gap["mean"] for key, gap in found.items() if gap is not None}
 
 
 def _passing(funnel: Mapping[str, float | None]) -> dict[str, float | None]:

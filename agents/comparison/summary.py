@@ -42,6 +42,13 @@ class Summary:
     """Their seed."""
 
     @property
+    def reference(self) -> str | None:
+        """The baseline that evaluations took differences to; ``None`` unless all took the same."""
+        runs = [run for group in self.grouping.groups for run in group.runs]
+        names = {(run.evaluation or {}).get("reference") for run in runs}
+        return names.pop() if len(names) == 1 else None
+
+    @property
     def rows(self) -> tuple[Row, ...]:
         """Experiments, then the other policies."""
         return (*self.experiments, *self.others)
@@ -51,6 +58,7 @@ class Summary:
         return {
             "notes": list(self.notes),
             "evaluation": {"sessions": self.sessions, "seed": self.cohort},
+            "reference": self.reference,
             "experiments": {
                 row.label: {
                     "experiment": group.runs[0].experiment,
@@ -148,6 +156,7 @@ def _row(row: Row) -> dict[str, Any]:
             name: {**_numbers(found), "by_seed": row.by_seed.get(name, [])}
             for name, found in row.values.items()
         },
+        "differences": {name: _numbers(found) for name, found in row.differences.items()},
         "funnel": {stage: _numbers(found) for stage, found in row.funnel.items()},
         "passing": {stage: _numbers(found) for stage, found in row.passing.items()},
         "groups": _nested(row.groups),

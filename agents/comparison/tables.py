@@ -23,6 +23,7 @@ from marec_env.evaluation.statistics import Estimate
 
 __all__ = [
     "configuration_table",
+    "difference_table",
     "exposure_tables",
     "funnel_tables",
     "further_table",
@@ -49,6 +50,24 @@ def outcomes_table(summary: Summary) -> TextTable:
     return _table(
         "User outcomes [95 % interval]", summary.rows, [q for q in OUTCOMES if q.key != "returns"]
     )
+
+
+def difference_table(summary: Summary) -> TextTable | None:
+    """Return differences to the best baseline, ``None`` where evaluations have no common one."""
+    rows = [row for row in summary.rows if row.differences]
+    wanted = (*OUTCOMES, *(q for q in QUALITY if q.key == "ndcg"))
+    shown = [q for q in wanted if any(q.key in row.differences for row in rows)]
+    if summary.reference is None or not shown:
+        return None
+    body = [
+        [
+            name_of(row),
+            *(_marked(row.differences[q.key]) if q.key in row.differences else "-" for q in shown),
+        ]
+        for row in rows
+    ]
+    title = f"Paired difference to {summary.reference}, the best baseline by clicks"
+    return TextTable(title, ["policy", *(q.short for q in shown)], body)
 
 
 def quality_table(summary: Summary) -> TextTable:
@@ -94,9 +113,8 @@ def pair_tables(summary: Summary) -> list[TextTable]:
                 cells += ["-", "-", "-"]
             else:
                 gap = pair.difference
-                mark = "*" if gap.significant else ""
                 cells += [
-                    _signed(gap.difference, mark),
+                    _marked(gap.difference),
                     str(gap.difference.count),
                     _number(gap.pairing_factor),
                 ]
@@ -232,7 +250,9 @@ def _cell(estimate: Estimate) -> str:
     return f"{_number(estimate.value)}\n[{_number(estimate.low)}, {_number(estimate.high)}]"
 
 
-def _signed(estimate: Estimate, mark: str) -> str:
+def _marked(estimate: Estimate) -> str:
+    """Return a signed difference, with a star where zero lies outside its interval."""
+    mark = "*" if estimate.low > 0 or estimate.high < 0 else ""
     ends = f"\n[{estimate.low:+.3g}, {estimate.high:+.3g}]" if math.isfinite(estimate.low) else ""
     return f"{estimate.value:+.3g}{mark}{ends}"
 

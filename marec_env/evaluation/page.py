@@ -48,7 +48,8 @@ figcaption, .lead { color: #505050; font-size: .9rem; max-width: 46rem; }
 pre { font-size: .85rem; white-space: pre-wrap; background: #f4f4f4; padding: .6rem; }
 @media print {
   body { max-width: none; font-size: 11pt; padding: 0; } nav, .skip { display: none; }
-  .scroll { overflow: visible; } table { font-size: 8pt; } th, td { padding: .15rem .35rem; }
+  table { font-size: 8pt; } th, td { padding: .15rem .3rem; } td { white-space: normal; }
+  tbody th { min-width: 4rem; }
   figure, tr, .note { break-inside: avoid; } h2, h3 { break-after: avoid; }
   .figures { grid-template-columns: 1fr 1fr; gap: 1rem; }
 }

@@ -22,6 +22,7 @@ BROWSER = next(
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 
 SMALLEST_TEXT = 8.5  # pixels that the letters of a figure are high, ascenders included
+A4 = 718  # pixels between the margins of a page, at 96 a inch and margins of one centimetre
 MEASURE = """
 const frame = document.getElementById('page');
 const page = frame.contentDocument, view = frame.contentWindow;
@@ -50,6 +51,7 @@ const found = {
   first: tabbable[0].className,
   focused: tabbable.filter(e => { e.focus(); return page.activeElement === e; }).length,
   tabbable: tabbable.length,
+  cut: wide.map(e => e.getAttribute('aria-label')),
   unreachable: wide.filter(e => e.tabIndex !== 0 || !e.getAttribute('aria-label')).length,
 };
 document.getElementById('found').textContent = JSON.stringify(found);
@@ -114,6 +116,14 @@ def test_every_figure_is_seen_and_nothing_sticks_out(page, tmp_path, width):
         assert len(figure["alt"]) > 40 and len(figure["caption"]) > 20, figure
         assert figure["smallest"] >= SMALLEST_TEXT, figure
         assert figure["outside"] == [], figure
+
+
+def test_nothing_is_cut_off_on_paper(page, tmp_path):
+    paper = page.replace("@media print {", "@media all {")
+    assert paper != page
+    found, _ = look(paper, tmp_path, A4)
+    assert found["cut"] == []
+    assert found["overflow"] <= A4
 
 
 def test_the_keyboard_reaches_everything(page, tmp_path):

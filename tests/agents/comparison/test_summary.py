@@ -6,6 +6,7 @@ import pytest
 
 from agents.comparison.rows import rows_of_file
 from agents.comparison.summary import summarise
+from agents.comparison.tables import difference_table
 from marec_env.errors import ConfigError
 
 
@@ -25,6 +26,20 @@ def test_experiments_are_interquartile_means_over_seeds(summary):
     assert mappo.groups["clicks"]["F"].value == pytest.approx(42.5)
     assert mappo.passing["candidates"].value == pytest.approx(0.2)
     assert mappo.exposure["provider"].impressions == pytest.approx([0.3, 0.7])
+
+
+def test_differences_are_to_the_best_baseline_and_starred(make_run):
+    run = make_run()
+    run.evaluation["reference"] = "random"
+    team = run.evaluation["policies"]["trained team"]
+    team["outcomes"]["clicks"]["difference"] = {"mean": 20.0, "low": 1.0, "high": 39.0}
+    team["outcomes"]["length"]["difference"] = {"mean": 3.0, "low": -1.0, "high": 7.0}
+    summary = summarise([run])
+    table = difference_table(summary)
+    assert "to random, the best baseline" in table.title
+    assert table.rows == [["mappo", "+20*\n[+1, +39]", "+3\n[-1, +7]"]]
+    run.evaluation["reference"] = None
+    assert difference_table(summarise([run])) is None
 
 
 def test_baselines_come_once_with_intervals_over_sessions(summary):
