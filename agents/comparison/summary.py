@@ -133,6 +133,12 @@ def summarise(runs: Sequence[Run], files: Sequence[Path] = (), mixed_code: bool 
             "some runs were evaluated by an older version, without gaps between user groups and "
             "exposure; 'python evaluate.py run RUN...' evaluates them anew"
         )
+    references = {
+        (run.evaluation or {}).get("reference") for group in grouping.groups for run in group.runs
+    }
+    if len(references) > 1:
+        listed = ", ".join(sorted(map(str, references)))
+        notes.append(f"evaluations took differences to different baselines ({listed}): none shown")
     if all(REGRET not in row.values for row in experiments):
         notes.append("no oracle was evaluated beside the runs: there is no regret")
     return Summary(
