@@ -17,6 +17,7 @@ SUBCOMMANDS = {
     "run": ("agents.commands.evaluate", "A trained team beside baselines (the default)."),
     "compare": ("agents.commands.compare", "Several runs: table, JSON, CSV and a page."),
     "explain": ("agents.commands.explain", "Why a trained team shows what it shows."),
+    "off-policy": ("agents.commands.off_policy", "What a policy would earn, from logs alone."),
     "calibration": ("agents.commands.calibration", "Simulated users against the log."),
     "game": ("agents.commands.game", "How much there is to gain, from random play to oracles."),
     "equilibrium": ("agents.commands.equilibrium", "How far play is from a Nash equilibrium."),

@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from agents.learners.distributions import ActionDistribution
 from agents.learners.policy import TrainedPolicy
 from marec_env.errors import ConfigError
 from marec_env.vector import Action
@@ -71,6 +72,10 @@ class OpenTeam:
         self.policy = policy
         self.agents = policy.team.agents
 
+    def distribution(self, agent: str) -> ActionDistribution:
+        """Return the family of an agent's action distributions."""
+        return self.policy.actors[self.policy.team.actor_of(agent)[0]].distribution
+
     def memory_size(self, agent: str) -> int:
         """Return the numbers of an agent's recurrent state; 0 for none."""
         return self.policy.actors[self.policy.team.actor_of(agent)[0]].memory_size
@@ -103,9 +108,9 @@ class OpenTeam:
     @torch.no_grad()
     def act(self, agent: str, inputs: Tensor) -> tuple[Action, Tensor | None]:
         """Return the most probable action, as evaluation plays, and the next memory."""
-        actor = self.policy.actors[self.policy.team.actor_of(agent)[0]]
+        distribution = self.distribution(agent)
         parameters, memory = self.forward(agent, inputs)
-        return actor.distribution.to_env(actor.distribution.mode(parameters)), memory
+        return distribution.to_env(distribution.mode(parameters)), memory
 
 
 class MaskedTeam:
