@@ -17,6 +17,7 @@ from marec_env.errors import DataError
 __all__ = [
     "KnowledgeConfig",
     "LearnedSpace",
+    "directions",
     "item_neighbours",
     "learn",
     "popularity",
@@ -141,6 +142,17 @@ def item_neighbours(log: InteractionLog, number: int) -> tuple[Tensor, Tensor]:
         neighbours[first:last, :width] = index.where(found, -1)
         similarity[first:last, :width] = value.where(found, 0.0)
     return neighbours, similarity
+
+
+def directions(factors: Tensor) -> Tensor:
+    """Return item factors ``[N, d]`` as unit vectors about their mean.
+
+    What all items share is popularity; left in, it drowns what sets tastes apart. Items without
+    interactions (zero rows) have no direction and stay zero.
+    """
+    known = factors.norm(dim=1, keepdim=True) > 0
+    mean = factors.sum(0) / known.sum().clamp(min=1)
+    return torch.nn.functional.normalize(torch.where(known, factors - mean, 0.0), dim=1)
 
 
 def learn(visible: InteractionLog, config: KnowledgeConfig) -> LearnedSpace:

@@ -25,7 +25,8 @@ class Consumption:
     topic_counts: Tensor
     """Int64 ``[T]``."""
     rates: dict[str, float]
-    """Mean of each behaviour over the consumed items (``like`` is the share liked)."""
+    """Mean of each behaviour over the clicked impressions, or, where nothing is known of those,
+    over the consumed items; ``like`` is the share liked unless the impressions hold likes."""
 
 
 def session_lengths(user: Tensor, time: Tensor) -> Tensor:
@@ -43,10 +44,15 @@ def session_lengths(user: Tensor, time: Tensor) -> Tensor:
 def consumption_of(log: InteractionLog, topics: Tensor, num_topics: int) -> Consumption:
     """Describe a log; topics int64 ``[N]``."""
     rates = {"like": float(log.liked.double().mean())}
+    if log.impressions is None:
+        behaviours = {name: v for name, v in log.behaviours.items() if name != "like"}
+    else:  # interactions may hold more than clicks, such as visits of one's own accord
+        shown = log.impressions.behaviours
+        behaviours = {name: values[shown["click"] > 0] for name, values in shown.items()}
     rates |= {
         name: float(values.double().mean())
-        for name, values in log.behaviours.items()
-        if name not in ("click", "like")
+        for name, values in behaviours.items()
+        if name != "click" and values.numel()
     }
     return Consumption(
         session_lengths=session_lengths(log.user, log.time),

@@ -10,6 +10,7 @@ from marec_env.data.calibration.report import Calibration
 __all__ = ["TextTable", "tables_of"]
 
 _NONE = "–"
+_TINY = 0.01  # numbers below it are shown with two significant digits
 _NORMAL_95 = 1.96  # standard errors to either side of a 95 % interval
 
 
@@ -26,6 +27,8 @@ class TextTable:
 def _number(value: float | None, digits: int = 3) -> str:
     if value is None:
         return _NONE
+    if 0 < abs(value) < _TINY:
+        return f"{value:.2g}"
     return f"{value:.{digits}f}" if abs(value) < 100 else f"{value:.0f}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -21,7 +22,7 @@ from marec_env.data.calibration.metrics import (
 )
 from marec_env.data.calibration.page import render_page
 from marec_env.data.calibration.report import Calibration, calibrate
-from marec_env.data.calibration.sessions import session_lengths
+from marec_env.data.calibration.sessions import consumption_of, session_lengths
 from marec_env.data.log import InteractionLog
 from marec_env.data.population import PopulationConfig, build_population
 from marec_env.data.propensity import even_click_rate
@@ -175,3 +176,17 @@ def test_page_is_self_contained_and_described(report: Calibration) -> None:
     assert "<script" not in page
     assert "src=" not in page
     assert page == render_page(report)  # identifiers in the drawings do not change from run to run
+
+
+def test_rates_are_those_of_clicked_impressions_where_there_are_any(
+    ecommerce: InteractionLog, blocks: InteractionLog
+) -> None:
+    shown = ecommerce.impressions
+    assert shown is not None
+    topics = torch.zeros(ecommerce.num_items, dtype=torch.int64)
+    rates = consumption_of(ecommerce, topics, 1).rates
+    clicks = float(shown.behaviours["click"].sum())
+    assert rates["cart"] == pytest.approx(float(shown.behaviours["cart"].sum()) / clicks)
+    plain = dataclasses.replace(blocks, behaviours={"purchase": blocks.liked.float()})
+    rates = consumption_of(plain, torch.zeros(blocks.num_items, dtype=torch.int64), 1).rates
+    assert rates["purchase"] == pytest.approx(rates["like"])

@@ -10,6 +10,7 @@ import torch
 from marec_env.data.log import InteractionLog
 from marec_env.data.recommender_log import (
     KnowledgeConfig,
+    directions,
     item_neighbours,
     learn,
     popularity,
@@ -65,3 +66,8 @@ def test_unmet_users_are_unknown(blocks: InteractionLog) -> None:
     assert int(learned.known_users.sum()) == 40
     assert not learned.factors.user[~learned.known_users].any()
     assert learned.popularity.max() == 1.0
+
+
+def test_directions_are_unit_vectors_about_the_mean_and_zero_without_interactions():
+    factors = torch.tensor([[3.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+    assert directions(factors).tolist() == [[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]]
