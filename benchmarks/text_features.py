@@ -109,7 +109,8 @@ def arm(world: World, text: bool) -> World:
     pipeline = world.config.pipeline
     channels = tuple(name for name in CHANNELS if text or name != "text")
     recall = pipeline.recall.model_copy(update={"channels": channels})
-    blocks = {name: cost for name, cost in pipeline.blocks.items() if text or name != "text"}
+    left_out = {"affinity"} if text else {"affinity", "text"}
+    blocks = {name: cost for name, cost in pipeline.blocks.items() if name not in left_out}
     changed = pipeline.model_copy(update={"recall": recall, "blocks": blocks})
     return replace(world, config=world.config.model_copy(update={"pipeline": changed}))
 

@@ -14,7 +14,7 @@ from marec_env.catalog.catalog import Catalog
 from marec_env.catalog.population import Population
 from marec_env.data.log import InteractionLog, load_log
 from marec_env.data.population import build_population
-from marec_env.data.recommender_log import LearnedSpace, learn, select_log
+from marec_env.data.recommender_log import LearnedSpace, directions, learn, select_log
 from marec_env.embeddings import embed_texts, fit_reduction
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError
@@ -65,7 +65,7 @@ def _build(serialised: str) -> World:
     )
     visible = select_log(log, config.knowledge)
     learned = learn(visible, config.knowledge)
-    cf = torch.nn.functional.normalize(learned.factors.item.to(torch.float32), dim=1)
+    cf = directions(learned.factors.item.to(torch.float32))
     width = min(config.pipeline.recall.neighbours, learned.neighbours.shape[1])
     version = f"{log.fingerprint[:12]}-{config.knowledge.seed}"
     knowledge = Knowledge.of(catalog, cf, learned.neighbours[:, :width], version)

@@ -35,6 +35,12 @@ def text(request: Request, candidates: Tensor) -> Tensor:
     return request.text_scores.gather(1, candidates)
 
 
+@BLOCKS.register("affinity")
+def affinity(request: Request, candidates: Tensor) -> Tensor:
+    """How much more than others the user favours the item's topic."""
+    return request.affinity.gather(1, request.topics_of(candidates))
+
+
 @BLOCKS.register("popularity")
 def popularity(request: Request, candidates: Tensor) -> Tensor:
     """Share of users who consumed the item, a proxy of quality."""

@@ -53,6 +53,20 @@ def diverse(request: Request, length: int) -> Tensor:
     return torch.cat(parts)
 
 
+@CHANNELS.register("affinity")
+def affinity(request: Request, length: int) -> Tensor:
+    """Items near the profile in the collaborative space, from the user's favourite topics."""
+    weight = request.config.recall.affinity_weight
+    penalty, topics = request.memory.penalty, request.knowledge.topic_indicator.T
+    parts = []
+    for rows in row_blocks(request.num_sessions, request.knowledge.num_items):
+        favoured = torch.addmm(
+            request.cf_scores[rows], request.affinity[rows], topics, alpha=weight
+        )
+        parts.append(top_k(favoured, length, penalty=penalty[rows]))
+    return torch.cat(parts)
+
+
 @CHANNELS.register("item_to_item")
 def item_to_item(request: Request, length: int) -> Tensor:
     """Neighbours of the latest clicked items: everyone's first neighbour, then the second, ..."""

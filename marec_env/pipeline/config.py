@@ -22,7 +22,7 @@ class RecallConfig(ConfigModel):
     """The recall sources."""
 
     channels: tuple[str, ...] = Field(
-        default=("cf", "text", "item_to_item", "popular", "fresh", "diverse"),
+        default=("cf", "text", "affinity", "item_to_item", "popular", "fresh", "diverse"),
         min_length=1,
         description="Channels in the order in which they fill their quotas (name or "
         "package.module:object).",
@@ -42,6 +42,12 @@ class RecallConfig(ConfigModel):
         gt=0,
         le=1,
         description="Newest share of the catalog from which 'fresh' explores.",
+    )
+    affinity_weight: float = Field(
+        default=0.6,
+        ge=0,
+        description="Score units that 'affinity' gives to a topic the user favours e times as much "
+        "as others do.",
     )
     topic_penalty: float = Field(
         default=1.0, ge=0, description="Score units that 'diverse' takes off a fully exposed topic."
@@ -162,6 +168,7 @@ class PipelineConfig(ConfigModel):
         default_factory=lambda: {
             "cf": 0.02,
             "text": 0.03,
+            "affinity": 0.01,
             "popularity": 0.005,
             "freshness": 0.005,
             "exposure": 0.01,

@@ -51,6 +51,8 @@ class Knowledge:
     topic_indicator: Tensor = field(init=False)
     """Float32 ``[N, T]``: 1 at the item's topic."""
 
+    topic_share: Tensor = field(init=False)
+    """Float32 ``[T]``, > 0, sums to 1: the topics' share in what everybody consumed."""
     centre_text: Tensor = field(init=False)
     """Float32 ``[dt]``, unit length: the items' mean by popularity, what everyone likes."""
     centre_cf: Tensor = field(init=False)
@@ -65,7 +67,10 @@ class Knowledge:
         freshness = torch.empty(count, device=self.text.device)
         freshness[by_freshness] = torch.linspace(1.0, 0.0, count, device=self.text.device)
         indicator = torch.nn.functional.one_hot(self.topics, self.num_topics).to(torch.float32)
+        # A small count each keeps a topic that nobody consumed finite.
+        weight = self.popularity @ indicator + 1.0 / self.num_topics
         for name, value in (
+            ("topic_share", weight / weight.sum()),
             ("by_popularity", by_popularity),
             ("by_freshness", by_freshness),
             ("freshness", freshness),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from marec_env.pipeline.compose import slate_log_propensity
@@ -15,6 +16,8 @@ from marec_env.pipeline.memory import SessionMemory
 from marec_env.pipeline.topk import top_k
 
 __all__ = ["Request"]
+
+_AFFINITY_SMOOTHING = 0.2  # of the interest's mass: as a fifth of a history of average likes
 
 
 @dataclass
@@ -100,6 +103,17 @@ class Request:
         """Float32 ``[B, N]``: the same in text space."""
         assert self.profile_text is not None
         return self.profile_text @ self.knowledge.text.T
+
+    @cached_property
+    def affinity(self) -> Tensor:
+        """Float32 ``[B, T]``: log ratio of a topic's share in what the user liked to everyone's.
+
+        Smoothed by what the average user likes, so that it is 0 for a user without a history.
+        """
+        interest, usual = self.memory.interest, self.knowledge.topic_share
+        share = interest + _AFFINITY_SMOOTHING * usual
+        total = interest.sum(1, keepdim=True) + _AFFINITY_SMOOTHING
+        return torch.log(share / (total * usual))
 
     @cached_property
     def log_propensity(self) -> Tensor:

@@ -93,11 +93,11 @@ def test_misuse_is_named(env):
         env.step({a: env.action_space(a).sample() for a in env.agents if a != "recall_0"})
     actions = {a: env.action_space(a).sample() for a in env.agents}
     with pytest.raises(ConfigError, match=r"ranking_0: action .* is not finite"):
-        env.step({**actions, "ranking_0": np.full(7, np.nan, np.float32)})
+        env.step({**actions, "ranking_0": np.full(8, np.nan, np.float32)})
     with pytest.raises(ConfigError, match=r"profile_0: action has shape \(2,\)"):
         env.step({**actions, "profile_0": np.zeros(2, np.float32)})
     with pytest.raises(ConfigError, match="does not lie in"):
-        env.step({**actions, "feature_0": np.full(5, 3)})
+        env.step({**actions, "feature_0": np.full(6, 3)})
 
 
 @pytest.mark.parametrize("mode", ["ansi", "rgb_array"])

@@ -82,4 +82,5 @@ def test_provider_share_by_hand(audited, make):
     assert share[1].tolist() == [0.0] * 3
     shown = show(pipeline, make)
     assert not bool((shown.knowledge.providers[shown.slate[0]] == 0).any())
-    assert bool((shown.knowledge.providers[shown.slate[1]] == 0).any())
+    of_provider = shown.knowledge.providers[shown.candidates[1]] == 0
+    assert bool(of_provider.any()) and bool((shown.veto[1][of_provider] == 0).all())

@@ -24,6 +24,14 @@ def test_popularity_and_freshness_read_the_catalog(request_):
     assert torch.allclose(freshness, expected, atol=1e-6)
 
 
+def test_affinity_is_that_of_the_items_topic(request_):
+    # Topics are item mod 4: 10, 20, 30, 41 lie in 2, 0, 2, 1.
+    found = BLOCKS.get("affinity")(request_, CANDIDATES)
+    assert torch.equal(found[0], request_.affinity[0][torch.tensor([2, 0, 2, 1])])
+    # The first user liked items 0 and 1: topics 0 and 1 are favoured, the others are not.
+    assert bool((request_.affinity[0, :2] > 0).all()) and bool((request_.affinity[0, 2:] < 0).all())
+
+
 def test_exposure_prefers_topics_shown_little(request_):
     request_.memory.exposure[:] = torch.tensor([0.4, 0.1, 0.0, 0.2])
     # Topics are item mod 4: 10, 20, 30, 41 lie in 2, 0, 2, 1.
@@ -41,9 +49,9 @@ def test_standardised_has_zero_mean_and_unit_spread_or_says_nothing():
 
 
 def test_blocks_that_are_off_are_zero_and_cost_nothing(request_):
-    enabled = torch.tensor([[1, 0, 0, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]])
+    enabled = torch.tensor([[1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0]])
     stages.run_feature(request_, enabled)
-    assert request_.compute_cost.tolist() == pytest.approx([0.02, 0.07, 0.0])
+    assert request_.compute_cost.tolist() == pytest.approx([0.02, 0.08, 0.0])
     assert bool((request_.blocks[0, :, 1:] == 0).all())
     assert bool((request_.blocks[2] == 0).all())
     assert bool((request_.blocks[0, :, 0] != 0).any())

@@ -63,6 +63,25 @@ def test_diverse_trades_the_mean_of_both_spaces_against_exposure(make):
     assert offers("diverse", request)[1].tolist() == order[:10]
 
 
+def test_affinity_adds_the_log_ratio_of_topic_shares_to_the_collaborative_score(make):
+    pipeline = make.pipeline(recall={"affinity_weight": 0.5})
+    request = pipeline.begin(make.keys())
+    stages.run_profile(request, stages._default_profile(request))
+    pipeline.memory.interest[:] = torch.tensor([0.6, 0.2, 0.2, 0.0])
+    knowledge = request.knowledge
+    usual = knowledge.topic_share
+    ratio = torch.log((pipeline.memory.interest[1] + 0.2 * usual) / 1.2 / usual)
+    score = knowledge.cf @ request.profile_cf[1] + 0.5 * ratio[knowledge.topics]
+    order = [i for i in score.argsort(descending=True).tolist() if i not in SEEN[1]]
+    assert offers("affinity", request)[1].tolist() == order[:10]
+
+
+def test_affinity_of_a_user_without_a_history_is_zero(request_):
+    request_.memory.interest[:] = 0.0
+    assert torch.allclose(request_.affinity, torch.zeros_like(request_.affinity), atol=1e-6)
+    assert offers("affinity", request_).tolist() == offers("cf", request_).tolist()
+
+
 def test_item_to_item_takes_first_neighbours_of_the_latest_likes_first(request_):
     neighbours = request_.knowledge.neighbours
     assert request_.memory.recent[0, :3].tolist() == [1, 0, -1]  # latest like first
@@ -105,7 +124,7 @@ def test_a_channel_of_ones_own_may_be_careless(make):
 
 
 def test_candidates_of_all_channels_are_unseen_and_differ(request_):
-    stages.run_recall(request_, torch.ones(3, 6, dtype=torch.int64))
+    stages.run_recall(request_, torch.ones(3, 7, dtype=torch.int64))
     assert request_.quotas.sum(1).tolist() == [20] * 3
     for row, seen in enumerate(SEEN):
         kept = request_.candidates[row].tolist()

@@ -87,7 +87,7 @@ def test_slates_occur_as_often_as_their_propensity_says():
 def test_a_request_knows_the_propensity_of_its_slate(make):
     pipeline = make.pipeline()
     request = pipeline.begin(make.keys())
-    pipeline.act(request, "ranking_0", torch.tensor([[0.5] * 5 + [0.0, 1.0]] * 3))
+    pipeline.act(request, "ranking_0", torch.tensor([[0.5] * 6 + [0.0, 1.0]] * 3))
     pipeline.finish(request)
     for row in range(3):
         expected = plackett_luce(request.slate_logits[row], request.slate_slot[row].tolist())

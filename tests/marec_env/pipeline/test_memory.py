@@ -54,13 +54,13 @@ def test_interest_moves_towards_clicked_topics_only(memory):
 
 def test_channel_hits_and_block_use_by_hand(memory):
     channel = torch.tensor([[0, 0, 1, 1, 1]] * 3)
-    blocks = torch.zeros(3, 5, 5)
+    blocks = torch.zeros(3, 5, 6)
     blocks[:, :, 0] = CLICKS  # predicts clicks perfectly where they vary
     blocks[:, :, 1] = -CLICKS
     memory.update(SLATE, CLICKS, channel, blocks)
-    assert memory.channel_hits[0].tolist() == pytest.approx([0.05, 0.1 / 3, 0, 0, 0, 0])
-    assert memory.block_use[0].tolist() == pytest.approx([0.1, -0.1, 0, 0, 0], abs=1e-6)
-    assert memory.block_use[2].tolist() == [0.0] * 5  # all clicked: nothing to predict
+    assert memory.channel_hits[0].tolist() == pytest.approx([0.05, 0.1 / 3, 0, 0, 0, 0, 0])
+    assert memory.block_use[0].tolist() == pytest.approx([0.1, -0.1, 0, 0, 0, 0], abs=1e-6)
+    assert memory.block_use[2].tolist() == [0.0] * 6  # all clicked: nothing to predict
 
 
 def test_reset_of_one_session_leaves_the_others(memory):

@@ -130,10 +130,10 @@ def test_what_is_said_is_heard_and_does_not_touch_the_decision(make):
 
 
 def test_fixed_messages_say_what_was_decided(make):
-    pipeline = make.pipeline(messages={"kind": "fixed", "dim": 6, "bandwidth_cost": 1.0})
+    pipeline = make.pipeline(messages={"kind": "fixed", "dim": 7, "bandwidth_cost": 1.0})
     request = pipeline.begin(make.keys())
-    levels = torch.tensor([[3, 0, 0, 0, 0, 0]] * 3)
+    levels = torch.tensor([[3, 0, 0, 0, 0, 0, 0]] * 3)
     pipeline.act(request, "recall_0", levels)
     pipeline.finish(request)
-    assert pipeline.observe("feature_0")[0, -6:].tolist() == [1.0, 0, 0, 0, 0, 0]
-    assert request.extra_cost.tolist() == pytest.approx([1 / 6] * 3)
+    assert pipeline.observe("feature_0")[0, -7:].tolist() == [1.0, 0, 0, 0, 0, 0, 0]
+    assert request.extra_cost.tolist() == pytest.approx([1 / 7] * 3)

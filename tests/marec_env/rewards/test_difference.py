@@ -19,8 +19,8 @@ def actions_of(simulator, number):
     rows = simulator.num_envs
     return {
         **simulator.default_actions(),
-        "recall_0": torch.randint(0, 4, (rows, 6), generator=source),
-        "ranking_0": 2 * torch.rand(rows, 7, generator=source) - 1,
+        "recall_0": torch.randint(0, 4, (rows, 7), generator=source),
+        "ranking_0": 2 * torch.rand(rows, 8, generator=source) - 1,
     }
 
 
