@@ -1,0 +1,119 @@
+"""A run's team outside the simulator recommends what it would have shown inside."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from agents import Recommender
+from agents.runs.launch import start_run
+from marec_env.config.loader import load_text
+from marec_env.errors import ConfigError, DataError, RunError
+
+CONFIG = """
+environment:
+  max_requests: 8
+  embeddings: {encoder: hashing, cache: false}
+  population: {sweeps: 1}
+  knowledge: {sweeps: 1}
+  users: {new_user_share: 0.0}
+sampling: {num_sessions: 8, rollout_length: 8}
+training: {env_steps: 64}
+evaluation: {at_end: false}
+tracking: {wandb: disabled}
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("recommender")
+    (place / "tiny.yaml").write_text(CONFIG)
+    assert start_run(str(place / "tiny.yaml"), [], place / "run") == 0
+    return place / "run"
+
+
+@pytest.fixture(scope="module")
+def recommender(run: Path) -> Recommender:
+    return Recommender.load(run)
+
+
+def test_equals_the_first_slate_that_the_simulator_shows(
+    run: Path, recommender: Recommender
+) -> None:
+    from agents.config import RunConfig
+    from agents.learners.policy_files import load_policy
+    from marec_env.simulator import Simulator
+    from marec_env.world import build_world
+
+    environment = load_text((run / "config.yaml").read_text(), "config", RunConfig).environment
+    world = build_world(environment)  # type: ignore[arg-type]
+    [checkpoint] = (run / "checkpoints").iterdir()
+    policy = load_policy(checkpoint / "trainer")
+    for seed in range(3):
+        simulator = Simulator(world, 1)
+        step = simulator.reset(seed)
+        simulator.step(policy.act(step.observations))
+        assert simulator.last is not None
+        shown = simulator.last.request.slate
+        assert shown is not None
+        user = int(simulator.users.user_index[0])
+        past = world.population.history[user]
+        known = past >= 0
+        result = recommender.recommend(
+            [world.catalog.ids[i] for i in past[known].tolist()],
+            feedback=world.population.history_liked[user][known].tolist(),
+            group=world.population.group_names[int(world.population.groups[user])],
+            seed=seed,
+        )
+        assert [r.item for r in result] == [world.catalog.ids[i] for i in shown[0].tolist()]
+        request = simulator.last.request
+        assert request.scores is not None and request.slate_slot is not None
+        scores = request.scores.gather(1, request.slate_slot)[0]
+        torch.testing.assert_close(torch.tensor([r.score for r in result]), scores)
+
+
+def test_nothing_of_a_long_history_comes_back(recommender: Recommender) -> None:
+    history = list(recommender._world.catalog.ids[:400])
+    found = recommender.recommend(history, k=30)
+    assert len({r.item for r in found}) == 30
+    assert not {r.item for r in found} & set(history)
+
+
+def test_feedback_is_heard_as_liking_or_as_ratings(recommender: Recommender) -> None:
+    history = ["50", "181", "174", "1", "127"]
+    liked = recommender.recommend(history, 5)
+    assert liked == recommender.recommend(history, 5, [True] * 5)
+    assert liked == recommender.recommend(history, 5, [4, 5, 4.0, 5, 4])
+    disliked = recommender.recommend(history, 5, [False] * 5)
+    assert disliked == recommender.recommend(history, 5, [1, 3, 2, 1, 3.5])
+    assert disliked != liked
+
+
+def test_a_new_user_and_numbers_for_identifiers(recommender: Recommender) -> None:
+    assert len(recommender.recommend([], 10)) == 10
+    assert recommender.recommend([50, 181], 3) == recommender.recommend(["50", "181"], 3)
+
+
+def test_refusals(recommender: Recommender, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="item 'nothing' is not in the log 'movielens-100k'"):
+        recommender.recommend(["nothing"])
+    with pytest.raises(DataError, match="feedback has 1 entries, history 2"):
+        recommender.recommend(["50", "181"], 3, [True])
+    with pytest.raises(ConfigError, match=r"k must lie in 1 \.\.\. 100"):
+        recommender.recommend([], 101)
+    with pytest.raises(ConfigError, match="group 'X' is unknown"):
+        recommender.recommend([], 3, group="X")
+    with pytest.raises(RunError, match="no such run folder"):
+        Recommender.load(tmp_path / "none")
+
+
+def test_needs_no_ray(run: Path) -> None:
+    code = (
+        "import sys; from agents import Recommender;"
+        f" Recommender.load({str(run)!r}).recommend(['50']); assert 'ray' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
