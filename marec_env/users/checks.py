@@ -70,3 +70,10 @@ def check_population(population: Population) -> None:
     if population.providers is not None:
         _shape("providers", population.providers, items)
         _within("providers", population.providers, 0, items)
+    for kind, attributes, length in (
+        ("item_attributes", population.item_attributes, items),
+        ("user_attributes", population.user_attributes, users),
+    ):
+        for name, values in attributes.items():
+            _shape(f"{kind}.{name}", values, length)
+            _finite(f"{kind}.{name}", values)

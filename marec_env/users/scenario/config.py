@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from marec_env.config import ConfigModel
 
 __all__ = ["FriendsConfig", "HoldingConfig", "PriceConfig", "TirednessConfig", "WearOutConfig"]
+
+
+_LEAST_MINUTES = 0.01  # below it a loss in logits may become infinite
 
 
 class PriceConfig(ConfigModel):
@@ -44,8 +47,16 @@ class TirednessConfig(ConfigModel):
         default=0.0,
         ge=0,
         le=100_000,
-        description="minutes watched in a session that cost one logit; 0 switches off",
+        description="minutes watched in a session that cost one logit; 0 switches off, else at "
+        "least 0.01",
     )
+
+    @field_validator("minutes")
+    @classmethod
+    def _not_tiny(cls, value: float) -> float:
+        if 0.0 < value < _LEAST_MINUTES:
+            raise ValueError(f"{value} must be 0 or at least {_LEAST_MINUTES}")
+        return value
 
 
 class FriendsConfig(ConfigModel):

@@ -17,6 +17,7 @@ from marec_env.errors import ConfigError
 from marec_env.users import UsersConfig, make_users
 from marec_env.users import config as sections
 from marec_env.users.presets import get_preset
+from marec_env.users.scenario import config as scenario
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,11 @@ def test_contradictions_are_refused() -> None:
         ({"topics": torch.full((40,), 4)}, r"topics holds 4 \.\.\. 4; allowed: 0 \.\.\. 3"),
         ({"history": torch.full((20, 8), 40)}, "history holds"),
         ({"num_topics": 0}, "num_topics is 0"),
+        (
+            {"item_attributes": {"price": torch.full((40,), float("nan"))}},
+            "item_attributes.price has 40 values",
+        ),
+        ({"user_attributes": {"risk_limit": torch.ones(3)}}, "risk_limit has shape"),
     ],
 )
 def test_damaged_populations_are_refused(population, change, message) -> None:
@@ -108,8 +114,17 @@ def _section(model) -> st.SearchStrategy:
     return st.fixed_dictionaries(fields).map(build)
 
 
+def _users(**parts) -> UsersConfig:
+    try:
+        return UsersConfig(**parts)
+    except ValidationError:  # tired of watching, but nothing is watched
+        return UsersConfig(**{**parts, "tiredness": scenario.TirednessConfig()})
+
+
+SHOP = ("like", "cart", "purchase", "share", "holding_days", "holding_return")
+MEDIA = ("completion", "watch_time", "conversion", "payment", "hide")
 CONFIGS = st.builds(
-    UsersConfig,
+    _users,
     relevance=_section(sections.RelevanceConfig),
     intent=_section(sections.IntentConfig),
     boredom=_section(sections.BoredomConfig),
@@ -123,9 +138,17 @@ CONFIGS = st.builds(
     long_term_satisfaction=_section(sections.LongTermSatisfactionConfig),
     interest_evolution=_section(sections.InterestEvolutionConfig),
     kuaisim=_section(sections.KuaiSimConfig),
+    price=_section(scenario.PriceConfig),
+    wear_out=_section(scenario.WearOutConfig),
+    tiredness=_section(scenario.TirednessConfig),
+    friends=_section(scenario.FriendsConfig),
+    holding=_section(scenario.HoldingConfig),
     behaviours=st.builds(
-        sections.BehaviourConfig,
-        names=st.sampled_from([(), ("hide",), ("like", "purchase", "watch_time", "hide")]),
+        lambda section, names: section.model_copy(update={"names": names}),
+        _section(sections.BehaviourConfig),
+        st.sampled_from(
+            [(), ("hide",), ("like", "purchase", "watch_time", "hide"), SHOP, MEDIA, SHOP + MEDIA]
+        ),
     ),
 )
 MODELS = (
@@ -146,6 +169,13 @@ def test_nothing_but_numbers_comes_out(population, model, config, seed) -> None:
         providers=torch.arange(40) % 7,
         user_factors=population.user_factors[:, :4],
         item_factors=population.item_factors[:, :4],
+        item_attributes={
+            "price": torch.arange(40.0),
+            "length_minutes": torch.arange(40.0),
+            "bid": torch.arange(40.0),
+            "risk": 1.0 + torch.arange(40) % 7,
+        },
+        user_attributes={"risk_limit": torch.full((population.num_users,), 4.0)},
     )
     users = make_users(config.model_copy(update={"model": model}), population, 3)
     keys = random.session_keys(seed, torch.arange(3))
@@ -155,6 +185,8 @@ def test_nothing_but_numbers_comes_out(population, model, config, seed) -> None:
         assert torch.isfinite(users.click_probability()).all()
         feedback = users.respond(slate)
         for name, value in feedback.behaviours.items():
+            assert torch.isfinite(value).all(), name
+        for name, value in feedback.outcomes.items():
             assert torch.isfinite(value).all(), name
         for value in (feedback.engagement, feedback.satisfaction):
             assert ((value >= 0) & (value <= 1)).all()
