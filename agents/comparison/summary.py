@@ -12,7 +12,8 @@ from typing import Any
 
 from agents.comparison.grouping import Grouping, group_runs
 from agents.comparison.quantities import REGRET
-from agents.comparison.rows import Row, baseline_rows, group_row, rows_of_file
+from agents.comparison.row_files import rows_of_file
+from agents.comparison.rows import Row, baseline_rows, group_row
 from agents.comparison.runs import Run
 from agents.comparison.seed_statistics import Pair, Profile, pairs_of, profile_of
 from marec_env.evaluation.statistics import Estimate, seeds_warning
@@ -106,7 +107,7 @@ def summarise(runs: Sequence[Run], files: Sequence[Path] = (), mixed_code: bool 
 
     Args:
         runs: any number of seeds of any number of experiments.
-        files: further rows, see :func:`agents.comparison.rows.rows_of_file`.
+        files: further rows, see :func:`agents.comparison.row_files.rows_of_file`.
         mixed_code: see :func:`agents.comparison.grouping.group_runs`.
 
     Raises:

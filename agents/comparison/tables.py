@@ -18,6 +18,7 @@ from agents.comparison.quantities import (
 )
 from agents.comparison.rows import Row
 from agents.comparison.summary import Summary
+from marec_env.evaluation.drawing import shown
 from marec_env.evaluation.page import TextTable
 from marec_env.evaluation.statistics import Estimate
 
@@ -56,18 +57,21 @@ def difference_table(summary: Summary) -> TextTable | None:
     """Return differences to the best baseline, ``None`` where evaluations have no common one."""
     rows = [row for row in summary.rows if row.differences]
     wanted = (*OUTCOMES, *(q for q in QUALITY if q.key == "ndcg"))
-    shown = [q for q in wanted if any(q.key in row.differences for row in rows)]
-    if summary.reference is None or not shown:
+    columns = [q for q in wanted if any(q.key in row.differences for row in rows)]
+    if summary.reference is None or not columns:
         return None
     body = [
         [
             name_of(row),
-            *(_marked(row.differences[q.key]) if q.key in row.differences else "-" for q in shown),
+            *(
+                _marked(row.differences[q.key]) if q.key in row.differences else "-"
+                for q in columns
+            ),
         ]
         for row in rows
     ]
     title = f"Paired difference to {summary.reference}, the best baseline by clicks"
-    return TextTable(title, ["policy", *(q.short for q in shown)], body)
+    return TextTable(title, ["policy", *(q.short for q in columns)], body)
 
 
 def quality_table(summary: Summary) -> TextTable:
@@ -116,7 +120,7 @@ def pair_tables(summary: Summary) -> list[TextTable]:
                 cells += [
                     _marked(gap.difference),
                     str(gap.difference.count),
-                    _number(gap.pairing_factor),
+                    shown(gap.pairing_factor),
                 ]
             rows.append(cells)
         if rows:
@@ -230,24 +234,24 @@ def runs_table(summary: Summary) -> TextTable:
 
 
 def _table(title: str, rows: Sequence[Row], quantities: Sequence[Quantity]) -> TextTable:
-    shown = [q for q in quantities if any(q.key in row.values for row in rows)]
+    columns = [q for q in quantities if any(q.key in row.values for row in rows)]
     body = [
         [
             name_of(row),
             f"{len(row.seeds)} ({seed_ranges(row.seeds)})" if row.seeds else "-",
-            *(_cell(row.values[q.key]) if q.key in row.values else "-" for q in shown),
+            *(_cell(row.values[q.key]) if q.key in row.values else "-" for q in columns),
         ]
         for row in rows
     ]
-    return TextTable(title, ["policy", "seeds", *(q.short for q in shown)], body)
+    return TextTable(title, ["policy", "seeds", *(q.short for q in columns)], body)
 
 
 def _cell(estimate: Estimate) -> str:
     if not math.isfinite(estimate.value):
         return "-"
     if not math.isfinite(estimate.low):
-        return _number(estimate.value)
-    return f"{_number(estimate.value)}\n[{_number(estimate.low)}, {_number(estimate.high)}]"
+        return shown(estimate.value)
+    return f"{shown(estimate.value)}\n[{shown(estimate.low)}, {shown(estimate.high)}]"
 
 
 def _marked(estimate: Estimate) -> str:
@@ -255,10 +259,6 @@ def _marked(estimate: Estimate) -> str:
     mark = "*" if estimate.low > 0 or estimate.high < 0 else ""
     ends = f"\n[{estimate.low:+.3g}, {estimate.high:+.3g}]" if math.isfinite(estimate.low) else ""
     return f"{estimate.value:+.3g}{mark}{ends}"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) else "-"
 
 
 def _shortened(cell: str) -> str:

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.equilibrium.intervals import Interval
+from marec_env.evaluation.drawing import MARKERS, PALETTE
 
-__all__ = ["Figure", "bars", "draw", "heat_map", "lines"]
+__all__ = ["PALETTE", "Figure", "bars", "draw", "heat_map", "lines"]
 
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-"""Okabe and Ito's colours, which colour-blind readers tell apart; markers differ as well."""
-MARKERS = "osD^vPX"
 SIZE = (6.4, 3.6)  # inches; 460 points wide fits a phone and a printed column
 
 

@@ -1,28 +1,37 @@
-"""Figures of a comparison as SVG text, with words for readers who do not see them.
-
-Each is small enough to be read on a phone; a page puts several beside each other where there is
-room. Text stays text, so that it is searched, read aloud and printed sharply.
-"""
+"""Figures of a comparison as SVG text, with words for readers who do not see them."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from marec_env.evaluation.drawing import (
+    FONT,
+    LINE,
+    MARKERS,
+    PALETTE,
+    Figure,
+    color_of,
+    draw,
+    interval_text,
+    legend_above,
+    legend_height,
+    line_count,
+    sentence,
+    shown,
+    wrapped,
+)
 from marec_env.evaluation.statistics import Estimate
 
 __all__ = [
     "Bar",
     "Curve",
-    "Figure",
     "bars_figure",
     "curves_figure",
     "groups_figure",
@@ -30,27 +39,8 @@ __all__ = [
     "steps_figure",
 ]
 
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-"""Okabe and Ito's colours, which colour-blind readers tell apart; markers differ as well."""
-MARKERS = "osD^vPX"
-NEUTRAL = "#9a9a9a"  # what was not trained
-INK = "#1b1b1b"
-ORACLE = "#d0d0d0"  # what no recommender can know
-WIDTH = 4.8  # inches: 346 points, a phone's width, so that 10-point text stays 10 points there
-_FONT = 10  # points
-_LABEL = 20  # characters of a label before it wraps
-_LINE = 0.2  # inches of height that a line of text takes
 _MOST_POINTS = 120  # of a curve; more cannot be told apart at this width
 _BAND_ALPHA, _SEED_ALPHA = 0.2, 0.35
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A picture with what a reader who does not see it needs."""
-
-    svg: str
-    caption: str
-    alt: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,37 +68,6 @@ class Bar:
     color: str
 
 
-def color_of(number: int) -> str:
-    """Return the colour of the experiment in that place."""
-    return PALETTE[number % len(PALETTE)]
-
-
-def draw(caption: str, alt: str, height: float, paint: Callable[[Any], None]) -> Figure:
-    """Return what ``paint`` draws into a matplotlib axes, the same bytes each time."""
-    import matplotlib
-    from matplotlib.figure import Figure as Canvas
-
-    settings = {
-        "svg.hashsalt": f"marec {caption} {alt}",
-        "svg.fonttype": "none",
-        "font.size": _FONT,
-        "font.family": "sans-serif",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
-    with matplotlib.rc_context(settings):
-        canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
-        paint(canvas.subplots())
-        out = io.StringIO()
-        canvas.savefig(out, format="svg", metadata={"Date": None})
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # Names of groups repeat from figure to figure, and nothing refers to them.
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    return Figure(svg, caption, alt)
-
-
 def curves_figure(curves: Mapping[str, Curve], quantity: str) -> Figure:
     """Draw a quantity while training: middle and band of each experiment, its seeds faintly."""
 
@@ -132,7 +91,7 @@ def curves_figure(curves: Mapping[str, Curve], quantity: str) -> Figure:
             axes.plot(
                 curve.steps[kept],
                 curve.middle[kept],
-                label=_wrapped(name),
+                label=wrapped(name),
                 color=color,
                 marker=MARKERS[number % len(MARKERS)],
                 markevery=max(1, kept.size // 6),
@@ -142,9 +101,9 @@ def curves_figure(curves: Mapping[str, Curve], quantity: str) -> Figure:
         axes.xaxis.set_major_formatter(_thousands())
         axes.set_ylabel(textwrap.fill(quantity, 34))
         axes.grid(alpha=0.25)
-        _legend_above(axes, len(curves))
+        legend_above(axes, len(curves))
 
-    ends = "; ".join(f"{name} {_shown(c.middle[-1])}" for name, c in curves.items())
+    ends = "; ".join(f"{name} {shown(c.middle[-1])}" for name, c in curves.items())
     several = any(len(curve.seeds) > 1 for curve in curves.values())
     band = (
         ": interquartile mean over seeds, band: 95 % bootstrap interval, thin lines: seeds"
@@ -152,9 +111,9 @@ def curves_figure(curves: Mapping[str, Curve], quantity: str) -> Figure:
         else ""
     )
     return draw(
-        f"{_sentence(quantity)} while training{band}.",
+        f"{sentence(quantity)} while training{band}.",
         f"Learning curves of {quantity}, at the end: {ends}.",
-        3.0 + _legend_height(curves),
+        3.0 + legend_height(curves),
         paint,
     )
 
@@ -178,10 +137,10 @@ def bars_figure(title: str, bars: Sequence[Bar], caption: str) -> Figure:
                     zorder=3,
                 )
             axes.text(
-                max(_most(found), 0.0) + 0.02 * span, place, _shown(found.value),
-                va="center", fontsize=_FONT - 1,
+                max(_most(found), 0.0) + 0.02 * span, place, shown(found.value),
+                va="center", fontsize=FONT - 1,
             )  # fmt: skip
-        axes.set_yticks(range(len(bars)), [_wrapped(bar.label) for bar in bars])
+        axes.set_yticks(range(len(bars)), [wrapped(bar.label) for bar in bars])
         axes.tick_params(axis="y", length=0)
         axes.invert_yaxis()
         axes.set_xlim(low_end - (0.03 * span if low_end < 0 else 0.0), high_end + 0.2 * span)
@@ -219,24 +178,24 @@ def groups_figure(title: str, rows: Mapping[str, Mapping[str, Estimate]], captio
                     MARKERS[number % len(MARKERS)],
                     color=color,
                     markersize=5,
-                    label=None if name in labelled else _wrapped(name),
+                    label=None if name in labelled else wrapped(name),
                 )
                 labelled.add(name)
             if place:
                 axes.axhline(place - 0.5, color="#dddddd", linewidth=0.7)
-        axes.set_yticks(range(len(rows)), [_wrapped(name) for name in rows])
+        axes.set_yticks(range(len(rows)), [wrapped(name) for name in rows])
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(textwrap.fill(title, 40))
         axes.grid(axis="x", alpha=0.25)
-        _legend_above(axes, len(names))
+        legend_above(axes, len(names))
 
     told = "; ".join(
-        f"{row}: " + ", ".join(f"{name} {_shown(e.value)}" for name, e in found.items())
+        f"{row}: " + ", ".join(f"{name} {shown(e.value)}" for name, e in found.items())
         for row, found in rows.items()
     )
-    height = 1.0 + max(0.45, 0.17 * len(names)) * len(rows) + _legend_height(names)
-    return draw(caption, f"{_sentence(title)}. {told}.", height, paint)
+    height = 1.0 + max(0.45, 0.17 * len(names)) * len(rows) + legend_height(names)
+    return draw(caption, f"{sentence(title)}. {told}.", height, paint)
 
 
 def lines_figure(
@@ -266,7 +225,7 @@ def lines_figure(
             axes.plot(
                 places[there],
                 found[there],
-                label=_wrapped(name),
+                label=wrapped(name),
                 color=color_of(number),
                 marker=MARKERS[number % len(MARKERS)],
                 markersize=5,
@@ -282,16 +241,16 @@ def lines_figure(
             axes.set_xlabel(labels[0])
         axes.set_ylabel(textwrap.fill(labels[1], 34))
         axes.grid(alpha=0.25)
-        _legend_above(axes, len(series))
+        legend_above(axes, len(series))
 
     told = "; ".join(
         f"{name}: "
         + ", ".join(
-            f"{tick} {_shown(v)}" for tick, v in zip(ticks, values, strict=True) if math.isfinite(v)
+            f"{tick} {shown(v)}" for tick, v in zip(ticks, values, strict=True) if math.isfinite(v)
         )
         for name, values in series.items()
     )
-    return draw(caption, f"{_sentence(labels[1])}. {told}.", 3.2 + _legend_height(series), paint)
+    return draw(caption, f"{sentence(labels[1])}. {told}.", 3.2 + legend_height(series), paint)
 
 
 def steps_figure(
@@ -305,7 +264,7 @@ def steps_figure(
     def paint(axes: Any) -> None:
         for number, (name, (middle, low, high)) in enumerate(profiles.items()):
             color = color_of(number)
-            axes.step(thresholds, middle, where="post", label=_wrapped(name), color=color)
+            axes.step(thresholds, middle, where="post", label=wrapped(name), color=color)
             axes.fill_between(
                 thresholds, low, high, step="post", alpha=_BAND_ALPHA, color=color, linewidth=0
             )
@@ -313,72 +272,24 @@ def steps_figure(
         axes.set_ylabel(labels[1])
         axes.set_ylim(-0.02, 1.05)
         axes.grid(alpha=0.25)
-        _legend_above(axes, len(profiles))
+        legend_above(axes, len(profiles))
 
     def half(middle: NDArray[np.float64]) -> str:
         above = thresholds[middle >= 0.5]
-        return _shown(float(above.max())) if above.size else f"under {_shown(thresholds[0])}"
+        return shown(float(above.max())) if above.size else f"under {shown(thresholds[0])}"
 
     told = "; ".join(f"{name} {half(middle)}" for name, (middle, _, _) in profiles.items())
     return draw(
         caption,
         f"Performance profile: half of the seeds reach {told}.",
-        3.0 + _legend_height(profiles),
+        3.0 + legend_height(profiles),
         paint,
     )
 
 
-def interval_text(estimate: Estimate) -> str:
-    """Return ``value [low, high]``, the value alone where there is no interval."""
-    if not math.isfinite(estimate.low):
-        return _shown(estimate.value)
-    return f"{_shown(estimate.value)} [{_shown(estimate.low)}, {_shown(estimate.high)}]"
-
-
-def _shown(value: float) -> str:
-    """Return three significant digits, or whole numbers with thousands marked."""
-    if not math.isfinite(value):
-        return "-"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _wrapped(label: str) -> str:
-    return textwrap.fill(label, _LABEL)
-
-
-def _lines(label: str) -> int:
-    return len(textwrap.wrap(label, _LABEL)) or 1
-
-
 def _rows_height(bars: Sequence[Bar]) -> float:
-    tallest = max(_lines(bar.label) for bar in bars)  # rows are evenly spaced
-    return 0.75 + len(bars) * max(0.32, 0.08 + _LINE * tallest)
-
-
-def _legend_columns(count: int) -> int:
-    return 1 if count < 2 else 2
-
-
-def _legend_height(names: Sequence[str] | Mapping[str, Any]) -> float:
-    columns = _legend_columns(len(names))
-    lines = [_lines(name) for name in names]
-    return _LINE * sum(max(lines[i : i + columns]) for i in range(0, len(lines), columns))
-
-
-def _legend_above(axes: Any, count: int) -> None:
-    """Put the legend where no line can run through it."""
-    axes.figure.legend(
-        loc="outside upper left",
-        ncols=_legend_columns(count),
-        frameon=False,
-        fontsize=_FONT - 1,
-        handlelength=1.5,
-        columnspacing=1.2,
-    )
+    tallest = max(line_count(bar.label) for bar in bars)  # rows are evenly spaced
+    return 0.75 + len(bars) * max(0.32, 0.08 + LINE * tallest)
 
 
 def _thin(count: int) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import jinja2
 
-from marec_env.evaluation.figures import Figure
+from marec_env.evaluation.drawing import Figure
 
 __all__ = ["Section", "TextTable", "render_page"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from marec_env.vector import Action
 
-__all__ = ["Policy", "SlatePolicy", "TeamPolicy"]
+__all__ = ["DrawingPolicy", "Policy", "SlatePolicy", "TeamPolicy"]
 
 
 @runtime_checkable
@@ -28,6 +28,19 @@ class TeamPolicy(Protocol):
 
         Returns:
             A batch of actions for each of these agents.
+        """
+        ...
+
+
+@runtime_checkable
+class DrawingPolicy(Protocol):
+    """A team whose actions are random, told whose episodes begin so that draws are theirs alone."""
+
+    def begin(self, sessions: Tensor) -> None:
+        """Begin the episodes of the sessions with these keys, int64 ``[B]``.
+
+        Draws that follow from a session's key, and from nothing else of the batch, are the same
+        whatever the batch size.
         """
         ...
 

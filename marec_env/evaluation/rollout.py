@@ -14,7 +14,7 @@ from torch import Tensor
 
 from marec_env.evaluation import metrics
 from marec_env.evaluation.outcomes import Outcomes, join
-from marec_env.evaluation.policies import Policy, SlatePolicy, TeamPolicy
+from marec_env.evaluation.policies import DrawingPolicy, Policy, SlatePolicy, TeamPolicy
 from marec_env.pipeline.request import Request
 from marec_env.simulator import Simulator
 from marec_env.vector import VecStep
@@ -56,6 +56,8 @@ def _cohort(
     step = simulator.begin(sessions, seed)
     if isinstance(policy, TeamPolicy):
         policy.reset()
+    if isinstance(policy, DrawingPolicy):
+        policy.begin(simulator.session_keys)
     population = simulator.world.population
     record = _Record(simulator)
     alive = torch.ones(simulator.num_envs, dtype=torch.bool, device=simulator.device)

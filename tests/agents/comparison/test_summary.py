@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from agents.comparison.rows import rows_of_file
+from agents.comparison.row_files import rows_of_file
 from agents.comparison.summary import summarise
 from agents.comparison.tables import difference_table
 from marec_env.errors import ConfigError

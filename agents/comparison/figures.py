@@ -1,0 +1,167 @@
+"""The figures of a comparison, from its summary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agents.comparison.curves import CURVES, learning_curve
+from agents.comparison.grouping import Group
+from agents.comparison.quantities import OBJECTIVE, OUTCOMES, STAGES
+from agents.comparison.rows import Row
+from agents.comparison.summary import Summary
+from agents.comparison.tables import name_of
+from marec_env.evaluation.drawing import NEUTRAL, ORACLE, Figure, color_of, sentence
+from marec_env.evaluation.figures import (
+    Bar,
+    bars_figure,
+    curves_figure,
+    groups_figure,
+    lines_figure,
+    steps_figure,
+)
+
+__all__ = [
+    "curve_figures",
+    "exposure_figures",
+    "funnel_figures",
+    "group_figures",
+    "outcome_figures",
+    "profile_figures",
+]
+
+_MOST_BARS = 24  # rows that a bar chart shows; the table has all
+_MOST_LINES = 7  # colours that are told apart
+_DRAWN = ("clicks", "satisfaction", "length", "regret", "return")
+_FAIR_OUTCOMES = {
+    "clicks": "clicks a session",
+    "satisfaction": "satisfaction (0 to 1)",
+    "length": "session length in requests",
+}
+
+
+def _color(summary: Summary, row: Row) -> str:
+    if row in summary.experiments:
+        return color_of(summary.experiments.index(row))
+    return ORACLE if row.kind == "oracle" else NEUTRAL
+
+
+def outcome_figures(summary: Summary) -> list[Figure]:
+    """Draw bars of user outcomes, with intervals."""
+    figures = []
+    for quantity in OUTCOMES:
+        rows = [row for row in summary.rows if quantity.key in row.values][:_MOST_BARS]
+        if quantity.key not in _DRAWN or not any(row.seeds for row in rows):
+            continue
+        if quantity.key == "return":  # neutral values in place of objectives would mislead
+            rows = [row for row in rows if any(key.startswith(OBJECTIVE) for key in row.values)]
+        bars = [Bar(name_of(r), r.values[quantity.key], _color(summary, r)) for r in rows]
+        better = "higher is better" if quantity.higher_is_better else "lower is better"
+        caption = f"{sentence(quantity.short)}, with 95 % intervals; {better}."
+        figures.append(bars_figure(quantity.title, bars, caption))
+    return figures
+
+
+def curve_figures(groups: Sequence[Group]) -> list[Figure]:
+    """Draw learning curves."""
+    figures = []
+    for name, title in CURVES.items():
+        found = {group.label: learning_curve(group, name) for group in groups}
+        curves = {label: curve for label, curve in found.items() if curve is not None}
+        if curves:
+            figures.append(curves_figure(curves, title))
+    return figures
+
+
+def profile_figures(summary: Summary) -> list[Figure]:
+    """Draw the seeds' performance profile, if there are several seeds."""
+    profile = summary.profile
+    if profile is None:
+        return []
+    axis = (
+        "clicks a session, as a share of the way from random play (0) to the oracle (1)"
+        if profile.normalised
+        else "clicks a session"
+    )
+    caption = (
+        "Performance profile: share of seeds that reach more than the value below; band: 95 % "
+        "bootstrap interval. A curve further to the right is better."
+    )
+    return [steps_figure(profile.thresholds, profile.bands, (axis, "share of seeds"), caption)]
+
+
+def _line_rows(summary: Summary, rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that lines are drawn for: experiments first, as many as can be told apart."""
+    return list(rows)[: max(_MOST_LINES, len(summary.experiments))]
+
+
+def funnel_figures(summary: Summary) -> list[Figure]:
+    """Draw how many relevant items survive, and what each stage lets past."""
+    whole = [r for r in summary.rows if all(stage.key in r.funnel for stage in STAGES)]
+    if not whole:
+        return []
+    series = {
+        name_of(row): [row.funnel[stage.key].value for stage in STAGES]
+        for row in _line_rows(summary, whole)
+    }
+    caption = "Relevant items that survive each stage of a request, on a logarithmic scale."
+    ticks = [stage.title for stage in STAGES]
+    shares = {
+        stage.decides: {
+            name_of(row): row.passing[stage.key]
+            for row in _line_rows(summary, whole)
+            if stage.key in row.passing
+        }
+        for stage in STAGES[1:]
+    }
+    passing = "share of the relevant items that get past"
+    return [
+        lines_figure(series, ticks, ("", "relevant items a request"), caption, log=True),
+        groups_figure(passing, shares, "Where relevant items get lost: what each stage lets past."),
+    ]
+
+
+def group_figures(summary: Summary) -> list[Figure]:
+    """Draw outcomes by user group."""
+    figures = []
+    for outcome, title in _FAIR_OUTCOMES.items():
+        rows = {name_of(r): r.groups[outcome] for r in summary.experiments if outcome in r.groups}
+        if rows:
+            caption = f"{sentence(outcome)} by user group, with 95 % intervals."
+            figures.append(groups_figure(title, rows, caption))
+    return figures
+
+
+def exposure_figures(summary: Summary) -> list[Figure]:
+    """Draw exposure of providers and of items by popularity."""
+    figures = []
+    for division, axis in (("provider", "providers"), ("popularity", "items")):
+        rows = [r for r in summary.rows if division in r.exposure]
+        rows = [r for r in rows if r.exposure[division].impressions]
+        rows = [r for r in rows if r.exposure[division].groups > 1]
+        if not rows:
+            continue
+        shown = {
+            name_of(row): [
+                i / c if c > 0 else float("nan")
+                for i, c in zip(
+                    row.exposure[division].impressions, row.exposure[division].items, strict=True
+                )
+            ]
+            for row in _line_rows(summary, rows)
+        }
+        if division == "popularity":
+            count = rows[0].exposure[division].groups
+            ticks = [f"band {k + 1}" for k in range(count)]
+            ticks[0], ticks[-1] = "least popular fifth", "most popular fifth"
+        else:
+            # Providers have no names; each line is sorted by itself, from least to most shown.
+            shown = {name: sorted(values) for name, values in shown.items()}
+            count = rows[0].exposure[division].groups
+            ticks = ["least shown", *[""] * (count - 2), "most shown"]
+        caption = (
+            f"Impressions of {axis} in proportion to their share of the catalog; 1 (dotted) is "
+            "proportionate."
+        )
+        labels = ("", f"exposure of {axis}: impressions / catalog")
+        figures.append(lines_figure(shown, ticks, labels, caption, reference=1.0))
+    return figures

@@ -1,0 +1,70 @@
+"""Further rows of a comparison, from files that other commands wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from agents.comparison.rows import Row, policy_row
+from agents.comparison.runs import TRAINED, Run
+from marec_env.errors import ConfigError
+
+__all__ = ["rows_of_file"]
+
+
+def rows_of_file(path: Path, like: Run) -> tuple[list[Row], list[str]]:
+    """Return further rows from an ``evaluation.json`` or from the report of ``evaluate.py game``.
+
+    Args:
+        path: the file; its trained teams are left out, unless it is a report's.
+        like: a run whose evaluation the file's sessions must equal.
+
+    Returns:
+        The rows, and notes on what could not be checked.
+
+    Raises:
+        ConfigError: the file is neither, or was made on other sessions.
+    """
+    assert like.evaluation is not None
+    try:
+        document = json.loads(path.read_text())
+        game = "levels" in document
+        plan = document["plan"] if game else document
+        seed, sessions = plan["cohort" if game else "seed"], plan["sessions"]
+        policies = (
+            {name: {"outcomes": level} for name, level in document["levels"].items()}
+            if game
+            else {n: policy for n, policy in document["policies"].items() if n != TRAINED}
+        )
+        for name, policy in policies.items():
+            policy.setdefault("privileged", name.startswith("oracle"))
+            float(policy["outcomes"]["clicks"]["mean"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} is neither an evaluation.json nor a report of 'evaluate.py game' "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if seed != like.evaluation["seed"]:
+        raise ConfigError(
+            f"{path} was made on other sessions (seed {seed}) than the runs were evaluated on "
+            f"({like.evaluation['seed']}); make it anew with that seed"
+        )
+    notes = []
+    if sessions != like.evaluation["sessions"]:
+        notes.append(
+            f"the rows from {path} are over {sessions} sessions of the same seed, the runs over "
+            f"{like.evaluation['sessions']}"
+        )
+    environment = document.get("environment")
+    if environment is None:
+        notes.append(f"{path} does not say on which environment it was made: not checked")
+    elif environment != like.config.get("environment"):
+        raise ConfigError(f"{path} was made on another environment than {like.path}")
+    source = Run(
+        path, -1, {}, "", like.code, evaluation={"sessions": sessions, "policies": policies}
+    )
+    rows = [
+        policy_row(source, name, name, "oracle" if policy["privileged"] else "baseline")
+        for name, policy in policies.items()
+    ]
+    return rows, notes
