@@ -2,7 +2,8 @@
 
 Every policy meets the same held-out sessions, so differences are paired. The best static pipeline
 is searched over all action dimensions on other sessions, once per search seed, and the environment
-steps that each search spent are counted: a learner is to be compared at an equal number.
+steps that each search spent are counted: a learner is to be compared at an equal number. Beside
+each trained team stand its two controls (:mod:`agents.state_controls`).
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from agents.equilibrium.decision_game import Outcome, block
 from agents.equilibrium.normal_form import Floats
 from agents.equilibrium.pipeline_game import PipelineGame
 from agents.equilibrium.replay import SimulatorReplay
+from agents.state_controls import ShuffledObservations, frozen_mean, record_play
 from marec_env.evaluation.outcomes import Outcomes
-from marec_env.evaluation.policies import Policy
+from marec_env.evaluation.policies import Policy, TeamPolicy
 from marec_env.evaluation.rollout import rollout
 from marec_env.evaluation.statistics import Estimate, mean_estimate, paired_difference
 from marec_env.simulator import Simulator
@@ -47,6 +49,8 @@ class LevelsPlan:
     """Held-out sessions."""
     cohort: int
     """Their seed."""
+    control_sessions: int = 256
+    """Sessions of the search cohort on which a trained team's play is recorded for its controls."""
     method: str = "cem"
     criterion: str = "clicks"
 
@@ -96,19 +100,46 @@ def measure_levels(
     for seed in plan.search_seeds:
         team, spent = search_static(world, plan, seed)
         policies[team.name], steps[team.name] = team, spent
-    policies |= dict(trained or {})
+    teams = dict(trained or {})
+    controls: dict[str, Policy] = {}
+    for name, policy in teams.items():
+        controls |= _controls(world, name, policy, plan)
+    policies |= teams | controls
     played = {name: rollout(world, p, plan.sessions, plan.cohort) for name, p in policies.items()}
     searched = list(steps)
     best = max(searched, key=lambda name: played[name].means()[plan.criterion])
     pairs = [("static", "random"), (best, "static"), ("oracle", best)]
-    pairs += [(name, best) for name in trained or {}]
+    pairs += [(name, best) for name in (*teams, *controls)]
+    differences = [_difference(played, plan.criterion, pair) for pair in pairs]
+    if len(teams) > 1:
+        values = {name: played[name].per_session[plan.criterion].numpy() for name in (*teams, best)}
+        mean = np.mean([values[name] for name in teams], axis=0)
+        pooled = _compared(mean, values[best], f"mean of {len(teams)} trained teams", best)
+        differences.append(pooled | {"over_teams": _over_teams(values, list(teams), best)})
     return {
         "plan": asdict(plan),
         "levels": {name: _estimates(outcomes) for name, outcomes in played.items()},
         "search_env_steps": steps,
         "best_static": best,
-        "differences": [_difference(played, plan.criterion, pair) for pair in pairs],
+        "differences": differences,
     }
+
+
+def _controls(world: World, name: str, team: Policy, plan: LevelsPlan) -> dict[str, Policy]:
+    """Return a team's controls by name; none for a recommender of whole slates."""
+    if not isinstance(team, TeamPolicy):
+        return {}
+    play = record_play(world, team, plan.control_sessions, plan.search_cohort)
+    return {
+        f"{name}, shuffled": ShuffledObservations(team, play, plan.cohort),
+        f"{name}, frozen": frozen_mean(play),
+    }
+
+
+def _over_teams(values: Mapping[str, Floats], teams: list[str], best: str) -> dict[str, float]:
+    """Return the mean and standard error, over teams (training seeds), of what each gains."""
+    gains = [float((values[name] - values[best]).mean()) for name in teams]
+    return _numbers(mean_estimate(np.array(gains)))
 
 
 def _estimates(outcomes: Outcomes) -> dict[str, dict[str, float]]:
@@ -128,11 +159,16 @@ def _difference(
     played: Mapping[str, Outcomes], criterion: str, pair: Sequence[str]
 ) -> dict[str, Any]:
     first, second = (played[name].per_session[criterion].numpy() for name in pair)
+    return _compared(first, second, *pair)
+
+
+def _compared(first: Floats, second: Floats, name: str, other: str) -> dict[str, Any]:
     difference = paired_difference(first, second).difference
+    error = difference.standard_error
     return {
-        "of": pair[0],
-        "minus": pair[1],
+        "of": name,
+        "minus": other,
         **_numbers(difference),
         "relative": difference.value / float(second.mean()),
-        "standard_errors": difference.value / difference.standard_error,
+        "standard_errors": difference.value / error if error > 0 else 0.0,
     }

@@ -26,7 +26,11 @@ def command(
     cohort: Annotated[int, typer.Option(min=0, help="Their seed.")] = 1_000_003,
     output: Annotated[Path, typer.Option(help="The report, as JSON.")] = Path("game.json"),
 ) -> None:
-    """Measure random, hand-set and searched static play, the oracles, and trained runs."""
+    """Measure random, hand-set and searched static play, the oracles, trained runs and controls.
+
+    The controls of a run are its team shown other sessions' observations (shuffled), and its mean
+    action in every request (frozen): if they do as well, what it observed was of no use.
+    """
     from agents.commands.evaluate import load_run_policy
     from agents.config import RunConfig
     from agents.game_levels import LevelsPlan, measure_levels

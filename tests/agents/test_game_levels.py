@@ -15,6 +15,7 @@ PLAN = LevelsPlan(
     search_cohort=5,
     sessions=12,
     cohort=4,
+    control_sessions=8,
 )
 
 
@@ -57,6 +58,23 @@ def test_differences_are_of_means_and_paired(report):
     for row in report["differences"]:
         expected = levels[row["of"]]["clicks"]["mean"] - levels[row["minus"]]["clicks"]["mean"]
         assert row["mean"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_controls_of_a_team_that_observes_nothing_change_nothing(report):
+    levels = report["levels"]
+    assert levels["copy, shuffled"] == levels["copy"]
+    assert levels["copy, frozen"] == levels["copy"]
+    compared = {row["of"] for row in report["differences"]}
+    assert {"copy", "copy, shuffled", "copy, frozen"} <= compared
+
+
+def test_several_teams_are_pooled_session_by_session(world):
+    team = StaticTeam({a: v[0] for a, v in _defaults(world).items()})
+    report = measure_levels(world, PLAN, {"one": team, "two": team})
+    pooled = report["differences"][-1]
+    alone = next(row for row in report["differences"] if row["of"] == "one")
+    assert pooled["mean"] == pytest.approx(alone["mean"])
+    assert pooled["over_teams"]["standard_error"] == pytest.approx(0.0, abs=1e-9)
 
 
 def test_a_search_counts_its_steps_and_can_be_repeated(world, report):
