@@ -11,12 +11,14 @@ from marec_env.errors import ConfigError
 
 __all__ = ["rows_of_file"]
 
+_TRAINED_LEVEL = "trained: "  # how the game's report calls the runs it was given
+
 
 def rows_of_file(path: Path, like: Run) -> tuple[list[Row], list[str]]:
     """Return further rows from an ``evaluation.json`` or from the report of ``evaluate.py game``.
 
     Args:
-        path: the file; its trained teams are left out, unless it is a report's.
+        path: the file; its trained teams, and their controls, are left out.
         like: a run whose evaluation the file's sessions must equal.
 
     Returns:
@@ -32,7 +34,11 @@ def rows_of_file(path: Path, like: Run) -> tuple[list[Row], list[str]]:
         plan = document["plan"] if game else document
         seed, sessions = plan["cohort" if game else "seed"], plan["sessions"]
         policies = (
-            {name: {"outcomes": level} for name, level in document["levels"].items()}
+            {
+                name: {"outcomes": level}
+                for name, level in document["levels"].items()
+                if not name.startswith(_TRAINED_LEVEL)
+            }
             if game
             else {n: policy for n, policy in document["policies"].items() if n != TRAINED}
         )

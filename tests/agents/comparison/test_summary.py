@@ -111,7 +111,7 @@ def test_json_and_csv_hold_the_same_numbers(summary):
 
 def game(cohort=7, **more):
     level = {name: {"mean": 33.0, "low": 32.0, "high": 34.0} for name in ("clicks", "return")}
-    levels = {"best static (seed 0)": level, "oracle_myopic": level}
+    levels = {"best static (seed 0)": level, "oracle_myopic": level, "trained: x": level}
     return {"plan": {"cohort": cohort, "sessions": 1024}, "levels": levels, **more}
 
 
@@ -121,6 +121,7 @@ def test_searched_static_play_is_a_row(make_run, tmp_path):
     row = next(row for row in summary.others if row.label == "best static (seed 0)")
     assert (row.kind, row.count, row.values["clicks"].high) == ("baseline", 1024, 34.0)
     assert summary.others[-1].kind == "oracle"
+    assert not any("trained" in row.label for row in summary.others)
     assert any("1024 sessions of the same seed" in note for note in summary.notes)
     assert any("not checked" in note for note in summary.notes)
 
