@@ -72,6 +72,13 @@ def command(
     ] = "0,0.25,0.5,0.75,1",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of best responses at most.")] = 8,
     starts: Annotated[int, typer.Option(min=1, help="Starts of best responses.")] = 2,
+    per: Annotated[
+        str,
+        typer.Option(
+            help="Own objectives in part anarchy: averaged a request, or summed over the session, "
+            "which pays every component for keeping the user."
+        ),
+    ] = "request",
 ) -> None:
     """Measure exploitability, price of anarchy, credit and swaps; solve the payoff game."""
     from agents.equilibrium.studies.common import Settings
@@ -82,6 +89,8 @@ def command(
         return
     if response_start not in ("current", "fresh"):
         raise ConfigError(f"--response-start '{response_start}' is neither current nor fresh")
+    if per not in ("request", "session"):
+        raise ConfigError(f"--per '{per}' is neither request nor session")
     settings = Settings(
         train_sessions=sessions,
         held_out_sessions=held_out,
@@ -94,6 +103,7 @@ def command(
         own_shares=_numbers("--mixing", mixing, float),
         rounds=rounds,
         starts=starts,
+        per="request" if per == "request" else "session",
     )
     _study(runs or [], config, overrides or [], parts, output, settings)
 

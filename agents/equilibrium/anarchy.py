@@ -51,9 +51,10 @@ def measure_anarchy(
 ) -> tuple[Floats, list[AnarchyPoint]]:
     """Find stable play for each λ and compare it with the joint optimum.
 
-    The optimum's search gets as many evaluations as one component's best responses at each of two
-    starts: the default decision and the best stable play. It is the best, on the training sessions,
-    of these and of every stable play itself, since a cooperative team could always play that.
+    The optimum's search gets as many evaluations as one round of everybody's best responses at each
+    of two starts: the default decision and the best stable play. It is the best, on the training
+    sessions, of these and of every stable play itself, since a cooperative team could always play
+    that.
 
     Args:
         game: the game.
@@ -74,9 +75,11 @@ def measure_anarchy(
     }
     candidates = [game.default()] + [s.decision for stables in plays.values() for s in stables]
     candidates.append(_best_team(game, candidates, plan))
+    joint_budget = plan.budget * len(game.components)
     for method in optimum_methods:
         for start in (candidates[0], candidates[-1]):
-            found = joint_search(game, replace(plan, method=method), start=start)
+            joint = replace(plan, method=method, budget=joint_budget)
+            found = joint_search(game, joint, start=start)
             candidates.append(found.decision)
     optimum = _best_team(game, candidates, plan)
     return optimum, [

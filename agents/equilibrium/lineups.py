@@ -27,6 +27,9 @@ Lineup = Mapping[str, TeamPolicy]
 class ReplayEnv(VectorEnv, Protocol):
     """A batched environment that can play chosen sessions."""
 
+    max_requests: int
+    """Requests of a session of full length."""
+
     def begin(self, session_ids: Tensor) -> VecStep:
         """Start an episode for each id, int64 ``[B]``; equal ids are equal users and luck."""
         ...

@@ -40,8 +40,9 @@ class PipelineGame:
     frozen: Mapping[str, TeamPolicy] = field(default_factory=dict)
     """Policies of components that do not decide; the default action unless given."""
     per: Literal["session", "request"] = "session"
-    """Whether objectives and F are summed over the session or averaged over its requests: sums
-    already pay every component for keeping the user."""
+    """Whether objectives are summed over the session, or averaged over its requests and counted for
+    a session of full length: a sum already pays every component for keeping the user. F is a sum
+    either way, since staying is part of it."""
 
     def __post_init__(self) -> None:
         self.components = self.components or tuple(self.env.agents)
@@ -87,7 +88,10 @@ class PipelineGame:
             )
             for first in range(0, len(decisions), batch)
         ]
-        return _per_request(_joined(parts)) if self.per == "request" else _joined(parts)
+        outcome = _joined(parts)
+        if self.per == "session":
+            return outcome
+        return _per_request(outcome, self.env.max_requests)
 
 
 def _joined(parts: Sequence[Outcome]) -> Outcome:
@@ -98,6 +102,6 @@ def _joined(parts: Sequence[Outcome]) -> Outcome:
     )
 
 
-def _per_request(outcome: Outcome) -> Outcome:
-    length = outcome.outcomes["length"]
-    return Outcome(outcome.objectives / length[..., None], outcome.team / length, outcome.outcomes)
+def _per_request(outcome: Outcome, full: int) -> Outcome:
+    rate = outcome.objectives / outcome.outcomes["length"][..., None]
+    return Outcome(full * rate, outcome.team, outcome.outcomes)

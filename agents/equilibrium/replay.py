@@ -34,6 +34,7 @@ class SimulatorReplay:
         self._kept: OrderedDict[int, Simulator] = OrderedDict()
         self._simulator = self._of_size(1)
         self.num_envs = 1
+        self.max_requests = world.config.max_requests
         self.agents = self._simulator.agents
         self.turns = self._simulator.turns
         self.observation_spaces = self._simulator.observation_spaces

@@ -70,7 +70,9 @@ def anarchy_curves(
                 ),
                 rows,
                 (
-                    "λ = 1: each component maximises its own f_i; λ = 0: all maximise F.",
+                    "λ = 1: each component maximises its own f_i "
+                    f"({'a request' if settings.per == 'request' else 'summed over the session'}); "
+                    "λ = 0: all maximise F.",
                     "Worst and best of the stable plays found (price of anarchy, of stability). "
                     "F is not comparable across widths; ratios are within one width.",
                 ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -42,6 +42,8 @@ class Settings:
     own_shares: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     rounds: int = 8
     """Of iterated best responses, at most."""
+    per: Literal["session", "request"] = "request"
+    """How part anarchy counts own objectives: see :class:`PipelineGame`."""
     starts: int = 2
     """From how many points iterated best responses begin: the default, then random ones."""
 

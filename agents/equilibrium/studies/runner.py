@@ -127,7 +127,7 @@ class Study:
 
     def _game_of_width(self, width: int) -> PipelineGame:
         env = SimulatorReplay(self._world_of_width(width))
-        return PipelineGame(env, env.default_actions())
+        return PipelineGame(env, env.default_actions(), per=self.settings.per)
 
     def _world_of_width(self, width: int) -> World:
         pipeline = self.environment.pipeline.model_copy(update={"candidates": width})

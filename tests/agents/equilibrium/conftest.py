@@ -19,6 +19,7 @@ class TinyPipeline:
     """
 
     agents = ("profile_0", "recall_0")
+    max_requests = LIMIT
 
     def __init__(self, num_envs=4, sequential=False):
         self.num_envs = num_envs

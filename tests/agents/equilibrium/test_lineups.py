@@ -106,9 +106,9 @@ def test_objectives_per_request(tiny):
     request = PipelineGame(env, env.default_actions(), per="request").play(
         np.array([[0.5, 0, 0]]), SESSIONS
     )
-    assert request.objectives[0, :, 0] == pytest.approx(np.ones(40))
+    assert request.objectives[0, :, 0] == pytest.approx(np.full(40, env.max_requests))
     length = session.outcomes["length"]
-    assert request.team * length == pytest.approx(session.team)
+    assert request.team == pytest.approx(session.team), "staying is part of F"
     assert (request.outcomes["length"] == length).all()
 
 
@@ -195,5 +195,8 @@ def test_best_response_against_frozen_partners_has_the_known_gain(tiny, constant
     game = PipelineGame(env, env.default_actions(), frozen={}, per="request")
     plan = SearchPlan(np.arange(50), np.arange(100, 150), budget=49, seeds=(0, 1))
     response = best_response(game, 0, game.default(), own(0), plan)
-    assert response.gain.value == pytest.approx(1.5, abs=0.05)
-    assert response.gain_team.value == pytest.approx(0.75 * 1.5, abs=0.05)
+    full = env.max_requests
+    assert response.gain.value == pytest.approx(1.5 * full, abs=0.05 * full)
+    # F is a sum over the session: 0.75 of what p gains, for as long as each session lasts.
+    length = game.play(game.default()[None], plan.held_out).outcomes["length"].mean()
+    assert response.gain_team.value == pytest.approx(0.75 * 1.5 * length, rel=0.05)
