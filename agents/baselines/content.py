@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -11,6 +13,7 @@ from marec_env.evaluation.view import RecommenderView
 
 __all__ = ["ArticleScheme", "ContentSimilarity", "Hybrid"]
 
+Encode = Callable[[Sequence[str]], Tensor]
 HISTORY = 50  # latest likes that make up a text profile
 
 
@@ -34,21 +37,41 @@ class ContentSimilarity(ScoringPolicy):
 class ArticleScheme(ScoringPolicy):
     """The scheme of the introductory articles, as it is described there.
 
-    A BERT embedding of the user's profile (everything consumed before, liked or not) is compared
-    with BERT embeddings of the items, and the nearest are shown. The profile is made once: clicks
-    of the session change nothing but what counts as seen. The articles show the top five; positions
-    beyond the fifth carry on down the same list.
+    The user's profile is a text (everything consumed before the session, liked or not, newest
+    first), the items' features are texts; BERT embeds both, and the items nearest to the profile
+    are shown. The profile is embedded once: clicks of the session change nothing but what counts as
+    seen. The encoder cuts a text at its longest input, which leaves out what is oldest. The
+    articles show the top five; positions beyond the fifth carry on down the same list.
     """
 
     name = "article"
 
-    def __init__(self, text: Tensor, popularity: Tensor) -> None:
-        """Args: as of :class:`ContentSimilarity`."""
-        self.text, self.popularity = text, popularity
+    def __init__(self, texts: Sequence[str], encode: Encode, popularity: Tensor) -> None:
+        """Args:
+        texts: of each item.
+        encode: texts to unit vectors, float32 ``[n, d]``.
+        popularity: float32 ``[N]`` in [0, 1], decides for users without a profile.
+        """
+        self.texts, self.encode, self.popularity = texts, encode, popularity
+        self.features = encode(texts)
+        self._profiles: dict[tuple[int, ...], Tensor] = {}
 
     def scores(self, view: RecommenderView) -> Tensor:
-        """Return cosines, ``[B, N]``."""
-        return _cosine(self.text, view.history) + _tie_break(self.popularity, view)
+        """Return cosines, ``[B, N]``; 0 for users without a profile."""
+        device = view.history.device
+        rows = [tuple(item for item in row if item >= 0) for row in view.history.tolist()]
+        absent = sorted({row for row in rows if row and row not in self._profiles})
+        if absent:
+            vectors = self.encode([self.profile_text(row) for row in absent])
+            self._profiles |= dict(zip(absent, vectors, strict=True))
+        nobody = torch.zeros(self.features.shape[1])
+        profiles = torch.stack([self._profiles[row] if row else nobody for row in rows])
+        cosines = profiles.to(device) @ self.features.to(device).T
+        return cosines + _tie_break(self.popularity, view)
+
+    def profile_text(self, items: Sequence[int]) -> str:
+        """Return the profile of a user who consumed these items, oldest first."""
+        return "; ".join(self.texts[item] for item in reversed(items))
 
 
 class Hybrid(ScoringPolicy):

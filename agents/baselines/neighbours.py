@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from implicit.nearest_neighbours import CosineRecommender
+from implicit.nearest_neighbours import ItemItemRecommender, normalize
 from torch import Tensor
 
 from agents.baselines.scoring import ScoringPolicy, liked_items
@@ -22,8 +22,9 @@ class ItemKNN(ScoringPolicy):
     name = "item_knn"
 
     def __init__(self, log: TrainingLog, neighbours: int = NEIGHBOURS) -> None:
-        model = CosineRecommender(K=min(neighbours + 1, log.num_items), num_threads=1)
-        model.fit(log.matrix(), show_progress=False)
+        model = ItemItemRecommender(K=min(neighbours + 1, log.num_items), num_threads=1)
+        # As implicit's CosineRecommender, which hands itself another format and warns of it.
+        model.fit(normalize(log.matrix().T).T.tocsr(), show_progress=False)
         similarity = model.similarity.tocsr()
         similarity.setdiag(0)
         similarity.eliminate_zeros()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agents.baselines.bandits import LinearPosterior, LinTS, LinUCB
@@ -16,6 +17,7 @@ from agents.baselines.sasrec import SASRec
 from agents.baselines.simple import PopularityPolicy, RandomSlates
 from agents.baselines.teams import RandomTeam, StaticTeam
 from agents.baselines.training_log import TrainingLog, training_log
+from marec_env.embeddings import embed_texts
 from marec_env.evaluation.policies import Policy
 from marec_env.registry import Registry
 from marec_env.vector import Action
@@ -140,8 +142,9 @@ def _content(simulator: Simulator, seed: int) -> Policy:
 
 @BASELINES.register("article")
 def _article(simulator: Simulator, seed: int) -> Policy:
-    knowledge = simulator.world.knowledge
-    return ArticleScheme(knowledge.text, knowledge.popularity)
+    world = simulator.world
+    encode = partial(embed_texts, world.config.embeddings)
+    return ArticleScheme(world.catalog.texts, encode, world.knowledge.popularity)
 
 
 @BASELINES.register("hybrid")

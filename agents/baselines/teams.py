@@ -15,13 +15,12 @@ from marec_env.vector import Action
 
 __all__ = ["RandomTeam", "StaticTeam"]
 
-_EPISODE = 1 << 32  # keeps the keys of two episodes apart at any batch size
-
 
 class RandomTeam:
     """Every component draws uniformly from its action space.
 
-    Draws depend on the seed, the session's place in the batch, the step and the number of resets.
+    A session's draws depend on the seed, the session's key and the request, not on the batch it is
+    played in (:class:`marec_env.evaluation.policies.DrawingPolicy`).
     """
 
     name = "random"
@@ -33,20 +32,29 @@ class RandomTeam:
         """
         self.spaces = dict(action_spaces)
         self.seed = seed
-        self._episode = 0
+        self._keys: Tensor | None = None
         self._steps = dict.fromkeys(self.spaces, 0)
 
     def reset(self) -> None:
-        """Begin other episodes, with other draws."""
-        self._episode += 1
+        """Begin the same episodes again."""
         self._steps = dict.fromkeys(self.spaces, 0)
 
+    def begin(self, sessions: Tensor) -> None:
+        """Begin the episodes of the sessions with these keys, int64 ``[B]``."""
+        self.reset()
+        self._keys = sessions.clone()
+
     def act(self, observations: Mapping[str, Tensor]) -> dict[str, Action]:
-        """Return a uniform action for each agent of the turn."""
+        """Return a uniform action for each agent of the turn.
+
+        Where nobody told whose sessions these are, they are taken for sessions 0 ... B - 1.
+        """
         actions = {}
         for agent, observation in observations.items():
-            rows = torch.arange(observation.shape[0], device=observation.device)
-            keys = session_keys(self.seed, rows + self._episode * _EPISODE)
+            sessions = self._keys
+            if sessions is None:
+                sessions = torch.arange(observation.shape[0], device=observation.device)
+            keys = session_keys(self.seed, sessions)
             actions[agent] = _draw(self.spaces[agent], keys, self._steps[agent], f"team/{agent}")
             self._steps[agent] += 1
         return actions
@@ -92,7 +100,8 @@ def _draw(space: spaces.Space[Any], keys: Tensor, step: int, stream: str) -> Act
     if isinstance(space, spaces.MultiDiscrete):
         sizes = torch.as_tensor(space.nvec, dtype=torch.int64, device=device).flatten()
         draws = uniform(keys, step, stream, sizes.numel())
-        return (draws * sizes).to(torch.int64).clamp(max=sizes - 1)
+        start = torch.as_tensor(space.start, dtype=torch.int64, device=device).flatten()
+        return start + (draws * sizes).to(torch.int64).clamp(max=sizes - 1)
     if isinstance(space, spaces.Tuple):
         parts = [_draw(s, keys, step, f"{stream}/{k}") for k, s in enumerate(space.spaces)]
         flat = [part for part in parts if isinstance(part, Tensor)]

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -22,7 +24,19 @@ def text(planted):
 
 
 @pytest.fixture(scope="module")
-def policies(planted, text):
+def article(planted, text):
+    """The articles' scheme with an encoder that averages the items a text names."""
+
+    def encode(texts):
+        named = [[int(word) for word in re.findall(r"\d+", line)] for line in texts]
+        return torch.nn.functional.normalize(torch.stack([text[n].mean(0) for n in named]), dim=1)
+
+    share = planted.log.counts / planted.log.counts.max()
+    return ArticleScheme([f"item {k}" for k in range(planted.items)], encode, share)
+
+
+@pytest.fixture(scope="module")
+def policies(planted, text, article):
     """Every unprivileged recommender of slates, fitted on the planted log."""
     log = planted.log
     share = log.counts / log.counts.max()
@@ -44,7 +58,7 @@ def policies(planted, text):
             LinUCB(posterior),
             LinTS(posterior, deviation=0.05),
             content,
-            ArticleScheme(text, share),
+            article,
             Hybrid((ease, content)),
         )
     }
@@ -111,6 +125,17 @@ def test_the_articles_scheme_ignores_clicks(planted, policies):
     clicked = planted.simulator(history, shown=shown, clicks=torch.ones(1, 2))
     policy = policies["article"]
     assert torch.equal(policy.scores(plain.view), policy.scores(clicked.view))
+
+
+def test_the_articles_profile_is_a_text_of_what_was_consumed(planted, article):
+    history = torch.tensor([[-1, 2, 45, 3], [-1, -1, -1, -1]])
+    liked = torch.tensor([[False, True, False, True], [False] * 4])
+    scores = article.scores(planted.simulator(history, liked=liked).view)
+    assert article.profile_text((2, 45, 3)) == "item 3; item 45; item 2"
+    [profile] = article.encode(["item 3; item 45; item 2"])
+    popularity = 1e-6 * article.popularity
+    assert torch.allclose(scores[0], article.features @ profile + popularity)
+    assert torch.equal(scores[1], popularity)
 
 
 @pytest.mark.parametrize("name", ["item_knn", "ease", "content", "article"])

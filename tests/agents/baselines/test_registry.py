@@ -40,6 +40,7 @@ def simulator():
     return Simulator(_world(), 4, autoreset=False)
 
 
+@pytest.mark.filterwarnings("error::implicit.utils.ParameterWarning")
 @pytest.mark.parametrize("name", baseline_names())
 def test_every_baseline_runs(simulator, name):
     policy = build_baseline(name, simulator)
@@ -49,6 +50,15 @@ def test_every_baseline_runs(simulator, name):
     outcomes = rollout(simulator.world, policy, sessions=4, seed=0)
     assert outcomes.per_session["clicks"].isfinite().all()
     assert (outcomes.per_session["length"] >= 1).all()
+
+
+def test_random_play_does_not_depend_on_the_batch(simulator):
+    policy = build_baseline("random", simulator)
+    runs = [rollout(simulator.world, policy, 10, seed=3, batch=batch) for batch in (10, 4, 1)]
+    for other in runs[1:]:
+        for name in ("clicks", "length"):
+            assert torch.equal(runs[0].per_session[name], other.per_session[name])
+        assert torch.allclose(runs[0].per_session["return"], other.per_session["return"])
 
 
 def test_unknown_baselines_are_named(simulator):

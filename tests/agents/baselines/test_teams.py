@@ -5,7 +5,8 @@ from gymnasium import spaces
 
 from agents.baselines.teams import RandomTeam, StaticTeam
 from marec_env.errors import ConfigError
-from marec_env.evaluation.policies import TeamPolicy
+from marec_env.evaluation.policies import DrawingPolicy, TeamPolicy
+from marec_env.random import session_keys
 
 SPACES = {
     "profile_0": spaces.Box(np.array([-1.0, 0.0], np.float32), np.array([1.0, 3.0], np.float32)),
@@ -42,9 +43,25 @@ def test_random_actions_change_by_step_and_repeat_by_seed(team):
     again = RandomTeam(SPACES, seed=1)
     assert torch.equal(again.act(OBSERVATIONS)["profile_0"], first["profile_0"])
     again.reset()
-    assert not torch.equal(again.act(OBSERVATIONS)["profile_0"], first["profile_0"])
+    assert torch.equal(again.act(OBSERVATIONS)["profile_0"], first["profile_0"])
+    other = RandomTeam(SPACES, seed=2)
+    assert not torch.equal(other.act(OBSERVATIONS)["profile_0"], first["profile_0"])
     one_turn = RandomTeam(SPACES, seed=1).act({"recall_0": OBSERVATIONS["recall_0"]})
     assert torch.equal(one_turn["recall_0"], first["recall_0"])
+
+
+def test_a_sessions_draws_do_not_depend_on_its_batch(team):
+    keys = session_keys(3, torch.arange(500))
+    team.begin(keys)
+    whole = [team.act(OBSERVATIONS) for _ in range(2)]
+    team.begin(keys[100:104].flip(0))
+    few = {agent: torch.zeros(4, 3) for agent in SPACES}
+    for expected in whole:
+        found = team.act(few)
+        assert torch.equal(found["profile_0"].flip(0), expected["profile_0"][100:104])
+        assert torch.equal(found["recall_0"].flip(0), expected["recall_0"][100:104])
+        assert torch.equal(found["ranking_0"][1].flip(0), expected["ranking_0"][1][100:104])
+    assert not torch.equal(whole[0]["recall_0"][0], whole[0]["recall_0"][1])
 
 
 def test_a_static_team_repeats_its_actions():
@@ -54,6 +71,7 @@ def test_a_static_team_repeats_its_actions():
     assert actions["ranking_0"][0].shape == (500,)
     assert (actions["ranking_0"][0] == 1).all()
     assert isinstance(team, TeamPolicy)
+    assert not isinstance(team, DrawingPolicy)
 
 
 def test_unknown_spaces_are_refused():

@@ -22,8 +22,8 @@ from marec_env.evaluation.off_policy import effective_sample_size
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
 
-SESSIONS, REQUESTS = 2048, 3
-SMALL, LARGE, REPETITIONS = 16, 256, 30  # sixteen times the sessions: a fourth of the error
+SESSIONS, REQUESTS = 2048, 2
+SMALL, LARGE, REPETITIONS = 16, 256, 25  # sixteen times the sessions: a fourth of the error
 COMPONENTS = ("profile_0", "recall_0", "feature_0", "ranking_0")
 
 
