@@ -45,6 +45,11 @@ class PettingZooConfig(ConfigModel):
     )
     kwargs: dict[str, Any] = Field(default={}, description="Arguments of the function.")
     num_envs: int = Field(default=8, ge=1, description="Copies stepped one after another.")
+    state: Literal["own", "observations"] = Field(
+        default="own",
+        description="What a central critic sees: the environment's state() where it has one, or"
+        " all observations one after another, which may cost less to make.",
+    )
 
 
 @dataclass(slots=True)
@@ -69,10 +74,16 @@ class PettingZooVectorEnv:
     :meth:`load_state_dict` plays them again: exact for any environment that is a function of both.
     """
 
-    def __init__(self, make: Callable[[], ParallelEnv[Any, Any, Any]], num_envs: int) -> None:
+    def __init__(
+        self,
+        make: Callable[[], ParallelEnv[Any, Any, Any]],
+        num_envs: int,
+        state: Literal["own", "observations"] = "own",
+    ) -> None:
         """Args:
         make: returns a new environment.
         num_envs: copies.
+        state: see :class:`PettingZooConfig`.
 
         Raises:
             ConfigError: a space cannot be used.
@@ -98,7 +109,7 @@ class PettingZooVectorEnv:
             a: first.action_space(self._raw[a]) for a in self.agents
         }
         self._sizes = {a: int(s.shape[0]) for a, s in self.observation_spaces.items()}
-        self._own_state = _has_state(first)
+        self._own_state = state == "own" and _has_state(first)
         size = sum(self._sizes.values())
         if self._own_state:
             shape = getattr(first, "state_space", None)
@@ -342,7 +353,9 @@ def make_pettingzoo(config: PettingZooConfig, num_envs: int | None = None) -> Pe
             f"'{config.entry_point}' gives {type(env).__name__}, not a PettingZoo ParallelEnv"
             " (an AEC environment's module has a parallel_env function for it)"
         )
-    return PettingZooVectorEnv(partial(function, **config.kwargs), num_envs or config.num_envs)
+    return PettingZooVectorEnv(
+        partial(function, **config.kwargs), num_envs or config.num_envs, config.state
+    )
 
 
 def _without_mask(space: spaces.Space[Any]) -> spaces.Space[Any]:

@@ -81,6 +81,11 @@ class Collector:
             if size:
                 self._memory[agent] = torch.zeros(env.num_envs, size, device=device)
 
+    @property
+    def coming(self) -> VecStep:
+        """What the next decision will be made on."""
+        return self._last
+
     def _draws(self, length: int) -> dict[str, Tensor]:
         """Return each agent's uniforms ``[T, B, lanes]`` for the whole rollout, in one call."""
         lanes = [self._actors[self._of[a][0]].distribution.num_uniforms for a in self._team.agents]

@@ -208,6 +208,15 @@ class VDNConfig(ConfigModel):
     epsilon_end: float = Field(default=0.05, ge=0, le=1, description="Random actions at last.")
     epsilon_env_steps: int = Field(default=20_000, ge=1, description="Env steps between the two.")
 
+    @model_validator(mode="after")
+    def _no_recurrence(self) -> VDNConfig:
+        if self.network.recurrent_units:
+            raise ValueError(
+                "vdn replays single steps: network.recurrent_units must be 0 (mappo, ippo and happo"
+                " have recurrent networks)"
+            )
+        return self
+
 
 class RLlibConfig(ConfigModel):
     """Any algorithm of RLlib on its stock path, over the PettingZoo view of the environment."""

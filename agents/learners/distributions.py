@@ -21,9 +21,11 @@ from torch.autograd.function import once_differentiable
 from marec_env.errors import ConfigError
 from marec_env.vector import Action
 
-__all__ = ["ActionDistribution", "distribution_for"]
+__all__ = ["LEAST_LOGIT", "ActionDistribution", "distribution_for"]
 
 _MASKED_LOGIT = -1e9  # finite, so that gradients of masked logits are zero rather than NaN
+LEAST_LOGIT = _MASKED_LOGIT / 2.0
+"""Logits of allowed sub-actions lie above."""
 _LOG_SQRT_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 # Nodes and weights of five-point Gauss-Hermite quadrature for a standard normal variable.
 _NODES = (-2.8569700138728056, -1.355626179974266, 0.0, 1.355626179974266, 2.8569700138728056)

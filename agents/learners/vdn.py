@@ -12,8 +12,8 @@ from gymnasium import spaces
 from torch import Tensor
 
 from agents.learners.collector import Collector, Rollout
-from agents.learners.config import MAPPOConfig, SamplingConfig, VDNConfig
-from agents.learners.distributions import CategoricalDistribution
+from agents.learners.config import MAPPOConfig, NetworkConfig, SamplingConfig, VDNConfig
+from agents.learners.distributions import LEAST_LOGIT, CategoricalDistribution
 from agents.learners.networks import Actor
 from agents.learners.rollout_batch import RolloutBatch
 from agents.learners.team import TeamSpec
@@ -24,34 +24,44 @@ __all__ = ["VDNEngine"]
 
 _SEED_STRIDE = 1_000_003  # a prime; keeps generators of different seeds and updates apart
 _SHARPNESS = 1e6  # logits in units of this make the greedy action certain
+_NEVER = 1e-30  # a probability whose logarithm is finite, and which no draw reaches
 
 
-class _GreedyActor(Actor):
-    """A Q network that acts as an actor: greedy, or uniform with probability ε.
+class _EpsilonGreedy(CategoricalDistribution):
+    """Of Q values: the best allowed sub-action, or any allowed one with probability ε.
 
     A MultiDiscrete component's Q is the sum over sub-actions of one table each.
     """
 
-    def attach_epsilon(self) -> None:
-        """Add ε to what is saved with the network."""
-        self.register_buffer("epsilon", torch.zeros(()))
+    epsilon = 0.0
+
+    def _logits(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
+        q = super()._logits(inputs, mask)
+        allowed = (q > LEAST_LOGIT).to(q.dtype)
+        best = torch.nn.functional.one_hot(q.argmax(dim=-1), q.shape[-1])
+        even = allowed / allowed.sum(dim=-1, keepdim=True)
+        probability = (1.0 - self.epsilon) * best + self.epsilon * even
+        return probability.clamp_min(_NEVER).log()
+
+    def mode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        return super()._logits(inputs, mask).argmax(dim=-1).to(torch.float32)
+
+
+class _QNetwork(Actor):
+    """Q of every sub-action, which acts ε-greedily."""
+
+    distribution: _EpsilonGreedy
+
+    def __init__(
+        self, observation_space: spaces.Box, action_space: spaces.Space[Any], config: NetworkConfig
+    ) -> None:
+        super().__init__(observation_space, action_space, config)
+        assert isinstance(action_space, spaces.Discrete | spaces.MultiDiscrete)
+        self.distribution = _EpsilonGreedy(action_space)
 
     def values(self, observations: Tensor) -> Tensor:
         """Return Q of every sub-action, ``[N, num_inputs]``."""
         return self.flat(self.trunk.normalise(observations))
-
-    def forward(
-        self, observations: Tensor, memory: Tensor | None = None, agent_id: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return logits of the ε-greedy distribution."""
-        distribution = self.distribution
-        assert isinstance(distribution, CategoricalDistribution)
-        q = self.values(observations)
-        best = distribution.one_hot(distribution.mode(q))
-        epsilon = self.epsilon
-        assert isinstance(epsilon, Tensor)
-        probability = (1.0 - epsilon) * best + epsilon * distribution.uniform()
-        return probability.clamp_min(1e-30).log(), memory
 
 
 class VDNEngine:
@@ -104,21 +114,19 @@ class VDNEngine:
         self._cursor = 0
         self._updates = 0
 
-    def _network(self, agent: str) -> _GreedyActor:
-        net = _GreedyActor(
+    def _network(self, agent: str) -> _QNetwork:
+        return _QNetwork(
             self.team.observation_spaces[agent],
             self.team.action_spaces[agent],
-            self._config.network.model_copy(update={"recurrent_units": 0}),
+            self._config.network,
         )
-        net.attach_epsilon()
-        return net
 
     def _set_epsilon(self, env_steps: int) -> float:
         c = self._config
         done = min(1.0, env_steps / c.epsilon_env_steps)
         epsilon = c.epsilon_start + done * (c.epsilon_end - c.epsilon_start)
         for net in self._nets.values():
-            net.epsilon.fill_(epsilon)  # type: ignore[operator]
+            net.distribution.epsilon = epsilon
         return epsilon
 
     def iterate(self, env_steps_done: int) -> dict[str, float]:
@@ -152,18 +160,29 @@ class VDNEngine:
     def _remember(self, rollout: Rollout) -> None:
         rewards = torch.stack([c["rewards"] for c in rollout.agents.values()])
         team = rewards.sum(dim=0) if self._config.reward == "team_sum" else rewards.mean(dim=0)
-        rows = {"reward": team, "terminated": rollout.team["terminated"]}
+        terminated, ended = rollout.team["terminated"], rollout.team["ended"]
+        rows = {"reward": team, "terminated": terminated}
+        coming = self._collector.coming
+        plain = True
         for agent, columns in rollout.agents.items():
             rows[f"{agent}/observation"] = columns["observations"]
             rows[f"{agent}/next"] = columns["next_observations"]
             rows[f"{agent}/action"] = columns["actions"]
-            rows[f"{agent}/active"] = columns["active"]
+            active, after = columns["active"], coming.active.get(agent)
+            rows[f"{agent}/active"] = active
+            rows[f"{agent}/next_active"] = _shifted(
+                active, torch.ones_like(active[:, 0]) if after is None else after
+            )
+            plain &= "masks" not in columns and bool(active.all())
             if "masks" in columns:
-                raise ConfigError(
-                    f"algorithm vdn does not support the action masks of '{agent}';"
-                    " use mappo, ippo or happo"
-                )
+                mask = self._nets[agent].distribution.flat_mask(coming.action_masks[agent])
+                assert mask is not None
+                rows[f"{agent}/next_mask"] = _shifted(columns["masks"], mask)
         flat = {key: row.flatten(0, 1) for key, row in rows.items()}
+        if not plain:
+            # Who may do what in the state in which an episode was cut off, nobody has said.
+            known = (terminated | ~ended).flatten()
+            flat = {key: row[known] for key, row in flat.items()}
         count, size = flat["reward"].shape[0], self._config.replay_size
         if not self._replay:
             self._replay = {
@@ -188,15 +207,15 @@ class VDNEngine:
         future = torch.zeros(rows.shape[0])
         for agent, net in self._nets.items():
             distribution = net.distribution
-            assert isinstance(distribution, CategoricalDistribution)
             active = data[f"{agent}/active"].to(torch.float32)
             values = net.values(data[f"{agent}/observation"])
             q = q + active * distribution.sum_chosen(values, data[f"{agent}/action"])
             with torch.no_grad():
                 # Double Q-learning: the online network chooses, the target network judges.
-                best = distribution.mode(net.values(data[f"{agent}/next"]))
-                judged = self._targets[agent].values(data[f"{agent}/next"])
-                future = future + distribution.sum_chosen(judged, best)
+                after = data[f"{agent}/next"]
+                best = distribution.mode(net.values(after), data.get(f"{agent}/next_mask"))
+                judged = distribution.sum_chosen(self._targets[agent].values(after), best)
+                future = future + data[f"{agent}/next_active"].to(torch.float32) * judged
         going = (~data["terminated"]).to(torch.float32)
         target = data["reward"] + self._config.gamma * going * future
         loss = torch.nn.functional.huber_loss(q, target)
@@ -221,7 +240,7 @@ class VDNEngine:
         found = {}
         for agent, net in self._nets.items():
             actor = self.team.build_actor(config, agent)
-            state = {k: v.clone() for k, v in net.state_dict().items() if k != "epsilon"}
+            state = {k: v.clone() for k, v in net.state_dict().items()}
             for key in ("head.weight", "head.bias"):
                 state[key] = state[key] * _SHARPNESS
             actor.load_state_dict(state)
@@ -253,3 +272,8 @@ class VDNEngine:
     def close(self) -> None:
         """Close the environment."""
         self._collector.env.close()
+
+
+def _shifted(column: Tensor, last: Tensor) -> Tensor:
+    """Return a column ``[B, T, ...]`` one step later, ending with ``last`` ``[B, ...]``."""
+    return torch.cat([column[:, 1:], last.unsqueeze(1)], dim=1)

@@ -81,6 +81,24 @@ def test_it_is_a_vector_env_with_flat_spaces():
     assert step.action_masks["first"].tolist() == [[True, False, True]] * 2
 
 
+class Stateful(Leaving):
+    def state(self):
+        return np.full(3, self.time, np.float32)
+
+
+def test_the_critic_may_have_the_observations_instead_of_the_state():
+    own = PettingZooVectorEnv(Stateful, 2).reset(0)
+    assert own.state.shape == (2, 3)
+    chosen = PettingZooVectorEnv(Stateful, 2, state="observations")
+    step = chosen.reset(0)
+    assert chosen.state_space.shape == (10,)
+    torch.testing.assert_close(step.state, torch.cat(list(step.observations.values()), dim=-1))
+    spread = PettingZooConfig(
+        entry_point="mpe2.simple_spread_v3:parallel_env", state="observations"
+    )
+    assert not make_pettingzoo(spread, 1)._own_state
+
+
 def test_agents_end_one_by_one_and_the_team_at_last():
     e = env()
     e.reset(0)
