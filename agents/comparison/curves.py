@@ -9,7 +9,7 @@ import numpy as np
 from agents.comparison.grouping import Group
 from agents.comparison.runs import Run
 from marec_env.evaluation.figures import Curve
-from marec_env.evaluation.statistics import bootstrap_band
+from marec_env.evaluation.statistics import FEWEST_TO_RESAMPLE, bootstrap_band
 
 __all__ = ["CURVES", "learning_curve"]
 
@@ -25,6 +25,7 @@ CURVES = {
 def learning_curve(group: Group, name: str) -> Curve | None:
     """Return a metric over env steps, ``None`` where a run did not log it.
 
+    The band is a bootstrap interval, and from the lowest to the highest of too few seeds for one.
     Seeds that logged at different steps are interpolated to those of the first, as far as all go.
     """
     series = [_series(run, name) for run in group.runs]
@@ -35,6 +36,8 @@ def learning_curve(group: Group, name: str) -> Curve | None:
     if steps.size == 0:
         return None
     seeds = np.stack([np.interp(steps, found[:, 0], found[:, 1]) for found in series])
+    if len(seeds) < FEWEST_TO_RESAMPLE:
+        return Curve(steps, seeds, seeds.mean(axis=0), seeds.min(axis=0), seeds.max(axis=0))
     middle, low, high = bootstrap_band(seeds)
     return Curve(steps, seeds, middle, low, high)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from agents.comparison.quantities import STAGES
-from marec_env.evaluation.statistics import Estimate, bootstrap_interval
+from marec_env.evaluation.statistics import Estimate, seeds_interval
 
 __all__ = [
     "Exposure",
@@ -76,8 +76,8 @@ def stack(
 
 
 def intervals(by_seed: Mapping[str, Sequence[float]]) -> dict[str, Estimate]:
-    """Return interquartile means over seeds with their bootstrap intervals."""
-    return {name: bootstrap_interval(values) for name, values in by_seed.items()}
+    """Return interquartile means over seeds with their intervals."""
+    return {name: seeds_interval(values) for name, values in by_seed.items()}
 
 
 def _is_nested(policy: Mapping[str, Any], part: str) -> bool:
@@ -118,7 +118,7 @@ def mean_exposure(teams: Sequence[Mapping[str, Any]]) -> dict[str, Exposure]:
         listed = all("impressions" in part for part in parts)
         found[division] = Exposure(
             groups=first["groups"],
-            gini=bootstrap_interval([part["gini"] for part in parts]),
+            gini=seeds_interval([part["gini"] for part in parts]),
             items=list(first["items"]) if listed else [],
             impressions=np.mean([p["impressions"] for p in parts], axis=0).tolist()
             if listed

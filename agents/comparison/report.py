@@ -12,6 +12,7 @@ from agents.comparison.runs import Run, read_run
 from agents.comparison.summary import Summary, summarise
 from agents.runs.folder import open_run
 from marec_env.evaluation.page import Section, render_page
+from marec_env.evaluation.statistics import FEWEST_TO_RESAMPLE
 from marec_env.io import write_text
 
 __all__ = ["as_markdown", "as_page", "lead_of", "run_page", "sections_of", "write_run_report"]
@@ -60,8 +61,9 @@ def lead_of(summary: Summary) -> list[str]:
     if over_seeds:
         lead.append(
             "Trained experiments: interquartile mean over seeds with 95 % bootstrap intervals over "
-            "seeds. Policies that were not trained here, and experiments of one seed: mean with "
-            "95 % intervals over sessions."
+            f"seeds (fewer than {FEWEST_TO_RESAMPLE} seeds: mean, Student's interval). Policies that "
+            "were not trained here, and experiments of one seed: mean with 95 % intervals over "
+            "sessions."
         )
     else:
         lead.append("Means with 95 % intervals over sessions, given this one trained team.")

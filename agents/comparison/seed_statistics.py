@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.comparison.rows import Row
 from marec_env.evaluation.statistics import (
+    FEWEST_TO_RESAMPLE,
     Estimate,
     PairedDifference,
     bootstrap_band,
@@ -44,7 +45,7 @@ class Profile:
     normalised: bool
     """Whether a threshold is a share of the way from random play (0) to the oracle (1)."""
     bands: dict[str, tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]]
-    """By experiment: value, lower and upper end, ``[M]`` each."""
+    """By experiment: value, lower and upper end, ``[M]`` each; too few seeds have no band."""
 
 
 def pairs_of(rows: Sequence[Row], quantity: str) -> list[Pair]:
@@ -62,6 +63,8 @@ def pairs_of(rows: Sequence[Row], quantity: str) -> list[Pair]:
                 else None
             )
             improvement = improvement_interval(list(ours.values()), list(theirs.values()))
+            if improvement.count < FEWEST_TO_RESAMPLE:
+                improvement = replace(improvement, low=np.nan, high=np.nan)
             pairs.append(Pair(first.label, second.label, improvement, difference))
     return pairs
 
@@ -80,16 +83,15 @@ def profile_of(rows: Sequence[Row], others: Sequence[Row], quantity: str) -> Pro
     floor = [r.values[quantity].value for r in others if r.label == "random" and r.kind != "oracle"]
     roof = [r.values[quantity].value for r in others if r.kind == "oracle"]
     normalised = bool(floor and roof and max(roof) > floor[0])
-    low, span = (floor[0], max(roof) - floor[0]) if normalised else (0.0, 1.0)
-    scores = {name: (np.array(values) - low) / span for name, values in known.items()}
+    start, span = (floor[0], max(roof) - floor[0]) if normalised else (0.0, 1.0)
+    scores = {name: (np.array(values) - start) / span for name, values in known.items()}
     ends = np.concatenate(list(scores.values()))
     margin = 0.1 * (float(np.ptp(ends)) or 1.0)
     thresholds = np.linspace(ends.min() - margin, ends.max() + margin, _THRESHOLDS)
-    bands = {
-        name: bootstrap_band(
-            performance_profile(values[:, None, None], thresholds),
-            lambda resamples: resamples.mean(axis=1),
-        )
-        for name, values in scores.items()
-    }
+    bands = {}
+    for name, values in scores.items():
+        reached = performance_profile(values[:, None, None], thresholds)
+        middle, low, high = bootstrap_band(reached, lambda resamples: resamples.mean(axis=1))
+        few = len(values) < FEWEST_TO_RESAMPLE
+        bands[name] = (middle, middle, middle) if few else (middle, low, high)
     return Profile(thresholds, normalised, bands)

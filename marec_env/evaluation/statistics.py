@@ -17,6 +17,7 @@ from scipy import stats
 
 __all__ = [
     "DEFAULT_CONFIDENCE",
+    "FEWEST_TO_RESAMPLE",
     "MINIMUM_SEEDS",
     "Estimate",
     "PairedDifference",
@@ -29,6 +30,7 @@ __all__ = [
     "paired_difference",
     "performance_profile",
     "probability_of_improvement",
+    "seeds_interval",
     "seeds_warning",
     "stratified_bootstrap",
 ]
@@ -37,6 +39,8 @@ Floats = NDArray[np.float64]
 
 DEFAULT_CONFIDENCE = 0.95
 DEFAULT_REPETITIONS = 2000  # of a bootstrap; the quantiles of rliable use as many
+FEWEST_TO_RESAMPLE = 4
+"""Below, the interquartile mean cuts nothing, and resamples cannot leave the range of the runs."""
 MINIMUM_SEEDS = 10  # below, a two-sided sign test cannot fall under 2^-9 = 0.002
 
 
@@ -195,6 +199,15 @@ def bootstrap_interval(
     tail = _expanded_tail(runs, tasks * (runs - 1), confidence)
     low, high = np.quantile(resampled, [tail, 1 - tail])
     return Estimate(value, float(low), float(high), float(resampled.std(ddof=1)), runs)
+
+
+def seeds_interval(values: ArrayLike) -> Estimate:
+    """Return the interquartile mean of ``[R]`` runs with its bootstrap interval.
+
+    Of fewer than :data:`FEWEST_TO_RESAMPLE` runs it is their mean, with Student's interval.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    return mean_estimate(array) if array.size < FEWEST_TO_RESAMPLE else bootstrap_interval(array)
 
 
 def bootstrap_band(

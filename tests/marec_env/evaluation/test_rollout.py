@@ -128,7 +128,7 @@ def test_without_diversity_and_exploration_the_slate_is_what_score_says(world):
         return float((funnel["scored"] - funnel["slate"]).abs().mean())
 
     # The lowest temperature is not zero: near ties may still fall the other way.
-    assert moved(NoDiversity(world, 16)) < 0.02 < 0.1 < moved(Defaults(world, 16))
+    assert 4 * moved(NoDiversity(world, 16)) < moved(Defaults(world, 16))
 
 
 def test_components_that_decided_nothing_have_no_objective(world):

@@ -120,6 +120,16 @@ def test_welchs_interval_is_scipys():
     assert np.isnan(statistics.mean_difference([1.0], second).low)
 
 
+def test_few_seeds_have_students_interval():
+    few = statistics.seeds_interval([1.0, 2.0, 4.0])
+    assert (few.low, few.high) == pytest.approx(
+        stats.t.interval(0.95, 2, loc=7 / 3, scale=stats.sem([1.0, 2.0, 4.0]))
+    )
+    four = statistics.seeds_interval([1.0, 2.0, 4.0, 9.0])
+    assert four.value == pytest.approx(3.0)
+    assert four == statistics.bootstrap_interval([1.0, 2.0, 4.0, 9.0])
+
+
 def test_a_band_is_the_interval_at_each_point():
     curves = np.random.default_rng(3).normal(size=(8, 5)).cumsum(axis=1)
     value, low, high = statistics.bootstrap_band(curves)
