@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from marec_env.world import build_world
 
 if TYPE_CHECKING:
     from agents.learners.trainer import Trainer
+    from marec_env.evaluation.comparison import Comparison
 
 __all__ = ["continue_run", "start_run", "start_seeds"]
 
@@ -186,9 +188,13 @@ def _run(job: _Job) -> int:
             _say("No comparison: baselines recommend items, and this environment has none.")
             compared = False
         if compared:
-            trackers.summary(_compare(job))
+            _track_comparison(trackers, _compare(job))
         else:
             _write_report(folder)
+        trackers.artifact("config", [folder.config, folder.manifest])
+        trackers.artifact("report", [folder.report, folder.evaluation, folder.metrics])
+        if outcome.checkpoint is not None:
+            trackers.artifact("checkpoint", [outcome.checkpoint])
     finally:
         trackers.close()
     print(f"Run folder: {folder.path}")
@@ -215,12 +221,8 @@ def _train(job: _Job, trackers: Trackers) -> Outcome:
         )
 
 
-def _compare(job: _Job) -> dict[str, float]:
-    """Evaluate the trained team beside the baselines; print the table and write it to the run.
-
-    Returns:
-        means by ``compare/<policy>/<outcome>``, for dashboards.
-    """
+def _compare(job: _Job) -> Comparison:
+    """Evaluate the trained team beside the baselines; print the table and write it to the run."""
     config = job.config
     assert not isinstance(config.environment, PettingZooConfig)
     from agents.commands.console import table_console
@@ -237,11 +239,21 @@ def _compare(job: _Job) -> dict[str, float]:
     )
     write_comparison(comparison, job.folder.path)
     print_comparison(comparison, table_console())
-    return {
-        f"compare/{policy}/{outcome}": mean
-        for policy, found in comparison.outcomes.items()
-        for outcome, mean in found.means().items()
-    }
+    return comparison
+
+
+def _track_comparison(trackers: Trackers, comparison: Comparison) -> None:
+    """Hand dashboards means by ``compare/<policy>/<outcome>``, and all of them as one table."""
+    means = {policy: found.means() for policy, found in comparison.outcomes.items()}
+    trackers.summary(
+        {f"compare/{p}/{outcome}": v for p, found in means.items() for outcome, v in found.items()}
+    )
+    outcomes = comparison.metric_names()
+    rows = []
+    for policy, found in means.items():
+        values = [found.get(outcome, math.nan) for outcome in outcomes]
+        rows.append([policy, *(value if math.isfinite(value) else None for value in values)])
+    trackers.table("comparison", ["policy", *outcomes], rows)
 
 
 def _write_report(folder: RunFolder) -> None:

@@ -8,21 +8,22 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from agents.runs.config import TrackingConfig
 from agents.runs.metrics_log import Metrics
+from agents.runs.workspace import STEP, ensure_workspace
 
-__all__ = ["RunIdentity", "Tracker", "Trackers", "open_trackers", "resolve_wandb_mode"]
+__all__ = ["Row", "RunIdentity", "Tracker", "Trackers", "open_trackers", "resolve_wandb_mode"]
 
 WandbMode = Literal["online", "offline", "disabled"]
 _LOGIN_TIMEOUT = 10  # seconds
-STEP = "env_steps"
-"""The axis of every curve."""
+WORKSPACES = ".wandb-workspaces.json"
+"""Beside the run folders: the projects whose comparison workspace has been saved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,10 @@ class RunIdentity:
         return f"{self.algorithm}-{self.preset}-{self.config_hash[:8]}"
 
 
+Row = Sequence[str | float | None]
+"""One line of a table."""
+
+
 class Tracker(Protocol):
     """One dashboard."""
 
@@ -51,6 +56,14 @@ class Tracker(Protocol):
 
     def summary(self, values: Mapping[str, float]) -> None:
         """Take final numbers of the run as a whole."""
+        ...
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """Take a table: a text, then numbers, in each row; ``None`` where there is no number."""
+        ...
+
+    def artifact(self, kind: str, paths: Sequence[Path]) -> None:
+        """Take files and folders that belong together; those that do not exist are left out."""
         ...
 
     def close(self) -> None:
@@ -91,6 +104,19 @@ def resolve_wandb_mode(wanted: str, say: Callable[[str], None]) -> WandbMode:
     return "offline"
 
 
+@contextmanager
+def _staged_in(folder: Path) -> Iterator[None]:
+    """Let W&B keep what it is to send later in the run's folder rather than in the home folder."""
+    if "WANDB_DATA_DIR" in os.environ:
+        yield
+        return
+    os.environ["WANDB_DATA_DIR"] = str(folder.absolute() / "wandb")
+    try:
+        yield
+    finally:
+        del os.environ["WANDB_DATA_DIR"]
+
+
 class _Wandb:
     """A W&B run; the same run goes on when a run is resumed."""
 
@@ -124,11 +150,38 @@ class _Wandb:
         )
         self._run.define_metric(STEP)
         self._run.define_metric("*", step_metric=STEP)
-        if mode == "online" and self._run.url:
-            say(f"W&B: {self._run.url}")
+        self._name, self._folder = identity.name, folder
+        self._step: float = 0
+        if mode == "online":
+            if self._run.url:
+                say(f"W&B: {self._run.url}")
+            place = folder.parent / WORKSPACES
+            ensure_workspace(self._run.entity, self._run.project, place, say)
 
     def log(self, metrics: Metrics) -> None:
+        self._step = metrics[STEP] or self._step
         self._run.log({key: value for key, value in metrics.items() if value is not None})
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        import wandb
+
+        found = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+        with _staged_in(self._folder):
+            self._run.log({name: found, STEP: self._step})
+
+    def artifact(self, kind: str, paths: Sequence[Path]) -> None:
+        import wandb
+
+        found = wandb.Artifact(f"{self._name}-{kind}", type=kind)
+        for path in paths:
+            files = sorted(path.rglob("*")) if path.is_dir() else [path]
+            for file in files:
+                if file.is_file():
+                    # Not copied: the files stay where the run keeps them until they are sent.
+                    name = str(file.relative_to(path.parent))
+                    found.add_file(str(file), name=name, policy="immutable", skip_cache=True)
+        with _staged_in(self._folder):
+            self._run.log_artifact(found)
 
     def summary(self, values: Mapping[str, float]) -> None:
         self._run.summary.update({k: v for k, v in values.items() if math.isfinite(v)})
@@ -156,8 +209,20 @@ class _TensorBoard:
             if math.isfinite(value):
                 self._writer.add_scalar(key, value)
 
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        lines = [columns, ["---"] * len(columns), *rows]
+        text = "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+        self._writer.add_text(name, text)
+
+    def artifact(self, kind: str, paths: Sequence[Path]) -> None:
+        """Files lie in the run's folder already."""
+
     def close(self) -> None:
         self._writer.close()
+
+
+def _cell(value: str | float | None) -> str:
+    return "" if value is None else value if isinstance(value, str) else f"{value:.4g}"
 
 
 class Trackers:
@@ -182,6 +247,14 @@ class Trackers:
     def summary(self, values: Mapping[str, float]) -> None:
         """Take final numbers."""
         self._each(lambda tracker: tracker.summary(values))
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """Take a table."""
+        self._each(lambda tracker: tracker.table(name, columns, rows))
+
+    def artifact(self, kind: str, paths: Sequence[Path]) -> None:
+        """Take files and folders that belong together."""
+        self._each(lambda tracker: tracker.artifact(kind, paths))
 
     def close(self) -> None:
         """Flush and end."""

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from agents.runs import workspace
 from agents.runs.config import TrackingConfig
 from agents.runs.tracking import RunIdentity, Trackers, open_trackers, resolve_wandb_mode
+from agents.runs.workspace import comparison_workspace
 
 IDENTITY = RunIdentity("marec-mappo-seed3-x", "mappo", "marec", 3, "0123456789abcdef")
 
 
 @pytest.fixture(autouse=True)
 def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_DIR", "WANDB_BASE_URL"):
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_DIR", "WANDB_DATA_DIR", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -30,7 +32,12 @@ def test_an_offline_run_holds_the_curves_and_its_names(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         trackers.log({"env_steps": step, "team_reward": step / 100, "episode/clicks": None})
     trackers.summary({"compare/team_reward": 0.5, "compare/none": float("nan")})
+    trackers.table("comparison", ["policy", "clicks"], [["trained team", 42.5], ["random", None]])
+    (tmp_path / "trainer").mkdir()
+    (tmp_path / "trainer" / "policy.json").write_text("{}")
+    trackers.artifact("checkpoint", [tmp_path / "trainer", tmp_path / "missing"])
     trackers.close()
+    assert not (tmp_path / "home" / ".local").exists()  # all to be sent lies in the run's folder
     assert said == [
         "W&B: offline into the run's folder, no account is logged in; 'wandb login' for online"
     ]
@@ -45,7 +52,18 @@ def test_an_offline_run_holds_the_curves_and_its_names(tmp_path: Path) -> None:
     assert run["job_type"] == "train"
     settings = run["config"]["update"]
     assert (settings["algo"], settings["preset"], settings["seed"]) == ("mappo", "marec", 3)
-    curve = [record["history"]["item"] for record in records if "history" in record]
+    history = [record["history"]["item"] for record in records if "history" in record]
+    curve = [row for row in history if "comparison.path" not in row]
+    [shown] = [row for row in history if "comparison.path" in row]
+    assert shown["env_steps"] == 30
+    [kept] = (log.parent / "files").glob(f"**/{Path(shown['comparison.path']).name}")
+    assert json.loads(kept.read_text())["data"] == [["trained team", 42.5], ["random", None]]
+    [artifact] = [
+        record["artifact"] for record in records
+        if record.get("artifact", {}).get("type") == "checkpoint"
+    ]  # fmt: skip
+    assert artifact["name"] == "marec-mappo-seed3-x-checkpoint"
+    assert [entry["path"] for entry in artifact["manifest"]["contents"]] == ["trainer/policy.json"]
     assert [(row["env_steps"], row["team_reward"]) for row in curve] == [
         (10, 0.1), (20, 0.2), (30, 0.3)
     ]  # fmt: skip
@@ -55,6 +73,53 @@ def test_an_offline_run_holds_the_curves_and_its_names(tmp_path: Path) -> None:
         final |= record.get("summary", {}).get("update", {})
     assert final["compare/team_reward"] == 0.5
     assert "compare/none" not in final
+
+
+def test_the_workspace_compares_algorithms() -> None:
+    pytest.importorskip("wandb_workspaces")
+    built = comparison_workspace("someone", "marec")
+    model = built._to_model().model_dump(by_alias=True)
+    [runs] = model["spec"]["section"]["runSets"]
+    assert [group["name"] for group in runs["grouping"]] == ["algo.value", "preset.value"]
+    sections = model["spec"]["section"]["panelBankConfig"]["sections"]
+    curves, outcomes = sections[0]["panels"], sections[1]["panels"]
+    assert {panel["config"]["xAxis"] for panel in curves} == {"env_steps"}
+    assert {panel["config"]["groupBy"] for panel in [*curves, *outcomes]} == {"algo.value"}
+    assert ["episode/clicks"] in [panel["config"]["metrics"] for panel in curves]
+    assert ["compare/trained team/clicks"] in [panel["config"]["metrics"] for panel in outcomes]
+
+
+def test_the_workspace_is_saved_once_for_each_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Built:
+        saved = 0
+        url = "the-dashboard/someone/marec"
+
+        def save(self) -> None:
+            Built.saved += 1
+
+    monkeypatch.setattr(workspace, "comparison_workspace", lambda entity, project: Built())
+    said: list[str] = []
+    place = tmp_path / "saved.json"
+    for project in ("marec", "marec", "other"):
+        workspace.ensure_workspace("someone", project, place, said.append)
+    assert Built.saved == 2
+    assert said == [f"W&B: algorithms compared at {Built.url}"] * 2
+    assert set(json.loads(place.read_text())) == {"someone/marec", "someone/other"}
+
+
+def test_a_workspace_that_cannot_be_saved_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(entity: str, project: str) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(workspace, "comparison_workspace", fail)
+    said: list[str] = []
+    workspace.ensure_workspace("someone", "marec", tmp_path / "saved.json", said.append)
+    assert said == ["W&B: the workspace was not saved: no network"]
+    assert not (tmp_path / "saved.json").exists()
 
 
 def test_mode_without_an_account() -> None:
@@ -114,7 +179,11 @@ def test_tensorboard_holds_the_curves(tmp_path: Path) -> None:
     trackers = open_trackers(config, IDENTITY, tmp_path, {}, pytest.fail)
     trackers.log({"env_steps": 10, "team_reward": 0.25})
     trackers.log({"env_steps": 20, "team_reward": 0.5})
+    trackers.table("comparison", ["policy", "clicks"], [["random", 2.0], ["static", None]])
+    trackers.artifact("config", [tmp_path])
     trackers.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("team_reward")] == [(10, 0.25), (20, 0.5)]
+    [text] = events.Tensors("comparison/text_summary")
+    assert "| random | 2 |\n| static |  |" in text.tensor_proto.string_val[0].decode()
