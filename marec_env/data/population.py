@@ -29,6 +29,7 @@ __all__ = [
     "UNKNOWN_CLICK_RATE",
     "PopulationConfig",
     "build_population",
+    "histories",
     "random_click_rate",
     "topic_affinity",
 ]
@@ -137,7 +138,7 @@ def _centred(factors: Tensor, known: Tensor) -> Tensor:
     return torch.where(known[:, None], factors - factors[known].mean(0), 0.0)
 
 
-def _histories(log: InteractionLog, length: int) -> tuple[Tensor, Tensor]:
+def histories(log: InteractionLog, length: int) -> tuple[Tensor, Tensor]:
     """Return the last ``length`` items of each user, oldest first, front-padded with -1."""
     count = torch.bincount(log.user, minlength=log.num_users)
     end = torch.cumsum(count, 0)
@@ -196,7 +197,7 @@ def build_population(
     )
     stride = max(1, -(-log.num_users * log.num_items // _CELLS))
     logits = config.scale * user_factors[::stride] @ item_factors.T + quality
-    history, history_liked = _histories(log, config.history)
+    history, history_liked = histories(log, config.history)
     return Population(
         user_factors=user_factors,
         item_factors=item_factors,

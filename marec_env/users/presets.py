@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from marec_env.catalog.population import Population
+from marec_env.data.scenarios import SCENARIOS
 from marec_env.registry import Registry
 from marec_env.users.base import Users
 from marec_env.users.classic.config import KuaiSimConfig, LongTermSatisfactionConfig
@@ -34,6 +35,7 @@ from marec_env.users.populations import (
     synthetic_population,
 )
 from marec_env.users.registry import make_users
+from marec_env.users.scenario.presets import SCENARIO_USERS, scenario_population
 
 __all__ = ["PRESETS", "Preset", "get_preset"]
 
@@ -221,3 +223,22 @@ def _kuaisim(level: Literal["request", "session", "cross_session"]) -> Callable[
 
 for _level in ("request", "session", "cross_session"):
     PRESETS.register(f"kuaisim/{_level}")(_kuaisim(_level))
+
+
+def _scenario(name: str) -> Callable[[bool], Preset]:
+    """Return the users of a generated scenario among its true items."""
+
+    def build(as_published: bool) -> Preset:
+        del as_published  # nothing has been published
+        return Preset(
+            UsersConfig.model_validate(SCENARIO_USERS[name]),
+            lambda seed: scenario_population(name, seed),
+            slate_size=SCENARIOS.get(name).slate_size,
+            horizon=40,
+        )
+
+    return build
+
+
+for _name in SCENARIO_USERS:
+    PRESETS.register(f"scenario/{_name}")(_scenario(_name))

@@ -22,6 +22,9 @@ def _play(name: str, policy: str, sessions: int, published: bool = False, **chan
     return play(preset.users(sessions), keys, choose, preset.slate_size, horizon, **settings)
 
 
+AMOUNTS = ("completion", "watch_time", "payment", "holding_return")
+
+
 def _mean(outcome: Outcome) -> float:
     return float(outcome.reward.mean())
 
@@ -37,8 +40,11 @@ def test_every_preset_is_independent_of_the_batch_and_resumes(name: str) -> None
         items = random.integers(keys, step, "test/slate", preset.slate_size, whole.num_items)
         one, two = whole.respond(items), part.respond(items[:3])
         for behaviour in whole.behaviours:
-            same = torch.equal(one.behaviours[behaviour][:3], two.behaviours[behaviour])
-            assert same, behaviour
+            mine, alone = one.behaviours[behaviour][:3], two.behaviours[behaviour]
+            if behaviour in AMOUNTS:  # the last bit of vectorised functions depends on the size
+                assert torch.allclose(mine, alone, rtol=1e-5, atol=1e-6), behaviour
+            else:
+                assert torch.equal(mine, alone), behaviour
         assert torch.equal(one.left[:3], two.left)
         whole.reset(keys + step, one.left)
         part.reset(keys[:3] + step, two.left)

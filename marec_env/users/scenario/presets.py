@@ -1,0 +1,121 @@
+"""The scenarios' users: what each changes in the section ``users``, and their own populations.
+
+A preset ``scenario/<name>`` needs no pipeline and no estimate: its population is the truth behind a
+generated log. The environment of the same scenario (:mod:`marec_env.scenarios`) takes the same
+changes and estimates the population from the log, as for a real one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+
+from marec_env.catalog.population import Population
+from marec_env.data.config import SyntheticConfig
+from marec_env.data.intercept import calibrate_intercept
+from marec_env.data.population import PopulationConfig, histories, random_click_rate
+from marec_env.data.scenarios import SCENARIOS
+from marec_env.data.synthetic import generate
+
+__all__ = ["ALL_COUNT", "LIKED_FROM", "SCENARIO_USERS", "scenario_population"]
+
+_CARTS_PER_VIEW = 0.026  # RetailRocket: 69,332 carts of 2,664,312 views
+_PURCHASES_PER_CART = 0.324  # RetailRocket: 22,457 transactions of 69,332 carts
+_HISTORY = 50  # latest items kept of each user
+ALL_COUNT = 3.0
+"""Rating from which views count as liked, where more is too rare to tell tastes."""
+LIKED_FROM: Mapping[str, float] = MappingProxyType(
+    {
+        "ecommerce": ALL_COUNT,
+        "streaming": 4.0,
+        "social": 4.0,
+        "ads": ALL_COUNT,
+        "finance": ALL_COUNT,
+    }
+)
+"""By scenario, the rating from which an interaction of the log counts as liked."""
+_NO_BOREDOM = {"kind": "none", "susceptible_share": 0.0}
+
+
+def _patience(cost: float, gain: float) -> dict[str, Any]:
+    """Users who may leave at any request, sooner the less they find."""
+    return {"kind": "hazard", "hazard": 0.25, "hazard_slope": 1.0, "cost": cost, "gain": gain}
+
+
+SCENARIO_USERS: Mapping[str, dict[str, Any]] = MappingProxyType(
+    {
+        "ecommerce": {
+            "behaviours": {
+                "names": ("cart", "purchase"),
+                "cart_rate": _CARTS_PER_VIEW,
+                "purchase_rate": _PURCHASES_PER_CART,
+            },
+            "price": {"sensitivity": 1.0},
+            "boredom": _NO_BOREDOM,
+            "patience": _patience(cost=0.08, gain=1.0),
+        },
+        "streaming": {
+            "behaviours": {"names": ("completion", "watch_time")},
+            "tiredness": {"minutes": 120.0},
+            "patience": _patience(cost=0.06, gain=1.0),
+        },
+        "social": {
+            "behaviours": {
+                "names": ("like", "share"),
+                "like_rate": 0.1,
+                "share_rate": 0.02,
+                "readiness_spread": 2.4,
+            },
+            "friends": {"influence": 0.8},
+            "patience": _patience(cost=0.1, gain=0.7),
+        },
+        "ads": {
+            "behaviours": {"names": ("conversion", "payment"), "conversion_rate": 0.02},
+            "wear_out": {"weight": 0.5},
+            "boredom": _NO_BOREDOM,
+            # Advertisements do not decide how long a visit lasts: four requests on average.
+            "patience": {"kind": "hazard", "hazard": 0.25, "hazard_slope": 0.0, "cost": 0.0},
+        },
+        "finance": {
+            "behaviours": {
+                "names": ("purchase", "holding_days", "holding_return"),
+                "purchase_rate": 0.03,
+            },
+            "boredom": _NO_BOREDOM,
+            "patience": _patience(cost=0.04, gain=1.0),
+        },
+    }
+)
+"""By scenario, the values that differ from the default users."""
+
+
+@lru_cache(maxsize=8)
+def scenario_population(name: str, seed: int) -> Population:
+    """Return the true users and items of a scenario: 300 users, 500 items, ten days of history.
+
+    Topics are the generator's categories; the intercept makes evenly drawn items clicked as the
+    log's impressions say.
+    """
+    sizes = SyntheticConfig(num_users=300, num_items=500, days=10, sessions_per_user=6.0, seed=seed)
+    log, world = generate(name, sizes, LIKED_FROM[name])
+    scale = SCENARIOS.get(name).relevance
+    logits = scale * world.user_taste @ world.item_taste.T + world.quality
+    history, liked = histories(log, _HISTORY)
+    return Population(
+        user_factors=world.user_taste,
+        item_factors=world.item_taste,
+        quality=world.quality,
+        scale=scale,
+        intercept=calibrate_intercept(logits, random_click_rate(PopulationConfig(), log)),
+        topics=world.category,
+        num_topics=len(SCENARIOS.get(name).vocabulary.categories),
+        history=history,
+        history_liked=liked,
+        groups=log.group,
+        group_names=log.group_names,
+        providers=world.provider,
+        item_attributes=log.item_attributes,
+        user_attributes=log.user_attributes,
+    )
