@@ -61,8 +61,8 @@ def lead_of(summary: Summary) -> list[str]:
     if over_seeds:
         lead.append(
             "Trained experiments: interquartile mean over seeds with 95 % bootstrap intervals over "
-            f"seeds (fewer than {FEWEST_TO_RESAMPLE} seeds: mean, Student's interval). Policies not "
-            "trained here, and experiments of one seed: mean with 95 % intervals over sessions."
+            f"seeds (fewer than {FEWEST_TO_RESAMPLE} seeds: mean, Student's interval). Policies "
+            "not trained here, and experiments of one seed: mean with 95 % intervals over sessions."
         )
     else:
         lead.append("Means with 95 % intervals over sessions, given this one trained team.")

@@ -12,18 +12,18 @@ from marec_env.errors import ConfigError
 
 @pytest.fixture
 def summary(make_run):
-    runs = [make_run(clicks=40.0 + s, seed=s) for s in range(4)]
-    runs += [make_run(clicks=20.0 + s, seed=s, algorithm__kind="ippo") for s in range(4)]
+    runs = [make_run(clicks=40.0 + s, seed=s) for s in range(5)]
+    runs += [make_run(clicks=20.0 + s, seed=s, algorithm__kind="ippo") for s in range(5)]
     return summarise(runs)
 
 
 def test_experiments_are_interquartile_means_over_seeds(summary):
     mappo = summary.experiments[0]
-    assert (mappo.label, mappo.over, mappo.count) == ("mappo", "seeds", 4)
-    assert mappo.values["clicks"].value == pytest.approx(41.5)  # of 41 and 42
-    assert mappo.values["clicks"].low < 41.5 < mappo.values["clicks"].high
-    assert mappo.values["regret"].value == pytest.approx(58.5)
-    assert mappo.groups["clicks"]["F"].value == pytest.approx(42.5)
+    assert (mappo.label, mappo.over, mappo.count) == ("mappo", "seeds", 5)
+    assert mappo.values["clicks"].value == pytest.approx(42.0)  # of 41, 42 and 43
+    assert mappo.values["clicks"].low < 42.0 < mappo.values["clicks"].high
+    assert mappo.values["regret"].value == pytest.approx(58.0)
+    assert mappo.groups["clicks"]["F"].value == pytest.approx(43.0)
     assert mappo.passing["candidates"].value == pytest.approx(0.2)
     assert mappo.exposure["provider"].impressions == pytest.approx([0.3, 0.7])
 
@@ -68,7 +68,7 @@ def test_pairs_and_profile(summary):
     profile = summary.profile
     assert profile.normalised
     middle, low, high = profile.bands["mappo"]
-    # (40 - 10) / (100 - 10) is reached by all four seeds.
+    # (40 - 10) / (100 - 10) is reached by all five seeds.
     assert middle[profile.thresholds < 30 / 90] == pytest.approx(1.0)
     assert ((low <= middle) & (middle <= high)).all()
 
@@ -101,12 +101,12 @@ def test_evaluations_of_an_older_version_still_compare(make_run):
 def test_json_and_csv_hold_the_same_numbers(summary):
     document = json.loads(json.dumps(summary.as_dict(), allow_nan=False))
     mappo = document["experiments"]["mappo"]
-    assert mappo["values"]["clicks"]["by_seed"] == [40.0, 41.0, 42.0, 43.0]
-    assert mappo["seeds"] == [0, 1, 2, 3]
+    assert mappo["values"]["clicks"]["by_seed"] == [40.0, 41.0, 42.0, 43.0, 44.0]
+    assert mappo["seeds"] == [0, 1, 2, 3, 4]
     rows = list(csv.DictReader(io.StringIO(summary.as_csv())))
     row = next(r for r in rows if (r["name"], r["quantity"]) == ("mappo", "clicks"))
     assert float(row["low"]) == pytest.approx(mappo["values"]["clicks"]["low"])
-    assert (row["over"], row["count"]) == ("seeds", "4")
+    assert (row["over"], row["count"]) == ("seeds", "5")
 
 
 def game(cohort=7, **more):

@@ -125,9 +125,17 @@ def test_few_seeds_have_students_interval():
     assert (few.low, few.high) == pytest.approx(
         stats.t.interval(0.95, 2, loc=7 / 3, scale=stats.sem([1.0, 2.0, 4.0]))
     )
-    four = statistics.seeds_interval([1.0, 2.0, 4.0, 9.0])
-    assert four.value == pytest.approx(3.0)
-    assert four == statistics.bootstrap_interval([1.0, 2.0, 4.0, 9.0])
+    five = statistics.seeds_interval([1.0, 2.0, 4.0, 5.0, 90.0])
+    assert five.value == pytest.approx(11 / 3)
+    assert five == statistics.bootstrap_interval([1.0, 2.0, 4.0, 5.0, 90.0])
+
+
+@pytest.mark.parametrize("seeds", [3, 4, 5, 6])
+def test_intervals_of_few_seeds_cover(seeds):
+    draws = np.random.default_rng(0).normal(size=(REPETITIONS, seeds))
+    found = [statistics.seeds_interval(values) for values in draws]
+    covered = np.mean([e.low <= 0 <= e.high for e in found])
+    assert NOMINAL[0] <= covered <= NOMINAL[1]
 
 
 def test_a_band_is_the_interval_at_each_point():
