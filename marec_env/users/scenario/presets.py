@@ -19,20 +19,20 @@ from marec_env.data.population import PopulationConfig, histories, random_click_
 from marec_env.data.scenarios import SCENARIOS
 from marec_env.data.synthetic import generate
 
-__all__ = ["ALL_COUNT", "LIKED_FROM", "SCENARIO_USERS", "scenario_population"]
+__all__ = ["LIKED_FROM", "SCENARIO_USERS", "scenario_population"]
 
 _CARTS_PER_VIEW = 0.026  # RetailRocket: 69,332 carts of 2,664,312 views
 _PURCHASES_PER_CART = 0.324  # RetailRocket: 22,457 transactions of 69,332 carts
 _HISTORY = 50  # latest items kept of each user
-ALL_COUNT = 3.0
-"""Rating from which views count as liked, where more is too rare to tell tastes."""
+_MANY_LIKED = 4.0  # rating of what is liked, where that is frequent enough to tell tastes
+_ALL_COUNT = 3.0  # rating of a mere view, where more is too rare
 LIKED_FROM: Mapping[str, float] = MappingProxyType(
     {
-        "ecommerce": ALL_COUNT,
-        "streaming": 4.0,
-        "social": 4.0,
-        "ads": ALL_COUNT,
-        "finance": ALL_COUNT,
+        "ecommerce": _ALL_COUNT,
+        "streaming": _MANY_LIKED,
+        "social": _MANY_LIKED,
+        "ads": _ALL_COUNT,
+        "finance": _ALL_COUNT,
     }
 )
 """By scenario, the rating from which an interaction of the log counts as liked."""
