@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -63,17 +63,13 @@ def _print(summary: Summary, console: Console) -> None:
 
     from agents.comparison import tables
 
-    for table in (tables.outcomes_table(summary), tables.quality_table(summary)):
-        shown = Table(title=Text(table.title), title_justify="left")
+    told = [tables.outcomes_table(summary), tables.quality_table(summary)]
+    for table in (*told, *tables.pair_tables(summary)[:1]):
+        shown = Table(title=Text(table.title), title_justify="left", pad_edge=False)
         for index, cell in enumerate(table.header):
-            shown.add_column(Text(cell), justify="left" if index == 0 else "right")
-        for row in table.rows:
-            shown.add_row(*(Text(cell) for cell in row))
-        console.print(shown)
-    for table in tables.pair_tables(summary)[:1]:
-        shown = Table(title=Text(table.title), title_justify="left")
-        for cell in table.header:
-            shown.add_column(Text(cell))
+            longest_word = max(map(len, cell.split()))  # headings wrap, but are not cut
+            justify: Literal["left", "right"] = "left" if index == 0 else "right"
+            shown.add_column(Text(cell), justify=justify, min_width=longest_word)
         for row in table.rows:
             shown.add_row(*(Text(cell) for cell in row))
         console.print(shown)

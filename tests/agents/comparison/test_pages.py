@@ -1,5 +1,6 @@
 """The pages as text: complete, self-contained, escaped."""
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -7,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from agents.commands import compare
+from agents.commands.evaluate import write_comparison
 from agents.comparison.report import as_markdown, as_page, run_page, write_run_report
 from agents.comparison.summary import summarise
 from marec_env.evaluation.page import Section, TextTable, render_page
@@ -152,6 +154,21 @@ def test_an_unfinished_run_says_so_on_its_page(write_run):
     (folder / "metrics.jsonl").write_text("".join(lines[:2]))
     write_run_report(folder)
     assert "unfinished (200,000 of 400,000" in (folder / "report.html").read_text()
+
+
+def test_an_evaluation_leaves_its_numbers_and_the_page(make_run, write_run):
+    class Found:
+        def as_dict(self):
+            return make_run(clicks=44.0).evaluation
+
+        def as_csv(self):
+            return "policy,outcome\n"
+
+    folder = write_run(clicks=1.0)
+    written = write_comparison(Found(), folder)
+    assert [path.name for path in written] == ["evaluation.json", "evaluation.csv", "report.html"]
+    assert set(json.loads(written[0].read_text())["git"]) == {"commit", "dirty"}
+    assert "Bars of clicks a session: mappo 44 [43, 45]" in written[2].read_text()
 
 
 def test_the_command_writes_everything_it_says(write_run, tmp_path, capsys):
