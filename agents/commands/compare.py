@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from agents.comparison.summary import Summary
 
 __all__ = ["command"]
+
+_ON_THE_PAGE = ("stayed", "MRR")  # columns that a terminal has no room for
 
 
 def command(
@@ -65,13 +67,18 @@ def _print(summary: Summary, console: Console) -> None:
 
     told = [tables.outcomes_table(summary), tables.quality_table(summary)]
     for table in (*told, *tables.pair_tables(summary)[:1]):
-        shown = Table(title=Text(table.title), title_justify="left", pad_edge=False)
-        for index, cell in enumerate(table.header):
-            longest_word = max(map(len, cell.split()))  # headings wrap, but are not cut
-            justify: Literal["left", "right"] = "left" if index == 0 else "right"
-            shown.add_column(Text(cell), justify=justify, min_width=longest_word)
+        kept = [place for place, cell in enumerate(table.header) if cell not in _ON_THE_PAGE]
+        shown = Table(title=Text(table.title), title_justify="left")
+        for place in kept:
+            cell = table.header[place]
+            shown.add_column(
+                Text(cell),
+                justify="right" if place else "left",
+                min_width=max(map(len, cell.split())),  # headings wrap, but are not cut
+                overflow="fold",
+            )
         for row in table.rows:
-            shown.add_row(*(Text(cell) for cell in row))
+            shown.add_row(*(Text(row[place]) for place in kept))
         console.print(shown)
     for note in summary.notes:
         console.print(Text(f"note: {note}"), style="yellow")
