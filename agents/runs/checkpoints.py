@@ -118,8 +118,14 @@ def save_checkpoint(
         partial.rename(target)
         _sync(root)
         _prune(root, keep)
-    except OSError as error:
-        raise RunError(f"cannot write checkpoint {target}: {error.strerror or error}") from error
+    except (OSError, RunError) as error:
+        # What was half written would keep a full disk full.
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise RunError(
+            f"cannot write checkpoint {target.name}: {reason or error}; earlier checkpoints are "
+            f"whole: make room, then python train.py --resume {root.parent}"
+        ) from error
     return target
 
 

@@ -93,8 +93,10 @@ def test_a_failed_save_leaves_earlier_checkpoints(tmp_path: Path) -> None:
         (folder / "w.bin").write_text("half")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(RunError, match="No space left on device"):
+    with pytest.raises(RunError, match=r"No space left on device; earlier .* make room") as caught:
         save_checkpoint(tmp_path, full, Progress(20, 2, 1.0), 1)
+    assert f"python train.py --resume {tmp_path.parent}" in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["env_steps-000000000010"]
     found = latest_checkpoint(tmp_path, pytest.fail)
     assert found is not None
     assert found.progress.env_steps == 10

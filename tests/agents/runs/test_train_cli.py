@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
+from agents.learners import checkpoint
 from agents.runs.metrics_log import TIME_PREFIX, read_metrics
 
 ROOT = Path(__file__).parents[3]
@@ -224,13 +226,55 @@ def test_truncated_checkpoints(
     assert f"{newest.name} is damaged (trainer/trainer.safetensors has 1000 of" in done.stderr
     assert f"using {older.name} instead" in done.stderr
     assert curves(folder) == curves(whole)
-    for checkpoint in (folder / "checkpoints").glob("env_steps-*"):
-        (checkpoint / "trainer" / "trainer.safetensors").write_bytes(b"")
+    for damaged in (folder / "checkpoints").glob("env_steps-*"):
+        (damaged / "trainer" / "trainer.safetensors").write_bytes(b"")
     before = files(folder)
     message = user_error(in_process(capfd, "--resume", folder))
     assert "no checkpoint can be used" in message
     assert f"start anew: python train.py {folder / 'config.yaml'}" in message
     assert files(folder) == before
+
+
+def test_a_full_disk_while_a_checkpoint_is_written(
+    capfd: pytest.CaptureFixture[str],
+    config: Path,
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """safetensors does not raise OSError on a full disk but an error of its own."""
+    folder, written = tmp_path / "run", 0
+    save_file = checkpoint.save_file
+
+    def full(tensors: object, path: Path) -> None:
+        nonlocal written
+        written += 1
+        if written == 3:
+            path.write_bytes(b"half")
+            raise SafetensorError("Error while serializing: No space left on device (os error 28)")
+        save_file(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    message = user_error(in_process(capfd, config, "--run-dir", folder))
+    assert "No space left on device" in message
+    assert f"make room, then python train.py --resume {folder}" in message
+    left = sorted(p.name for p in (folder / "checkpoints").iterdir())
+    assert left == ["env_steps-000000000256", "env_steps-000000000448"]
+    done = in_process(capfd, "--resume", folder)
+    assert f"Resuming {folder} at 448 env steps" in done.stderr
+    assert curves(folder) == curves(whole)
+
+
+def test_a_finished_run_is_trained_further(
+    capfd: pytest.CaptureFixture[str], config: Path, whole: Path, tmp_path: Path
+) -> None:
+    """Continual training: a larger budget on resuming goes on as if it had been set at first."""
+    settings = ("--set", "training.env_steps=384")
+    assert in_process(capfd, config, *settings, "--run-dir", tmp_path / "run").returncode == 0
+    assert len(curves(tmp_path / "run")) == 6
+    done = in_process(capfd, "--resume", tmp_path / "run", "--set", "training.env_steps=768")
+    assert done.returncode == 0, done.stderr
+    assert curves(tmp_path / "run") == curves(whole)
 
 
 def test_what_has_been_learned_cannot_be_reconfigured(
