@@ -1,0 +1,101 @@
+"""The worked examples run as they stand; own_component and own_reward are in tests/marec_env."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from pettingzoo.test import parallel_api_test
+
+import marec_env
+from agents.config import RunConfig
+from marec_env.registry import load_object
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+SMALL = {
+    "max_requests": 6,
+    "data": {"source": "synthetic/streaming", "synthetic": {"num_users": 60, "num_items": 200}},
+    "embeddings": {"encoder": "hashing", "reduction": {"dimension": 8}},
+    "catalog": {"num_topics": 6},
+    "population": {"history": 12},
+    "pipeline": {"candidates": 20, "slate_size": 5, "true_top": 20},
+}
+
+
+@pytest.fixture(autouse=True)
+def _from_the_root(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+
+
+def test_there_are_six_kinds_and_each_is_short_and_listed():
+    names = {path.stem for path in EXAMPLES}
+    assert names == {
+        "first_run", "own_reward", "own_component", "own_user_model", "own_data",
+        "compare_algorithms",
+    }  # fmt: skip
+    readme = (ROOT / "README.md").read_text()
+    for path in EXAMPLES:
+        assert len(path.read_text().splitlines()) < 80, path
+        assert f"examples/{path.name}" in readme
+
+
+@pytest.mark.ray
+def test_first_run(capsys):
+    config = RunConfig.model_validate(
+        {
+            "environment": {"kind": "marec", **SMALL},
+            "algorithm": {"kind": "mappo", "actor": {"hidden": [16]}},
+            "sampling": {"num_sessions": 32, "rollout_length": 4},
+            "training": {"env_steps": 256},
+        }
+    )
+    found = load_object("examples.first_run:first_run")(config, sessions=8)
+    assert set(found) == {"trained team", "random", "popularity", "static"}
+    printed = capsys.readouterr().out
+    assert "256 requests: F" in printed
+    assert "trained team:" in printed
+
+
+def test_own_user_model():
+    users = {"model": "examples.own_user_model:RestingUsers", "new_user_share": 0.3}
+    parallel_api_test(marec_env.parallel_env({**SMALL, "users": users}), num_cycles=12)
+    simulator = marec_env.make_vec({**SMALL, "users": users}, 256)
+    fresh = simulator.users.click_probability().mean()
+    clicked = simulator.step(simulator.default_actions()).metrics["clicks"] > 0
+    stayed = clicked & ~simulator.last.feedback.left
+    tired = simulator.users.click_probability()[stayed].mean()
+    assert tired == pytest.approx(0.5 * float(fresh), rel=0.15)
+    state = simulator.state_dict()
+    first = simulator.step(simulator.default_actions()).metrics["clicks"]
+    simulator.load_state_dict(state)
+    assert torch.equal(simulator.step(simulator.default_actions()).metrics["clicks"], first)
+
+
+def test_own_data(tmp_path, capsys):
+    load_object("examples.own_data:write_shop")(tmp_path)
+    assert (tmp_path / "interactions.csv").read_text().startswith("user_id,item_id,rating")
+    found = load_object("examples.own_data:compare")(tmp_path, encoder="hashing")
+    assert set(found) == {"random_slates", "popularity", "item_knn"}
+    assert found["item_knn"] > found["random_slates"]
+    assert "item_knn:" in capsys.readouterr().out
+
+
+@pytest.mark.ray
+def test_comparing_algorithms(tmp_path):
+    place = tmp_path / "small.yaml"
+    document = {
+        "environment": SMALL,
+        "sampling": {"num_sessions": 32, "rollout_length": 4},
+        "training": {"env_steps": 128},
+        "evaluation": {"sessions": 8, "baselines": ["random"]},
+        "tracking": {"wandb": "disabled"},
+    }
+    place.write_text(json.dumps(document))  # JSON is YAML
+    algorithms = load_object("examples.compare_algorithms:ALGORITHMS")
+    assert len(algorithms) == 5
+    compared = load_object("examples.compare_algorithms:compare_algorithms")
+    output = compared(tmp_path / "runs", algorithms, seeds=(0,), config=str(place))
+    page = (output / "comparison.html").read_text()
+    for name in algorithms:
+        assert name in page
