@@ -50,7 +50,7 @@ class RecallConfig(ConfigModel):
         "as others do.",
     )
     topic_penalty: float = Field(
-        default=1.0, ge=0, description="Score units that 'diverse' takes off a fully exposed topic."
+        default=3.0, ge=0, description="Score units that 'diverse' takes off a fully exposed topic."
     )
 
 
