@@ -1,6 +1,8 @@
 """The worked examples run as they stand; own_component and own_reward are in tests/marec_env."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,7 +91,7 @@ def test_comparing_algorithms(tmp_path):
         "sampling": {"num_sessions": 32, "rollout_length": 4},
         "training": {"env_steps": 128},
         "evaluation": {"sessions": 8, "baselines": ["random"]},
-        "tracking": {"wandb": "disabled"},
+        "tracking": {"wandb": "offline"},
     }
     place.write_text(json.dumps(document))  # JSON is YAML
     algorithms = load_object("examples.compare_algorithms:ALGORITHMS")
@@ -97,5 +99,25 @@ def test_comparing_algorithms(tmp_path):
     compared = load_object("examples.compare_algorithms:compare_algorithms")
     output = compared(tmp_path / "runs", algorithms, seeds=(0,), config=str(place))
     page = (output / "comparison.html").read_text()
+    groups = set()
     for name in algorithms:
         assert name in page
+        records = _wandb_records(tmp_path / "runs" / f"{name}-0")
+        [run] = [record["run"] for record in records if record["type"] == "run"]
+        groups.add(run["run_group"])
+        history = [record["history"]["item"] for record in records if "history" in record]
+        curve = [row["env_steps"] for row in history if "team_reward" in row]
+        metrics = (tmp_path / "runs" / f"{name}-0" / "metrics.jsonl").read_text().splitlines()
+        assert curve == [json.loads(line)["env_steps"] for line in metrics]
+        assert [row["comparison.nrows"] for row in history if "comparison.nrows" in row] == [2]
+        artifacts = {r["artifact"]["type"] for r in records if "artifact" in r}
+        assert artifacts >= {"config", "report", "checkpoint"}
+    assert len(groups) == 5
+    assert {group.split("-")[0] for group in groups} == {"mappo", "ippo", "happo"}
+
+
+def _wandb_records(run):
+    [log] = (run / "wandb").glob("offline-run-*/*.wandb")
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(log)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
