@@ -29,10 +29,7 @@ from marec_env.users.intent import Intent
 from marec_env.users.patience import Patience
 from marec_env.users.relevance import Relevance
 from marec_env.users.returning import Returning
-from marec_env.users.scenario.friends import Friends
-from marec_env.users.scenario.price import PriceSense
-from marec_env.users.scenario.tiredness import Tiredness
-from marec_env.users.scenario.wear_out import WearOut
+from marec_env.users.scenario.effects import Effects
 from marec_env.users.supply import Supply
 
 __all__ = ["ComposedUsers"]
@@ -65,25 +62,10 @@ class ComposedUsers:
         self._relevance = Relevance(config.relevance, population)
         self._examination = Examination(config.examination, device)
         self._choice = Choice(config.choice)
-        self._price = PriceSense(config.price, population) if config.price.sensitivity > 0 else None
-        self._wear_out = (
-            WearOut(config.wear_out, num_sessions, population)
-            if config.wear_out.weight > 0
-            else None
+        self._effects = Effects(config, num_sessions, population, device)
+        self._behaviours = Behaviours(
+            config.behaviours, population, config.holding, self._effects.price
         )
-        self._tiredness = (
-            Tiredness(config.tiredness, num_sessions, device)
-            if config.tiredness.minutes > 0
-            else None
-        )
-        self._friends = (
-            Friends(config.friends, num_sessions, population)
-            if config.friends.influence > 0
-            else None
-        )
-        effects = (self._price, self._wear_out, self._tiredness, self._friends)
-        self._moved = any(effect is not None for effect in effects)
-        self._behaviours = Behaviours(config.behaviours, population, config.holding, self._price)
         self._behaviours.centre(
             population,
             self._choice,
@@ -158,13 +140,10 @@ class ComposedUsers:
             self._fatigue,
             self._returning,
             self.supply,
-            self._wear_out,
-            self._tiredness,
         ):
             if module is not None:
                 module.reset(rows)
-        if self._friends is not None:
-            self._friends.reset(rows, users, keys)
+        self._effects.reset(rows, users, keys)
         self._refresh(rows)
 
     def _refresh(self, rows: Tensor | None = None) -> None:
@@ -201,12 +180,7 @@ class ComposedUsers:
             self._exposure.update(topics)
         if self._fatigue is not None:
             self._fatigue.update(topics, clicks, step, self.susceptibility > 0)
-        if self._wear_out is not None:
-            self._wear_out.update(slate)
-        if self._tiredness is not None:
-            self._tiredness.update(behaviours["watch_time"])
-        if self._friends is not None:
-            self._friends.update(self.user_index, self._keys, step)
+        self._effects.update(slate, behaviours, self.user_index, self._keys, step)
         if self._drifts:
             self._taste[:, :-1] = self._drift.move(self.taste, slate, clicks, self._keys, step)
         changed = None
@@ -238,15 +212,7 @@ class ComposedUsers:
             logits = logits.sub_(level.mul_(self.susceptibility.unsqueeze(1)))
         if self.supply is not None:
             logits = logits - self.supply.penalty(items, self.request_index)
-        if self._price is not None:
-            logits = logits - self._price.loss(items, self.user_index)
-        if self._wear_out is not None:
-            logits = logits - self._wear_out.loss(items)
-        if self._tiredness is not None:
-            logits = logits - self._tiredness.loss()
-        if self._friends is not None:
-            logits = logits + self._friends.gain(items)
-        return logits
+        return self._effects.apply(logits, items, self.user_index)
 
     def _enjoy(self, slate: Tensor, logits: Tensor) -> None:
         """Move satisfaction towards the examination-weighted mean of the slate's appeal."""
@@ -276,7 +242,7 @@ class ComposedUsers:
 
     def click_probability(self, items: Tensor | None = None) -> Tensor:
         """See :meth:`marec_env.users.base.Users.click_probability`."""
-        if items is None and (self.supply is not None or self._moved):
+        if items is None and (self.supply is not None or self._effects.any):
             items = torch.arange(self.num_items, device=self.device).expand(self.num_sessions, -1)
         if items is not None:
             found = self._choice.alone(self._logits(items, self.population.topics[items]))
@@ -293,12 +259,13 @@ class ComposedUsers:
         """See :meth:`marec_env.users.base.Users.long_term_relevance`."""
         taste = self._taste if rows is None else self._taste[rows]
         logits = self._relevance.logits(taste, items)
-        if self._price is None:
+        price = self._effects.price
+        if price is None:
             return logits
         users = self.user_index if rows is None else self.user_index[rows]
         if items is None:
             items = torch.arange(self.num_items, device=self.device).expand(len(users), -1)
-        return logits - self._price.loss(items, users)
+        return logits - price.loss(items, users)
 
     def topic_room(self, slate_size: int) -> Tensor:
         """Return how many items of each topic the next slate may hold without boring the user,
@@ -353,12 +320,7 @@ class ComposedUsers:
             parts.append(self._returning.scaled())
         if self.supply is not None:
             parts.append(self.supply.present.to(torch.float32))
-        if self._wear_out is not None:
-            parts.append(torch.log1p(self._wear_out.seen))
-        if self._tiredness is not None:
-            parts.append(self._tiredness.loss())
-        if self._price is not None:
-            parts.append(self._price.level[self.user_index].unsqueeze(1))
+        parts += self._effects.hidden(self.user_index)
         weight = max(self.config.boredom.weight, _LEAST)
         parts += [(self.susceptibility / weight).unsqueeze(1), self.satisfaction.unsqueeze(1)]
         return torch.cat(parts, dim=1)
@@ -382,9 +344,7 @@ class ComposedUsers:
             "patience": self._patience,
             "returning": self._returning,
             "supply": self.supply,
-            "wear_out": self._wear_out,
-            "tiredness": self._tiredness,
-            "friends": self._friends,
+            "effects": self._effects,
         }
         for name, module in modules.items():
             if module is not None:

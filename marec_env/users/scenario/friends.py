@@ -101,7 +101,3 @@ class Friends:
         self._endorse(
             torch.arange(len(users), device=users.device), users, draws[:, count:], active
         )
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the live tensors that make up the state."""
-        return {"endorsed": self.endorsed}

@@ -39,7 +39,3 @@ class Tiredness:
     def update(self, watch_time: Tensor) -> None:
         """Add float32 ``[B, K]`` minutes."""
         self.watched += watch_time.sum(1)
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the live tensors that make up the state."""
-        return {"watched": self.watched}

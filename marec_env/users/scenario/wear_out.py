@@ -54,7 +54,3 @@ class WearOut:
         """Take one slate, int64 ``[B, K]``, into account."""
         once = torch.ones(slate.shape, device=slate.device)
         self.seen.mul_(self._config.memory).scatter_add_(1, self._provider[slate], once)
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the live tensors that make up the state."""
-        return {"seen": self.seen}
