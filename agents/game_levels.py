@@ -117,6 +117,7 @@ def measure_levels(
         pooled = _compared(mean, values[best], f"mean of {len(teams)} trained teams", best)
         differences.append(pooled | {"over_teams": _over_teams(values, list(teams), best)})
     return {
+        "environment": world.config.model_dump(mode="json"),
         "plan": asdict(plan),
         "levels": {name: _estimates(outcomes) for name, outcomes in played.items()},
         "search_env_steps": steps,
