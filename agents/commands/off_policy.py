@@ -114,6 +114,7 @@ def judge(name: str, log: RequestLog, console: Console) -> dict[str, Any]:
         "logged": logged,
         "requests": int(log.session.size),
         "effective_requests": worth,
+        "mean_ratio": float(log.ratio.mean()),
         "estimates": {
             n: {"value": e.value, "low": e.low, "high": e.high} for n, e in found.items()
         },

@@ -114,10 +114,22 @@ def test_doubly_robust_does_no_harm_where_the_model_is_poor(errors, name):
     assert large.poor["DR"] < 0.2 * large.poor["DM"]
 
 
-def test_a_target_equal_to_the_log_changes_nothing(world):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"sequential": True, "messages": {"kind": "learned", "topology": "full"}},
+        {"components": ("feature", "ranking")},
+    ],
+)
+def test_a_target_equal_to_the_log_changes_nothing(world, changes):
+    document = world.config.model_dump()
+    document["pipeline"] |= changes
+    world = build_world(EnvironmentConfig.model_validate(document))
     team = _team(world, 0, 0.05, 0.05)
     logs = record_logs(world, team, team, 64, 2, seed=1)
-    for name in COMPONENTS:
+    assert len(logs) == len(team.team.agents) + 1
+    for name in team.team.agents:
         assert np.allclose(logs[name].ratio, 1.0, atol=1e-5)
 
 
@@ -128,6 +140,7 @@ def test_the_command_prints_and_returns_what_it_found(logs):
     assert "recall_0: the target gets" in printed
     assert [e["sessions"] for e in document["errors"]] == [4, 16, 64]
     assert set(document["estimates"]) == {"IPS", "SNIPS", "DM", "DR"}
+    assert document["mean_ratio"] == pytest.approx(1.0, abs=0.2)
 
 
 def test_exploration_is_rescaled():
