@@ -36,10 +36,16 @@ def train(
         int, typer.Option(min=1, help="Seeds trained at once, each in a process with one thread.")
     ] = min(2, os.cpu_count() or 1),
     group: Annotated[str | None, typer.Option(help="Group in the dashboards.")] = None,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Begin with the networks of this run's last checkpoint."),
+    ] = None,
 ) -> None:
     """Train a team, compare it with the baselines, and print the run's folder."""
     raise typer.Exit(
-        run_command(lambda: _train(config, overrides or [], resume, run_dir, seeds, jobs, group))
+        run_command(
+            lambda: _train(config, overrides or [], resume, run_dir, seeds, jobs, group, init_from)
+        )
     )
 
 
@@ -51,9 +57,10 @@ def _train(
     seeds: str | None,
     jobs: int,
     group: str | None,
+    init_from: Path | None,
 ) -> int:
     if resume is not None:
-        if config is not None or run_dir is not None or seeds is not None:
+        if any(x is not None for x in (config, run_dir, seeds, init_from)):
             raise ConfigError("--resume takes its configuration from the run; leave the others out")
         from agents.runs.launch import continue_run
 
@@ -63,12 +70,14 @@ def _train(
     if seeds is not None:
         if run_dir is not None:
             raise ConfigError("--seeds makes a folder a seed; set output=DIR instead of --run-dir")
+        if init_from is not None:
+            raise ConfigError("--init-from is for one run; start each seed by itself")
         from agents.runs.launch import start_seeds
 
         return start_seeds(config, seeds, overrides, jobs, group)
     from agents.runs.launch import start_run
 
-    return start_run(config, overrides, run_dir, group)
+    return start_run(config, overrides, run_dir, group, init_from)
 
 
 if __name__ == "__main__":

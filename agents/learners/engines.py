@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -42,6 +42,10 @@ class Engine(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned."""
+        ...
+
+    def load_networks(self, state: Mapping[str, Any]) -> None:
+        """Take over the networks alone from what another run's :meth:`state_dict` returned."""
         ...
 
     def close(self) -> None:
@@ -141,6 +145,11 @@ class LocalEngine:
         """Continue from a state."""
         self.learner.load_training_state(state["learner"])
         self.runner.collector.load_state_dict(state["collectors"][0])
+        self._sync()
+
+    def load_networks(self, state: Mapping[str, Any]) -> None:
+        """Take over the networks of a state."""
+        self.learner.load_networks(state["learner"]["modules"])
         self._sync()
 
     def close(self) -> None:
@@ -245,20 +254,32 @@ class RayEngine:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state; runners without a collector's state start anew."""
         learner = dict(state["learner"])
+        self._on_learners(lambda one: one.load_training_state(learner))
+        self._restore_runners(learner["modules"], int(learner["updates"]), state["collectors"])
+
+    def load_networks(self, state: Mapping[str, Any]) -> None:
+        """Take over the networks of a state."""
+        modules = dict(state["learner"]["modules"])
+        self._on_learners(lambda one: one.load_networks(modules))
+        self._restore_runners(modules, 0, [])
+
+    def _on_learners(self, function: Callable[[Any], None]) -> None:
         group = self.algorithm.learner_group
         if group.is_local:
-            group._learner.load_training_state(learner)
+            function(group._learner)
         else:
-            group.foreach_learner(lambda one: one.load_training_state(learner))
-        runners = self.algorithm.env_runner_group
-        states = list(state["collectors"])
-        weights = {name: learner["modules"][name] for name in self.team.actors}
-        updates = int(learner["updates"])
+            group.foreach_learner(function)
+
+    def _restore_runners(
+        self, modules: Mapping[str, Any], updates: int, collectors: Sequence[Mapping[str, Any]]
+    ) -> None:
+        weights = {name: modules[name] for name in self.team.actors}
+        states = list(collectors)
 
         def restore(runner: Any) -> None:
             runner.continue_from(weights, updates, states)
 
-        runners.foreach_env_runner(
+        self.algorithm.env_runner_group.foreach_env_runner(
             restore, local_env_runner=self.algorithm.config.num_env_runners == 0
         )
 

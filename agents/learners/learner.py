@@ -370,9 +370,13 @@ class TeamLearner(PPOTorchLearner):
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`training_state` returned."""
-        for name, module in self.module.items():
-            module.unwrapped().load_state_dict(state["modules"][name])
+        self.load_networks(state["modules"])
         for name, optimizer in self._named_optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self._weights_seq_no = int(state["updates"])
         self._memories = {k: v.to(self._device) for k, v in state["memories"].items()}
+
+    def load_networks(self, modules: Mapping[str, Any]) -> None:
+        """Take over the state dict of each actor and critic, with its statistics."""
+        for name, module in self.module.items():
+            module.unwrapped().load_state_dict(modules[name])

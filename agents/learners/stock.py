@@ -242,6 +242,10 @@ class StockEngine:
         # RLlib's lifetime counts begin again in a new algorithm.
         self._seen = {"env": 0.0, "agent": 0.0}
 
+    def load_networks(self, state: Mapping[str, Any]) -> None:
+        """Take over saved networks, with their optimisers."""
+        self.load_state_dict(state)
+
     def close(self) -> None:
         """Stop the algorithm, and Ray if it was started here."""
         self.algorithm.stop()

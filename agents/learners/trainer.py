@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from agents.learners.engines import Engine, LocalEngine, RayEngine
 from agents.learners.policy import TrainedPolicy
 from agents.learners.policy_files import save_policy
 from agents.learners.vdn import VDNEngine
-from marec_env.errors import RunError
+from marec_env.errors import ConfigError, RunError
 from marec_env.vector import VectorEnv
 
 __all__ = ["Trainer"]
@@ -118,11 +118,7 @@ class Trainer:
             RunError: it is missing, damaged, or of another algorithm, network or environment.
         """
         state: dict[str, Any] = load_tree(Path(folder), _STATE)
-        kind = state["algorithm"]["kind"]
-        if kind != self.algorithm.kind:
-            raise RunError(
-                f"checkpoint {folder} is of algorithm '{kind}', the run of '{self.algorithm.kind}'"
-            )
+        self._check_kind(folder, state)
         try:
             self._engine.load_state_dict(state["engine"])
         except (KeyError, RuntimeError, ValueError) as error:
@@ -133,6 +129,35 @@ class Trainer:
         self.env_steps = state["env_steps"]
         self.agent_steps = state["agent_steps"]
         self.iterations = state["iterations"]
+
+    def _check_kind(self, folder: str | Path, state: Mapping[str, Any]) -> None:
+        kind = state["algorithm"]["kind"]
+        if kind != self.algorithm.kind:
+            raise RunError(
+                f"checkpoint {folder} is of algorithm '{kind}', the run of '{self.algorithm.kind}'"
+            )
+
+    def begin_with(self, folder: str | Path) -> None:
+        """Take over the networks of a checkpoint folder and nothing else: not the count of steps,
+        the optimisers' moments (RLlib's own algorithms keep them), the environments or the draws.
+
+        Raises:
+            RunError: it is missing, damaged, or of another algorithm or of other networks.
+            ConfigError: cloning is configured too.
+        """
+        if getattr(self.algorithm, "cloning", None) is not None:
+            raise ConfigError(
+                "--init-from and algorithm.cloning both say how to begin; leave one out"
+            )
+        state: dict[str, Any] = load_tree(Path(folder), _STATE)
+        self._check_kind(folder, state)
+        try:
+            self._engine.load_networks(state["engine"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise RunError(
+                f"the networks of {folder} do not fit this run's components: {reason}"
+            ) from error
 
     def close(self) -> None:
         """Release processes and environments."""

@@ -261,13 +261,17 @@ class VDNEngine:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state."""
-        for agent in self.team.agents:
-            self._nets[agent].load_state_dict(state["networks"][agent])
-            self._targets[agent].load_state_dict(state["targets"][agent])
+        self.load_networks(state)
         self._optimizer.load_state_dict(state["optimizer"])
         self._replay = {k: v.clone() for k, v in state["replay"].items()}
         self._cursor, self._updates = int(state["cursor"]), int(state["updates"])
         self._collector.load_state_dict(state["collector"])
+
+    def load_networks(self, state: Mapping[str, Any]) -> None:
+        """Take over the networks of a state and their targets."""
+        for agent in self.team.agents:
+            self._nets[agent].load_state_dict(state["networks"][agent])
+            self._targets[agent].load_state_dict(state["targets"][agent])
 
     def close(self) -> None:
         """Close the environment."""

@@ -14,7 +14,7 @@ from rich.console import Console
 from agents.config import RunConfig, config_hash, preset_name
 from agents.pettingzoo_adapter import PettingZooConfig
 from agents.runs import manifest
-from agents.runs.checkpoints import Checkpoint, latest_checkpoint
+from agents.runs.checkpoints import Checkpoint, Progress, latest_checkpoint, save_checkpoint
 from agents.runs.environment import build_trainer, input_hashes, limit_threads
 from agents.runs.folder import RunFolder, check_place, create_run, open_run, run_name
 from agents.runs.interrupt import INTERRUPTED
@@ -25,7 +25,7 @@ from agents.runs.train_loop import Outcome, train
 from marec_env import io
 from marec_env.config.dump import dump
 from marec_env.config.loader import load, load_text
-from marec_env.errors import ConfigError
+from marec_env.errors import ConfigError, RunError
 from marec_env.world import build_world
 
 if TYPE_CHECKING:
@@ -53,7 +53,11 @@ def _say(message: str) -> None:
 
 
 def start_run(
-    path: str, overrides: Sequence[str], run_dir: Path | None, group: str | None = None
+    path: str,
+    overrides: Sequence[str],
+    run_dir: Path | None,
+    group: str | None = None,
+    init_from: Path | None = None,
 ) -> int:
     """Train a new run and compare it with the baselines; return the exit code.
 
@@ -64,6 +68,8 @@ def start_run(
         overrides: ``section.key=value`` each.
         run_dir: the run's folder; by default a new one in ``config.output``.
         group: W&B group, for runs started together.
+        init_from: a run whose newest checkpoint gives the networks to begin with. Its users,
+            rewards and budget may differ from this run's; algorithm, components and networks not.
 
     Raises:
         MarecError: the input is at fault.
@@ -81,19 +87,37 @@ def start_run(
     _say(f"Preparing {config.algorithm.kind} on {preset_name(config)}, seed {config.seed} ...")
     trainer = build_trainer(config)
     try:
+        source = None if init_from is None else _begin_with(trainer, init_from)
         hashes = input_hashes(config)
         folder = create_run(place, unique=run_dir is None)
         io.write_text(folder.config, dump(config))
-        io.write_json(
-            folder.manifest,
-            manifest.build_manifest(
-                seed=config.seed, config_hash=config_hash(config), inputs=hashes, command=sys.argv
-            ),
+        content = manifest.build_manifest(
+            seed=config.seed, config_hash=config_hash(config), inputs=hashes, command=sys.argv
         )
+        if source is not None:
+            content["init_from"] = str(source.absolute())
+        io.write_json(folder.manifest, content)
         with folder.locked():
-            return _run(_Job(config, folder, trainer, None))
+            first = None
+            if source is not None:
+                # Written down at once: a run that is resumed before its first iteration ends must
+                # not begin with other networks.
+                keep = config.training.keep_checkpoints
+                save_checkpoint(folder.checkpoints, trainer.save, Progress(0, 0, 0.0), keep)
+                first = latest_checkpoint(folder.checkpoints, _say)
+            return _run(_Job(config, folder, trainer, first))
     finally:
         trainer.close()
+
+
+def _begin_with(trainer: Trainer, run: Path) -> Path:
+    """Take over the networks of a run's newest checkpoint; return the checkpoint's folder."""
+    found = latest_checkpoint(open_run(run).checkpoints, _say)
+    if found is None:
+        raise RunError(f"{run} has no checkpoint yet; train it first (train.py --resume {run})")
+    _say(f"Beginning with the networks of {found.folder} ...")
+    trainer.begin_with(found.trainer)
+    return found.folder
 
 
 def start_seeds(

@@ -25,7 +25,9 @@ def test_default_yaml_equals_the_python_defaults():
     assert load(CONFIGS / "default.yaml", RunConfig) == RunConfig()
 
 
-@pytest.mark.parametrize(("name", "kind"), [("quick", "mappo"), ("ippo_own", "ippo")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("quick", "mappo"), ("ippo_own", "ippo"), ("drifting", "mappo")]
+)
 def test_other_configurations_load(name, kind):
     config = load(CONFIGS / f"{name}.yaml", RunConfig)
     assert config.algorithm.kind == kind

@@ -8,6 +8,7 @@ import torch
 from agents.games import two_step
 from agents.learners.checkpoint import load_tree, save_tree
 from agents.learners.config import (
+    CloningConfig,
     HAPPOConfig,
     IPPOConfig,
     MAPPOConfig,
@@ -16,7 +17,7 @@ from agents.learners.config import (
 )
 from agents.learners.policy_files import load_actor, load_policy
 from agents.learners.trainer import Trainer
-from marec_env.errors import RunError
+from marec_env.errors import ConfigError, RunError
 
 RECURRENT = NetworkConfig(hidden=(8,), recurrent_units=4)
 
@@ -153,3 +154,32 @@ def test_stochastic_policy_repeats_by_seed(mixed_team, small_sampling):
 def test_games_run_with_odd_rollouts():
     trainer = Trainer(MAPPOConfig(), SamplingConfig(num_sessions=3, rollout_length=1), 0, two_step)
     assert trainer.iterate()["env_steps"] == 3
+
+
+@pytest.mark.parametrize("config", [MAPPOConfig(epochs=2), HAPPOConfig(epochs=2)])
+def test_another_run_begins_with_the_networks_alone(mixed_team, small_sampling, tmp_path, config):
+    one = Trainer(config, small_sampling, 0, mixed_team)
+    for _ in range(3):
+        one.iterate()
+    one.save(tmp_path / "c")
+    other = Trainer(config, small_sampling, 1, mixed_team)
+    other.begin_with(tmp_path / "c")
+    assert other.env_steps == 0
+    mine, theirs = one._engine.learner, other._engine.learner
+    for name in theirs.module.keys():  # noqa: SIM118 - RLlib's mapping has no __iter__
+        for key, value in theirs.module[name].unwrapped().state_dict().items():
+            assert torch.equal(value, mine.module[name].unwrapped().state_dict()[key]), key
+    assert not any(o.state_dict()["state"] for o in theirs._named_optimizers.values())
+    # The runner acts with them, on sessions of its own seed.
+    observations = mixed_team(4).reset(0).observations
+    for agent, action in one.policy().act(observations).items():
+        assert torch.equal(action, other.policy().act(observations)[agent])
+    assert float(other.iterate()["ratio/a"]) == pytest.approx(1.0, abs=0.2)
+    wider = config.model_copy(update={"actor": NetworkConfig(hidden=(8,))})
+    with pytest.raises(RunError, match="do not fit this run's components"):
+        Trainer(wider, small_sampling, 0, mixed_team).begin_with(tmp_path / "c")
+    with pytest.raises(RunError, match=f"of algorithm '{config.kind}', the run of 'ippo'"):
+        Trainer(IPPOConfig(), small_sampling, 0, mixed_team).begin_with(tmp_path / "c")
+    cloned = config.model_copy(update={"cloning": CloningConfig(policy="x:y")})
+    with pytest.raises(ConfigError, match="leave one out"):
+        Trainer(cloned, small_sampling, 0, mixed_team).begin_with(tmp_path / "c")

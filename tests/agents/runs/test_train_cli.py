@@ -277,6 +277,37 @@ def test_a_finished_run_is_trained_further(
     assert curves(tmp_path / "run") == curves(whole)
 
 
+def test_training_goes_on_with_drifting_users(
+    capfd: pytest.CaptureFixture[str], config: Path, whole: Path, tmp_path: Path
+) -> None:
+    """Another run's networks on another preset, and resumed before its first iteration."""
+    settings = (
+        "--set", "environment.users.drift.kind=random_walk",
+        "--set", "environment.users.supply.enabled=true",
+        "--set", "training.env_steps=192",
+    )  # fmt: skip
+    folder = tmp_path / "run"
+    done = in_process(capfd, config, *settings, "--run-dir", folder, "--init-from", whole)
+    assert done.returncode == 0, done.stderr
+    newest = max(whole.glob("checkpoints/env_steps-*"))
+    assert f"Beginning with the networks of {newest}" in done.stderr
+    assert json.loads((folder / "manifest.json").read_text())["init_from"] == str(newest)
+    begun = folder / "checkpoints" / "env_steps-000000000000"
+    actors = sorted(p.name for p in (newest / "trainer" / "actors").iterdir())
+    assert "recall_0.safetensors" in actors
+    for name in actors:
+        pair = [place / "trainer" / "actors" / name for place in (newest, begun)]
+        assert pair[0].read_bytes() == pair[1].read_bytes()
+    rows = curves(folder)
+    assert [row["env_steps"] for row in rows] == [64, 128, 192]
+    for later in (folder / "checkpoints").glob("env_steps-*[1-9]*"):
+        shutil.rmtree(later)
+    (folder / "metrics.jsonl").unlink()
+    done = in_process(capfd, "--resume", folder)
+    assert f"Resuming {folder} at 0 env steps" in done.stderr
+    assert curves(folder) == rows
+
+
 def test_what_has_been_learned_cannot_be_reconfigured(
     capfd: pytest.CaptureFixture[str], whole: Path
 ) -> None:
