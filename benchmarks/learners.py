@@ -2,16 +2,19 @@
 
     python benchmarks/learners.py [--quick]
 
-Three comparisons, each with the same environment, networks (64, 64) and epochs on both sides,
+Four comparisons, each with the same environment, networks (64, 64) and epochs on both sides,
 in turns within one process, medians of the repetitions, CPU time of this process with one thread:
 
 1. a null environment (three components with Box, MultiDiscrete and Discrete actions), where the
    learning system is all that costs: batched path against RLlib's PPO with 1 and 8 environments;
 2. `mpe2` simple_spread: batched path over the PettingZoo adapter against TorchRL's PettingZoo
-   wrapper, collector and MAPPOLoss;
-3. the learner's update against a bare torch loop over the same data and networks.
+   wrapper, collector and MAPPOLoss; on both sides the critic sees all observations;
+3. the same two until they play well: CPU time and env steps until the mean return of the last five
+   batches (160 episodes) reaches -22.5 (random play: -26), with one shared actor and ReLU on
+   both sides (the setting of Yu et al. in this environment), median of three seeds;
+4. the learner's update against a bare torch loop over the same data and networks.
 
-Run time about four minutes; `--quick` about one.
+Run time about eight minutes; `--quick` about two. `--only to-return` runs one comparison.
 """
 
 from __future__ import annotations
@@ -38,8 +41,15 @@ EPOCHS = 4
 NETWORK = NetworkConfig(hidden=(64, 64), activation="tanh")
 MAPPO = MAPPOConfig(actor=NETWORK, critic=NETWORK, epochs=EPOCHS)
 SPREAD = PettingZooConfig(
-    entry_point="mpe2.simple_spread_v3:parallel_env", kwargs={"max_cycles": 25}
+    entry_point="mpe2.simple_spread_v3:parallel_env",
+    kwargs={"max_cycles": 25},
+    state="observations",
 )
+TARGET_RETURN = -22.5
+WINDOW = 5  # batches
+RETURN_EPOCHS = 10
+RETURN_RATE = 2e-3  # learning rate of both sides when they learn to a return
+MOST_BATCHES = 80  # of 800 env steps; then a side counts as not having reached the return
 
 
 class NullEnv:
@@ -239,7 +249,15 @@ def learner_overhead(quick: bool) -> dict[str, float]:
     return found
 
 
-def torchrl_row(num_envs: int, frames: int) -> Callable[[], float]:
+def torchrl_row(
+    num_envs: int,
+    frames: int,
+    epochs: int = EPOCHS,
+    rate: float = 5e-4,
+    seed: int = 0,
+    shared: bool = False,
+    activation: type[torch.nn.Module] = torch.nn.Tanh,
+) -> Callable[[], float]:
     """TorchRL's MAPPO on simple_spread, after its multi-agent PPO tutorial, with PettingZooEnv."""
     from mpe2 import simple_spread_v3
     from tensordict.nn import TensorDictModule
@@ -248,6 +266,8 @@ def torchrl_row(num_envs: int, frames: int) -> Callable[[], float]:
     from torchrl.envs.libs.pettingzoo import PettingZooWrapper
     from torchrl.modules import MultiAgentMLP, ProbabilisticActor
     from torchrl.objectives.multiagent import MAPPOLoss
+
+    torch.manual_seed(seed)
 
     def make() -> Any:
         return PettingZooWrapper(
@@ -260,12 +280,12 @@ def torchrl_row(num_envs: int, frames: int) -> Callable[[], float]:
         RewardSum(in_keys=[("agents", "reward")], out_keys=[("agents", "episode_reward")]),
     )
     actor_net = MultiAgentMLP(
-        18, 5, 3, centralized=False, share_params=False, depth=2, num_cells=64,
-        activation_class=torch.nn.Tanh,
+        18, 5, 3, centralized=False, share_params=shared, depth=2, num_cells=64,
+        activation_class=activation,
     )  # fmt: skip
     critic_net = MultiAgentMLP(
         18, 1, 3, centralized=True, share_params=True, depth=2, num_cells=64,
-        activation_class=torch.nn.Tanh,
+        activation_class=activation,
     )  # fmt: skip
     observation = ("agents", "observation")
     actor = ProbabilisticActor(
@@ -284,7 +304,8 @@ def torchrl_row(num_envs: int, frames: int) -> Callable[[], float]:
         sample_log_prob=("agents", "action_log_prob"),
     )  # fmt: skip
     loss_module.make_value_estimator(gamma=0.99, lmbda=0.95)
-    optimizer = torch.optim.Adam(loss_module.parameters(), lr=5e-4, eps=1e-5)
+    optimizer = torch.optim.Adam(loss_module.parameters(), lr=rate, eps=1e-5)
+    env.set_seed(seed)
     collector = Collector(env, actor, frames_per_batch=frames, total_frames=-1)
     stream = iter(collector)
 
@@ -296,7 +317,11 @@ def torchrl_row(num_envs: int, frames: int) -> Callable[[], float]:
                 target_params=loss_module.target_critic_network_params,
             )  # fmt: skip
         flat = data.reshape(-1)
-        for _ in range(EPOCHS):
+        over = data["next", "done"].squeeze(-1)
+        iterate.episode_return = float(  # type: ignore[attr-defined]
+            data["next", "agents", "episode_reward"][over].mean()
+        )
+        for _ in range(epochs):
             losses = loss_module(flat)
             total = losses["loss_objective"] + losses["loss_critic"] + losses["loss_entropy"]
             optimizer.zero_grad(set_to_none=True)
@@ -343,21 +368,91 @@ def spread_comparison(quick: bool) -> dict[str, Any]:
     return interleaved(rows, 1 if quick else 3, 2.0 if quick else 6.0)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one repetition")
-    quick = parser.parse_args().quick
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    report: dict[str, Any] = {"torch": torch.__version__, "threads": 1, "epochs": EPOCHS}
-    report["learner over bare torch loop"] = learner_overhead(quick)
-    report["simple_spread, agent-steps per CPU-second"] = spread_comparison(quick)
-    report["null environment"] = null_comparison(quick)
-    rates = report["null environment"]["agent-steps per CPU-second"]
-    report["null environment"]["batched B = 256 over stock"] = {
+def to_return(quick: bool) -> dict[str, Any]:
+    """Return CPU seconds and env steps until each side's return is good, by median over seeds."""
+    network = NETWORK.model_copy(update={"activation": "relu"})
+    config = MAPPO.model_copy(
+        update={
+            "actor": network,
+            "critic": network,
+            "epochs": RETURN_EPOCHS,
+            "learning_rate": RETURN_RATE,
+            "critic_learning_rate": RETURN_RATE,
+            "share_parameters": True,
+        }
+    )
+    sampling = SamplingConfig(num_sessions=32, rollout_length=25)
+
+    def ours(seed: int) -> Callable[[], float]:
+        engine = LocalEngine(config, sampling, seed, lambda n: make_pettingzoo(SPREAD, n))
+        return lambda: engine.iterate(0)["episode/return"]
+
+    def theirs(seed: int) -> Callable[[], float]:
+        iterate = torchrl_row(
+            32, 800, RETURN_EPOCHS, RETURN_RATE, seed, shared=True, activation=torch.nn.ReLU
+        )
+
+        def batch() -> float:
+            iterate()
+            return float(iterate.episode_return)  # type: ignore[attr-defined]
+
+        return batch
+
+    def reached(batch: Callable[[], float]) -> tuple[float, int]:
+        start, returns = time.process_time(), [batch()]
+        while len(returns) < MOST_BATCHES:
+            returns.append(batch())
+            if len(returns) >= WINDOW and statistics.mean(returns[-WINDOW:]) >= TARGET_RETURN:
+                return time.process_time() - start, 800 * len(returns)
+        return float("inf"), 800 * MOST_BATCHES
+
+    found: dict[str, Any] = {}
+    sides = {"batched": ours, "TorchRL": theirs}
+    runs: dict[str, list[tuple[float, int]]] = {name: [] for name in sides}
+    for seed in range(1 if quick else 3):
+        for name, side in sides.items():
+            runs[name].append(reached(side(seed)))
+    for name, ends in runs.items():
+        found[name] = {
+            "CPU seconds": statistics.median(seconds for seconds, _ in ends),
+            "env steps": statistics.median(steps for _, steps in ends),
+            "seeds": ends,
+        }
+    found["TorchRL's time over the batched path's"] = (
+        found["TorchRL"]["CPU seconds"] / found["batched"]["CPU seconds"]
+    )
+    return found
+
+
+def null_report(quick: bool) -> dict[str, Any]:
+    report = null_comparison(quick)
+    rates = report["agent-steps per CPU-second"]
+    report["batched B = 256 over stock"] = {
         "1 environment": rates["batched, B = 256"] / rates["stock, 1 environment"],
         "8 environments": rates["batched, B = 256"] / rates["stock, 8 environments"],
     }
+    return report
+
+
+COMPARISONS: dict[str, tuple[str, Callable[[bool], Any]]] = {
+    "overhead": ("learner over bare torch loop", learner_overhead),
+    "spread": ("simple_spread, agent-steps per CPU-second", spread_comparison),
+    "to-return": (f"simple_spread, time to a return of {TARGET_RETURN}", to_return),
+    "null": ("null environment", null_report),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one repetition")
+    parser.add_argument("--only", choices=list(COMPARISONS), help="one comparison")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    report: dict[str, Any] = {"torch": torch.__version__, "threads": 1}
+    for name, (title, compare) in COMPARISONS.items():
+        if arguments.only in (None, name):
+            report[title] = compare(arguments.quick)
     print(json.dumps(report, indent=2))
 
 
