@@ -14,9 +14,12 @@ train() { # NAME CONFIG [--set ...]
 }
 
 train mappo configs/default.yaml
-train ippo-own configs/ippo_own.yaml
-train ippo-shared configs/default.yaml --set algorithm.kind=ippo
-train happo configs/default.yaml --set algorithm.kind=happo
-train mappo-sequential configs/default.yaml --set environment.pipeline.sequential=true
+# The other baselines are the same for all; once is enough.
+set -- "evaluation.baselines=[static,oracle]"
+train ippo-own configs/ippo_own.yaml --set "$1"
+train ippo-shared configs/default.yaml --set algorithm.kind=ippo --set "$1"
+train happo configs/default.yaml --set algorithm.kind=happo --set "$1"
+train mappo-sequential configs/default.yaml --set environment.pipeline.sequential=true \
+    --set "$1"
 "$python" evaluate.py compare "$folder"/*/ --markdown "$folder/algorithms.md" \
     --output "$folder/compare"
