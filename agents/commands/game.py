@@ -33,7 +33,7 @@ def command(
     """
     from agents.commands.evaluate import load_run_policy
     from agents.config import RunConfig
-    from agents.game_levels import LevelsPlan, measure_levels
+    from agents.headroom.levels import LevelsPlan, measure_levels
     from marec_env.config.loader import load
     from marec_env.environment_config import EnvironmentConfig
     from marec_env.errors import ConfigError

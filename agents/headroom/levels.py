@@ -3,7 +3,7 @@
 Every policy meets the same held-out sessions, so differences are paired. The best static pipeline
 is searched over all action dimensions on other sessions, once per search seed, and the environment
 steps that each search spent are counted: a learner is to be compared at an equal number. Beside
-each trained team stand its two controls (:mod:`agents.state_controls`).
+each trained team stand its two controls (:mod:`agents.headroom.controls`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from agents.equilibrium.decision_game import Outcome, block
 from agents.equilibrium.normal_form import Floats
 from agents.equilibrium.pipeline_game import PipelineGame
 from agents.equilibrium.replay import SimulatorReplay
-from agents.state_controls import ShuffledObservations, frozen_mean, record_play
+from agents.headroom.controls import ShuffledObservations, frozen_mean, record_play
 from marec_env.evaluation.outcomes import Outcomes
 from marec_env.evaluation.policies import Policy, TeamPolicy
 from marec_env.evaluation.rollout import rollout

@@ -1,6 +1,6 @@
 """Properties of components acting together, measured and printed.
 
-``python -m agents.pipeline_properties [CONFIG] [--set KEY=VALUE]`` prints one line a property of
+``python -m agents.headroom.properties [CONFIG] [--set KEY=VALUE]`` prints one line a property of
 ``docs/users.md`` with its numbers and standard errors; it always exits with 0, for whether a
 property holds is a finding about the configured game. All comparisons are paired: the same sessions
 with the same luck. What is chosen is chosen on other sessions than it is reported on.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from agents.baselines.teams import StaticTeam
-from agents.pipeline_properties import (
+from agents.headroom.properties import (
     PropertiesPlan,
     duplicates,
     nominators,

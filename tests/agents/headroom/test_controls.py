@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from agents.state_controls import ShuffledObservations, frozen_mean, record_play
+from agents.headroom.controls import ShuffledObservations, frozen_mean, record_play
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.simulator import Simulator
 from marec_env.world import build_world

@@ -3,7 +3,7 @@
 import pytest
 
 from agents.baselines.teams import StaticTeam
-from agents.game_levels import LevelsPlan, measure_levels, search_static
+from agents.headroom.levels import LevelsPlan, measure_levels, search_static
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.evaluation.rollout import rollout
 from marec_env.world import build_world
