@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,9 @@ def command(
     sessions: Annotated[int, typer.Option(min=2, help="Held-out sessions.")] = 1024,
     cohort: Annotated[int, typer.Option(min=0, help="Their seed.")] = 1_000_003,
     output: Annotated[Path, typer.Option(help="The report, as JSON.")] = Path("game.json"),
+    markdown: Annotated[
+        Path | None, typer.Option(help="Also write the tables as Markdown into this file.")
+    ] = None,
 ) -> None:
     """Measure random, hand-set and searched static play, the oracles, trained runs and controls.
 
@@ -37,7 +41,7 @@ def command(
     from marec_env.config.loader import load
     from marec_env.environment_config import EnvironmentConfig
     from marec_env.errors import ConfigError
-    from marec_env.io import write_json
+    from marec_env.io import write_json, write_text
     from marec_env.world import build_world
 
     run = load(config, RunConfig, overrides or [])
@@ -56,6 +60,9 @@ def command(
     write_json(output, report)
     _print(report)
     typer.echo(f"written: {output}")
+    if markdown is not None:
+        write_text(markdown, _markdown(report, f"python evaluate.py {' '.join(sys.argv[1:])}"))
+        typer.echo(f"written: {markdown}")
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -64,20 +71,57 @@ def _print(report: dict[str, Any]) -> None:
     from agents.commands.console import table_console
 
     console = table_console()
+    head, *rows = _table(report)
     levels = Table(title=f"{report['plan']['sessions']} sessions, the same for all")
-    levels.add_column("policy")
-    for name in ("F", "clicks", "requests", "satisfaction"):
-        levels.add_column(f"{name} ± s.e.", justify="right")
-    levels.add_column("search env steps", justify="right")
+    levels.add_column(head[0])
+    for name in head[1:]:
+        levels.add_column(name, justify="right")
+    for row in rows:
+        levels.add_row(*row)
+    console.print(levels)
+    for line in _sentences(report):
+        console.print(line, highlight=False)
+
+
+def _table(report: dict[str, Any]) -> list[list[str]]:
+    """Return the levels as rows of cells, the head first."""
+    measures = ("F", "clicks", "requests", "satisfaction")
+    rows = [["policy", *(f"{name} ± s.e." for name in measures), "env steps of the search"]]
     for policy, row in report["levels"].items():
         cells = [f"{v['mean']:.2f} ± {v['standard_error']:.2f}" for v in row.values()]
         steps = report["search_env_steps"].get(policy)
-        levels.add_row(policy, *cells, f"{steps:,}" if steps else "")
-    console.print(levels)
+        rows.append([policy, *cells, f"{steps:,}" if steps else ""])
+    return rows
+
+
+def _sentences(report: dict[str, Any]) -> list[str]:
+    lines = []
     for row in report["differences"]:
-        console.print(
+        line = (
             f"clicks of {row['of']} over {row['minus']}: {row['mean']:+.2f} ± "
             f"{row['standard_error']:.2f} ({row['relative']:+.1%}, "
-            f"{row['standard_errors']:.1f} standard errors)",
-            highlight=False,
+            f"{row['standard_errors']:.1f} standard errors)"
         )
+        over = row.get("over_teams")
+        if over is not None:
+            line += f"; over training seeds {over['mean']:+.2f} ± {over['standard_error']:.2f}"
+        lines.append(line)
+    return lines
+
+
+def _markdown(report: dict[str, Any], command: str) -> str:
+    head, *rows = _table(report)
+    plan = report["plan"]
+    lines = [
+        "# What there is to gain",
+        "",
+        f"Made by `{command}`; mean ± one standard error over {plan['sessions']:,} held-out "
+        "sessions, the same for all.",
+        "",
+        f"| {' | '.join(head)} |",
+        f"|{'---|' * len(head)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+        *(f"* {line}" for line in _sentences(report)),
+    ]
+    return "\n".join(lines) + "\n"
