@@ -30,5 +30,5 @@ def test_report_is_written_as_json_and_markdown(tmp_path, capsys):
         mean, error = row["clicks"]["mean"], row["clicks"]["standard_error"]
         line = next(line for line in written.splitlines() if line.startswith(f"| {policy} |"))
         assert f"{mean:.2f} ± {error:.2f}" in line
-        assert policy in printed
+        assert policy.split()[0] in printed
     assert len(report["differences"]) == sum(line.startswith("* ") for line in written.splitlines())
