@@ -3,10 +3,12 @@
     python benchmarks/interruptions.py [--tries 20] [--seed 0]
 
 Each try starts `train.py` on a tiny configuration that writes a checkpoint at every iteration (so
-that many kills fall into the writing of one), sends it SIGKILL at a moment drawn evenly from the
-whole run's duration, resumes it, and compares every number of `metrics.jsonl` but times. A run that
-was killed before its folder was complete is started again, as a user would. Exit code 1 if any try
-differs. Five to ten minutes on one core.
+that many kills fall into the writing of one), sends it SIGKILL, resumes it, and compares every
+number of `metrics.jsonl` but times. The moment is drawn over training, not over the process's life,
+most of which is start-up: an iteration (evenly among all; the first has not begun when its turn is
+counted, so that a kill "in" it falls into start-up), and a part of the mean time that an iteration
+with its checkpoint takes. A run that was killed before its folder was complete is started again, as
+a user would. Exit code 1 if any try differs. Five to ten minutes on one core.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from agents.runs.metrics_log import TIME_PREFIX, read_metrics
 
 ROOT = Path(__file__).parents[1]
 ITERATIONS = 20
+POLL_SECONDS = 0.002
 CONFIG = f"""
 environment:
   max_requests: 8
@@ -60,25 +64,37 @@ def curves(run: Path) -> list[dict[str, float | None]]:
     ]
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    while not path.exists() and process.poll() is None:
-        time.sleep(0.005)
+def wait_until(reached: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    while not reached() and process.poll() is None:
+        time.sleep(POLL_SECONDS)
+
+
+def lines_in(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def uninterrupted(config: Path, run: Path) -> tuple[list[dict[str, float | None]], float]:
-    """Return the whole run's curves, and its seconds from the first file of its folder on."""
-    process = start(config, "--run-dir", run)
-    wait_for(run, process)
-    began = time.perf_counter()
-    finish(process)
-    return curves(run), time.perf_counter() - began
+    """Return the whole run's curves, and the mean seconds of an iteration with its checkpoint."""
+    finish(start(config, "--run-dir", run))
+    elapsed = [row["time/elapsed_seconds"] for row in read_metrics(run / "metrics.jsonl")]
+    first, last = float(elapsed[0] or 0.0), float(elapsed[-1] or 0.0)
+    return curves(run), (last - first) / (len(elapsed) - 1)
 
 
-def interrupted(config: Path, run: Path, after: float) -> dict[str, Any]:
-    """Kill a run so many seconds after its folder appeared, resume it, and say how it went."""
+def interrupted(config: Path, run: Path, iterations: int, after: float) -> dict[str, Any]:
+    """Kill a run so many seconds after an iteration was written down, resume it, say how it went.
+
+    Args:
+        config: what to train.
+        run: folder of the new run.
+        iterations: lines of `metrics.jsonl` to wait for; 0 waits for the folder.
+        after: seconds from then to the kill.
+    """
     process = start(config, "--run-dir", run)
-    wait_for(run, process)
+    wait_until(run.exists, process)
+    wait_until(lambda: lines_in(run / "metrics.jsonl") >= iterations, process)
     time.sleep(after)
+    alive = process.poll() is None
     process.kill()
     process.communicate()
     lines = len(read_metrics(run / "metrics.jsonl"))
@@ -88,7 +104,13 @@ def interrupted(config: Path, run: Path, after: float) -> dict[str, Any]:
     else:
         shutil.rmtree(run)
         finish(start(config, "--run-dir", run))
-    return {"seconds": round(after, 3), "lines": lines, "in a checkpoint": bool(partial)}
+    return {
+        "lines awaited": iterations,
+        "seconds after": round(after, 3),
+        "alive": alive,
+        "lines": lines,
+        "in a checkpoint": bool(partial),
+    }
 
 
 def main() -> None:
@@ -103,16 +125,22 @@ def main() -> None:
         config.write_text(CONFIG)
         expected, seconds = uninterrupted(config, place / "whole")
         assert len(expected) == ITERATIONS
+        print(json.dumps({"seconds an iteration": round(seconds, 3)}), flush=True)
         tries = []
         for number in range(arguments.tries):
             run = place / str(number)
-            found = interrupted(config, run, moments.uniform(0.0, seconds))
+            iterations = moments.randrange(ITERATIONS)
+            found = interrupted(config, run, iterations, moments.uniform(0.0, seconds))
             found["equal"] = curves(run) == expected
             tries.append(found)
             print(json.dumps(found), flush=True)
     equal = sum(bool(found["equal"]) for found in tries)
+    training = sum(found["alive"] and found["lines"] > 0 for found in tries)
     writing = sum(bool(found["in a checkpoint"]) for found in tries)
-    print(f"{equal} of {len(tries)} equal the uninterrupted run; {writing} killed while writing")
+    print(
+        f"{equal} of {len(tries)} equal the uninterrupted run; {training} were killed in training,"
+        f" {writing} of them while writing a checkpoint"
+    )
     if equal < len(tries):
         raise SystemExit(1)
 
