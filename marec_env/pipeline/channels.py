@@ -44,7 +44,7 @@ def text(request: Request, length: int) -> Tensor:
 def diverse(request: Request, length: int) -> Tensor:
     """Items near the profile in both spaces, from topics that were shown little of late."""
     penalty = request.config.recall.topic_penalty
-    memory, topics = request.memory, request.knowledge.topic_indicator.T
+    memory, topics = request.memory, request.knowledge.items_of_topic
     parts = []
     for rows in row_blocks(request.num_sessions, request.knowledge.num_items):
         both = request.cf_scores[rows] + request.text_scores[rows]
@@ -57,7 +57,7 @@ def diverse(request: Request, length: int) -> Tensor:
 def affinity(request: Request, length: int) -> Tensor:
     """Items near the profile in the collaborative space, from the user's favourite topics."""
     weight = request.config.recall.affinity_weight
-    penalty, topics = request.memory.penalty, request.knowledge.topic_indicator.T
+    penalty, topics = request.memory.penalty, request.knowledge.items_of_topic
     parts = []
     for rows in row_blocks(request.num_sessions, request.knowledge.num_items):
         favoured = torch.addmm(

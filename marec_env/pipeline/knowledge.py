@@ -50,6 +50,8 @@ class Knowledge:
     """Float32 ``[N]`` in [0, 1]: 1 for the newest item, 0 for the oldest, by rank."""
     topic_indicator: Tensor = field(init=False)
     """Float32 ``[N, T]``: 1 at the item's topic."""
+    items_of_topic: Tensor = field(init=False)
+    """Float32 ``[T, N]``: the same by topic, laid out for products with rows of topics."""
 
     topic_share: Tensor = field(init=False)
     """Float32 ``[T]``, > 0, sums to 1: the topics' share in what everybody consumed."""
@@ -75,6 +77,7 @@ class Knowledge:
             ("by_freshness", by_freshness),
             ("freshness", freshness),
             ("topic_indicator", indicator),
+            ("items_of_topic", indicator.T.contiguous()),
             ("centre_text", normalize(self.popularity @ self.text, dim=0)),
             ("centre_cf", normalize(self.popularity @ self.cf, dim=0)),
         ):

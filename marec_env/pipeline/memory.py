@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -179,7 +180,10 @@ class SessionMemory:
     @property
     def seen(self) -> Tensor:
         """Bool ``[B, N]``: items that may not be shown again."""
-        return self.penalty < 0
+        if self.penalty.is_cuda:
+            return self.penalty < 0
+        # torch compares floats on the CPU one by one.
+        return torch.from_numpy(np.less(self.penalty.numpy(), 0.0))
 
     def of_rows(self, rows: Tensor) -> SessionMemory:
         """Return a copy of the sessions ``rows`` (int64 ``[n]``) only."""

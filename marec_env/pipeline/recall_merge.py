@@ -7,10 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from marec_env.pipeline.lookup import look_up
-from marec_env.pipeline.topk import sort_rows
+from marec_env.pipeline.topk import sort_rows, true_places
 
 __all__ = ["first_occurrences", "merge", "quotas_of"]
+
+_CHANNEL_BIT = 32  # of a chosen place: the channel above it, the item below
+_ITEM = (1 << _CHANNEL_BIT) - 1
+_HEAD = 2  # times the mean want: how much of an offer is read at first
+_GROWTH = 4  # times as much is read the next time
 
 
 def quotas_of(levels: Tensor, total: int) -> Tensor:
@@ -54,56 +58,86 @@ def merge(
         Candidates int64 ``[B, C]`` in order of choice and the channel of each, int64 ``[B, C]``
         (the number of channels for the fallback).
     """
-    sessions, count = unavailable.shape
     total = int(quotas[0].sum())
-    device = quotas.device
-    # A power of two of columns: one bit mask sends -1 to the last, which stands for no item.
-    none = (1 << count.bit_length()) - 1
-    free = torch.zeros(sessions, none + 1, dtype=torch.bool, device=device)
-    torch.logical_not(unavailable, out=free[:, :count])
-    # The last place takes what is not chosen; a place not yet filled holds no item.
-    chosen = torch.full((sessions, total + 1), none, dtype=torch.int64, device=device)
-    filled = torch.zeros(sessions, 1, dtype=torch.int64, device=device)
-    turns: list[tuple[int, Tensor]] = []  # who filled, and from which place on
-
-    def take(items: Tensor, quota: Tensor) -> Tensor:
-        """Give each session the first ``quota`` free ones of ``items``; return what is missing."""
-        nonlocal filled
-        wanted = free.gather(1, items & none)
-        rank = wanted.cumsum(1)
-        wanted.logical_and_(rank <= quota)
-        got = torch.minimum(rank[:, -1:], quota)
-        begin = int(filled.min())
-        chosen.scatter_(1, torch.where(wanted, rank.add_(filled - 1), total), items)
-        filled = filled + got
-        free.scatter_(1, chosen[:, begin : int(filled.max())], False)
-        return quota - got
-
-    def fill(items: Tensor, quota: Tensor, channel: int) -> None:
-        turns.append((channel, filled))
-        # Usually all that is wanted stands at the head, for only what others took is in its way.
-        first, head = 0, int((quota + filled).max())
-        missing = quota
-        while first < items.shape[1] and bool((missing > 0).any()):
-            missing = take(items[:, first : first + head], missing)
-            first, head = first + head, 2 * head
-
-    for channel, items in enumerate(offers):
-        fill(items, quotas[:, channel : channel + 1], channel)
-    for channel, items in enumerate([*offers, fallback.expand(sessions, -1)]):
-        if int(filled.min()) == total:
+    desk = _Desk(unavailable, total)
+    for channel, (items, quota) in enumerate(zip(offers, quotas.T.contiguous(), strict=True)):
+        desk.fill(channel, items, quota)
+    for channel, items in enumerate([*offers, fallback.expand(unavailable.shape[0], -1)]):
+        if not desk.fill(channel, items, desk.end - desk.next):
             break
-        fill(items, total - filled, channel)
-    return chosen[:, :total], _sources(turns, sessions, total)
+    return desk.chosen & _ITEM, desk.chosen >> _CHANNEL_BIT
 
 
-def _sources(turns: list[tuple[int, Tensor]], sessions: int, total: int) -> Tensor:
-    """Return who filled each place, int64 ``[B, C]``, from (channel, first place ``[B, 1]``)."""
-    first = torch.cat([place for _, place in turns], dim=1)
-    places = torch.arange(total, device=first.device).expand(sessions, -1)
-    turn = torch.searchsorted(first, places.contiguous(), right=True) - 1
-    channels = torch.tensor([channel for channel, _ in turns], device=first.device)
-    return look_up(channels, turn)
+class _Desk:
+    """Where offers are taken one after another; each step works only on sessions still in want.
+
+    Attributes (``S`` sessions, C places):
+        chosen: int64 ``[S, C]``, items, with the channel of each in the high bits.
+        next: int64 ``[S]``, the next place to fill, counted through all sessions' places.
+        end: int64 ``[S]``, the place after a session's last.
+    """
+
+    def __init__(self, unavailable: Tensor, total: int) -> None:
+        sessions, count = unavailable.shape
+        device = unavailable.device
+        # A power of two of columns: one bit mask sends -1 to the last, which stands for no item.
+        self._none = (1 << count.bit_length()) - 1
+        self._free = torch.zeros(sessions, self._none + 1, dtype=torch.bool, device=device)
+        torch.logical_not(unavailable, out=self._free[:, :count])
+        # A place not yet filled holds no item.
+        self.chosen = torch.full((sessions, total), self._none, device=device)
+        line = torch.arange(sessions, device=device)
+        self._first = (line * (self._none + 1)).unsqueeze(1)
+        self.next = line * total
+        self.end = self.next + total
+
+    def fill(self, channel: int, items: Tensor, quota: Tensor) -> bool:
+        """Give each session the first free ones of ``items``, as many as its ``quota``.
+
+        Returns:
+            Whether any session wanted one.
+        """
+        rows = true_places(quota)
+        if not rows.numel():
+            return False
+        missing = _of_rows(quota, rows)
+        # Most find all they want at the head, for only what others took is in their way.
+        first, head = 0, _HEAD * -(-int(missing.sum()) // rows.numel())
+        while first < items.shape[1]:
+            missing = missing - self._take(channel, rows, items[:, first : first + head], missing)
+            left = true_places(missing)
+            if not left.numel():
+                break
+            first, head = first + head, _GROWTH * head
+            rows, missing = rows.index_select(0, left), missing.index_select(0, left)
+        return True
+
+    def _take(self, channel: int, rows: Tensor, items: Tensor, quota: Tensor) -> Tensor:
+        """Give each of ``rows`` the first ``quota`` free ones; return how many it got, ``[n]``.
+
+        Tables are addressed as one line, and written only where something is taken: both cost less
+        than rows and columns.
+        """
+        offered = _of_rows(items, rows)
+        slots = (offered & self._none).add_(_of_rows(self._first, rows)).flatten()
+        free = self._free.view(-1)
+        wanted = free.index_select(0, slots).view(offered.shape)
+        rank = wanted.cumsum(1)
+        got = torch.minimum(rank[:, -1], quota)
+        wanted.logical_and_(rank <= quota.unsqueeze(1))
+        first = _of_rows(self.next, rows)
+        taken = true_places(wanted)
+        places = rank.add_((first - 1).unsqueeze(1)).flatten().index_select(0, taken)
+        chosen = offered.flatten().index_select(0, taken)
+        free.scatter_(0, slots.index_select(0, taken), False)
+        self.chosen.view(-1).scatter_(0, places, chosen.add_(channel << _CHANNEL_BIT))
+        self.next.scatter_(0, rows, first + got)
+        return got
+
+
+def _of_rows(table: Tensor, rows: Tensor) -> Tensor:
+    """Return ``table[rows]``, the table itself where these (ascending) are all rows."""
+    return table if rows.shape[0] == table.shape[0] else table.index_select(0, rows)
 
 
 def first_occurrences(items: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["row_blocks", "sort_rows", "top_k"]
+__all__ = ["row_blocks", "sort_rows", "top_k", "true_places"]
 
 _SPARE_BITS = 29  # of a float64 significand that a float32 leaves zero: they hold the column
 _COLUMN = (1 << _SPARE_BITS) - 1
@@ -23,11 +23,14 @@ _BLOCK = 1 << 18  # keys partitioned at a time: 2 MB, about a core's cache
 _local = threading.local()
 
 
-def _workspace(rows: int, width: int) -> Tensor:
-    """Return a float64 buffer kept between calls: fresh pages cost more than the partition."""
-    kept: Tensor | None = getattr(_local, "keys", None)
+def _workspace(rows: int, width: int, dtype: torch.dtype) -> Tensor:
+    """Return a buffer kept between calls: fresh pages cost more than the partition."""
+    name = str(dtype)
+    kept: Tensor | None = getattr(_local, name, None)
     if kept is None or kept.numel() < rows * width:
-        kept = _local.keys = torch.empty(rows * width, dtype=torch.float64)
+        with torch.inference_mode(False):  # else of no use outside that mode
+            kept = torch.empty(rows * width, dtype=dtype)
+        setattr(_local, name, kept)
     return kept[: rows * width].view(rows, width)
 
 
@@ -41,15 +44,18 @@ def _fill_keys(keys: Tensor, scores: Tensor, penalty: Tensor | None) -> None:
     if penalty is None:
         # An infinity with a column in its low bits is not a number.
         keys.copy_(scores).clamp_(-_LARGEST, _LARGEST)
-    else:
+    elif scores.is_cuda:
         torch.add(scores, penalty, out=keys)  # a float32 sum, so the low bits stay free
+    else:  # the same in two steps that the CPU vectorises
+        sums = _workspace(scores.shape[0], scores.shape[1], torch.float32)
+        keys.copy_(torch.add(scores, penalty, out=sums))
     keys.view(torch.int64).bitwise_or_(_columns(scores.shape[1], str(scores.device)))
 
 
 def _largest_keys(scores: Tensor, penalty: Tensor | None, k: int, ordered: bool) -> Tensor:
     """Return the columns of the ``k`` largest scores of a block of rows on the CPU."""
     rows, width = scores.shape
-    keys = _workspace(rows, width)
+    keys = _workspace(rows, width, torch.float64)
     _fill_keys(keys, scores, penalty)
     array = keys.numpy()
     if k < width:
@@ -97,3 +103,10 @@ def sort_rows(keys: Tensor) -> Tensor:
     if keys.is_cuda:
         return keys.sort(dim=-1).values
     return torch.from_numpy(np.sort(keys.numpy(), axis=-1))
+
+
+def true_places(mask: Tensor) -> Tensor:
+    """Return where a tensor, read as one line, is true or not 0: int64 ``[n]``, ascending."""
+    if mask.is_cuda:
+        return mask.flatten().nonzero().squeeze(1)
+    return torch.from_numpy(np.flatnonzero(mask.numpy()))

@@ -1,8 +1,10 @@
+import threading
+
 import pytest
 import torch
 
 from marec_env.pipeline import topk
-from marec_env.pipeline.topk import sort_rows, top_k
+from marec_env.pipeline.topk import sort_rows, top_k, true_places
 
 
 @pytest.mark.parametrize(
@@ -53,3 +55,16 @@ def test_a_penalty_is_added_as_a_float32_sum():
     found = top_k(scores, 70, penalty=penalty)
     assert torch.equal(found, top_k(scores + penalty, 70))
     assert torch.equal(found.sort(1).values, torch.arange(70).expand(40, -1))
+
+
+def test_a_workspace_made_in_inference_mode_serves_outside_it(monkeypatch):
+    monkeypatch.setattr(topk, "_local", threading.local())
+    scores, penalty = torch.tensor([[1.0, 3.0, 2.0]]), torch.zeros(1, 3)
+    with torch.inference_mode():
+        inside = top_k(scores, 2, penalty=penalty).tolist()
+    assert top_k(scores, 2, penalty=penalty).tolist() == inside == [[1, 2]]
+
+
+def test_true_places_are_counted_through_all_rows():
+    assert true_places(torch.tensor([[True, False], [False, True]])).tolist() == [0, 3]
+    assert true_places(torch.tensor([0, 5, 0, 2])).tolist() == [1, 3]
