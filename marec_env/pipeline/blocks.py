@@ -26,13 +26,13 @@ _SMALL = 1e-6  # spread below which a block says nothing
 @BLOCKS.register("cf")
 def cf(request: Request, candidates: Tensor) -> Tensor:
     """Profile times item in collaborative space."""
-    return request.cf_scores.gather(1, candidates)
+    return request.scores_of("cf", candidates)
 
 
 @BLOCKS.register("text")
 def text(request: Request, candidates: Tensor) -> Tensor:
     """Profile times item in text space."""
-    return request.text_scores.gather(1, candidates)
+    return request.scores_of("text", candidates)
 
 
 @BLOCKS.register("affinity")

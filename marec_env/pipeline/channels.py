@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from marec_env import random
+from marec_env.pipeline import index
 from marec_env.pipeline.lookup import look_up
 from marec_env.pipeline.recall_merge import first_occurrences
 from marec_env.pipeline.request import Request
@@ -28,16 +29,24 @@ CHANNELS: Registry[Channel] = Registry("recall channel")
 _FIXED_ORDER_DEPTH = 3  # times C: how deep a fixed order is read, since its head may be seen
 
 
+def _nearest(request: Request, space: str, length: int) -> Tensor:
+    knowledge = request.knowledge
+    if index.is_used(request.config.recall, knowledge.num_items):
+        profile = getattr(request, f"profile_{space}")
+        return index.nearest_unseen(knowledge, request.memory, space, profile, length)
+    return request.best_unseen(getattr(request, f"{space}_scores"), length)
+
+
 @CHANNELS.register("cf")
 def collaborative(request: Request, length: int) -> Tensor:
     """Nearest items to the profile in the recommender's collaborative space."""
-    return request.best_unseen(request.cf_scores, length)
+    return _nearest(request, "cf", length)
 
 
 @CHANNELS.register("text")
 def text(request: Request, length: int) -> Tensor:
     """Nearest items to the profile in text space."""
-    return request.best_unseen(request.text_scores, length)
+    return _nearest(request, "text", length)
 
 
 @CHANNELS.register("diverse")

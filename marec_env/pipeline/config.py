@@ -43,6 +43,14 @@ class RecallConfig(ConfigModel):
         le=1,
         description="Newest share of the catalog from which 'fresh' explores.",
     )
+    index: Literal["exact", "faiss"] = Field(
+        default="exact",
+        description="How 'cf' and 'text' find nearest items: all scores, or above index_above an "
+        "approximate index (pip install 'marec[ann]').",
+    )
+    index_above: int = Field(
+        default=100_000, ge=0, description="Items above which index: faiss is used."
+    )
     affinity_weight: float = Field(
         default=0.6,
         ge=0,

@@ -60,6 +60,8 @@ class Knowledge:
     centre_cf: Tensor = field(init=False)
     """Float32 ``[dc]``: the same in collaborative space."""
 
+    indexes: dict[str, Any] = field(init=False, default_factory=dict, repr=False, compare=False)
+    """Approximate indexes by space, built when first asked (:mod:`marec_env.pipeline.index`)."""
     _walks: dict[int, Tensor] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from marec_env.errors import ConfigError, unknown_name
-from marec_env.pipeline import stages
+from marec_env.pipeline import index, stages
 from marec_env.pipeline.auditor import Auditor  # noqa: F401  (registers)
 from marec_env.pipeline.component import COMPONENTS, Component
 from marec_env.pipeline.components import Feature, Profile, Ranking, Recall  # noqa: F401  (registers)
@@ -56,6 +56,8 @@ class Pipeline:
         )
         self.agents = tuple(component.agent for component in self.components)
         _check_names(config, self.components)
+        if index.is_used(config.recall, knowledge.num_items):
+            index.require_faiss()
         self._place = {agent: place for place, agent in enumerate(self.agents)}
         self.memory = SessionMemory(
             knowledge,
@@ -217,8 +219,8 @@ class Pipeline:
                 shares,
                 request.candidate_popularity.mean(1, keepdim=True),
                 request.candidate_freshness.mean(1, keepdim=True),
-                request.cf_scores.gather(1, best).mean(1, keepdim=True),
-                request.text_scores.gather(1, best).mean(1, keepdim=True),
+                request.scores_of("cf", best).mean(1, keepdim=True),
+                request.scores_of("text", best).mean(1, keepdim=True),
             ],
             dim=1,
         )

@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from marec_env.pipeline import index
 from marec_env.pipeline.compose import slate_log_propensity
 from marec_env.pipeline.config import PipelineConfig
 from marec_env.pipeline.knowledge import Knowledge
@@ -103,6 +104,23 @@ class Request:
         """Float32 ``[B, N]``: the same in text space."""
         assert self.profile_text is not None
         return self.profile_text @ self.knowledge.text.T
+
+    def scores_of(self, space: str, items: Tensor) -> Tensor:
+        """Return profile times item in a space, float32 ``[B, M]``.
+
+        Where an index spares scores of the whole catalog, only these items' are computed.
+
+        Args:
+            space: ``cf`` or ``text``.
+            items: int64 ``[B, M]``.
+        """
+        dense = f"{space}_scores"
+        if dense in vars(self) or not index.is_used(self.config.recall, self.knowledge.num_items):
+            scores: Tensor = getattr(self, dense)
+            return scores.gather(1, items)
+        vectors = look_up(getattr(self.knowledge, space), items)  # [B, M, d]
+        profile: Tensor = getattr(self, f"profile_{space}")
+        return (vectors @ profile.unsqueeze(2)).squeeze(2)
 
     @cached_property
     def affinity(self) -> Tensor:

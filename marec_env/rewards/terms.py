@@ -59,8 +59,8 @@ def probe_quality(outcome: Outcome) -> Tensor:
     request, truth = outcome.request, outcome.truth
     if request.profile_cf is None or request.profile_text is None:
         return torch.full_like(outcome.feedback.engagement, 0.5)
-    cf = request.cf_scores.gather(1, truth.probe)
-    text = request.text_scores.gather(1, truth.probe)
+    cf = request.scores_of("cf", truth.probe)
+    text = request.scores_of("text", truth.probe)
     return 0.5 * (1.0 + correlation(cf + text, logit(truth.probe_probability)))
 
 
