@@ -3,7 +3,8 @@
 A channel is a function ``(request, length) -> int64 [B, L]`` of items, best first; -1 where it has
 no more to offer. It need not leave out items that other channels offer too, nor (if it lists items
 from a fixed order) seen ones: :mod:`marec_env.pipeline.recall_merge` takes care of both. A built-in
-channel offers no item twice; a user's own (``package.module:function``) may.
+channel offers no item twice; a user's own (``package.module:function``) may. A channel is called in
+those requests only in which some session wants its items.
 """
 
 from __future__ import annotations

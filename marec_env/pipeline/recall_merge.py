@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -49,7 +49,8 @@ def merge(
 
     Args:
         offers: per channel, int64 ``[B, L_c]`` items, best first, -1 for none; no item twice in a
-            row of one channel (:func:`first_occurrences` sees to it).
+            row of one channel (:func:`first_occurrences` sees to it). Read only where a session
+            wants any.
         quotas: int64 ``[B, channels]`` with equal row sums C.
         unavailable: bool ``[B, N]``.
         fallback: int64 ``[N]``, the whole catalog in some order.
@@ -60,11 +61,14 @@ def merge(
     """
     total = int(quotas[0].sum())
     desk = _Desk(unavailable, total)
-    for channel, (items, quota) in enumerate(zip(offers, quotas.T.contiguous(), strict=True)):
-        desk.fill(channel, items, quota)
-    for channel, items in enumerate([*offers, fallback.expand(unavailable.shape[0], -1)]):
-        if not desk.fill(channel, items, desk.end - desk.next):
+    for channel, quota in enumerate(quotas.T.contiguous()):
+        desk.fill(channel, offers, quota)
+    for channel in range(len(offers)):
+        if not desk.fill(channel, offers, desk.end - desk.next):
             break
+    else:
+        everything = fallback.expand(unavailable.shape[0], -1)
+        desk.fill(len(offers), {len(offers): everything}, desk.end - desk.next)
     return desk.chosen & _ITEM, desk.chosen >> _CHANNEL_BIT
 
 
@@ -91,15 +95,18 @@ class _Desk:
         self.next = line * total
         self.end = self.next + total
 
-    def fill(self, channel: int, items: Tensor, quota: Tensor) -> bool:
-        """Give each session the first free ones of ``items``, as many as its ``quota``.
+    def fill(
+        self, channel: int, offers: Sequence[Tensor] | Mapping[int, Tensor], quota: Tensor
+    ) -> bool:
+        """Give each session the first free ones of ``offers[channel]``, as many as its ``quota``.
 
         Returns:
-            Whether any session wanted one.
+            Whether any session wanted one; if not, the offer was not asked for.
         """
         rows = true_places(quota)
         if not rows.numel():
             return False
+        items = offers[channel]
         missing = _of_rows(quota, rows)
         # Most find all they want at the head, for only what others took is in their way.
         first, head = 0, _HEAD * -(-int(missing.sum()) // rows.numel())

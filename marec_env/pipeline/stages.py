@@ -6,6 +6,7 @@ may have any components in any number.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -88,7 +89,7 @@ def run_recall(request: Request, levels: Tensor) -> None:
         )
     config = request.config
     request.quotas = quotas_of(levels, config.candidates)
-    offers = [_offer(request, name) for name in config.recall.channels]
+    offers = _Offers(request)
     request.candidates, request.candidate_channel = merge(
         offers, request.quotas, request.memory.seen, request.knowledge.by_popularity
     )
@@ -102,9 +103,23 @@ def need_candidates(request: Request) -> Tensor:
     return request.candidates
 
 
-def _offer(request: Request, channel: str) -> Tensor:
-    offered = CHANNELS.get(channel)(request, request.config.candidates)
-    return first_occurrences(offered) if ":" in channel else offered
+class _Offers(Sequence[Tensor]):
+    """The channels' offers in order, each made when first asked for."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._names = request.config.recall.channels
+        self._made: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, place: int) -> Tensor:  # type: ignore[override]  # no slices
+        if place not in self._made:
+            name = self._names[place]
+            offered = CHANNELS.get(name)(self._request, self._request.config.candidates)
+            self._made[place] = first_occurrences(offered) if ":" in name else offered
+        return self._made[place]
 
 
 def run_feature(request: Request, enabled: Tensor) -> None:

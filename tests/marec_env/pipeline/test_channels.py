@@ -130,3 +130,17 @@ def test_candidates_of_all_channels_are_unseen_and_differ(request_):
         kept = request_.candidates[row].tolist()
         assert len(set(kept)) == 20
         assert not seen & set(kept)
+
+
+def refusing(request, length):
+    """A channel that must not be asked."""
+    raise AssertionError("nobody wanted anything of it")
+
+
+def test_a_channel_is_asked_only_where_somebody_wants_its_items(make):
+    pipeline = make.pipeline(recall={"channels": ("cf", f"{__name__}:refusing")})
+    request = pipeline.begin(make.keys())
+    stages.run_recall(request, torch.tensor([[1, 0]] * 3))
+    assert request.candidate_channel.unique().tolist() == [0]
+    with pytest.raises(AssertionError, match="nobody wanted"):
+        stages.run_recall(request, torch.tensor([[1, 0], [1, 0], [1, 1]]))
