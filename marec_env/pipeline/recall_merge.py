@@ -13,7 +13,7 @@ __all__ = ["first_occurrences", "merge", "quotas_of"]
 
 _CHANNEL_BIT = 32  # of a chosen place: the channel above it, the item below
 _ITEM = (1 << _CHANNEL_BIT) - 1
-_HEAD = 2  # times the mean want: how much of an offer is read at first
+_HEAD = 3  # times the mean want: how much of an offer is read at first
 _GROWTH = 4  # times as much is read the next time
 
 
