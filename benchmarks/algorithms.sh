@@ -17,7 +17,7 @@ train mappo configs/default.yaml
 # The other baselines are the same for all; once is enough.
 set -- "evaluation.baselines=[static,oracle]"
 train ippo-own configs/ippo_own.yaml --set "$1"
-train ippo-shared configs/default.yaml --set algorithm.kind=ippo --set "$1"
+train ippo-shared configs/ippo_own.yaml --set environment.rewards.mode=shared --set "$1"
 train happo configs/default.yaml --set algorithm.kind=happo --set "$1"
 train mappo-sequential configs/default.yaml --set environment.pipeline.sequential=true \
     --set "$1"
