@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from agents.comparison.rows import Row, policy_row
 from agents.comparison.runs import TRAINED, Run
+from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError
 
 __all__ = ["rows_of_file"]
@@ -64,7 +68,7 @@ def rows_of_file(path: Path, like: Run) -> tuple[list[Row], list[str]]:
     environment = document.get("environment")
     if environment is None:
         notes.append(f"{path} does not say on which environment it was made: not checked")
-    elif environment != like.config.get("environment"):
+    elif _completed(environment) != like.config.get("environment"):
         raise ConfigError(f"{path} was made on another environment than {like.path}")
     source = Run(
         path, -1, {}, "", like.code, evaluation={"sessions": sessions, "policies": policies}
@@ -74,3 +78,12 @@ def rows_of_file(path: Path, like: Run) -> tuple[list[Row], list[str]]:
         for name, policy in policies.items()
     ]
     return rows, notes
+
+
+def _completed(environment: Any) -> Any:
+    """Return an environment with the settings that it does not name yet, as runs are read."""
+    try:
+        found = EnvironmentConfig.model_validate(environment, strict=False)
+    except ValidationError:
+        return environment  # of another kind or version: equal to none of the runs'
+    return found.model_dump(mode="json")
