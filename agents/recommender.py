@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -171,7 +172,7 @@ class Recommender:
                 f"feedback has {len(feedback)} entries, history {len(history)}; give one an item"
             )
         threshold = self._world.log.like_threshold
-        liked = [x if isinstance(x, bool) else x >= threshold for x in feedback]
+        liked = [bool(x) if isinstance(x, bool | np.bool_) else x >= threshold for x in feedback]
         length = self._world.population.history.shape[1]
         places = self._places(history)[-length:]
         items = torch.full((1, length), -1, dtype=torch.int64, device=self._device)

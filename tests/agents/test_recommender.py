@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -90,6 +91,8 @@ def test_feedback_is_heard_as_liking_or_as_ratings(recommender: Recommender) -> 
     assert liked == recommender.recommend(history, 5, [4, 5, 4.0, 5, 4])
     disliked = recommender.recommend(history, 5, [False] * 5)
     assert disliked == recommender.recommend(history, 5, [1, 3, 2, 1, 3.5])
+    # Numpy's booleans are no ratings of 1 and 0.
+    assert liked == recommender.recommend(history, 5, list(np.ones(5, dtype=bool)))
     assert disliked != liked
 
 
