@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from agents.learners.distributions import ActionDistribution
+from agents.learners.distributions import ActionDistribution, distribution_for
 from agents.learners.policy import TrainedPolicy
 from marec_env.errors import ConfigError
 from marec_env.vector import Action
@@ -35,7 +35,7 @@ def expected_decisions(space: spaces.Space[Any], inputs: Tensor) -> Tensor:
     if isinstance(space, spaces.Tuple):
         parts, first = [], 0
         for part in space:
-            size = _num_inputs(part)
+            size = distribution_for(part).num_inputs
             parts.append(expected_decisions(part, inputs[:, first : first + size]))
             first += size
         return torch.cat(parts, dim=1)
@@ -56,10 +56,6 @@ def _choices(space: spaces.Space[Any]) -> list[int]:
     if isinstance(space, spaces.MultiBinary):
         return [2] * int(space.n)
     raise ConfigError(f"cannot explain decisions in {space}; known: Box, discrete kinds, Tuple")
-
-
-def _num_inputs(space: spaces.Space[Any]) -> int:
-    return 2 * int(space.low.size) if isinstance(space, spaces.Box) else sum(_choices(space))
 
 
 class OpenTeam:
