@@ -1,4 +1,4 @@
-"""A user model of one's own: users who buy something new only after a rest.
+"""A user model of one's own: users who click half as often while they rest from a click.
 
 A model answers slates for a whole batch of users; the base class keeps sessions, keys and state.
 Name it in YAML::
