@@ -76,7 +76,7 @@ def stack(
 
 
 def intervals(by_seed: Mapping[str, Sequence[float]]) -> dict[str, Estimate]:
-    """Return interquartile means over seeds with their intervals."""
+    """Return interquartile means over seeds (of few: means) with their intervals."""
     return {name: seeds_interval(values) for name, values in by_seed.items()}
 
 

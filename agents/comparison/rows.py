@@ -63,7 +63,7 @@ class Row:
 
 
 def group_row(group: Group) -> Row:
-    """Return an experiment's interquartile means over seeds with their intervals.
+    """Return an experiment's interquartile means (of few seeds: means) with their intervals.
 
     One seed has no such interval; its intervals are over sessions.
     """

@@ -106,8 +106,8 @@ def curves_figure(curves: Mapping[str, Curve], quantity: str) -> Figure:
     ends = "; ".join(f"{name} {shown(c.middle[-1])}" for name, c in curves.items())
     several = any(len(curve.seeds) > 1 for curve in curves.values())
     band = (
-        ": interquartile mean over seeds, band: 95 % bootstrap interval (the range of fewer than "
-        f"{FEWEST_TO_RESAMPLE} seeds), thin lines: seeds"
+        ": interquartile mean over seeds, band: 95 % bootstrap interval (of fewer than "
+        f"{FEWEST_TO_RESAMPLE} seeds: mean and range), thin lines: seeds"
         if several
         else ""
     )
