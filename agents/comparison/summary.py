@@ -128,6 +128,8 @@ def summarise(runs: Sequence[Run], files: Sequence[Path] = (), mixed_code: bool 
         known = {row.label for row in others}
         others += [row for row in found if row.label not in known]
         notes += told
+        if repeated := [row.label for row in found if row.label in known]:
+            notes.append(f"{', '.join(repeated)} of {path}: left out, rows of that name are there")
     others.sort(key=lambda row: row.kind == "oracle")
     if any(not row.gaps for row in experiments):
         notes.append(

@@ -132,6 +132,8 @@ def test_another_runs_baselines_are_rows_and_its_team_is_not(make_run, tmp_path)
     (tmp_path / "evaluation.json").write_text(json.dumps(other))
     summary = summarise([make_run()], [tmp_path / "evaluation.json"])
     assert [row.label for row in summary.others] == ["popularity", "random", "als", "oracle"]
+    [note] = [note for note in summary.notes if "left out" in note]
+    assert note.startswith("popularity, oracle of ")
 
 
 @pytest.mark.parametrize(
