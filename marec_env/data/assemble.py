@@ -22,6 +22,8 @@ _AGE_BANDS = ((25, "under 25"), (35, "25-34"), (45, "35-44"), (55, "45-54"))  # 
 _OLDEST = "55 and over"
 _ARTICLE_LAST = re.compile(r"^(.+), (The|A|An|La|Le|Les|Il|Der|Die|Das|El|Los|L')$")
 _UNKNOWN = "unknown"
+_NUMERIC_ATTRIBUTES = frozenset({"risk_limit"})
+"""Of users: what the simulator reads by name. One bad cell must not switch suitability off."""
 
 
 def natural_title(title: str) -> str:
@@ -164,7 +166,11 @@ def _refuse_unknown_users(table: Table, key: str, users: Table, user_key: str) -
 
 
 def _user_attributes(users: Table | None, key: str, user_ids: Sequence[str]) -> dict[str, Tensor]:
-    """Return the columns of the users' file that hold numbers only, float32 ``[U]`` each."""
+    """Return the columns of the users' file that hold numbers only, float32 ``[U]`` each.
+
+    Raises:
+        DataError: a column of :data:`_NUMERIC_ATTRIBUTES` has a cell that is no number.
+    """
     if users is None:
         return {}
     row = {user: place for place, user in enumerate(users.columns[key])}
@@ -175,8 +181,10 @@ def _user_attributes(users: Table | None, key: str, user_ids: Sequence[str]) -> 
             continue
         try:
             values = users.numbers(name)
-        except DataError:  # words, such as a gender
-            continue
+        except DataError:
+            if name in _NUMERIC_ATTRIBUTES:
+                raise
+            continue  # words, such as a gender
         found[name] = torch.tensor([values[place] for place in places], dtype=torch.float32)
     return found
 

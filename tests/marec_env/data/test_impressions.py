@@ -56,6 +56,11 @@ def test_users_numbers_become_attributes(tmp_path: Path) -> None:
     }
 
 
+def test_a_risk_limit_that_is_no_number_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"'risk_limit' must be a finite number, found '' \(line 3"):
+        load_log(write(tmp_path, users="user_id,risk_limit\n1,3\n2,\n3,1\n"))
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
