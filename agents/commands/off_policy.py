@@ -79,13 +79,13 @@ def judge(name: str, log: RequestLog, console: Console) -> dict[str, Any]:
 
     from agents.off_policy.study import errors_by_size, estimates, fitted
     from marec_env.evaluation.off_policy import effective_sample_size
-    from marec_env.evaluation.statistics import mean_estimate
+    from marec_env.evaluation.statistics import clustered_mean
 
     count = np.unique(log.session).size
     sizes = [max(4, count // (_SMALLEST_SHARE >> (2 * k))) for k in range(3)]
     found = estimates(log, fitted(log))
     errors = errors_by_size(log, sizes, _REPETITIONS)
-    truth = mean_estimate(log.truth)
+    truth = clustered_mean(log.truth, log.session)
     worth = effective_sample_size(log.ratio)
     logged = float(log.reward.sum(axis=1).mean())
     table = Table(

@@ -56,18 +56,24 @@ def ignorant(log: RequestLog, factor: float = 0.5) -> Model:
 
 
 def estimates(log: RequestLog, model: Model) -> dict[str, Estimate]:
-    """Return what each estimator says of the target's clicks a request."""
+    """Return what each estimator says of the target's clicks a request.
+
+    Intervals take sessions, not their requests, for independent.
+    """
     predicted, value = model
+    unit = {"session": log.session}
     whole = np.broadcast_to(log.ratio, log.reward.shape)
     found = {
-        "IPS": off_policy.importance_sampling(log.reward, whole),
-        "SNIPS": off_policy.self_normalised(log.reward, whole),
-        "DM": off_policy.direct_method(value),
-        "DR": off_policy.doubly_robust(log.reward, whole, predicted, value),
+        "IPS": off_policy.importance_sampling(log.reward, whole, **unit),
+        "SNIPS": off_policy.self_normalised(log.reward, whole, **unit),
+        "DM": off_policy.direct_method(value, **unit),
+        "DR": off_policy.doubly_robust(log.reward, whole, predicted, value, **unit),
     }
     if log.reward.shape[1] > 1:
-        found["cascade IPS"] = off_policy.importance_sampling(log.reward, log.cascade)
-        found["cascade DR"] = off_policy.doubly_robust(log.reward, log.cascade, predicted, value)
+        found["cascade IPS"] = off_policy.importance_sampling(log.reward, log.cascade, **unit)
+        found["cascade DR"] = off_policy.doubly_robust(
+            log.reward, log.cascade, predicted, value, **unit
+        )
     return {name: found[name] for name in ESTIMATORS if name in found}
 
 

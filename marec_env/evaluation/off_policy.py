@@ -3,7 +3,8 @@
 A log holds, for each of ``n`` requests, the reward and the probability with which the logging
 policy took its action. ``ratio`` is the target policy's probability over it, of whatever acted: a
 whole slate, or one component while the others acted as logged. Rewards may be given per position,
-``[n, K]``, with a ratio for each; they are added up within the request.
+``[n, K]``, with a ratio for each; they are added up within the request. Requests of one session
+depend on each other: with ``session`` given, intervals take only sessions for independent.
 
 * IPS: Horvitz and Thompson, JASA 47 (1952). Unbiased where the logging policy can do whatever the
   target policy does; its variance grows with the ratios.
@@ -19,7 +20,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from marec_env.evaluation.statistics import DEFAULT_CONFIDENCE, Estimate, mean_estimate
+from marec_env.evaluation.statistics import (
+    DEFAULT_CONFIDENCE,
+    Estimate,
+    clustered_mean,
+    mean_estimate,
+)
 
 __all__ = [
     "cascade_ratios",
@@ -37,7 +43,10 @@ Floats = NDArray[np.float64]
 
 
 def importance_sampling(
-    reward: ArrayLike, ratio: ArrayLike, confidence: float = DEFAULT_CONFIDENCE
+    reward: ArrayLike,
+    ratio: ArrayLike,
+    confidence: float = DEFAULT_CONFIDENCE,
+    session: ArrayLike | None = None,
 ) -> Estimate:
     """Return the IPS estimate of the target policy's mean reward a request.
 
@@ -45,13 +54,17 @@ def importance_sampling(
         reward: ``[n]``, or ``[n, K]`` by position.
         ratio: ``[n]``, or as ``reward``: target over logging probability.
         confidence: of the interval.
+        session: int ``[n]``, whose requests these are; by default each is independent.
     """
     gain, weight = _by_position(reward), _by_position(ratio)
-    return mean_estimate((weight * gain).sum(axis=1), confidence)
+    return _mean((weight * gain).sum(axis=1), confidence, session)
 
 
 def self_normalised(
-    reward: ArrayLike, ratio: ArrayLike, confidence: float = DEFAULT_CONFIDENCE
+    reward: ArrayLike,
+    ratio: ArrayLike,
+    confidence: float = DEFAULT_CONFIDENCE,
+    session: ArrayLike | None = None,
 ) -> Estimate:
     """Return the SNIPS estimate; arguments as in :func:`importance_sampling`.
 
@@ -64,21 +77,24 @@ def self_normalised(
         raise ValueError("the target policy never does what the log holds: all ratios are 0")
     value = (weight * gain).mean(axis=0) / scale
     influence = (weight * (gain - value) / scale).sum(axis=1)
-    spread = mean_estimate(influence, confidence)
+    spread = _mean(influence, confidence, session)
     total = float(value.sum())
     return Estimate(
         total, total + spread.low, total + spread.high, spread.standard_error, spread.count
     )
 
 
-def direct_method(value: ArrayLike, confidence: float = DEFAULT_CONFIDENCE) -> Estimate:
+def direct_method(
+    value: ArrayLike, confidence: float = DEFAULT_CONFIDENCE, session: ArrayLike | None = None
+) -> Estimate:
     """Return the mean of a model's predicted rewards under the target policy.
 
     Args:
         value: ``[n]`` or ``[n, K]``: the model's expectation over the target policy's actions.
         confidence: of the interval, which does not count the model's own error.
+        session: as of :func:`importance_sampling`.
     """
-    return mean_estimate(_by_position(value).sum(axis=1), confidence)
+    return _mean(_by_position(value).sum(axis=1), confidence, session)
 
 
 def doubly_robust(
@@ -87,6 +103,7 @@ def doubly_robust(
     predicted: ArrayLike,
     value: ArrayLike,
     confidence: float = DEFAULT_CONFIDENCE,
+    session: ArrayLike | None = None,
 ) -> Estimate:
     """Return the DR estimate.
 
@@ -97,10 +114,11 @@ def doubly_robust(
             have been fitted on the same requests (use :func:`cross_fit_folds`).
         value: as ``reward``: the model's expectation over the target policy's actions.
         confidence: of the interval.
+        session: as of :func:`importance_sampling`.
     """
     error = _by_position(reward) - _by_position(predicted)
     corrected = _by_position(value) + _by_position(ratio) * error
-    return mean_estimate(corrected.sum(axis=1), confidence)
+    return _mean(corrected.sum(axis=1), confidence, session)
 
 
 def effective_sample_size(ratio: ArrayLike) -> float:
@@ -160,6 +178,12 @@ def cross_fit_folds(count: int, folds: int = 5, seed: int = 0) -> NDArray[np.int
     assigned = np.empty(count, dtype=np.int64)
     assigned[order] = np.arange(count) % folds
     return assigned
+
+
+def _mean(values: Floats, confidence: float, session: ArrayLike | None) -> Estimate:
+    if session is None:
+        return mean_estimate(values, confidence)
+    return clustered_mean(values, session, confidence)
 
 
 def _by_position(values: ArrayLike) -> Floats:

@@ -23,6 +23,7 @@ __all__ = [
     "PairedDifference",
     "bootstrap_band",
     "bootstrap_interval",
+    "clustered_mean",
     "improvement_interval",
     "interquartile_mean",
     "mean_difference",
@@ -86,6 +87,32 @@ def mean_estimate(values: ArrayLike, confidence: float = DEFAULT_CONFIDENCE) -> 
     error = float(finite.std(ddof=1) / np.sqrt(count))
     half = float(stats.t.ppf(0.5 + confidence / 2, count - 1)) * error
     return Estimate(mean, mean - half, mean + half, error, count)
+
+
+def clustered_mean(
+    values: ArrayLike, cluster: ArrayLike, confidence: float = DEFAULT_CONFIDENCE
+) -> Estimate:
+    """Return the mean of values of which only those of different clusters are independent.
+
+    Deviations are added up within clusters before they are squared (Cameron and Miller, "A
+    practitioner's guide to cluster-robust inference", Journal of Human Resources, 2015), and
+    Student's distribution has a degree of freedom less than there are clusters. Where each value is
+    a cluster of its own this is :func:`mean_estimate`.
+
+    Args:
+        values: ``[n]``, finite.
+        cluster: int ``[n]``, for instance the session of each request.
+        confidence: of the interval, whose ends are NaN where there are fewer than two clusters.
+    """
+    found = np.asarray(values, dtype=np.float64)
+    names, place = np.unique(np.asarray(cluster), return_inverse=True)
+    mean = float(found.mean())
+    if names.size < 2:
+        return Estimate(mean, np.nan, np.nan, np.nan, names.size)
+    sums = np.bincount(place, weights=found - mean)
+    error = float(np.sqrt((sums**2).sum() * names.size / (names.size - 1)) / found.size)
+    half = float(stats.t.ppf(0.5 + confidence / 2, names.size - 1)) * error
+    return Estimate(mean, mean - half, mean + half, error, names.size)
 
 
 def paired_difference(

@@ -97,6 +97,24 @@ def test_intervals_cover_the_truth(name):
     assert 0.92 <= covered / 400 <= 0.98
 
 
+def test_requests_of_one_session_are_one_unit():
+    reward, ratio, chance, target, action = _sample(200, 0)
+    guess = good(chance)
+    parts = reward, ratio, guess[np.arange(200), action], (guess * target).sum(axis=1)
+    session = np.repeat(np.arange(200), 4)  # each request four times over, as if four requests
+    again = [np.repeat(part, 4, axis=0) for part in parts]
+    for estimator, places in (
+        (off_policy.importance_sampling, (0, 1)),
+        (off_policy.self_normalised, (0, 1)),
+        (off_policy.direct_method, (3,)),
+        (off_policy.doubly_robust, (0, 1, 2, 3)),
+    ):
+        once = estimator(*(parts[k] for k in places))
+        told = estimator(*(again[k] for k in places), session=session)
+        assert (told.value, told.low, told.high) == pytest.approx((once.value, once.low, once.high))
+        assert told.count == 200
+
+
 def test_on_policy_ratios_return_the_mean():
     reward = np.array([0.0, 1.0, 1.0, 0.0])
     for estimator in (off_policy.importance_sampling, off_policy.self_normalised):

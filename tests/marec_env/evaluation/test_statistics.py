@@ -1,3 +1,5 @@
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -158,3 +160,13 @@ def test_improvement_interval_tells_sure_from_open():
     assert equal.low < 0.3
     assert equal.high > 0.7
     assert np.isnan(statistics.improvement_interval([1.0], [2.0, 3.0]).low)
+
+
+def test_clusters_count_as_one_unit_each():
+    values = np.random.default_rng(0).normal(size=30)
+    alone = statistics.clustered_mean(values, np.arange(30))
+    assert astuple(alone) == pytest.approx(astuple(statistics.mean_estimate(values)))
+    # Everything five times over tells nothing new.
+    told = statistics.clustered_mean(np.repeat(values, 5), np.repeat(np.arange(30), 5))
+    assert astuple(told) == pytest.approx(astuple(alone))
+    assert np.isnan(statistics.clustered_mean([1.0, 2.0], [7, 7]).low)
