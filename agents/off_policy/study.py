@@ -61,18 +61,18 @@ def estimates(log: RequestLog, model: Model) -> dict[str, Estimate]:
     Intervals take sessions, not their requests, for independent.
     """
     predicted, value = model
-    unit = {"session": log.session}
+    unit = log.session
     whole = np.broadcast_to(log.ratio, log.reward.shape)
     found = {
-        "IPS": off_policy.importance_sampling(log.reward, whole, **unit),
-        "SNIPS": off_policy.self_normalised(log.reward, whole, **unit),
-        "DM": off_policy.direct_method(value, **unit),
-        "DR": off_policy.doubly_robust(log.reward, whole, predicted, value, **unit),
+        "IPS": off_policy.importance_sampling(log.reward, whole, session=unit),
+        "SNIPS": off_policy.self_normalised(log.reward, whole, session=unit),
+        "DM": off_policy.direct_method(value, session=unit),
+        "DR": off_policy.doubly_robust(log.reward, whole, predicted, value, session=unit),
     }
     if log.reward.shape[1] > 1:
-        found["cascade IPS"] = off_policy.importance_sampling(log.reward, log.cascade, **unit)
+        found["cascade IPS"] = off_policy.importance_sampling(log.reward, log.cascade, session=unit)
         found["cascade DR"] = off_policy.doubly_robust(
-            log.reward, log.cascade, predicted, value, **unit
+            log.reward, log.cascade, predicted, value, session=unit
         )
     return {name: found[name] for name in ESTIMATORS if name in found}
 
