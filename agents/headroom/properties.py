@@ -1,17 +1,18 @@
 """Properties of components acting together, measured and printed.
 
 ``python -m agents.headroom.properties [CONFIG] [--set KEY=VALUE]`` prints one line a property of
-``docs/users.md`` with its numbers and standard errors; it always exits with 0, for whether a
-property holds is a finding about the configured game. All comparisons are paired: the same sessions
-with the same luck. What is chosen is chosen on other sessions than it is reported on.
+``docs/users.md`` with its numbers and standard errors, and exits with 0, for whether a property
+holds is a finding about the configured game (2: the configuration is at fault). All comparisons are
+paired: the same sessions with the same luck. What is chosen is chosen on other sessions than it is
+reported on.
 
 4. Nominators trained each for itself can be as bad as random (Hron et al., "On component
    interactions in two-stage recommender systems", NeurIPS 2021). Every channel picks the quota
    level at which it brings most of the user's best items, the others at their default; all these
    choices together are compared with random levels, and with levels searched jointly for clicks.
 5. Changing the ranker shifts the best recall. For three rankers (relevance only, one that also
-   avoids what was shown, popularity only) the best single channel or pair of channels is found and
-   played beside those found for the other rankers.
+   avoids what was shown, popularity only) the best single channel, pair of channels or all of them
+   alike is found and played beside those found for the other rankers.
 6. Two channels that do not know of each other recall the same items.
 
 Property 3, own objectives against the shared one at a narrow funnel, is that of the game itself:
@@ -23,13 +24,14 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import torch
 import typer
 from torch import Tensor
 
 from marec_env import random
+from marec_env.errors import ConfigError
 from marec_env.pipeline import stages
 from marec_env.pipeline.channels import CHANNELS
 from marec_env.pipeline.components import Ranking
@@ -294,7 +296,20 @@ def _members(items: Tensor, count: int, seen: Tensor) -> Tensor:
 
 
 def report(world: World, plan: PropertiesPlan) -> list[Line]:
-    """Measure properties 4 to 6."""
+    """Measure properties 4 to 6.
+
+    Raises:
+        ConfigError: the pipeline lacks a component or a channel that they are about.
+    """
+    config = world.config.pipeline
+    needed = {"pipeline.components": ("recall", "ranking")}
+    needed["pipeline.recall.channels"] = ("cf", "item_to_item")
+    for key, there in zip(needed, (config.components, config.recall.channels), strict=True):
+        if absent := [name for name in needed[key] if name not in there]:
+            raise ConfigError(
+                f"environment.{key}: properties 4 to 6 need {' and '.join(needed[key])} "
+                f"(missing: {', '.join(absent)})"
+            )
     return [nominators(world, plan), shift(world, plan), duplicates(world, plan)]
 
 
@@ -308,15 +323,21 @@ def main(
     sessions: Annotated[int, typer.Option(min=4, help="Sessions of each alternative.")] = 256,
 ) -> None:
     """Print what components do to each other, with standard errors."""
+    from agents.commands.entry import run_command
     from agents.config import RunConfig
     from marec_env.config.loader import load
     from marec_env.environment_config import EnvironmentConfig
     from marec_env.world import build_world
 
-    chosen = load(config, RunConfig, changes or ())
-    world = build_world(cast(EnvironmentConfig, chosen.environment))
-    for line in report(world, PropertiesPlan(sessions=sessions)):
-        typer.echo(str(line))
+    def run() -> int:
+        environment = load(config, RunConfig, changes or ()).environment
+        if not isinstance(environment, EnvironmentConfig):
+            raise ConfigError(f"{config}: only environment.kind 'marec' has these properties")
+        for line in report(build_world(environment), PropertiesPlan(sessions=sessions)):
+            typer.echo(str(line))
+        return 0
+
+    raise typer.Exit(run_command(run))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from agents.headroom.properties import (
     nominators,
     play_recall,
     report,
-    shift,
 )
 from marec_env.environment_config import EnvironmentConfig
+from marec_env.errors import ConfigError
 from marec_env.evaluation.rollout import rollout
 from marec_env.simulator import Simulator
 from marec_env.world import World, build_world
@@ -67,10 +67,10 @@ def test_one_channel_twice_recalls_nothing_but_duplicates(world: World) -> None:
     assert not other.found.startswith("100.0 %")
 
 
-def test_a_ranker_cannot_shift_the_recall_of_one_channel() -> None:
+def test_one_channel_fills_all_places_and_has_no_properties() -> None:
     single = make(("cf",))
-    with pytest.raises(RuntimeError):  # no pair of channels to choose
-        shift(single, PLAN)
+    with pytest.raises(ConfigError, match=r"recall.channels.*missing: item_to_item"):
+        report(single, PLAN)
     line = nominators(single, PLAN)
     assert not line.holds  # whatever the level, one channel fills all places
     assert "+0.0 % ± 0.0 clicks against random levels" in line.found
