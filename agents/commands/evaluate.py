@@ -28,8 +28,6 @@ __all__ = [
     "write_comparison",
 ]
 
-TRAINED = "trained team"
-
 _COLUMNS = {
     "return": "F",
     "clicks": "clicks",
@@ -129,6 +127,7 @@ def evaluate_policy(
         ConfigError: a baseline is unknown.
     """
     from agents.baselines import BASELINES, build_baseline
+    from agents.comparison.runs import TRAINED
     from marec_env.evaluation.comparison import compare_outcomes
     from marec_env.evaluation.rollout import rollout
     from marec_env.simulator import Simulator
