@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from agents.comparison.row_files import rows_of_file
 from agents.comparison.rows import Row, baseline_rows, group_row
 from agents.comparison.runs import Run
 from agents.comparison.seed_statistics import Pair, Profile, pairs_of, profile_of
-from marec_env.evaluation.statistics import Estimate, seeds_warning
+from marec_env.evaluation.statistics import Estimate, finite_or_none, seeds_warning
 
 __all__ = ["RANKED_BY", "Summary", "summarise"]
 
@@ -93,9 +92,9 @@ class Summary:
         writer.writerow(["name", "kind", "quantity", "value", "low", "high", "over", "count"])
         for row in self.rows:
             for quantity, found in row.values.items():
-                ends = [_finite(found.low), _finite(found.high)]
+                ends = [finite_or_none(found.low), finite_or_none(found.high)]
                 writer.writerow(
-                    [row.label, row.kind, quantity, _finite(found.value)]
+                    [row.label, row.kind, quantity, finite_or_none(found.value)]
                     + ["" if end is None else end for end in ends]
                     + [row.over, row.count]
                 )
@@ -193,7 +192,7 @@ def _pair(pair: Pair) -> dict[str, Any]:
         else {
             **_numbers(found.difference),
             "seeds": found.difference.count,
-            "pairing_factor": _finite(found.pairing_factor),
+            "pairing_factor": finite_or_none(found.pairing_factor),
         },
     }
 
@@ -207,11 +206,7 @@ def _nested(found: dict[str, dict[str, Estimate]]) -> dict[str, Any]:
 
 def _numbers(estimate: Estimate) -> dict[str, float | None]:
     return {
-        "value": _finite(estimate.value),
-        "low": _finite(estimate.low),
-        "high": _finite(estimate.high),
+        "value": finite_or_none(estimate.value),
+        "low": finite_or_none(estimate.low),
+        "high": finite_or_none(estimate.high),
     }
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from marec_env.evaluation.outcomes import Outcomes
 from marec_env.evaluation.statistics import (
     Estimate,
     PairedDifference,
+    finite_or_none,
     mean_difference,
     mean_estimate,
     paired_difference,
@@ -141,7 +141,7 @@ class Comparison:
             if difference is not None:
                 outcomes[metric]["difference"] = {
                     **_numbers(difference.difference),
-                    "pairing_factor": _finite(difference.pairing_factor),
+                    "pairing_factor": finite_or_none(difference.pairing_factor),
                 }
         present = self.outcomes[name]
         by_group = [metric for metric in GROUP_OUTCOMES if metric in present.per_session]
@@ -164,7 +164,8 @@ class Comparison:
                 for division, of_item in present.item_groups.items()
             },
             "funnel": {
-                stage: _finite(float(values.nanmean())) for stage, values in present.funnel.items()
+                stage: finite_or_none(float(values.nanmean()))
+                for stage, values in present.funnel.items()
             },
         }
 
@@ -213,14 +214,10 @@ def compare_outcomes(
     return Comparison(dict(outcomes), dict(privileged), reference)
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def _numbers(estimate: Estimate) -> dict[str, Any]:
     return {
-        "mean": _finite(estimate.value),
-        "low": _finite(estimate.low),
-        "high": _finite(estimate.high),
+        "mean": finite_or_none(estimate.value),
+        "low": finite_or_none(estimate.low),
+        "high": finite_or_none(estimate.high),
         "sessions": estimate.count,
     }

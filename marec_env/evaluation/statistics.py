@@ -8,6 +8,7 @@ are compared by their differences session by session.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ __all__ = [
     "bootstrap_band",
     "bootstrap_interval",
     "clustered_mean",
+    "finite_or_none",
     "improvement_interval",
     "interquartile_mean",
     "mean_difference",
@@ -69,6 +71,11 @@ class PairedDifference:
     def significant(self) -> bool:
         """Whether zero lies outside the interval."""
         return self.difference.low > 0 or self.difference.high < 0
+
+
+def finite_or_none(value: float) -> float | None:
+    """Return a number as JSON takes it: NaN and infinities, which it lacks, are ``None``."""
+    return float(value) if math.isfinite(value) else None
 
 
 def mean_estimate(values: ArrayLike, confidence: float = DEFAULT_CONFIDENCE) -> Estimate:
