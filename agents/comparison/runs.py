@@ -82,13 +82,16 @@ class Run:
 def experiment_hash(config: RunConfig) -> str:
     """Return a hash that runs share which differ in seed, labels and bookkeeping only.
 
-    How often a run is saved and what it is evaluated on do not change what it learns; whether the
-    evaluations fit together is checked on the evaluations themselves.
+    How often a run is saved, what it is evaluated on and how many threads torch has do not change
+    what it learns (but for rounding); whether the evaluations fit together is checked on the
+    evaluations themselves.
     """
-    kept = TrainingConfig(env_steps=config.training.env_steps)
-    return config_hash(
-        config.model_copy(update={"evaluation": EvaluationConfig(), "training": kept})
-    )
+    changes = {
+        "evaluation": EvaluationConfig(),
+        "training": TrainingConfig(env_steps=config.training.env_steps),
+        "sampling": config.sampling.model_copy(update={"torch_threads": None}),
+    }
+    return config_hash(config.model_copy(update=changes))
 
 
 def read_run(path: Path) -> Run:

@@ -27,6 +27,13 @@ def test_runs_are_grouped_by_configuration_not_by_algorithm(make_run):
     assert found.differences() == {"algorithm.learning_rate": ["0.0001", "0.001"]}
 
 
+def test_threads_and_saving_make_no_other_experiment(make_run):
+    one = make_run(sampling__torch_threads=1, training__checkpoint_every=7)
+    [group] = group_runs([one, make_run(seed=1, sampling__torch_threads=2)]).groups
+    assert group.seeds == [0, 1]
+    assert len(group_runs([one, make_run(seed=1, sampling__num_sessions=7)]).groups) == 2
+
+
 def test_labels_are_name_and_algorithm_as_far_as_they_differ(make_run):
     assert labels([make_run()]) == ["mappo"]
     assert labels([make_run(), make_run(algorithm__kind="ippo")]) == ["mappo", "ippo"]
