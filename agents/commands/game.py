@@ -97,10 +97,10 @@ def _table(report: dict[str, Any]) -> list[list[str]]:
 def _sentences(report: dict[str, Any]) -> list[str]:
     lines = []
     for row in report["differences"]:
+        relative = "" if row["relative"] is None else f"{row['relative']:+.1%}, "
         line = (
             f"clicks of {row['of']} over {row['minus']}: {row['mean']:+.2f} ± "
-            f"{row['standard_error']:.2f} ({row['relative']:+.1%}, "
-            f"{row['standard_errors']:.1f} standard errors)"
+            f"{row['standard_error']:.2f} ({relative}{row['standard_errors']:.1f} standard errors)"
         )
         over = row.get("over_teams")
         if over is not None:

@@ -165,11 +165,11 @@ def _difference(
 
 def _compared(first: Floats, second: Floats, name: str, other: str) -> dict[str, Any]:
     difference = paired_difference(first, second).difference
-    error = difference.standard_error
+    error, base = difference.standard_error, float(second.mean())
     return {
         "of": name,
         "minus": other,
         **_numbers(difference),
-        "relative": difference.value / float(second.mean()),
+        "relative": difference.value / base if base > 0 else None,
         "standard_errors": difference.value / error if error > 0 else 0.0,
     }

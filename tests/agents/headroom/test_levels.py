@@ -1,9 +1,10 @@
 """The report of what there is to gain: equal users, counted budgets, searched play on its own."""
 
+import numpy as np
 import pytest
 
 from agents.baselines.teams import StaticTeam
-from agents.headroom.levels import LevelsPlan, measure_levels, search_static
+from agents.headroom.levels import LevelsPlan, _compared, measure_levels, search_static
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.evaluation.rollout import rollout
 from marec_env.world import build_world
@@ -83,3 +84,8 @@ def test_a_search_counts_its_steps_and_can_be_repeated(world, report):
     assert spent == spent_again == report["search_env_steps"][team.name]
     assert 0 < spent <= PLAN.search_budget * PLAN.search_sessions * 6
     assert all(bool((team.actions[a] == again.actions[a]).all()) for a in team.actions)
+
+
+def test_nothing_is_relative_to_zero_clicks():
+    compared = _compared(np.array([1.0, 2.0, 0.0]), np.zeros(3), "some", "none")
+    assert compared["relative"] is None and compared["mean"] == pytest.approx(1.0)
