@@ -50,31 +50,42 @@ def text(request: Request, length: int) -> Tensor:
     return _nearest(request, "text", length)
 
 
+def _best_by(request: Request, score: Callable[[slice], Tensor], length: int) -> Tensor:
+    """Return the best unseen items by scores made for a few sessions at a time, in cache.
+
+    Args:
+        request: the open request.
+        score: from rows to float32 ``[rows, N]``.
+        length: items wanted.
+    """
+    penalty = request.memory.penalty
+    blocks = row_blocks(request.num_sessions, request.knowledge.num_items)
+    return torch.cat([top_k(score(rows), length, penalty=penalty[rows]) for rows in blocks])
+
+
 @CHANNELS.register("diverse")
 def diverse(request: Request, length: int) -> Tensor:
     """Items near the profile in both spaces, from topics that were shown little of late."""
     penalty = request.config.recall.topic_penalty
-    memory, topics = request.memory, request.knowledge.items_of_topic
-    parts = []
-    for rows in row_blocks(request.num_sessions, request.knowledge.num_items):
+    exposure, topics = request.memory.exposure, request.knowledge.items_of_topic
+
+    def score(rows: slice) -> Tensor:
         both = request.cf_scores[rows] + request.text_scores[rows]
-        both.addmm_(memory.exposure[rows], topics, beta=0.5, alpha=-penalty)
-        parts.append(top_k(both, length, penalty=memory.penalty[rows]))
-    return torch.cat(parts)
+        return both.addmm_(exposure[rows], topics, beta=0.5, alpha=-penalty)
+
+    return _best_by(request, score, length)
 
 
 @CHANNELS.register("affinity")
 def affinity(request: Request, length: int) -> Tensor:
     """Items near the profile in the collaborative space, from the user's favourite topics."""
-    weight = request.config.recall.affinity_weight
-    penalty, topics = request.memory.penalty, request.knowledge.items_of_topic
-    parts = []
-    for rows in row_blocks(request.num_sessions, request.knowledge.num_items):
-        favoured = torch.addmm(
-            request.cf_scores[rows], request.affinity[rows], topics, alpha=weight
-        )
-        parts.append(top_k(favoured, length, penalty=penalty[rows]))
-    return torch.cat(parts)
+    weight, topics = request.config.recall.affinity_weight, request.knowledge.items_of_topic
+
+    def score(rows: slice) -> Tensor:
+        liked = request.affinity[rows]
+        return torch.addmm(request.cf_scores[rows], liked, topics, alpha=weight)
+
+    return _best_by(request, score, length)
 
 
 @CHANNELS.register("item_to_item")
