@@ -11,12 +11,7 @@ import torch
 from torch import Tensor
 
 from agents.learners.policy import TrainedPolicy
-from agents.learners.policy_files import load_policy
-from agents.runs.checkpoints import latest_checkpoint
-from agents.runs.folder import open_run
-from marec_env.config.loader import load
-from marec_env.environment_config import EnvironmentConfig
-from marec_env.errors import ConfigError, DataError, RunError, unknown_name
+from marec_env.errors import ConfigError, DataError, unknown_name
 from marec_env.pipeline.memory import SEEN_PENALTY
 from marec_env.pipeline.pipeline import Pipeline
 from marec_env.random import session_keys
@@ -66,17 +61,10 @@ class Recommender:
             ConfigError: the run is not on the marec environment.
             DataError, AssetError: the run's log or encoder cannot be read.
         """
-        from agents.config import RunConfig
+        from agents.runs.trained import load_trained
 
-        folder = open_run(Path(run))
-        environment = load(folder.config, RunConfig).environment
-        if not isinstance(environment, EnvironmentConfig):
-            raise ConfigError(f"{run}: only runs of environment.kind 'marec' recommend items")
-        checkpoint = latest_checkpoint(folder.checkpoints, lambda _: None)
-        if checkpoint is None:
-            raise RunError(f"{run} has no checkpoint yet; train it first (train.py --resume {run})")
+        _, environment, policy = load_trained(Path(run), lambda _: None)
         world = build_world(environment.model_copy(update={"device": device}))
-        policy = load_policy(checkpoint.trainer)
         for actor in policy.actors.values():
             actor.to(device)
         return cls(world, policy)

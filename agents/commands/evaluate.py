@@ -96,22 +96,9 @@ def load_run_policy(path: Path) -> tuple[RunConfig, EnvironmentConfig, Policy]:
         RunError: the folder is no run's, or has no undamaged checkpoint.
         ConfigError: the run is not on the marec environment.
     """
-    from agents.config import RunConfig
-    from agents.learners.policy_files import load_policy
-    from agents.runs.checkpoints import latest_checkpoint
-    from agents.runs.folder import open_run
-    from marec_env.config.loader import load
-    from marec_env.environment_config import EnvironmentConfig
-    from marec_env.errors import ConfigError, RunError
+    from agents.runs.trained import load_trained
 
-    folder = open_run(path)
-    config = load(folder.config, RunConfig, [])
-    if not isinstance(config.environment, EnvironmentConfig):
-        raise ConfigError(f"{path}: baselines need environment.kind 'marec'")
-    checkpoint = latest_checkpoint(folder.checkpoints, typer.echo)
-    if checkpoint is None:
-        raise RunError(f"{path} has no checkpoint yet; train it first (python train.py --resume)")
-    return config, config.environment, load_policy(checkpoint.trainer)
+    return load_trained(path, typer.echo)
 
 
 def evaluate_policy(
