@@ -115,9 +115,7 @@ def judge(name: str, log: RequestLog, console: Console) -> dict[str, Any]:
         "requests": int(log.session.size),
         "effective_requests": worth,
         "mean_ratio": float(log.ratio.mean()),
-        "estimates": {
-            n: {"value": e.value, "low": e.low, "high": e.high} for n, e in found.items()
-        },
+        "estimates": {name: estimate.as_json() for name, estimate in found.items()},
         "errors": [
             {"sessions": e.sessions, "requests": e.requests, "good": e.good, "poor": e.poor}
             for e in errors

@@ -161,18 +161,18 @@ def _row(row: Row) -> dict[str, Any]:
         "intervals_over": row.over,
         "count": row.count,
         "values": {
-            name: {**_numbers(found), "by_seed": row.by_seed.get(name, [])}
+            name: {**found.as_json(), "by_seed": row.by_seed.get(name, [])}
             for name, found in row.values.items()
         },
-        "differences": {name: _numbers(found) for name, found in row.differences.items()},
-        "funnel": {stage: _numbers(found) for stage, found in row.funnel.items()},
-        "passing": {stage: _numbers(found) for stage, found in row.passing.items()},
+        "differences": {name: found.as_json() for name, found in row.differences.items()},
+        "funnel": {stage: found.as_json() for stage, found in row.funnel.items()},
+        "passing": {stage: found.as_json() for stage, found in row.passing.items()},
         "groups": _nested(row.groups),
         "gaps": _nested(row.gaps),
         "exposure": {
             division: {
                 "groups": found.groups,
-                "gini": _numbers(found.gini),
+                "gini": found.gini.as_json(),
                 "items": found.items,
                 "impressions": found.impressions,
             }
@@ -186,11 +186,11 @@ def _pair(pair: Pair) -> dict[str, Any]:
     return {
         "first": pair.first,
         "second": pair.second,
-        "probability_of_improvement": _numbers(pair.improvement),
+        "probability_of_improvement": pair.improvement.as_json(),
         "difference": None
         if found is None
         else {
-            **_numbers(found.difference),
+            **found.difference.as_json(),
             "seeds": found.difference.count,
             "pairing_factor": finite_or_none(found.pairing_factor),
         },
@@ -199,14 +199,6 @@ def _pair(pair: Pair) -> dict[str, Any]:
 
 def _nested(found: dict[str, dict[str, Estimate]]) -> dict[str, Any]:
     return {
-        outcome: {name: _numbers(estimate) for name, estimate in values.items()}
+        outcome: {name: estimate.as_json() for name, estimate in values.items()}
         for outcome, values in found.items()
-    }
-
-
-def _numbers(estimate: Estimate) -> dict[str, float | None]:
-    return {
-        "value": finite_or_none(estimate.value),
-        "low": finite_or_none(estimate.low),
-        "high": finite_or_none(estimate.high),
     }

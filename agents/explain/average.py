@@ -12,7 +12,7 @@ from torch import Tensor
 from agents.explain.gradients import completeness_gap, integrated_gradients
 from agents.explain.names import InputGroup, decision_names, input_groups
 from agents.explain.team import MaskedTeam, OpenTeam
-from marec_env.evaluation.rollout import rollout
+from marec_env.evaluation.rollout import play_request, rollout
 from marec_env.evaluation.statistics import (
     Estimate,
     PairedDifference,
@@ -23,7 +23,6 @@ from marec_env.simulator import Simulator
 
 if TYPE_CHECKING:
     from agents.learners.policy import TrainedPolicy
-    from marec_env.vector import VecStep
     from marec_env.world import World
 
 __all__ = [
@@ -33,7 +32,6 @@ __all__ = [
     "TeamExplanation",
     "attribution_by_group",
     "explain_team",
-    "play",
 ]
 
 OUTCOMES = ("clicks", "return")
@@ -107,8 +105,8 @@ def _component_dict(component: ComponentExplanation) -> dict[str, Any]:
             group.name: {
                 "share": group.share,
                 "decision_change": group.decision_change,
-                "items_changed": _estimate_dict(group.items_changed),
-                "worth": {n: _estimate_dict(w.difference) for n, w in group.worth.items()},
+                "items_changed": group.items_changed.as_json(),
+                "worth": {n: w.difference.as_json() for n, w in group.worth.items()},
             }
             for group in component.groups
         },
@@ -124,22 +122,6 @@ def _component_dict(component: ComponentExplanation) -> dict[str, Any]:
             )
         },
     }
-
-
-def _estimate_dict(estimate: Estimate) -> dict[str, float | None]:
-    known = estimate.count > 1
-    return {
-        "value": estimate.value,
-        "low": estimate.low if known else None,
-        "high": estimate.high if known else None,
-    }
-
-
-def play(simulator: Simulator, team: MaskedTeam) -> VecStep:
-    """Answer one request of every session."""
-    for turn in simulator.turns:
-        simulator.act(team.act({agent: simulator.observe(agent) for agent in turn}))
-    return simulator.advance()
 
 
 def attribution_by_group(attributions: Tensor, groups: tuple[InputGroup, ...]) -> Tensor:
@@ -175,7 +157,7 @@ def _record(simulator: Simulator, team: OpenTeam, sessions: Tensor, seed: int) -
         kept = request % _REPLAY_EVERY == 0
         state = simulator.state_dict() if kept else {}
         memory = dict(player.memory)
-        step = play(simulator, player)
+        step = play_request(simulator, player)
         for agent, inputs in player.seen.items():
             seen[agent].append(inputs[alive])
         if kept:
@@ -193,7 +175,7 @@ def _items_changed(simulator: Simulator, team: MaskedTeam, snapshots: list[_Snap
     for snapshot in snapshots:
         simulator.load_state_dict(snapshot.state)
         team.memory = dict(snapshot.memory)
-        play(simulator, team)
+        play_request(simulator, team)
         assert simulator.last is not None
         kept = (simulator.last.slate.unsqueeze(2) == snapshot.slate.unsqueeze(1)).any(dim=1)
         total += snapshot.alive * (~kept).sum(dim=1)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from agents.explain.average import ATTRIBUTION_STEPS, TeamExplanation, attribution_by_group, play
+from agents.explain.average import ATTRIBUTION_STEPS, TeamExplanation, attribution_by_group
 from agents.explain.gradients import integrated_gradients
 from agents.explain.names import decision_names, input_groups
 from agents.explain.team import MaskedTeam, OpenTeam
 from marec_env.errors import ConfigError
+from marec_env.evaluation.rollout import play_request
 from marec_env.simulator import Simulator
 
 if TYPE_CHECKING:
@@ -154,11 +155,11 @@ def explain_request(
     simulator.begin(torch.tensor([session]), seed)
     player = MaskedTeam(team)
     for _ in range(chosen):
-        play(simulator, player)
+        play_request(simulator, player)
     state, memory = simulator.state_dict(), dict(player.memory)
     liked = _liked(simulator)
     new_user = bool(simulator.users.is_new[0])
-    play(simulator, player)
+    play_request(simulator, player)
     assert simulator.last is not None
     seen = dict(player.seen)
     slate = simulator.last.slate[0].clone()
@@ -172,7 +173,7 @@ def explain_request(
             blind = MaskedTeam(team, agent, columns, average.baselines[agent][columns])
             blind.memory = dict(memory)
             simulator.load_state_dict(state)
-            play(simulator, blind)
+            play_request(simulator, blind)
             other = simulator.last.slate[0]
             found.append(
                 Masked(
@@ -200,7 +201,7 @@ def _length(simulator: Simulator, team: OpenTeam, session: int, seed: int) -> in
     player = MaskedTeam(team)
     length = 0
     while not bool((step.terminated | step.truncated).any()):
-        step = play(simulator, player)
+        step = play_request(simulator, player)
         length += 1
     return length
 

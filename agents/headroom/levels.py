@@ -137,23 +137,20 @@ def _controls(world: World, name: str, team: Policy, plan: LevelsPlan) -> dict[s
     }
 
 
-def _over_teams(values: Mapping[str, Floats], teams: list[str], best: str) -> dict[str, float]:
+def _over_teams(
+    values: Mapping[str, Floats], teams: list[str], best: str
+) -> dict[str, float | None]:
     """Return the mean and standard error, over teams (training seeds), of what each gains."""
     gains = [float((values[name] - values[best]).mean()) for name in teams]
     return _numbers(mean_estimate(np.array(gains)))
 
 
-def _estimates(outcomes: Outcomes) -> dict[str, dict[str, float]]:
+def _estimates(outcomes: Outcomes) -> dict[str, dict[str, float | None]]:
     return {name: _numbers(mean_estimate(outcomes.per_session[name].numpy())) for name in OUTCOMES}
 
 
-def _numbers(estimate: Estimate) -> dict[str, float]:
-    return {
-        "mean": estimate.value,
-        "standard_error": estimate.standard_error,
-        "low": estimate.low,
-        "high": estimate.high,
-    }
+def _numbers(estimate: Estimate) -> dict[str, float | None]:
+    return {**estimate.as_json("mean"), "standard_error": estimate.standard_error}
 
 
 def _difference(

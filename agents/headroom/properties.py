@@ -32,6 +32,7 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.errors import ConfigError
+from marec_env.evaluation.rollout import relevant_items
 from marec_env.pipeline import stages
 from marec_env.pipeline.channels import CHANNELS
 from marec_env.pipeline.components import Ranking
@@ -103,10 +104,7 @@ def play_recall(
         assert request.candidates is not None and request.candidate_channel is not None
         clicks += alive * outcome.feedback.clicks.sum(1)
         length += alive
-        seen = simulator.pipeline.memory.seen.scatter(1, outcome.slate, False)
-        best = _first(~seen.gather(1, outcome.truth.top), outcome.truth.top_count)
-        relevant = torch.zeros_like(seen).scatter_(1, outcome.truth.top, best)
-        hit = relevant.gather(1, request.candidates) & alive.unsqueeze(1)
+        hit = relevant_items(simulator).gather(1, request.candidates) & alive.unsqueeze(1)
         found.scatter_add_(1, request.candidate_channel, hit.to(torch.float32))
         alive = alive & ~(step.terminated | step.truncated)
     per_request = found[:, :channels] / length.unsqueeze(1)

@@ -215,9 +215,4 @@ def compare_outcomes(
 
 
 def _numbers(estimate: Estimate) -> dict[str, Any]:
-    return {
-        "mean": finite_or_none(estimate.value),
-        "low": finite_or_none(estimate.low),
-        "high": finite_or_none(estimate.high),
-        "sessions": estimate.count,
-    }
+    return {**estimate.as_json("mean"), "sessions": estimate.count}

@@ -20,7 +20,7 @@ from marec_env.simulator import Simulator
 from marec_env.vector import VecStep
 from marec_env.world import World
 
-__all__ = ["DEFAULT_BATCH", "rollout"]
+__all__ = ["DEFAULT_BATCH", "play_request", "relevant_items", "rollout"]
 
 DEFAULT_BATCH = 256  # sessions simulated at once; results do not depend on it
 FUNNEL = ("relevant", "candidates", "scored", "slate", "clicked")
@@ -63,7 +63,7 @@ def _cohort(
     alive = torch.ones(simulator.num_envs, dtype=torch.bool, device=simulator.device)
     alive[kept:] = False  # the last batch is filled up with sessions that nobody asked for
     while bool(alive.any()):
-        step = _step(simulator, policy)
+        step = play_request(simulator, policy)
         record.add(step, alive)
         alive = alive & ~(step.terminated | step.truncated)
     users = simulator.users
@@ -82,12 +82,28 @@ def _cohort(
     )
 
 
-def _step(simulator: Simulator, policy: Policy) -> VecStep:
+def play_request(simulator: Simulator, policy: Policy) -> VecStep:
+    """Let a policy answer one request of every session."""
     if isinstance(policy, SlatePolicy):
         return simulator.step_slate(policy.recommend(simulator))
     for turn in simulator.turns:
         simulator.act(policy.act({agent: simulator.observe(agent) for agent in turn}))
     return simulator.advance()
+
+
+def relevant_items(simulator: Simulator) -> Tensor:
+    """Return bool ``[B, N]``: what was relevant to the users when they asked last.
+
+    The ``pipeline.true_top`` items of highest lasting relevance among the unseen ones.
+    """
+    outcome = simulator.last
+    assert outcome is not None
+    truth = outcome.truth
+    # The memory has learned of the slate since; before, none of it was seen.
+    seen = simulator.pipeline.memory.seen.scatter(1, outcome.slate, False)
+    unseen = ~seen.gather(1, truth.top)
+    wanted = unseen & (unseen.cumsum(dim=1) <= truth.top_count)
+    return torch.zeros_like(seen).scatter_(1, truth.top, wanted)
 
 
 def _item_groups(world: World) -> dict[str, Tensor]:
@@ -126,7 +142,7 @@ class _Record:
         outcome = self._simulator.last
         assert outcome is not None
         slate, clicked = outcome.slate, outcome.feedback.clicks
-        relevance = self._relevance()
+        relevance = relevant_items(self._simulator)
         values = {**step.metrics, **self._list_metrics(slate, relevance)}
         for name, value in values.items():
             counted = alive & value.isfinite()
@@ -144,17 +160,6 @@ class _Record:
         weight = alive.to(torch.float32).unsqueeze(1).expand_as(clicked)
         self.impressions.scatter_add_(0, slate.flatten(), weight.flatten())
         self.clicks.scatter_add_(0, slate.flatten(), (weight * clicked).flatten())
-
-    def _relevance(self) -> Tensor:
-        """Return bool ``[B, N]``: what was relevant to the users when they asked."""
-        outcome = self._simulator.last
-        assert outcome is not None
-        truth = outcome.truth
-        # The memory has learned of the slate since; before, none of it was seen.
-        seen = self._simulator.pipeline.memory.seen.scatter(1, outcome.slate, False)
-        unseen = ~seen.gather(1, truth.top)
-        wanted = unseen & (unseen.cumsum(dim=1) <= truth.top_count)
-        return torch.zeros_like(seen).scatter_(1, truth.top, wanted)
 
     def _list_metrics(self, slate: Tensor, relevance: Tensor) -> dict[str, Tensor]:
         catalog, memory = self._simulator.world.catalog, self._simulator.pipeline.memory

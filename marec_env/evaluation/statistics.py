@@ -58,6 +58,14 @@ class Estimate:
     count: int
     """Independent units behind the value: sessions, or seeds."""
 
+    def as_json(self, name: str = "value") -> dict[str, float | None]:
+        """Return the value, under ``name``, and its interval; ``None`` for what is undefined."""
+        return {
+            name: finite_or_none(self.value),
+            "low": finite_or_none(self.low),
+            "high": finite_or_none(self.high),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
