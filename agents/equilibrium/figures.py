@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agents.equilibrium.intervals import Interval
-from marec_env.evaluation.drawing import MARKERS, PALETTE
+from marec_env.evaluation.drawing import MARKERS, PALETTE, svg_of
 
 __all__ = ["PALETTE", "Figure", "bars", "draw", "heat_map", "lines"]
 
@@ -29,19 +28,8 @@ def draw(
     title: str, alt: str, paint: Callable[[Any], None], size: tuple[float, float] = SIZE
 ) -> Figure:
     """Return what ``paint`` draws into a matplotlib axes, reproducibly."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    with plt.rc_context({"svg.hashsalt": "marec", "svg.fonttype": "none", "font.size": 9}):
-        canvas, axes = plt.subplots(figsize=size, constrained_layout=True)
-        paint(axes)
-        out = io.StringIO()
-        canvas.savefig(out, format="svg", metadata={"Date": None})
-        plt.close(canvas)
-    svg = out.getvalue()
-    return Figure(title, alt, svg[svg.index("<svg") :])
+    svg = svg_of(paint, size, {"svg.hashsalt": "marec", "font.size": 9})
+    return Figure(title, alt, svg)
 
 
 def lines(

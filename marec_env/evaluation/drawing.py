@@ -33,6 +33,7 @@ __all__ = [
     "line_count",
     "sentence",
     "shown",
+    "svg_of",
     "wrapped",
 ]
 
@@ -64,28 +65,40 @@ def color_of(number: int) -> str:
 
 def draw(caption: str, alt: str, height: float, paint: Callable[[Any], None]) -> Figure:
     """Return what ``paint`` draws into a matplotlib axes, the same bytes each time."""
-    import matplotlib
-    from matplotlib.figure import Figure as Canvas
-
     settings = {
         "svg.hashsalt": f"marec {caption} {alt}",
-        "svg.fonttype": "none",
         "font.size": FONT,
         "font.family": "sans-serif",
         "axes.spines.top": False,
         "axes.spines.right": False,
     }
-    with matplotlib.rc_context(settings):
-        canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
-        paint(canvas.subplots())
-        out = io.StringIO()
-        canvas.savefig(out, format="svg", metadata={"Date": None})
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
+    svg = svg_of(paint, (WIDTH, height), settings)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # Names of groups repeat from figure to figure, and nothing refers to them.
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     return Figure(svg, caption, alt)
+
+
+def svg_of(
+    paint: Callable[[Any], None], size: tuple[float, float], settings: Mapping[str, Any]
+) -> str:
+    """Return as SVG what ``paint`` draws into a matplotlib axes, text kept as text.
+
+    Args:
+        paint: is given the axes.
+        size: width and height, inches.
+        settings: matplotlib's; ``svg.hashsalt`` among them makes the bytes the same each time.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure as Canvas
+
+    with matplotlib.rc_context({"svg.fonttype": "none", **settings}):
+        canvas = Canvas(figsize=size, layout="constrained")
+        paint(canvas.subplots())
+        out = io.StringIO()
+        canvas.savefig(out, format="svg", metadata={"Date": None})
+    svg = out.getvalue()
+    return svg[svg.index("<svg") :]
 
 
 def interval_text(estimate: Estimate) -> str:
