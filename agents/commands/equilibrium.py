@@ -71,7 +71,12 @@ def command(
         str, typer.Option(help="Shares λ of the own objective in part anarchy.")
     ] = "0,0.25,0.5,0.75,1",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of best responses at most.")] = 8,
-    starts: Annotated[int, typer.Option(min=1, help="Starts of best responses.")] = 2,
+    starts: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Starts of best responses: hand-set play, the joint optimum, random play."
+        ),
+    ] = 2,
     per: Annotated[
         str,
         typer.Option(

@@ -18,10 +18,20 @@ from agents.equilibrium.decision_game import DecisionGame
 from agents.equilibrium.intervals import Interval, bootstrap
 from agents.equilibrium.normal_form import Floats
 
-__all__ = ["AnarchyPoint", "measure_anarchy"]
+__all__ = ["AnarchyPoint", "Optimum", "measure_anarchy"]
 
 SLACK = 0.01
 """How far stable play may lie above the optimum found before its search is called too small."""
+
+
+@dataclass(frozen=True, slots=True)
+class Optimum:
+    """The best decision for the team that any search found."""
+
+    decision: Floats
+    """``[D]``."""
+    means: Mapping[str, float]
+    """Means an outcome (``team`` and the user's) on held-out sessions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +58,8 @@ def measure_anarchy(
     starts: Sequence[Floats],
     optimum_methods: Sequence[str] = ("cem", "coordinate"),
     max_rounds: int = 8,
-) -> tuple[Floats, list[AnarchyPoint]]:
+    from_optimum: bool = False,
+) -> tuple[Optimum, list[AnarchyPoint]]:
     """Find stable play for each λ and compare it with the joint optimum.
 
     The optimum's search gets as many evaluations as one round of everybody's best responses at each
@@ -63,27 +74,36 @@ def measure_anarchy(
         starts: where iterated best responses begin, ``[D]`` each.
         optimum_methods: joint searches that look for the optimum.
         max_rounds: of best responses.
+        from_optimum: whether they also begin at the best decision of the first joint searches,
+            which is where an equilibrium that costs nothing would be.
 
     Returns:
-        The optimum's decision ``[D]``, and a point for each λ.
+        The optimum, and a point for each λ.
     """
+
+    def searched(start: Floats) -> list[Floats]:
+        budget = plan.budget * len(game.components)
+        joint = [replace(plan, method=method, budget=budget) for method in optimum_methods]
+        return [joint_search(game, one, start=start).decision for one in joint]
+
+    candidates = [game.default()]
+    candidates += searched(candidates[0])
+    if from_optimum:
+        starts = [*starts, _best_team(game, candidates, plan)]
     plays = {
         share: tuple(
             iterated_best_responses(game, start, plan, share, max_rounds) for start in starts
         )
         for share in own_shares
     }
-    candidates = [game.default()] + [s.decision for stables in plays.values() for s in stables]
-    candidates.append(_best_team(game, candidates, plan))
-    joint_budget = plan.budget * len(game.components)
-    for method in optimum_methods:
-        for start in (candidates[0], candidates[-1]):
-            joint = replace(plan, method=method, budget=joint_budget)
-            found = joint_search(game, joint, start=start)
-            candidates.append(found.decision)
-    optimum = _best_team(game, candidates, plan)
+    stable = [s.decision for stables in plays.values() for s in stables]
+    candidates += [*stable, *searched(_best_team(game, stable, plan))]
+    decision = _best_team(game, candidates, plan)
+    played = game.play(decision[None], plan.held_out)
+    means = {"team": played.team.mean()} | {k: v.mean() for k, v in played.outcomes.items()}
+    optimum = Optimum(decision, {name: float(mean) for name, mean in means.items()})
     return optimum, [
-        _point(game, plan, share, stables, optimum) for share, stables in plays.items()
+        _point(game, plan, share, stables, decision) for share, stables in plays.items()
     ]
 
 

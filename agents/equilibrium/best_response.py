@@ -8,7 +8,7 @@ frozen play.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,6 +32,8 @@ __all__ = [
     "iterated_best_responses",
     "settled_warning",
 ]
+
+_ROUND = 1_000  # search seeds of two rounds are this far apart
 
 SETTLED_SHARE = 0.1
 """A gain has settled if the second half of the budget added at most this share of it (or less than
@@ -196,9 +198,12 @@ def iterated_best_responses(
     settled = False
     while len(history) < max_rounds and not settled:
         responses, settled = [], True
+        # Searches that failed are not repeated but tried elsewhere, so that play counts as stable
+        # only when new ones find nothing either.
+        fresh = replace(plan, seeds=tuple(s + len(history) * _ROUND for s in plan.seeds))
         for component in range(len(game.components)):
             criterion = mixed_objective(component, own_share)
-            response = best_response(game, component, decision, criterion, plan)
+            response = best_response(game, component, decision, criterion, fresh)
             responses.append(response)
             current = criterion(game.play(decision[None], plan.held_out)).mean()
             worth_it = response.gain.low > 0.0

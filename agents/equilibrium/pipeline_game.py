@@ -7,6 +7,7 @@ cheaper one: best responses among static decisions bound the gain of a learned o
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -24,8 +25,11 @@ from marec_env.vector import Action
 
 __all__ = ["PipelineGame"]
 
-ROWS = 4096
-"""Sessions simulated at once; larger batches gain nothing on a processor's caches."""
+ROWS = 1024
+"""Sessions simulated at once; larger batches lose where the funnel is wide."""
+
+REMEMBERED = 4096
+"""Decisions whose outcomes are kept: a search asks again for discrete decisions, often."""
 
 
 @dataclass
@@ -53,6 +57,7 @@ class PipelineGame:
             )
         self.dims = tuple(coordinates(self.env.action_spaces[c]) for c in self.components)
         self._idle = StaticTeam(self.defaults, "default")
+        self._played: OrderedDict[bytes, _Row] = OrderedDict()
 
     def default(self) -> Floats:
         """Return the deciding components' default actions, ``[sum(dims)]``."""
@@ -77,28 +82,60 @@ class PipelineGame:
         }
 
     def play(self, decisions: Floats, sessions: Sessions) -> Outcome:
-        """See :class:`agents.equilibrium.decision_game.DecisionGame`."""
-        batch = max(1, ROWS // len(sessions))
-        parts = [
-            play_lineups(
-                self.env,
-                [self.lineup(decision) for decision in decisions[first : first + batch]],
-                sessions,
-                self.components,
-            )
-            for first in range(0, len(decisions), batch)
-        ]
-        outcome = _joined(parts)
+        """See :class:`agents.equilibrium.decision_game.DecisionGame`.
+
+        Points that decode to the same actions are the same decision, and are simulated once.
+        """
+        keys = [self._key(decision, sessions) for decision in decisions]
+        new = {k: d for k, d in zip(keys, decisions, strict=True) if k not in self._played}
+        rows = {key: self._played[key] for key in keys if key in self._played}
+        rows.update(zip(new, self._simulated(list(new.values()), sessions), strict=True))
+        for key, row in rows.items():
+            self._played[key] = row
+            self._played.move_to_end(key)
+        while len(self._played) > REMEMBERED:
+            self._played.popitem(last=False)
+        outcome = _stacked([rows[key] for key in keys])
         if self.per == "session":
             return outcome
         return _per_request(outcome, self.env.max_requests)
 
+    def _key(self, decision: Floats, sessions: Sessions) -> bytes:
+        actions = self.actions(decision).items()
+        point = [encode(self.env.action_spaces[name], action) for name, action in actions]
+        return np.concatenate(point).tobytes() + np.asarray(sessions).tobytes()
 
-def _joined(parts: Sequence[Outcome]) -> Outcome:
+    def _simulated(self, decisions: Sequence[Floats], sessions: Sessions) -> list[_Row]:
+        rows: list[_Row] = []
+        batch = max(1, ROWS // len(sessions))
+        for first in range(0, len(decisions), batch):
+            lineups = [self.lineup(decision) for decision in decisions[first : first + batch]]
+            played = play_lineups(self.env, lineups, sessions, self.components)
+            rows += [
+                _Row(
+                    played.objectives[i],
+                    played.team[i],
+                    {name: values[i] for name, values in played.outcomes.items()},
+                )
+                for i in range(len(lineups))
+            ]
+        return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What one decision led to: the outcome without its first dimension."""
+
+    objectives: Floats
+    team: Floats
+    outcomes: Mapping[str, Floats]
+
+
+def _stacked(rows: Sequence[_Row]) -> Outcome:
     return Outcome(
-        np.concatenate([p.objectives for p in parts]),
-        np.concatenate([p.team for p in parts]),
-        {name: np.concatenate([p.outcomes[name] for p in parts]) for name in parts[0].outcomes},
+        np.stack([row.objectives for row in rows]),
+        np.stack([row.team for row in rows]),
+        {name: np.stack([row.outcomes[name] for row in rows]) for name in rows[0].outcomes},
     )
 
 

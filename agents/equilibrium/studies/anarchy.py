@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.equilibrium.anarchy import AnarchyPoint, measure_anarchy
+from agents.equilibrium.anarchy import AnarchyPoint, Optimum, measure_anarchy
 from agents.equilibrium.figures import Figure, lines
 from agents.equilibrium.intervals import Interval
 from agents.equilibrium.normal_form import Floats
@@ -21,9 +21,14 @@ SHOWN = ("team", "clicks", "length")
 
 
 def starting_points(game: PipelineGame, count: int) -> list[Floats]:
-    """Return the default decision and random ones."""
+    """Return the default decision and random ones; the second start, the optimum, is not known yet.
+
+    Args:
+        game: the game.
+        count: starts in all, the optimum included.
+    """
     generator = np.random.default_rng(0)
-    return [game.default()] + [generator.random(sum(game.dims)) for _ in range(count - 1)]
+    return [game.default()] + [generator.random(sum(game.dims)) for _ in range(count - 2)]
 
 
 def anarchy_curves(
@@ -37,16 +42,18 @@ def anarchy_curves(
         say: is told of progress.
     """
     points: dict[int, list[AnarchyPoint]] = {}
+    optima: dict[int, Optimum] = {}
     rows, warnings = [], []
     for width in settings.widths:
         say(f"price of anarchy: {width} candidates")
         game = game_of_width(width)
-        _, points[width] = measure_anarchy(
+        optima[width], points[width] = measure_anarchy(
             game,
             settings.plan(),
             settings.own_shares,
             starting_points(game, settings.starts),
             max_rounds=settings.rounds,
+            from_optimum=settings.starts > 1,
         )
         for point in points[width]:
             rows.append(_row(width, point))
@@ -54,7 +61,16 @@ def anarchy_curves(
     return Section(
         "anarchy",
         "Price of anarchy and of stability",
-        {str(width): [_record(p) for p in found] for width, found in points.items()},
+        {
+            str(width): {
+                "optimum": {
+                    "decision": optima[width].decision.tolist(),
+                    "means": dict(optima[width].means),
+                },
+                "points": [_record(p) for p in found],
+            }
+            for width, found in points.items()
+        },
         (
             Table(
                 "Stable play over the joint optimum (1 = nothing lost), ± half the interval",
@@ -100,7 +116,15 @@ def _record(point: AnarchyPoint) -> dict[str, Any]:
         "stability": {k: v.as_json() for k, v in point.stability.items()},
         "means": dict(point.means),
         "stable": [
-            {"decision": s.decision.tolist(), "rounds": s.rounds, "settled": s.settled}
+            {
+                "decision": s.decision.tolist(),
+                "rounds": s.rounds,
+                "settled": s.settled,
+                "left_to_gain": {
+                    r.component: {"own": r.gain_own.as_json(), "team": r.gain_team.as_json()}
+                    for r in s.responses
+                },
+            }
             for s in point.stable
         ],
         "warnings": list(point.warnings),

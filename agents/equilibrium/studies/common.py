@@ -45,7 +45,8 @@ class Settings:
     per: Literal["session", "request"] = "request"
     """How part anarchy counts own objectives: see :class:`PipelineGame`."""
     starts: int = 2
-    """From how many points iterated best responses begin: the default, then random ones."""
+    """From how many points iterated best responses begin: the default decision, the joint optimum
+    found, then random ones."""
 
     def train(self) -> Sessions:
         """Return the sessions on which searches compare candidates."""

@@ -106,13 +106,38 @@ def test_anarchy_is_measured_at_its_known_value_and_closes_with_shared_motives()
     game = PublicGoods(noise=0.1)
     starts = [game.default(), np.ones(2)]
     optimum, points = measure_anarchy(game, PLAN, [1.0, 0.5, 0.0], starts)
-    assert optimum == pytest.approx(game.optimum(), abs=0.1)
+    assert optimum.decision == pytest.approx(game.optimum(), abs=0.1)
+    assert optimum.means["team"] == pytest.approx(
+        game.mean_objectives(game.optimum()).sum(), abs=0.02
+    )
     selfish, half, shared = (p.anarchy["team"] for p in points)
     assert selfish.value == pytest.approx(game.price_of_anarchy(), abs=0.01)
     assert half.value == pytest.approx(game.price_of_anarchy(0.5), abs=0.01)
     assert selfish.value < half.value < shared.value
     assert shared.value == pytest.approx(1.0, abs=0.01)
     assert points[0].stability["team"].value >= selfish.value
+
+
+def test_best_responses_may_begin_at_the_optimum_as_well():
+    game = PublicGoods(noise=0.1)
+    _, (point,) = measure_anarchy(game, PLAN, [1.0], [game.default()], from_optimum=True)
+    assert len(point.stable) == 2
+    for stable in point.stable:  # the game has one equilibrium
+        assert stable.decision == pytest.approx(game.equilibrium(), abs=0.06)
+
+
+def test_every_round_searches_anew(monkeypatch):
+    seen = []
+    run = search.run
+
+    def recorded(method, score, budget, start, blocks, seed):
+        seen.append(seed)
+        return run(method, score, budget, start, blocks, seed)
+
+    monkeypatch.setattr(search, "run", recorded)
+    stable = iterated_best_responses(GAME, GAME.default(), PLAN)
+    assert stable.rounds > 1
+    assert len(set(seen)) == len(PLAN.seeds) * stable.rounds
 
 
 class _Flipped(PublicGoods):

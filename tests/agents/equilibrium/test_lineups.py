@@ -132,9 +132,33 @@ def test_many_candidates_are_played_in_batches_with_the_same_result(tiny, monkey
     points = np.random.default_rng(0).random((7, 3))
     whole = game.play(points, SESSIONS)
     monkeypatch.setattr("agents.equilibrium.pipeline_game.ROWS", 80)
-    parts = game.play(points, SESSIONS)
+    parts = PipelineGame(env, env.default_actions()).play(points, SESSIONS)
     assert (whole.team == parts.team).all()
     assert (whole.outcomes["clicks"] == parts.outcomes["clicks"]).all()
+
+
+def test_points_of_one_decision_are_simulated_once(tiny, monkeypatch):
+    env = tiny()
+    game = PipelineGame(env, env.default_actions())
+    point = np.array([0.4, 0.3, 0.9])
+    same, other = point.copy(), point.copy()
+    same[2] = 0.91  # the same choice of recall
+    other[0] = 0.41
+    simulated = []
+
+    def counted(env, lineups, sessions, components):
+        simulated.append(len(lineups))
+        return play_lineups(env, lineups, sessions, components)
+
+    monkeypatch.setattr("agents.equilibrium.pipeline_game.play_lineups", counted)
+    first = game.play(np.stack([point, same, other]), SESSIONS)
+    assert (first.team[0] == first.team[1]).all()
+    assert (first.team[0] != first.team[2]).any()
+    again = game.play(np.stack([other, same]), SESSIONS)
+    assert (again.team == first.team[[2, 1]]).all()
+    assert simulated == [2]
+    assert (game.play(point[None], SESSIONS[:3]).team == first.team[:1, :3]).all()
+    assert simulated == [2, 1], "other sessions are other play"
 
 
 def test_credit_of_a_trained_team(tiny, constant):

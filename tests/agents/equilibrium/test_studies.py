@@ -191,7 +191,8 @@ def test_every_part_runs_and_the_report_holds_it(run, tmp_path):
     assert all(entry["value"] == 0.0 for entry in swaps if entry["host"] == entry["donor"])
     curve = document["sections"]["anarchy"]
     assert set(curve) >= {"10", "20"}
-    assert [point["own_share"] for point in curve["10"]] == [0.0, 1.0]
+    assert [point["own_share"] for point in curve["10"]["points"]] == [0.0, 1.0]
+    assert curve["10"]["optimum"]["means"]["team"] > 0.0
     html = places[1].read_text()
     for section in sections:
         assert f"id='{section.name}'" in html
