@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from agents.learners.config import AlgorithmConfig, MAPPOConfig, SamplingConfig
 from agents.pettingzoo_adapter import PettingZooConfig
@@ -14,6 +15,10 @@ from marec_env.config.base import ConfigModel
 from marec_env.environment_config import EnvironmentConfig
 
 __all__ = ["RunConfig", "config_hash", "preset_name"]
+
+RECOMMENDER_GAMMA = 0.8
+"""Discount on the recommender's environment unless one is given: the table of discounts in
+docs/learners.md says why."""
 
 _NOT_HASHED = {"name", "seed", "output", "tracking"}
 
@@ -44,6 +49,16 @@ class RunConfig(ConfigModel):
         default=EvaluationConfig(), description="The comparison at the end."
     )
     tracking: TrackingConfig = Field(default=TrackingConfig(), description="Dashboards.")
+
+    @model_validator(mode="after")
+    def _discount_of_recommenders(self) -> Self:
+        """Fill in the discount where none is given and the task is the recommender."""
+        algorithm = self.algorithm
+        ours = isinstance(self.environment, EnvironmentConfig)
+        if ours and "gamma" in type(algorithm).model_fields.keys() - algorithm.model_fields_set:
+            filled = algorithm.model_copy(update={"gamma": RECOMMENDER_GAMMA})
+            object.__setattr__(self, "algorithm", filled)  # the model is frozen once validated
+        return self
 
 
 def config_hash(config: RunConfig) -> str:

@@ -85,7 +85,12 @@ class PPOFamilyConfig(ConfigModel):
     clip: float = Field(
         default=0.2, gt=0, description="Probability ratios beyond 1 ± clip earn no gradient."
     )
-    gamma: float = Field(default=0.99, ge=0, le=1, description="Discount per env step.")
+    gamma: float = Field(
+        default=0.99,
+        ge=0,
+        le=1,
+        description="Discount per env step; if not given, 0.8 on the recommender, 0.99 elsewhere.",
+    )
     gae_lambda: float = Field(default=0.95, ge=0, le=1, description="λ of the advantage estimate.")
     learning_rate: float = Field(default=5e-4, gt=0, description="Of the actors' Adam.")
     critic_learning_rate: float = Field(default=5e-4, gt=0, description="Of the critic's Adam.")
@@ -194,7 +199,12 @@ class VDNConfig(ConfigModel):
     reward: Literal["team_mean", "team_sum"] = Field(
         default="team_mean", description="The team's reward from its agents' rewards."
     )
-    gamma: float = Field(default=0.99, ge=0, le=1, description="Discount per env step.")
+    gamma: float = Field(
+        default=0.99,
+        ge=0,
+        le=1,
+        description="Discount per env step; if not given, 0.8 on the recommender, 0.99 elsewhere.",
+    )
     learning_rate: float = Field(default=5e-4, gt=0, description="Of Adam.")
     adam_epsilon: float = Field(default=1e-5, gt=0, description="ε of Adam.")
     max_gradient_norm: float = Field(default=10.0, gt=0, description="Gradient norm limit.")

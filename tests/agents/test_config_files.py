@@ -6,7 +6,7 @@ import pytest
 
 from agents.config import RunConfig
 from agents.config_files import main
-from marec_env.config.loader import load
+from marec_env.config.loader import load, load_text
 from marec_env.scenarios import SCENARIO_CHANGES, scenario_environment
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -37,3 +37,16 @@ def test_other_configurations_load(name, kind):
 def test_scenarios_load_as_their_presets(name):
     config = load(CONFIGS / "scenarios" / f"{name}.yaml", RunConfig)
     assert config.environment == scenario_environment(name)
+
+
+def test_discount_depends_on_the_task_unless_given():
+    def gamma(text):
+        return load_text(text, "t.yaml", RunConfig).algorithm.gamma
+
+    other = "environment: {kind: pettingzoo, entry_point: 'a:b'}\n"
+    assert RunConfig().algorithm.gamma == 0.8
+    assert gamma("algorithm: {kind: vdn}") == 0.8
+    assert gamma("algorithm: {kind: ippo, gamma: 0.99}") == 0.99
+    assert gamma(other) == 0.99
+    assert gamma(f"{other}algorithm: {{gamma: 0.8}}") == 0.8
+    load_text("algorithm: {kind: rllib, name: APPO}", "t.yaml", RunConfig)  # has its own settings
