@@ -13,12 +13,9 @@ from agents.pettingzoo_adapter import PettingZooConfig
 from agents.runs.config import EvaluationConfig, TrackingConfig, TrainingConfig
 from marec_env.config.base import ConfigModel
 from marec_env.environment_config import EnvironmentConfig
+from marec_env.rewards.config import DISCOUNT
 
 __all__ = ["RunConfig", "config_hash", "preset_name"]
-
-RECOMMENDER_GAMMA = 0.8
-"""Discount on the recommender's environment unless one is given: the table of discounts in
-docs/learners.md says why."""
 
 _NOT_HASHED = {"name", "seed", "output", "tracking"}
 
@@ -51,13 +48,23 @@ class RunConfig(ConfigModel):
     tracking: TrackingConfig = Field(default=TrackingConfig(), description="Dashboards.")
 
     @model_validator(mode="after")
-    def _discount_of_recommenders(self) -> Self:
-        """Fill in the discount where none is given and the task is the recommender."""
-        algorithm = self.algorithm
-        ours = isinstance(self.environment, EnvironmentConfig)
-        if ours and "gamma" in type(algorithm).model_fields.keys() - algorithm.model_fields_set:
-            filled = algorithm.model_copy(update={"gamma": RECOMMENDER_GAMMA})
-            object.__setattr__(self, "algorithm", filled)  # the model is frozen once validated
+    def _one_discount(self) -> Self:
+        """Give learners of the recommender its discount, and see that shaping has the learner's."""
+        algorithm, environment = self.algorithm, self.environment
+        fields = type(algorithm).model_fields
+        if not isinstance(environment, EnvironmentConfig) or "gamma" not in fields:
+            return self
+        if "gamma" not in algorithm.model_fields_set:
+            algorithm = algorithm.model_copy(update={"gamma": DISCOUNT})
+            object.__setattr__(self, "algorithm", algorithm)  # frozen once validated
+        discount = algorithm.model_dump()["gamma"]
+        for number, shaping in enumerate(environment.rewards.shaping):
+            if shaping.gamma != discount:
+                raise ValueError(
+                    f"environment.rewards.shaping[{number}].gamma is {shaping.gamma:g} and "
+                    f"algorithm.gamma {discount:g}; shaping leaves optimal play as it is only "
+                    "where they are equal: set both alike"
+                )
         return self
 
 

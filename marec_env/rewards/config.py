@@ -8,7 +8,10 @@ from pydantic import Field
 
 from marec_env.config import ConfigModel
 
-__all__ = ["RewardConfig", "ShapingConfig"]
+__all__ = ["DISCOUNT", "RewardConfig", "ShapingConfig"]
+
+DISCOUNT = 0.8
+"""Discount of the recommender's rewards unless one is given; docs/learners.md says why."""
 
 
 class ShapingConfig(ConfigModel):
@@ -19,7 +22,7 @@ class ShapingConfig(ConfigModel):
     )
     weight: float = Field(default=1.0, description="Factor on the potential.")
     gamma: float = Field(
-        default=0.99, gt=0, le=1, description="Discount; must equal the learner's."
+        default=DISCOUNT, ge=0, le=1, description="Discount; must equal the learner's."
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from agents.config import RunConfig
 from agents.config_files import main
 from marec_env.config.loader import load, load_text
+from marec_env.errors import ConfigError
 from marec_env.scenarios import SCENARIO_CHANGES, scenario_environment
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -50,3 +51,13 @@ def test_discount_depends_on_the_task_unless_given():
     assert gamma(other) == 0.99
     assert gamma(f"{other}algorithm: {{gamma: 0.8}}") == 0.8
     load_text("algorithm: {kind: rllib, name: APPO}", "t.yaml", RunConfig)  # has its own settings
+
+
+def test_shaping_has_the_learners_discount():
+    text = "environment: {rewards: {shaping: [{weight: 0.5, gamma: %s}]}}\nalgorithm: {gamma: %s}\n"
+    assert load_text(text % (0.9, 0.9), "t.yaml", RunConfig).algorithm.gamma == 0.9
+    with pytest.raises(ConfigError, match=r"shaping\[0\].gamma is 0.99 and algorithm.gamma 0.8"):
+        load_text(text % (0.99, 0.8), "t.yaml", RunConfig)
+    unset = "environment: {rewards: {shaping: [{weight: 0.5}]}}\n"
+    config = load_text(unset, "t.yaml", RunConfig)
+    assert config.environment.rewards.shaping[0].gamma == config.algorithm.gamma
