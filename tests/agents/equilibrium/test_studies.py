@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -199,6 +200,14 @@ def test_every_part_runs_and_the_report_holds_it(run, tmp_path):
     assert html.count("<svg") == sum(len(section.figures) for section in sections)
     assert "http-equiv" not in html
     assert "<script" not in html
+
+
+def test_a_curve_of_one_point_is_not_drawn():
+    one = replace(QUICK, widths=(10,), own_shares=(1.0,))
+    assert Study(CONFIG, [], one, lambda line: None).part("anarchy").figures == ()
+    two = replace(one, widths=(10, 20))
+    (figure,) = Study(CONFIG, [], two, lambda line: None).part("anarchy").figures
+    assert "funnel's width" in figure.title
 
 
 def test_parts_without_runs_are_left_out():
