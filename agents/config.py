@@ -8,7 +8,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from agents.learners.config import AlgorithmConfig, MAPPOConfig, SamplingConfig
+from agents.learners.config import GAMMA, AlgorithmConfig, MAPPOConfig, RLlibConfig, SamplingConfig
 from agents.pettingzoo_adapter import PettingZooConfig
 from agents.runs.config import EvaluationConfig, TrackingConfig, TrainingConfig
 from marec_env.config.base import ConfigModel
@@ -51,18 +51,20 @@ class RunConfig(ConfigModel):
     def _one_discount(self) -> Self:
         """Give learners of the recommender its discount, and see that shaping has the learner's."""
         algorithm, environment = self.algorithm, self.environment
-        fields = type(algorithm).model_fields
-        if not isinstance(environment, EnvironmentConfig) or "gamma" not in fields:
+        if not isinstance(environment, EnvironmentConfig):
             return self
-        if "gamma" not in algorithm.model_fields_set:
-            algorithm = algorithm.model_copy(update={"gamma": DISCOUNT})
-            object.__setattr__(self, "algorithm", algorithm)  # frozen once validated
-        discount = algorithm.model_dump()["gamma"]
+        if isinstance(algorithm, RLlibConfig):
+            discount = algorithm.settings.get("gamma", GAMMA)
+        else:
+            if "gamma" not in algorithm.model_fields_set:
+                algorithm = algorithm.model_copy(update={"gamma": DISCOUNT})
+                object.__setattr__(self, "algorithm", algorithm)  # frozen once validated
+            discount = algorithm.gamma
         for number, shaping in enumerate(environment.rewards.shaping):
             if shaping.gamma != discount:
                 raise ValueError(
-                    f"environment.rewards.shaping[{number}].gamma is {shaping.gamma:g} and "
-                    f"algorithm.gamma {discount:g}; shaping leaves optimal play as it is only "
+                    f"environment.rewards.shaping[{number}].gamma is {shaping.gamma} and "
+                    f"algorithm.gamma {discount}; shaping leaves optimal play as it is only "
                     "where they are equal: set both alike"
                 )
         return self

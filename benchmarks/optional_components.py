@@ -12,9 +12,10 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from agents.baselines.teams import StaticTeam
+from agents.baselines.teams import StaticTeam, hand_set_actions
 from agents.config import RunConfig
 from marec_env.config.loader import load
 from marec_env.environment_config import EnvironmentConfig
@@ -53,11 +54,7 @@ def arm(world: World, components: tuple[str, ...], **sections: dict[str, float])
 
 def play(world: World, sessions: int, **changed: Action) -> Outcomes:
     """Play the hand-set actions, but for those given by agent."""
-    simulator = Simulator(world, 1)
-    actions = {
-        agent: tuple(part[0] for part in action) if isinstance(action, tuple) else action[0]
-        for agent, action in simulator.default_actions().items()
-    }
+    actions = hand_set_actions(Simulator(world, 1))
     return rollout(world, StaticTeam(actions | changed), sessions, SEED)
 
 
@@ -66,7 +63,7 @@ def print_arm(label: str, found: Outcomes, base: Outcomes) -> None:
     clicks, before = (o.per_session["clicks"].double().numpy() for o in (found, base))
     new = found.is_new.numpy()
     cells = [f"{mean_estimate(clicks).value:7.2f}"]
-    for group in (new | True, ~new, new):
+    for group in (np.ones_like(new), ~new, new):
         gain = paired_difference(clicks[group], before[group]).difference
         cells.append(f"{gain.value:+6.2f} [{gain.low:+.2f}, {gain.high:+.2f}]")
     means = found.means()
@@ -83,7 +80,8 @@ def main() -> None:
     torch.set_num_threads(1)
     config = load(options.config, RunConfig).environment if options.config else EnvironmentConfig()
     world = build_world(config)
-    team = ("profile", "recall", "feature", "ranking")
+    team = tuple(c for c in config.pipeline.components if c not in ("trainer", "auditor"))
+    place = team.index("ranking")
     base = play(arm(world, team), options.sessions)
     heads = ("clicks", "all users", "known users", "new users", "requests", "within limits")
     print(f"{options.sessions} sessions; differences in clicks to the first line, 95 % intervals")
@@ -101,7 +99,7 @@ def main() -> None:
         print_arm(
             f"neither, limit {share:g}", play(arm(world, team, audit=audit), options.sessions), base
         )
-        audited = arm(world, (*team[:3], "auditor", "ranking"), audit=audit)
+        audited = arm(world, (*team[:place], "auditor", *team[place:]), audit=audit)
         for strictness in STRICTNESS:
             action = torch.tensor([strictness, 0.0])
             found = play(audited, options.sessions, auditor_0=action)

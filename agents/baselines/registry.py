@@ -15,12 +15,11 @@ from agents.baselines.neumf import NeuMF
 from agents.baselines.oracles import BoredomAwareOracle, MyopicOracle
 from agents.baselines.sasrec import SASRec
 from agents.baselines.simple import PopularityPolicy, RandomSlates
-from agents.baselines.teams import RandomTeam, StaticTeam
+from agents.baselines.teams import RandomTeam, StaticTeam, hand_set_actions
 from agents.baselines.training_log import TrainingLog, training_log
 from marec_env.embeddings import embed_texts
 from marec_env.evaluation.policies import Policy
 from marec_env.registry import Registry
-from marec_env.vector import Action
 
 if TYPE_CHECKING:
     from marec_env.simulator import Simulator
@@ -50,11 +49,6 @@ def baseline_names() -> tuple[str, ...]:
     return BASELINES.names()
 
 
-def _single(action: Action) -> Action:
-    """Return the action of one session of a batch."""
-    return tuple(part[0] for part in action) if isinstance(action, tuple) else action[0]
-
-
 def _log(simulator: Simulator) -> TrainingLog:
     return training_log(simulator.world.visible_log)
 
@@ -71,8 +65,7 @@ def _random_slates(simulator: Simulator, seed: int) -> Policy:
 
 @BASELINES.register("static")
 def _static(simulator: Simulator, seed: int) -> Policy:
-    actions = {agent: _single(a) for agent, a in simulator.default_actions().items()}
-    return StaticTeam(actions)
+    return StaticTeam(hand_set_actions(simulator))
 
 
 @BASELINES.register("popularity")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from gymnasium import spaces
@@ -13,7 +13,10 @@ from marec_env.errors import ConfigError
 from marec_env.random import integers, session_keys, uniform
 from marec_env.vector import Action
 
-__all__ = ["RandomTeam", "StaticTeam"]
+if TYPE_CHECKING:
+    from marec_env.simulator import Simulator
+
+__all__ = ["RandomTeam", "StaticTeam", "hand_set_actions"]
 
 
 class RandomTeam:
@@ -79,6 +82,14 @@ class StaticTeam:
             agent: _expand(self.actions[agent], observation.shape[0], observation.device)
             for agent, observation in observations.items()
         }
+
+
+def hand_set_actions(simulator: Simulator) -> dict[str, Action]:
+    """Return each agent's default action, without a batch dimension."""
+    return {
+        agent: tuple(part[0] for part in action) if isinstance(action, tuple) else action[0]
+        for agent, action in simulator.default_actions().items()
+    }
 
 
 def _expand(action: Action, size: int, device: torch.device) -> Action:

@@ -57,7 +57,7 @@ class PipelineGame:
             )
         self.dims = tuple(coordinates(self.env.action_spaces[c]) for c in self.components)
         self._idle = StaticTeam(self.defaults, "default")
-        self._played: OrderedDict[bytes, _Row] = OrderedDict()
+        self._played: OrderedDict[bytes, Outcome] = OrderedDict()
 
     def default(self) -> Floats:
         """Return the deciding components' default actions, ``[sum(dims)]``."""
@@ -88,14 +88,12 @@ class PipelineGame:
         """
         keys = [self._key(decision, sessions) for decision in decisions]
         new = {k: d for k, d in zip(keys, decisions, strict=True) if k not in self._played}
-        rows = {key: self._played[key] for key in keys if key in self._played}
-        rows.update(zip(new, self._simulated(list(new.values()), sessions), strict=True))
-        for key, row in rows.items():
-            self._played[key] = row
+        self._played.update(zip(new, self._simulated(list(new.values()), sessions), strict=True))
+        for key in keys:
             self._played.move_to_end(key)
+        outcome = _joined([self._played[key] for key in keys])
         while len(self._played) > REMEMBERED:
             self._played.popitem(last=False)
-        outcome = _stacked([rows[key] for key in keys])
         if self.per == "session":
             return outcome
         return _per_request(outcome, self.env.max_requests)
@@ -105,37 +103,32 @@ class PipelineGame:
         point = [encode(self.env.action_spaces[name], action) for name, action in actions]
         return np.concatenate(point).tobytes() + np.asarray(sessions).tobytes()
 
-    def _simulated(self, decisions: Sequence[Floats], sessions: Sessions) -> list[_Row]:
-        rows: list[_Row] = []
+    def _simulated(self, decisions: Sequence[Floats], sessions: Sessions) -> list[Outcome]:
+        """Return the outcome of each decision, with a first dimension of 1."""
+        found: list[Outcome] = []
         batch = max(1, ROWS // len(sessions))
         for first in range(0, len(decisions), batch):
             lineups = [self.lineup(decision) for decision in decisions[first : first + batch]]
             played = play_lineups(self.env, lineups, sessions, self.components)
-            rows += [
-                _Row(
-                    played.objectives[i],
-                    played.team[i],
-                    {name: values[i] for name, values in played.outcomes.items()},
-                )
-                for i in range(len(lineups))
-            ]
-        return rows
+            found += [_one(played, row) for row in range(len(lineups))]
+        return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """What one decision led to: the outcome without its first dimension."""
-
-    objectives: Floats
-    team: Floats
-    outcomes: Mapping[str, Floats]
-
-
-def _stacked(rows: Sequence[_Row]) -> Outcome:
+def _one(outcome: Outcome, row: int) -> Outcome:
+    # Copies: a view would keep its whole batch in memory.
+    part = slice(row, row + 1)
     return Outcome(
-        np.stack([row.objectives for row in rows]),
-        np.stack([row.team for row in rows]),
-        {name: np.stack([row.outcomes[name] for row in rows]) for name in rows[0].outcomes},
+        outcome.objectives[part].copy(),
+        outcome.team[part].copy(),
+        {name: values[part].copy() for name, values in outcome.outcomes.items()},
+    )
+
+
+def _joined(parts: Sequence[Outcome]) -> Outcome:
+    return Outcome(
+        np.concatenate([p.objectives for p in parts]),
+        np.concatenate([p.team for p in parts]),
+        {name: np.concatenate([p.outcomes[name] for p in parts]) for name in parts[0].outcomes},
     )
 
 

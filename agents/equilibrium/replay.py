@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from agents.baselines.teams import hand_set_actions
 from marec_env.simulator import Simulator
 from marec_env.vector import Action, VecStep
 
@@ -51,10 +52,7 @@ class SimulatorReplay:
 
     def default_actions(self) -> dict[str, Action]:
         """Return each agent's default action, without a batch dimension."""
-        return {
-            agent: tuple(part[0] for part in action) if isinstance(action, tuple) else action[0]
-            for agent, action in self._simulator.default_actions().items()
-        }
+        return hand_set_actions(self._simulator)
 
     def begin(self, session_ids: Tensor) -> VecStep:
         """Start these sessions, int64 ``[B]``."""

@@ -16,7 +16,7 @@ reported on.
 6. Two channels that do not know of each other recall the same items.
 
 Property 3, own objectives against the shared one at a narrow funnel, is that of the game itself:
-``python evaluate.py game``.
+``python evaluate.py equilibrium --parts anarchy``.
 """
 
 from __future__ import annotations

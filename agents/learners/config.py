@@ -11,8 +11,10 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from marec_env.config.base import ConfigModel
+from marec_env.rewards.config import DISCOUNT
 
 __all__ = [
+    "GAMMA",
     "AlgorithmConfig",
     "CloningConfig",
     "ComponentOverrides",
@@ -28,6 +30,19 @@ __all__ = [
 
 Activation = Literal["tanh", "relu", "silu"]
 RewardSource = Literal["team_mean", "team_sum", "own"]
+
+GAMMA = 0.99
+"""Discount of learners, and RLlib's own, where the task has none of its own."""
+
+Discount = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description=f"Discount per env step; if not given, {DISCOUNT} on the recommender, {GAMMA} "
+        "elsewhere.",
+    ),
+]
 AdvantageScope = Literal["team", "agent", "none"]
 
 
@@ -85,12 +100,7 @@ class PPOFamilyConfig(ConfigModel):
     clip: float = Field(
         default=0.2, gt=0, description="Probability ratios beyond 1 ± clip earn no gradient."
     )
-    gamma: float = Field(
-        default=0.99,
-        ge=0,
-        le=1,
-        description="Discount per env step; if not given, 0.8 on the recommender, 0.99 elsewhere.",
-    )
+    gamma: Discount = GAMMA
     gae_lambda: float = Field(default=0.95, ge=0, le=1, description="λ of the advantage estimate.")
     learning_rate: float = Field(default=5e-4, gt=0, description="Of the actors' Adam.")
     critic_learning_rate: float = Field(default=5e-4, gt=0, description="Of the critic's Adam.")
@@ -199,12 +209,7 @@ class VDNConfig(ConfigModel):
     reward: Literal["team_mean", "team_sum"] = Field(
         default="team_mean", description="The team's reward from its agents' rewards."
     )
-    gamma: float = Field(
-        default=0.99,
-        ge=0,
-        le=1,
-        description="Discount per env step; if not given, 0.8 on the recommender, 0.99 elsewhere.",
-    )
+    gamma: Discount = GAMMA
     learning_rate: float = Field(default=5e-4, gt=0, description="Of Adam.")
     adam_epsilon: float = Field(default=1e-5, gt=0, description="ε of Adam.")
     max_gradient_norm: float = Field(default=10.0, gt=0, description="Gradient norm limit.")

@@ -58,6 +58,13 @@ def test_shaping_has_the_learners_discount():
     assert load_text(text % (0.9, 0.9), "t.yaml", RunConfig).algorithm.gamma == 0.9
     with pytest.raises(ConfigError, match=r"shaping\[0\].gamma is 0.99 and algorithm.gamma 0.8"):
         load_text(text % (0.99, 0.8), "t.yaml", RunConfig)
+    stock = (
+        "algorithm: {kind: rllib, name: PPO%s}\nenvironment: {rewards: {shaping: [{gamma: %s}]}}\n"
+    )
+    load_text(stock % ("", 0.99), "t.yaml", RunConfig)
+    load_text(stock % (", settings: {gamma: 0.5}", 0.5), "t.yaml", RunConfig)
+    with pytest.raises(ConfigError, match=r"gamma is 0.5 and algorithm.gamma 0.99"):
+        load_text(stock % ("", 0.5), "t.yaml", RunConfig)
     unset = "environment: {rewards: {shaping: [{weight: 0.5}]}}\n"
     config = load_text(unset, "t.yaml", RunConfig)
     assert config.environment.rewards.shaping[0].gamma == config.algorithm.gamma

@@ -140,24 +140,30 @@ def _figures(points: dict[int, list[AnarchyPoint]]) -> Sequence[Figure]:
             by_share.setdefault(f"λ = {point.own_share:g}", []).append((float(width), ratio))
             by_width.setdefault(f"C = {width}", []).append((point.own_share, ratio))
     ylabel = "clicks over the optimum's"
-    over_widths = lines(
-        "Price of anarchy in clicks over the funnel's width",
-        "Lines of the ratio of clicks at stable play to clicks at the joint optimum over the "
-        "number of candidates, one line a mixture of motives.",
-        by_share,
-        "candidates C",
-        ylabel,
-        log_x=True,
-        reference=1.0,
-    )
-    over_motives = lines(
-        "Price of anarchy in clicks over the mixture of motives",
-        "The same ratios over the share of own objective, one line a funnel width.",
-        by_width,
-        "λ: share of own objective",
-        ylabel,
-        reference=1.0,
-    )
     # A line of one point says nothing that the table does not.
-    drawn = (over_widths, len(by_width) > 1), (over_motives, len(by_share) > 1)
-    return [figure for figure, has_lines in drawn if has_lines]
+    figures = []
+    if len(by_width) > 1:
+        figures.append(
+            lines(
+                "Price of anarchy in clicks over the funnel's width",
+                "Lines of the ratio of clicks at stable play to clicks at the joint optimum over "
+                "the number of candidates, one line a mixture of motives.",
+                by_share,
+                "candidates C",
+                ylabel,
+                log_x=True,
+                reference=1.0,
+            )
+        )
+    if len(by_share) > 1:
+        figures.append(
+            lines(
+                "Price of anarchy in clicks over the mixture of motives",
+                "The same ratios over the share of own objective, one line a funnel width.",
+                by_width,
+                "λ: share of own objective",
+                ylabel,
+                reference=1.0,
+            )
+        )
+    return figures
