@@ -1,9 +1,9 @@
 """Stateless randomness: every draw is a pure function of (session key, step, stream, lane).
 
 A 64-bit counter is mixed by the SplitMix64 finaliser (Steele, Lea and Flood, "Fast splittable
-pseudorandom number generators", OOPSLA 2014) in int64 tensor arithmetic, which wraps identically on
-CPU and CUDA: the same bits at any batch size and on any device, with nothing to save for a resume.
-Two policies evaluated under the same keys meet the same users with the same luck.
+pseudorandom number generators", OOPSLA 2014), in int64 tensor arithmetic on CUDA and in a compiled
+loop on the CPU: the same bits at any batch size and on any device, and nothing to save for a
+resume. Two policies evaluated under the same keys meet the same users with the same luck.
 
 Shapes: ``key`` is int64 ``[B]``; ``step`` is an int or int64 ``[B]``; results are ``[B, lanes]``.
 """
@@ -14,8 +14,12 @@ import hashlib
 import math
 from functools import cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from marec_env.compiled import compiled
 
 __all__ = ["bits", "gumbel", "integers", "normal", "session_keys", "stream_id", "uniform"]
 
@@ -67,20 +71,75 @@ def _lane_offsets(lanes: int, device: str) -> Tensor:
     return torch.arange(1, lanes + 1, dtype=torch.int64, device=device) * _LANE
 
 
+def _mix_lanes(counter: Tensor, lanes: int) -> Tensor:
+    return _mix(_mix(counter).unsqueeze(-1) + _lane_offsets(lanes, str(counter.device)))
+
+
 def bits(key: Tensor, step: Tensor | int, stream: str, lanes: int) -> Tensor:
     """Return 64 random bits a lane, int64 ``[B, lanes]``."""
-    counter = key + (
-        step * _STEP + stream_id(stream)
-        if isinstance(step, Tensor)
-        else _signed(step * _STEP + stream_id(stream))
-    )
-    return _mix(_mix(counter).unsqueeze(-1) + _lane_offsets(lanes, str(key.device)))
+    counter = _counter(key, step, stream)
+    if key.is_cuda:
+        return _mix_lanes(counter, lanes)
+    found = torch.empty(*counter.shape, lanes, dtype=torch.int64)
+    _write_bits(_unsigned(counter), _unsigned(found).reshape(-1, lanes))
+    return found
 
 
 def uniform(key: Tensor, step: Tensor | int, stream: str, lanes: int) -> Tensor:
     """Return float32 draws in the open interval (0, 1), ``[B, lanes]``: odd multiples of 2^-24."""
-    high = (bits(key, step, stream, lanes) >> (64 - _BITS)) & ((1 << _BITS) - 1)
+    drawn = bits(key, step, stream, lanes)
+    if key.is_cuda:
+        return _unit(drawn)
+    found = torch.empty(drawn.shape)
+    _write_unit(_unsigned(drawn).reshape(-1), found.numpy().reshape(-1))
+    return found
+
+
+def _unit(drawn: Tensor) -> Tensor:
+    high = (drawn >> (64 - _BITS)) & ((1 << _BITS) - 1)
     return (high.to(torch.float32) + 0.5) * 2.0**-_BITS
+
+
+def _counter(key: Tensor, step: Tensor | int, stream: str) -> Tensor:
+    if isinstance(step, Tensor):
+        return key + (step * _STEP + stream_id(stream))
+    return key + _signed(step * _STEP + stream_id(stream))
+
+
+def _unsigned(value: Tensor) -> NDArray[np.uint64]:
+    """Return an int64 tensor's own bits, in which ``>>`` brings in zeros."""
+    return value.numpy().view(np.uint64)
+
+
+_UNSIGNED_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_UNSIGNED_MIX_2 = np.uint64(0x94D049BB133111EB)
+_UNSIGNED_LANE = np.uint64(0xDA942042E4DD58B5)
+
+
+@compiled
+def _write_bits(counter: NDArray[np.uint64], found: NDArray[np.uint64]) -> None:
+    """Write the bits of every lane: :func:`_mix` of the counter, and again of each lane."""
+    for row, value in enumerate(counter.flat):
+        value ^= value >> np.uint64(30)
+        value *= _UNSIGNED_MIX_1
+        value ^= value >> np.uint64(27)
+        value *= _UNSIGNED_MIX_2
+        value ^= value >> np.uint64(31)
+        for lane in range(found.shape[1]):
+            draw = value + np.uint64(lane + 1) * _UNSIGNED_LANE
+            draw ^= draw >> np.uint64(30)
+            draw *= _UNSIGNED_MIX_1
+            draw ^= draw >> np.uint64(27)
+            draw *= _UNSIGNED_MIX_2
+            found[row, lane] = draw ^ (draw >> np.uint64(31))
+
+
+@compiled
+def _write_unit(drawn: NDArray[np.uint64], found: NDArray[np.float32]) -> None:
+    """Write each draw's high bits as the middle of an interval of 2^-23."""
+    for place in range(len(drawn)):
+        high = np.float32(np.int64(drawn[place] >> np.uint64(64 - _BITS)))
+        found[place] = (high + np.float32(0.5)) * np.float32(2.0**-_BITS)
 
 
 def normal(key: Tensor, step: Tensor | int, stream: str, lanes: int) -> Tensor:

@@ -26,6 +26,13 @@ def test_bits_are_fixed_across_versions():
     assert random.bits(keys, 3, "clicks", 2).tolist() == BITS
 
 
+def test_draws_are_alike_on_every_device():
+    keys, steps = random.session_keys(5, torch.arange(70)), torch.arange(70)
+    drawn = random.bits(keys, steps, "clicks", 9)
+    assert torch.equal(drawn, random._mix_lanes(random._counter(keys, steps, "clicks"), 9))
+    assert torch.equal(random.uniform(keys, steps, "clicks", 9), random._unit(drawn))
+
+
 def test_uniform_is_open_and_uniform():
     draws = random.uniform(random.session_keys(1, torch.arange(200_000)), 9, "u", 4)
     assert draws.min() > 0 and draws.max() < 1

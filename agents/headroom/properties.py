@@ -258,7 +258,7 @@ def duplicates(
     relevant = torch.zeros_like(seen).scatter_(1, top.topk(count, dim=1).indices, True)
     # Asked for more than they may bring, so that coordination has something to put in place.
     offers = [
-        _unseen(first_occurrences(CHANNELS.get(name)(request, 2 * half)), seen)
+        _unseen(first_occurrences(CHANNELS.get(name)(request, 2 * half), seen.shape[1]), seen)
         for name in (first, second)
     ]
     own = [_members(offer, half, seen) for offer in offers]

@@ -94,7 +94,7 @@ def item_to_item(request: Request, length: int) -> Tensor:
     recent = request.memory.recent  # [B, R]
     offered = look_up(request.knowledge.neighbours, recent.clamp(min=0))  # [B, R, M]
     offered = torch.where((recent >= 0).unsqueeze(-1), offered, -1)
-    return first_occurrences(offered.transpose(1, 2).flatten(1))
+    return first_occurrences(offered.transpose(1, 2).flatten(1), request.knowledge.num_items)
 
 
 @CHANNELS.register("popular")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from marec_env import random
+from marec_env.compiled import compiled
 from marec_env.pipeline.topk import sort_rows, top_k
 
 __all__ = ["compose_slate", "rank_within_topic", "slate_log_propensity"]
@@ -21,16 +24,44 @@ def rank_within_topic(scores: Tensor, topics: Tensor) -> Tensor:
     Returns:
         Int64 ``[B, C]``; ties count the earlier candidate as better.
     """
-    width = scores.shape[1]
-    places = torch.arange(width, device=scores.device)
+    if scores.is_cuda:
+        return _rank_by_runs(scores, topics)
+    ordered = sort_rows(_descending(scores)).numpy()
+    ranks = torch.empty(scores.shape, dtype=torch.int64)
+    _count_earlier(ordered, topics.numpy(), int(topics.max()) + 1, ranks.numpy())
+    return ranks
+
+
+def _descending(scores: Tensor) -> Tensor:
+    """Return int64 keys that ascend as scores fall, with the place in the low 16 bits."""
     raw = scores.contiguous().view(torch.int32)
     ascending = (raw ^ ((raw >> 31) & 0x7FFFFFFF)).to(torch.int64)  # orders as the scores do
-    # Key: topic, then descending score, then place; 16 bits hold places, 32 the score.
-    key = (topics << 48) | ((0x7FFFFFFF - ascending) << 16) | places
-    ordered = sort_rows(key)
+    places = torch.arange(scores.shape[1], device=scores.device)
+    return ((0x7FFFFFFF - ascending) << 16) | places
+
+
+@compiled
+def _count_earlier(
+    ordered: NDArray[np.int64], topics: NDArray[np.int64], count: int, ranks: NDArray[np.int64]
+) -> None:
+    """Walk each row in order and count per topic what has come before."""
+    before = np.empty(count, np.int64)
+    for row in range(len(ordered)):
+        before[:] = 0
+        for key in ordered[row]:
+            place = key & 0xFFFF
+            topic = topics[row, place]
+            ranks[row, place] = before[topic]
+            before[topic] += 1
+
+
+def _rank_by_runs(scores: Tensor, topics: Tensor) -> Tensor:
+    """Return the same ranks in tensor operations: sort by topic too, and count from its start."""
+    ordered = sort_rows((topics << 48) | _descending(scores))
     topic, place = ordered >> 48, ordered & 0xFFFF
     starts = torch.ones_like(topic, dtype=torch.bool)
     starts[:, 1:] = topic[:, 1:] != topic[:, :-1]
+    places = torch.arange(scores.shape[1], device=scores.device)
     first = torch.where(starts, places, 0).cummax(1).values
     return torch.empty_like(topic).scatter_(1, place, places - first)
 

@@ -118,8 +118,26 @@ class _Offers(Sequence[Tensor]):
         if place not in self._made:
             name = self._names[place]
             offered = CHANNELS.get(name)(self._request, self._request.config.candidates)
-            self._made[place] = first_occurrences(offered) if ":" in name else offered
+            self._made[place] = self._checked(name, offered) if ":" in name else offered
         return self._made[place]
+
+    def _checked(self, name: str, offered: Tensor) -> Tensor:
+        """Return a user's own channel's offer without repeated items.
+
+        Raises:
+            ConfigError: it is not int64 ``[B, L]`` of items of the catalog and -1.
+        """
+        sessions, items = self._request.num_sessions, self._request.knowledge.num_items
+        if offered.dtype != torch.int64 or offered.dim() != 2 or len(offered) != sessions:
+            raise ConfigError(
+                f"recall channel '{name}' offered {offered.dtype} {list(offered.shape)}; "
+                f"return torch.int64 [{sessions}, any length]"
+            )
+        if bool((offered < -1).any()) or bool((offered >= items).any()):
+            raise ConfigError(
+                f"recall channel '{name}' offered items outside 0 ... {items - 1}; use -1 for none"
+            )
+        return first_occurrences(offered, items)
 
 
 def run_feature(request: Request, enabled: Tensor) -> None:

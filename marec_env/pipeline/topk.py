@@ -1,6 +1,6 @@
 """Exact top-k of every row, with the same choice on CPU and CUDA.
 
-On the CPU a score and its column become one 64-bit number, which numpy's vectorised quickselect
+A score and its column become one 64-bit number, which on the CPU numpy's vectorised quickselect
 partitions, several times as fast as ``torch.topk`` there (``python benchmarks/pipeline.py`` prints
 both). Equal positive scores go to the higher column, equal negative ones to the lower.
 """
@@ -12,26 +12,26 @@ from functools import cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["row_blocks", "sort_rows", "top_k", "true_places"]
+from marec_env.compiled import compiled
+
+__all__ = ["row_blocks", "sort_rows", "top_k"]
 
 _SPARE_BITS = 29  # of a float64 significand that a float32 leaves zero: they hold the column
 _COLUMN = (1 << _SPARE_BITS) - 1
-_LARGEST = torch.finfo(torch.float32).max
+_LARGEST = float(np.finfo(np.float32).max)
 _BLOCK = 1 << 18  # keys partitioned at a time: 2 MB, about a core's cache
 _local = threading.local()
 
 
-def _workspace(rows: int, width: int, dtype: torch.dtype) -> Tensor:
+def _workspace(rows: int, width: int) -> NDArray[np.float64]:
     """Return a buffer kept between calls: fresh pages cost more than the partition."""
-    name = str(dtype)
-    kept: Tensor | None = getattr(_local, name, None)
-    if kept is None or kept.numel() < rows * width:
-        with torch.inference_mode(False):  # else of no use outside that mode
-            kept = torch.empty(rows * width, dtype=dtype)
-        setattr(_local, name, kept)
-    return kept[: rows * width].view(rows, width)
+    kept: NDArray[np.float64] | None = getattr(_local, "keys", None)
+    if kept is None or kept.size < rows * width:
+        kept = _local.keys = np.empty(rows * width)
+    return kept[: rows * width].reshape(rows, width)
 
 
 @cache
@@ -39,32 +39,57 @@ def _columns(width: int, device: str) -> Tensor:
     return torch.arange(width, device=device)
 
 
-def _fill_keys(keys: Tensor, scores: Tensor, penalty: Tensor | None) -> None:
-    """Write scores into the high bits of float64 keys and columns into the low ones."""
+def _sorted_keys(scores: Tensor, penalty: Tensor | None, k: int, ordered: bool) -> Tensor:
+    """Return columns by sorting keys in tensor operations: what CUDA does."""
+    keys = torch.empty(scores.shape, dtype=torch.float64, device=scores.device)
     if penalty is None:
         # An infinity with a column in its low bits is not a number.
         keys.copy_(scores).clamp_(-_LARGEST, _LARGEST)
-    elif scores.is_cuda:
+    else:
         torch.add(scores, penalty, out=keys)  # a float32 sum, so the low bits stay free
-    else:  # the same in two steps that the CPU vectorises
-        sums = _workspace(scores.shape[0], scores.shape[1], torch.float32)
-        keys.copy_(torch.add(scores, penalty, out=sums))
     keys.view(torch.int64).bitwise_or_(_columns(scores.shape[1], str(scores.device)))
+    return keys.topk(k, dim=-1, sorted=ordered).values.view(torch.int64) & _COLUMN
 
 
-def _largest_keys(scores: Tensor, penalty: Tensor | None, k: int, ordered: bool) -> Tensor:
-    """Return the columns of the ``k`` largest scores of a block of rows on the CPU."""
+@compiled
+def _write_keys(
+    scores: NDArray[np.float32], keys: NDArray[np.float64], bits: NDArray[np.int64]
+) -> None:
+    """Write scores into the high bits of float64 keys and columns into the low ones.
+
+    ``bits`` are the keys' own; two loops over a row, since one would not be vectorised.
+    """
     rows, width = scores.shape
-    keys = _workspace(rows, width, torch.float64)
-    _fill_keys(keys, scores, penalty)
-    array = keys.numpy()
-    if k < width:
-        array.partition(width - k, axis=-1)
-    largest = array[:, width - k :]
-    if ordered:
-        largest = np.sort(largest, axis=-1)[:, ::-1]
-    # A copy: the workspace is reused, and torch takes no negative strides.
-    return torch.from_numpy(largest.copy().view(np.int64)).bitwise_and_(_COLUMN)
+    for row in range(rows):
+        for column in range(width):
+            keys[row, column] = min(max(scores[row, column], -_LARGEST), _LARGEST)
+        for column in range(width):
+            bits[row, column] |= column
+
+
+@compiled
+def _write_penalised_keys(
+    scores: NDArray[np.float32],
+    penalty: NDArray[np.float32],
+    keys: NDArray[np.float64],
+    bits: NDArray[np.int64],
+) -> None:
+    """The same of ``scores + penalty``, which are finite."""
+    rows, width = scores.shape
+    for row in range(rows):
+        for column in range(width):
+            keys[row, column] = scores[row, column] + penalty[row, column]
+        for column in range(width):
+            bits[row, column] |= column
+
+
+@compiled
+def _read_columns(bits: NDArray[np.int64], columns: NDArray[np.int64], first: int) -> None:
+    """Write the columns of each row's last keys into ``columns[first:]``, last key first."""
+    rows, width = bits.shape
+    for row in range(rows):
+        for place in range(columns.shape[1]):
+            columns[first + row, place] = bits[row, width - 1 - place] & _COLUMN
 
 
 def row_blocks(rows: int, width: int) -> list[slice]:
@@ -85,17 +110,24 @@ def top_k(scores: Tensor, k: int, *, ordered: bool = True, penalty: Tensor | Non
     Returns:
         Int64 ``[B, k]``.
     """
-    rows, width = scores.shape
     if scores.is_cuda:
-        keys = torch.empty(rows, width, dtype=torch.float64, device=scores.device)
-        _fill_keys(keys, scores, penalty)
-        largest = keys.topk(k, dim=-1, sorted=ordered).values
-        return largest.view(torch.int64) & _COLUMN
-    parts = [
-        _largest_keys(scores[block], None if penalty is None else penalty[block], k, ordered)
-        for block in row_blocks(rows, width)
-    ]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return _sorted_keys(scores, penalty, k, ordered)
+    rows, width = scores.shape
+    columns = torch.empty(rows, k, dtype=torch.int64)
+    for block in row_blocks(rows, width):
+        part = scores[block].numpy()
+        keys = _workspace(*part.shape)
+        bits = keys.view(np.int64)
+        if penalty is None:
+            _write_keys(part, keys, bits)
+        else:
+            _write_penalised_keys(part, penalty[block].numpy(), keys, bits)
+        if k < width:
+            keys.partition(width - k, axis=-1)
+        if ordered:
+            keys[:, width - k :].sort(axis=-1)
+        _read_columns(bits, columns.numpy(), block.start)
+    return columns
 
 
 def sort_rows(keys: Tensor) -> Tensor:
@@ -103,10 +135,3 @@ def sort_rows(keys: Tensor) -> Tensor:
     if keys.is_cuda:
         return keys.sort(dim=-1).values
     return torch.from_numpy(np.sort(keys.numpy(), axis=-1))
-
-
-def true_places(mask: Tensor) -> Tensor:
-    """Return where a tensor, read as one line, is true or not 0: int64 ``[n]``, ascending."""
-    if mask.is_cuda:
-        return mask.flatten().nonzero().squeeze(1)
-    return torch.from_numpy(np.flatnonzero(mask.numpy()))

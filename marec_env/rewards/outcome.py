@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from marec_env.compiled import compiled
 from marec_env.pipeline.request import Request
 from marec_env.users.base import Feedback
 
 __all__ = ["Outcome", "Truth"]
 
 _SMALL = 1e-6
-_HEAD = 2  # times top_count: how much of the list is looked at first
 
 
 @dataclass(frozen=True)
@@ -58,24 +60,56 @@ class Outcome:
         The best are the first ``top_count`` of ``truth.top`` that were still unseen; where fewer
         are left, those.
         """
-        truth = self.truth
-        member = torch.zeros_like(self.seen_before, dtype=torch.bool).scatter_(1, items, True)
-        head = truth.top[:, : _HEAD * truth.top_count]  # enough unless most of it was seen
-        found, wanted = self._found(member, self.seen_before, head)
-        if head.shape[1] < truth.top.shape[1]:
-            rows = (wanted < truth.top_count).nonzero().squeeze(1)
-            if rows.numel():
-                more = self._found(member[rows], self.seen_before[rows], truth.top[rows])
-                found[rows], wanted[rows] = more
+        top, count = self.truth.top, self.truth.top_count
+        if items.is_cuda:
+            found, wanted = _found_by_table(items, top, self.seen_before, count)
+        else:
+            found, wanted = torch.empty(2, len(items), dtype=torch.int64)
+            _find(
+                items.numpy(),
+                top.numpy(),
+                self.seen_before.numpy(),
+                count,
+                found.numpy(),
+                wanted.numpy(),
+            )
         return found / wanted.clamp(min=1)
 
-    def _found(self, member: Tensor, seen: Tensor, top: Tensor) -> tuple[Tensor, Tensor]:
-        """Return how many of the best unseen items are members, and how many there are."""
-        wanted = seen.gather(1, top) >= 0
-        rank = wanted.cumsum(1)
-        wanted.logical_and_(rank <= self.truth.top_count)
-        count = rank[:, -1].clamp(max=self.truth.top_count)
-        return (member.gather(1, top) & wanted).sum(1), count
+
+@compiled
+def _find(
+    items: NDArray[np.int64],
+    top: NDArray[np.int64],
+    penalty: NDArray[np.float32],
+    count: int,
+    found: NDArray[np.int64],
+    wanted: NDArray[np.int64],
+) -> None:
+    """Count the first ``count`` unseen items of each row of ``top``, and those among ``items``."""
+    member = np.zeros(penalty.shape[1], np.bool_)
+    for session in range(len(items)):
+        for item in items[session]:
+            member[item] = True
+        found[session] = wanted[session] = 0
+        for item in top[session]:
+            if wanted[session] == count:
+                break
+            if penalty[session, item] >= 0:
+                wanted[session] += 1
+                found[session] += member[item]
+        for item in items[session]:
+            member[item] = False
+
+
+def _found_by_table(
+    items: Tensor, top: Tensor, penalty: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    """Return what :func:`_find` counts, in tensor operations."""
+    member = torch.zeros_like(penalty, dtype=torch.bool).scatter_(1, items, True)
+    unseen = penalty.gather(1, top) >= 0
+    rank = unseen.cumsum(1)
+    unseen.logical_and_(rank <= count)
+    return (member.gather(1, top) & unseen).sum(1), rank[:, -1].clamp(max=count)
 
 
 def correlation(scores: Tensor, target: Tensor) -> Tensor:

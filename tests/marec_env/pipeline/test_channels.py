@@ -1,6 +1,9 @@
+import re
+
 import pytest
 import torch
 
+from marec_env.errors import ConfigError
 from marec_env.pipeline import stages
 from marec_env.pipeline.channels import CHANNELS
 
@@ -130,6 +133,26 @@ def test_candidates_of_all_channels_are_unseen_and_differ(request_):
         kept = request_.candidates[row].tolist()
         assert len(set(kept)) == 20
         assert not seen & set(kept)
+
+
+def outside(request, length):
+    """A channel that offers items that the catalog does not hold."""
+    return torch.full((request.num_sessions, length), request.knowledge.num_items)
+
+
+def of_one_session(request, length):
+    """A channel that answers one session only."""
+    return torch.arange(length).unsqueeze(0)
+
+
+@pytest.mark.parametrize(
+    ("channel", "message"),
+    [(outside, "offered items outside 0 ... 59; use -1"), (of_one_session, "[1, 20]; return")],
+)
+def test_a_channel_of_ones_own_that_offers_nonsense_is_named(make, channel, message):
+    pipeline = make.pipeline(recall={"channels": (f"{__name__}:{channel.__name__}",)})
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        stages.run_recall(pipeline.begin(make.keys()), torch.ones(3, 1, dtype=torch.int64))
 
 
 def refusing(request, length):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from marec_env import random
+from marec_env.pipeline import compose
 from marec_env.pipeline.compose import compose_slate, rank_within_topic, slate_log_propensity
 
 
@@ -22,6 +23,15 @@ def test_rank_within_topic_by_hand():
     scores = torch.tensor([[0.5, -1.0, 2.0, 0.5, -3.0]])
     topics = torch.tensor([[0, 1, 0, 0, 1]])
     assert rank_within_topic(scores, topics).tolist() == [[1, 0, 0, 2, 1]]
+
+
+def test_ranks_are_alike_on_every_device():
+    source = torch.Generator().manual_seed(7)
+    scores = torch.randint(-4, 5, (30, 40), generator=source) / 4.0  # with ties, and zeros
+    scores[scores == 0.25] = -0.0
+    topics = torch.randint(0, 5, (30, 40), generator=source)
+    expected = compose._rank_by_runs(scores, topics)
+    assert torch.equal(rank_within_topic(scores, topics), expected)
 
 
 @pytest.mark.parametrize("diversity", [0.0, 0.3, 5.0])

@@ -1,8 +1,16 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from marec_env.pipeline import recall_merge
 from marec_env.pipeline.recall_merge import first_occurrences, merge, quotas_of
+
+
+def merge_on_cuda(offers, quotas, unavailable, fallback):
+    """What :func:`merge` does on CUDA."""
+    desk = recall_merge._TensorDesk(unavailable, int(quotas[0].sum()))
+    return recall_merge._serve(desk, offers, quotas, fallback)
 
 
 def test_quotas_by_hand():
@@ -24,13 +32,15 @@ def test_largest_remainders_win():
 def test_quotas_sum_exactly_and_are_within_one_of_their_share(rows, total):
     levels = torch.tensor(rows)
     quota = quotas_of(levels, total)
+    assert torch.equal(quota, recall_merge._quotas_by_sorting(levels, total))
     assert quota.sum(1).tolist() == [total] * len(rows)
     weight = torch.where(levels.sum(1, keepdim=True) > 0, levels, 1).double()
     exact = total * weight / weight.sum(1, keepdim=True)
     assert bool(((quota - exact).abs() < 1).all())
 
 
-def test_merge_by_hand():
+@pytest.mark.parametrize("merge", [merge, merge_on_cuda])
+def test_merge_by_hand(merge):
     offers = [torch.tensor([[5, 1, 2, 3]]), torch.tensor([[1, 5, 7, 8]])]
     unavailable = torch.zeros(1, 10, dtype=torch.bool)
     unavailable[0, 2] = True
@@ -40,7 +50,8 @@ def test_merge_by_hand():
     assert source.tolist() == [[0, 0, 0, 1, 1]]
 
 
-def test_what_a_channel_lacks_goes_to_the_others_in_order_and_then_to_the_fallback():
+@pytest.mark.parametrize("merge", [merge, merge_on_cuda])
+def test_what_a_channel_lacks_goes_to_the_others_in_order_and_then_to_the_fallback(merge):
     offers = [torch.tensor([[4, -1, -1]]), torch.tensor([[6, 4, 9]])]
     unavailable = torch.zeros(1, 10, dtype=torch.bool)
     unavailable[0, 0] = True
@@ -49,9 +60,16 @@ def test_what_a_channel_lacks_goes_to_the_others_in_order_and_then_to_the_fallba
     assert source.tolist() == [[0, 1, 1, 2, 2]]
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.integers(-1, 9), min_size=8, max_size=8), min_size=1, max_size=4))
+def test_repeated_items_are_struck_out_alike_on_every_device(rows):
+    offer = torch.tensor(rows)
+    assert torch.equal(first_occurrences(offer, 10), recall_merge._first_by_sorting(offer))
+
+
 def test_later_occurrences_of_an_item_are_struck_out():
     offer = torch.tensor([[3, 3, 1, 3], [-1, 2, -1, 2]])
-    assert first_occurrences(offer).tolist() == [[3, -1, 1, -1], [-1, 2, -1, -1]]
+    assert first_occurrences(offer, 4).tolist() == [[3, -1, 1, -1], [-1, 2, -1, -1]]
 
 
 @settings(max_examples=30, deadline=None)
@@ -67,7 +85,11 @@ def test_never_an_item_twice_nor_an_unavailable_one(seed):
     unavailable = torch.rand(sessions, items, generator=source) < 0.5
     unavailable[:, :total] = False
     quotas = quotas_of(torch.randint(0, 4, (sessions, 3), generator=source), total)
-    chosen, channel = merge(offers, quotas, unavailable, torch.randperm(items, generator=source))
+    fallback = torch.randperm(items, generator=source)
+    chosen, channel = merge(offers, quotas, unavailable, fallback)
+    again, source_again = merge_on_cuda(offers, quotas, unavailable, fallback)
+    assert torch.equal(chosen, again)
+    assert torch.equal(channel, source_again)
     for row in range(sessions):
         assert len(set(chosen[row].tolist())) == total
         assert not bool(unavailable[row, chosen[row]].any())

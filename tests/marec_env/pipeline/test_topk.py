@@ -1,10 +1,10 @@
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from marec_env.pipeline import topk
-from marec_env.pipeline.topk import sort_rows, top_k, true_places
+from marec_env.pipeline.topk import sort_rows, top_k
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,21 @@ def test_a_penalty_is_added_as_a_float32_sum():
     assert torch.equal(found.sort(1).values, torch.arange(70).expand(40, -1))
 
 
-def test_a_workspace_made_in_inference_mode_serves_outside_it(monkeypatch):
-    monkeypatch.setattr(topk, "_local", threading.local())
-    scores, penalty = torch.tensor([[1.0, 3.0, 2.0]]), torch.zeros(1, 3)
-    with torch.inference_mode():
-        inside = top_k(scores, 2, penalty=penalty).tolist()
-    assert top_k(scores, 2, penalty=penalty).tolist() == inside == [[1, 2]]
+@pytest.mark.parametrize("penalised", [False, True])
+def test_equal_scores_are_chosen_alike_on_every_device(penalised):
+    source = torch.Generator().manual_seed(3)
+    scores = torch.randint(-3, 4, (20, 50), generator=source).float()
+    scores[0, :2] = torch.tensor([torch.inf, -torch.inf]) if not penalised else 0.0
+    penalty = torch.full((20, 50), -2.0) if penalised else None
+    for k in (1, 7, 50):
+        expected = topk._sorted_keys(scores, penalty, k, ordered=True)
+        assert torch.equal(top_k(scores, k, penalty=penalty), expected)
 
 
-def test_true_places_are_counted_through_all_rows():
-    assert true_places(torch.tensor([[True, False], [False, True]])).tolist() == [0, 3]
-    assert true_places(torch.tensor([0, 5, 0, 2])).tolist() == [1, 3]
+def test_threads_have_workspaces_of_their_own():
+    scores = torch.randn(64, 500, generator=torch.Generator().manual_seed(4))
+    expected = [top_k(scores * factor, 5) for factor in (1.0, -1.0)]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda sign: top_k(scores * sign, 5), [1.0, -1.0] * 50))
+    for place, columns in enumerate(found):
+        assert torch.equal(columns, expected[place % 2])

@@ -6,6 +6,7 @@ import torch
 from scipy.special import logit
 
 from marec_env.rewards import TERMS
+from marec_env.rewards import outcome as outcomes
 
 
 def term(name, outcome):
@@ -24,6 +25,19 @@ def test_recall_counts_the_best_unseen_items_among_the_candidates(outcome):
     assert term("recall", outcome) == pytest.approx([2 / 3, 2 / 3])
     outcome.request.candidates = torch.tensor([[1, 2, 3, 4, 5], [5, 2, 7, 0, 1]])
     assert term("recall", outcome) == pytest.approx([0.0, 1.0])
+
+
+def test_recall_is_counted_alike_on_every_device():
+    source = torch.Generator().manual_seed(0)
+    rank = torch.rand(8, 50, generator=source).argsort(1)
+    items, top = rank[:, :12], torch.rand(8, 50, generator=source).argsort(1)[:, :30]
+    penalty = torch.where(torch.rand(8, 50, generator=source) < 0.5, -1e4, 0.0)
+    found, wanted = torch.empty(2, 8, dtype=torch.int64)
+    arrays = [value.numpy() for value in (items, top, penalty)]
+    outcomes._find(*arrays, 10, found.numpy(), wanted.numpy())
+    expected = outcomes._found_by_table(items, top, penalty, 10)
+    assert torch.equal(found, expected[0])
+    assert torch.equal(wanted, expected[1])
 
 
 def test_recall_with_fewer_relevant_items_than_wanted(outcome):
