@@ -12,7 +12,6 @@ from torch import Tensor
 
 from agents.learners.policy import TrainedPolicy
 from marec_env.errors import ConfigError, DataError, unknown_name
-from marec_env.pipeline.memory import SEEN_PENALTY
 from marec_env.pipeline.pipeline import Pipeline
 from marec_env.random import session_keys
 from marec_env.world import World, build_world
@@ -97,7 +96,7 @@ class Recommender:
         first = torch.zeros(1, dtype=torch.int64, device=self._device)
         pipeline.reset(first, *self._known(history, feedback, group))
         # All of the history is seen, also what is too old for the profile.
-        pipeline.memory.penalty[0, self._places(history)] = SEEN_PENALTY
+        pipeline.memory.seen[0, self._places(history)] = True
         self._policy.reset()
         request = pipeline.begin(session_keys(seed, first))
         sequential = self._world.config.pipeline.sequential

@@ -81,7 +81,7 @@ def bits(key: Tensor, step: Tensor | int, stream: str, lanes: int) -> Tensor:
     if key.is_cuda:
         return _mix_lanes(counter, lanes)
     found = torch.empty(*counter.shape, lanes, dtype=torch.int64)
-    _write_bits(_unsigned(counter), _unsigned(found).reshape(-1, lanes))
+    _write_bits(_unsigned(counter), _unsigned(found).reshape(counter.numel(), lanes))
     return found
 
 

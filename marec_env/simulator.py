@@ -156,8 +156,9 @@ class Simulator:
             population.groups[person],
             self._limits[person],
         )
-        taste = users.long_term_relevance(rows=rows) + self.pipeline.memory.penalty[rows]
-        self._top[rows] = top_k(taste, self._top.shape[1])
+        taste = users.long_term_relevance(rows=rows)
+        seen = self.pipeline.memory.seen[rows]
+        self._top[rows] = top_k(taste, self._top.shape[1], excluded=seen)
 
     # ------------------------------------------------------------------ one step
 
@@ -233,7 +234,7 @@ class Simulator:
                 f"slate of session {int(repeated.nonzero()[0])} holds an item twice; "
                 "show each item at most once"
             )
-        seen = (self.pipeline.memory.penalty.gather(1, slate) < 0).nonzero()
+        seen = self.pipeline.memory.seen.gather(1, slate).nonzero()
         if seen.numel():
             row, place = seen[0].tolist()
             raise ConfigError(
@@ -287,7 +288,7 @@ class Simulator:
             request=request,
             feedback=feedback,
             truth=truth,
-            seen_before=self.pipeline.memory.penalty,
+            seen_before=self.pipeline.memory.seen,
             attributes=self.world.catalog.attributes,
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -26,17 +25,12 @@ class RecommenderView:
     """Int64 ``[B, L]``: items shown in this episode, oldest first, padded with -1."""
     session_clicks: Tensor
     """Float32 ``[B, L]``: 1 where the shown item was clicked."""
-    penalty: Tensor
-    """Float32 ``[B, N]``: negative where an item must not be recommended (again)."""
+    seen: Tensor
+    """Bool ``[B, N]``: must not be recommended (again)."""
     request_index: Tensor
     """Int64 ``[B]``: requests answered so far in this episode."""
     slate_size: int
     """The number of items to show, K."""
-
-    @cached_property
-    def seen(self) -> Tensor:
-        """Bool ``[B, N]``: must not be recommended (again)."""
-        return self.penalty < 0
 
 
 def recommender_view(simulator: Simulator) -> RecommenderView:
@@ -49,7 +43,7 @@ def recommender_view(simulator: Simulator) -> RecommenderView:
         history_liked=memory.history_liked,
         session_items=memory.session_items[:, :made].flatten(1),
         session_clicks=memory.session_clicks[:, :made].flatten(1),
-        penalty=memory.penalty,
+        seen=memory.seen,
         request_index=memory.requests,
         slate_size=simulator.config.pipeline.slate_size,
     )

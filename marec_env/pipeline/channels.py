@@ -58,9 +58,9 @@ def _best_by(request: Request, score: Callable[[slice], Tensor], length: int) ->
         score: from rows to float32 ``[rows, N]``.
         length: items wanted.
     """
-    penalty = request.memory.penalty
+    seen = request.memory.seen
     blocks = row_blocks(request.num_sessions, request.knowledge.num_items)
-    return torch.cat([top_k(score(rows), length, penalty=penalty[rows]) for rows in blocks])
+    return torch.cat([top_k(score(rows), length, excluded=seen[rows]) for rows in blocks])
 
 
 @CHANNELS.register("diverse")

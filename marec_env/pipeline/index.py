@@ -88,7 +88,7 @@ def nearest_unseen(
     fetched = min(length + int(seen_at_most.max()), knowledge.num_items)
     _, found = _built(knowledge, space).search(profile.cpu().contiguous().numpy(), fetched)
     items = torch.from_numpy(found).to(profile.device)
-    left_out = (items < 0) | (memory.penalty.gather(1, items.clamp(min=0)) < 0)
+    left_out = (items < 0) | memory.seen.gather(1, items.clamp(min=0))
     items = torch.where(left_out, -1, items)
     unseen_first = left_out.to(torch.int8).argsort(dim=1, stable=True)[:, :length]
     return items.gather(1, unseen_first)

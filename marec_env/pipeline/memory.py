@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from marec_env.errors import ConfigError
 from marec_env.pipeline.knowledge import Knowledge
 from marec_env.pipeline.lookup import look_up
 
-__all__ = ["EXPOSURE_KEEP", "SEEN_PENALTY", "SessionMemory"]
-
-SEEN_PENALTY = -1e4  # far below any score, and exact in float32 sums
+__all__ = ["EXPOSURE_KEEP", "SessionMemory"]
 
 _FAST = 0.5  # keeps of the fast click rate: a half-life of one request
 _SLOW = 0.9  # keeps of the slow click rate: a half-life of 6.6 requests
@@ -31,8 +29,7 @@ class SessionMemory:
     Attributes (``B`` sessions, ``N`` items, ``T`` topics, ``H`` time scales, ``K`` slate):
         history: int64 ``[B, L]``, items consumed before the session, oldest first, -1 padded.
         history_liked: bool ``[B, L]``.
-        penalty: float32 ``[B, N]``, 0 for items that may be shown, ``SEEN_PENALTY`` for those that
-            may not be shown again; added to scores, which costs less than masking them.
+        seen: bool ``[B, N]``, items that may not be shown again.
         recent: int64 ``[B, R]``, latest clicked or liked items, newest first, -1 where none.
         taste_text, taste_cf: float32 ``[B, H, d]``, decayed sums of clicked items' vectors.
         dislike_text, dislike_cf: float32 ``[B, d]``, the same of items shown and not clicked.
@@ -51,7 +48,7 @@ class SessionMemory:
         "history",
         "history_liked",
         "history_length",
-        "penalty",
+        "seen",
         "recent",
         "taste_text",
         "taste_cf",
@@ -104,7 +101,7 @@ class SessionMemory:
         self.history = zeros(history_length, dtype=torch.int64) - 1
         self.history_liked = zeros(history_length, dtype=torch.bool)
         self.history_length = zeros()
-        self.penalty = zeros(knowledge.num_items)
+        self.seen = zeros(knowledge.num_items, dtype=torch.bool)
         self.recent = zeros(recent, dtype=torch.int64) - 1
         self.taste_text = zeros(len(half_lives), knowledge.text.shape[1])
         self.taste_cf = zeros(len(half_lives), knowledge.cf.shape[1])
@@ -156,9 +153,9 @@ class SessionMemory:
         self.history[where] = history
         self.history_liked[where] = liked
         self.history_length[where] = known.sum(1).to(torch.float32)
-        penalty = torch.zeros(n, self.knowledge.num_items + 1, device=self.device)
-        penalty.scatter_(1, torch.where(known, history, self.knowledge.num_items), SEEN_PENALTY)
-        self.penalty[where] = penalty[:, :-1]
+        size = self.knowledge.num_items
+        seen = torch.zeros(n, size + 1, dtype=torch.bool, device=self.device)
+        self.seen[where] = seen.scatter_(1, torch.where(known, history, size), True)[:, :-1]
         self.recent[where] = self._latest(history, known & liked)
         self.taste_text[where] = weight @ text
         self.taste_cf[where] = weight @ cf
@@ -176,14 +173,6 @@ class SessionMemory:
         self.fitted_cf[where] = 0.0
         self.refit_at[where] = 0
         self.group[where] = torch.nn.functional.one_hot(group, self.group.shape[1]).float()
-
-    @property
-    def seen(self) -> Tensor:
-        """Bool ``[B, N]``: items that may not be shown again."""
-        if self.penalty.is_cuda:
-            return self.penalty < 0
-        # torch compares floats on the CPU one by one.
-        return torch.from_numpy(np.less(self.penalty.numpy(), 0.0))
 
     def of_rows(self, rows: Tensor) -> SessionMemory:
         """Return a copy of the sessions ``rows`` (int64 ``[n]``) only."""
@@ -221,7 +210,7 @@ class SessionMemory:
         self.taste_cf.mul_(self._keep).add_(cf_sums[:, :1])
         self.dislike_text.mul_(self._dislike_keep).add_(text_sums[:, 1])
         self.dislike_cf.mul_(self._dislike_keep).add_(cf_sums[:, 1])
-        self.penalty.scatter_(1, slate, SEEN_PENALTY)
+        self.seen.scatter_(1, slate, True)
 
         size = slate.shape[1]
         topics = look_up(knowledge.topics, slate)
@@ -278,6 +267,16 @@ class SessionMemory:
         return {name: getattr(self, name).clone() for name in self._STORED}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over tensors as :meth:`state_dict` returned them."""
+        """Take over tensors as :meth:`state_dict` returned them.
+
+        Raises:
+            ConfigError: something is missing, for the state was saved by another version.
+        """
+        missing = [name for name in self._STORED if name not in state]
+        if missing:
+            raise ConfigError(
+                f"saved session memory lacks '{missing[0]}': another version of marec saved it; "
+                "start the run anew"
+            )
         for name in self._STORED:
             setattr(self, name, state[name].to(self.device).clone())

@@ -144,13 +144,13 @@ class Request:
         """Return each session's unseen items of largest score, best first.
 
         Args:
-            scores: float32 ``[B, N]``, small beside ``SEEN_PENALTY``.
+            scores: float32 ``[B, N]``, small beside ``topk.EXCLUDED``.
             length: how many.
 
         Returns:
             Int64 ``[B, length]``.
         """
-        return top_k(scores, length, penalty=self.memory.penalty)
+        return top_k(scores, length, excluded=self.memory.seen)
 
     def topics_of(self, items: Tensor) -> Tensor:
         """Return the topics of items, same shape."""

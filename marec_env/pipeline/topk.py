@@ -17,10 +17,11 @@ from torch import Tensor
 
 from marec_env.compiled import compiled
 
-__all__ = ["row_blocks", "sort_rows", "top_k"]
+__all__ = ["EXCLUDED", "row_blocks", "sort_rows", "top_k"]
 
 _SPARE_BITS = 29  # of a float64 significand that a float32 leaves zero: they hold the column
 _COLUMN = (1 << _SPARE_BITS) - 1
+EXCLUDED = -1e4  # far below any score, and exact in float32 sums
 _LARGEST = float(np.finfo(np.float32).max)
 _BLOCK = 1 << 18  # keys partitioned at a time: 2 MB, about a core's cache
 _local = threading.local()
@@ -39,14 +40,13 @@ def _columns(width: int, device: str) -> Tensor:
     return torch.arange(width, device=device)
 
 
-def _sorted_keys(scores: Tensor, penalty: Tensor | None, k: int, ordered: bool) -> Tensor:
+def _sorted_keys(scores: Tensor, excluded: Tensor | None, k: int, ordered: bool) -> Tensor:
     """Return columns by sorting keys in tensor operations: what CUDA does."""
     keys = torch.empty(scores.shape, dtype=torch.float64, device=scores.device)
-    if penalty is None:
-        # An infinity with a column in its low bits is not a number.
-        keys.copy_(scores).clamp_(-_LARGEST, _LARGEST)
-    else:
-        torch.add(scores, penalty, out=keys)  # a float32 sum, so the low bits stay free
+    if excluded is not None:
+        scores = torch.where(excluded, scores + EXCLUDED, scores)
+    # An infinity with a column in its low bits is not a number.
+    keys.copy_(scores).clamp_(-_LARGEST, _LARGEST)
     keys.view(torch.int64).bitwise_or_(_columns(scores.shape[1], str(scores.device)))
     return keys.topk(k, dim=-1, sorted=ordered).values.view(torch.int64) & _COLUMN
 
@@ -68,17 +68,19 @@ def _write_keys(
 
 
 @compiled
-def _write_penalised_keys(
+def _write_keys_but(
     scores: NDArray[np.float32],
-    penalty: NDArray[np.float32],
+    excluded: NDArray[np.bool_],
     keys: NDArray[np.float64],
     bits: NDArray[np.int64],
 ) -> None:
-    """The same of ``scores + penalty``, which are finite."""
+    """The same, with what is excluded far below; a float32 sum, so that the low bits stay free."""
     rows, width = scores.shape
+    lowered = np.float32(EXCLUDED)
     for row in range(rows):
         for column in range(width):
-            keys[row, column] = scores[row, column] + penalty[row, column]
+            score = scores[row, column]
+            keys[row, column] = score + lowered if excluded[row, column] else score
         for column in range(width):
             bits[row, column] |= column
 
@@ -98,30 +100,33 @@ def row_blocks(rows: int, width: int) -> list[slice]:
     return [slice(first, first + step) for first in range(0, rows, step)]
 
 
-def top_k(scores: Tensor, k: int, *, ordered: bool = True, penalty: Tensor | None = None) -> Tensor:
+def top_k(
+    scores: Tensor, k: int, *, ordered: bool = True, excluded: Tensor | None = None
+) -> Tensor:
     """Return the columns of each row's ``k`` largest scores.
 
     Args:
         scores: float32 ``[B, N]`` without NaN; N below 2^29.
         k: how many, ``1 <= k <= N``.
         ordered: largest first; else in no particular (but repeatable) order.
-        penalty: float32 ``[B, N]``, added to the scores first; both must then be finite.
+        excluded: bool ``[B, N]``, taken only where nothing else is left; scores must then be small
+            beside ``EXCLUDED``, which is added to these.
 
     Returns:
         Int64 ``[B, k]``.
     """
     if scores.is_cuda:
-        return _sorted_keys(scores, penalty, k, ordered)
+        return _sorted_keys(scores, excluded, k, ordered)
     rows, width = scores.shape
     columns = torch.empty(rows, k, dtype=torch.int64)
     for block in row_blocks(rows, width):
         part = scores[block].numpy()
         keys = _workspace(*part.shape)
         bits = keys.view(np.int64)
-        if penalty is None:
+        if excluded is None:
             _write_keys(part, keys, bits)
         else:
-            _write_penalised_keys(part, penalty[block].numpy(), keys, bits)
+            _write_keys_but(part, excluded[block].numpy(), keys, bits)
         if k < width:
             keys.partition(width - k, axis=-1)
         if ordered:

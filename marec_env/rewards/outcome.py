@@ -43,8 +43,8 @@ class Outcome:
     feedback: Feedback
     truth: Truth
     seen_before: Tensor
-    """Float32 ``[B, N]``: the memory's penalty before the slate was shown (negative where seen);
-    the memory's own tensor, so terms must be computed before it learns of the slate."""
+    """Bool ``[B, N]``: what the memory had seen before the slate was shown; its own tensor, so
+    terms must be computed before it learns of the slate."""
     attributes: dict[str, Tensor]
     """The catalog's further numbers, ``[N]`` each."""
 
@@ -80,13 +80,13 @@ class Outcome:
 def _find(
     items: NDArray[np.int64],
     top: NDArray[np.int64],
-    penalty: NDArray[np.float32],
+    seen: NDArray[np.bool_],
     count: int,
     found: NDArray[np.int64],
     wanted: NDArray[np.int64],
 ) -> None:
     """Count the first ``count`` unseen items of each row of ``top``, and those among ``items``."""
-    member = np.zeros(penalty.shape[1], np.bool_)
+    member = np.zeros(seen.shape[1], np.bool_)
     for session in range(len(items)):
         for item in items[session]:
             member[item] = True
@@ -94,19 +94,17 @@ def _find(
         for item in top[session]:
             if wanted[session] == count:
                 break
-            if penalty[session, item] >= 0:
+            if not seen[session, item]:
                 wanted[session] += 1
                 found[session] += member[item]
         for item in items[session]:
             member[item] = False
 
 
-def _found_by_table(
-    items: Tensor, top: Tensor, penalty: Tensor, count: int
-) -> tuple[Tensor, Tensor]:
+def _found_by_table(items: Tensor, top: Tensor, seen: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return what :func:`_find` counts, in tensor operations."""
-    member = torch.zeros_like(penalty, dtype=torch.bool).scatter_(1, items, True)
-    unseen = penalty.gather(1, top) >= 0
+    member = torch.zeros_like(seen).scatter_(1, items, True)
+    unseen = ~seen.gather(1, top)
     rank = unseen.cumsum(1)
     unseen.logical_and_(rank <= count)
     return (member.gather(1, top) & unseen).sum(1), rank[:, -1].clamp(max=count)

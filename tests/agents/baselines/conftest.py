@@ -41,7 +41,7 @@ def _simulator(history, liked=None, clicks=None, shown=None):
         history_liked=history >= 0 if liked is None else liked,
         session_items=shown.unsqueeze(1),
         session_clicks=clicks.unsqueeze(1),
-        penalty=-1.0 * seen[:, :-1],
+        seen=seen[:, :-1],
         requests=torch.ones(sessions, dtype=torch.int64),
     )
     simulator = SimpleNamespace(

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from marec_env.errors import ConfigError
+
 SLATE = torch.tensor([[10, 14, 11, 12, 13]] * 3)  # topics 2, 2, 3, 0, 1
 CLICKS = torch.tensor([[1.0, 0, 0, 1, 0], [0.0, 0, 0, 0, 0], [1.0, 1, 1, 1, 1]])
 
@@ -81,3 +83,10 @@ def test_reset_of_one_session_leaves_the_others(memory):
     assert memory.recent[1].tolist() == [-1] * 8
     assert memory.requests.tolist() == [1, 0, 1]
     assert memory.group[1].tolist() == [0.0, 1.0]
+
+
+def test_a_state_of_another_version_is_refused(memory):
+    state = memory.state_dict()
+    del state["seen"]
+    with pytest.raises(ConfigError, match="lacks 'seen': another version of marec saved it"):
+        memory.load_state_dict(state)

@@ -48,24 +48,24 @@ def test_sort_rows_sorts_64_bit_keys():
     assert sort_rows(keys).tolist() == [[-5, 7, 3 << 40], [0, 1, 2]]
 
 
-def test_a_penalty_is_added_as_a_float32_sum():
+def test_what_is_excluded_comes_last_and_by_score():
     source = torch.Generator().manual_seed(2)
     scores = torch.randn(40, 70, generator=source)
-    penalty = torch.where(torch.rand(40, 70, generator=source) < 0.3, -1e4, 0.0)
-    found = top_k(scores, 70, penalty=penalty)
-    assert torch.equal(found, top_k(scores + penalty, 70))
+    excluded = torch.rand(40, 70, generator=source) < 0.3
+    found = top_k(scores, 70, excluded=excluded)
+    assert torch.equal(found, top_k(torch.where(excluded, scores - 1e4, scores), 70))
     assert torch.equal(found.sort(1).values, torch.arange(70).expand(40, -1))
 
 
-@pytest.mark.parametrize("penalised", [False, True])
-def test_equal_scores_are_chosen_alike_on_every_device(penalised):
+@pytest.mark.parametrize("excluding", [False, True])
+def test_equal_scores_are_chosen_alike_on_every_device(excluding):
     source = torch.Generator().manual_seed(3)
     scores = torch.randint(-3, 4, (20, 50), generator=source).float()
-    scores[0, :2] = torch.tensor([torch.inf, -torch.inf]) if not penalised else 0.0
-    penalty = torch.full((20, 50), -2.0) if penalised else None
+    scores[0, :2] = torch.tensor([torch.inf, -torch.inf]) if not excluding else 0.0
+    excluded = torch.rand(20, 50, generator=source) < 0.3 if excluding else None
     for k in (1, 7, 50):
-        expected = topk._sorted_keys(scores, penalty, k, ordered=True)
-        assert torch.equal(top_k(scores, k, penalty=penalty), expected)
+        expected = topk._sorted_keys(scores, excluded, k, ordered=True)
+        assert torch.equal(top_k(scores, k, excluded=excluded), expected)
 
 
 def test_threads_have_workspaces_of_their_own():

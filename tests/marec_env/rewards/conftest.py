@@ -54,6 +54,6 @@ def outcome() -> Outcome:
             top=torch.tensor([[9, 0, 6, 7, 1], [5, 2, 7, 0, 1]]),
             top_count=3,
         ),
-        seen_before=pipeline.memory.penalty,
+        seen_before=pipeline.memory.seen,
         attributes={},
     )

@@ -31,24 +31,24 @@ def test_recall_is_counted_alike_on_every_device():
     source = torch.Generator().manual_seed(0)
     rank = torch.rand(8, 50, generator=source).argsort(1)
     items, top = rank[:, :12], torch.rand(8, 50, generator=source).argsort(1)[:, :30]
-    penalty = torch.where(torch.rand(8, 50, generator=source) < 0.5, -1e4, 0.0)
+    seen = torch.rand(8, 50, generator=source) < 0.5
     found, wanted = torch.empty(2, 8, dtype=torch.int64)
-    arrays = [value.numpy() for value in (items, top, penalty)]
+    arrays = [value.numpy() for value in (items, top, seen)]
     outcomes._find(*arrays, 10, found.numpy(), wanted.numpy())
-    expected = outcomes._found_by_table(items, top, penalty, 10)
+    expected = outcomes._found_by_table(items, top, seen, 10)
     assert torch.equal(found, expected[0])
     assert torch.equal(wanted, expected[1])
 
 
 def test_recall_with_fewer_relevant_items_than_wanted(outcome):
-    outcome.seen_before[0, [0, 6, 7]] = -1e4
+    outcome.seen_before[0, [0, 6, 7]] = True
     assert term("recall", outcome)[0] == pytest.approx(1.0)  # only item 1 is left, and recalled
 
 
 def test_recall_looks_past_the_head_of_the_list_where_that_was_seen(outcome):
     truth = replace(outcome.truth, top=torch.arange(12).expand(2, -1), top_count=2)
     judged = replace(outcome, truth=truth)
-    outcome.seen_before[1, :9] = -1e4  # all but 9, 10 and 11, which lie far down the list
+    outcome.seen_before[1, :9] = True  # all but 9, 10 and 11, which lie far down the list
     outcome.request.candidates = torch.tensor([[0, 2], [9, 11]])
     assert term("recall", judged) == pytest.approx([0.5, 0.5])
 
