@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads that comp
 
 import typer
 
-from agents.commands.entry import run_command
+from agents.entry import run_command
 
 SUBCOMMANDS = {
     "run": ("agents.commands.evaluate", "A trained team beside baselines (the default)."),

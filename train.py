@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from agents.commands.entry import run_command
+from agents.entry import run_command
 from marec_env.errors import ConfigError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -62,7 +62,7 @@ def _train(
     if resume is not None:
         if any(x is not None for x in (config, run_dir, seeds, init_from)):
             raise ConfigError("--resume takes its configuration from the run; leave the others out")
-        from agents.runs.launch import continue_run
+        from agents.commands.train import continue_run
 
         return continue_run(resume, overrides)
     if config is None:
@@ -72,10 +72,10 @@ def _train(
             raise ConfigError("--seeds makes a folder a seed; set output=DIR instead of --run-dir")
         if init_from is not None:
             raise ConfigError("--init-from is for one run; start each seed by itself")
-        from agents.runs.launch import start_seeds
+        from agents.commands.train import start_seeds
 
         return start_seeds(config, seeds, overrides, jobs, group)
-    from agents.runs.launch import start_run
+    from agents.commands.train import start_run
 
     return start_run(config, overrides, run_dir, group, init_from)
 

@@ -163,7 +163,7 @@ def _main(
     ] = None,
 ) -> None:
     """Search the keys of a run's YAML and print the trials, best first."""
-    from agents.commands.entry import run_command
+    from agents.entry import run_command
 
     def run() -> int:
         config = load(search, SearchConfig, overrides or [])

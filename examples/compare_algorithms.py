@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agents.commands.compare import command as compare
-from agents.runs.launch import start_run
+from agents.commands.train import start_run
 
 ROOT = Path(__file__).parents[1]
 ALGORITHMS = {

@@ -34,6 +34,19 @@ HIGHER = {  # module prefix -> what it may not import when Python loads it
     "marec_env.simulator": ("marec_env.env", "marec_env.evaluation"),
 }
 
+AGENTS = sorted((ROOT / "agents").rglob("[a-z]*.py"))
+ORDER = (  # packages of agents; each may import those before it only, anywhere in its files
+    "learners",
+    "baselines",
+    "explain",
+    "off_policy",
+    "runs",
+    "equilibrium",
+    "headroom",
+    "comparison",
+    "commands",
+)
+
 
 def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -60,6 +73,16 @@ def test_marec_env_imports_downwards(path: Path):
             wrong = {name for name in imports if name.startswith(forbidden)}
             wrong = {name for name in wrong if not name.startswith(BOTTOM)}
             assert not wrong, f"{module_of(path)} imports upwards: {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("path", AGENTS, ids=module_of)
+def test_agents_import_downwards(path: Path):
+    package = module_of(path).split(".")[1]
+    above = ORDER[ORDER.index(package) + 1 :] if package in ORDER else ()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            wrong = [name for name in above if f"{node.module}.".startswith(f"agents.{name}.")]
+            assert not wrong, f"{module_of(path)} imports upwards: {node.module}"
 
 
 def test_importing_marec_env_is_light():

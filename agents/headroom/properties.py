@@ -321,8 +321,8 @@ def main(
     sessions: Annotated[int, typer.Option(min=4, help="Sessions of each alternative.")] = 256,
 ) -> None:
     """Print what components do to each other, with standard errors."""
-    from agents.commands.entry import run_command
     from agents.config import RunConfig
+    from agents.entry import run_command
     from marec_env.config.loader import load
     from marec_env.environment_config import EnvironmentConfig
     from marec_env.world import build_world

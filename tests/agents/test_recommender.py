@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from agents import Recommender
-from agents.runs.launch import start_run
+from agents.commands.train import start_run
 from marec_env.config.loader import load_text
 from marec_env.errors import ConfigError, DataError, RunError
 
