@@ -22,7 +22,8 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """Let numba compile a function of arrays and numbers when it is first called.
 
     The compiled code is kept on disk for the next process, where numba may write: beside the
-    source, else in the user's cache folder (``NUMBA_CACHE_DIR`` names another).
+    source, else in the user's cache folder (``NUMBA_CACHE_DIR`` names another). A place outside an
+    array raises ``IndexError``.
     """
     made: list[Callable[P, R]] = []
 

@@ -1,0 +1,48 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+
+from marec_env.compiled import compiled
+
+ROOT = Path(__file__).parents[1]
+
+
+def _sum_up_to(values, last):
+    total = 0.0
+    for place in range(last):
+        total += values[place]
+    return total
+
+
+def test_a_compiled_function_gives_what_the_function_gives():
+    values = np.arange(5.0)
+    assert compiled(_sum_up_to)(values, 4) == _sum_up_to(values, 4) == 6.0
+
+
+def test_a_place_outside_the_array_is_refused():
+    with pytest.raises(IndexError):
+        compiled(_sum_up_to)(np.arange(5.0), 6)
+
+
+def test_it_compiles_where_nothing_can_be_kept(monkeypatch):
+    njit = numba.njit
+
+    def nowhere(**options):
+        if options.pop("cache", False):
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(**options)
+
+    monkeypatch.setattr(numba, "njit", nowhere)
+    assert compiled(_sum_up_to)(np.ones(3), 3) == 3.0
+
+
+def test_importing_the_environment_does_not_load_numba():
+    code = "import marec_env.simulator, sys; print('numba' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert result.stdout.strip() == "False"
