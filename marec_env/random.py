@@ -78,7 +78,7 @@ def _mix_lanes(counter: Tensor, lanes: int) -> Tensor:
 def bits(key: Tensor, step: Tensor | int, stream: str, lanes: int) -> Tensor:
     """Return 64 random bits a lane, int64 ``[B, lanes]``."""
     counter = _counter(key, step, stream)
-    if key.is_cuda:
+    if not key.is_cpu:
         return _mix_lanes(counter, lanes)
     found = torch.empty(*counter.shape, lanes, dtype=torch.int64)
     _write_bits(_unsigned(counter), _unsigned(found).reshape(counter.numel(), lanes))
@@ -88,7 +88,7 @@ def bits(key: Tensor, step: Tensor | int, stream: str, lanes: int) -> Tensor:
 def uniform(key: Tensor, step: Tensor | int, stream: str, lanes: int) -> Tensor:
     """Return float32 draws in the open interval (0, 1), ``[B, lanes]``: odd multiples of 2^-24."""
     drawn = bits(key, step, stream, lanes)
-    if key.is_cuda:
+    if not key.is_cpu:
         return _unit(drawn)
     found = torch.empty(drawn.shape)
     _write_unit(_unsigned(drawn).reshape(-1), found.numpy().reshape(-1))

@@ -24,7 +24,7 @@ def rank_within_topic(scores: Tensor, topics: Tensor) -> Tensor:
     Returns:
         Int64 ``[B, C]``; ties count the earlier candidate as better.
     """
-    if scores.is_cuda:
+    if not scores.is_cpu:
         return _rank_by_runs(scores, topics)
     ordered = sort_rows(_descending(scores)).numpy()
     ranks = torch.empty(scores.shape, dtype=torch.int64)

@@ -30,7 +30,7 @@ def quotas_of(levels: Tensor, total: int) -> Tensor:
     Returns:
         Int64 ``[B, channels]``; rows sum to ``total``; ties go to the earlier channel.
     """
-    if levels.is_cuda:
+    if not levels.is_cpu:
         return _quotas_by_sorting(levels, total)
     quotas = torch.empty(levels.shape, dtype=torch.int64)
     _share_places(levels.numpy(), total, quotas.numpy())
@@ -90,7 +90,7 @@ def merge(
         (the number of channels for the fallback).
     """
     total = int(quotas[0].sum())
-    desk = (_TensorDesk if quotas.is_cuda else _LoopDesk)(unavailable, total)
+    desk = (_LoopDesk if quotas.is_cpu else _TensorDesk)(unavailable, total)
     return _serve(desk, offers, quotas, fallback)
 
 
@@ -257,7 +257,7 @@ def first_occurrences(items: Tensor, num_items: int) -> Tensor:
         items: int64 ``[B, L]``, -1 for none.
         num_items: N, above every item.
     """
-    if items.is_cuda:
+    if not items.is_cpu:
         return _first_by_sorting(items)
     first = torch.empty(items.shape, dtype=torch.int64)
     _strike_out_repeated(items.numpy(), num_items, first.numpy())

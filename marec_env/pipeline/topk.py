@@ -19,9 +19,10 @@ from marec_env.compiled import compiled
 
 __all__ = ["EXCLUDED", "row_blocks", "sort_rows", "top_k"]
 
+EXCLUDED = -1e4  # far below any score, and exact in float32 sums
+
 _SPARE_BITS = 29  # of a float64 significand that a float32 leaves zero: they hold the column
 _COLUMN = (1 << _SPARE_BITS) - 1
-EXCLUDED = -1e4  # far below any score, and exact in float32 sums
 _LARGEST = float(np.finfo(np.float32).max)
 _BLOCK = 1 << 18  # keys partitioned at a time: 2 MB, about a core's cache
 _local = threading.local()
@@ -115,7 +116,7 @@ def top_k(
     Returns:
         Int64 ``[B, k]``.
     """
-    if scores.is_cuda:
+    if not scores.is_cpu:
         return _sorted_keys(scores, excluded, k, ordered)
     rows, width = scores.shape
     columns = torch.empty(rows, k, dtype=torch.int64)
@@ -137,6 +138,6 @@ def top_k(
 
 def sort_rows(keys: Tensor) -> Tensor:
     """Return int64 ``[B, M]`` sorted ascending within each row."""
-    if keys.is_cuda:
+    if not keys.is_cpu:
         return keys.sort(dim=-1).values
     return torch.from_numpy(np.sort(keys.numpy(), axis=-1))

@@ -61,7 +61,7 @@ class Outcome:
         are left, those.
         """
         top, count = self.truth.top, self.truth.top_count
-        if items.is_cuda:
+        if not items.is_cpu:
             found, wanted = _found_by_table(items, top, self.seen_before, count)
         else:
             found, wanted = torch.empty(2, len(items), dtype=torch.int64)
