@@ -154,10 +154,19 @@ def _study(
     wanted = checked_parts(parts)
     run_config, runs, folder = _inputs(paths, config, overrides, output)
     study = Study(run_config, runs, settings, lambda line: typer.echo(line, err=True))
-    sections: list[Section] = []
+    done: list[Section] = []
     for name in wanted:
         typer.echo(f"{name} ...", err=True)
-        section = study.part(name)
+        section = None
+        for section in study.part(name):
+            # Written as often as there is news: a long study that is stopped keeps what it has.
+            places = write_report(
+                folder,
+                "Equilibrium analysis",
+                _command_line(),
+                settings.as_json(),
+                [*done, section],
+            )
         if section is None:
             needed = "two runs" if name == "swaps" else "a run"
             typer.echo(f"{name}: left out, it needs {needed}", err=True)
@@ -165,12 +174,8 @@ def _study(
         print_tables(section.tables)
         for warning in section.warnings:
             typer.echo(f"warning: {warning}", err=True)
-        sections.append(section)
-        # Written after every part: a long study that is stopped keeps what it has.
-        places = write_report(
-            folder, "Equilibrium analysis", _command_line(), settings.as_json(), sections
-        )
-    if sections:
+        done.append(section)
+    if done:
         _written(places)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,9 @@ __all__ = ["anarchy_curves", "starting_points"]
 
 SHOWN = ("team", "clicks", "length")
 
+Found = tuple[Optimum, list[AnarchyPoint]]
+"""What one width gave."""
+
 
 def starting_points(game: PipelineGame, count: int) -> list[Floats]:
     """Return the default decision and random ones; the second start, the optimum, is not known yet.
@@ -33,21 +36,21 @@ def starting_points(game: PipelineGame, count: int) -> list[Floats]:
 
 def anarchy_curves(
     game_of_width: Callable[[int], PipelineGame], settings: Settings, say: Callable[[str], None]
-) -> Section:
-    """Return the ratios of stable to optimal play for every width and mixture.
+) -> Iterator[Section]:
+    """Yield the ratios of stable to optimal play, after every width all that is known by then.
+
+    A wide funnel takes an hour; who stops the study keeps the widths that are done.
 
     Args:
         game_of_width: the game with that many candidates.
         settings: budgets, widths, mixtures.
         say: is told of progress.
     """
-    points: dict[int, list[AnarchyPoint]] = {}
-    optima: dict[int, Optimum] = {}
-    rows, warnings = [], []
+    found: dict[int, Found] = {}
     for width in settings.widths:
         say(f"price of anarchy: {width} candidates")
         game = game_of_width(width)
-        optima[width], points[width] = measure_anarchy(
+        found[width] = measure_anarchy(
             game,
             settings.plan(),
             settings.own_shares,
@@ -55,22 +58,16 @@ def anarchy_curves(
             max_rounds=settings.rounds,
             from_optimum=settings.starts > 1,
         )
-        for point in points[width]:
-            rows.append(_row(width, point))
-            warnings += [f"C = {width}, λ = {point.own_share:g}: {w}" for w in point.warnings]
+        yield _section(found, settings.per)
+
+
+def _section(found: Mapping[int, Found], per: str) -> Section:
+    points = [(width, point) for width, (_, of_width) in found.items() for point in of_width]
+    own = "a request" if per == "request" else "summed over the session"
     return Section(
         "anarchy",
         "Price of anarchy and of stability",
-        {
-            str(width): {
-                "optimum": {
-                    "decision": optima[width].decision.tolist(),
-                    "means": dict(optima[width].means),
-                },
-                "points": [_record(p) for p in found],
-            }
-            for width, found in points.items()
-        },
+        {str(width): _record(*of_width) for width, of_width in found.items()},
         (
             Table(
                 "Stable play over the joint optimum (1 = nothing lost), ± half the interval",
@@ -84,18 +81,20 @@ def anarchy_curves(
                     "clicks, best",
                     "settled",
                 ),
-                rows,
+                [_row(width, point) for width, point in points],
                 (
-                    "λ = 1: each component maximises its own f_i "
-                    f"({'a request' if settings.per == 'request' else 'summed over the session'}); "
-                    "λ = 0: all maximise F.",
+                    f"λ = 1: each component maximises its own f_i ({own}); λ = 0: all maximise F.",
                     "Worst and best of the stable plays found (price of anarchy, of stability). "
                     "F is not comparable across widths; ratios are within one width.",
                 ),
             ),
         ),
         tuple(_figures(points)),
-        tuple(warnings),
+        tuple(
+            f"C = {width}, λ = {point.own_share:g}: {warning}"
+            for width, point in points
+            for warning in point.warnings
+        ),
     )
 
 
@@ -109,7 +108,14 @@ def _row(width: int, point: AnarchyPoint) -> tuple[str, ...]:
     )
 
 
-def _record(point: AnarchyPoint) -> dict[str, Any]:
+def _record(optimum: Optimum, points: Sequence[AnarchyPoint]) -> dict[str, Any]:
+    return {
+        "optimum": {"decision": optimum.decision.tolist(), "means": dict(optimum.means)},
+        "points": [_point_record(point) for point in points],
+    }
+
+
+def _point_record(point: AnarchyPoint) -> dict[str, Any]:
     return {
         "own_share": point.own_share,
         "anarchy": {k: v.as_json() for k, v in point.anarchy.items()},
@@ -131,14 +137,13 @@ def _record(point: AnarchyPoint) -> dict[str, Any]:
     }
 
 
-def _figures(points: dict[int, list[AnarchyPoint]]) -> Sequence[Figure]:
+def _figures(points: Sequence[tuple[int, AnarchyPoint]]) -> Sequence[Figure]:
     by_share: dict[str, list[tuple[float, Interval]]] = {}
     by_width: dict[str, list[tuple[float, Interval]]] = {}
-    for width, found in points.items():
-        for point in found:
-            ratio = point.anarchy["clicks"]
-            by_share.setdefault(f"λ = {point.own_share:g}", []).append((float(width), ratio))
-            by_width.setdefault(f"C = {width}", []).append((point.own_share, ratio))
+    for width, point in points:
+        ratio = point.anarchy["clicks"]
+        by_share.setdefault(f"λ = {point.own_share:g}", []).append((float(width), ratio))
+        by_width.setdefault(f"C = {width}", []).append((point.own_share, ratio))
     ylabel = "clicks over the optimum's"
     # A line of one point says nothing that the table does not.
     figures = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,8 +92,17 @@ class Study:
             self.config.sampling,
         )
 
-    def part(self, name: str) -> Section | None:
-        """Return a part's section; ``None`` where it needs runs that were not given."""
+    def part(self, name: str) -> Iterator[Section]:
+        """Yield a part's section; nothing where the part needs runs that were not given.
+
+        A long part yields what it has as it goes on; the last one is complete.
+        """
+        if name == "anarchy":
+            yield from anarchy_curves(self._game_of_width, self.settings, self.say)
+        elif (section := self._short_part(name)) is not None:
+            yield section
+
+    def _short_part(self, name: str) -> Section | None:
         learned, settings = self.learned, self.settings
         if name == "exploitability":
             return exploitability([self.static, *learned], self.responders())
@@ -112,8 +121,6 @@ class Study:
                 for play, run in zip(learned, self.runs, strict=True)
             ]
             return methods_table(PipelineGame(self.env, self.defaults), cost, settings)
-        if name == "anarchy":
-            return anarchy_curves(self._game_of_width, settings, self.say)
         if not learned or (name == "swaps" and len(learned) < 2):
             return None
         if name == "course":

@@ -1,3 +1,4 @@
+import itertools
 import json
 from dataclasses import replace
 
@@ -16,6 +17,8 @@ from agents.equilibrium.policy_response import nash_conv_interval, static_respon
 from agents.equilibrium.policy_slopes import Shifted, policy_slopes
 from agents.equilibrium.replacement import measure_credit
 from agents.equilibrium.replay import SimulatorReplay
+from agents.equilibrium.studies import runner
+from agents.equilibrium.studies.anarchy import anarchy_curves
 from agents.equilibrium.studies.common import Settings
 from agents.equilibrium.studies.runner import Study, checked_parts, write_report
 from agents.equilibrium.trained import LoadedRun, load_run
@@ -182,8 +185,7 @@ def test_slopes_of_the_tiny_game_are_known(tiny, constant):
 def test_every_part_runs_and_the_report_holds_it(run, tmp_path):
     study = Study(CONFIG, [run, run], QUICK, lambda line: None)
     parts = checked_parts("all")
-    sections = [study.part(name) for name in parts]
-    assert all(section is not None for section in sections)
+    sections = [list(study.part(name))[-1] for name in parts]
     places = write_report(tmp_path, "T", "python evaluate.py ...", QUICK.as_json(), sections)
     document = json.loads(places[0].read_text())
     assert tuple(document["sections"]) == parts
@@ -202,18 +204,23 @@ def test_every_part_runs_and_the_report_holds_it(run, tmp_path):
     assert "<script" not in html
 
 
-def test_a_curve_of_one_point_is_not_drawn():
-    one = replace(QUICK, widths=(10,), own_shares=(1.0,))
-    assert Study(CONFIG, [], one, lambda line: None).part("anarchy").figures == ()
-    two = replace(one, widths=(10, 20))
-    (figure,) = Study(CONFIG, [], two, lambda line: None).part("anarchy").figures
+def test_the_curve_is_told_after_every_width_and_widths_do_not_depend_on_each_other():
+    two = replace(QUICK, widths=(10, 20), own_shares=(1.0,))
+    first, both = Study(CONFIG, [], two, lambda line: None).part("anarchy")
+    assert set(first.record) == {"10"}
+    assert first.figures == ()  # a curve of one point is not drawn
+    assert first.record["10"] == both.record["10"]
+    (figure,) = both.figures
     assert "funnel's width" in figure.title
+    (alone,) = Study(CONFIG, [], replace(two, widths=(20,)), lambda line: None).part("anarchy")
+    assert alone.record["20"] == both.record["20"]
+    assert [*first.warnings, *alone.warnings] == [*both.warnings]
 
 
 def test_parts_without_runs_are_left_out():
     study = Study(CONFIG, [], QUICK, lambda line: None)
-    assert study.part("credit") is None
-    assert study.part("swaps") is None
+    assert list(study.part("credit")) == []
+    assert list(study.part("swaps")) == []
     assert checked_parts("credit, matrix") == ("credit", "matrix")
     with pytest.raises(ConfigError, match="did you mean 'credit'"):
         checked_parts("credits")
@@ -261,6 +268,23 @@ def test_command_names_what_is_wrong(arguments, message):
     result = _invoke(*arguments)
     assert isinstance(result.exception, ConfigError)
     assert message in str(result.exception)
+
+
+def test_a_stopped_study_keeps_the_widths_that_are_done(tmp_path, monkeypatch):
+    def stopped(game_of_width, settings, say):
+        yield from itertools.islice(anarchy_curves(game_of_width, settings, say), 1)
+        raise OSError("no space left")
+
+    monkeypatch.setattr(runner, "anarchy_curves", stopped)
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG.model_dump_json())  # JSON is YAML
+    quick = "--sessions 8 --held-out 16 --budget 5 --seeds 1 --rounds 1 --starts 1 --mixing 1"
+    what = f"--config {config} --parts anarchy --widths 10,20 --output {tmp_path}"
+    result = _invoke(*what.split(), *quick.split())
+    assert isinstance(result.exception, OSError)
+    document = json.loads((tmp_path / "equilibrium.json").read_text())
+    assert "10" in document["sections"]["anarchy"]
+    assert "20" not in document["sections"]["anarchy"]
 
 
 def test_a_folder_without_checkpoints_is_no_run(tmp_path):
