@@ -13,10 +13,11 @@ import numpy as np
 from agents.equilibrium.anarchy import measure_anarchy
 from agents.equilibrium.best_response import SearchPlan, iterated_best_responses
 from agents.equilibrium.credit import difference_rewards, shapley_values
-from agents.equilibrium.figures import PALETTE, Figure, draw, heat_map
+from agents.equilibrium.figures import heat_map
 from agents.equilibrium.matrix_games import matrix_game
 from agents.equilibrium.public_goods import PublicGoods
 from marec_env.io import write_text
+from marec_env.reporting.drawing import PALETTE, Figure, draw
 
 FOLDER = Path(__file__).parent / "pictures"
 GAME = PublicGoods(benefit=1.2, crowding=0.25, noise=0.1)
@@ -53,10 +54,11 @@ def best_responses() -> Figure:
         axes.legend(fontsize=7, loc="lower left")
 
     return draw(
-        "best_responses",
+        "Best responses",
         "Two best-response lines cross at the Nash equilibrium, below the joint optimum.",
+        4.4,
         paint,
-        (6.4, 4.4),
+        width=6.4,
     )
 
 
@@ -85,9 +87,11 @@ def price_of_anarchy() -> Figure:
         axes.legend(frameon=False)
 
     return draw(
-        "price_of_anarchy",
+        "Price of anarchy",
         "The share of the optimum falls from 1 as components turn selfish.",
+        3.6,
         paint,
+        width=6.4,
     )
 
 
@@ -95,10 +99,10 @@ def penalty() -> Figure:
     """Draw the penalty game with its pure equilibria."""
     game = matrix_game("penalty:-25")
     marks = dict.fromkeys(game.pure_equilibria(), "Nash")
-    best = {(0, 2): "Nash, best", (2, 0): "Nash, best"}
+    best = {(0, 2): "Nash best", (2, 0): "Nash best"}
     names = ("0", "1", "2")
     return heat_map(
-        "penalty",
+        "The penalty game",
         "Nine cells of what both are paid; three are equilibria, two of them optimal.",
         game.payoffs[0].tolist(),
         names,
@@ -132,17 +136,28 @@ def credit() -> Figure:
         axes.legend(frameon=False, fontsize=8)
 
     return draw(
-        "credit",
+        "Credit",
         "Each component adds more when it joins last; Shapley values are the mean.",
+        3.6,
         paint,
+        width=6.4,
     )
+
+
+PICTURES = {
+    "best_responses": best_responses,
+    "price_of_anarchy": price_of_anarchy,
+    "penalty": penalty,
+    "credit": credit,
+}
 
 
 def main() -> None:
     """Write all pictures."""
-    for figure in (best_responses(), price_of_anarchy(), penalty(), credit()):
-        write_text(FOLDER / f"equilibria_{figure.title}.svg", figure.svg)
-        print(FOLDER / f"equilibria_{figure.title}.svg")
+    for name, picture in PICTURES.items():
+        place = FOLDER / f"equilibria_{name}.svg"
+        write_text(place, picture().svg)
+        print(place)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,13 @@ HIGHER = {  # module prefix -> what it may not import when Python loads it
     "marec_env.pipeline": ("marec_env.rewards", "marec_env.simulator", "marec_env.env"),
     "marec_env.rewards": ("marec_env.simulator", "marec_env.world", "marec_env.env"),
     "marec_env.config": ("marec_env.users", "marec_env.pipeline", "marec_env.data"),
+    "marec_env.reporting": (
+        "marec_env.data",
+        "marec_env.evaluation",
+        "marec_env.users",
+        "marec_env.pipeline",
+        "marec_env.simulator",
+    ),
     BOTTOM: ("marec_env.",),
     "marec_env.random": ("marec_env.",),
     "marec_env.simulator": ("marec_env.env", "marec_env.evaluation"),

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from agents.commands.console import table_console
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from marec_env.data.calibration.report import Calibration
+from marec_env.reporting.table import print_tables
 
 __all__ = ["command"]
 
@@ -34,6 +29,7 @@ def command(
     from marec_env.config.loader import load
     from marec_env.data.calibration.page import render_page
     from marec_env.data.calibration.report import calibrate
+    from marec_env.data.calibration.tables import tables_of
     from marec_env.environment_config import EnvironmentConfig
     from marec_env.errors import ConfigError
     from marec_env.io import write_json, write_text
@@ -58,20 +54,5 @@ def command(
     )
     write_json(output / "calibration.json", report.as_dict())
     write_text(output / "calibration.html", render_page(report))
-    _print(report, table_console())
+    print_tables(tables_of(report))
     typer.echo(f"written: {output / 'calibration.json'}, {output / 'calibration.html'}")
-
-
-def _print(report: Calibration, console: Console) -> None:
-    """Print the report's tables."""
-    from rich.table import Table
-
-    from marec_env.data.calibration.tables import tables_of
-
-    for text in tables_of(report):
-        table = Table(title=text.title, caption=text.note, title_justify="left")
-        for index, name in enumerate(text.header):
-            table.add_column(name, justify="left" if index == 0 else "right")
-        for row in text.rows:
-            table.add_row(*row)
-        console.print(table)

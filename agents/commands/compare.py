@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agents.commands.console import table_console
+from marec_env.reporting.table import print_tables, table_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,7 +60,8 @@ def command(
 
 
 def _print(summary: Summary, console: Console) -> None:
-    from rich.table import Table
+    from dataclasses import replace
+
     from rich.text import Text
 
     from agents.comparison import tables
@@ -68,17 +69,7 @@ def _print(summary: Summary, console: Console) -> None:
     told = [tables.outcomes_table(summary), tables.quality_table(summary)]
     for table in (*told, *tables.pair_tables(summary)[:1]):
         kept = [place for place, cell in enumerate(table.header) if cell not in _ON_THE_PAGE]
-        shown = Table(title=Text(table.title), title_justify="left")
-        for place in kept:
-            cell = table.header[place]
-            shown.add_column(
-                Text(cell),
-                justify="right" if place else "left",
-                min_width=max(map(len, cell.split())),  # headings wrap, but are not cut
-                overflow="fold",
-            )
-        for row in table.rows:
-            shown.add_row(*(Text(row[place]) for place in kept))
-        console.print(shown)
+        narrow = [[row[place] for place in kept] for row in (table.header, *table.rows)]
+        print_tables([replace(table, header=narrow[0], rows=narrow[1:])], console)
     for note in summary.notes:
         console.print(Text(f"note: {note}"), style="yellow")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from marec_env.reporting.table import print_tables
+
 if TYPE_CHECKING:
     from agents.config import RunConfig
     from agents.equilibrium.studies.common import Section, Settings
@@ -128,7 +130,6 @@ def _solve_games(names: list[str], output: Path | None) -> None:
     from agents.equilibrium.matrix_games import matrix_game
     from agents.equilibrium.studies.common import Section
     from agents.equilibrium.studies.runner import write_report
-    from agents.equilibrium.tables import print_tables
 
     sections = []
     for name in names:
@@ -149,7 +150,6 @@ def _study(
     settings: Settings,
 ) -> None:
     from agents.equilibrium.studies.runner import Study, checked_parts, write_report
-    from agents.equilibrium.tables import print_tables
 
     wanted = checked_parts(parts)
     run_config, runs, folder = _inputs(paths, config, overrides, output)

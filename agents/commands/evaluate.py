@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agents.commands.console import table_console
+from marec_env.reporting.table import TextTable, print_tables, table_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -143,73 +143,78 @@ def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print outcomes with intervals, differences to the best baseline, objectives and coverage."""
-    from rich.table import Table
+    tables = [
+        _outcomes_table(comparison),
+        _gaps_table(comparison),
+        _user_outcomes_table(comparison),
+        _objectives_table(comparison),
+    ]
+    print_tables([table for table in tables if table is not None], console)
 
+
+def _outcomes_table(comparison: Comparison) -> TextTable:
     first = next(iter(comparison.outcomes.values()))
-    table = Table(
-        title=f"{first.sessions.numel()} sessions, the same for all; mean ± half the 95 % interval",
-        caption="(p) privileged: reads the users' hidden state; F of slate policies counts neutral "
-        "component objectives",
-        title_justify="left",
+    return TextTable(
+        f"{first.sessions.numel()} sessions, the same for all; mean ± half the 95 % interval",
+        ["policy", *_COLUMNS.values()],
+        [
+            [_label(comparison, name), *(_cell(comparison, name, m) for m in _COLUMNS)]
+            for name in comparison.outcomes
+        ],
+        (
+            "(p) privileged: reads the users' hidden state; F of slate policies counts neutral "
+            "component objectives",
+        ),
     )
-    table.add_column("policy", no_wrap=True)
-    for heading in _COLUMNS.values():
-        table.add_column(heading, justify="right")
-    for name in comparison.outcomes:
-        table.add_row(_label(comparison, name), *(_cell(comparison, name, m) for m in _COLUMNS))
-    console.print(table)
 
-    gaps = Table(
-        title=f"Paired difference to {comparison.reference}, the best baseline by clicks "
+
+def _gaps_table(comparison: Comparison) -> TextTable:
+    return TextTable(
+        f"Paired difference to {comparison.reference}, the best baseline by clicks "
         "(* zero lies outside the 95 % interval)",
-        title_justify="left",
+        ["policy", *_COLUMNS.values()],
+        [
+            [_label(comparison, name), *(_gap(comparison, name, m) for m in _COLUMNS)]
+            for name in comparison.outcomes
+            if name != comparison.reference
+        ],
     )
-    gaps.add_column("policy", no_wrap=True)
-    for heading in _COLUMNS.values():
-        gaps.add_column(heading, justify="right")
-    for name in comparison.outcomes:
-        if name != comparison.reference:
-            gaps.add_row(_label(comparison, name), *(_gap(comparison, name, m) for m in _COLUMNS))
-    console.print(gaps)
-
-    _print_user_outcomes(comparison, console)
-    objectives = [m for m in comparison.metric_names() if m.startswith("objective/")]
-    rest = Table(title="Objectives f_i a request, and the cohort", title_justify="left")
-    rest.add_column("policy", no_wrap=True)
-    for metric in objectives:
-        rest.add_column(metric.removeprefix("objective/"), justify="right")
-    for heading in ("coverage", "Gini"):
-        rest.add_column(heading, justify="right")
-    for name in comparison.outcomes:
-        cohort = comparison.cohort(name)
-        rest.add_row(
-            _label(comparison, name),
-            *(_cell(comparison, name, metric) for metric in objectives),
-            f"{cohort['coverage']:.3f}",
-            f"{cohort['gini']:.3f}",
-        )
-    console.print(rest)
 
 
-def _print_user_outcomes(comparison: Comparison, console: Console) -> None:
-    """Print what the scenario's users bring beside clicks: revenue, minutes watched, shares ..."""
-    from rich.table import Table
-
+def _user_outcomes_table(comparison: Comparison) -> TextTable | None:
+    """Return what the scenario's users bring beside clicks: revenue, minutes watched, shares ..."""
     from marec_env.users.base import USER_OUTCOMES
 
     there = set(comparison.metric_names())
     names = [name for name in USER_OUTCOMES if name in there]
     if not names:
-        return
-    table = Table(title="Users' outcomes a session", title_justify="left")
-    table.add_column("policy", no_wrap=True)
-    for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
-    for policy in comparison.outcomes:
-        table.add_row(
-            _label(comparison, policy), *(_cell(comparison, policy, name) for name in names)
+        return None
+    return TextTable(
+        "Users' outcomes a session",
+        ["policy", *(name.replace("_", " ") for name in names)],
+        [
+            [_label(comparison, policy), *(_cell(comparison, policy, name) for name in names)]
+            for policy in comparison.outcomes
+        ],
+    )
+
+
+def _objectives_table(comparison: Comparison) -> TextTable:
+    objectives = [m for m in comparison.metric_names() if m.startswith("objective/")]
+    rows = []
+    for name in comparison.outcomes:
+        cohort = comparison.cohort(name)
+        rows.append(
+            [
+                _label(comparison, name),
+                *(_cell(comparison, name, metric) for metric in objectives),
+                f"{cohort['coverage']:.3f}",
+                f"{cohort['gini']:.3f}",
+            ]
         )
-    console.print(table)
+    names = [metric.removeprefix("objective/") for metric in objectives]
+    header = ["policy", *names, "coverage", "Gini"]
+    return TextTable("Objectives f_i a request, and the cohort", header, rows)
 
 
 def _label(comparison: Comparison, name: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agents.commands.console import table_console
+from marec_env.reporting.table import table_console
 
 if TYPE_CHECKING:
     from rich.console import Console

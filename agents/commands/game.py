@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from marec_env.reporting.table import TextTable, print_tables, table_console
+
 __all__ = ["command"]
 
 
@@ -66,32 +68,21 @@ def command(
 
 
 def _print(report: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    from agents.commands.console import table_console
-
     console = table_console()
-    head, *rows = _table(report)
-    levels = Table(title=f"{report['plan']['sessions']} sessions, the same for all")
-    levels.add_column(head[0])
-    for name in head[1:]:
-        levels.add_column(name, justify="right")
-    for row in rows:
-        levels.add_row(*row)
-    console.print(levels)
+    print_tables([_table(report)], console)
     for line in _sentences(report):
         console.print(line, highlight=False)
 
 
-def _table(report: dict[str, Any]) -> list[list[str]]:
-    """Return the levels as rows of cells, the head first."""
+def _table(report: dict[str, Any]) -> TextTable:
     measures = ("F", "clicks", "requests", "satisfaction")
-    rows = [["policy", *(f"{name} ± s.e." for name in measures), "env steps of the search"]]
+    header = ["policy", *(f"{name} ± s.e." for name in measures), "env steps of the search"]
+    rows = []
     for policy, row in report["levels"].items():
         cells = [f"{v['mean']:.2f} ± {v['standard_error']:.2f}" for v in row.values()]
         steps = report["search_env_steps"].get(policy)
         rows.append([policy, *cells, f"{steps:,}" if steps else ""])
-    return rows
+    return TextTable(f"{report['plan']['sessions']} sessions, the same for all", header, rows)
 
 
 def _sentences(report: dict[str, Any]) -> list[str]:
@@ -110,7 +101,6 @@ def _sentences(report: dict[str, Any]) -> list[str]:
 
 
 def _markdown(report: dict[str, Any], command: str) -> str:
-    head, *rows = _table(report)
     plan = report["plan"]
     lines = [
         "# What there is to gain",
@@ -118,10 +108,7 @@ def _markdown(report: dict[str, Any], command: str) -> str:
         f"Made by `{command}`; mean ± one standard error over {plan['sessions']:,} held-out "
         "sessions, the same for all.",
         "",
-        f"| {' | '.join(head)} |",
-        f"|{'---|' * len(head)}",
-        *(f"| {' | '.join(row)} |" for row in rows),
-        "",
+        _table(report).as_markdown(),
         *(f"* {line}" for line in _sentences(report)),
     ]
     return "\n".join(lines) + "\n"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agents.commands.console import table_console
+from marec_env.reporting.table import TextTable, print_tables, table_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,7 +75,6 @@ def command(
 def judge(name: str, log: RequestLog, console: Console) -> dict[str, Any]:
     """Print the estimates of one log beside the truth and their errors by size; return both."""
     import numpy as np
-    from rich.table import Table
 
     from agents.off_policy.study import errors_by_size, estimates, fitted
     from marec_env.evaluation.off_policy import effective_sample_size
@@ -88,27 +87,32 @@ def judge(name: str, log: RequestLog, console: Console) -> dict[str, Any]:
     truth = clustered_mean(log.truth, log.session)
     worth = effective_sample_size(log.ratio)
     logged = float(log.reward.sum(axis=1).mean())
-    table = Table(
-        title=f"{name}: the target gets {truth.value:.3f} ± {(truth.high - truth.low) / 2:.3f} "
-        f"clicks a request, the log {logged:.3f}; {log.session.size:,} requests, worth "
-        f"{worth:,.0f} of the target's own",
-        title_justify="left",
-        caption="error: root mean square over logs of so many sessions; poor: with a model that "
-        "says half the mean click rate of everything",
-    )
-    table.add_column("estimator")
-    table.add_column("from the whole log", justify="right")
-    for entry in errors:
-        table.add_column(f"error at {entry.sessions}", justify="right")
-    table.add_column(f"poor, at {errors[-1].sessions}", justify="right")
-    for estimator, estimate in found.items():
-        table.add_row(
+    rows = [
+        (
             estimator,
             f"{estimate.value:.3f} ± {(estimate.high - estimate.low) / 2:.3f}",
             *(f"{entry.good[estimator]:.3f}" for entry in errors),
             f"{errors[-1].poor[estimator]:.3f}",
         )
-    console.print(table)
+        for estimator, estimate in found.items()
+    ]
+    table = TextTable(
+        f"{name}: the target gets {truth.value:.3f} ± {(truth.high - truth.low) / 2:.3f} "
+        f"clicks a request, the log {logged:.3f}; {log.session.size:,} requests, worth "
+        f"{worth:,.0f} of the target's own",
+        (
+            "estimator",
+            "from the whole log",
+            *(f"error at {entry.sessions}" for entry in errors),
+            f"poor, at {errors[-1].sessions}",
+        ),
+        rows,
+        (
+            "error: root mean square over logs of so many sessions; poor: with a model that says "
+            "half the mean click rate of everything",
+        ),
+    )
+    print_tables([table], console)
     return {
         "truth": truth.value,
         "logged": logged,

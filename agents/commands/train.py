@@ -249,8 +249,8 @@ def _compare(job: _Job) -> Comparison:
     """Evaluate the trained team beside the baselines; print the table and write it to the run."""
     config = job.config
     assert not isinstance(config.environment, PettingZooConfig)
-    from agents.commands.console import table_console
     from agents.commands.evaluate import evaluate_policy, print_comparison, write_comparison
+    from marec_env.reporting.table import table_console
 
     evaluation = config.evaluation
     _say(f"Comparing on {evaluation.sessions} sessions with {', '.join(evaluation.baselines)} ...")

@@ -10,7 +10,6 @@ from agents.comparison.quantities import OBJECTIVE, OUTCOMES, STAGES
 from agents.comparison.rows import Row
 from agents.comparison.summary import Summary
 from agents.comparison.tables import name_of
-from marec_env.evaluation.drawing import NEUTRAL, ORACLE, Figure, color_of, sentence
 from marec_env.evaluation.figures import (
     Bar,
     bars_figure,
@@ -19,6 +18,7 @@ from marec_env.evaluation.figures import (
     lines_figure,
     steps_figure,
 )
+from marec_env.reporting.drawing import NEUTRAL, ORACLE, Figure, color_of, sentence
 
 __all__ = [
     "curve_figures",

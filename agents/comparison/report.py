@@ -11,9 +11,9 @@ from agents.comparison.grouping import Group
 from agents.comparison.runs import Run, read_run
 from agents.comparison.summary import Summary, summarise
 from agents.runs.folder import open_run
-from marec_env.evaluation.page import Section, render_page
 from marec_env.evaluation.statistics import FEWEST_TO_RESAMPLE
 from marec_env.io import write_text
+from marec_env.reporting.page import Section, render_page
 
 __all__ = ["as_markdown", "as_page", "lead_of", "run_page", "sections_of", "write_run_report"]
 

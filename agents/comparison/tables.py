@@ -18,9 +18,9 @@ from agents.comparison.quantities import (
 )
 from agents.comparison.rows import Row
 from agents.comparison.summary import Summary
-from marec_env.evaluation.drawing import shown
-from marec_env.evaluation.page import TextTable
 from marec_env.evaluation.statistics import Estimate
+from marec_env.reporting.drawing import shown
+from marec_env.reporting.table import TextTable
 
 __all__ = [
     "configuration_table",

@@ -1,35 +1,24 @@
-"""Figures as SVG text, with words for readers who do not see them."""
+"""Figures of the studies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agents.equilibrium.intervals import Interval
-from marec_env.evaluation.drawing import MARKERS, PALETTE, svg_of
+from marec_env.reporting.drawing import (
+    FONT,
+    MARKERS,
+    Figure,
+    color_of,
+    draw,
+    legend_above,
+    legend_height,
+)
 
-__all__ = ["PALETTE", "Figure", "bars", "draw", "heat_map", "lines"]
+__all__ = ["bars", "heat_map", "lines"]
 
-SIZE = (6.4, 3.6)  # inches; 460 points wide fits a phone and a printed column
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A drawing."""
-
-    title: str
-    alt: str
-    """What it shows, in a sentence."""
-    svg: str
-
-
-def draw(
-    title: str, alt: str, paint: Callable[[Any], None], size: tuple[float, float] = SIZE
-) -> Figure:
-    """Return what ``paint`` draws into a matplotlib axes, reproducibly."""
-    svg = svg_of(paint, size, {"svg.hashsalt": "marec", "font.size": 9})
-    return Figure(title, alt, svg)
+_HEIGHT = 3.0  # inches
 
 
 def lines(
@@ -56,7 +45,7 @@ def lines(
                 ys,
                 yerr=errors,
                 label=name,
-                color=PALETTE[number % len(PALETTE)],
+                color=color_of(number),
                 marker=MARKERS[number % len(MARKERS)],
                 markersize=4,
                 capsize=2,
@@ -72,9 +61,9 @@ def lines(
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
         axes.grid(alpha=0.25)
-        axes.legend(frameon=False, fontsize=8)
+        legend_above(axes, len(series))
 
-    return draw(title, alt, paint)
+    return draw(f"{title}. {alt}", alt, _HEIGHT + legend_height(series), paint)
 
 
 def bars(
@@ -94,7 +83,7 @@ def bars(
                 [i.value for i in intervals],
                 width,
                 label=name,
-                color=PALETTE[number % len(PALETTE)],
+                color=color_of(number),
                 yerr=[
                     [max(i.value - i.low, 0.0) for i in intervals],
                     [max(i.high - i.value, 0.0) for i in intervals],
@@ -106,9 +95,9 @@ def bars(
         axes.axhline(0.0, color="#444444", linewidth=0.8)
         axes.set_ylabel(ylabel)
         axes.grid(axis="y", alpha=0.25)
-        axes.legend(frameon=False, fontsize=8)
+        legend_above(axes, len(series))
 
-    return draw(title, alt, paint)
+    return draw(f"{title}. {alt}", alt, _HEIGHT + legend_height(series), paint)
 
 
 def heat_map(
@@ -122,7 +111,7 @@ def heat_map(
     marks: Mapping[tuple[int, int], str],
     bar_name: str,
 ) -> Figure:
-    """Draw a matrix with its numbers; ``marks`` are short texts put below a cell's number."""
+    """Draw a matrix with its numbers; ``marks`` are words put below a cell's number."""
 
     def paint(axes: Any) -> None:
         image = axes.imshow(values, cmap="viridis", aspect="auto")
@@ -134,17 +123,17 @@ def heat_map(
                 axes.text(
                     c,
                     r,
-                    f"{value:.1f}" + (f"\n{mark}" if mark else ""),
+                    "\n".join([f"{value:.1f}", *mark.split()]),
                     ha="center",
                     va="center",
-                    fontsize=7.5,
+                    fontsize=FONT - 3,
                     fontweight="bold" if mark else "normal",
                     color="white" if value < middle else "black",
                 )
-        axes.set_xticks(range(len(columns)), columns, rotation=20, ha="right")
+        axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
         axes.set_yticks(range(len(rows)), rows)
         axes.set_xlabel(column_name)
         axes.set_ylabel(row_name)
         axes.figure.colorbar(image, ax=axes, label=bar_name)
 
-    return draw(title, alt, paint, (7.2, 0.9 + 0.5 * len(rows)))
+    return draw(f"{title}. {alt}", alt, 1.2 + 0.45 * len(rows), paint)

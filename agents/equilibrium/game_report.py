@@ -12,7 +12,7 @@ from agents.equilibrium.estimated import EstimatedGame, cross_fitted_gains, solv
 from agents.equilibrium.intervals import mean_interval
 from agents.equilibrium.mixed import Equilibria, find_equilibria
 from agents.equilibrium.normal_form import MixedProfile, NormalFormGame, efficiency
-from agents.equilibrium.tables import Table
+from marec_env.reporting.table import TextTable
 
 __all__ = ["estimated_record", "game_record", "game_tables"]
 
@@ -95,9 +95,9 @@ def estimated_record(
     return record
 
 
-def game_tables(name: str, record: Mapping[str, Any]) -> list[Table]:
+def game_tables(name: str, record: Mapping[str, Any]) -> list[TextTable]:
     """Return the record as tables."""
-    equilibria = Table(
+    equilibria = TextTable(
         f"{name}: {'all' if record['complete'] else 'some'} equilibria",
         ("equilibrium", "kind", "payoffs", "welfare", "NashConv"),
         [
@@ -110,10 +110,11 @@ def game_tables(name: str, record: Mapping[str, Any]) -> list[Table]:
             )
             for e in record["equilibria"]
         ],
-        tuple(record["notes"]),
+        record["notes"],
+        prose=True,
     )
     uniform = record["uniform"]
-    summary = Table(
+    summary = TextTable(
         f"{name}: play and optimum",
         ("measure", "value"),
         [
@@ -125,6 +126,7 @@ def game_tables(name: str, record: Mapping[str, Any]) -> list[Table]:
             ("price of stability (best / optimum)", _ratio(record["price_of_stability"])),
             ("correlated equilibria, worst … best welfare", _span(record["correlated"])),
         ],
+        prose=True,
     )
     return [equilibria, summary]
 

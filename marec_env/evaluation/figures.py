@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from marec_env.evaluation.drawing import (
+from marec_env.evaluation.statistics import FEWEST_TO_RESAMPLE, Estimate
+from marec_env.reporting.drawing import (
     FONT,
     LINE,
     MARKERS,
@@ -19,7 +20,6 @@ from marec_env.evaluation.drawing import (
     Figure,
     color_of,
     draw,
-    interval_text,
     legend_above,
     legend_height,
     line_count,
@@ -27,7 +27,6 @@ from marec_env.evaluation.drawing import (
     shown,
     wrapped,
 )
-from marec_env.evaluation.statistics import FEWEST_TO_RESAMPLE, Estimate
 
 __all__ = [
     "Bar",
@@ -149,7 +148,7 @@ def bars_figure(title: str, bars: Sequence[Bar], caption: str) -> Figure:
         axes.grid(axis="x", alpha=0.25)
         axes.set_axisbelow(True)
 
-    told = "; ".join(f"{bar.label} {interval_text(bar.estimate)}" for bar in bars)
+    told = "; ".join(f"{bar.label} {_interval_text(bar.estimate)}" for bar in bars)
     return draw(caption, f"Bars of {title}: {told}.", _rows_height(bars), paint)
 
 
@@ -315,3 +314,10 @@ def _plain() -> Any:
     from matplotlib.ticker import FuncFormatter
 
     return FuncFormatter(lambda value, _: f"{value:g}")
+
+
+def _interval_text(estimate: Estimate) -> str:
+    """Return ``value [low, high]``, the value alone where there is no interval."""
+    if not math.isfinite(estimate.low):
+        return shown(estimate.value)
+    return f"{shown(estimate.value)} [{shown(estimate.low)}, {shown(estimate.high)}]"

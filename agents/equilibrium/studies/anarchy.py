@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from agents.equilibrium.anarchy import AnarchyPoint, Optimum, measure_anarchy
-from agents.equilibrium.figures import Figure, lines
+from agents.equilibrium.figures import lines
 from agents.equilibrium.intervals import Interval
 from agents.equilibrium.normal_form import Floats
 from agents.equilibrium.pipeline_game import PipelineGame
 from agents.equilibrium.studies.common import Section, Settings, short
-from agents.equilibrium.tables import Table
+from marec_env.reporting.drawing import Figure
+from marec_env.reporting.table import TextTable
 
 __all__ = ["anarchy_curves", "starting_points"]
 
@@ -69,7 +70,7 @@ def _section(found: Mapping[int, Found], per: str) -> Section:
         "Price of anarchy and of stability",
         {str(width): _record(*of_width) for width, of_width in found.items()},
         (
-            Table(
+            TextTable(
                 "Stable play over the joint optimum (1 = nothing lost), ± half the interval",
                 (
                     "C",

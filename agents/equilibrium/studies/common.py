@@ -10,11 +10,11 @@ import numpy as np
 
 from agents.equilibrium.best_response import SearchPlan
 from agents.equilibrium.decision_game import Sessions
-from agents.equilibrium.figures import Figure
 from agents.equilibrium.intervals import Interval
-from agents.equilibrium.tables import Table
 from agents.learners.config import AlgorithmConfig
 from marec_env.evaluation.policies import TeamPolicy
+from marec_env.reporting.drawing import Figure
+from marec_env.reporting.table import TextTable
 
 __all__ = ["Play", "Section", "Settings", "short", "text"]
 
@@ -89,7 +89,7 @@ class Section:
     title: str
     record: Mapping[str, Any]
     """JSON-able."""
-    tables: tuple[Table, ...]
+    tables: tuple[TextTable, ...]
     figures: tuple[Figure, ...] = ()
     warnings: tuple[str, ...] = field(default_factory=tuple)
 

@@ -10,7 +10,7 @@ from agents.equilibrium.figures import bars
 from agents.equilibrium.lineups import ReplayEnv
 from agents.equilibrium.replacement import measure_credit, swap_test
 from agents.equilibrium.studies.common import Play, Section, Settings, short
-from agents.equilibrium.tables import Table
+from marec_env.reporting.table import TextTable
 
 __all__ = ["credit", "swaps"]
 
@@ -33,7 +33,7 @@ def credit(env: ReplayEnv, plays: Sequence[Play], default: Play, settings: Setti
             ]
             total = sum(interval.value for interval in found.shapley)
             tables.append(
-                Table(
+                TextTable(
                     title,
                     ("component", "Shapley value", "difference reward", "alone"),
                     [*rows, ("whole team", short(found.total, 3), "", "")],
@@ -79,7 +79,7 @@ def swaps(env: ReplayEnv, plays: Sequence[Play], settings: Settings) -> Section:
         changes = swap_test(env, teams, settings.held_out(), value)
         for component, found in changes.items():
             tables.append(
-                Table(
+                TextTable(
                     f"Swap {component}: change of {value} a session, ± half the interval",
                     ("host ↓, donor →", *teams),
                     [(host, *(short(found[host, donor]) for donor in teams)) for host in teams],

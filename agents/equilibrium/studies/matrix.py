@@ -9,12 +9,13 @@ import torch
 
 from agents.baselines.teams import StaticTeam
 from agents.equilibrium.discretise import policy_matrices
-from agents.equilibrium.figures import Figure, heat_map
+from agents.equilibrium.figures import heat_map
 from agents.equilibrium.game_report import estimated_record, game_tables
 from agents.equilibrium.lineups import ReplayEnv
 from agents.equilibrium.studies.common import Play, Section, Settings
-from agents.equilibrium.tables import Table
 from marec_env.evaluation.policies import TeamPolicy
+from marec_env.reporting.drawing import Figure
+from marec_env.reporting.table import TextTable
 from marec_env.vector import Action
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def matrix_game_study(
     if learned is not None:
         for choices in options.values():
             choices["learned"] = learned.policy
-    tables: list[Table] = []
+    tables: list[TextTable] = []
     figures: list[Figure] = []
     record: dict[str, Any] = {"others": base.name}
     for name, own_share in (("selfish (own f_i)", 1.0), ("shared (F)", 0.0)):
@@ -119,7 +120,7 @@ def matrix_game_study(
     )
 
 
-def _doubt(name: str, record: Mapping[str, Any], learned: bool) -> Table:
+def _doubt(name: str, record: Mapping[str, Any], learned: bool) -> TextTable:
     """Return which profiles are equilibria in how many bootstrap resamples."""
     intervals = record["intervals"]
     who = "learned" if learned else "uniform"
@@ -136,7 +137,7 @@ def _doubt(name: str, record: Mapping[str, Any], learned: bool) -> Table:
         if entry["share_of_resamples"] >= SHOWN_SHARE
     ]
     gap = intervals["nash_conv"]
-    return Table(
+    return TextTable(
         f"{name}: pure equilibria under resampling of sessions",
         ("profile", "share of resamples", "gains of responses chosen on the other half"),
         rows,

@@ -11,7 +11,7 @@ from agents.equilibrium.intervals import mean_interval
 from agents.equilibrium.lineups import Lineup, play_lineups
 from agents.equilibrium.pipeline_game import PipelineGame
 from agents.equilibrium.studies.common import Play, Section, Settings, short
-from agents.equilibrium.tables import Table
+from marec_env.reporting.table import TextTable
 
 __all__ = ["Learned", "methods_table"]
 
@@ -82,7 +82,7 @@ def methods_table(game: PipelineGame, learned: Sequence[Learned], settings: Sett
         "When learning pays",
         {"methods": record},
         (
-            Table(
+            TextTable(
                 "One static decision by search, and learned play",
                 ("method", "env steps a seed", "F", "over the default", "clicks", "by seed"),
                 rows,

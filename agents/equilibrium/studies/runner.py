@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents.baselines.teams import StaticTeam
-from agents.equilibrium.page import page
 from agents.equilibrium.pipeline_game import PipelineGame
 from agents.equilibrium.replay import SimulatorReplay
 from agents.equilibrium.studies.anarchy import anarchy_curves
@@ -27,6 +26,7 @@ from agents.equilibrium.trained import LoadedRun
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, unknown_name
 from marec_env.io import write_json, write_text
+from marec_env.reporting import page
 from marec_env.simulator import Simulator
 from marec_env.world import World, build_world
 
@@ -154,7 +154,9 @@ def write_report(
         },
     }
     write_json(places[0], _finite(document))
-    write_text(places[1], page(title, command, json.dumps(settings), sections))
+    shown = [page.Section(s.title, s.tables, s.figures, notes=s.warnings) for s in sections]
+    how = page.Section("How this was made", verbatim=(command, json.dumps(settings)))
+    write_text(places[1], page.render_page(title, (), (), [*shown, how]))
     return places
 
 

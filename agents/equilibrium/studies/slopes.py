@@ -8,7 +8,7 @@ from agents.equilibrium.intervals import Interval
 from agents.equilibrium.lineups import ReplayEnv
 from agents.equilibrium.policy_slopes import policy_slopes
 from agents.equilibrium.studies.common import Play, Section, Settings, short
-from agents.equilibrium.tables import Table
+from marec_env.reporting.table import TextTable
 
 __all__ = ["slopes"]
 
@@ -43,7 +43,7 @@ def slopes(env: ReplayEnv, plays: Sequence[Play], settings: Settings) -> Section
         "Stationarity: slopes at the learned point",
         {"slopes": record},
         (
-            Table(
+            TextTable(
                 "Change a session per unit range of the coordinate, same users and luck both ways",
                 ("play", "component", "coordinate", "of own f_i", "", "of team F", ""),
                 rows,
@@ -51,6 +51,7 @@ def slopes(env: ReplayEnv, plays: Sequence[Play], settings: Settings) -> Section
                     "A stationary point of a motive has slopes whose intervals hold zero (or lead "
                     "out of the action's bounds). Discrete components are left out.",
                 ),
+                prose=True,
             ),
         ),
     )

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 from marec_env.data.calibration.report import Calibration
+from marec_env.reporting.table import TextTable
 
-__all__ = ["TextTable", "tables_of"]
+__all__ = ["tables_of"]
 
 _NONE = "–"
 _TINY = 0.01  # numbers below it are shown with two significant digits
 _NORMAL_95 = 1.96  # standard errors to either side of a 95 % interval
-
-
-@dataclass(frozen=True, slots=True)
-class TextTable:
-    """A title, a header, rows of text, and a note on how to read them."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    note: str
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -63,11 +51,13 @@ def _click_model(report: Calibration) -> TextTable:
             "slope",
         ),
         rows,
-        "Factors from the first 60 % of the log, coefficients from the next 20 %, judged on the "
-        "last 20 %. Of rate: log loss of the constant forecast. ECE: expected calibration error. "
-        "κ: fitted scale. Own AUC and slope: of the simulator's own logit, as configured; a slope "
-        "below 1 says that the simulated users are more decided than held-out behaviour shows, "
-        "part of which is the noise of estimated factors.",
+        (
+            "Factors from the first 60 % of the log, coefficients from the next 20 %, judged on "
+            "the last 20 %. Of rate: log loss of the constant forecast. ECE: expected calibration "
+            "error. κ: fitted scale. Own AUC and slope: of the simulator's own logit, as "
+            "configured; a slope below 1 says that the simulated users are more decided than "
+            "held-out behaviour shows, part of which is the noise of estimated factors.",
+        ),
     )
 
 
@@ -85,8 +75,10 @@ def _comparison(report: Calibration) -> TextTable:
         "Log and simulation",
         ("quantity", "log", "simulated", "distance"),
         rows,
-        "Simulated under a platform that shows items in proportion to their popularity in the log. "
-        f"{_NONE}: the log, or the user model, does not have it.",
+        (
+            "Simulated under a platform that shows items in proportion to their popularity in the "
+            f"log. {_NONE}: the log, or the user model, does not have it.",
+        ),
     )
 
 
@@ -108,7 +100,10 @@ def _random_policy(report: Calibration) -> TextTable:
             ),
             ("log, likes, if users consumed blindly", _number(found.liked_share)),
         ],
-        "The last two bound the like rate of random items; a log without impressions says no more.",
+        (
+            "The last two bound the like rate of random items; a log without impressions says no "
+            "more.",
+        ),
     )
 
 
@@ -126,8 +121,10 @@ def _debiasing(report: Calibration) -> TextTable:
             ("… by click rate repaired by propensities", _number(found.by_weighted_rate)),
             ("share of the picks by clicks among the 50 most shown", _number(found.popular_share)),
         ],
-        "Where popular items are also good ones, ranking by clicks is hard to beat; the rates are "
-        "misread all the same.",
+        (
+            "Where popular items are also good ones, ranking by clicks is hard to beat; the rates "
+            "are misread all the same.",
+        ),
     )
 
 
@@ -136,7 +133,7 @@ def _suggestions(report: Calibration) -> TextTable:
         "Settings that would bring the simulation closer to the log",
         ("key", "value"),
         [(key, _number(value)) for key, value in report.suggestions.items()],
-        "Estimates from the log; nothing was changed.",
+        ("Estimates from the log; nothing was changed.",),
     )
 
 

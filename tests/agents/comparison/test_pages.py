@@ -1,5 +1,6 @@
 """The pages as text: complete, self-contained, escaped."""
 
+import html
 import json
 import re
 from dataclasses import replace
@@ -11,7 +12,8 @@ from agents.commands import compare
 from agents.commands.evaluate import write_comparison
 from agents.comparison.report import as_markdown, as_page, run_page, write_run_report
 from agents.comparison.summary import summarise
-from marec_env.evaluation.page import Section, TextTable, render_page
+from marec_env.reporting.page import Section, render_page
+from marec_env.reporting.table import TextTable, print_tables
 
 VOID = {"meta", "link", "br", "path", "use", "img"}
 
@@ -103,9 +105,10 @@ def test_the_page_needs_nothing_but_itself(summary):
 
 
 def test_text_is_escaped():
-    table = TextTable("<b>", ["a"], [["<i>x</i>"]])
-    page = render_page("<u>", ["<s>"], ["<em>"], [Section("t", [table])])
-    for tag in ("<b>", "<i>", "<u>", "<s>", "<em>"):
+    table = TextTable("<b>", ["a"], [["<i>x</i>"]], ["<q>"])
+    page = render_page("<u>", ["<s>"], ["<em>"], [Section("t", [table], notes=["<kbd>"])])
+    for tag in ("<b>", "<i>", "<u>", "<s>", "<em>", "<q>", "<kbd>"):
+        assert html.escape(tag) in page
         assert tag not in page
 
 
@@ -130,6 +133,15 @@ def test_markdown_has_the_tables_and_the_command(summary):
 def test_a_cell_cannot_break_a_markdown_table():
     table = TextTable("", ["a", "b"], [["x|y", "1\n[0, 2]"]])
     assert table.as_markdown().splitlines()[-1] == "| x\\|y | 1 [0, 2] |"
+
+
+def test_notes_of_a_table_stand_below_it_everywhere(capsys):
+    table = TextTable("Title", ["policy", "clicks"], [["random", "3"]], ["how to read it"])
+    assert table.as_markdown().endswith("| random | 3 |\n\nhow to read it\n")
+    print_tables([table])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == "Title"
+    assert lines[-1].strip() == "how to read it"
 
 
 def test_one_run_has_a_page_of_its_own(write_run):

@@ -198,7 +198,7 @@ def test_every_part_runs_and_the_report_holds_it(run, tmp_path):
     assert curve["10"]["optimum"]["means"]["team"] > 0.0
     html = places[1].read_text()
     for section in sections:
-        assert f"id='{section.name}'" in html
+        assert f">{section.title}</h2>" in html
     assert html.count("<svg") == sum(len(section.figures) for section in sections)
     assert "http-equiv" not in html
     assert "<script" not in html
@@ -211,7 +211,7 @@ def test_the_curve_is_told_after_every_width_and_widths_do_not_depend_on_each_ot
     assert first.figures == ()  # a curve of one point is not drawn
     assert first.record["10"] == both.record["10"]
     (figure,) = both.figures
-    assert "funnel's width" in figure.title
+    assert "funnel's width" in figure.caption
     (alone,) = Study(CONFIG, [], replace(two, widths=(20,)), lambda line: None).part("anarchy")
     assert alone.record["20"] == both.record["20"]
     assert [*first.warnings, *alone.warnings] == [*both.warnings]

@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from marec_env.evaluation.statistics import Estimate
-
 __all__ = [
     "FONT",
     "INK",
@@ -27,13 +25,11 @@ __all__ = [
     "Figure",
     "color_of",
     "draw",
-    "interval_text",
     "legend_above",
     "legend_height",
     "line_count",
     "sentence",
     "shown",
-    "svg_of",
     "wrapped",
 ]
 
@@ -63,8 +59,22 @@ def color_of(number: int) -> str:
     return PALETTE[number % len(PALETTE)]
 
 
-def draw(caption: str, alt: str, height: float, paint: Callable[[Any], None]) -> Figure:
-    """Return what ``paint`` draws into a matplotlib axes, the same bytes each time."""
+def draw(
+    caption: str,
+    alt: str,
+    height: float,
+    paint: Callable[[Any], None],
+    width: float = WIDTH,
+) -> Figure:
+    """Return what ``paint`` draws into a matplotlib axes, the same bytes each time.
+
+    Args:
+        caption: below the picture.
+        alt: what it shows, for readers who do not see it.
+        height: inches.
+        paint: is given the axes.
+        width: inches.
+    """
     settings = {
         "svg.hashsalt": f"marec {caption} {alt}",
         "font.size": FONT,
@@ -72,14 +82,14 @@ def draw(caption: str, alt: str, height: float, paint: Callable[[Any], None]) ->
         "axes.spines.top": False,
         "axes.spines.right": False,
     }
-    svg = svg_of(paint, (WIDTH, height), settings)
+    svg = _svg_of(paint, (width, height), settings)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # Names of groups repeat from figure to figure, and nothing refers to them.
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     return Figure(svg, caption, alt)
 
 
-def svg_of(
+def _svg_of(
     paint: Callable[[Any], None], size: tuple[float, float], settings: Mapping[str, Any]
 ) -> str:
     """Return as SVG what ``paint`` draws into a matplotlib axes, text kept as text.
@@ -99,13 +109,6 @@ def svg_of(
         canvas.savefig(out, format="svg", metadata={"Date": None})
     svg = out.getvalue()
     return svg[svg.index("<svg") :]
-
-
-def interval_text(estimate: Estimate) -> str:
-    """Return ``value [low, high]``, the value alone where there is no interval."""
-    if not math.isfinite(estimate.low):
-        return shown(estimate.value)
-    return f"{shown(estimate.value)} [{shown(estimate.low)}, {shown(estimate.high)}]"
 
 
 def shown(value: float) -> str:

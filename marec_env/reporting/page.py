@@ -1,16 +1,17 @@
-"""One self-contained HTML page that compares algorithms: no script, no network."""
+"""A report as one self-contained HTML page: no script, no network, for screen, phone and print."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import jinja2
 
-from marec_env.evaluation.drawing import Figure
+from marec_env.reporting.drawing import Figure
+from marec_env.reporting.table import TextTable
 
-__all__ = ["Section", "TextTable", "render_page"]
+__all__ = ["Section", "render_page"]
 
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -37,7 +38,7 @@ th, td { border-bottom: 1px solid #ddd; padding: .3rem .6rem; text-align: right;
 td small { display: block; color: #505050; }
 thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
 tbody th { font-weight: 400; min-width: 8rem; max-width: 16rem; }
-th:first-child, .text td { text-align: left; }
+th:first-child, .text th, .text td { text-align: left; }
 td { white-space: nowrap; } .text td { white-space: normal; overflow-wrap: anywhere; }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr));
   gap: 1.5rem 2rem; align-items: start; margin: 1rem 0; }
@@ -83,34 +84,14 @@ pre { font-size: .85rem; white-space: pre-wrap; background: #f4f4f4; padding: .6
 {% set first, break, rest = cell.partition("\\n") -%}
 <td>{{ first }}{% if rest %}<small>{{ rest }}</small>{% endif %}</td>{% endif %}{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
-{% endfor %}
-{% for text in section.verbatim %}<pre>{{ text }}</pre>
+{% for line in table.notes %}<p class="lead">{{ line }}</p>
+{% endfor %}{% endfor %}
+{% for note in section.notes %}<p class="note">{{ note }}</p>
+{% endfor %}{% for text in section.verbatim %}<pre>{{ text }}</pre>
 {% endfor %}</section>
 {% endfor %}
 </main></body></html>
 """
-
-
-@dataclass(frozen=True, slots=True)
-class TextTable:
-    """A table of text; the first cell of a row names it, and a second line in a cell is small."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    prose: bool = False
-    """Whether cells are words rather than numbers."""
-
-    def as_markdown(self) -> str:
-        """Return the table as GitHub has it."""
-
-        def line(cells: Sequence[str]) -> str:
-            shown = (" ".join(cell.replace("|", "\\|").split()) for cell in cells)
-            return "| " + " | ".join(shown) + " |"
-
-        rest = ":---" if self.prose else "---:"
-        rule = "|:---|" + f"{rest}|" * (len(self.header) - 1)
-        return "\n".join([line(self.header), rule, *(line(row) for row in self.rows)]) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +103,10 @@ class Section:
     figures: Sequence[Figure] = ()
     lead: Sequence[str] = ()
     """Paragraphs that say how to read it."""
-    verbatim: Sequence[str] = field(default_factory=tuple)
+    verbatim: Sequence[str] = ()
     """Commands, shown as they are."""
+    notes: Sequence[str] = ()
+    """Warnings."""
 
     @property
     def anchor(self) -> str:

@@ -1,0 +1,1 @@
+"""What people read: tables for terminal, page and Markdown; figures; one self-contained page."""
