@@ -142,18 +142,23 @@ def _figures(points: Sequence[tuple[int, AnarchyPoint]]) -> Sequence[Figure]:
     by_share: dict[str, list[tuple[float, Interval]]] = {}
     by_width: dict[str, list[tuple[float, Interval]]] = {}
     for width, point in points:
-        ratio = point.anarchy["clicks"]
-        by_share.setdefault(f"λ = {point.own_share:g}", []).append((float(width), ratio))
-        by_width.setdefault(f"C = {width}", []).append((point.own_share, ratio))
+        shown = {"": point.anarchy}
+        if len(point.stable) > 1:
+            shown = {", worst": point.anarchy, ", best": point.stability}
+        for which, ratios in shown.items():
+            share = point.own_share
+            by_share.setdefault(f"λ = {share:g}{which}", []).append((width, ratios["clicks"]))
+            by_width.setdefault(f"C = {width}{which}", []).append((share, ratios["clicks"]))
     ylabel = "clicks over the optimum's"
     # A line of one point says nothing that the table does not.
     figures = []
-    if len(by_width) > 1:
+    if len({width for width, _ in points}) > 1:
         figures.append(
             lines(
                 "Price of anarchy in clicks over the funnel's width",
                 "Lines of the ratio of clicks at stable play to clicks at the joint optimum over "
-                "the number of candidates, one line a mixture of motives.",
+                "the number of candidates, one line a mixture of motives; where there are several "
+                "stable plays, those of the lowest and the highest F.",
                 by_share,
                 "candidates C",
                 ylabel,
@@ -161,11 +166,11 @@ def _figures(points: Sequence[tuple[int, AnarchyPoint]]) -> Sequence[Figure]:
                 reference=1.0,
             )
         )
-    if len(by_share) > 1:
+    if len({point.own_share for _, point in points}) > 1:
         figures.append(
             lines(
                 "Price of anarchy in clicks over the mixture of motives",
-                "The same ratios over the share of own objective, one line a funnel width.",
+                "The same ratios over the share of own objective, a line for each funnel width.",
                 by_width,
                 "λ: share of own objective",
                 ylabel,
