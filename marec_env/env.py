@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pettingzoo import AECEnv, ParallelEnv
 from torch import Tensor
 
-from marec_env.config.loader import load
+from marec_env.config.loader import load, load_mapping
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError
 from marec_env.rendering import funnel_image, funnel_text
@@ -39,11 +39,11 @@ def _resolve(config: Config, **overrides: Any) -> EnvironmentConfig:
     elif config is None:
         config = EnvironmentConfig()
     elif isinstance(config, Mapping):
-        try:
-            config = EnvironmentConfig.model_validate(config, strict=False)
-        except ValueError as error:
-            raise ConfigError(f"environment: {error}") from error
-    return config.model_copy(update={k: v for k, v in overrides.items() if v is not None})
+        config = load_mapping(config, EnvironmentConfig, "environment")
+    changes = {key: value for key, value in overrides.items() if value is not None}
+    if not changes:
+        return config
+    return load_mapping({**config.model_dump(), **changes}, EnvironmentConfig, "environment")
 
 
 def make_vec(config: Config = None, num_sessions: int = 64, device: str | None = None) -> Simulator:
@@ -89,11 +89,21 @@ def _batched(action: Any, space: spaces.Space[Any], agent: str, device: torch.de
         ConfigError: the action does not lie in its space.
     """
     if isinstance(space, spaces.Tuple):
+        if not isinstance(action, tuple | list) or len(action) != len(space.spaces):
+            raise ConfigError(
+                f"{agent}: action {action!r} is no tuple of {len(space.spaces)} parts"
+            )
         parts = [
             _batched(a, part, agent, device) for a, part in zip(action, space.spaces, strict=True)
         ]
         return tuple(part for part in parts if isinstance(part, Tensor))
-    array = np.asarray(action, dtype=space.dtype)
+    try:
+        given = np.asarray(action)
+        array = given.astype(space.dtype, copy=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{agent}: action {action!r} is not made of numbers") from error
+    if not isinstance(space, spaces.Box) and not np.array_equal(array, given):
+        raise ConfigError(f"{agent}: action {action} is not made of whole numbers")
     if array.shape != space.shape:
         raise ConfigError(f"{agent}: action has shape {array.shape}; needed: {space.shape}")
     if not np.isfinite(array).all():
@@ -132,10 +142,12 @@ class _SessionView:
 
     def _begin(self, seed: int | None) -> None:
         """Begin the next episode; a seed starts its own sequence of episodes."""
-        if seed is not None:
-            self._seed, self._episode = seed, -1
-        self._episode += 1
-        self.simulator.begin(torch.tensor([self._episode]), self._seed)
+        if seed is None:
+            seed, episode = self._seed, self._episode + 1
+        else:
+            episode = 0
+        self.simulator.begin(torch.tensor([episode]), seed)
+        self._seed, self._episode = seed, episode
         self.agents = list(self.possible_agents)
 
     def observation_space(self, agent: str) -> spaces.Space[Any]:

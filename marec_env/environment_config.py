@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from marec_env.catalog.build import CatalogConfig
 from marec_env.config import ConfigModel
@@ -33,7 +33,11 @@ class EnvironmentConfig(ConfigModel):
         description="What the central critic sees: what the pipeline could know, or also the "
         "user's hidden state (for training only).",
     )
-    device: str = Field(default="cpu", description="Device of the simulator: cpu or cuda[:i].")
+    device: str = Field(
+        default="cpu",
+        pattern=r"^(cpu|cuda(:\d+)?)$",
+        description="Device of the simulator: cpu or cuda[:i].",
+    )
     data: DataConfig = DataConfig()
     embeddings: EmbeddingConfig = EmbeddingConfig()
     catalog: CatalogConfig = CatalogConfig()
@@ -42,3 +46,20 @@ class EnvironmentConfig(ConfigModel):
     users: UsersConfig = UsersConfig()
     pipeline: PipelineConfig = PipelineConfig()
     rewards: RewardConfig = RewardConfig()
+
+    @model_validator(mode="after")
+    def _costs_are_counted(self) -> EnvironmentConfig:
+        pipeline, rewards = self.pipeline, self.rewards
+        costs = {
+            "pipeline.trainer.cost": pipeline.trainer.cost
+            * ("trainer" in pipeline.components and not rewards.weights.get("trainer")),
+            "pipeline.messages.bandwidth_cost": pipeline.messages.bandwidth_cost
+            * (pipeline.messages.kind != "none"),
+        }
+        for key, cost in costs.items():
+            if cost and "extra_cost" not in rewards.team:
+                raise ValueError(
+                    f"{key} is not taken off F, since rewards.team lacks extra_cost; add "
+                    "'extra_cost: -1' to it (0 leaves the cost out of F)"
+                )
+        return self

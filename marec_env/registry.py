@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from marec_env.errors import ConfigError, unknown_name
 
-__all__ = ["Registry", "load_object"]
+__all__ = ["Registry", "callable_at", "load_object"]
 
 T = TypeVar("T")
 
@@ -79,3 +79,25 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
+
+
+def callable_at(key: str, registry: Registry[T], name: str) -> T:
+    """Return a plug-in that is to be called.
+
+    Args:
+        key: where it was configured, for messages: ``"rewards.team"``.
+        registry: of its kind.
+        name: registered, or ``package.module:object``.
+
+    Raises:
+        ConfigError: there is none of that name, or it cannot be called; names the key.
+    """
+    try:
+        found = registry.get(name)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
+    if not callable(found):
+        raise ConfigError(
+            f"{key}: '{name}' is a {type(found).__name__}; name a function for a {registry.kind}"
+        )
+    return found

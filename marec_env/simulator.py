@@ -6,6 +6,7 @@ answer, everybody is paid, and sessions whose user has left begin anew (or, for 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from marec_env import random
-from marec_env.errors import ConfigError
+from marec_env.errors import ConfigError, unknown_name
 from marec_env.pipeline.fields import FieldTable
 from marec_env.pipeline.pipeline import Pipeline
 from marec_env.pipeline.request import Request
@@ -25,7 +26,7 @@ from marec_env.rewards.shaping import Shaping
 from marec_env.rewards.team import TeamReward
 from marec_env.users.base import Feedback
 from marec_env.users.registry import make_users
-from marec_env.vector import Action, VecStep
+from marec_env.vector import Action, VecStep, check_action
 from marec_env.world import World
 
 __all__ = ["Simulator"]
@@ -115,10 +116,13 @@ class Simulator:
         Args:
             sessions: int64 ``[B]``.
             seed: any integer.
+
+        Raises:
+            ConfigError: the seed is no integer.
         """
-        self._seed = seed
+        self._seed = _whole(seed)
         self._sessions = sessions.to(self.device).clone()
-        self._request = None
+        self._close_request()
         self.last = None
         self._sums = {}
         self._start(torch.arange(self.num_envs, device=self.device))
@@ -183,14 +187,29 @@ class Simulator:
         return self._state(fields, rows), self.pipeline.observe_all(fields, rows)
 
     def act(self, actions: Mapping[str, Action]) -> None:
-        """Take the actions of one turn's agents, in pipeline order."""
+        """Take the actions of one turn's agents, in pipeline order.
+
+        Raises:
+            ConfigError: an agent is unknown, or its action does not fit its space.
+        """
+        for agent, action in actions.items():
+            if agent not in self.action_spaces:
+                raise ConfigError(unknown_name("agent", agent, self.agents))
+            check_action(agent, action, self.action_spaces[agent], self.num_envs)
         if self._request is None:
             self._request = self.pipeline.begin(self._keys)
-            self._actions = {}
-        for agent in self.agents:
-            if agent in actions:
-                self._actions[agent] = actions[agent]
-                self.pipeline.act(self._request, agent, actions[agent])
+        try:
+            for agent in self.agents:
+                if agent in actions:
+                    self._actions[agent] = actions[agent]
+                    self.pipeline.act(self._request, agent, actions[agent])
+        except Exception:
+            self._close_request()  # else a second try would meet half a request
+            raise
+
+    def _close_request(self) -> None:
+        self._request = None
+        self._actions = {}
 
     def advance(self) -> VecStep:
         """Show the slate, collect the answer, pay everybody, and go on."""
@@ -276,7 +295,7 @@ class Simulator:
 
         self.pipeline.learn(request, feedback.clicks)
         self.last = outcome
-        self._request = None
+        self._close_request()
         terminated = feedback.left
         truncated = ~terminated & (memory.requests >= self.config.max_requests)
         bonus = self._shaping.bonus(potential, memory, terminated)
@@ -293,14 +312,15 @@ class Simulator:
         )
 
     def _counterfactual(self, request: Request) -> dict[str, Tensor]:
-        """Return F had one component played its default, the users' luck unchanged, per agent."""
+        """Return F had one component played its default, the users' luck unchanged, per agent that
+        acted.
+        """
         if self.config.rewards.mode != "difference":
             return {}
         users = self.users.state_dict()
         totals: dict[str, Tensor] = {}
-        actions = {**self.pipeline.default_actions(), **self._actions}
-        for agent in self.agents:
-            replayed = self.pipeline.replay(request, actions, agent)
+        for agent in self._actions:
+            replayed = self.pipeline.replay(request, self._actions, agent)
             assert replayed.slate is not None
             truth = self._truth(replayed)
             outcome = self._outcome(replayed, self.users.respond(replayed.slate), truth)
@@ -401,19 +421,37 @@ class Simulator:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` returned."""
+        """Continue from what :meth:`state_dict` returned.
+
+        Raises:
+            ConfigError: it was saved with another number of sessions or configuration.
+        """
+        saved = len(state["sessions"])
+        if saved != self.num_envs:
+            raise ConfigError(
+                f"the state was saved with {saved} sessions, this environment has "
+                f"{self.num_envs}; make one of {saved}"
+            )
         self._seed = int(state["seed"])
         self._sessions = state["sessions"].to(self.device).clone()
         self._keys = state["keys"].to(self.device).clone()
         self._top = state["top"].to(self.device).clone()
-        self._sums = {name: value.clone() for name, value in state["sums"].items()}
+        self._sums = {name: value.to(self.device).clone() for name, value in state["sums"].items()}
         self.users.load_state_dict(state["users"])
         self.pipeline.load_state_dict(state["pipeline"])
-        self._request = None
+        self._close_request()
         self.last = None
 
     def close(self) -> None:
         """Release nothing: all is memory."""
+
+
+def _whole(seed: object) -> int:
+    """Return a seed as Python's own integer, which does not overflow."""
+    try:
+        return operator.index(seed)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise ConfigError(f"seed {seed!r} is no integer; give one such as 0") from error
 
 
 def _box(size: int) -> spaces.Box:

@@ -101,6 +101,11 @@ def build_world(config: EnvironmentConfig) -> World:
         ConfigError, DataError, AssetError: as the parts do; also if the catalog is too small for
             the longest session.
     """
+    if config.device != "cpu" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"environment.device: PyTorch finds no GPU for '{config.device}'; use cpu, or install "
+            "a CUDA build (make TORCH=cuda)"
+        )
     plain = EnvironmentConfig()
     neighbours = config.pipeline.recall.neighbours
     recall = plain.pipeline.recall.model_copy(update={"neighbours": neighbours})

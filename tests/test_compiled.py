@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,48 @@ def test_it_compiles_where_nothing_can_be_kept(monkeypatch):
 
     monkeypatch.setattr(numba, "njit", nowhere)
     assert compiled(_sum_up_to)(np.ones(3), 3) == 3.0
+
+
+KEPT = """
+import sys
+from marec_env.compiled import compiled
+sys.path.insert(0, sys.argv[1])
+import kept
+print(compiled(kept.number)(1))
+"""
+
+
+def run_kept(folder, before=""):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
+    command = f'{before} exec "{sys.executable}" -B -c \'{KEPT}\' "{folder}"'
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def write_kept(folder, result):
+    (folder / "kept.py").write_text(f"def number(x):\n    return x + {result - 1}\n")
+
+
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+def test_damaged_code_is_compiled_anew(tmp_path, ending):
+    write_kept(tmp_path, 5)
+    assert run_kept(tmp_path) == "5"
+    files = list((tmp_path / "cache").rglob(f"*.{ending}"))
+    assert files
+    for file in files:
+        file.write_bytes(b"")
+    assert run_kept(tmp_path) == "5"
+
+
+def test_a_full_disk_neither_stops_nor_revives_older_code(tmp_path):
+    write_kept(tmp_path, 5)
+    assert run_kept(tmp_path) == "5"
+    write_kept(tmp_path, 700)
+    assert run_kept(tmp_path, before="ulimit -f 4;") == "700"
+    assert run_kept(tmp_path) == "700"
 
 
 def test_importing_the_environment_does_not_load_numba():

@@ -92,13 +92,21 @@ def evaluate_run(
 def load_run_policy(path: Path) -> tuple[RunConfig, EnvironmentConfig, Policy]:
     """Return a run's configuration, its environment, and the policy of its newest checkpoint.
 
+    Says so if the environment does not come out here as it did where the run was trained.
+
     Raises:
         RunError: the folder is no run's, or has no undamaged checkpoint.
         ConfigError: the run is not on the marec environment.
     """
+    from agents.runs.environment import input_hashes
+    from agents.runs.folder import open_run
+    from agents.runs.manifest import changed_inputs, read_manifest
     from agents.runs.trained import load_trained
 
-    return load_trained(path, typer.echo)
+    config, environment, policy = load_trained(path, typer.echo)
+    for name in changed_inputs(read_manifest(open_run(path).manifest), input_hashes(config)):
+        typer.echo(f"warning: {path} was trained on other {name} than are here", err=True)
+    return config, environment, policy
 
 
 def evaluate_policy(

@@ -40,6 +40,7 @@ def command(
     from agents.commands.evaluate import load_run_policy
     from agents.config import RunConfig
     from agents.headroom.levels import LevelsPlan, measure_levels
+    from agents.runs.environment import input_hashes
     from marec_env.config.loader import load
     from marec_env.environment_config import EnvironmentConfig
     from marec_env.errors import ConfigError
@@ -59,6 +60,7 @@ def command(
     )
     trained = {f"trained: {path.name}": load_run_policy(path)[2] for path in runs or []}
     report = measure_levels(build_world(run.environment), plan, trained)
+    report["inputs"] = input_hashes(run)
     write_json(output, report)
     _print(report)
     typer.echo(f"written: {output}")

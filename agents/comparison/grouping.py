@@ -13,7 +13,14 @@ from typing import Any
 from agents.comparison.runs import CodeVersion, Run
 from marec_env.errors import RunError
 
-__all__ = ["Group", "Grouping", "flatten", "group_runs", "seed_ranges"]
+__all__ = [
+    "Group",
+    "Grouping",
+    "flatten",
+    "group_runs",
+    "refuse_other_topics",
+    "seed_ranges",
+]
 
 _DECISIVE = ("marec_env", "agents/learners")
 """Source folders that decide what a run learns and is measured by."""
@@ -132,6 +139,21 @@ def _refuse_other_worlds(runs: Sequence[Run]) -> None:
                 f"{run.path} and {runs[0].path} are on different users, whose outcomes cannot be "
                 f"compared ({shown}{more}); compare them apart"
             )
+        refuse_other_topics(runs[0], run)
+
+
+def refuse_other_topics(one: Run, other: Run) -> None:
+    """Refuse two runs whose environments came out differently though configured alike.
+
+    Raises:
+        RunError: both kept a hash of their topics, and the hashes differ.
+    """
+    if one.topics and other.topics and one.topics != other.topics:
+        raise RunError(
+            f"{other.path} and {one.path} are on different users: the embeddings were rounded "
+            "differently (another processor, or another precision by embeddings.dtype: auto), and "
+            "items fell into other topics; train and evaluate both on one machine"
+        )
 
 
 def _refuse_other_sessions(runs: Sequence[Run]) -> None:

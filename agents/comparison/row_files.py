@@ -8,8 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from agents.comparison.grouping import refuse_other_topics
 from agents.comparison.rows import Row, policy_row
 from agents.comparison.runs import TRAINED, Run
+from agents.runs.manifest import TOPICS, read_manifest
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError
 
@@ -71,13 +73,28 @@ def rows_of_file(path: Path, like: Run) -> tuple[list[Row], list[str]]:
     elif _completed(environment) != like.config.get("environment"):
         raise ConfigError(f"{path} was made on another environment than {like.path}")
     source = Run(
-        path, -1, {}, "", like.code, evaluation={"sessions": sessions, "policies": policies}
+        path,
+        -1,
+        {},
+        "",
+        like.code,
+        evaluation={"sessions": sessions, "policies": policies},
+        topics=_topics(path, document),
     )
+    refuse_other_topics(like, source)
     rows = [
         policy_row(source, name, name, "oracle" if policy["privileged"] else "baseline")
         for name, policy in policies.items()
     ]
     return rows, notes
+
+
+def _topics(path: Path, document: dict[str, Any]) -> str | None:
+    """Return the hash of the topics behind a file: its own, or of the run that it evaluates."""
+    inputs = document.get("inputs")
+    if inputs is None and (path.parent / "manifest.json").is_file():
+        inputs = read_manifest(path.parent / "manifest.json").get("inputs")
+    return (inputs or {}).get(TOPICS)
 
 
 def _completed(environment: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from agents.config import RunConfig, config_hash
 from agents.runs.config import EvaluationConfig, TrainingConfig
 from agents.runs.folder import RunFolder, open_run
-from agents.runs.manifest import read_manifest
+from agents.runs.manifest import TOPICS, read_manifest
 from agents.runs.metrics_log import read_metrics
 from marec_env.config.loader import load
 from marec_env.errors import ConfigError, RunError
@@ -55,6 +55,8 @@ class Run:
     code: CodeVersion
     metrics: list[dict[str, float | None]] = field(default_factory=list)
     evaluation: dict[str, Any] | None = None
+    topics: str | None = None
+    """Hash of the environment's topics where it was trained; ``None`` if it was not kept."""
     defects: tuple[str, ...] = ()
     """Why the run's numbers do not enter any average; empty for a sound run."""
 
@@ -109,7 +111,7 @@ def read_run(path: Path) -> Run:
             path, -1, {}, "", CodeVersion(None), defects=(f"unreadable config.yaml ({reason})",)
         )
     defects: list[str] = []
-    code = _code(folder, defects)
+    code, topics = _origin(folder, defects)
     metrics = _metrics(folder, config, defects)
     evaluation = _evaluation(folder, defects)
     return Run(
@@ -120,16 +122,18 @@ def read_run(path: Path) -> Run:
         code=code,
         metrics=metrics,
         evaluation=evaluation,
+        topics=topics,
         defects=tuple(defects),
     )
 
 
-def _code(folder: RunFolder, defects: list[str]) -> CodeVersion:
+def _origin(folder: RunFolder, defects: list[str]) -> tuple[CodeVersion, str | None]:
     try:
-        return CodeVersion.of(read_manifest(folder.manifest))
+        manifest = read_manifest(folder.manifest)
     except RunError as error:
         defects.append(f"no usable manifest ({error})")
-        return CodeVersion(None)
+        return CodeVersion(None), None
+    return CodeVersion.of(manifest), manifest.get("inputs", {}).get(TOPICS)
 
 
 def _metrics(

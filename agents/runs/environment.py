@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from functools import partial
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from agents.config import RunConfig
 from agents.pettingzoo_adapter import PettingZooConfig, make_pettingzoo
+from agents.runs.manifest import TOPICS
 from marec_env.vector import VectorEnv
 
 if TYPE_CHECKING:
@@ -58,7 +60,9 @@ def build_trainer(config: RunConfig) -> Trainer:
 
 
 def input_hashes(config: RunConfig) -> dict[str, str]:
-    """Return hashes by name of the log and the encoder weights that a run reads."""
+    """Return hashes by name of the log and the encoder weights that a run reads, and of the topics
+    that came of them here: processors round differently, and topics decide who the users are.
+    """
     if isinstance(config.environment, PettingZooConfig):
         return {}
     from marec_env.embeddings.assets import weights_hash
@@ -68,4 +72,5 @@ def input_hashes(config: RunConfig) -> dict[str, str]:
     return {
         f"data ({config.environment.data.source})": world.log.fingerprint,
         "encoder weights": weights_hash(config.environment.embeddings),
+        TOPICS: hashlib.sha256(world.catalog.topics.cpu().numpy().tobytes()).hexdigest(),
     }

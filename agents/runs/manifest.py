@@ -16,8 +16,18 @@ from typing import Any
 from marec_env import __version__, io
 from marec_env.errors import RunError
 
-__all__ = ["build_manifest", "check_same_inputs", "code_state", "read_manifest", "record_resume"]
+__all__ = [
+    "TOPICS",
+    "build_manifest",
+    "changed_inputs",
+    "check_same_inputs",
+    "code_state",
+    "read_manifest",
+    "record_resume",
+]
 
+TOPICS = "topics"
+"""Name of the hash of an environment's topics among a manifest's inputs."""
 _PACKAGES = (
     "torch", "ray", "gymnasium", "pettingzoo", "numpy", "scipy", "transformers", "safetensors",
     "pydantic", "implicit", "wandb",
@@ -121,18 +131,22 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def check_same_inputs(manifest: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
-    """Refuse to continue a run on other data or other weights than it began with.
+    """Refuse to continue a run on other data, weights or topics than it began with.
 
     Raises:
         RunError: a hash differs.
     """
-    for name, before in manifest.get("inputs", {}).items():
-        now = inputs.get(name)
-        if now != before:
-            raise RunError(
-                f"{name} has changed since the run began (was {before}, is {now}); restore it, or "
-                "start a new run"
-            )
+    for name in changed_inputs(manifest, inputs):
+        raise RunError(
+            f"{name} changed since the run began (then {manifest['inputs'][name]}, now "
+            f"{inputs.get(name)}); restore what was then, or start a new run"
+        )
+
+
+def changed_inputs(manifest: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
+    """Return the names of a manifest's inputs that are not what they were."""
+    then = manifest.get("inputs", {})
+    return [name for name, before in then.items() if inputs.get(name) != before]
 
 
 def record_resume(path: Path, env_steps: int, overrides: list[str]) -> None:

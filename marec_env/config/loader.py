@@ -6,8 +6,9 @@ Every error of a file is reported at once, one a line:
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ from marec_env.config.overrides import apply_override
 from marec_env.config.yaml_source import Path, Source, parse_text
 from marec_env.errors import ConfigError
 
-__all__ = ["load", "load_text"]
+__all__ = ["load", "load_mapping", "load_text"]
 
 M = TypeVar("M", bound=ConfigModel)
 
@@ -111,6 +112,26 @@ def load_text(text: str, name: str, model: type[M], overrides: Sequence[str] = (
         problems.sort(key=lambda message: _sort_key(message, source))
         raise ConfigError("\n".join(problems))
     return validated
+
+
+def load_mapping(values: Mapping[str, Any], model: type[M], name: str) -> M:
+    """Return the configuration that a mapping of keys describes, as a YAML file of them would.
+
+    Args:
+        values: nested mappings; lists and tuples alike.
+        model: the section's type.
+        name: what to call the mapping in messages.
+
+    Raises:
+        ConfigError: one line per error, all of them.
+    """
+    source = Source(name, copy.deepcopy(dict(values)))
+    fill_tags(source.data, model)
+    try:
+        return model.model_validate(source.data, strict=False)
+    except ValidationError as error:
+        problems = _messages(error.errors(include_url=False), source, model)
+        raise ConfigError("\n".join(problems)) from error
 
 
 def load(path: str | FilePath, model: type[M], overrides: Sequence[str] = ()) -> M:

@@ -55,8 +55,9 @@ class EmbeddingConfig(ConfigModel):
         default=256, ge=2, le=131072, description="tokens kept of a text, special tokens included"
     )
     dtype: Precision = Field(
-        default="auto",
-        description="precision of the encoder: auto takes bf16 where the processor computes in it",
+        default="fp32",
+        description="precision of the encoder: bf16 is faster on processors that compute in it, "
+        "which auto finds out; other precision makes other topics and users",
     )
     token_budget: int = Field(
         default=4096,

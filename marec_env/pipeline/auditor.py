@@ -19,8 +19,8 @@ from marec_env.pipeline.request import Request
 
 __all__ = ["Auditor", "provider_share", "unsuitable"]
 
-_OVEREXPOSED = 1e2  # taken off block scores, which have unit spread: shown only if all else is out
-_UNSUITABLE = 1e4  # shown only if even overexposed items are out
+_OVEREXPOSED = 1.0  # levels of veto
+_UNSUITABLE = 2.0
 
 
 def unsuitable(request: Request, items: Tensor) -> Tensor:

@@ -62,6 +62,11 @@ class Component(ABC):
         granted = config.data_access.get(self.name)
         for field in granted or ():
             FIELDS.get(field)
+            if field not in self.fields:
+                raise ConfigError(
+                    f"pipeline.data_access.{self.name} grants '{field}', which the component does "
+                    f"not ask for (it asks for: {', '.join(self.fields)}); leave it out"
+                )
         self.granted = tuple(f for f in self.fields if granted is None or f in granted)
         if not self.granted:
             raise ConfigError(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, model_validator
 
 from marec_env.config import ConfigModel
 
@@ -74,7 +74,7 @@ class RankingConfig(ConfigModel):
         description="Largest score taken off an item for each better one of its topic.",
     )
     min_temperature: float = Field(
-        default=0.01, gt=0, le=1, description="Smallest exploration temperature, in score units."
+        default=0.01, ge=1e-4, le=1, description="Smallest exploration temperature, in score units."
     )
     max_temperature: float = Field(
         default=1.0, gt=0, description="Largest exploration temperature."
@@ -103,7 +103,12 @@ class MessageConfig(ConfigModel):
     )
     dim: int = Field(default=4, ge=1, le=64, description="Numbers in a message.")
     every: int = Field(default=1, ge=1, description="Requests between two messages.")
-    delay: int = Field(default=0, ge=0, le=32, description="Requests until a message arrives.")
+    delay: int = Field(
+        default=0,
+        ge=0,
+        le=32,
+        description="Requests until a message arrives; where all act at once, 0 is as 1.",
+    )
     noise: float = Field(default=0.0, ge=0, description="Standard deviation of normal noise added.")
     bandwidth_cost: float = Field(
         default=0.0,
@@ -162,17 +167,17 @@ class PipelineConfig(ConfigModel):
         description="Components in pipeline order (registered name or package.module:object).",
     )
     candidates: int = Field(
-        default=100, ge=1, description="Items kept by recall, C: the funnel width."
+        default=100, ge=1, le=65_536, description="Items kept by recall, C: the funnel width."
     )
     slate_size: int = Field(default=10, ge=1, le=100, description="Items shown per request, K.")
     sequential: bool = Field(
         default=False, description="Within a request, each component sees what those before it did."
     )
-    half_lives: tuple[float, ...] = Field(
+    half_lives: tuple[Annotated[float, Field(ge=0.01)], ...] = Field(
         default=(2.0, 8.0, 32.0), min_length=1, description="History time scales, in requests."
     )
     recall: RecallConfig = RecallConfig()
-    blocks: dict[str, float] = Field(
+    blocks: dict[str, NonNegativeFloat] = Field(
         default_factory=lambda: {
             "cf": 0.02,
             "text": 0.03,
@@ -181,6 +186,7 @@ class PipelineConfig(ConfigModel):
             "freshness": 0.005,
             "exposure": 0.01,
         },
+        min_length=1,
         description="Feature blocks (name or package.module:object) and what computing each costs, "
         "in units of f_feature.",
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from marec_env.errors import ConfigError
 from marec_env.pipeline.memory import SessionMemory
+from marec_env.pipeline.own import checked
 from marec_env.registry import Registry
 
 __all__ = ["FIELDS", "SESSION_STATISTICS", "Field", "FieldTable", "FieldView", "Summaries"]
@@ -172,7 +174,9 @@ class FieldTable:
     def __getitem__(self, name: str) -> Tensor:
         found = self._found.get(name)
         if found is None:
-            found = self._found[name] = FIELDS.get(name)(self._memory, self._summaries)
+            given = FIELDS.get(name)(self._memory, self._summaries)
+            found = checked("observation field", name, given, self._memory.num_sessions, None)
+            self._found[name] = found
         return found
 
 
@@ -182,7 +186,7 @@ class FieldView(Mapping[str, Tensor]):
 
     component: str
     granted: tuple[str, ...]
-    table: FieldTable
+    _table: FieldTable
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.granted:
@@ -190,7 +194,14 @@ class FieldView(Mapping[str, Tensor]):
                 f"component '{self.component}' may not read the field '{name}' (granted: "
                 f"{', '.join(self.granted) or 'none'}); grant it in pipeline.data_access"
             )
-        return self.table[name]
+        return self._table[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.granted
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a field, ``default`` where it is not granted."""
+        return self[name] if name in self.granted else default
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.granted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -15,12 +16,12 @@ from marec_env.pipeline.auditor import Auditor  # noqa: F401  (registers)
 from marec_env.pipeline.component import COMPONENTS, Component
 from marec_env.pipeline.components import Feature, Profile, Ranking, Recall  # noqa: F401  (registers)
 from marec_env.pipeline.config import PipelineConfig
-from marec_env.pipeline.fields import FieldTable, FieldView
+from marec_env.pipeline.fields import FIELDS, FieldTable, FieldView
 from marec_env.pipeline.knowledge import Knowledge
 from marec_env.pipeline.memory import SessionMemory
 from marec_env.pipeline.messages import Mailbox, fitted
 from marec_env.pipeline.request import Request
-from marec_env.pipeline.trainer import Trainer  # noqa: F401  (registers)
+from marec_env.pipeline.trainer import Trainer
 from marec_env.vector import Action
 
 __all__ = ["Pipeline"]
@@ -52,10 +53,12 @@ class Pipeline:
         self.knowledge = knowledge
         self.num_sessions = num_sessions
         self.components: tuple[Component, ...] = tuple(
-            COMPONENTS.get(name)(config) for name in config.components
+            _component_class(name)(config) for name in config.components
         )
         self.agents = tuple(component.agent for component in self.components)
         _check_names(config, self.components)
+        stages.check_plug_ins(config)
+        self._refits = any(isinstance(component, Trainer) for component in self.components)
         if index.is_used(config.recall, knowledge.num_items):
             index.require_faiss()
         self._place = {agent: place for place, agent in enumerate(self.agents)}
@@ -94,7 +97,8 @@ class Pipeline:
         if messages.kind != "learned":
             return space
         if isinstance(space, spaces.Box) and len(space.shape) == 1:
-            return spaces.Box(-1.0, 1.0, (space.shape[0] + messages.dim,))
+            word = np.ones(messages.dim, space.low.dtype)
+            return spaces.Box(np.append(space.low, -word), np.append(space.high, word))
         return spaces.Tuple((space, spaces.Box(-1.0, 1.0, (messages.dim,))))
 
     def begin(self, keys: Tensor) -> Request:
@@ -105,6 +109,7 @@ class Pipeline:
             memory=self.memory,
             keys=keys,
             step=self.memory.requests,
+            fitted_cf=self.memory.fitted_cf if self._refits else None,
         )
 
     def fields(self, rows: Tensor | None = None) -> FieldTable:
@@ -153,7 +158,8 @@ class Pipeline:
             message = component.summary(request, decision)
         if message is not None:
             message = fitted(message, messages.dim)
-            self._mailbox.publish(place, message, request.keys, request.step)
+            due = self._mailbox.due(request.step, component.active(request.memory))
+            self._mailbox.publish(place, message, due, request.keys, request.step)
         if self.config.sequential:
             self._summarise(request)
 
@@ -169,21 +175,29 @@ class Pipeline:
     def replay(self, request: Request, actions: Mapping[str, Action], without: str) -> Request:
         """Return the request as it would have gone had one agent played its hand-set default.
 
-        Nothing is remembered and no message is sent.
+        Nothing is remembered and no message is sent, but that of the default is paid for.
 
         Args:
             request: the present request, before its answer.
-            actions: what all agents did in it.
+            actions: what the agents that acted did in it.
             without: the agent to replace.
         """
         again = self.begin(request.keys)
-        defaults = self.default_actions()
+        default = self._split(self.default_actions()[without])[0]
         for component in self.components:
-            chosen = defaults if component.agent == without else actions
-            component.act(again, self._split(chosen[component.agent])[0])
+            if component.agent in actions:
+                played = self._split(actions[component.agent])[0]
+                component.act(again, default if component.agent == without else played)
         stages.finish(again)
-        if self.config.messages.kind != "none":
-            again.spend(self._mailbox.cost)
+        messages = self.config.messages
+        if messages.kind != "none":
+            place = self._place[without]
+            again.spend(self._mailbox.cost(without=place))
+            if messages.kind == "fixed":  # a learned one is silent by default
+                component = self.components[place]
+                message = fitted(component.summary(again, default), messages.dim)
+                due = self._mailbox.due(again.step, component.active(again.memory))
+                again.spend(self._mailbox.price(place, message, due))
         return again
 
     def finish(self, request: Request) -> Tensor:
@@ -191,7 +205,7 @@ class Pipeline:
         slate = stages.finish(request)
         self._summarise(request)
         if self.config.messages.kind != "none":
-            request.spend(self._mailbox.cost)
+            request.spend(self._mailbox.cost())
         return slate
 
     def _summarise(self, request: Request) -> None:
@@ -293,7 +307,24 @@ class Pipeline:
         """Continue from what :meth:`state_dict` returned."""
         self.memory.load_state_dict(state["memory"])
         self._mailbox.load_state_dict(state["mailbox"])
-        self.summaries = {name: value.clone() for name, value in state["summaries"].items()}
+        self.summaries = {
+            name: value.to(self.memory.device).clone() for name, value in state["summaries"].items()
+        }
+
+
+def _component_class(name: str) -> type[Component]:
+    """Return the class of a component.
+
+    Raises:
+        ConfigError: there is none of that name, or it is no component.
+    """
+    found = COMPONENTS.get(name)
+    if not (isinstance(found, type) and issubclass(found, Component)):
+        raise ConfigError(
+            f"pipeline.components: '{name}' is no component; name a subclass of "
+            "marec_env.pipeline.Component"
+        )
+    return found
 
 
 def _check_names(config: PipelineConfig, components: Sequence[Component]) -> None:
@@ -310,6 +341,8 @@ def _check_names(config: PipelineConfig, components: Sequence[Component]) -> Non
             raise ConfigError(
                 f"pipeline.components: '{component.name}' must come before '{late[0]}'; swap them"
             )
-    for name in config.data_access:
+    for name, granted in config.data_access.items():
         if name not in names and name not in COMPONENTS:
             raise ConfigError(f"pipeline.data_access: {unknown_name('component', name, names)}")
+        for field in granted:
+            FIELDS.get(field)

@@ -69,7 +69,8 @@ class Request:
 
     # ranking
     veto: Tensor | None = None
-    """Float32 ``[B, C]``, taken off the scores before ranking (0 where allowed)."""
+    """Float32 ``[B, C]``, levels at least 1 apart: 0 where allowed; an item of a higher level is
+    shown only if fewer than K are left at lower ones."""
     scores: Tensor | None = None
     """Float32 ``[B, C]``: weighted block scores before diversity."""
     slate: Tensor | None = None

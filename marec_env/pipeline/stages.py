@@ -18,13 +18,16 @@ from marec_env.pipeline.blocks import BLOCKS, standardised
 from marec_env.pipeline.channels import CHANNELS
 from marec_env.pipeline.compose import compose_slate
 from marec_env.pipeline.config import PipelineConfig
+from marec_env.pipeline.own import checked, is_own
 from marec_env.pipeline.recall_merge import first_occurrences, merge, quotas_of
 from marec_env.pipeline.request import Request
+from marec_env.registry import callable_at
 
 __all__ = [
     "DEFAULT_DIVERSITY",
     "DEFAULT_TEMPERATURE",
     "DEFAULT_WEIGHT",
+    "check_plug_ins",
     "default_profile_weights",
     "finish",
     "need_candidates",
@@ -39,6 +42,19 @@ _DEFAULT_PRIOR = 0.1
 DEFAULT_WEIGHT = 1.0  # every block alike
 DEFAULT_DIVERSITY = 0.3
 DEFAULT_TEMPERATURE = 0.05
+_DRAW = 20.0  # Gumbel draws of float32 lie between -2.9 and 16.7
+
+
+def check_plug_ins(config: PipelineConfig) -> None:
+    """Refuse channels and blocks that cannot be found or called, before the first request.
+
+    Raises:
+        ConfigError: names the key and the plug-in.
+    """
+    for name in config.recall.channels:
+        callable_at("pipeline.recall.channels", CHANNELS, name)
+    for name in config.blocks:
+        callable_at("pipeline.blocks", BLOCKS, name)
 
 
 def run_profile(request: Request, weights: Tensor) -> None:
@@ -63,9 +79,9 @@ def run_profile(request: Request, weights: Tensor) -> None:
             - negative * normalize(dislike, dim=-1)
             + prior * centre
         )
-        if space == "profile_cf" and "trainer" in request.config.components:
-            fitted = memory.fitted_cf if request.fitted_cf is None else request.fitted_cf
-            vector = normalize(vector, dim=-1) + request.config.trainer.blend * fitted
+        if space == "profile_cf" and request.fitted_cf is not None:
+            blend = request.config.trainer.blend
+            vector = normalize(vector, dim=-1) + blend * request.fitted_cf
         setattr(request, space, normalize(vector, dim=-1))
     request.profile_version = knowledge.version
 
@@ -118,7 +134,7 @@ class _Offers(Sequence[Tensor]):
         if place not in self._made:
             name = self._names[place]
             offered = CHANNELS.get(name)(self._request, self._request.config.candidates)
-            self._made[place] = self._checked(name, offered) if ":" in name else offered
+            self._made[place] = self._checked(name, offered) if is_own(name) else offered
         return self._made[place]
 
     def _checked(self, name: str, offered: Tensor) -> Tensor:
@@ -149,7 +165,14 @@ def run_feature(request: Request, enabled: Tensor) -> None:
     """
     candidates = need_candidates(request)
     names = request.config.blocks
-    scores = torch.stack([BLOCKS.get(name)(request, candidates) for name in names], dim=1)
+    size = tuple(candidates.shape)
+    scores = torch.stack(
+        [
+            checked("feature block", name, BLOCKS.get(name)(request, candidates), *size)
+            for name in names
+        ],
+        dim=1,
+    )
     request.enabled = enabled.to(torch.float32)
     blocks = standardised(scores).mul_(request.enabled.unsqueeze(2))  # [B, blocks, C]
     request.blocks = blocks.transpose(1, 2)
@@ -171,7 +194,9 @@ def run_ranking(request: Request, weights: Tensor, diversity: Tensor, temperatur
     assert request.blocks is not None
     assert request.candidates is not None
     request.scores = (request.blocks * weights.unsqueeze(1)).sum(2)
-    ranked = request.scores if request.veto is None else request.scores - request.veto
+    ranked = request.scores
+    if request.veto is not None:
+        ranked = ranked - request.veto * _outbid(ranked, diversity, temperature).unsqueeze(1)
     request.slate_slot, request.slate_logits = compose_slate(
         ranked,
         request.topics_of(request.candidates),
@@ -182,6 +207,12 @@ def run_ranking(request: Request, weights: Tensor, diversity: Tensor, temperatur
         request.step,
     )
     request.slate = request.candidates.gather(1, request.slate_slot)
+
+
+def _outbid(scores: Tensor, diversity: Tensor, temperature: Tensor) -> Tensor:
+    """Return what no score, penalty and draw together can make up for, float32 ``[B]``."""
+    spread = scores.amax(1) - scores.amin(1)
+    return spread + diversity * scores.shape[1] + _DRAW * temperature
 
 
 def finish(request: Request) -> Tensor:
@@ -220,8 +251,12 @@ def _default_feature(request: Request) -> Tensor:
 
 
 def _default_ranking(request: Request) -> tuple[Tensor, Tensor, Tensor]:
+    ranking = request.config.ranking
+    weight = min(DEFAULT_WEIGHT, ranking.max_weight)
+    diversity = min(DEFAULT_DIVERSITY, ranking.max_diversity)
+    temperature = max(ranking.min_temperature, min(DEFAULT_TEMPERATURE, ranking.max_temperature))
     return (
-        _filled(request, len(request.config.blocks), DEFAULT_WEIGHT),
-        _filled(request, 1, DEFAULT_DIVERSITY).squeeze(1),
-        _filled(request, 1, DEFAULT_TEMPERATURE).squeeze(1),
+        _filled(request, len(request.config.blocks), weight),
+        _filled(request, 1, diversity).squeeze(1),
+        _filled(request, 1, temperature).squeeze(1),
     )

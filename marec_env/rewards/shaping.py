@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from marec_env.pipeline.memory import SessionMemory
-from marec_env.registry import Registry
+from marec_env.pipeline.own import checked
+from marec_env.registry import Registry, callable_at
 from marec_env.rewards.config import ShapingConfig
 
 __all__ = ["POTENTIALS", "Potential", "Shaping"]
@@ -33,11 +34,21 @@ def topic_balance(memory: SessionMemory) -> Tensor:
     return 1.0 - memory.exposure.amax(1)
 
 
+def _checked(name: str) -> Potential:
+    """Return a potential whose values are checked if it is a user's own."""
+    potential = callable_at("rewards.shaping.potential", POTENTIALS, name)
+
+    def values(memory: SessionMemory) -> Tensor:
+        return checked("shaping potential", name, potential(memory), memory.num_sessions)
+
+    return values
+
+
 class Shaping:
     """The configured shaping terms, added up."""
 
     def __init__(self, configs: tuple[ShapingConfig, ...]) -> None:
-        self._parts = [(POTENTIALS.get(c.potential), c.weight, c.gamma) for c in configs]
+        self._parts = [(_checked(c.potential), c.weight, c.gamma) for c in configs]
 
     def before(self, memory: SessionMemory) -> list[Tensor]:
         """Return each potential in the state before the request."""

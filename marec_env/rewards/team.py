@@ -9,6 +9,8 @@ from torch import Tensor
 
 from marec_env.errors import ConfigError, unknown_name
 from marec_env.pipeline.component import Component
+from marec_env.pipeline.own import checked
+from marec_env.registry import callable_at
 from marec_env.rewards.config import RewardConfig
 from marec_env.rewards.outcome import Outcome
 from marec_env.rewards.terms import TERMS
@@ -43,9 +45,11 @@ class TeamReward:
         self._weights = {
             component.agent: config.weights.get(component.name, 0.0) for component in components
         }
-        for terms in (*self._objectives.values(), config.team):
-            for name in terms:
-                TERMS.get(name)
+        for component in components:
+            for name in self._objectives[component.agent]:
+                callable_at(f"rewards.objectives.{component.name}", TERMS, name)
+        for name in config.team:
+            callable_at("rewards.team", TERMS, name)
 
     def objectives(self, outcome: Outcome) -> dict[str, Tensor]:
         """Return f_i per agent, float32 ``[B]`` in [0, 1]."""
@@ -75,7 +79,8 @@ class TeamReward:
         Args:
             objectives: f_i per agent.
             team: F.
-            counterfactual: mode difference only: per agent, F had it played its default.
+            counterfactual: mode difference only: per agent, F had it played its default; an agent
+                that did not act is not in it and made no difference.
             bonus: shaping, added to all.
         """
         mode, mix = self.config.mode, self.config.mix
@@ -86,7 +91,7 @@ class TeamReward:
                 agent: mix * own + (1.0 - mix) * team + bonus for agent, own in objectives.items()
             }
         if mode == "difference":
-            return {agent: team - counterfactual[agent] + bonus for agent in objectives}
+            return {agent: team - counterfactual.get(agent, team) + bonus for agent in objectives}
         return dict.fromkeys(objectives, team + bonus)
 
 
@@ -101,6 +106,7 @@ class _Terms:
         total = torch.zeros_like(self._outcome.feedback.engagement)
         for name, weight in terms.items():
             if name not in self._values:
-                self._values[name] = TERMS.get(name)(self._outcome)
+                value = TERMS.get(name)(self._outcome)
+                self._values[name] = checked("reward term", name, value, len(total))
             total = total + weight * self._values[name]
         return total

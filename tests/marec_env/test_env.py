@@ -115,3 +115,47 @@ def test_rendering_shows_the_funnel(mode):
         assert picture.dtype == np.uint8
         assert picture.shape[2] == 3
         assert picture.std() > 0
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        ("loud", "not made of numbers"),
+        (None, "not made of numbers|shape"),
+        ([[1], [1, 2]], "not made of numbers"),
+        ([1.7] * 7, "not made of whole numbers"),
+    ],
+)
+def test_actions_that_are_no_numbers_are_refused(env, action, message):
+    env.reset(seed=0)
+    actions = {agent: env.action_space(agent).sample() for agent in env.agents}
+    with pytest.raises(ConfigError, match=message):
+        env.step({**actions, "recall_0": action})
+
+
+def test_half_of_a_paired_action_is_refused():
+    env = marec_env.parallel_env({**SMALL, "pipeline": {"messages": {"kind": "learned"}}})
+    env.reset(seed=0)
+    actions = {agent: env.action_space(agent).sample() for agent in env.agents}
+    with pytest.raises(ConfigError, match="no tuple of 2 parts"):
+        env.step({**actions, "recall_0": (actions["recall_0"][0],)})
+
+
+def test_a_seed_that_is_refused_leaves_the_sequence_of_episodes():
+    one, two = (marec_env.parallel_env(SMALL) for _ in range(2))
+    for env in (one, two):
+        env.reset(seed=3)
+    with pytest.raises(ConfigError, match="is no integer"):
+        one.reset(seed=1.5)
+    for env in (one, two):
+        env.reset()
+    assert np.array_equal(one.state(), two.state())
+
+
+def test_a_mapping_with_errors_names_each_in_a_line():
+    with pytest.raises(ConfigError) as caught:
+        marec_env.make_vec({"pipelin": {}, "max_requests": 0})
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert any("did you mean 'pipeline'" in line for line in lines)
+    assert any("max_requests" in line for line in lines)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -8,6 +9,7 @@ from marec_env.simulator import Simulator
 from marec_env.world import build_world
 
 SMALL = {"embeddings": {"encoder": "hashing", "reduction": {"dimension": 8}}}
+TRAINED_TEAM = ("trainer", "profile", "recall", "ranking")
 IMPATIENT = {"patience": {"gain": 0.5, "cost": 0.25}}  # episodes of a few requests
 
 
@@ -274,3 +276,162 @@ def test_the_privileged_state_adds_the_users_hidden_state():
     size = plain.state_space.shape[0]
     assert torch.equal(step.state[:, :size], plain.state())
     assert torch.equal(step.state[:, size:], privileged.users.hidden_state())
+
+
+@pytest.mark.parametrize(
+    ("agent", "action", "message"),
+    [
+        ("ranking_0", torch.full((4, 8), torch.nan), "not finite"),
+        ("recall_0", torch.zeros(4, 6, dtype=torch.int64), r"shape \[4, 6\]; needed: \[4, 7\]"),
+        ("recall_0", torch.zeros(3, 7, dtype=torch.int64), "needed"),
+        ("feature_0", torch.full((4, 6), -3), r"choices outside 0 ... 1"),
+        ("feature_0", torch.ones(4, 6), "choices are torch.int64"),
+        ("rankin_0", torch.zeros(4, 8), "did you mean 'ranking_0'"),
+        ("profile_0", [0.0] * 5, "give a tensor"),
+    ],
+)
+def test_actions_that_do_not_fit_are_refused_and_leave_no_trace(agent, action, message):
+    simulator, other = make(4), make(4)
+    with pytest.raises(ConfigError, match=message):
+        simulator.step({**simulator.default_actions(), agent: action})
+    one, two = (s.step(s.default_actions()) for s in (simulator, other))
+    assert torch.equal(one.state, two.state)
+    assert torch.equal(one.rewards["recall_0"], two.rewards["recall_0"])
+
+
+def test_a_request_that_failed_halfway_is_begun_anew():
+    simulator, other = (make(2, pipeline={"components": TRAINED_TEAM}) for _ in range(2))
+    run = simulator.pipeline.components[2].act
+    simulator.pipeline.components[2].act = None
+    with pytest.raises(TypeError):
+        simulator.step(simulator.default_actions())
+    simulator.pipeline.components[2].act = run
+    one, two = (s.step(s.default_actions()) for s in (simulator, other))
+    assert torch.equal(one.metrics["team_reward"], two.metrics["team_reward"])
+
+
+def test_a_state_of_another_batch_is_refused():
+    with pytest.raises(ConfigError, match="saved with 3 sessions, this environment has 2"):
+        make(2).load_state_dict(make(3).state_dict())
+
+
+def test_a_loaded_state_lies_on_the_environments_device():
+    """Sums and summaries as well, which a state read from disk has on the CPU."""
+    simulator = make(2)
+    simulator.step(simulator.default_actions())
+    state = simulator.state_dict()
+    moved = []
+
+    class Elsewhere(torch.Tensor):
+        def to(self, device):
+            moved.append(device)
+            return self.as_subclass(torch.Tensor)
+
+    for part in (state["sums"], state["pipeline"]["summaries"]):
+        for name in part:
+            part[name] = part[name].as_subclass(Elsewhere)
+    simulator.load_state_dict(state)
+    assert moved == [simulator.device] * (len(state["sums"]) + 4)
+
+
+@pytest.mark.parametrize("seed", [np.int64(5), np.uint32(5), True + 4])
+def test_a_seed_of_any_integer_type_is_the_same(seed):
+    simulator, other = make(2), make(2)
+    simulator.reset(seed)
+    other.reset(5)
+    assert torch.equal(simulator.session_keys, other.session_keys)
+
+
+@pytest.mark.parametrize("seed", [1.5, "5", None])
+def test_what_is_no_integer_is_no_seed(seed):
+    with pytest.raises(ConfigError, match="is no integer"):
+        make(2).reset(seed)
+
+
+def test_a_stage_nobody_decides_keeps_the_limits_of_its_component():
+    limits = {"max_diversity": 0.0, "max_weight": 0.5, "min_temperature": 0.5}
+    slates = []
+    for components in (("profile",), ("profile", "ranking")):
+        pipeline = {"components": components, "ranking": limits}
+        simulator = make(8, pipeline=pipeline)
+        simulator.step(simulator.default_actions())
+        slates.append(simulator.last.slate)
+    assert torch.equal(*slates)
+
+
+NO_TENSOR = SMALL
+
+
+def of_another_shape(outcome):
+    return outcome.feedback.engagement.unsqueeze(1)
+
+
+def of_the_batch(outcome):
+    return outcome.feedback.engagement.mean()
+
+
+def not_finite(outcome):
+    return outcome.feedback.engagement / 0.0
+
+
+def a_number(memory):
+    return 1.0
+
+
+def columns_of_nan(request, candidates):
+    return torch.full(candidates.shape, torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rewards": {"team": {"HERE:of_another_shape": 1.0}}}, r"reward term .*\[4, 1\]"),
+        ({"rewards": {"team": {"HERE:of_the_batch": 1.0}}}, r"reward term .*returned .*\[\]"),
+        ({"rewards": {"team": {"HERE:not_finite": 1.0}}}, "reward term .*not finite"),
+        ({"rewards": {"shaping": [{"potential": "HERE:a_number"}]}}, "potential .*returned float"),
+        ({"pipeline": {"blocks": {"HERE:columns_of_nan": 0.0}}}, "block .*not finite"),
+        ({"rewards": {"team": {"HERE:NO_TENSOR": 1.0}}}, "rewards.team: .* is a dict"),
+        (
+            {"rewards": {"objectives": {"recall": {"recal": 1}}}},
+            "rewards.objectives.recall: .*recal",
+        ),
+        (
+            {"pipeline": {"recall": {"channels": ["cf", "txt"]}}},
+            "pipeline.recall.channels: .*'text'",
+        ),
+        ({"pipeline": {"blocks": {"txt": 0.1}}}, "pipeline.blocks: .*'text'"),
+        ({"pipeline": {"components": ["profile", "math:sqrt"]}}, "'math:sqrt' is no component"),
+        ({"pipeline": {"blocks": {}}}, "blocks"),
+        ({"pipeline": {"half_lives": [2.0, 0.0]}}, "half_lives"),
+        ({"pipeline": {"candidates": 70_000}}, "at most 65536"),
+        ({"pipeline": {"blocks": {"cf": -0.1}}}, "blocks"),
+        ({"device": "cdua"}, "device"),
+        (
+            {"pipeline": {"components": TRAINED_TEAM}, "rewards": {"team": {"retention": 0.1}}},
+            "trainer.cost is not taken off F",
+        ),
+        (
+            {
+                "pipeline": {"messages": {"kind": "fixed", "bandwidth_cost": 0.1}},
+                "rewards": {"team": {}},
+            },
+            "bandwidth_cost is not taken off F",
+        ),
+    ],
+)
+def test_what_cannot_work_is_told_in_one_line(changes, message):
+    def placed(value):
+        if isinstance(value, dict):
+            return {placed(key): placed(entry) for key, entry in value.items()}
+        if isinstance(value, list | tuple):
+            return [placed(entry) for entry in value]
+        return value.replace("HERE", __name__) if isinstance(value, str) else value
+
+    def play():
+        simulator = make(4, **placed(changes))
+        simulator.step(simulator.default_actions())
+
+    with pytest.raises(ConfigError, match=message) as caught:
+        play()
+    assert "\n" not in str(caught.value)
+    assert "http" not in str(caught.value)

@@ -27,7 +27,7 @@ def test_what_a_manifest_holds(tmp_path: Path) -> None:
 
 def test_other_data_is_refused() -> None:
     check_same_inputs({"inputs": {"data": "1"}}, {"data": "1", "new": "2"})
-    with pytest.raises(RunError, match="data has changed since the run began"):
+    with pytest.raises(RunError, match="data changed since the run began"):
         check_same_inputs({"inputs": {"data": "1"}}, {"data": "2"})
 
 

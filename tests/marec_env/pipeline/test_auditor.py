@@ -64,6 +64,28 @@ def test_exposed_topics_are_vetoed_by_strictness(audited, make, strictness, veto
             assert not set(topics[request.slate[row]].tolist()) & set(vetoed)
 
 
+def test_no_weight_and_no_luck_outbids_a_veto(make):
+    pipeline = make.pipeline(
+        components=TEAM,
+        audit={"max_topic_share": 0.3},
+        ranking={"max_weight": 1e4, "max_temperature": 1e3},
+    )
+    pipeline.memory.exposure[:] = torch.tensor([0.0, 0.5, 0.0, 0.0])
+    for temperature in (-1.0, 1.0):
+        request = pipeline.begin(make.keys())
+        pipeline.act(request, "auditor_0", torch.zeros(3, 2))
+        action = torch.ones(3, 8)
+        action[:, -1] = temperature
+        pipeline.act(request, "ranking_0", action)
+        pipeline.finish(request)
+        enough = (request.veto == 0).sum(1) >= 5
+        shown = request.veto.gather(1, request.slate_slot)
+        assert bool(enough.any())
+        assert bool((request.veto > 0).any())
+        assert not bool(shown[enough].any())
+        assert bool(request.log_propensity.isfinite().all())
+
+
 def test_overexposed_items_fill_up_before_unsuitable_ones(audited, make):
     pipeline = audited(max_topic_share=0.3)
     pipeline.memory.exposure[:] = 1.0  # every topic is over its limit

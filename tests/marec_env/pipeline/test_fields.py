@@ -82,12 +82,20 @@ def test_a_view_lists_only_what_is_granted(pipeline):
     assert "group" not in list(view)
     with pytest.raises(ConfigError, match=r"granted: session.*data_access"):
         view["group"]
+    assert "session" in view
+    assert "group" not in view
+    assert view.get("group") is None
+    assert view.get("session") is view["session"]
 
 
 def test_limits_that_make_no_sense_are_refused(make):
     with pytest.raises(ConfigError, match="observation field 'sesion' is unknown; did you mean"):
         make.pipeline(data_access={"recall": ("sesion",)})
+    with pytest.raises(ConfigError, match="grants 'group', which the component does not ask for"):
+        make.pipeline(data_access={"recall": ("session", "group")})
     with pytest.raises(ConfigError, match="grants none of the fields"):
-        make.pipeline(data_access={"recall": ("group",)})
+        make.pipeline(data_access={"recall": ()})
+    with pytest.raises(ConfigError, match="observation field 'sesion' is unknown"):
+        make.pipeline(data_access={"trainer": ("sesion",)})  # of a component that is not there
     with pytest.raises(ConfigError, match=r"data_access.*'recal' is unknown"):
         make.pipeline(data_access={"recal": ("session",)})

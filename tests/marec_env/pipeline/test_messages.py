@@ -2,6 +2,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from marec_env.errors import ConfigError
+from marec_env.pipeline.component import Component
 from marec_env.pipeline.config import MessageConfig
 from marec_env.pipeline.messages import Mailbox, fitted
 
@@ -17,8 +19,9 @@ def step(number):
     return torch.full((2,), number)
 
 
-def say(box, value, number=0, place=0):
-    box.publish(place, torch.full((2, 2), float(value)), KEYS, step(number))
+def say(box, value, number=0, place=0, active=None):
+    due = box.due(step(number), active)
+    box.publish(place, torch.full((2, 2), float(value)), due, KEYS, step(number))
 
 
 def test_topologies():
@@ -61,7 +64,7 @@ def test_only_every_nth_request_is_due_and_paid():
     for number in range(5):
         say(box, number + 1, number)
         heard.append(box.read(1)[0, 0].item())
-        paid.append(box.cost[0].item())
+        paid.append(box.cost()[0].item())
         box.next_request()
     assert heard == [1.0, 1.0, 1.0, 4.0, 4.0]
     assert paid == [0.5, 0.0, 0.0, 2.0, 0.0]
@@ -69,7 +72,8 @@ def test_only_every_nth_request_is_due_and_paid():
 
 def test_sessions_at_different_requests_are_due_at_different_times():
     box = mailbox(every=2)
-    box.publish(0, torch.ones(2, 2), KEYS, torch.tensor([0, 1]))
+    number = torch.tensor([0, 1])
+    box.publish(0, torch.ones(2, 2), box.due(number, None), KEYS, number)
     assert box.read(1)[:, 0].tolist() == [1.0, 0.0]
 
 
@@ -77,10 +81,36 @@ def test_noise_has_its_spread_and_is_repeatable():
     config = MessageConfig(kind="learned", dim=1, noise=0.3)
     boxes = [Mailbox(config, 2, 20_000, torch.device("cpu")) for _ in range(2)]
     for box in boxes:
-        box.publish(0, torch.zeros(20_000, 1), torch.arange(20_000), torch.zeros(20_000).long())
+        step = torch.zeros(20_000).long()
+        silence = torch.zeros(20_000, 1)
+        box.publish(0, silence, box.due(step, None), torch.arange(20_000), step)
     heard = boxes[0].read(1)
     assert heard.std().item() == pytest.approx(0.3, rel=0.03)
     assert torch.equal(heard, boxes[1].read(1))
+
+
+def test_noise_is_not_paid_for_nor_is_what_nobody_hears():
+    box = mailbox(noise=1.0, bandwidth_cost=0.5)
+    say(box, 0.0, place=0)
+    say(box, 1.0, place=2)  # the last of a downstream team
+    assert box.cost().tolist() == [0.0, 0.0]
+    full = mailbox(topology="full", bandwidth_cost=0.5)
+    say(full, 1.0, place=0)
+    say(full, 1.0, place=2)
+    assert full.cost().tolist() == [1.0, 1.0]
+    assert full.cost(without=2).tolist() == [0.5, 0.5]
+
+
+def test_whose_action_does_not_count_says_nothing():
+    box = mailbox(bandwidth_cost=0.5)
+    say(box, 1.0, active=torch.tensor([True, False]))
+    assert box.read(1)[:, 0].tolist() == [1.0, 0.0]
+    assert box.cost().tolist() == [0.5, 0.0]
+
+
+def test_saved_messages_of_another_delay_are_refused():
+    with pytest.raises(ConfigError, match="saved messages have shape"):
+        mailbox(delay=1).load_state_dict(mailbox(delay=2).state_dict())
 
 
 def test_a_new_episode_hears_nothing():
@@ -110,6 +140,31 @@ def test_learned_messages_extend_boxes_and_pair_the_rest(make):
         for agent in pipeline.agents
     }
     assert widths == {"profile_0": 0, "recall_0": 3, "feature_0": 6, "ranking_0": 9}
+
+
+class Wide(Component):
+    """Decides a number between 0 and 10."""
+
+    name = "wide"
+
+    @property
+    def action_space(self):
+        return spaces.Box(0.0, 10.0, (1,))
+
+    def act(self, request, action):
+        pass
+
+    def default_action(self):
+        return torch.full((1,), 5.0)
+
+
+def test_a_message_leaves_the_bounds_of_the_decision_as_they_are(make):
+    pipeline = make.pipeline(
+        components=(f"{__name__}:Wide",), messages={"kind": "learned", "dim": 2}
+    )
+    space = pipeline.action_spaces["wide_0"]
+    assert space.low.tolist() == [0.0, -1.0, -1.0]
+    assert space.high.tolist() == [10.0, 1.0, 1.0]
 
 
 def test_what_is_said_is_heard_and_does_not_touch_the_decision(make):

@@ -4,7 +4,7 @@ import torch
 
 import marec_env
 from marec_env.pipeline.fields import FIELDS
-from marec_env.pipeline.trainer import fold_in
+from marec_env.pipeline.trainer import Trainer, fold_in
 
 SMALL = {"embeddings": {"encoder": "hashing", "reduction": {"dimension": 8}}}
 TEAM = ("trainer", "profile", "recall", "ranking")
@@ -89,6 +89,40 @@ def test_in_difference_mode_a_refit_is_charged_to_the_trainer_only():
     step = simulator.step(actions)
     assert step.rewards["trainer_0"].tolist() == [0.25, 0.0] * 4
     assert step.rewards["ranking_0"].tolist() == [0.0] * 8
+
+
+class OwnTrainer(Trainer):
+    """Nothing but another place."""
+
+
+def test_a_trainer_named_by_its_place_works_as_the_registered_one():
+    clicks = {}
+    for name in ("trainer", f"{__name__}:OwnTrainer"):
+        pipeline = {"components": (name, *TEAM[1:]), "trainer": {"every": 1}}
+        simulator = marec_env.make_vec({**SMALL, "pipeline": pipeline}, 8)
+        step = [simulator.step(simulator.default_actions()) for _ in range(4)][-1]
+        assert bool(simulator.pipeline.memory.fitted_cf.any())
+        clicks[name] = torch.cat([simulator.last.slate.flatten().float(), step.rewards["recall_0"]])
+    assert torch.equal(*clicks.values())
+
+
+def test_between_decisions_a_trainer_neither_refits_nor_speaks():
+    config = {
+        **SMALL,
+        "pipeline": {
+            "components": TEAM,
+            "trainer": {"every": 2},
+            "messages": {"kind": "fixed", "bandwidth_cost": 0.5},
+        },
+    }
+    after = []
+    for choice in (0, 1):
+        simulator = marec_env.make_vec(config, 4)
+        simulator.step(simulator.default_actions())
+        actions = {**simulator.default_actions(), "trainer_0": torch.full((4,), choice)}
+        after.append(simulator.step(actions))
+    assert torch.equal(after[0].rewards["trainer_0"], after[1].rewards["trainer_0"])
+    assert torch.equal(after[0].observations["recall_0"], after[1].observations["recall_0"])
 
 
 def test_the_simulator_says_when_the_trainer_acts():

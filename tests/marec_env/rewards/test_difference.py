@@ -63,3 +63,41 @@ def test_the_replay_leaves_no_trace():
         assert torch.equal(a.state, b.state)
         assert torch.equal(one.last.slate, two.last.slate)
         assert torch.equal(one.last.feedback.clicks, two.last.feedback.clicks)
+
+
+def test_whoever_speaks_is_charged_for_it():
+    config = {
+        **SMALL,
+        "pipeline": {"messages": {"kind": "learned", "bandwidth_cost": 1.0}},
+        "rewards": {"mode": "difference"},
+    }
+    simulator = Simulator(build_world(_resolve(config)), 8)
+    actions = simulator.default_actions()
+    actions["profile_0"] = actions["profile_0"].clone()
+    actions["profile_0"][:, -4:] = 0.5
+    step = simulator.step(actions)
+    assert torch.allclose(step.rewards["profile_0"], torch.full((8,), -0.5), atol=1e-6)
+    assert bool((step.rewards["recall_0"] == 0).all())
+
+
+def test_a_fixed_message_is_charged_against_that_of_the_default():
+    config = {
+        **SMALL,
+        "pipeline": {"messages": {"kind": "fixed", "dim": 6, "bandwidth_cost": 1.0}},
+        "rewards": {"mode": "difference", "weights": {}, "team": {"extra_cost": -1.0}},
+    }
+    simulator = Simulator(build_world(_resolve(config)), 8)
+    actions = simulator.default_actions()
+    actions["feature_0"] = torch.zeros(8, 6, dtype=torch.int64)  # silent; the default says six ones
+    assert simulator.step(actions).rewards["feature_0"].tolist() == [1.0] * 8
+
+
+def test_who_did_not_act_made_no_difference():
+    simulator = make("difference", 8)
+    simulator.step(actions_of(simulator, 0))
+    seen = simulator.pipeline.memory.seen
+    slate = torch.stack([(~row).nonzero()[:10, 0] for row in seen])
+    step = simulator.step_slate(slate)
+    assert all(bool((reward == 0).all()) for reward in step.rewards.values())
+    step = simulator.advance()
+    assert all(bool((reward == 0).all()) for reward in step.rewards.values())
