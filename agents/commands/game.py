@@ -24,7 +24,7 @@ def command(
     ] = None,
     budget: Annotated[int, typer.Option(min=2, help="Static decisions tried per search.")] = 192,
     search_sessions: Annotated[int, typer.Option(min=2, help="Sessions of each try.")] = 256,
-    seeds: Annotated[int, typer.Option(min=1, help="Searches, with seeds 0, 1, ...")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Searches for clicks, and as many for F.")] = 3,
     sessions: Annotated[int, typer.Option(min=2, help="Held-out sessions.")] = 1024,
     cohort: Annotated[int, typer.Option(min=0, help="Their seed.")] = 1_000_003,
     output: Annotated[Path, typer.Option(help="The report, as JSON.")] = Path("game.json"),
@@ -88,12 +88,15 @@ def _table(report: dict[str, Any]) -> TextTable:
 
 
 def _sentences(report: dict[str, Any]) -> list[str]:
+    from agents.headroom.levels import CRITERIA
+
     lines = []
     for row in report["differences"]:
         relative = "" if row["relative"] is None else f"{row['relative']:+.1%}, "
         line = (
-            f"clicks of {row['of']} over {row['minus']}: {row['mean']:+.2f} ± "
-            f"{row['standard_error']:.2f} ({relative}{row['standard_errors']:.1f} standard errors)"
+            f"{CRITERIA[row['criterion']]} of {row['of']} over {row['minus']}: "
+            f"{row['mean']:+.2f} ± {row['standard_error']:.2f} "
+            f"({relative}{row['standard_errors']:.1f} standard errors)"
         )
         over = row.get("over_teams")
         if over is not None:

@@ -43,11 +43,12 @@ class AnarchyPoint:
     stable: tuple[Stable, ...]
     """One a start."""
     anarchy: Mapping[str, Interval]
-    """Per outcome (``team`` and the user's) the ratio at the stable play of the lowest F."""
+    """Per outcome (``team`` and the user's) the ratio at the play of the lowest F, of those that
+    settled (of all, if none did)."""
     stability: Mapping[str, Interval]
-    """The same at the stable play of the highest F."""
-    means: Mapping[str, float]
-    """Means an outcome at the stable play of the lowest F."""
+    """The same at the play of the highest F."""
+    means: tuple[Mapping[str, float], ...]
+    """Means an outcome at each play in ``stable``."""
     warnings: tuple[str, ...]
 
 
@@ -121,8 +122,8 @@ def _point(
 ) -> AnarchyPoint:
     outcome = game.play(np.stack([optimum, *(s.decision for s in stables)]), plan.held_out)
     values = {"team": outcome.team, **outcome.outcomes}
-    worth = outcome.team[1:].mean(axis=1)
-    worst, best = 1 + int(worth.argmin()), 1 + int(worth.argmax())
+    rows = [row for row, s in enumerate(stables, 1) if s.settled] or [*range(1, 1 + len(stables))]
+    worst, *_, best = sorted([*rows, *rows], key=lambda row: float(outcome.team[row].mean()))
     warnings = [s.warning for s in stables if s.warning]
     warnings += [r.warning for s in stables for r in s.responses if r.warning]
     stability = _ratios(values, best)
@@ -137,7 +138,10 @@ def _point(
         stable=stables,
         anarchy=_ratios(values, worst),
         stability=stability,
-        means={name: float(v[worst].mean()) for name, v in values.items()},
+        means=tuple(
+            {name: float(v[row].mean()) for name, v in values.items()}
+            for row in range(1, 1 + len(stables))
+        ),
         warnings=tuple(dict.fromkeys(warnings)),
     )
 

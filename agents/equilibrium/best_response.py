@@ -30,7 +30,7 @@ __all__ = [
     "Stable",
     "best_response",
     "iterated_best_responses",
-    "settled_warning",
+    "search_warning",
 ]
 
 _ROUND = 1_000  # search seeds of two rounds are this far apart
@@ -75,8 +75,22 @@ class BestResponse:
     warning: str | None
 
 
-def settled_warning(gain: Interval, half: float, by_seed: Sequence[float]) -> str | None:
-    """Return why a gain may be far from that of the true best response, or ``None``."""
+def search_warning(
+    gain: Interval, half: float, by_seed: Sequence[float], train_gain: float
+) -> str | None:
+    """Return why a gain may be far from that of the true best response, or ``None``.
+
+    Args:
+        gain: on held-out sessions.
+        half: the same at half the budget.
+        by_seed: the same of each seed's response.
+        train_gain: the mean on the sessions that the response was searched on.
+    """
+    if train_gain > gain.high:
+        return (
+            f"fitted to its sessions: {train_gain:.3f} on them, {gain} on others; raise the "
+            "sessions of searches"
+        )
     slack = max(SETTLED_SHARE * abs(gain.value), (gain.high - gain.low) / 2.0)
     if gain.value - half > slack:
         return (
@@ -138,6 +152,7 @@ def best_response(
     means = (values - values[0]).mean(axis=1)
     gain = mean_interval(values[2 + best] - values[0])
     by_seed = tuple(float(m) for m in means[2:])
+    train_gain = found[best].value - float(score(start[None])[0])
     return BestResponse(
         component=game.components[component],
         decision=found[best].best,
@@ -146,7 +161,7 @@ def best_response(
         gain_team=_gain(outcome, 2 + best, outcome.team),
         by_seed=by_seed,
         half_budget=float(means[1]),
-        warning=settled_warning(gain, float(means[1]), by_seed),
+        warning=search_warning(gain, float(means[1]), by_seed, train_gain),
     )
 
 

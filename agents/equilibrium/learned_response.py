@@ -17,6 +17,7 @@ from agents.learners.config import (
 from agents.learners.policy import TrainedPolicy
 from agents.learners.trainer import Trainer
 from marec_env.evaluation.policies import TeamPolicy
+from marec_env.rewards.config import DISCOUNT
 from marec_env.vector import VectorEnv
 
 __all__ = ["Start", "single_agent", "train_response"]
@@ -30,7 +31,8 @@ def single_agent(
     """Return the settings with which a component of a team learns alone.
 
     The team's own learner where it is of the PPO family, with that component's overrides; MAPPO
-    otherwise. Neither cloning nor a schedule meant for the whole run is kept.
+    otherwise. Neither cloning nor a schedule meant for the whole run is kept, and the responder
+    looks ahead even where the team did not: gains are judged as sums over the session.
     """
     family = (
         algorithm
@@ -41,6 +43,7 @@ def single_agent(
     return family.model_copy(
         update={
             "components": kept,
+            "gamma": max(family.gamma, DISCOUNT),
             "share_parameters": False,
             "cloning": None,
             "decay_env_steps": None,

@@ -15,9 +15,9 @@ import numpy as np
 from agents.baselines.teams import StaticTeam
 from agents.equilibrium import search
 from agents.equilibrium.action_cube import coordinates, decode, encode
-from agents.equilibrium.best_response import SearchPlan, settled_warning
+from agents.equilibrium.best_response import SearchPlan, search_warning
 from agents.equilibrium.decision_game import Outcome, Sessions
-from agents.equilibrium.intervals import Interval, bootstrap, mean_interval
+from agents.equilibrium.intervals import Interval, mean_interval
 from agents.equilibrium.lineups import Lineup, ReplayEnv, play_lineups
 from agents.equilibrium.normal_form import Floats
 from marec_env.evaluation.policies import TeamPolicy
@@ -41,7 +41,7 @@ class PolicyResponse:
     gain_outcomes: Mapping[str, Interval]
     """What the deviation does to the users."""
     train_gain: float
-    """Mean gain on the training sessions, by which methods are chosen between."""
+    """Mean gain on the training sessions."""
     by_seed: tuple[float, ...]
     """Mean held-out gain of each seed's response."""
     half_budget: float
@@ -196,18 +196,28 @@ def _judged(
         train_gain=train_gain,
         by_seed=by_seed,
         half_budget=float(means[1]),
-        warning=settled_warning(gain, float(means[1]), by_seed),
+        warning=search_warning(gain, float(means[1]), by_seed, train_gain),
         gain_samples=values[row] - values[0],
     )
 
 
-def nash_conv_interval(responses: Sequence[PolicyResponse]) -> Interval:
-    """Return the sum over components of their gains, none counted below zero, with its interval.
+def nash_conv_interval(responses: Sequence[Sequence[PolicyResponse]]) -> Interval:
+    """Return the sum over components of what deviating gains them, with Student's interval.
 
-    A component that found nothing better stays as it is, so its gain is zero, not negative.
-    Give the best response of each component once; all must be judged on the same sessions.
+    Whether a component deviates, and by which of the responses found, is decided on one half of the
+    sessions and paid on the other, both ways. Deciding on the sessions that pay would count chance
+    as gain: the sum of largest means lies above zero at an exact equilibrium. Crossed over, it may
+    fall below zero by chance.
+
+    Args:
+        responses: of each component all that were found, judged on the same sessions.
     """
-    samples = np.stack([response.gain_samples for response in responses], axis=1)
-    return bootstrap(
-        {"gains": samples}, lambda means: {"sum": float(np.maximum(means["gains"], 0).sum())}
-    )["sum"]
+    samples = []
+    for found in responses:
+        gains = np.stack([np.zeros_like(found[0].gain_samples), *(r.gain_samples for r in found)])
+        first = np.arange(gains.shape[1]) % 2 == 0
+        paid = np.empty(gains.shape[1])
+        for half in (first, ~first):
+            paid[half] = gains[gains[:, ~half].mean(axis=1).argmax(), half]
+        samples.append(paid)
+    return mean_interval(np.sum(samples, axis=0))

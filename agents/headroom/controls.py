@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from agents.baselines.teams import StaticTeam
+from marec_env import random
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.simulator import Simulator
 from marec_env.vector import Action
@@ -95,16 +96,17 @@ class ShuffledObservations:
         seed: of the draws of other sessions.
         """
         self._policy, self._play, self._seed = policy, play, seed
-        self._episode = -1
         self.reset()
 
     def reset(self) -> None:
         """Begin new episodes."""
         self._policy.reset()
-        self._episode += 1
         self._request = -1
         self._heard: set[str] = set()
-        self._generator = torch.Generator().manual_seed(self._seed + self._episode)
+
+    def begin(self, sessions: Tensor) -> None:
+        """Draw for the sessions with these keys, int64 ``[B]``, whatever else is in the batch."""
+        self._keys = sessions
 
     def act(self, observations: Mapping[str, Tensor]) -> dict[str, Action]:
         """Act on the observations of other sessions."""
@@ -113,8 +115,9 @@ class ShuffledObservations:
             self._heard = set()
             seen = self._play.observations[self._request]
             rows = len(next(iter(seen.values())))
-            size = len(next(iter(observations.values())))
-            self._rows = torch.randint(rows, (size,), generator=self._generator)
+            stream = f"control/shuffled/{self._seed}"
+            drawn = random.integers(self._keys, self._request, stream, 1, rows)
+            self._rows = drawn.squeeze(1)
         self._heard |= observations.keys()
         seen = self._play.observations[self._request]
         return self._policy.act({agent: seen[agent][self._rows] for agent in observations})

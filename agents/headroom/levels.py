@@ -8,7 +8,7 @@ each trained team stand its two controls (:mod:`agents.headroom.controls`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,9 +29,11 @@ from marec_env.evaluation.statistics import Estimate, mean_estimate, paired_diff
 from marec_env.simulator import Simulator
 from marec_env.world import World
 
-__all__ = ["LevelsPlan", "measure_levels", "search_static"]
+__all__ = ["CRITERIA", "LevelsPlan", "measure_levels", "search_static"]
 
 OUTCOMES = ("return", "clicks", "length", "satisfaction")
+CRITERIA = {"clicks": "clicks", "return": "F"}
+"""Criteria of searches, and what tables call them."""
 _FLOOR_AND_BARS = ("random", "static", "oracle_myopic", "oracle")
 
 
@@ -52,10 +54,14 @@ class LevelsPlan:
     control_sessions: int = 256
     """Sessions of the search cohort on which a trained team's play is recorded for its controls."""
     method: str = "cem"
-    criterion: str = "clicks"
+    criteria: tuple[str, ...] = ("clicks", "return")
+    """What static play is searched for, each by searches of its own: what users get, and what teams
+    are paid (``return``: F)."""
 
 
-def search_static(world: World, plan: LevelsPlan, seed: int) -> tuple[StaticTeam, int]:
+def search_static(
+    world: World, plan: LevelsPlan, criterion: str, seed: int
+) -> tuple[StaticTeam, int]:
     """Search one static decision of the whole team for the highest criterion.
 
     Returns:
@@ -70,12 +76,13 @@ def search_static(world: World, plan: LevelsPlan, seed: int) -> tuple[StaticTeam
         nonlocal spent
         outcome = game.play(points, sessions)
         spent += int(outcome.outcomes["length"].sum())
-        return np.asarray(_criterion(outcome, plan.criterion).mean(axis=1), dtype=np.float64)
+        return np.asarray(_criterion(outcome, criterion).mean(axis=1), dtype=np.float64)
 
     blocks = [block(game, place) for place in range(len(game.components))]
     method = search.SEARCHES.get(plan.method)
     found = search.run(method, score, plan.search_budget, game.default(), blocks, seed)
-    return StaticTeam(game.actions(found.best), f"best static (seed {seed})"), spent
+    name = f"best static for {CRITERIA[criterion]} (seed {seed})"
+    return StaticTeam(game.actions(found.best), name), spent
 
 
 def _criterion(outcome: Outcome, name: str) -> Floats:
@@ -97,25 +104,32 @@ def measure_levels(
     simulator = Simulator(world, 1, autoreset=False)
     for name in _FLOOR_AND_BARS:
         policies[name] = build_baseline(name, simulator)
-    for seed in plan.search_seeds:
-        team, spent = search_static(world, plan, seed)
-        policies[team.name], steps[team.name] = team, spent
+    searched: dict[str, list[str]] = {criterion: [] for criterion in plan.criteria}
+    for criterion, names in searched.items():
+        for seed in plan.search_seeds:
+            team, spent = search_static(world, plan, criterion, seed)
+            policies[team.name], steps[team.name] = team, spent
+            names.append(team.name)
     teams = dict(trained or {})
     controls: dict[str, Policy] = {}
     for name, policy in teams.items():
         controls |= _controls(world, name, policy, plan)
     policies |= teams | controls
     played = {name: rollout(world, p, plan.sessions, plan.cohort) for name, p in policies.items()}
-    searched = list(steps)
-    best = max(searched, key=lambda name: played[name].means()[plan.criterion])
-    pairs = [("static", "random"), (best, "static"), ("oracle", best)]
-    pairs += [(name, best) for name in (*teams, *controls)]
-    differences = [_difference(played, plan.criterion, pair) for pair in pairs]
-    if len(teams) > 1:
-        values = {name: played[name].per_session[plan.criterion].numpy() for name in (*teams, best)}
-        mean = np.mean([values[name] for name in teams], axis=0)
-        pooled = _compared(mean, values[best], f"mean of {len(teams)} trained teams", best)
-        differences.append(pooled | {"over_teams": _over_teams(values, list(teams), best)})
+    best = {
+        criterion: max(names, key=lambda name: played[name].means()[criterion])
+        for criterion, names in searched.items()
+    }
+    differences = [
+        {"criterion": criterion, **entry}
+        for criterion, reference in best.items()
+        for entry in _differences(
+            {name: found.per_session[criterion].numpy() for name, found in played.items()},
+            reference,
+            list(teams),
+            list(controls),
+        )
+    ]
     return {
         "environment": world.config.model_dump(mode="json"),
         "plan": asdict(plan),
@@ -137,6 +151,22 @@ def _controls(world: World, name: str, team: Policy, plan: LevelsPlan) -> dict[s
     }
 
 
+def _differences(
+    values: Mapping[str, Floats], best: str, teams: list[str], controls: list[str]
+) -> list[dict[str, Any]]:
+    """Return paired differences of one criterion, ``[S]`` a policy, most of them to the best
+    static.
+    """
+    pairs = [("static", "random"), (best, "static"), ("oracle", best)]
+    pairs += [(name, best) for name in (*teams, *controls)]
+    found = [_compared(values[one], values[other], one, other) for one, other in pairs]
+    if len(teams) > 1:
+        mean = np.mean([values[name] for name in teams], axis=0)
+        pooled = _compared(mean, values[best], f"mean of {len(teams)} trained teams", best)
+        found.append(pooled | {"over_teams": _over_teams(values, teams, best)})
+    return found
+
+
 def _over_teams(
     values: Mapping[str, Floats], teams: list[str], best: str
 ) -> dict[str, float | None]:
@@ -151,13 +181,6 @@ def _estimates(outcomes: Outcomes) -> dict[str, dict[str, float | None]]:
 
 def _numbers(estimate: Estimate) -> dict[str, float | None]:
     return {**estimate.as_json("mean"), "standard_error": estimate.standard_error}
-
-
-def _difference(
-    played: Mapping[str, Outcomes], criterion: str, pair: Sequence[str]
-) -> dict[str, Any]:
-    first, second = (played[name].per_session[criterion].numpy() for name in pair)
-    return _compared(first, second, *pair)
 
 
 def _compared(first: Floats, second: Floats, name: str, other: str) -> dict[str, Any]:

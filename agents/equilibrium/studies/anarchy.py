@@ -76,17 +76,18 @@ def _section(found: Mapping[int, Found], per: str) -> Section:
                     "C",
                     "λ",
                     "F, worst",
-                    "clicks, worst",
-                    "length, worst",
+                    "clicks there",
+                    "length there",
                     "F, best",
-                    "clicks, best",
+                    "clicks there",
                     "settled",
                 ),
                 [_row(width, point) for width, point in points],
                 (
                     f"λ = 1: each component maximises its own f_i ({own}); λ = 0: all maximise F.",
-                    "Worst and best of the stable plays found (price of anarchy, of stability). "
-                    "F is not comparable across widths; ratios are within one width.",
+                    "Worst and best by F of the plays that settled (of all, if none did): price of "
+                    "anarchy, of stability. F is not comparable across widths; ratios are within "
+                    "one width.",
                 ),
             ),
         ),
@@ -121,10 +122,10 @@ def _point_record(point: AnarchyPoint) -> dict[str, Any]:
         "own_share": point.own_share,
         "anarchy": {k: v.as_json() for k, v in point.anarchy.items()},
         "stability": {k: v.as_json() for k, v in point.stability.items()},
-        "means": dict(point.means),
         "stable": [
             {
                 "decision": s.decision.tolist(),
+                "means": dict(means),
                 "rounds": s.rounds,
                 "settled": s.settled,
                 "left_to_gain": {
@@ -132,7 +133,7 @@ def _point_record(point: AnarchyPoint) -> dict[str, Any]:
                     for r in s.responses
                 },
             }
-            for s in point.stable
+            for s, means in zip(point.stable, point.means, strict=True)
         ],
         "warnings": list(point.warnings),
     }
@@ -155,7 +156,7 @@ def _figures(points: Sequence[tuple[int, AnarchyPoint]]) -> Sequence[Figure]:
     if len({width for width, _ in points}) > 1:
         figures.append(
             lines(
-                "Price of anarchy in clicks over the funnel's width",
+                "Clicks at selfish play over the funnel's width",
                 "Lines of the ratio of clicks at stable play to clicks at the joint optimum over "
                 "the number of candidates, one line a mixture of motives; where there are several "
                 "stable plays, those of the lowest and the highest F.",
@@ -169,7 +170,7 @@ def _figures(points: Sequence[tuple[int, AnarchyPoint]]) -> Sequence[Figure]:
     if len({point.own_share for _, point in points}) > 1:
         figures.append(
             lines(
-                "Price of anarchy in clicks over the mixture of motives",
+                "Clicks at stable play over the mixture of motives",
                 "The same ratios over the share of own objective, a line for each funnel width.",
                 by_width,
                 "λ: share of own objective",

@@ -7,7 +7,7 @@ from agents.equilibrium.best_response import (
     SearchPlan,
     best_response,
     iterated_best_responses,
-    settled_warning,
+    search_warning,
 )
 from agents.equilibrium.comparison import compare_methods, joint_search
 from agents.equilibrium.decision_game import Outcome, block, mixed_objective, own, team
@@ -97,9 +97,10 @@ def test_cycling_play_is_reported_as_not_stable():
 
 def test_warnings_name_the_reason():
     gain = Interval(1.0, 0.95, 1.05)
-    assert settled_warning(gain, 0.95, (1.0, 1.0, 0.98)) is None
-    assert "not settled" in settled_warning(gain, 0.5, (1.0, 1.0, 1.0))
-    assert "seeds disagree" in settled_warning(gain, 0.98, (1.0, 0.2, 0.1))
+    assert search_warning(gain, 0.95, (1.0, 1.0, 0.98), 1.0) is None
+    assert "not settled" in search_warning(gain, 0.5, (1.0, 1.0, 1.0), 1.0)
+    assert "seeds disagree" in search_warning(gain, 0.98, (1.0, 0.2, 0.1), 1.0)
+    assert "fitted to its sessions" in search_warning(gain, 1.0, (1.0, 1.0, 1.0), 2.0)
 
 
 def test_anarchy_is_measured_at_its_known_value_and_closes_with_shared_motives():
@@ -116,6 +117,17 @@ def test_anarchy_is_measured_at_its_known_value_and_closes_with_shared_motives()
     assert selfish.value < half.value < shared.value
     assert shared.value == pytest.approx(1.0, abs=0.01)
     assert points[0].stability["team"].value >= selfish.value
+
+
+def test_play_that_has_not_settled_is_no_price_of_anarchy():
+    """One start is far away and gets one round; the other is the equilibrium itself."""
+    game = PublicGoods(noise=0.1)
+    starts = [np.array([1.0, 1.0]), game.equilibrium()]
+    _, (point,) = measure_anarchy(game, PLAN, [1.0], starts, max_rounds=1)
+    assert [stable.settled for stable in point.stable] == [False, True]
+    settled = point.means[1]["team"] / game.mean_objectives(game.optimum()).sum()
+    for ratios in (point.anarchy, point.stability):
+        assert ratios["team"].value == pytest.approx(settled, abs=0.01)
 
 
 def test_best_responses_may_begin_at_the_optimum_as_well():

@@ -1,6 +1,6 @@
 import itertools
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -31,6 +31,7 @@ from agents.learners.config import (
 )
 from agents.learners.trainer import Trainer
 from marec_env.errors import ConfigError, RunError
+from marec_env.rewards.config import DISCOUNT
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
 
@@ -109,21 +110,34 @@ def test_static_response_is_judged_against_what_is_played(env):
     static = StaticTeam(defaults)
     plan = QUICK.plan()
     responses = [static_response(env, static, c, defaults[c], plan) for c in env.agents]
-    total = nash_conv_interval(responses)
-    assert total.value == pytest.approx(sum(max(r.gain.value, 0.0) for r in responses))
-    assert total.low >= 0.0
     for response in responses:
         assert response.train_gain >= -1e-6  # the search starts at the default that is played
         assert response.gain.value == pytest.approx(response.gain_own.value)
 
 
-def test_nash_conv_counts_no_component_below_zero(env):
-    defaults = env.default_actions()
-    worse = static_response(
-        env, StaticTeam(defaults), "recall_0", defaults["recall_0"], QUICK.plan()
-    )
-    object.__setattr__(worse, "gain_samples", np.full(16, -3.0))
-    assert nash_conv_interval([worse]).value == 0.0
+def test_nash_conv_is_near_zero_at_an_equilibrium_and_covers_it():
+    """Four components whose deviations gain nothing on average: the interval holds zero."""
+    generator = np.random.default_rng(0)
+    totals = [
+        nash_conv_interval([[_Gains(generator.normal(0.0, 2.0, 512))] for _ in range(4)])
+        for _ in range(400)
+    ]
+    assert np.mean([total.value for total in totals]) == pytest.approx(0.0, abs=0.02)
+    assert np.mean([total.low > 0.0 for total in totals]) < 0.05
+
+
+def test_nash_conv_adds_what_is_really_gained_by_the_better_response():
+    generator = np.random.default_rng(1)
+    noise = generator.normal(0.0, 1.0, (3, 512))
+    gaining = [_Gains(0.4 + noise[0]), _Gains(1.0 + noise[1])]
+    total = nash_conv_interval([gaining, [_Gains(-3.0 + noise[2])]])
+    assert total.value == pytest.approx(1.0 + noise[1].mean())
+    assert total.low < 1.0 < total.high
+
+
+@dataclass
+class _Gains:
+    gain_samples: np.ndarray
 
 
 def test_trained_response_learns_the_known_best_response(tiny, constant):
@@ -154,6 +168,11 @@ def test_single_agent_settings_keep_only_the_component():
     assert isinstance(alone, HAPPOConfig)
     assert list(alone.components) == ["recall_0"]
     assert isinstance(single_agent(RLlibConfig(), "recall_0"), MAPPOConfig)
+
+
+def test_who_answers_looks_ahead_even_where_the_team_did_not():
+    assert single_agent(MAPPOConfig(gamma=0.0), "recall_0").gamma == DISCOUNT
+    assert single_agent(MAPPOConfig(gamma=0.95), "recall_0").gamma == 0.95
 
 
 def test_shift_moves_one_coordinate_within_bounds(env):

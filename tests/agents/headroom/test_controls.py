@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from agents.headroom.controls import ShuffledObservations, frozen_mean, record_play
+from marec_env import random
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
@@ -78,6 +79,7 @@ def test_shuffled_team_sees_one_foreign_session_of_the_same_request(world, team)
     simulator = Simulator(world, SESSIONS, autoreset=False)
     simulator.begin(torch.arange(SESSIONS), SEED)
     shuffled.reset()
+    shuffled.begin(simulator.session_keys)
     for request in range(3):
         team.seen = []
         for turn in simulator.turns:
@@ -93,17 +95,19 @@ def test_shuffled_team_sees_one_foreign_session_of_the_same_request(world, team)
         assert bool(shared.any(1).all()), "one other session for all components"
 
 
-def test_shuffling_is_repeatable_and_differs_between_episodes(world, team):
+def test_shuffling_is_by_session_whatever_the_batch(world, team):
     play = record_play(world, team, SESSIONS, SEED)
-    observations = play.observations[0]
+    keys = random.session_keys(9, torch.arange(SESSIONS))
 
-    def rows(shuffled):
+    def rows(keys, seed=1):
+        shuffled = ShuffledObservations(team, play, seed)
         shuffled.reset()
+        shuffled.begin(keys)
         team.seen = []
-        shuffled.act(observations)
+        shuffled.act({agent: seen[: len(keys)] for agent, seen in play.observations[0].items()})
         return team.seen[0][1]
 
-    one, two = ShuffledObservations(team, play, 1), ShuffledObservations(team, play, 1)
-    first = rows(one)
-    assert torch.equal(first, rows(two))
-    assert not torch.equal(first, rows(one))
+    assert torch.equal(rows(keys), rows(keys))
+    assert torch.equal(rows(keys)[:3], rows(keys[:3]))
+    assert not torch.equal(rows(keys), rows(random.session_keys(10, torch.arange(SESSIONS))))
+    assert not torch.equal(rows(keys), rows(keys, seed=2))

@@ -56,9 +56,24 @@ def test_levels_are_means_on_the_held_out_cohort(world, report):
 
 def test_differences_are_of_means_and_paired(report):
     levels = report["levels"]
+    assert {row["criterion"] for row in report["differences"]} == {"clicks", "return"}
     for row in report["differences"]:
-        expected = levels[row["of"]]["clicks"]["mean"] - levels[row["minus"]]["clicks"]["mean"]
-        assert row["mean"] == pytest.approx(expected, abs=1e-6)
+        of, minus = (levels[row[side]][row["criterion"]]["mean"] for side in ("of", "minus"))
+        assert row["mean"] == pytest.approx(of - minus, abs=1e-5)
+
+
+@pytest.mark.parametrize(("criterion", "name"), [("clicks", "clicks"), ("return", "F")])
+def test_play_is_compared_with_what_was_searched_for_the_same(report, criterion, name):
+    best = report["best_static"][criterion]
+    searched = {n: level for n, level in report["levels"].items() if f"static for {name}" in n}
+    assert len(searched) == 2
+    assert best == max(searched, key=lambda n: searched[n][criterion]["mean"])
+    references = {
+        row["minus"]
+        for row in report["differences"]
+        if row["criterion"] == criterion and row["of"] == "copy"
+    }
+    assert references == {best}
 
 
 def test_controls_of_a_team_that_observes_nothing_change_nothing(report):
@@ -73,14 +88,18 @@ def test_several_teams_are_pooled_session_by_session(world):
     team = StaticTeam({a: v[0] for a, v in _defaults(world).items()})
     report = measure_levels(world, PLAN, {"one": team, "two": team})
     pooled = report["differences"][-1]
-    alone = next(row for row in report["differences"] if row["of"] == "one")
+    alone = next(
+        row
+        for row in report["differences"]
+        if row["of"] == "one" and row["criterion"] == pooled["criterion"]
+    )
     assert pooled["mean"] == pytest.approx(alone["mean"])
     assert pooled["over_teams"]["standard_error"] == pytest.approx(0.0, abs=1e-9)
 
 
 def test_a_search_counts_its_steps_and_can_be_repeated(world, report):
-    team, spent = search_static(world, PLAN, 1)
-    again, spent_again = search_static(world, PLAN, 1)
+    team, spent = search_static(world, PLAN, "clicks", 1)
+    again, spent_again = search_static(world, PLAN, "clicks", 1)
     assert spent == spent_again == report["search_env_steps"][team.name]
     assert 0 < spent <= PLAN.search_budget * PLAN.search_sessions * 6
     assert all(bool((team.actions[a] == again.actions[a]).all()) for a in team.actions)
