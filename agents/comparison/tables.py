@@ -70,7 +70,7 @@ def difference_table(summary: Summary) -> TextTable | None:
         ]
         for row in rows
     ]
-    title = f"Paired difference to {summary.reference}, the best baseline by clicks"
+    title = f"Paired difference to {summary.reference}, the best by clicks of the runs' own baselines"
     return TextTable(title, ["policy", *(q.short for q in columns)], body)
 
 

@@ -61,7 +61,9 @@ def print_tables(tables: Iterable[TextTable], console: Console | None = None) ->
 
     out = console or table_console()
     for table in tables:
-        shown = Table(title=Text(table.title), title_justify="left")
+        if table.title:  # not as the table's own, which would wrap at its width
+            out.print(Text(table.title, style="italic"))
+        shown = Table()
         for place, cell in enumerate(table.header):
             shown.add_column(
                 Text(cell),
