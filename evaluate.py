@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads that comp
 import typer
 
 from agents.entry import run_command
+from marec_env.errors import RunError
 
 SUBCOMMANDS = {
     "run": ("agents.commands.evaluate", "A trained team beside baselines (the default)."),
@@ -58,6 +59,10 @@ def main(arguments: list[str]) -> int:
     wanted = arguments[0] if arguments else ""
 
     def action() -> int:
+        if wanted and not wanted.startswith("-") and wanted not in SUBCOMMANDS:
+            raise RunError(
+                f"'{wanted}' is neither a run's folder nor one of: {', '.join(SUBCOMMANDS)}"
+            )
         return _app(wanted)(arguments, standalone_mode=True) or 0
 
     return run_command(action)

@@ -347,7 +347,10 @@ def make_pettingzoo(config: PettingZooConfig, num_envs: int | None = None) -> Pe
         raise ConfigError(f"kwargs of '{config.entry_point}': {error}") from error
     except ValueError:  # no signature to look at: the call itself will tell
         pass
-    env = function(**config.kwargs)
+    try:
+        env = function(**config.kwargs)
+    except TypeError as error:  # a wrong name that the function passed on
+        raise ConfigError(f"kwargs of '{config.entry_point}': {error}") from error
     if not hasattr(env, "possible_agents") or hasattr(env, "agent_iter"):
         raise ConfigError(
             f"'{config.entry_point}' gives {type(env).__name__}, not a PettingZoo ParallelEnv"

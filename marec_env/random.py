@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import operator
 from functools import cache
 
 import numpy as np
@@ -20,8 +21,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marec_env.compiled import compiled
+from marec_env.errors import ConfigError
 
-__all__ = ["bits", "gumbel", "integers", "normal", "session_keys", "stream_id", "uniform"]
+__all__ = [
+    "bits",
+    "gumbel",
+    "integers",
+    "normal",
+    "session_keys",
+    "stream_id",
+    "uniform",
+    "whole_seed",
+]
 
 
 def _signed(value: int) -> int:
@@ -51,6 +62,18 @@ def _mix(value: Tensor) -> Tensor:
 def stream_id(name: str) -> int:
     """Return a fixed 64-bit number for a stream's name, independent of the process's hash seed."""
     return _signed(int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little"))
+
+
+def whole_seed(seed: object) -> int:
+    """Return a seed as Python's own integer, which does not overflow as numpy's do.
+
+    Raises:
+        ConfigError: it is no integer.
+    """
+    try:
+        return operator.index(seed)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise ConfigError(f"seed {seed!r} is no integer; give one such as 0") from error
 
 
 def session_keys(seed: int, sessions: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ def funnel_image(world: World, outcome: Outcome | None) -> NDArray[np.uint8]:
             chance = chance[request.slate_slot[0]]
         clicked = outcome.feedback.clicks[0] > 0
         titles = [
-            f"{place + 1} {world.catalog.titles[item][:30]}"
+            f"{place + 1} {_plain(world.catalog.titles[item][:30])}"
             for place, item in enumerate(outcome.slate[0].tolist())
         ]
         colours = ["#d9822b" if bool(click) else "#c8c8c8" for click in clicked]
@@ -104,3 +104,8 @@ def funnel_image(world: World, outcome: Outcome | None) -> NDArray[np.uint8]:
         figure.suptitle(f"request {int(request.step[0]) + 1}: the user {mood}")
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _plain(title: str) -> str:
+    """Return a title in which matplotlib finds no formula."""
+    return title.replace("$", r"\$")

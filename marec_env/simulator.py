@@ -6,7 +6,6 @@ answer, everybody is paid, and sessions whose user has left begin anew (or, for 
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -120,7 +119,7 @@ class Simulator:
         Raises:
             ConfigError: the seed is no integer.
         """
-        self._seed = _whole(seed)
+        self._seed = random.whole_seed(seed)
         self._sessions = sessions.to(self.device).clone()
         self._close_request()
         self.last = None
@@ -444,14 +443,6 @@ class Simulator:
 
     def close(self) -> None:
         """Release nothing: all is memory."""
-
-
-def _whole(seed: object) -> int:
-    """Return a seed as Python's own integer, which does not overflow."""
-    try:
-        return operator.index(seed)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise ConfigError(f"seed {seed!r} is no integer; give one such as 0") from error
 
 
 def _box(size: int) -> spaces.Box:

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MAREC = sorted((ROOT / "marec_env").rglob("*.py"))
 
-BOTTOM = "marec_env.compiled"  # anybody may import it
+BOTTOM = ("marec_env.compiled", "marec_env.errors")  # anybody may import them
 HIGHER = {  # module prefix -> what it may not import when Python loads it
     "marec_env.users": ("marec_env.pipeline", "marec_env.rewards", "marec_env.simulator"),
     "marec_env.catalog": (
@@ -36,7 +36,8 @@ HIGHER = {  # module prefix -> what it may not import when Python loads it
         "marec_env.pipeline",
         "marec_env.simulator",
     ),
-    BOTTOM: ("marec_env.",),
+    "marec_env.compiled": ("marec_env.",),
+    "marec_env.errors": ("marec_env.",),
     "marec_env.random": ("marec_env.",),
     "marec_env.simulator": ("marec_env.env", "marec_env.evaluation"),
 }

@@ -96,6 +96,9 @@ def command(
         return
     if response_start not in ("current", "fresh"):
         raise ConfigError(f"--response-start '{response_start}' is neither current nor fresh")
+    own_shares = _numbers("--mixing", mixing, float)
+    if not all(0.0 <= share <= 1.0 for share in own_shares):
+        raise ConfigError(f"--mixing '{mixing}' holds shares outside 0 ... 1")
     if per not in ("request", "session"):
         raise ConfigError(f"--per '{per}' is neither request nor session")
     settings = Settings(
@@ -107,7 +110,7 @@ def command(
         response_start=response_start,
         checkpoints=checkpoints,
         widths=_numbers("--widths", widths, int),
-        own_shares=_numbers("--mixing", mixing, float),
+        own_shares=own_shares,
         rounds=rounds,
         starts=starts,
         per="request" if per == "request" else "session",
@@ -150,6 +153,7 @@ def _study(
     settings: Settings,
 ) -> None:
     from agents.equilibrium.studies.runner import Study, checked_parts, write_report
+    from marec_env.errors import ConfigError
 
     wanted = checked_parts(parts)
     run_config, runs, folder = _inputs(paths, config, overrides, output)
@@ -175,8 +179,9 @@ def _study(
         for warning in section.warnings:
             typer.echo(f"warning: {warning}", err=True)
         done.append(section)
-    if done:
-        _written(places)
+    if not done:
+        raise ConfigError(f"nothing to do: --parts {parts} needs runs; name some")
+    _written(places)
 
 
 def _inputs(

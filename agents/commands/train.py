@@ -171,12 +171,17 @@ def continue_run(path: Path, overrides: Sequence[str]) -> int:
             if checkpoint
             else f"{folder.path} has no checkpoint yet; beginning anew ..."
         )
+        steps = checkpoint.progress.env_steps if checkpoint else 0
+        if config.training.env_steps < min(steps, before.training.env_steps):
+            raise ConfigError(
+                f"--set training.env_steps={config.training.env_steps}: the run has trained "
+                f"{steps:,} already; give that or more, or start a new run"
+            )
         manifest.check_same_inputs(known, input_hashes(config))
         trainer = build_trainer(config)
         try:
             if config != before:
                 io.write_text(folder.config, dump(config))
-            steps = checkpoint.progress.env_steps if checkpoint else 0
             manifest.record_resume(folder.manifest, steps, list(overrides))
             return _run(_Job(config, folder, trainer, checkpoint))
         finally:

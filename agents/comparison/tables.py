@@ -70,7 +70,9 @@ def difference_table(summary: Summary) -> TextTable | None:
         ]
         for row in rows
     ]
-    title = f"Paired difference to {summary.reference}, the best by clicks of the runs' own baselines"
+    title = (
+        f"Paired difference to {summary.reference}, the best by clicks of the runs' own baselines"
+    )
     return TextTable(title, ["policy", *(q.short for q in columns)], body)
 
 

@@ -122,7 +122,7 @@ class Trainer:
         try:
             self._engine.load_state_dict(state["engine"])
         except (KeyError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            reason = " ".join(str(error).split())
             raise RunError(
                 f"checkpoint {folder} does not fit this run's networks or environment: {reason}"
             ) from error
@@ -154,7 +154,7 @@ class Trainer:
         try:
             self._engine.load_networks(state["engine"])
         except (KeyError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            reason = " ".join(str(error).split())
             raise RunError(
                 f"the networks of {folder} do not fit this run's components: {reason}"
             ) from error

@@ -6,6 +6,7 @@ checkpoint does not, so that a run continued from a checkpoint repeats the unint
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from agents.runs.tracking import Trackers
 from marec_env.errors import RunError
 
 __all__ = ["Outcome", "Trains", "train"]
+
+_DECISIVE = ("team_reward", "reward/", "value_loss/")
+"""Metrics without which nothing can be learned."""
 
 
 class Trains(Protocol):
@@ -59,6 +63,21 @@ def _resume(trainer: Trains, checkpoint: Checkpoint) -> None:
             f"{checkpoint.folder}: does not fit this version or configuration "
             f"({type(error).__name__}: {reason}); resume with the version that wrote it"
         ) from error
+
+
+def _refuse_divergence(metrics: Metrics, env_steps: int) -> None:
+    """Stop a run whose rewards or values are no numbers any more: it would train on in vain.
+
+    Raises:
+        RunError: names the first of them.
+    """
+    for name, value in metrics.items():
+        if name.startswith(_DECISIVE) and value is not None and not math.isfinite(value):
+            raise RunError(
+                f"training diverged: {name} is {value} after {env_steps:,} env steps; look at "
+                "rewards and observations, or lower algorithm.learning_rate (the last checkpoint "
+                "is from before)"
+            )
 
 
 def train(
@@ -105,6 +124,7 @@ def train(
             append_metrics(folder.metrics, metrics)
             trackers.log(metrics)
             progress.update(metrics)
+            _refuse_divergence(metrics, at.env_steps)
             if at.env_steps // config.checkpoint_every > last.env_steps // config.checkpoint_every:
                 saved = save()
         if metrics:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agents.config import RunConfig
+from agents.learners.config import RLlibConfig
 from agents.learners.policy import TrainedPolicy
 from agents.learners.policy_files import load_policy
 from agents.runs.checkpoints import latest_checkpoint
@@ -28,12 +29,18 @@ def load_trained(
 
     Raises:
         RunError: the folder is no run's, or has no undamaged checkpoint.
-        ConfigError: the run is not on the marec environment.
+        ConfigError: the run is not on the marec environment, or one of RLlib's own algorithms
+            trained it.
     """
     folder = open_run(path)
     config = load(folder.config, RunConfig)
     if not isinstance(config.environment, EnvironmentConfig):
         raise ConfigError(f"{path}: only runs of environment.kind 'marec' can be used here")
+    if isinstance(config.algorithm, RLlibConfig):
+        raise ConfigError(
+            f"{path}: what algorithm.kind rllib trains can be evaluated at the end of training "
+            "only (evaluation.at_end); marec's own learners can be read back at any time"
+        )
     checkpoint = latest_checkpoint(folder.checkpoints, say)
     if checkpoint is None:
         raise RunError(f"{path} has no checkpoint yet; train it first (train.py --resume {path})")

@@ -39,7 +39,7 @@ class TeamReward:
                         f"rewards.{section}: {unknown_name('component', name, known)}"
                     )
         self._objectives: dict[str, Mapping[str, float]] = {
-            component.agent: config.objectives.get(component.name, component.objective)
+            component.agent: dict(config.objectives.get(component.name, component.objective))
             for component in components
         }
         self._weights = {

@@ -141,7 +141,7 @@ class SlateVectorEnv(VectorEnv[_Array, _Array, _Array]):
         if isinstance(seed, list):
             raise ConfigError("seed is a list; allowed: one number, environments differ by place")
         if seed is not None:
-            self._seed = seed
+            self._seed = random.whole_seed(seed)
             self._episodes.zero_()
         elif self._started:
             self._episodes += 1

@@ -228,3 +228,13 @@ def test_bad_arguments_are_named():
     )
     with pytest.raises(ConfigError, match="speed"):
         make_pettingzoo(place)
+
+
+def passing_on(**kwargs):
+    return leaving(**kwargs)
+
+
+def test_bad_arguments_that_are_passed_on_are_named():
+    place = PettingZooConfig(entry_point=f"{__name__}:passing_on", kwargs={"speed": 3})
+    with pytest.raises(ConfigError, match=r"kwargs of .*speed"):
+        make_pettingzoo(place)

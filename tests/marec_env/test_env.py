@@ -1,3 +1,5 @@
+import copy
+import dataclasses
 import os
 import subprocess
 import sys
@@ -159,3 +161,23 @@ def test_a_mapping_with_errors_names_each_in_a_line():
     assert len(lines) == 2
     assert any("did you mean 'pipeline'" in line for line in lines)
     assert any("max_requests" in line for line in lines)
+
+
+def test_titles_with_dollars_are_drawn():
+    env = marec_env.parallel_env(SMALL, render_mode="rgb_array")
+    env.reset(seed=0)
+    world = env.simulator.world
+    titles = tuple(f"Win $5^^ now, ${n}" for n in range(len(world.catalog.titles)))
+    env.simulator.world = dataclasses.replace(
+        world, catalog=dataclasses.replace(world.catalog, titles=titles)
+    )
+    env.step({agent: env.action_space(agent).sample() for agent in env.agents})
+    assert env.render().ndim == 3
+
+
+def test_an_environment_can_be_copied():
+    env = marec_env.parallel_env(SMALL)
+    env.reset(seed=0)
+    again = copy.deepcopy(env)
+    actions = {agent: env.action_space(agent).sample() for agent in env.agents}
+    assert env.step(actions)[1] == again.step(actions)[1]

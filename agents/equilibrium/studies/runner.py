@@ -23,6 +23,7 @@ from agents.equilibrium.studies.matrix import matrix_game_study
 from agents.equilibrium.studies.methods import Learned, methods_table
 from agents.equilibrium.studies.slopes import slopes
 from agents.equilibrium.trained import LoadedRun
+from marec_env.config.loader import load_mapping
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, unknown_name
 from marec_env.io import write_json, write_text
@@ -98,6 +99,8 @@ class Study:
         A long part yields what it has as it goes on; the last one is complete.
         """
         if name == "anarchy":
+            for width in self.settings.widths:  # refused now rather than when its turn comes
+                self._world_of_width(width)
             yield from anarchy_curves(self._game_of_width, self.settings, self.say)
         elif (section := self._short_part(name)) is not None:
             yield section
@@ -137,8 +140,9 @@ class Study:
         return PipelineGame(env, env.default_actions(), per=self.settings.per)
 
     def _world_of_width(self, width: int) -> World:
-        pipeline = self.environment.pipeline.model_copy(update={"candidates": width})
-        return build_world(self.environment.model_copy(update={"pipeline": pipeline}))
+        changed = self.environment.model_dump()
+        changed["pipeline"]["candidates"] = width
+        return build_world(load_mapping(changed, EnvironmentConfig, f"--widths {width}"))
 
 
 def write_report(

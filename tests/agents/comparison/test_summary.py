@@ -36,7 +36,7 @@ def test_differences_are_to_the_best_baseline_and_starred(make_run):
     team["outcomes"]["length"]["difference"] = {"mean": 3.0, "low": -1.0, "high": 7.0}
     summary = summarise([run])
     table = difference_table(summary)
-    assert "to random, the best baseline" in table.title
+    assert "to random, the best by clicks of" in table.title
     assert table.rows == [["mappo", "+20*\n[+1, +39]", "+3\n[-1, +7]"]]
     run.evaluation["reference"] = None
     assert difference_table(summarise([run])) is None

@@ -280,6 +280,7 @@ def test_command_shows_the_known_answers(k, expected, tmp_path):
         (("nowhere", "--config", "x.yaml"), "not both"),
         (("--config", "x.yaml", "--widths", "20,a"), "--widths"),
         (("--config", "x.yaml", "--response-start", "no"), "neither"),
+        (("--config", "x.yaml", "--mixing", "0,1.5"), "outside 0 ... 1"),
         (("--config", "x.yaml", "--parts", "nothing"), "part 'nothing'"),
     ],
 )
@@ -287,6 +288,21 @@ def test_command_names_what_is_wrong(arguments, message):
     result = _invoke(*arguments)
     assert isinstance(result.exception, ConfigError)
     assert message in str(result.exception)
+
+
+@pytest.mark.parametrize(("width", "message"), [(4, "slate_size 5 exceeds"), (400, "the catalog")])
+def test_widths_that_cannot_be_are_refused_before_the_first(width, message):
+    settings = replace(QUICK, widths=(10, width))
+    with pytest.raises(ConfigError, match=message):
+        next(Study(CONFIG, [], settings, lambda line: None).part("anarchy"))
+
+
+def test_parts_that_need_runs_are_not_nothing(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG.model_dump_json())
+    result = _invoke("--config", str(config), "--parts", "credit", "--output", str(tmp_path))
+    assert isinstance(result.exception, ConfigError)
+    assert "nothing to do: --parts credit needs runs" in str(result.exception)
 
 
 def test_a_stopped_study_keeps_the_widths_that_are_done(tmp_path, monkeypatch):

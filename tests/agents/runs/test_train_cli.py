@@ -213,6 +213,15 @@ def test_a_filled_folder_is_not_overwritten(
     assert files(whole) == before
 
 
+def test_fewer_steps_than_were_trained_are_refused(
+    capfd: pytest.CaptureFixture[str], whole: Path
+) -> None:
+    before = files(whole)
+    done = in_process(capfd, "--resume", whole, "--set", "training.env_steps=1")
+    assert "already; give that or more" in user_error(done)
+    assert files(whole) == before
+
+
 def test_truncated_checkpoints(
     capfd: pytest.CaptureFixture[str], whole: Path, tmp_path: Path
 ) -> None:

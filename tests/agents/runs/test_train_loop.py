@@ -120,6 +120,24 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, make_trainer: Any) -> Non
         run(tmp_path, trainer)
 
 
+@pytest.mark.parametrize("name", ["team_reward", "reward/recall_0", "value_loss/critic"])
+def test_a_run_that_has_diverged_stops_and_keeps_what_was_good(
+    tmp_path: Path, make_trainer: Any, name: str
+) -> None:
+    trainer = make_trainer()
+    iterate = trainer.iterate
+
+    def diverge() -> dict[str, float]:
+        metrics = iterate()
+        return metrics | ({name: float("nan")} if metrics["env_steps"] == 70 else {})
+
+    trainer.iterate = diverge
+    with pytest.raises(RunError, match=f"training diverged: {name} is nan after 70 env steps"):
+        run(tmp_path, trainer)
+    kept = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["env_steps-000000000030", "env_steps-000000000060"]
+
+
 def test_time_goes_on_over_a_resume(tmp_path: Path, make_trainer: Any) -> None:
     run(tmp_path, make_trainer())
     first = read_metrics(tmp_path / "metrics.jsonl")[-1]["time/elapsed_seconds"]
