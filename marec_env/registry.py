@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from marec_env.errors import ConfigError, unknown_name
 
-__all__ = ["Registry", "callable_at", "load_object"]
+__all__ = ["Registry", "callable_at", "is_own", "load_object"]
 
 T = TypeVar("T")
 
@@ -35,6 +35,11 @@ def load_object(path: str) -> object:
             raise ConfigError(f"module '{module_name}' has no '{attribute}' (from '{path}')")
         found = getattr(found, part)
     return found
+
+
+def is_own(name: str) -> bool:
+    """Return whether a plug-in is named by its place, ``package.module:object``."""
+    return ":" in name
 
 
 class Registry(Generic[T]):
@@ -62,7 +67,7 @@ class Registry(Generic[T]):
 
     def get(self, name: str) -> T:
         """Return the plug-in of that name, or the object at ``package.module:object``."""
-        if ":" in name:
+        if is_own(name):
             return load_object(name)  # type: ignore[return-value]
         if name not in self._entries:
             raise ConfigError(

@@ -123,7 +123,8 @@ def _point(
     outcome = game.play(np.stack([optimum, *(s.decision for s in stables)]), plan.held_out)
     values = {"team": outcome.team, **outcome.outcomes}
     rows = [row for row, s in enumerate(stables, 1) if s.settled] or [*range(1, 1 + len(stables))]
-    worst, *_, best = sorted([*rows, *rows], key=lambda row: float(outcome.team[row].mean()))
+    worth = outcome.team.mean(axis=1)
+    worst, best = min(rows, key=lambda row: worth[row]), max(rows, key=lambda row: worth[row])
     warnings = [s.warning for s in stables if s.warning]
     warnings += [r.warning for s in stables for r in s.responses if r.warning]
     stability = _ratios(values, best)

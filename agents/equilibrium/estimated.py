@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents.equilibrium.correlated import correlated_equilibrium
+from agents.equilibrium.cross_fitting import chosen_by_other_half
 from agents.equilibrium.intervals import Interval, bootstrap
 from agents.equilibrium.mixed import Equilibria, find_equilibria
 from agents.equilibrium.normal_form import Floats, MixedProfile, NormalFormGame, efficiency
@@ -100,18 +101,14 @@ def solve_estimated(
 def cross_fitted_gains(estimated: EstimatedGame, actions: tuple[int, ...]) -> Floats:
     """Return ``[S, n]``: gains of best responses chosen on the other half of the sessions.
 
-    The largest of several noisy means is too large on the sessions that chose it. Here each half
-    of the sessions is paid by the response that the other half chose, so the mean is no longer
-    biased upwards (it is a lower bound in expectation) and may be negative.
+    See :mod:`agents.equilibrium.cross_fitting` for why.
     """
     sessions, n = estimated.payoffs.shape[:2]
     gains = np.zeros((sessions, n))
-    first = np.arange(sessions) % 2 == 0
     for player in range(n):
         at: list[int | slice] = list(actions)
         at[player] = slice(None)
         values = estimated.payoffs[(slice(None), player, *at)]  # [S, A_i]
-        for half in (first, ~first):
-            chosen = int(values[~half].mean(axis=0).argmax())
-            gains[half, player] = values[half, chosen] - values[half, actions[player]]
+        chosen = values[np.arange(sessions), chosen_by_other_half(values)]
+        gains[:, player] = chosen - values[:, actions[player]]
     return gains

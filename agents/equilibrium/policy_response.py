@@ -16,6 +16,7 @@ from agents.baselines.teams import StaticTeam
 from agents.equilibrium import search
 from agents.equilibrium.action_cube import coordinates, decode, encode
 from agents.equilibrium.best_response import SearchPlan, search_warning
+from agents.equilibrium.cross_fitting import chosen_by_other_half
 from agents.equilibrium.decision_game import Outcome, Sessions
 from agents.equilibrium.intervals import Interval, mean_interval
 from agents.equilibrium.lineups import Lineup, ReplayEnv, play_lineups
@@ -205,19 +206,15 @@ def nash_conv_interval(responses: Sequence[Sequence[PolicyResponse]]) -> Interva
     """Return the sum over components of what deviating gains them, with Student's interval.
 
     Whether a component deviates, and by which of the responses found, is decided on one half of the
-    sessions and paid on the other, both ways. Deciding on the sessions that pay would count chance
-    as gain: the sum of largest means lies above zero at an exact equilibrium. Crossed over, it may
-    fall below zero by chance.
+    sessions and paid on the other (:mod:`agents.equilibrium.cross_fitting`): the sum of largest
+    means would lie above zero at an exact equilibrium. Crossed over, it may fall below by chance.
 
     Args:
         responses: of each component all that were found, judged on the same sessions.
     """
     samples = []
     for found in responses:
-        gains = np.stack([np.zeros_like(found[0].gain_samples), *(r.gain_samples for r in found)])
-        first = np.arange(gains.shape[1]) % 2 == 0
-        paid = np.empty(gains.shape[1])
-        for half in (first, ~first):
-            paid[half] = gains[gains[:, ~half].mean(axis=1).argmax(), half]
-        samples.append(paid)
+        stay = np.zeros_like(found[0].gain_samples)
+        gains = np.stack([stay, *(r.gain_samples for r in found)], axis=1)
+        samples.append(gains[np.arange(len(gains)), chosen_by_other_half(gains)])
     return mean_interval(np.sum(samples, axis=0))

@@ -56,7 +56,7 @@ class Mailbox:
             message: ``[B, dim]``, before noise.
             due: bool ``[B]``, from :meth:`due`.
         """
-        heard = self.config.topology == "full" or place < self.senders - 1
+        heard = any(place in self.heard_by(receiver) for receiver in range(self.senders))
         return self.config.bandwidth_cost * heard * torch.where(due, message.abs().mean(1), 0.0)
 
     def due(self, step: Tensor, active: Tensor | None) -> Tensor:

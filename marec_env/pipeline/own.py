@@ -6,13 +6,9 @@ import torch
 from torch import Tensor
 
 from marec_env.errors import ConfigError
+from marec_env.registry import is_own
 
-__all__ = ["checked", "is_own"]
-
-
-def is_own(name: str) -> bool:
-    """Return whether a plug-in is named by its place, ``package.module:object``."""
-    return ":" in name
+__all__ = ["checked"]
 
 
 def checked(kind: str, name: str, found: object, *shape: int | None) -> Tensor:

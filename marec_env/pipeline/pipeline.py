@@ -342,7 +342,9 @@ def _check_names(config: PipelineConfig, components: Sequence[Component]) -> Non
                 f"pipeline.components: '{component.name}' must come before '{late[0]}'; swap them"
             )
     for name, granted in config.data_access.items():
-        if name not in names and name not in COMPONENTS:
+        if name in names:
+            continue  # the component itself has looked at its grants
+        if name not in COMPONENTS:
             raise ConfigError(f"pipeline.data_access: {unknown_name('component', name, names)}")
         for field in granted:
             FIELDS.get(field)

@@ -18,10 +18,10 @@ from marec_env.pipeline.blocks import BLOCKS, standardised
 from marec_env.pipeline.channels import CHANNELS
 from marec_env.pipeline.compose import compose_slate
 from marec_env.pipeline.config import PipelineConfig
-from marec_env.pipeline.own import checked, is_own
+from marec_env.pipeline.own import checked
 from marec_env.pipeline.recall_merge import first_occurrences, merge, quotas_of
 from marec_env.pipeline.request import Request
-from marec_env.registry import callable_at
+from marec_env.registry import callable_at, is_own
 
 __all__ = [
     "DEFAULT_DIVERSITY",

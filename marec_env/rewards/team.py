@@ -39,6 +39,7 @@ class TeamReward:
                         f"rewards.{section}: {unknown_name('component', name, known)}"
                     )
         self._objectives: dict[str, Mapping[str, float]] = {
+            # A copy, for read-only views of mappings can be neither copied nor pickled.
             component.agent: dict(config.objectives.get(component.name, component.objective))
             for component in components
         }
