@@ -1,6 +1,7 @@
 """Draws the pictures of equilibria.md: ``python docs/make_equilibria_pictures.py`` (a minute).
 
-Every number in them is computed by agents/equilibrium, the measured ones as on the simulator.
+Every number in them is computed by agents/studies/equilibrium, the measured ones as on the
+simulator.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from agents.equilibrium.anarchy import measure_anarchy
-from agents.equilibrium.best_response import SearchPlan, iterated_best_responses
-from agents.equilibrium.credit import difference_rewards, shapley_values
-from agents.equilibrium.figures import heat_map
-from agents.equilibrium.matrix_games import matrix_game
-from agents.equilibrium.public_goods import PublicGoods
+from agents.studies.equilibrium.anarchy import measure_anarchy
+from agents.studies.equilibrium.best_response import SearchPlan, iterated_best_responses
+from agents.studies.equilibrium.credit import difference_rewards, shapley_values
+from agents.studies.equilibrium.figures import heat_map
+from agents.studies.equilibrium.matrix_games import matrix_game
+from agents.studies.equilibrium.public_goods import PublicGoods
 from marec_env.io import write_text
 from marec_env.reporting.drawing import PALETTE, Figure, draw
 

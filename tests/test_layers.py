@@ -46,12 +46,9 @@ AGENTS = sorted((ROOT / "agents").rglob("[a-z]*.py"))
 ORDER = (  # packages of agents; each may import those before it only, anywhere in its files
     "learners",
     "baselines",
-    "explain",
-    "off_policy",
     "runs",
-    "equilibrium",
-    "headroom",
     "comparison",
+    "studies",
     "commands",
 )
 

@@ -26,10 +26,10 @@ def command(
     """Compare simulated users with their log: held-out click model, rates, distributions."""
     # Heavy imports wait until the command is run, so that --help is quick.
     from agents.config import RunConfig
+    from agents.studies.calibration.page import render_page
+    from agents.studies.calibration.report import calibrate
+    from agents.studies.calibration.tables import tables_of
     from marec_env.config.loader import load
-    from marec_env.data.calibration.page import render_page
-    from marec_env.data.calibration.report import calibrate
-    from marec_env.data.calibration.tables import tables_of
     from marec_env.environment_config import EnvironmentConfig
     from marec_env.errors import ConfigError
     from marec_env.io import write_json, write_text

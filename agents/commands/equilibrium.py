@@ -12,8 +12,8 @@ from marec_env.reporting.table import print_tables
 
 if TYPE_CHECKING:
     from agents.config import RunConfig
-    from agents.equilibrium.studies.common import Section, Settings
-    from agents.equilibrium.trained import LoadedRun
+    from agents.studies.equilibrium.studies.common import Section, Settings
+    from agents.studies.equilibrium.trained import LoadedRun
 
 __all__ = ["command"]
 
@@ -88,7 +88,7 @@ def command(
     ] = "request",
 ) -> None:
     """Measure exploitability, price of anarchy, credit and swaps; solve the payoff game."""
-    from agents.equilibrium.studies.common import Settings
+    from agents.studies.equilibrium.studies.common import Settings
     from marec_env.errors import ConfigError
 
     if game:
@@ -129,10 +129,10 @@ def _numbers(option: str, text: str, kind: type[N]) -> tuple[N, ...]:
 
 def _solve_games(names: list[str], output: Path | None) -> None:
     """Print, and write if a folder is given, the solutions of matrix games."""
-    from agents.equilibrium.game_report import game_record, game_tables
-    from agents.equilibrium.matrix_games import matrix_game
-    from agents.equilibrium.studies.common import Section
-    from agents.equilibrium.studies.runner import write_report
+    from agents.studies.equilibrium.game_report import game_record, game_tables
+    from agents.studies.equilibrium.matrix_games import matrix_game
+    from agents.studies.equilibrium.studies.common import Section
+    from agents.studies.equilibrium.studies.runner import write_report
 
     sections = []
     for name in names:
@@ -152,7 +152,7 @@ def _study(
     output: Path | None,
     settings: Settings,
 ) -> None:
-    from agents.equilibrium.studies.runner import Study, checked_parts, write_report
+    from agents.studies.equilibrium.studies.runner import Study, checked_parts, write_report
     from marec_env.errors import ConfigError
 
     wanted = checked_parts(parts)
@@ -189,7 +189,7 @@ def _inputs(
 ) -> tuple[RunConfig, list[LoadedRun], Path]:
     """Return the configuration, the runs and the folder to write into."""
     from agents.config import RunConfig
-    from agents.equilibrium.trained import load_run
+    from agents.studies.equilibrium.trained import load_run
     from marec_env.config.loader import load
     from marec_env.errors import ConfigError
 

@@ -12,8 +12,8 @@ from marec_env.reporting.table import table_console
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from agents.explain.average import TeamExplanation
-    from agents.explain.request import RequestExplanation
+    from agents.studies.explain.average import TeamExplanation
+    from agents.studies.explain.request import RequestExplanation
 
 __all__ = ["command"]
 
@@ -39,10 +39,10 @@ def command(
 ) -> None:
     """Explain a trained team on average, and one slate for one user; write explanation.json."""
     from agents.commands.evaluate import load_run_policy
-    from agents.explain.average import explain_team
-    from agents.explain.request import explain_request
-    from agents.explain.words import average_sentences, request_sentences
     from agents.learners.policy import TrainedPolicy
+    from agents.studies.explain.average import explain_team
+    from agents.studies.explain.request import explain_request
+    from agents.studies.explain.words import average_sentences, request_sentences
     from marec_env.errors import ConfigError
     from marec_env.io import write_json
     from marec_env.world import build_world

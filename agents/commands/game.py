@@ -39,8 +39,8 @@ def command(
     """
     from agents.commands.evaluate import load_run_policy
     from agents.config import RunConfig
-    from agents.headroom.levels import LevelsPlan, measure_levels
     from agents.runs.environment import input_hashes
+    from agents.studies.headroom.levels import LevelsPlan, measure_levels
     from marec_env.config.loader import load
     from marec_env.environment_config import EnvironmentConfig
     from marec_env.errors import ConfigError
@@ -88,7 +88,7 @@ def _table(report: dict[str, Any]) -> TextTable:
 
 
 def _sentences(report: dict[str, Any]) -> list[str]:
-    from agents.headroom.levels import CRITERIA
+    from agents.studies.headroom.levels import CRITERIA
 
     lines = []
     for row in report["differences"]:

@@ -12,7 +12,7 @@ from marec_env.reporting.table import TextTable, print_tables, table_console
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from agents.off_policy.logs import RequestLog
+    from agents.studies.off_policy.logs import RequestLog
 
 __all__ = ["command", "judge"]
 
@@ -44,7 +44,7 @@ def command(
     """Estimate a target from a log's propensities; judge the estimates by the simulator's truth."""
     from agents.commands.evaluate import load_run_policy
     from agents.learners.policy import TrainedPolicy
-    from agents.off_policy.logs import record_logs
+    from agents.studies.off_policy.logs import record_logs
     from marec_env.errors import ConfigError
     from marec_env.io import write_json
     from marec_env.world import build_world
@@ -76,7 +76,7 @@ def judge(name: str, log: RequestLog, console: Console) -> dict[str, Any]:
     """Print the estimates of one log beside the truth and their errors by size; return both."""
     import numpy as np
 
-    from agents.off_policy.study import errors_by_size, estimates, fitted
+    from agents.studies.off_policy.study import errors_by_size, estimates, fitted
     from marec_env.evaluation.off_policy import effective_sample_size
     from marec_env.evaluation.statistics import clustered_mean
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from marec_env.data.calibration.click_model import judge_click_model
+from agents.studies.calibration.click_model import judge_click_model
 from marec_env.data.config import DataConfig, SyntheticConfig
 from marec_env.data.log import InteractionLog, load_log
 from marec_env.data.population import (

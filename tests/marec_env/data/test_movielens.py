@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from agents.studies.calibration import holdout
+from agents.studies.calibration.metrics import area_under_curve
 from marec_env.data import movielens
-from marec_env.data.calibration import holdout
-from marec_env.data.calibration.metrics import area_under_curve
 from marec_env.data.config import DataConfig
 from marec_env.data.factors import fit_factors
 from marec_env.data.log import load_log

@@ -1,0 +1,1 @@
+"""Studies of teams: equilibria, headroom, off-policy estimates, explanation, calibration."""

@@ -1,0 +1,195 @@
+"""How much there is to gain in a game: random, hand-set and searched static play, oracles, a team.
+
+Every policy meets the same held-out sessions, so differences are paired. The best static pipeline
+is searched over all action dimensions on other sessions, once per search seed, and the environment
+steps that each search spent are counted: a learner is to be compared at an equal number. Beside
+each trained team stand its two controls (:mod:`agents.studies.headroom.controls`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from agents.baselines import build_baseline
+from agents.baselines.teams import StaticTeam
+from agents.studies.equilibrium import search
+from agents.studies.equilibrium.decision_game import Outcome, block
+from agents.studies.equilibrium.normal_form import Floats
+from agents.studies.equilibrium.pipeline_game import PipelineGame
+from agents.studies.equilibrium.replay import SimulatorReplay
+from agents.studies.headroom.controls import ShuffledObservations, frozen_mean, record_play
+from marec_env.evaluation.outcomes import Outcomes
+from marec_env.evaluation.policies import Policy, TeamPolicy
+from marec_env.evaluation.rollout import rollout
+from marec_env.evaluation.statistics import Estimate, mean_estimate, paired_difference
+from marec_env.simulator import Simulator
+from marec_env.world import World
+
+__all__ = ["CRITERIA", "LevelsPlan", "measure_levels", "search_static"]
+
+OUTCOMES = ("return", "clicks", "length", "satisfaction")
+CRITERIA = {"clicks": "clicks", "return": "F"}
+"""Criteria of searches, and what tables call them."""
+_FLOOR_AND_BARS = ("random", "static", "oracle_myopic", "oracle")
+
+
+@dataclass(frozen=True, slots=True)
+class LevelsPlan:
+    """Budgets and cohorts, saved with the result."""
+
+    search_budget: int
+    """Static decisions tried by each search."""
+    search_sessions: int
+    search_seeds: tuple[int, ...]
+    search_cohort: int
+    """Seed of the sessions searched on; apart from the held-out ones."""
+    sessions: int
+    """Held-out sessions."""
+    cohort: int
+    """Their seed."""
+    control_sessions: int = 256
+    """Sessions of the search cohort on which a trained team's play is recorded for its controls."""
+    method: str = "cem"
+    criteria: tuple[str, ...] = ("clicks", "return")
+    """What static play is searched for, each by searches of its own: what users get, and what teams
+    are paid (``return``: F)."""
+
+
+def search_static(
+    world: World, plan: LevelsPlan, criterion: str, seed: int
+) -> tuple[StaticTeam, int]:
+    """Search one static decision of the whole team for the highest criterion.
+
+    Returns:
+        The team, and the environment steps that the search spent.
+    """
+    replay = SimulatorReplay(world, plan.search_cohort)
+    game = PipelineGame(replay, replay.default_actions())
+    sessions = np.arange(plan.search_sessions, dtype=np.int64)
+    spent = 0
+
+    def score(points: Floats) -> Floats:
+        nonlocal spent
+        outcome = game.play(points, sessions)
+        spent += int(outcome.outcomes["length"].sum())
+        return np.asarray(_criterion(outcome, criterion).mean(axis=1), dtype=np.float64)
+
+    blocks = [block(game, place) for place in range(len(game.components))]
+    method = search.SEARCHES.get(plan.method)
+    found = search.run(method, score, plan.search_budget, game.default(), blocks, seed)
+    name = f"best static for {CRITERIA[criterion]} (seed {seed})"
+    return StaticTeam(game.actions(found.best), name), spent
+
+
+def _criterion(outcome: Outcome, name: str) -> Floats:
+    return outcome.team if name == "return" else outcome.outcomes[name]
+
+
+def measure_levels(
+    world: World, plan: LevelsPlan, trained: Mapping[str, Policy] | None = None
+) -> dict[str, Any]:
+    """Return each policy's outcomes with intervals, and paired differences between neighbours.
+
+    Args:
+        world: the game.
+        plan: budgets and cohorts.
+        trained: further policies by name.
+    """
+    policies: dict[str, Policy] = {}
+    steps: dict[str, int] = {}
+    simulator = Simulator(world, 1, autoreset=False)
+    for name in _FLOOR_AND_BARS:
+        policies[name] = build_baseline(name, simulator)
+    searched: dict[str, list[str]] = {criterion: [] for criterion in plan.criteria}
+    for criterion, names in searched.items():
+        for seed in plan.search_seeds:
+            team, spent = search_static(world, plan, criterion, seed)
+            policies[team.name], steps[team.name] = team, spent
+            names.append(team.name)
+    teams = dict(trained or {})
+    controls: dict[str, Policy] = {}
+    for name, policy in teams.items():
+        controls |= _controls(world, name, policy, plan)
+    policies |= teams | controls
+    played = {name: rollout(world, p, plan.sessions, plan.cohort) for name, p in policies.items()}
+    best = {
+        criterion: max(names, key=lambda name: played[name].means()[criterion])
+        for criterion, names in searched.items()
+    }
+    differences = [
+        {"criterion": criterion, **entry}
+        for criterion, reference in best.items()
+        for entry in _differences(
+            {name: found.per_session[criterion].numpy() for name, found in played.items()},
+            reference,
+            list(teams),
+            list(controls),
+        )
+    ]
+    return {
+        "environment": world.config.model_dump(mode="json"),
+        "plan": asdict(plan),
+        "levels": {name: _estimates(outcomes) for name, outcomes in played.items()},
+        "search_env_steps": steps,
+        "best_static": best,
+        "differences": differences,
+    }
+
+
+def _controls(world: World, name: str, team: Policy, plan: LevelsPlan) -> dict[str, Policy]:
+    """Return a team's controls by name; none for a recommender of whole slates."""
+    if not isinstance(team, TeamPolicy):
+        return {}
+    play = record_play(world, team, plan.control_sessions, plan.search_cohort)
+    return {
+        f"{name}, shuffled": ShuffledObservations(team, play, plan.cohort),
+        f"{name}, frozen": frozen_mean(play),
+    }
+
+
+def _differences(
+    values: Mapping[str, Floats], best: str, teams: list[str], controls: list[str]
+) -> list[dict[str, Any]]:
+    """Return paired differences of one criterion, ``[S]`` a policy, most of them to the best
+    static.
+    """
+    pairs = [("static", "random"), (best, "static"), ("oracle", best)]
+    pairs += [(name, best) for name in (*teams, *controls)]
+    found = [_compared(values[one], values[other], one, other) for one, other in pairs]
+    if len(teams) > 1:
+        mean = np.mean([values[name] for name in teams], axis=0)
+        pooled = _compared(mean, values[best], f"mean of {len(teams)} trained teams", best)
+        found.append(pooled | {"over_teams": _over_teams(values, teams, best)})
+    return found
+
+
+def _over_teams(
+    values: Mapping[str, Floats], teams: list[str], best: str
+) -> dict[str, float | None]:
+    """Return the mean and standard error, over teams (training seeds), of what each gains."""
+    gains = [float((values[name] - values[best]).mean()) for name in teams]
+    return _numbers(mean_estimate(np.array(gains)))
+
+
+def _estimates(outcomes: Outcomes) -> dict[str, dict[str, float | None]]:
+    return {name: _numbers(mean_estimate(outcomes.per_session[name].numpy())) for name in OUTCOMES}
+
+
+def _numbers(estimate: Estimate) -> dict[str, float | None]:
+    return {**estimate.as_json("mean"), "standard_error": estimate.standard_error}
+
+
+def _compared(first: Floats, second: Floats, name: str, other: str) -> dict[str, Any]:
+    difference = paired_difference(first, second).difference
+    error, base = difference.standard_error, float(second.mean())
+    return {
+        "of": name,
+        "minus": other,
+        **_numbers(difference),
+        "relative": difference.value / base if base > 0 else None,
+        "standard_errors": difference.value / error if error > 0 else 0.0,
+    }

@@ -1,0 +1,125 @@
+"""Estimates from a log beside the truth, and how their error falls with the log's size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.studies.off_policy.logs import RequestLog
+from marec_env.evaluation import off_policy
+from marec_env.evaluation.statistics import Estimate
+
+__all__ = ["ESTIMATORS", "ErrorAtSize", "estimates", "errors_by_size", "fitted", "ignorant"]
+
+ESTIMATORS = ("IPS", "SNIPS", "cascade IPS", "DM", "DR", "cascade DR")
+"""Of a component's log the cascade's estimators are the plain ones, and left out."""
+_RIDGE = 100.0  # requests' worth of prior towards the mean reward, in units of spread
+_FOLDS = 5
+_SMALL = 1e-9
+
+Floats = NDArray[np.float64]
+Model = tuple[Floats, Floats]
+"""Predicted rewards of what was done, ``[n, P]``, and their expectation under the target."""
+
+
+def fitted(log: RequestLog, seed: int = 0) -> Model:
+    """Return a ridge regression's predictions of each fold's rewards from the other folds.
+
+    Rows of one session are always in one fold.
+    """
+    features, positions = log.features.shape[2], log.reward.shape[1]
+    predicted = np.empty(log.reward.shape)
+    value = np.empty(log.reward.shape)
+    sessions, place = np.unique(log.session, return_inverse=True)
+    fold = off_policy.cross_fit_folds(sessions.size, min(_FOLDS, sessions.size), seed)[place]
+    for number in range(int(fold.max()) + 1):
+        held, kept = fold == number, fold != number
+        known = log.features[kept].reshape(-1, features)
+        reward = log.reward[kept].reshape(-1)
+        centre, spread = known.mean(axis=0), known.std(axis=0) + _SMALL
+        table = (known - centre) / spread
+        gram = table.T @ table + _RIDGE * positions * np.eye(features)
+        weights = np.linalg.solve(gram, table.T @ (reward - reward.mean())) / spread
+        constant = reward.mean() - centre @ weights
+        predicted[held] = log.features[held] @ weights + constant
+        value[held] = (log.target_features[held] @ weights).mean(axis=1) + constant
+    return predicted, value
+
+
+def ignorant(log: RequestLog, factor: float = 0.5) -> Model:
+    """Return a poor model: ``factor`` times the mean reward at each place, whatever was done."""
+    same = np.broadcast_to(factor * log.reward.mean(axis=0), log.reward.shape)
+    return same, same
+
+
+def estimates(log: RequestLog, model: Model) -> dict[str, Estimate]:
+    """Return what each estimator says of the target's clicks a request.
+
+    Intervals take sessions, not their requests, for independent.
+    """
+    predicted, value = model
+    unit = log.session
+    whole = np.broadcast_to(log.ratio, log.reward.shape)
+    found = {
+        "IPS": off_policy.importance_sampling(log.reward, whole, session=unit),
+        "SNIPS": off_policy.self_normalised(log.reward, whole, session=unit),
+        "DM": off_policy.direct_method(value, session=unit),
+        "DR": off_policy.doubly_robust(log.reward, whole, predicted, value, session=unit),
+    }
+    if log.reward.shape[1] > 1:
+        found["cascade IPS"] = off_policy.importance_sampling(log.reward, log.cascade, session=unit)
+        found["cascade DR"] = off_policy.doubly_robust(
+            log.reward, log.cascade, predicted, value, session=unit
+        )
+    return {name: found[name] for name in ESTIMATORS if name in found}
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAtSize:
+    """Root mean square errors over logs of one size, in clicks a request."""
+
+    sessions: int
+    requests: float
+    """Mean over the logs."""
+    good: dict[str, float]
+    """By estimator, with the fitted model."""
+    poor: dict[str, float]
+    """By estimator, with the ignorant model."""
+
+
+def errors_by_size(
+    log: RequestLog, sizes: Sequence[int], repetitions: int, seed: int = 0
+) -> list[ErrorAtSize]:
+    """Draw logs of so many sessions from a large one and compare estimates with its truth.
+
+    The truth is the mean over the whole log, so sizes should be small beside it.
+
+    Args:
+        log: of many sessions.
+        sizes: sessions of the small logs.
+        repetitions: logs of each size.
+        seed: of the choice.
+    """
+    truth = float(log.truth.mean())
+    sessions = np.unique(log.session)
+    generator = np.random.default_rng(seed)
+    found = []
+    for size in sizes:
+        squares: dict[str, dict[str, list[float]]] = {"good": {}, "poor": {}}
+        requests = 0
+        for repetition in range(repetitions):
+            chosen = generator.choice(sessions, size, replace=False)
+            part = log.select(np.isin(log.session, chosen))
+            requests += part.session.size
+            for kind, model in (("good", fitted(part, repetition)), ("poor", ignorant(part))):
+                for name, estimate in estimates(part, model).items():
+                    squares[kind].setdefault(name, []).append((estimate.value - truth) ** 2)
+        errors = {
+            kind: {name: float(np.sqrt(np.mean(values))) for name, values in by_name.items()}
+            for kind, by_name in squares.items()
+        }
+        found.append(ErrorAtSize(size, requests / repetitions, errors["good"], errors["poor"]))
+    return found

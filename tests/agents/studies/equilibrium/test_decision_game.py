@@ -1,0 +1,257 @@
+import numpy as np
+import pytest
+
+from agents.studies.equilibrium import search
+from agents.studies.equilibrium.anarchy import measure_anarchy
+from agents.studies.equilibrium.best_response import (
+    SearchPlan,
+    best_response,
+    iterated_best_responses,
+    search_warning,
+)
+from agents.studies.equilibrium.comparison import compare_methods, joint_search
+from agents.studies.equilibrium.decision_game import Outcome, block, mixed_objective, own, team
+from agents.studies.equilibrium.discretise import decision_matrices
+from agents.studies.equilibrium.estimated import solve_estimated
+from agents.studies.equilibrium.intervals import Interval
+from agents.studies.equilibrium.public_goods import PublicGoods
+from agents.studies.equilibrium.stationarity import derivatives
+from marec_env.errors import ConfigError
+
+TRAIN, HELD_OUT = np.arange(400), np.arange(1000, 1400)
+PLAN = SearchPlan(TRAIN, HELD_OUT, budget=97, seeds=(0, 1, 2))
+GAME = PublicGoods()
+
+
+def test_closed_forms_are_stationary_and_below_the_optimum():
+    game = PublicGoods(players=3, noise=0.0)
+    x, best = game.equilibrium(), game.optimum()
+    for i in range(3):
+        for other in np.linspace(0, 1, 21):
+            moved = x.copy()
+            moved[i] = other
+            assert game.mean_objectives(moved)[i] <= game.mean_objectives(x)[i] + 1e-12
+    draws = np.random.default_rng(0).random((500, 3))
+    assert game.mean_objectives(draws).sum(axis=-1).max() <= game.mean_objectives(best).sum()
+    assert 0.5 < game.price_of_anarchy() < 1.0
+
+
+def test_sessions_are_common_random_numbers():
+    both = GAME.play(np.array([[0.2, 0.7], [0.2, 0.7]]), TRAIN)
+    assert (both.team[0] == both.team[1]).all()
+    assert both.team[0].std() > 0.1
+    again = GAME.play(np.array([[0.2, 0.7]]), TRAIN[::-1].copy())
+    assert (again.team[0][::-1] == both.team[0]).all()
+
+
+def test_best_response_finds_the_known_gain_and_what_it_costs_the_team():
+    game = PublicGoods(noise=0.05)
+    at = game.optimum()
+    response = best_response(game, 0, at, own(0), PLAN)
+    reply = (game.benefit / 2 - game.crowding * at[1]) / game.cost
+    moved = np.array([reply, at[1]])
+    true = game.mean_objectives(moved) - game.mean_objectives(at)
+    assert response.decision[0] == pytest.approx(reply, abs=0.03)
+    assert response.gain.value == pytest.approx(true[0], abs=0.01)
+    assert response.gain.low <= true[0] <= response.gain.high
+    assert response.gain_team.value == pytest.approx(true.sum(), abs=0.02)
+    assert response.gain_team.high < 0.0
+    assert response.warning is None
+
+
+def test_nobody_gains_at_the_equilibrium():
+    for component in range(2):
+        gain = best_response(GAME, component, GAME.equilibrium(), own(component), PLAN).gain
+        assert gain.value < 0.005
+
+
+def test_iterated_best_responses_settle_at_the_equilibrium_from_any_start():
+    for start in (GAME.default(), np.ones(2)):
+        stable = iterated_best_responses(GAME, start, PLAN)
+        assert stable.settled
+        assert stable.warning is None
+        assert stable.decision == pytest.approx(GAME.equilibrium(), abs=0.06)
+    shared = iterated_best_responses(GAME, GAME.default(), PLAN, own_share=0.0)
+    assert shared.decision == pytest.approx(GAME.optimum(), abs=0.1)
+
+
+class _Pennies:
+    """Zero-sum chase without a pure equilibrium: play never settles."""
+
+    components, dims = ("chaser", "runner"), (1, 1)
+
+    def default(self):
+        return np.zeros(2)
+
+    def play(self, decisions, sessions):
+        near = 1.0 - np.abs(decisions[:, 0] - decisions[:, 1])
+        payoffs = np.stack([near, -near], axis=-1)[:, None].repeat(len(sessions), axis=1)
+        return Outcome(payoffs, payoffs.sum(axis=-1))
+
+
+def test_cycling_play_is_reported_as_not_stable():
+    stable = iterated_best_responses(_Pennies(), np.zeros(2), PLAN, max_rounds=3)
+    assert not stable.settled
+    assert "not stable after 3 rounds" in stable.warning
+
+
+def test_warnings_name_the_reason():
+    gain = Interval(1.0, 0.95, 1.05)
+    assert search_warning(gain, 0.95, (1.0, 1.0, 0.98), 1.0) is None
+    assert "not settled" in search_warning(gain, 0.5, (1.0, 1.0, 1.0), 1.0)
+    assert "seeds disagree" in search_warning(gain, 0.98, (1.0, 0.2, 0.1), 1.0)
+    assert "fitted to its sessions" in search_warning(gain, 1.0, (1.0, 1.0, 1.0), 2.0)
+
+
+def test_anarchy_is_measured_at_its_known_value_and_closes_with_shared_motives():
+    game = PublicGoods(noise=0.1)
+    starts = [game.default(), np.ones(2)]
+    optimum, points = measure_anarchy(game, PLAN, [1.0, 0.5, 0.0], starts)
+    assert optimum.decision == pytest.approx(game.optimum(), abs=0.1)
+    assert optimum.means["team"] == pytest.approx(
+        game.mean_objectives(game.optimum()).sum(), abs=0.02
+    )
+    selfish, half, shared = (p.anarchy["team"] for p in points)
+    assert selfish.value == pytest.approx(game.price_of_anarchy(), abs=0.01)
+    assert half.value == pytest.approx(game.price_of_anarchy(0.5), abs=0.01)
+    assert selfish.value < half.value < shared.value
+    assert shared.value == pytest.approx(1.0, abs=0.01)
+    assert points[0].stability["team"].value >= selfish.value
+
+
+def test_play_that_has_not_settled_is_no_price_of_anarchy():
+    """One start is far away and gets one round; the other is the equilibrium itself."""
+    game = PublicGoods(noise=0.1)
+    starts = [np.array([1.0, 1.0]), game.equilibrium()]
+    _, (point,) = measure_anarchy(game, PLAN, [1.0], starts, max_rounds=1)
+    assert [stable.settled for stable in point.stable] == [False, True]
+    settled = point.means[1]["team"] / game.mean_objectives(game.optimum()).sum()
+    for ratios in (point.anarchy, point.stability):
+        assert ratios["team"].value == pytest.approx(settled, abs=0.01)
+
+
+def test_best_responses_may_begin_at_the_optimum_as_well():
+    game = PublicGoods(noise=0.1)
+    _, (point,) = measure_anarchy(game, PLAN, [1.0], [game.default()], from_optimum=True)
+    assert len(point.stable) == 2
+    for stable in point.stable:  # the game has one equilibrium
+        assert stable.decision == pytest.approx(game.equilibrium(), abs=0.06)
+
+
+def test_every_round_searches_anew(monkeypatch):
+    seen = []
+    run = search.run
+
+    def recorded(method, score, budget, start, blocks, seed):
+        seen.append(seed)
+        return run(method, score, budget, start, blocks, seed)
+
+    monkeypatch.setattr(search, "run", recorded)
+    stable = iterated_best_responses(GAME, GAME.default(), PLAN)
+    assert stable.rounds > 1
+    assert len(set(seen)) == len(PLAN.seeds) * stable.rounds
+
+
+class _Flipped(PublicGoods):
+    """F of the training sessions is the opposite of that of the others: any optimum is false."""
+
+    def play(self, decisions, sessions):
+        outcome = super().play(decisions, sessions)
+        if sessions[0] == TRAIN[0]:
+            return Outcome(outcome.objectives, -outcome.team, outcome.outcomes)
+        return outcome
+
+
+def test_an_optimum_below_stable_play_is_called_false():
+    _, (point,) = measure_anarchy(_Flipped(noise=0.1), PLAN, [1.0], [GAME.default()])
+    assert point.stability["team"].value > 1.0
+    assert any("raise the budget or the sessions" in w for w in point.warnings)
+    _, (fair,) = measure_anarchy(PublicGoods(noise=0.1), PLAN, [1.0], [GAME.default()])
+    assert not any("raise the budget or the sessions" in w for w in fair.warnings)
+
+
+@pytest.mark.parametrize("method", search.SEARCHES.names())
+def test_every_method_spends_exactly_its_budget_and_beats_the_start(method):
+    calls = []
+
+    def score(points):
+        calls.append(len(points))
+        assert ((points >= 0) & (points <= 1)).all()
+        return -((points - np.array([0.3, 0.6, 0.9])) ** 2).sum(axis=1)
+
+    blocks = [slice(0, 1), slice(1, 3)]
+    found = search.run(search.SEARCHES.get(method), score, 60, np.full(3, 0.5), blocks, 0)
+    assert sum(calls) == 60 or (method == "grid" and sum(calls) <= 60)
+    assert found.value > -0.21
+    assert found.trace == tuple(np.maximum.accumulate(found.trace))
+    again = search.run(search.SEARCHES.get(method), score, 60, np.full(3, 0.5), blocks, 0)
+    assert (again.best == found.best).all()
+
+
+def test_grid_is_factorial_when_it_fits_and_one_at_a_time_when_not():
+    seen = []
+
+    def score(points):
+        seen.append(points)
+        return points.sum(axis=1)
+
+    search.run(search.SEARCHES.get("grid"), score, 10, np.full(2, 0.5), [slice(0, 2)], 0)
+    assert len(np.unique(np.concatenate(seen), axis=0)) == 9  # 3 × 3; the start is the middle one
+    seen.clear()
+    found = search.run(search.SEARCHES.get("grid"), score, 41, np.full(20, 0.5), [slice(0, 20)], 0)
+    assert found.best == pytest.approx(np.ones(20))
+
+
+def test_comparison_ranks_methods_on_held_out_sessions():
+    results = compare_methods(GAME, SearchPlan(TRAIN, HELD_OUT, 33, (0, 1)), ["random", "cem"])
+    assert [r.value.value for r in results] == sorted(r.value.value for r in results)[::-1]
+    assert all(r.over_default.low > 0.0 for r in results)
+    assert set(results[0].outcomes) == {"clicks"}
+    with pytest.raises(ConfigError, match="unknown"):
+        compare_methods(GAME, PLAN, ["hill-climbing"])
+    with pytest.raises(ConfigError, match="at least 2"):
+        joint_search(GAME, SearchPlan(TRAIN, HELD_OUT, 1, (0,)))
+
+
+def test_slopes_are_zero_at_the_equilibrium_and_known_elsewhere():
+    criteria = [own(0), own(1)]
+    at = derivatives(GAME, GAME.equilibrium(), criteria, TRAIN)
+    assert all(d.stationary for d in at)
+    off = derivatives(PublicGoods(noise=0.01), GAME.optimum(), criteria, TRAIN)
+    true = 0.45 - GAME.optimum()[0] - 0.1 * GAME.optimum()[1]
+    assert [d.slope.value for d in off] == pytest.approx([true, true], abs=0.005)
+    assert not any(d.stationary for d in off)
+    corner = derivatives(PublicGoods(benefit=9.0, noise=0.01), np.ones(2), criteria, TRAIN)
+    assert all(d.slope.low > 0.0 and d.stationary for d in corner)
+    wrong = derivatives(PublicGoods(benefit=9.0, noise=0.01), np.zeros(2), criteria, TRAIN)
+    assert not any(d.stationary for d in wrong)
+
+
+def test_discretised_game_has_the_known_equilibrium_and_optimum():
+    game = PublicGoods(noise=0.05)
+    x, best = game.equilibrium()[0], game.optimum()[0]
+    levels = {"none": np.array([0.0]), "nash": np.array([x]), "all": np.array([best])}
+    matrices = decision_matrices(
+        game, {"player_0": levels, "player_1": levels}, game.default(), TRAIN
+    )
+    solved = solve_estimated(matrices, resamples=50)
+    assert matrices.payoffs.shape == (400, 2, 3, 3)
+    assert solved.game.pure_equilibria() == [(1, 1)]
+    assert solved.optimum == (2, 2)
+    direct = game.play(np.array([[0.0, x]]), TRAIN)
+    assert matrices.payoffs[:, :, 0, 1] == pytest.approx(direct.objectives[0])
+    assert solved.intervals["pure_anarchy"].high < 1.0
+    shared = decision_matrices(
+        game, {"player_0": levels, "player_1": levels}, game.default(), TRAIN, own_share=0.0
+    )
+    assert (2, 2) in shared.mean_game().pure_equilibria()
+    with pytest.raises(ConfigError, match="component 'ranking_0' is unknown"):
+        decision_matrices(game, {"ranking_0": levels}, game.default(), TRAIN)
+
+
+def test_criteria_and_blocks():
+    outcome = Outcome(np.array([[[1.0, 3.0]]]), np.array([[10.0]]))
+    assert mixed_objective(1, 0.25)(outcome) == pytest.approx(0.25 * 3 + 0.75 * 10)
+    assert own(0)(outcome) == 1.0
+    assert team(outcome) == 10.0
+    assert block(PublicGoods(players=3), 2) == slice(2, 3)
