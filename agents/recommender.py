@@ -60,10 +60,11 @@ class Recommender:
             ConfigError: the run is not on the marec environment.
             DataError, AssetError: the run's log or encoder cannot be read.
         """
-        from agents.runs.trained import load_trained
+        from agents.runs.trained import load_run
 
-        _, environment, policy = load_trained(Path(run), lambda _: None)
-        world = build_world(environment.model_copy(update={"device": device}))
+        found = load_run(Path(run))
+        policy = found.policy
+        world = build_world(found.environment.model_copy(update={"device": device}))
         for actor in policy.actors.values():
             actor.to(device)
         return cls(world, policy)

@@ -98,15 +98,13 @@ def load_run_policy(path: Path) -> tuple[RunConfig, EnvironmentConfig, Policy]:
         RunError: the folder is no run's, or has no undamaged checkpoint.
         ConfigError: the run is not on the marec environment.
     """
-    from agents.runs.environment import input_hashes
-    from agents.runs.folder import open_run
-    from agents.runs.manifest import changed_inputs, read_manifest
-    from agents.runs.trained import load_trained
+    from agents.runs.trained import load_run
 
-    config, environment, policy = load_trained(path, typer.echo)
-    for name in changed_inputs(read_manifest(open_run(path).manifest), input_hashes(config)):
+    run = load_run(path, typer.echo)
+    found = run.config, run.environment, run.policy
+    for name in run.changed_inputs():
         typer.echo(f"warning: {path} was trained on other {name} than are here", err=True)
-    return config, environment, policy
+    return found
 
 
 def evaluate_policy(

@@ -17,7 +17,14 @@ from pathlib import Path
 from marec_env import io
 from marec_env.errors import RunError
 
-__all__ = ["Checkpoint", "Progress", "damage", "latest_checkpoint", "save_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "Progress",
+    "damage",
+    "latest_checkpoint",
+    "save_checkpoint",
+    "whole_checkpoints",
+]
 
 _PREFIX = "env_steps-"
 _PARTIAL = ".partial-"
@@ -152,6 +159,22 @@ def _names(root: Path) -> list[str]:
     return sorted(p.name for p in root.glob(f"{_PREFIX}*") if p.is_dir())
 
 
+def _read(folder: Path) -> Checkpoint:
+    return Checkpoint(folder, Progress(**json.loads((folder / _PROGRESS).read_text())))
+
+
+def whole_checkpoints(root: Path, say: Callable[[str], None]) -> list[Checkpoint]:
+    """Return all undamaged checkpoints, oldest first; ``say`` is told of the damaged ones."""
+    found = []
+    for name in _names(root):
+        reason = damage(root / name)
+        if reason is None:
+            found.append(_read(root / name))
+        else:
+            say(f"checkpoint {name} is damaged ({reason}) and left out")
+    return found
+
+
 def latest_checkpoint(root: Path, say: Callable[[str], None]) -> Checkpoint | None:
     """Return the newest undamaged checkpoint, ``None`` if none was ever written.
 
@@ -169,7 +192,7 @@ def latest_checkpoint(root: Path, say: Callable[[str], None]) -> Checkpoint | No
         if reason is None:
             for passed_over in reasons:
                 say(f"checkpoint {passed_over}; using {name} instead")
-            return Checkpoint(folder, Progress(**json.loads((folder / _PROGRESS).read_text())))
+            return _read(folder)
         reasons.append(f"{name} is damaged ({reason})")
     if reasons:
         raise RunError(

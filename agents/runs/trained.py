@@ -1,47 +1,111 @@
-"""What a run on the recommender pipeline has trained, read back without RLlib or Ray."""
+"""A run read back without RLlib or Ray: its configuration and the policies it has trained."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from agents.config import RunConfig
 from agents.learners.config import RLlibConfig
 from agents.learners.policy import TrainedPolicy
 from agents.learners.policy_files import load_policy
-from agents.runs.checkpoints import latest_checkpoint
-from agents.runs.folder import open_run
+from agents.runs.checkpoints import latest_checkpoint, whole_checkpoints
+from agents.runs.environment import input_hashes
+from agents.runs.folder import RunFolder, open_run
+from agents.runs.manifest import changed_inputs, read_manifest
 from marec_env.config.loader import load
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, RunError
 
-__all__ = ["load_trained"]
+__all__ = ["TrainedRun", "load_run"]
 
 
-def load_trained(
-    path: Path, say: Callable[[str], None]
-) -> tuple[RunConfig, EnvironmentConfig, TrainedPolicy]:
-    """Return a run's configuration, its environment, and the policy of its newest checkpoint.
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished or running run; its policies are read when they are asked for.
+
+    >>> run = load_run(Path("runs/my-run"), print)  # doctest: +SKIP
+    >>> run.policy.act(observations)  # doctest: +SKIP
+    """
+
+    folder: RunFolder
+    config: RunConfig
+    say: Callable[[str], None]
+    """Is told which checkpoints are passed over as damaged."""
+
+    @property
+    def name(self) -> str:
+        """The run folder's name."""
+        return self.folder.name
+
+    @property
+    def environment(self) -> EnvironmentConfig:
+        """The recommender that the run is on.
+
+        Raises:
+            ConfigError: it is on another environment.
+        """
+        if not isinstance(self.config.environment, EnvironmentConfig):
+            raise ConfigError(
+                f"{self.folder.path}: only runs of environment.kind 'marec' can be used here"
+            )
+        return self.config.environment
+
+    @cached_property
+    def policy(self) -> TrainedPolicy:
+        """The policy of the newest undamaged checkpoint.
+
+        Raises:
+            RunError: there is none.
+            ConfigError: one of RLlib's own algorithms trained the run.
+        """
+        self._refuse_stock()
+        checkpoint = latest_checkpoint(self.folder.checkpoints, self.say)
+        if checkpoint is None:
+            raise self._untrained()
+        return load_policy(checkpoint.trainer)
+
+    def policies(self) -> list[tuple[int, TrainedPolicy]]:
+        """Return env steps and policy of every undamaged checkpoint, oldest first; at least one.
+
+        Raises:
+            RunError, ConfigError: as :attr:`policy`.
+        """
+        self._refuse_stock()
+        found = whole_checkpoints(self.folder.checkpoints, self.say)
+        if not found:
+            raise self._untrained()
+        return [(point.progress.env_steps, load_policy(point.trainer)) for point in found]
+
+    def changed_inputs(self) -> list[str]:
+        """Return which of log, encoder weights and topics are not what the run was trained on."""
+        return changed_inputs(read_manifest(self.folder.manifest), input_hashes(self.config))
+
+    def _refuse_stock(self) -> None:
+        if isinstance(self.config.algorithm, RLlibConfig):
+            raise ConfigError(
+                f"{self.folder.path}: what algorithm.kind rllib trains can be evaluated at the end "
+                "of training only (evaluation.at_end); marec's own learners can be read back at "
+                "any time"
+            )
+
+    def _untrained(self) -> RunError:
+        path = self.folder.path
+        return RunError(f"{path} has no checkpoint yet; train it first (train.py --resume {path})")
+
+
+def load_run(path: Path, say: Callable[[str], None] = lambda line: None) -> TrainedRun:
+    """Return a run.
 
     Args:
         path: folder of a finished or running run.
-        say: is told which checkpoints were passed over as damaged.
+        say: is told which checkpoints are passed over as damaged.
 
     Raises:
-        RunError: the folder is no run's, or has no undamaged checkpoint.
-        ConfigError: the run is not on the marec environment, or one of RLlib's own algorithms
-            trained it.
+        RunError: the folder is no run's.
+        ConfigError: its configuration cannot be read.
     """
     folder = open_run(path)
-    config = load(folder.config, RunConfig)
-    if not isinstance(config.environment, EnvironmentConfig):
-        raise ConfigError(f"{path}: only runs of environment.kind 'marec' can be used here")
-    if isinstance(config.algorithm, RLlibConfig):
-        raise ConfigError(
-            f"{path}: what algorithm.kind rllib trains can be evaluated at the end of training "
-            "only (evaluation.at_end); marec's own learners can be read back at any time"
-        )
-    checkpoint = latest_checkpoint(folder.checkpoints, say)
-    if checkpoint is None:
-        raise RunError(f"{path} has no checkpoint yet; train it first (train.py --resume {path})")
-    return config, config.environment, load_policy(checkpoint.trainer)
+    return TrainedRun(folder, load(folder.config, RunConfig), say)

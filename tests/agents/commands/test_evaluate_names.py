@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agents.config import RunConfig
-from agents.runs.trained import load_trained
+from agents.runs.trained import load_run
 from marec_env.config.dump import dump
 from marec_env.errors import ConfigError
 
@@ -32,4 +32,4 @@ def test_runs_of_rllibs_own_algorithms_say_why_they_cannot_be_read_back(tmp_path
     (tmp_path / "config.yaml").write_text(dump(config))
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(ConfigError, match="at the end of training only"):
-        load_trained(tmp_path, print)
+        _ = load_run(tmp_path, print).policy
