@@ -78,13 +78,13 @@ def judge(name: str, log: RequestLog, console: Console) -> dict[str, Any]:
 
     from agents.studies.off_policy.study import errors_by_size, estimates, fitted
     from marec_env.evaluation.off_policy import effective_sample_size
-    from marec_env.evaluation.statistics import clustered_mean
+    from marec_env.evaluation.statistics import mean_estimate
 
     count = np.unique(log.session).size
     sizes = [max(4, count // (_SMALLEST_SHARE >> (2 * k))) for k in range(3)]
     found = estimates(log, fitted(log))
     errors = errors_by_size(log, sizes, _REPETITIONS)
-    truth = clustered_mean(log.truth, log.session)
+    truth = mean_estimate(log.truth, log.session)
     worth = effective_sample_size(log.ratio)
     logged = float(log.reward.sum(axis=1).mean())
     rows = [

@@ -16,7 +16,6 @@ from marec_env.evaluation.statistics import (
     bootstrap_band,
     improvement_interval,
     paired_difference,
-    performance_profile,
 )
 
 __all__ = ["Pair", "Profile", "pairs_of", "profile_of"]
@@ -90,8 +89,8 @@ def profile_of(rows: Sequence[Row], others: Sequence[Row], quantity: str) -> Pro
     thresholds = np.linspace(ends.min() - margin, ends.max() + margin, _THRESHOLDS)
     bands = {}
     for name, values in scores.items():
-        reached = performance_profile(values[:, None, None], thresholds)
-        middle, low, high = bootstrap_band(reached, lambda resamples: resamples.mean(axis=1))
+        reached = (values[:, None] > thresholds).astype(np.float64)
+        middle, low, high = bootstrap_band(reached, lambda resamples: resamples.mean(axis=-1))
         few = len(values) < FEWEST_TO_RESAMPLE
         bands[name] = (middle, middle, middle) if few else (middle, low, high)
     return Profile(thresholds, normalised, bands)

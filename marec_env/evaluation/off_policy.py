@@ -20,12 +20,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from marec_env.evaluation.statistics import (
-    DEFAULT_CONFIDENCE,
-    Estimate,
-    clustered_mean,
-    mean_estimate,
-)
+from marec_env.evaluation.statistics import Estimate, mean_estimate
 
 __all__ = [
     "cascade_ratios",
@@ -43,28 +38,21 @@ Floats = NDArray[np.float64]
 
 
 def importance_sampling(
-    reward: ArrayLike,
-    ratio: ArrayLike,
-    confidence: float = DEFAULT_CONFIDENCE,
-    session: ArrayLike | None = None,
+    reward: ArrayLike, ratio: ArrayLike, session: ArrayLike | None = None
 ) -> Estimate:
     """Return the IPS estimate of the target policy's mean reward a request.
 
     Args:
         reward: ``[n]``, or ``[n, K]`` by position.
         ratio: ``[n]``, or as ``reward``: target over logging probability.
-        confidence: of the interval.
         session: int ``[n]``, whose requests these are; by default each is independent.
     """
     gain, weight = _by_position(reward), _by_position(ratio)
-    return _mean((weight * gain).sum(axis=1), confidence, session)
+    return mean_estimate((weight * gain).sum(axis=1), session)
 
 
 def self_normalised(
-    reward: ArrayLike,
-    ratio: ArrayLike,
-    confidence: float = DEFAULT_CONFIDENCE,
-    session: ArrayLike | None = None,
+    reward: ArrayLike, ratio: ArrayLike, session: ArrayLike | None = None
 ) -> Estimate:
     """Return the SNIPS estimate; arguments as in :func:`importance_sampling`.
 
@@ -77,24 +65,23 @@ def self_normalised(
         raise ValueError("the target policy never does what the log holds: all ratios are 0")
     value = (weight * gain).mean(axis=0) / scale
     influence = (weight * (gain - value) / scale).sum(axis=1)
-    spread = _mean(influence, confidence, session)
+    spread = mean_estimate(influence, session)
     total = float(value.sum())
     return Estimate(
         total, total + spread.low, total + spread.high, spread.standard_error, spread.count
     )
 
 
-def direct_method(
-    value: ArrayLike, confidence: float = DEFAULT_CONFIDENCE, session: ArrayLike | None = None
-) -> Estimate:
+def direct_method(value: ArrayLike, session: ArrayLike | None = None) -> Estimate:
     """Return the mean of a model's predicted rewards under the target policy.
+
+    The interval does not count the model's own error.
 
     Args:
         value: ``[n]`` or ``[n, K]``: the model's expectation over the target policy's actions.
-        confidence: of the interval, which does not count the model's own error.
         session: as of :func:`importance_sampling`.
     """
-    return _mean(_by_position(value).sum(axis=1), confidence, session)
+    return mean_estimate(_by_position(value).sum(axis=1), session)
 
 
 def doubly_robust(
@@ -102,7 +89,6 @@ def doubly_robust(
     ratio: ArrayLike,
     predicted: ArrayLike,
     value: ArrayLike,
-    confidence: float = DEFAULT_CONFIDENCE,
     session: ArrayLike | None = None,
 ) -> Estimate:
     """Return the DR estimate.
@@ -113,12 +99,11 @@ def doubly_robust(
         predicted: as ``reward``: the model's prediction for the logged action. The model must not
             have been fitted on the same requests (use :func:`cross_fit_folds`).
         value: as ``reward``: the model's expectation over the target policy's actions.
-        confidence: of the interval.
         session: as of :func:`importance_sampling`.
     """
     error = _by_position(reward) - _by_position(predicted)
     corrected = _by_position(value) + _by_position(ratio) * error
-    return _mean(corrected.sum(axis=1), confidence, session)
+    return mean_estimate(corrected.sum(axis=1), session)
 
 
 def effective_sample_size(ratio: ArrayLike) -> float:
@@ -178,12 +163,6 @@ def cross_fit_folds(count: int, folds: int = 5, seed: int = 0) -> NDArray[np.int
     assigned = np.empty(count, dtype=np.int64)
     assigned[order] = np.arange(count) % folds
     return assigned
-
-
-def _mean(values: Floats, confidence: float, session: ArrayLike | None) -> Estimate:
-    if session is None:
-        return mean_estimate(values, confidence)
-    return clustered_mean(values, session, confidence)
 
 
 def _by_position(values: ArrayLike) -> Floats:

@@ -1,70 +1,67 @@
-"""Statistics for comparing algorithms: paired differences, robust means, bootstrap intervals.
+"""Intervals: of means, of paired and unpaired differences, and over seeds.
 
-The measures follow Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical
-Precipice" (NeurIPS 2021). ``R`` runs (seeds) of ``T`` tasks are one array ``[R, T]``; outcomes of
-``n`` sessions are ``[n]``. Two policies evaluated on the same sessions under common random numbers
-are compared by their differences session by session.
+One :class:`Estimate` serves every study. Means have Student's interval. What is computed from
+several means, and robust means over seeds, have a bootstrap interval, whose ends are set in one
+place (:func:`_ends`). The measures over seeds follow Agarwal et al., "Deep Reinforcement Learning
+at the Edge of the Statistical Precipice" (NeurIPS 2021). Two policies that met the same sessions
+under common random numbers are compared session by session. Intervals are at 95 %.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.polynomial import Polynomial
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 __all__ = [
-    "DEFAULT_CONFIDENCE",
     "FEWEST_TO_RESAMPLE",
-    "MINIMUM_SEEDS",
     "Estimate",
     "PairedDifference",
     "bootstrap_band",
-    "bootstrap_interval",
-    "clustered_mean",
+    "bootstrap_means",
     "finite_or_none",
     "improvement_interval",
     "interquartile_mean",
     "mean_difference",
     "mean_estimate",
     "paired_difference",
-    "performance_profile",
     "probability_of_improvement",
     "seeds_interval",
     "seeds_warning",
-    "stratified_bootstrap",
 ]
 
 Floats = NDArray[np.float64]
 
-DEFAULT_CONFIDENCE = 0.95
-DEFAULT_REPETITIONS = 2000  # of a bootstrap; the quantiles of rliable use as many
+_CONFIDENCE = 0.95
+_REPETITIONS = 2000  # of a bootstrap over seeds, as in rliable
 FEWEST_TO_RESAMPLE = 5
 """Below, resamples know too little of the runs' spread: at four, intervals cover 87 % (normal)."""
-MINIMUM_SEEDS = 10  # below, a two-sided sign test cannot fall under 2^-9 = 0.002
+_ENOUGH_SEEDS = 10  # below, a two-sided sign test cannot fall under 2^-9 = 0.002
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its confidence interval."""
+    """A value with its confidence interval; the ends are NaN where there is none."""
 
     value: float
-    low: float
-    high: float
-    standard_error: float
-    count: int
+    low: float = math.nan
+    high: float = math.nan
+    standard_error: float = math.nan
+    count: int = 0
     """Independent units behind the value: sessions, or seeds."""
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
     def as_json(self, name: str = "value") -> dict[str, float | None]:
         """Return the value, under ``name``, and its interval; ``None`` for what is undefined."""
-        return {
-            name: finite_or_none(self.value),
-            "low": finite_or_none(self.low),
-            "high": finite_or_none(self.high),
-        }
+        ends = {name: self.value, "low": self.low, "high": self.high}
+        return {key: finite_or_none(number) for key, number in ends.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,59 +83,43 @@ def finite_or_none(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def mean_estimate(values: ArrayLike, confidence: float = DEFAULT_CONFIDENCE) -> Estimate:
-    """Return the mean of ``[n]`` independent values with Student's interval.
-
-    NaN marks an undefined value (a user with nothing relevant, say) and is left out. One value has
-    no interval: its ends are NaN.
-    """
-    finite = _finite(values)
-    count = finite.size
-    if count == 0:
-        return Estimate(np.nan, np.nan, np.nan, np.nan, 0)
-    mean = float(finite.mean())
-    if count == 1:
-        return Estimate(mean, np.nan, np.nan, np.nan, 1)
-    error = float(finite.std(ddof=1) / np.sqrt(count))
-    half = float(stats.t.ppf(0.5 + confidence / 2, count - 1)) * error
-    return Estimate(mean, mean - half, mean + half, error, count)
-
-
-def clustered_mean(
-    values: ArrayLike, cluster: ArrayLike, confidence: float = DEFAULT_CONFIDENCE
-) -> Estimate:
-    """Return the mean of values of which only those of different clusters are independent.
-
-    Deviations are added up within clusters before they are squared (Cameron and Miller, "A
-    practitioner's guide to cluster-robust inference", Journal of Human Resources, 2015), and
-    Student's distribution has a degree of freedom less than there are clusters. Where each value is
-    a cluster of its own this is :func:`mean_estimate`.
+def mean_estimate(values: ArrayLike, cluster: ArrayLike | None = None) -> Estimate:
+    """Return the mean with Student's interval.
 
     Args:
-        values: ``[n]``, finite.
-        cluster: int ``[n]``, for instance the session of each request.
-        confidence: of the interval, whose ends are NaN where there are fewer than two clusters.
+        values: ``[n]``; NaN marks an undefined value (a user with nothing relevant, say) and is
+            left out.
+        cluster: int ``[n]``: values of one cluster (the requests of one session, say) depend on
+            each other. Deviations are added up within clusters before they are squared (Cameron and
+            Miller, "A practitioner's guide to cluster-robust inference", Journal of Human
+            Resources, 2015), and clusters are what is counted. By default each value stands alone.
+
+    Returns:
+        An estimate whose ends are NaN where there are fewer than two units.
     """
-    found = np.asarray(values, dtype=np.float64)
-    names, place = np.unique(np.asarray(cluster), return_inverse=True)
+    array = np.asarray(values, dtype=np.float64).ravel()
+    there = np.isfinite(array)
+    found = array[there]
+    if found.size == 0:
+        return Estimate(np.nan)
     mean = float(found.mean())
-    if names.size < 2:
-        return Estimate(mean, np.nan, np.nan, np.nan, names.size)
-    sums = np.bincount(place, weights=found - mean)
-    error = float(np.sqrt((sums**2).sum() * names.size / (names.size - 1)) / found.size)
-    half = float(stats.t.ppf(0.5 + confidence / 2, names.size - 1)) * error
-    return Estimate(mean, mean - half, mean + half, error, names.size)
+    if cluster is None:
+        count = found.size
+        error = float(found.std(ddof=1) / np.sqrt(count)) if count > 1 else np.nan
+    else:
+        names, place = np.unique(np.asarray(cluster)[there], return_inverse=True)
+        sums, count = np.bincount(place, weights=found - mean), names.size
+        spread = (sums**2).sum() * count / (count - 1) if count > 1 else np.nan
+        error = float(np.sqrt(spread) / found.size)
+    return _students(mean, error, count - 1, count)
 
 
-def paired_difference(
-    values: ArrayLike, reference: ArrayLike, confidence: float = DEFAULT_CONFIDENCE
-) -> PairedDifference:
+def paired_difference(values: ArrayLike, reference: ArrayLike) -> PairedDifference:
     """Compare two policies' outcomes of the same sessions.
 
     Args:
         values: ``[n]``, one outcome a session.
         reference: ``[n]``, the other policy's outcomes of the same sessions in the same order.
-        confidence: of the interval.
 
     Raises:
         ValueError: the shapes differ.
@@ -149,7 +130,7 @@ def paired_difference(
             f"paired outcomes are [n] each, of the same sessions; got {first.shape}, {second.shape}"
         )
     both = np.isfinite(first) & np.isfinite(second)
-    difference = mean_estimate(first[both] - second[both], confidence)
+    difference = mean_estimate(first[both] - second[both])
     if difference.count < 2:
         return PairedDifference(difference, np.nan)
     unpaired = np.sqrt((first[both].var(ddof=1) + second[both].var(ddof=1)) / difference.count)
@@ -157,90 +138,34 @@ def paired_difference(
     return PairedDifference(difference, float(factor))
 
 
-def mean_difference(
-    values: ArrayLike, reference: ArrayLike, confidence: float = DEFAULT_CONFIDENCE
-) -> Estimate:
+def mean_difference(values: ArrayLike, reference: ArrayLike) -> Estimate:
     """Return the difference of the means of two independent samples, with Welch's interval.
 
     Args:
         values: ``[n]``; NaN is left out.
         reference: ``[m]``, of other units than ``values``.
-        confidence: of the interval, whose ends are NaN where either sample has fewer than two.
+
+    Returns:
+        An estimate whose ends are NaN where either sample has fewer than two.
     """
     first, second = mean_estimate(values), mean_estimate(reference)
     gap, count = first.value - second.value, first.count + second.count
     errors = first.standard_error**2, second.standard_error**2
     spread = sum(errors)
     if not spread > 0:
-        return Estimate(gap, np.nan, np.nan, np.nan, count)
+        return Estimate(gap, count=count)
     freedom = spread**2 / (errors[0] ** 2 / (first.count - 1) + errors[1] ** 2 / (second.count - 1))
-    half = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * spread**0.5
-    return Estimate(gap, gap - half, gap + half, spread**0.5, count)
+    return _students(gap, spread**0.5, freedom, count)
 
 
-def interquartile_mean(scores: ArrayLike, axis: int | tuple[int, ...] | None = None) -> Floats:
-    """Return the mean of the middle half of the values over ``axis`` (all axes by default).
+def interquartile_mean(values: ArrayLike) -> Floats:
+    """Return the mean of the middle half over the last axis.
 
     ``n // 4`` values are cut at either end, as :func:`scipy.stats.trim_mean` does.
     """
-    array = np.asarray(scores, dtype=np.float64)
-    axes = (
-        tuple(range(array.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    )
-    kept = [a for a in range(array.ndim) if a not in {x % array.ndim for x in axes}]
-    flat = array.transpose(*kept, *axes).reshape(*(array.shape[a] for a in kept), -1)
-    count = flat.shape[-1]
-    cut = count // 4
-    return np.asarray(np.sort(flat, axis=-1)[..., cut : count - cut].mean(axis=-1))
-
-
-def stratified_bootstrap(
-    scores: ArrayLike,
-    statistic: Callable[[Floats], Floats],
-    repetitions: int = DEFAULT_REPETITIONS,
-    seed: int = 0,
-) -> Floats:
-    """Return the statistic of ``repetitions`` resamples, drawn anew within each task.
-
-    Args:
-        scores: ``[R, T]``; ``[R]`` is one task.
-        statistic: maps ``[repetitions, R, T]`` to ``[repetitions]``.
-        repetitions: number of resamples.
-        seed: of the resampling.
-    """
-    array = np.asarray(scores, dtype=np.float64)
-    array = array[:, None] if array.ndim == 1 else array
-    runs, tasks = array.shape
-    picks = np.random.default_rng(seed).integers(0, runs, size=(repetitions, runs, tasks))
-    return np.asarray(statistic(array[picks, np.arange(tasks)]), dtype=np.float64)
-
-
-def bootstrap_interval(
-    scores: ArrayLike,
-    statistic: Callable[[Floats], Floats] = lambda resamples: interquartile_mean(
-        resamples, axis=(1, 2)
-    ),
-    confidence: float = DEFAULT_CONFIDENCE,
-    repetitions: int = DEFAULT_REPETITIONS,
-    seed: int = 0,
-) -> Estimate:
-    """Return a statistic of ``[R, T]`` scores with its stratified bootstrap interval.
-
-    The plain percentile interval is too narrow for ten seeds: the resamples' variance is short by
-    ``(R - 1) / R``, and their tails are Gaussian where Student's are due. The interval is therefore
-    the expanded percentile interval (Hesterberg, "What Teachers Should Know About the Bootstrap",
-    The American Statistician 69, 2015, section 4.3), with ``T (R - 1)`` degrees of freedom.
-    """
-    array = np.asarray(scores, dtype=np.float64)
-    array = array[:, None] if array.ndim == 1 else array
-    runs, tasks = array.shape
-    value = float(statistic(array[None])[0])
-    if runs < 2:
-        return Estimate(value, np.nan, np.nan, np.nan, runs)
-    resampled = stratified_bootstrap(array, statistic, repetitions, seed)
-    tail = _expanded_tail(runs, tasks * (runs - 1), confidence)
-    low, high = np.quantile(resampled, [tail, 1 - tail])
-    return Estimate(value, float(low), float(high), float(resampled.std(ddof=1)), runs)
+    array = np.sort(np.asarray(values, dtype=np.float64), axis=-1)
+    cut = array.shape[-1] // 4
+    return np.asarray(array[..., cut : array.shape[-1] - cut].mean(axis=-1))
 
 
 def seeds_interval(values: ArrayLike) -> Estimate:
@@ -249,124 +174,141 @@ def seeds_interval(values: ArrayLike) -> Estimate:
     Of fewer than :data:`FEWEST_TO_RESAMPLE` runs it is their mean, with Student's interval.
     """
     array = np.asarray(values, dtype=np.float64)
-    return mean_estimate(array) if array.size < FEWEST_TO_RESAMPLE else bootstrap_interval(array)
+    if array.size < FEWEST_TO_RESAMPLE:
+        return mean_estimate(array)
+    value, low, high = (float(ends[0]) for ends in bootstrap_band(array[:, None]))
+    return Estimate(value, low, high, count=array.size)
 
 
 def bootstrap_band(
-    scores: ArrayLike,
-    statistic: Callable[[Floats], Floats] = lambda resamples: interquartile_mean(resamples, axis=1),
-    confidence: float = DEFAULT_CONFIDENCE,
-    repetitions: int = DEFAULT_REPETITIONS,
-    seed: int = 0,
+    curves: ArrayLike, statistic: Callable[[Floats], Floats] = interquartile_mean
 ) -> tuple[Floats, Floats, Floats]:
     """Return a statistic of curves with a pointwise bootstrap band, whole curves being redrawn.
 
     Args:
-        scores: ``[R, M]``: one curve a run.
-        statistic: maps ``[n, R, M]`` to ``[n, M]``.
-        confidence: of the band at each point, widened as in :func:`bootstrap_interval`.
-        repetitions: number of resamples.
-        seed: of the resampling.
+        curves: ``[R, M]``: one curve a run.
+        statistic: maps ``[n, R]`` to ``[n]``.
 
     Returns:
         Value, lower and upper end, ``[M]`` each; one run has no band, its ends are the value.
     """
-    array = np.asarray(scores, dtype=np.float64)
+    array = np.asarray(curves, dtype=np.float64)
     runs = len(array)
-    value = np.asarray(statistic(array[None])[0])
+    value = np.asarray(statistic(array.T))
     if runs < 2:
         return value, value, value
-    picks = np.random.default_rng(seed).integers(0, runs, size=(repetitions, runs))
+    picks = np.random.default_rng(0).integers(0, runs, size=(_REPETITIONS, runs))
     # Point by point: all resamples of a long curve at once would take gigabytes.
-    drawn = np.stack([statistic(column[picks][..., None])[:, 0] for column in array.T], axis=1)
-    tail = _expanded_tail(runs, runs - 1, confidence)
-    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
+    drawn = np.stack([statistic(column[picks]) for column in array.T], axis=1)
+    low, high = _ends(drawn, runs)
     return value, low, high
 
 
-def _expanded_tail(runs: int, freedom: int, confidence: float) -> float:
-    """Return the quantile at which an expanded percentile interval ends (Hesterberg, 2015)."""
-    quantile = stats.t.ppf(0.5 - confidence / 2, freedom) * np.sqrt(runs / (runs - 1))
-    return float(stats.norm.cdf(quantile))
+def bootstrap_means(
+    samples: Mapping[str, ArrayLike],
+    statistics: Callable[[Mapping[str, Floats]], Mapping[str, float]],
+    repetitions: int = 1000,
+) -> dict[str, Estimate]:
+    """Return bootstrap intervals of what is computed from means over sessions.
 
-
-def probability_of_improvement(scores: ArrayLike, reference: ArrayLike) -> Floats:
-    """Return P(X > Y) + P(X = Y) / 2 for random runs of two algorithms, averaged over tasks.
+    Estimates under common random numbers move together, so sessions are redrawn whole.
 
     Args:
-        scores: ``[..., R, T]``.
-        reference: ``[..., S, T]``.
+        samples: arrays ``[S, ...]`` over the same sessions in the same order.
+        statistics: from the means ``[...]`` of those arrays to named numbers (ratios, maxima,
+            equilibria); one that is NaN in a resample is left out of its quantiles there.
+        repetitions: how many times sessions are redrawn.
+
+    Raises:
+        ValueError: the samples are over different numbers of sessions.
+    """
+    arrays = {name: np.asarray(values, dtype=np.float64) for name, values in samples.items()}
+    counts = sorted({len(values) for values in arrays.values()})
+    if len(counts) != 1:
+        raise ValueError(f"samples are over different numbers of sessions: {counts}")
+    count = counts[0]
+    point = statistics({name: values.mean(axis=0) for name, values in arrays.items()})
+    # How often each session is drawn is all that a mean needs to know of a resample.
+    shares = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), repetitions)
+    redrawn = {n: np.tensordot(shares / count, v, axes=(1, 0)) for n, v in arrays.items()}
+    draws = [statistics({n: v[row] for n, v in redrawn.items()}) for row in range(repetitions)]
+    found = {}
+    for name, value in point.items():
+        drawn = np.array([draw[name] for draw in draws])
+        drawn = drawn[~np.isnan(drawn)]
+        low, high = _ends(drawn, count) if drawn.size else (np.nan, np.nan)
+        found[name] = Estimate(float(value), float(low), float(high), count=count)
+    return found
+
+
+def _ends(drawn: Floats, units: int) -> tuple[Floats, Floats]:
+    """Return the ends of the expanded percentile interval of resamples ``[n, ...]``.
+
+    Plain percentiles are too narrow for ten units: the resamples' variance is short by
+    ``(R - 1) / R``, and their tails are Gaussian where Student's are due (Hesterberg, "What
+    Teachers Should Know About the Bootstrap", The American Statistician 69, 2015, section 4.3).
+    """
+    if units < 2:
+        return np.full(drawn.shape[1:], np.nan), np.full(drawn.shape[1:], np.nan)
+    quantile = stats.t.ppf(0.5 - _CONFIDENCE / 2, units - 1) * np.sqrt(units / (units - 1))
+    tail = float(stats.norm.cdf(quantile))
+    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
+    return low, high
+
+
+def _students(value: float, error: float, freedom: float, count: int) -> Estimate:
+    """Return Student's interval around a value; none without a degree of freedom."""
+    if not freedom > 0:
+        return Estimate(value, count=count)
+    half = float(stats.t.ppf(0.5 + _CONFIDENCE / 2, freedom)) * error
+    return Estimate(value, value - half, value + half, error, count)
+
+
+def probability_of_improvement(scores: ArrayLike, reference: ArrayLike) -> float:
+    """Return P(X > Y) + P(X = Y) / 2 for random runs ``[R]`` and ``[S]`` of two algorithms."""
+    first = np.asarray(scores, dtype=np.float64)[:, None]
+    second = np.asarray(reference, dtype=np.float64)
+    return float(((first > second) + 0.5 * (first == second)).mean())
+
+
+def improvement_interval(scores: ArrayLike, reference: ArrayLike) -> Estimate:
+    """Return the probability of improvement with its interval.
+
+    The interval is Newcombe's method 5 ("Confidence intervals for an effect size measure based on
+    the Mann-Whitney statistic, part 2", Statistics in Medicine 25, 2006): the probabilities that
+    lie within 1.96 of their own standard errors of the one found. It covers 92 to 97 % with 5 to 20
+    runs of normal, exponential and t(3) scores, where percentiles of a bootstrap cover 47 to 95 %,
+    and has a width even where every run of one algorithm beats every run of the other.
+
+    Args:
+        scores: ``[R]``.
+        reference: ``[S]``.
 
     Returns:
-        ``[...]``; 0.5 where neither is better.
+        An estimate whose ends are NaN where either has fewer than two runs.
     """
-    first = np.asarray(scores, dtype=np.float64)[..., :, None, :]
-    second = np.asarray(reference, dtype=np.float64)[..., None, :, :]
-    wins = (first > second) + 0.5 * (first == second)
-    return np.asarray(wins.mean(axis=(-3, -2, -1)))
+    runs, others = np.size(scores), np.size(reference)
+    value = probability_of_improvement(scores, reference)
+    if min(runs, others) < 2:
+        return Estimate(value, count=min(runs, others))
+    p, pairs = Polynomial([0.0, 1.0]), runs * others
+    scale = (2 - p) * (1 + p)
+    dependence = ((runs + others) / 2 - 1) * ((1 - p) * (1 + p) + p * (2 - p))
+    variance = p * (1 - p) * (scale + dependence)  # times pairs and scale
+    distance = pairs * scale * (value - p) ** 2
+    roots = (distance - stats.norm.ppf(0.5 + _CONFIDENCE / 2) ** 2 * variance).roots()
+    inside = roots.real[(abs(roots.imag) < 1e-6) & (roots.real > -1e-6) & (roots.real < 1 + 1e-6)]
+    low, high = min(value, float(inside.min())), max(value, float(inside.max()))
+    return Estimate(value, max(low, 0.0), min(high, 1.0), count=min(runs, others))
 
 
-def improvement_interval(
-    scores: ArrayLike,
-    reference: ArrayLike,
-    confidence: float = DEFAULT_CONFIDENCE,
-    repetitions: int = DEFAULT_REPETITIONS,
-    seed: int = 0,
-) -> Estimate:
-    """Return the probability of improvement with its percentile bootstrap interval.
-
-    Runs of the two algorithms are redrawn independently of each other, within each task.
-
-    Args:
-        scores: ``[R, T]``; ``[R]`` is one task.
-        reference: ``[S, T]``.
-        confidence: of the interval, whose ends are NaN where either has fewer than two runs.
-        repetitions: number of resamples.
-        seed: of the resampling.
-    """
-    first, second = (np.asarray(x, dtype=np.float64) for x in (scores, reference))
-    first, second = (x[:, None] if x.ndim == 1 else x for x in (first, second))
-    value, count = float(probability_of_improvement(first, second)), min(len(first), len(second))
-    if count < 2:
-        return Estimate(value, np.nan, np.nan, np.nan, count)
-
-    def redrawn(array: Floats, stream: int) -> Floats:
-        runs, tasks = array.shape
-        random = np.random.default_rng((seed, stream))
-        return array[random.integers(0, runs, size=(repetitions, runs, tasks)), np.arange(tasks)]
-
-    drawn = probability_of_improvement(redrawn(first, 0), redrawn(second, 1))
-    low, high = np.quantile(drawn, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return Estimate(value, float(low), float(high), float(drawn.std(ddof=1)), count)
-
-
-def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Floats:
-    """Return the share of runs that score above each threshold, averaged over tasks.
-
-    Args:
-        scores: ``[..., R, T]``.
-        thresholds: ``[M]``.
-
-    Returns:
-        ``[..., M]``, falling.
-    """
-    above = np.asarray(scores, dtype=np.float64)[..., None] > np.asarray(thresholds)
-    return np.asarray(above.mean(axis=(-3, -2)))
-
-
-def seeds_warning(seeds: int, minimum: int = MINIMUM_SEEDS) -> str | None:
+def seeds_warning(seeds: int) -> str | None:
     """Return a warning where there are too few seeds to tell algorithms apart, else ``None``."""
-    if seeds >= minimum:
+    if seeds >= _ENOUGH_SEEDS:
         return None
     if seeds < 2:
         return "one seed: differences between algorithms cannot be told from luck in training"
-    smallest = 2.0 ** (1 - seeds)
     return (
-        f"only {seeds} seeds: the smallest p that a paired sign test can reach is {smallest:.3g}; "
-        f"use {minimum} or more"
+        f"only {seeds} seeds: the smallest p that a paired sign test can reach is "
+        f"{2.0 ** (1 - seeds):.3g}; use {_ENOUGH_SEEDS} or more"
     )
-
-
-def _finite(values: ArrayLike) -> Floats:
-    array = np.asarray(values, dtype=np.float64).ravel()
-    return array[np.isfinite(array)]
