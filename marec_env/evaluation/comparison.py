@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from marec_env.evaluation.exposure import exposure_by_group
-from marec_env.evaluation.metrics import coverage_of
+from marec_env.evaluation.metrics import coverage
 from marec_env.evaluation.outcomes import Outcomes
 from marec_env.evaluation.statistics import (
     Estimate,
@@ -78,7 +78,7 @@ class Comparison:
     def cohort(self, policy: str) -> dict[str, float]:
         """Return outcomes of the cohort as a whole: catalog coverage and Gini of exposure."""
         shown = self.outcomes[policy].impressions
-        return {"coverage": coverage_of(shown), "gini": gini(shown.numpy())}
+        return {"coverage": coverage(shown), "gini": gini(shown.numpy())}
 
     def by_group(self, policy: str, metric: str) -> dict[str, Estimate]:
         """Return an outcome by user group, and for new and known users."""

@@ -2,8 +2,11 @@
 
 Conventions are those of trec_eval and ir-measures: cut-off at the list's length, NDCG with linear
 gains, discount ``1 / log2(position + 2)`` and the ideal list cut at the same length; F1 per user,
-then averaged. A user with nothing relevant has no recall, F1 or NDCG: the value is NaN, and means
-leave it out. ``B`` users, ``K`` positions, ``N`` items; a position of -1 is empty.
+then averaged. ``B`` users, ``K`` positions, ``N`` items; a position of -1 is empty. Two rules hold
+for every metric that is taken against what is relevant:
+
+* An item counts once, at its first place; a repeat is as good as an irrelevant item.
+* A user with nothing relevant has no value: it is NaN, and means leave it out.
 """
 
 from __future__ import annotations
@@ -12,13 +15,10 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "average_precision",
     "coverage",
-    "coverage_of",
     "f1",
     "hit_rate",
     "intra_list_diversity",
-    "mean_over_users",
     "miscalibration",
     "ndcg",
     "novelty",
@@ -27,85 +27,71 @@ __all__ = [
     "recall",
     "reciprocal_rank",
     "serendipity",
-    "take_relevance",
 ]
 
 POPULARITY_BANDS = 5
 CALIBRATION_SMOOTHING = 0.01  # alpha of Steck, "Calibrated Recommendations", RecSys 2018
 
 
-def take_relevance(slate: Tensor, relevance: Tensor) -> Tensor:
-    """Return the relevance at each position, ``[B, K]``; 0 at empty positions.
+def precision(slate: Tensor, relevance: Tensor) -> Tensor:
+    """Return the share of the ``K`` positions that hold a relevant item, ``[B]``.
 
     Args:
         slate: int64 ``[B, K]``.
         relevance: ``[B, N]``, bool or a non-negative gain.
     """
-    gains = relevance.to(torch.float32).gather(1, slate.clamp(min=0))
-    return gains * (slate >= 0)
-
-
-def precision(slate: Tensor, relevance: Tensor) -> Tensor:
-    """Return the share of the ``K`` positions that hold a relevant item, ``[B]``."""
-    return (take_relevance(slate, relevance) > 0).float().mean(dim=1)
+    return _where_any(_hits(slate, relevance).float().mean(dim=1), relevance)
 
 
 def recall(slate: Tensor, relevance: Tensor) -> Tensor:
     """Return the share of the relevant items that are in the list, ``[B]``."""
-    found = (take_relevance(slate, relevance) > 0).float().sum(dim=1)
-    return found / _count(relevance)
+    return _hits(slate, relevance).float().sum(dim=1) / _count(relevance)
 
 
 def f1(slate: Tensor, relevance: Tensor) -> Tensor:
     """Return the harmonic mean of precision and recall for each user, ``[B]``."""
-    found = (take_relevance(slate, relevance) > 0).float().sum(dim=1)
+    found = _hits(slate, relevance).float().sum(dim=1)
     return 2 * found / (slate.shape[1] + _count(relevance))
 
 
 def hit_rate(slate: Tensor, relevance: Tensor) -> Tensor:
     """Return 1 where at least one item of the list is relevant, ``[B]``."""
-    found = (take_relevance(slate, relevance) > 0).any(dim=1).float()
-    return torch.where(_count(relevance).isnan(), torch.nan, found)
+    return _where_any(_hits(slate, relevance).any(dim=1).float(), relevance)
 
 
 def reciprocal_rank(slate: Tensor, relevance: Tensor) -> Tensor:
     """Return 1 / the position of the first relevant item, 0 if there is none, ``[B]``."""
-    hits = take_relevance(slate, relevance) > 0
     positions = torch.arange(1, slate.shape[1] + 1, device=slate.device)
-    ranks = (hits / positions).amax(dim=1)
-    return torch.where(_count(relevance).isnan(), torch.nan, ranks)
-
-
-def average_precision(slate: Tensor, relevance: Tensor) -> Tensor:
-    """Return average precision over all relevant items (those not listed count 0), ``[B]``."""
-    hits = (take_relevance(slate, relevance) > 0).float()
-    positions = torch.arange(1, slate.shape[1] + 1, device=slate.device)
-    return (hits.cumsum(dim=1) / positions * hits).sum(dim=1) / _count(relevance)
+    return _where_any((_hits(slate, relevance) / positions).amax(dim=1), relevance)
 
 
 def ndcg(slate: Tensor, relevance: Tensor) -> Tensor:
     """Return the discounted gain over that of the best possible list of ``K``, ``[B]``."""
     size = slate.shape[1]
     discount = 1 / torch.log2(torch.arange(2, size + 2, device=slate.device).float())
-    gained = (take_relevance(slate, relevance) * discount).sum(dim=1)
+    gained = (_gains(slate, relevance) * discount).sum(dim=1)
     best = relevance.to(torch.float32).topk(min(size, relevance.shape[1]), dim=1).values
     ideal = (best * discount[: best.shape[1]]).sum(dim=1)
     return gained / torch.where(ideal > 0, ideal, torch.nan)
 
 
-def mean_over_users(values: Tensor) -> float:
-    """Return the mean of ``[B]`` values over the users for whom the metric exists."""
-    return float(values.nanmean())
+def serendipity(slate: Tensor, relevance: Tensor, expected: Tensor) -> Tensor:
+    """Return the share of positions whose item is relevant and unexpected, ``[B]``.
+
+    Ge, Delgado-Battenfeld and Jannach, RecSys 2010: what a primitive recommender would have shown
+    anyway is no surprise.
+
+    Args:
+        slate: int64 ``[B, K]``.
+        relevance: ``[B, N]``.
+        expected: int64 ``[B, M]``, the primitive recommender's list (the most popular items).
+    """
+    surprising = ~(slate.unsqueeze(2) == expected.unsqueeze(1)).any(dim=2)
+    found = (_hits(slate, relevance) & surprising).float().mean(dim=1)
+    return _where_any(found, relevance)
 
 
-def coverage(slates: Tensor, num_items: int) -> float:
-    """Return the share of the catalog shown to anybody; ``slates`` is int64 of any shape."""
-    shown = torch.zeros(num_items, dtype=torch.bool, device=slates.device)
-    shown[slates[slates >= 0]] = True
-    return float(shown.float().mean())
-
-
-def coverage_of(impressions: Tensor) -> float:
+def coverage(impressions: Tensor) -> float:
     """Return the share of the catalog shown to anybody, from ``[N]`` impressions of each item."""
     return float((impressions > 0).float().mean())
 
@@ -142,21 +128,6 @@ def novelty(slate: Tensor, counts: Tensor) -> Tensor:
     return total / torch.where(present.any(dim=1), present.sum(dim=1), torch.nan)
 
 
-def serendipity(slate: Tensor, relevance: Tensor, expected: Tensor) -> Tensor:
-    """Return the share of positions whose item is relevant and unexpected, ``[B]``.
-
-    Ge, Delgado-Battenfeld and Jannach, RecSys 2010: what a primitive recommender would have shown
-    anyway is no surprise.
-
-    Args:
-        slate: int64 ``[B, K]``.
-        relevance: ``[B, N]``.
-        expected: int64 ``[B, M]``, the primitive recommender's list (the most popular items).
-    """
-    surprising = ~(slate.unsqueeze(2) == expected.unsqueeze(1)).any(dim=2)
-    return ((take_relevance(slate, relevance) > 0) & surprising).float().mean(dim=1)
-
-
 def popularity_bands(counts: Tensor, bands: int = POPULARITY_BANDS) -> Tensor:
     """Return the band of each item, from the least (0) to the most consumed, int64 ``[N]``.
 
@@ -187,6 +158,23 @@ def miscalibration(slate: Tensor, history: Tensor, topics: Tensor, num_topics: i
     shown = _topic_shares(slate, topics, num_topics).nan_to_num(0.0)
     smoothed = (1 - CALIBRATION_SMOOTHING) * shown + CALIBRATION_SMOOTHING * target
     return torch.where(target == 0, 0.0, target * (target / smoothed).log()).sum(dim=1)
+
+
+def _gains(slate: Tensor, relevance: Tensor) -> Tensor:
+    """Return the gain at each position, float32 ``[B, K]``; 0 where empty or a repeat."""
+    repeat = (slate.unsqueeze(2) == slate.unsqueeze(1)).tril(-1).any(dim=2)
+    gains = relevance.to(torch.float32).gather(1, slate.clamp(min=0))
+    return gains * ((slate >= 0) & ~repeat)
+
+
+def _hits(slate: Tensor, relevance: Tensor) -> Tensor:
+    """Return whether each position adds a relevant item, bool ``[B, K]``."""
+    return _gains(slate, relevance) > 0
+
+
+def _where_any(values: Tensor, relevance: Tensor) -> Tensor:
+    """Return the values ``[B]``, NaN for users with nothing relevant."""
+    return torch.where((relevance > 0).any(dim=1), values, torch.nan)
 
 
 def _count(relevance: Tensor) -> Tensor:

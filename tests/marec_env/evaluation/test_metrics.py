@@ -1,7 +1,9 @@
+import math
+
 import ir_measures
 import pytest
 import torch
-from ir_measures import AP, RR, P, R, SetF, Success, nDCG
+from ir_measures import RR, P, R, SetF, Success, nDCG
 
 from marec_env.evaluation import metrics
 
@@ -44,7 +46,6 @@ def lists():
         (metrics.f1, SetF),
         (metrics.hit_rate, Success @ K),
         (metrics.reciprocal_rank, RR @ K),
-        (metrics.average_precision, AP @ K),
         (metrics.ndcg, nDCG @ K),
     ],
 )
@@ -61,16 +62,58 @@ def test_graded_ndcg_equals_ir_measures(lists):
     torch.testing.assert_close(metrics.ndcg(slate, graded), expected, atol=1e-6, rtol=0)
 
 
-def test_users_with_nothing_relevant_are_left_out_of_means():
+def _serendipity(slate, relevance):
+    return metrics.serendipity(slate, relevance, torch.tensor([[4], [4]]))
+
+
+AGAINST_RELEVANCE = (
+    metrics.precision,
+    metrics.recall,
+    metrics.f1,
+    metrics.hit_rate,
+    metrics.reciprocal_rank,
+    metrics.ndcg,
+    _serendipity,
+)
+
+
+@pytest.mark.parametrize("function", AGAINST_RELEVANCE)
+def test_users_with_nothing_relevant_have_no_value(function):
     slate = torch.tensor([[0, 1], [0, 1]])
-    relevance = torch.tensor([[0, 0, 0], [0, 1, 1]])
-    for function in (metrics.recall, metrics.f1, metrics.ndcg, metrics.hit_rate):
-        values = function(slate, relevance)
-        assert values[0].isnan()
-        assert metrics.mean_over_users(values) == pytest.approx(float(values[1]))
-    assert metrics.recall(slate, relevance)[1] == pytest.approx(0.5)
-    assert metrics.f1(slate, relevance)[1] == pytest.approx(0.5)
-    assert metrics.reciprocal_rank(slate, relevance)[1] == pytest.approx(0.5)
+    relevance = torch.tensor([[0, 0, 0, 0, 0], [0, 1, 1, 0, 0]])
+    values = function(slate, relevance)
+    assert values[0].isnan()
+    assert values[1] > 0
+    nowhere = function(slate, torch.tensor([[0, 0, 0, 1, 0]] * 2))
+    assert nowhere.tolist() == [0.0, 0.0]  # relevant, but not in the list
+
+
+@pytest.mark.parametrize("function", AGAINST_RELEVANCE)
+def test_a_repeat_is_as_good_as_an_irrelevant_item(function):
+    relevance = torch.tensor([[0, 1, 3, 0, 0, 0, 0], [0, 2, 1, 0, 0, 0, 0]])
+    repeated = torch.tensor([[2, 2, 1, 2, 1], [3, 1, 1, 1, 2]])
+    distinct = torch.tensor([[2, 3, 1, 5, 6], [3, 1, 5, 6, 2]])
+    assert torch.equal(function(repeated, relevance), function(distinct, relevance))
+    assert function(repeated, relevance).max() <= 1.0
+
+
+def test_metrics_by_hand_at_distinct_values():
+    slate = torch.tensor([[5, 2, 7, 1]])
+    relevance = torch.zeros(1, 9)
+    relevance[0, [1, 2, 8]] = torch.tensor([3.0, 1.0, 2.0])
+    found = {f.__name__: float(f(slate, relevance)) for f in AGAINST_RELEVANCE[:-1]}
+    # gains 0, 1, 0, 3 against 3, 2, 1
+    gained, ideal = 1 / math.log2(3) + 3 / math.log2(5), 3 + 2 / math.log2(3) + 1 / 2
+    assert found == pytest.approx(
+        {
+            "precision": 2 / 4,
+            "recall": 2 / 3,
+            "f1": 4 / 7,
+            "hit_rate": 1.0,
+            "reciprocal_rank": 1 / 2,
+            "ndcg": gained / ideal,
+        }
+    )
 
 
 def test_empty_positions_count_as_misses():
@@ -80,8 +123,8 @@ def test_empty_positions_count_as_misses():
     assert metrics.recall(slate, relevance)[0] == pytest.approx(0.5)
 
 
-def test_coverage_counts_distinct_items():
-    assert metrics.coverage(torch.tensor([[0, 1], [1, -1]]), num_items=8) == 0.25
+def test_coverage_is_the_share_shown_at_all():
+    assert metrics.coverage(torch.tensor([3.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0])) == 0.25
 
 
 def test_intra_list_diversity_by_hand():
