@@ -7,9 +7,22 @@ A message names what is wrong, where, what is allowed, and how to mend it.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
-__all__ = ["AssetError", "ConfigError", "DataError", "MarecError", "RunError", "unknown_name"]
+__all__ = [
+    "AssetError",
+    "ConfigError",
+    "DataError",
+    "MarecError",
+    "RunError",
+    "unknown_name",
+    "visible",
+]
+
+# Controls, the escape that begins a terminal's commands among them; what breaks or turns lines
+# round; and halves of characters, which no encoding can write.
+_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class MarecError(Exception):
@@ -41,3 +54,21 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     return f"{what} '{name}' is unknown{hint} (known: {', '.join(names) or 'none'})"
+
+
+def visible(text: str, keep: str = "") -> str:
+    r"""Return text from outside so that it can be shown: what would act is spelt out.
+
+    Names and titles may hold anything. In a terminal an escape sequence recolours, retitles or
+    rewrites what was printed; a line break makes one line two. ``"a\x1b[2J"`` becomes
+    ``r"a\x1b[2J"``.
+
+    Args:
+        text: from a file, an argument or a plug-in.
+        keep: control characters that are meant, for instance line breaks.
+    """
+    return _HIDDEN.sub(lambda found: found[0] if found[0] in keep else _spelt(found[0]), text)
+
+
+def _spelt(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
