@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable
 
 __all__ = ["USER_ERROR", "run_command"]
@@ -14,15 +15,18 @@ USER_ERROR = 2
 def run_command(action: Callable[[], int]) -> int:
     """Return the exit code of an action; a :class:`~marec_env.errors.MarecError` is told in a line.
 
-    Configuration errors are one line each. An interrupt before training began gives 130.
+    Configuration errors are one line each; what a plug-in raised is shown below its line. An
+    interrupt before training began gives 130.
     """
-    from marec_env.errors import MarecError
+    from marec_env.errors import MarecError, PluginError
 
     try:
         return action()
     except MarecError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
+        if isinstance(error, PluginError) and error.__cause__ is not None:
+            traceback.print_exception(error.__cause__, file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

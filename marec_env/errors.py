@@ -48,6 +48,13 @@ class RunError(MarecError):
     """A run folder or a checkpoint cannot be written, read or combined."""
 
 
+class PluginError(MarecError):
+    """A function of the user's own raised an exception (``__cause__``).
+
+    The message names the function; command-line entries print the cause's traceback below it.
+    """
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     """Return ``what 'name' is unknown``, with the nearest known name and the whole list."""
     names = sorted(known)

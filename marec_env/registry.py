@@ -6,13 +6,15 @@ is either a registered name or the place of an object of the user's own: ``packa
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
 
-from marec_env.errors import ConfigError, unknown_name
+from marec_env.errors import ConfigError, MarecError, PluginError, unknown_name
 
-__all__ = ["Registry", "callable_at", "is_own", "load_object"]
+__all__ = ["Registry", "callable_at", "is_own", "load_object", "naming"]
 
 T = TypeVar("T")
 
@@ -86,13 +88,37 @@ class Registry(Generic[T]):
         return iter(self._entries)
 
 
-def callable_at(key: str, registry: Registry[T], name: str) -> T:
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Let what goes wrong inside the user's own code name it.
+
+    Args:
+        what: whose code runs, for the message: ``"reward term 'shop.terms:margin'"``.
+
+    Raises:
+        PluginError: anything but a :class:`MarecError`, which tells its own story, was raised.
+    """
+    try:
+        yield
+    except MarecError:
+        raise
+    except (Exception, SystemExit) as error:
+        said = " ".join(str(error).split())
+        told = f"{type(error).__name__}: {said}" if said else type(error).__name__
+        raise PluginError(f"{what} failed: {told}") from error
+
+
+def callable_at(
+    key: str, registry: Registry[T], name: str, check: Callable[..., Any] | None = None
+) -> T:
     """Return a plug-in that is to be called.
 
     Args:
         key: where it was configured, for messages: ``"rewards.team"``.
         registry: of its kind.
         name: registered, or ``package.module:object``.
+        check: of what a plug-in of the user's own gives, and what it is to give instead:
+            ``(what, result, *arguments) -> result``.
 
     Raises:
         ConfigError: there is none of that name, or it cannot be called; names the key.
@@ -105,4 +131,18 @@ def callable_at(key: str, registry: Registry[T], name: str) -> T:
         raise ConfigError(
             f"{key}: '{name}' is a {type(found).__name__}; name a function for a {registry.kind}"
         )
-    return found
+    if check is None or not is_own(name):
+        return found
+    return _checked(f"{registry.kind} '{name}'", found, check)  # type: ignore[return-value]
+
+
+def _checked(
+    what: str, function: Callable[..., Any], check: Callable[..., Any]
+) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        with naming(what):
+            found = function(*arguments)
+        return check(what, found, *arguments)
+
+    return call
