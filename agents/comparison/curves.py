@@ -8,8 +8,8 @@ import numpy as np
 
 from agents.comparison.grouping import Group
 from agents.comparison.runs import Run
-from marec_env.evaluation.figures import Curve
 from marec_env.evaluation.statistics import FEWEST_TO_RESAMPLE, bootstrap_band
+from marec_env.reporting.figures import Line
 
 __all__ = ["CURVES", "learning_curve"]
 
@@ -22,7 +22,7 @@ CURVES = {
 """What is drawn, by its name in ``metrics.jsonl``."""
 
 
-def learning_curve(group: Group, name: str) -> Curve | None:
+def learning_curve(group: Group, name: str) -> Line | None:
     """Return a metric over env steps, ``None`` where a run did not log it.
 
     The band is a bootstrap interval, and from the lowest to the highest of too few seeds for one.
@@ -35,11 +35,12 @@ def learning_curve(group: Group, name: str) -> Curve | None:
     steps = series[0][series[0][:, 0] <= end, 0]
     if steps.size == 0:
         return None
+    if len(series) == 1:
+        return Line(steps, series[0][: steps.size, 1])
     seeds = np.stack([np.interp(steps, found[:, 0], found[:, 1]) for found in series])
     if len(seeds) < FEWEST_TO_RESAMPLE:
-        return Curve(steps, seeds, seeds.mean(axis=0), seeds.min(axis=0), seeds.max(axis=0))
-    middle, low, high = bootstrap_band(seeds)
-    return Curve(steps, seeds, middle, low, high)
+        return Line(steps, seeds.mean(axis=0), seeds.min(axis=0), seeds.max(axis=0), seeds)
+    return Line(steps, *bootstrap_band(seeds), seeds)
 
 
 def _series(run: Run, name: str) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from agents.comparison.curves import CURVES, learning_curve
 from agents.comparison.grouping import Group
 from agents.comparison.quantities import OBJECTIVE, OUTCOMES, STAGES
 from agents.comparison.rows import Row
 from agents.comparison.summary import Summary
 from agents.comparison.tables import name_of
-from marec_env.evaluation.figures import (
-    Bar,
-    bars_figure,
-    curves_figure,
-    groups_figure,
-    lines_figure,
-    steps_figure,
-)
-from marec_env.reporting.drawing import NEUTRAL, ORACLE, Figure, color_of, sentence
+from marec_env.evaluation.statistics import FEWEST_TO_RESAMPLE
+from marec_env.reporting.drawing import NEUTRAL, ORACLE, Figure, color_of, sentence, shown
+from marec_env.reporting.figures import Bar, Line, bars_figure, groups_figure, lines_figure
 
 __all__ = [
     "curve_figures",
@@ -67,8 +63,23 @@ def curve_figures(groups: Sequence[Group]) -> list[Figure]:
     for name, title in CURVES.items():
         found = {group.label: learning_curve(group, name) for group in groups}
         curves = {label: curve for label, curve in found.items() if curve is not None}
-        if curves:
-            figures.append(curves_figure(curves, title))
+        if not curves:
+            continue
+        band = (
+            ": interquartile mean over seeds, band: 95 % bootstrap interval (of fewer than "
+            f"{FEWEST_TO_RESAMPLE} seeds: mean and range), thin lines: seeds"
+            if any(curve.low is not None for curve in curves.values())
+            else ""
+        )
+        ends = "; ".join(f"{n} {shown(np.asarray(c.y)[-1])}" for n, c in curves.items())
+        figures.append(
+            lines_figure(
+                curves,
+                ("env steps (requests trained on)", title),
+                f"{sentence(title)} while training{band}.",
+                alt=f"Learning curves of {title}, at the end: {ends}.",
+            )
+        )
     return figures
 
 
@@ -86,7 +97,22 @@ def profile_figures(summary: Summary) -> list[Figure]:
         "Performance profile: share of seeds that reach more than the value below; band: 95 % "
         "bootstrap interval. A curve further to the right is better."
     )
-    return [steps_figure(profile.thresholds, profile.bands, (axis, "share of seeds"), caption)]
+    lines = {name: Line(profile.thresholds, *band) for name, band in profile.bands.items()}
+    halves = "; ".join(
+        f"{name} {shown(float(profile.thresholds[middle >= 0.5].max()))}"
+        for name, (middle, _, _) in profile.bands.items()
+    )
+    return [
+        lines_figure(
+            lines,
+            (axis, "share of seeds"),
+            caption,
+            alt=f"Performance profile: half of the seeds reach {halves}.",
+            marked=False,
+            steps="steps-post",
+            span=(-0.02, 1.05),
+        )
+    ]
 
 
 def _line_rows(summary: Summary, rows: Sequence[Row]) -> list[Row]:
@@ -100,7 +126,7 @@ def funnel_figures(summary: Summary) -> list[Figure]:
     if not whole:
         return []
     series = {
-        name_of(row): [row.funnel[stage.key].value for stage in STAGES]
+        name_of(row): Line(range(len(STAGES)), [row.funnel[s.key].value for s in STAGES])
         for row in _line_rows(summary, whole)
     }
     caption = "Relevant items that survive each stage of a request, on a logarithmic scale."
@@ -115,7 +141,7 @@ def funnel_figures(summary: Summary) -> list[Figure]:
     }
     passing = "share of the relevant items that get past"
     return [
-        lines_figure(series, ticks, ("", "relevant items a request"), caption, log=True),
+        lines_figure(series, ("", "relevant items a request"), caption, ticks=ticks, log="y"),
         groups_figure(passing, shares, "Where relevant items get lost: what each stage lets past."),
     ]
 
@@ -140,7 +166,7 @@ def exposure_figures(summary: Summary) -> list[Figure]:
         rows = [r for r in rows if r.exposure[division].groups > 1]
         if not rows:
             continue
-        shown = {
+        exposure = {
             name_of(row): [
                 i / c if c > 0 else float("nan")
                 for i, c in zip(
@@ -149,19 +175,19 @@ def exposure_figures(summary: Summary) -> list[Figure]:
             ]
             for row in _line_rows(summary, rows)
         }
+        count = rows[0].exposure[division].groups
         if division == "popularity":
-            count = rows[0].exposure[division].groups
             ticks = [f"band {k + 1}" for k in range(count)]
             ticks[0], ticks[-1] = "least popular fifth", "most popular fifth"
         else:
             # Providers have no names; each line is sorted by itself, from least to most shown.
-            shown = {name: sorted(values) for name, values in shown.items()}
-            count = rows[0].exposure[division].groups
+            exposure = {name: sorted(values) for name, values in exposure.items()}
             ticks = ["least shown", *[""] * (count - 2), "most shown"]
         caption = (
             f"Impressions of {axis} in proportion to their share of the catalog; 1 (dotted) is "
             "proportionate."
         )
         labels = ("", f"exposure of {axis}: impressions / catalog")
-        figures.append(lines_figure(shown, ticks, labels, caption, reference=1.0))
+        lines = {name: Line(range(count), values) for name, values in exposure.items()}
+        figures.append(lines_figure(lines, labels, caption, ticks=ticks, reference=1.0))
     return figures

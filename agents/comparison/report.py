@@ -13,7 +13,7 @@ from agents.comparison.summary import Summary, summarise
 from agents.runs.folder import open_run
 from marec_env.evaluation.statistics import FEWEST_TO_RESAMPLE
 from marec_env.io import write_text
-from marec_env.reporting.page import Section, render_page
+from marec_env.reporting.page import Section, render_markdown, render_page
 
 __all__ = ["as_markdown", "as_page", "lead_of", "run_page", "sections_of", "write_run_report"]
 
@@ -36,16 +36,8 @@ def as_page(summary: Summary, title: str, command: str) -> str:
 
 def as_markdown(summary: Summary, title: str, command: str) -> str:
     """Return the page's words and tables as Markdown, for a repository."""
-    parts = [f"# {title}\n", *(f"{line}\n" for line in lead_of(summary))]
-    parts += [f"> **Note:** {note}\n" for note in summary.notes]
-    for section in sections_of(summary, command, drawn=False):
-        parts.append(f"## {section.title}\n")
-        parts += [f"{line}\n" for line in section.lead]
-        for table in section.tables:
-            parts += [f"### {table.title}\n"] if table.title else []
-            parts.append(table.as_markdown())
-        parts += [f"```bash\n{text}\n```\n" for text in section.verbatim]
-    return "\n".join(parts)
+    sections = sections_of(summary, command, drawn=False)
+    return render_markdown(title, lead_of(summary), summary.notes, sections)
 
 
 def lead_of(summary: Summary) -> list[str]:

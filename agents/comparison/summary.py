@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from agents.comparison.rows import Row, baseline_rows, group_row
 from agents.comparison.runs import Run
 from agents.comparison.seed_statistics import Pair, Profile, pairs_of, profile_of
 from marec_env.evaluation.statistics import Estimate, finite_or_none, seeds_warning
+from marec_env.reporting.table import csv_text
 
 __all__ = ["RANKED_BY", "Summary", "summarise"]
 
@@ -87,18 +86,13 @@ class Summary:
 
     def as_csv(self) -> str:
         """Return one row for each experiment or policy and quantity."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["name", "kind", "quantity", "value", "low", "high", "over", "count"])
-        for row in self.rows:
-            for quantity, found in row.values.items():
-                ends = [finite_or_none(found.low), finite_or_none(found.high)]
-                writer.writerow(
-                    [row.label, row.kind, quantity, finite_or_none(found.value)]
-                    + ["" if end is None else end for end in ends]
-                    + [row.over, row.count]
-                )
-        return text.getvalue()
+        header = ["name", "kind", "quantity", "value", "low", "high", "over", "count"]
+        rows = (
+            [row.label, row.kind, quantity, *found.as_json().values(), row.over, row.count]
+            for row in self.rows
+            for quantity, found in row.values.items()
+        )
+        return csv_text(header, rows)
 
 
 def summarise(runs: Sequence[Run], files: Sequence[Path] = (), mixed_code: bool = False) -> Summary:

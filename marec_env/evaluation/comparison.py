@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +18,7 @@ from marec_env.evaluation.statistics import (
     paired_difference,
 )
 from marec_env.inequality import gini
+from marec_env.reporting.table import csv_text
 
 __all__ = ["GROUP_OUTCOMES", "REGRETTED", "Comparison", "compare_outcomes"]
 
@@ -171,23 +170,17 @@ class Comparison:
 
     def as_csv(self) -> str:
         """Return one row for each policy and outcome."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(
-            ["policy", "outcome", "mean", "low", "high", "difference", "diff_low", "diff_high"]
-        )
+        header = ["policy", "outcome", "mean", "low", "high", "difference", "diff_low", "diff_high"]
+        rows = []
         for name in self.outcomes:
             for metric in self.metric_names():
-                estimate = self.estimate(name, metric)
+                estimate, paired = self.estimate(name, metric), self.difference(name, metric)
                 if estimate is None:
                     continue
-                paired = self.difference(name, metric)
                 gap = paired.difference if paired else None
-                writer.writerow(
-                    [name, metric, estimate.value, estimate.low, estimate.high]
-                    + ([gap.value, gap.low, gap.high] if gap else ["", "", ""])
-                )
-        return text.getvalue()
+                row = [name, metric, estimate.value, estimate.low, estimate.high]
+                rows.append(row + ([gap.value, gap.low, gap.high] if gap else [None] * 3))
+        return csv_text(header, rows)
 
 
 def compare_outcomes(

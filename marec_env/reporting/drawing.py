@@ -10,9 +10,12 @@ import io
 import math
 import re
 import textwrap
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from marec_env.errors import visible
 
 __all__ = [
     "FONT",
@@ -76,11 +79,12 @@ def draw(
         width: inches.
     """
     settings = {
-        "svg.hashsalt": f"marec {caption} {alt}",
+        "svg.hashsalt": visible(f"marec {caption} {alt}"),
         "font.size": FONT,
         "font.family": "sans-serif",
         "axes.spines.top": False,
         "axes.spines.right": False,
+        "text.parse_math": False,  # a dollar in a name is a dollar
     }
     svg = _svg_of(paint, (width, height), settings)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
@@ -106,7 +110,9 @@ def _svg_of(
         canvas = Canvas(figsize=size, layout="constrained")
         paint(canvas.subplots())
         out = io.StringIO()
-        canvas.savefig(out, format="svg", metadata={"Date": None})
+        with warnings.catch_warnings():  # text stays text: the reader's fonts draw it
+            warnings.filterwarnings("ignore", "Glyph")
+            canvas.savefig(out, format="svg", metadata={"Date": None})
     svg = out.getvalue()
     return svg[svg.index("<svg") :]
 
@@ -123,14 +129,14 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def wrapped(label: str) -> str:
-    """Return a label in lines."""
-    return textwrap.fill(label, _LABEL)
+def wrapped(label: str, width: int = _LABEL) -> str:
+    """Return a label in lines of so many characters; what cannot be drawn is spelt out."""
+    return textwrap.fill(visible(label), width)
 
 
 def line_count(label: str) -> int:
     """Return how many lines :func:`wrapped` makes."""
-    return len(textwrap.wrap(label, _LABEL)) or 1
+    return wrapped(label).count("\n") + 1
 
 
 def _legend_columns(count: int) -> int:

@@ -1,17 +1,19 @@
-"""A report as one self-contained HTML page: no script, no network, for screen, phone and print."""
+"""A report as one self-contained HTML page, without script or network, and as Markdown."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jinja2
 
+from marec_env.errors import visible
 from marec_env.reporting.drawing import Figure
-from marec_env.reporting.table import TextTable
+from marec_env.reporting.table import TextTable, markdown
 
-__all__ = ["Section", "render_page"]
+__all__ = ["Section", "render_markdown", "render_page"]
 
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -125,5 +127,32 @@ def render_page(
         notes: what a reader must know first: warnings, runs left out.
         sections: in order.
     """
-    template = jinja2.Environment(autoescape=True).from_string(_TEMPLATE)
+    environment = jinja2.Environment(autoescape=True, finalize=_shown)
+    template = environment.from_string(_TEMPLATE)
     return template.render(title=title, lead=lead, notes=notes, sections=sections)
+
+
+def _shown(value: Any) -> Any:
+    """Return text without what no file can hold or what would turn lines round."""
+    if not isinstance(value, str):
+        return value
+    return type(value)(visible(value, keep="\n\t"))  # what is marked as HTML stays so marked
+
+
+def render_markdown(
+    title: str, lead: Sequence[str], notes: Sequence[str], sections: Sequence[Section]
+) -> str:
+    """Return the words and tables as Markdown for a repository; arguments as of a page."""
+    parts = [f"# {markdown(title)}\n", *(f"{markdown(line)}\n" for line in lead)]
+    parts += [f"> **Note:** {markdown(note)}\n" for note in notes]
+    for section in sections:
+        parts.append(f"## {markdown(section.title)}\n")
+        parts += [f"{markdown(line)}\n" for line in section.lead]
+        for table in section.tables:
+            parts += [f"### {markdown(table.title)}\n"] if table.title else []
+            parts.append(table.as_markdown())
+        parts += [f"> **Note:** {markdown(note)}\n" for note in section.notes]
+        for text in section.verbatim:
+            fence = max(re.findall("`+", text), key=len, default="") + "```"
+            parts.append(f"{fence}bash\n{visible(text, keep=chr(10))}\n{fence}\n")
+    return "\n".join(parts)

@@ -1,17 +1,33 @@
-"""Tables of text, described once for the terminal, the page and Markdown."""
+"""Tables of text, described once for the terminal, the page, Markdown and CSV.
+
+What a table shows may come from a stranger's file (titles, names of policies and keys), so each
+form is escaped where it is written: nothing in a cell acts in a terminal, in Markdown, or in the
+spreadsheet that opens the CSV.
+"""
 
 from __future__ import annotations
 
+import csv
+import html
+import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from marec_env.errors import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["TextTable", "print_tables", "table_console"]
+__all__ = ["TextTable", "csv_text", "markdown", "print_tables", "table_console"]
 
 _NARROWEST = 110  # characters at which no cell is cut
+# Code, emphasis, tables, struck-out text, mathematics; the middle of links and images, and what
+# GitHub takes for a link by itself. An underscore inside a word is only itself.
+_MARKUP = re.compile(r"[\\`*|~$]|(?<!\w)_|_(?!\w)|(?<=\])[(\[]|(?<=:)//|(?<=www)\.|(?<=\w)@(?=\w)")
+# A spreadsheet takes a cell that begins so for a formula (OWASP, "CSV injection").
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +46,51 @@ class TextTable:
         """Return the table and its notes as GitHub has them."""
 
         def line(cells: Sequence[str]) -> str:
-            shown = (" ".join(cell.replace("|", "\\|").split()) for cell in cells)
-            return "| " + " | ".join(shown) + " |"
+            return "| " + " | ".join(markdown(cell) for cell in cells) + " |"
 
         rest = ":---" if self.prose else "---:"
         rule = "|:---|" + f"{rest}|" * (len(self.header) - 1)
-        notes = [part for note in self.notes for part in ("", note)]
+        notes = [part for note in self.notes for part in ("", markdown(note))]
         lines = [line(self.header), rule, *(line(row) for row in self.rows), *notes]
         return "\n".join(lines) + "\n"
 
 
-def table_console() -> Console:
-    """Return a console at least as wide as the tables, whatever the terminal or pipe says."""
-    from rich.console import Console
+def markdown(text: str) -> str:
+    """Return text as Markdown that shows it as it is, on one line."""
+    line = visible(" ".join(text.split()))
+    return _MARKUP.sub(lambda found: f"\\{found[0]}", html.escape(line, quote=False))
 
-    console = Console()
-    return console if console.width >= _NARROWEST else Console(width=_NARROWEST)
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table as CSV.
+
+    Text that a spreadsheet would take for a formula gets an apostrophe before it, which
+    spreadsheets take for "text"; numbers stay as they are, and ``None`` is empty.
+
+    Args:
+        header: names of the columns.
+        rows: text, numbers or ``None``.
+    """
+
+    def cell(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        harmless = f"'{value}" if value.lstrip(" ").startswith(_FORMULA) else value
+        return visible(harmless, keep="\n\t")
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([cell(name) for name in header])
+    writer.writerows([cell(value) for value in row] for row in rows)
+    return text.getvalue()
+
+
+def table_console() -> Console:
+    """Return a terminal at least as wide as the tables, whatever the real one or the pipe says."""
+    from marec_env.reporting.terminal import Terminal
+
+    console = Terminal()
+    return console if console.width >= _NARROWEST else Terminal(width=_NARROWEST)
 
 
 def print_tables(tables: Iterable[TextTable], console: Console | None = None) -> None:
@@ -59,14 +104,17 @@ def print_tables(tables: Iterable[TextTable], console: Console | None = None) ->
     from rich.table import Table
     from rich.text import Text
 
+    def text(cell: str, style: str = "") -> Text:
+        return Text(visible(cell, keep="\n"), style=style)
+
     out = console or table_console()
     for table in tables:
         if table.title:  # not as the table's own, which would wrap at its width
-            out.print(Text(table.title, style="italic"))
+            out.print(text(table.title, style="italic"))
         shown = Table()
         for place, cell in enumerate(table.header):
             shown.add_column(
-                Text(cell),
+                text(cell),
                 justify="right" if place and not table.prose else "left",
                 # Headings wrap, but their words are not cut.
                 min_width=max(map(len, cell.split()), default=0),
@@ -74,7 +122,7 @@ def print_tables(tables: Iterable[TextTable], console: Console | None = None) ->
                 no_wrap=not place and not table.prose,
             )
         for row in table.rows:
-            shown.add_row(*(Text(cell) for cell in row))
+            shown.add_row(*(text(cell) for cell in row))
         out.print(shown)
         for note in table.notes:
-            out.print(Padding(Text(note), (0, 0, 0, 2)))
+            out.print(Padding(text(note), (0, 0, 0, 2)))
