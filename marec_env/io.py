@@ -12,7 +12,7 @@ from typing import Any
 
 from marec_env.errors import RunError
 
-__all__ = ["sha256_of", "write_bytes", "write_json", "write_text"]
+__all__ = ["read_json", "sha256_of", "write_bytes", "write_json", "write_text"]
 
 _CHUNK = 1 << 20  # bytes read at a time while hashing
 _TOKEN = 6  # random bytes in a temporary file's name; writers of one file do not meet
@@ -57,3 +57,30 @@ def sha256_of(path: str | Path) -> str:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def read_json(path: str | Path, shape: Any, purpose: str = "") -> Any:
+    """Return a JSON file's content, checked.
+
+    Args:
+        path: of the file.
+        shape: the type that it must have, as pydantic takes it, for example ``dict[str, int]``.
+        purpose: ends the message of an error: what to do about it.
+
+    Raises:
+        RunError: the file is missing, cannot be read, or has another shape.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    cure = f"; {purpose}" if purpose else ""
+    try:
+        return TypeAdapter(shape).validate_python(json.loads(Path(path).read_bytes()))
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is missing{cure}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "its content"
+        raise RunError(f"{path}: {place}: {first['msg']}{cure}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RunError(f"{path} cannot be read ({reason}){cure}") from error

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from marec_env.errors import ConfigError, MarecError, RunError
 from marec_env.reporting.table import TextTable, print_tables, table_console
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from agents.config import RunConfig
+    from agents.runs.trained import TrainedRun
     from marec_env.environment_config import EnvironmentConfig
     from marec_env.evaluation.comparison import Comparison
     from marec_env.evaluation.policies import Policy
@@ -22,12 +27,15 @@ if TYPE_CHECKING:
 __all__ = [
     "command",
     "evaluate_policy",
-    "evaluate_run",
+    "load_checked",
     "load_run_policy",
+    "prepare_baselines",
     "print_comparison",
     "write_comparison",
 ]
 
+_TRIAL = 2  # sessions on which a user's own baseline is tried
+_LONGEST = 60  # characters of a file's name that tell the baselines
 _COLUMNS = {
     "return": "F",
     "clicks": "clicks",
@@ -52,99 +60,180 @@ def command(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the sessions; by default that of the run.")
     ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Put it in the place of an evaluation of other settings."),
+    ] = False,
 ) -> None:
     """Evaluate trained teams beside baselines on the same users; write evaluation.json, .csv,
     report.html.
-    """
-    names = None if baselines is None else tuple(n.strip() for n in baselines.split(",") if n)
-    for path in runs:
-        comparison = evaluate_run(path, names, sessions, seed)
-        written = write_comparison(comparison, path)
-        print_comparison(comparison, table_console())
-        typer.echo(f"written: {', '.join(str(file) for file in written)}")
 
-
-def evaluate_run(
-    path: Path,
-    baselines: Sequence[str] | None = None,
-    sessions: int | None = None,
-    seed: int | None = None,
-) -> Comparison:
-    """Evaluate the newest checkpoint of a run; what is not given is as its configuration says.
-
-    Raises:
-        RunError: the folder is no run's, or has no undamaged checkpoint.
-        ConfigError: the run is not on the marec environment, or a baseline is unknown.
+    A run's evaluation.json is replaced by one of the same sessions, seed and baselines only; others
+    are written beside it, for example as evaluation-8sessions.json.
     """
     from marec_env.world import build_world
 
-    config, environment, policy = load_run_policy(path)
-    settings = config.evaluation
-    return evaluate_policy(
-        build_world(environment),
-        policy,
-        settings.baselines if baselines is None else baselines,
-        settings.sessions if sessions is None else sessions,
-        settings.seed if seed is None else seed,
-    )
+    names = None if baselines is None else [n.strip() for n in baselines.split(",") if n.strip()]
+    for path in runs:
+        run = load_checked(path)
+        policy, steps, settings = run.policy, run.newest().progress.env_steps, run.config.evaluation
+        world = build_world(run.environment)
+        made = prepare_baselines(world, settings.baselines if names is None else names)()
+        comparison = evaluate_policy(
+            world,
+            policy,
+            made,
+            settings.sessions if sessions is None else sessions,
+            settings.seed if seed is None else seed,
+        )
+        written = write_comparison(comparison, path, env_steps=steps, replace=replace)
+        print_comparison(comparison, table_console())
+        if written[0].name != "evaluation.json":
+            typer.echo(
+                f"{path / 'evaluation.json'} is of other sessions or baselines and stays as it is; "
+                "--replace puts this evaluation in its place"
+            )
+        typer.echo(f"written: {', '.join(str(file) for file in written)}")
 
 
-def load_run_policy(path: Path) -> tuple[RunConfig, EnvironmentConfig, Policy]:
-    """Return a run's configuration, its environment, and the policy of its newest checkpoint.
-
-    Says so if the environment does not come out here as it did where the run was trained.
+def load_checked(path: Path) -> TrainedRun:
+    """Return a run; say so if its environment does not come out here as where it was trained.
 
     Raises:
-        RunError: the folder is no run's, or has no undamaged checkpoint.
-        ConfigError: the run is not on the marec environment.
+        RunError, ConfigError: see :func:`agents.runs.trained.load_run`.
     """
     from agents.runs.trained import load_run
 
-    run = load_run(path, typer.echo)
-    found = run.config, run.environment, run.policy
+    run = load_run(path, lambda line: typer.echo(line, err=True))
     for name in run.changed_inputs():
         typer.echo(f"warning: {path} was trained on other {name} than are here", err=True)
+    return run
+
+
+def load_run_policy(path: Path) -> tuple[RunConfig, EnvironmentConfig, Policy]:
+    """Return a run's configuration, its environment, and the policy of its newest checkpoint."""
+    run = load_checked(path)
+    return run.config, run.environment, run.policy
+
+
+def prepare_baselines(world: World, names: Sequence[str]) -> Callable[[], dict[str, Policy]]:
+    """Build baselines, and try those of the user's own on a few sessions.
+
+    Returns:
+        A function that hands them out; a user's own are built anew, as if they had not been tried.
+
+    Raises:
+        ConfigError: a baseline is unknown, cannot be built, or fails on its first sessions.
+    """
+    from agents.baselines import BASELINES
+    from marec_env.evaluation.rollout import rollout
+    from marec_env.registry import is_own
+    from marec_env.simulator import Simulator
+
+    for name in names:
+        BASELINES.get(name)  # an unknown name is told before anything is computed
+    simulator = Simulator(world, 1, autoreset=False)
+    made = {name: _built(name, simulator) for name in names}
+    own = [name for name in names if is_own(name)]
+    for name in own:
+        try:
+            rollout(world, made[name], _TRIAL, seed=0)
+        except MarecError as error:
+            raise ConfigError(f"baseline '{name}': {error}") from error
+        except Exception as error:  # a user's code may raise anything
+            raise ConfigError(
+                f"baseline '{name}' fails on its first sessions: {_reason(error)}"
+            ) from error
+    return lambda: {**made, **{name: _built(name, simulator) for name in own}}
+
+
+def _built(name: str, simulator: Any) -> Policy:
+    from agents.baselines import build_baseline
+    from marec_env.evaluation.policies import SlatePolicy, TeamPolicy
+    from marec_env.registry import is_own
+
+    try:
+        found = build_baseline(name, simulator)
+    except MarecError:
+        raise
+    except Exception as error:
+        if not is_own(name):
+            raise
+        raise ConfigError(f"baseline '{name}' cannot be built: {_reason(error)}") from error
+    if not isinstance(found, TeamPolicy | SlatePolicy):
+        raise ConfigError(
+            f"baseline '{name}' is {type(found).__name__}, neither a team's policy (act, reset) "
+            "nor one of slates (recommend)"
+        )
     return found
 
 
-def evaluate_policy(
-    world: World,
-    policy: Policy | None,
-    baselines: Sequence[str],
-    sessions: int,
-    seed: int,
-) -> Comparison:
-    """Roll out a policy (if any) and baselines on the same sessions.
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
-    Raises:
-        ConfigError: a baseline is unknown.
-    """
-    from agents.baselines import BASELINES, build_baseline
+
+def evaluate_policy(
+    world: World, policy: Policy, baselines: Mapping[str, Policy], sessions: int, seed: int
+) -> Comparison:
+    """Roll out a trained policy and baselines on the same sessions."""
     from agents.comparison.runs import TRAINED
     from marec_env.evaluation.comparison import compare_outcomes
     from marec_env.evaluation.rollout import rollout
-    from marec_env.simulator import Simulator
 
-    for name in baselines:
-        BASELINES.get(name)  # an unknown name is told before anything is computed
-    simulator = Simulator(world, 1, autoreset=False)
-    policies: dict[str, Policy] = {} if policy is None else {TRAINED: policy}
-    policies |= {name: build_baseline(name, simulator) for name in baselines}
+    policies = {TRAINED: policy, **baselines}
     outcomes = {name: rollout(world, p, sessions, seed) for name, p in policies.items()}
     privileged = {name: bool(getattr(p, "privileged", False)) for name, p in policies.items()}
     return compare_outcomes(outcomes, privileged, tuple(baselines))
 
 
-def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
-    """Write a run's ``evaluation.json``, ``evaluation.csv`` and page; return their places."""
+def write_comparison(
+    comparison: Comparison, folder: Path, *, env_steps: int, replace: bool = False
+) -> tuple[Path, ...]:
+    """Write an evaluation, its table and its page into a run's folder; return their places.
+
+    Args:
+        comparison: of the trained team and baselines.
+        folder: of the run.
+        env_steps: how far the team was trained.
+        replace: an ``evaluation.json`` of other sessions, seed or baselines; otherwise the files
+            get names of their own.
+    """
     from agents.comparison.report import write_run_report
-    from agents.runs.manifest import code_state
+    from agents.runs.manifest import CodeVersion
     from marec_env.io import write_json, write_text
 
-    places = folder / "evaluation.json", folder / "evaluation.csv"
-    write_json(places[0], {**comparison.as_dict(), "git": code_state()})
+    content = comparison.as_dict()
+    suffix = "" if replace else _suffix(content, folder / "evaluation.json")
+    places = folder / f"evaluation{suffix}.json", folder / f"evaluation{suffix}.csv"
+    code = asdict(CodeVersion.here())
+    write_json(places[0], {**content, "env_steps": env_steps, "git": code})
     write_text(places[1], comparison.as_csv())
-    return *places, write_run_report(folder)
+    return *places, write_run_report(folder, suffix)
+
+
+def _suffix(content: Mapping[str, Any], known: Path) -> str:
+    """Return what tells an evaluation from the one that is there; empty if nothing does."""
+    from agents.comparison.runs import TRAINED
+    from marec_env.io import read_json
+
+    try:
+        before = read_json(known, dict[str, Any])
+        names = sorted(set(before["policies"]) - {TRAINED})
+        sessions, seed = before["sessions"], before["seed"]
+    except (RunError, KeyError, TypeError):
+        return ""  # none is there, or none that can be read
+    parts = []
+    if content["sessions"] != sessions:
+        parts.append(f"{content['sessions']}sessions")
+    if content["seed"] != seed:
+        parts.append(f"seed{content['seed']}")
+    ours = sorted(set(content["policies"]) - {TRAINED})
+    if ours != names:
+        told = re.sub(r"[^A-Za-z0-9_+.]", "_", "+".join(ours)) or "no_baselines"
+        if len(told) > _LONGEST:
+            told = f"{len(ours)}baselines_{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+        parts.append(told)
+    return "".join(f"-{part}" for part in parts)
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:

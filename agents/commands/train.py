@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,24 +18,26 @@ from agents.runs.checkpoints import Checkpoint, Progress, latest_checkpoint, sav
 from agents.runs.environment import build_trainer, input_hashes, limit_threads
 from agents.runs.folder import RunFolder, check_place, create_run, open_run, run_name
 from agents.runs.interrupt import INTERRUPTED
+from agents.runs.metrics_log import restore_metrics
 from agents.runs.progress import open_progress
 from agents.runs.seeds import parse_seeds, train_seeds
 from agents.runs.tracking import RunIdentity, Trackers, open_trackers
-from agents.runs.train_loop import Outcome, train
+from agents.runs.train_loop import train
+from agents.runs.trained import FIXED, load_run
 from marec_env import io
 from marec_env.config.dump import dump
-from marec_env.config.loader import load, load_text
+from marec_env.config.loader import load
 from marec_env.errors import ConfigError, RunError
 from marec_env.world import build_world
 
 if TYPE_CHECKING:
     from agents.learners.trainer import Trainer
     from marec_env.evaluation.comparison import Comparison
+    from marec_env.evaluation.policies import Policy
 
 __all__ = ["continue_run", "start_run", "start_seeds"]
 
-_CHANGEABLE = {"training", "evaluation", "tracking"}
-"""Sections that may be set anew on resuming; the others decide what has been learned already."""
+_SHOWN = 3  # edited settings that an error names
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class _Job:
     folder: RunFolder
     trainer: Trainer
     checkpoint: Checkpoint | None
+    baselines: Callable[[], Mapping[str, Policy]] | None
+    """Makes what the trained team is compared with; ``None`` without a comparison."""
 
 
 def _say(message: str) -> None:
@@ -61,7 +65,8 @@ def start_run(
 ) -> int:
     """Train a new run and compare it with the baselines; return the exit code.
 
-    Nothing is written before configuration, data and weights have been read without error.
+    Nothing is written before configuration, data, weights and baselines have been read and built
+    without error.
 
     Args:
         path: YAML of a :class:`~agents.config.RunConfig`.
@@ -82,39 +87,35 @@ def start_run(
         config.name, config.algorithm.kind, config.seed
     )
     check_place(place)
-    _check_baselines(config)
     limit_threads(config)
     _say(f"Preparing {config.algorithm.kind} on {preset_name(config)}, seed {config.seed} ...")
+    hashes = input_hashes(config)
+    baselines = _prepare_baselines(config)
     trainer = build_trainer(config)
     try:
         source = None if init_from is None else _begin_with(trainer, init_from)
-        hashes = input_hashes(config)
-        folder = create_run(place, unique=run_dir is None)
-        io.write_text(folder.config, dump(config))
-        content = manifest.build_manifest(
-            seed=config.seed, config_hash=config_hash(config), inputs=hashes, command=sys.argv
-        )
-        if source is not None:
-            content["init_from"] = str(source.absolute())
-        io.write_json(folder.manifest, content)
-        with folder.locked():
-            first = None
+        content = manifest.build_manifest(config, hashes, sys.argv)
+
+        def fill(folder: RunFolder) -> None:
+            io.write_text(folder.config, dump(config))
             if source is not None:
+                content["init_from"] = str(source.absolute())  # type: ignore[typeddict-unknown-key]
                 # Written down at once: a run that is resumed before its first iteration ends must
                 # not begin with other networks.
-                keep = config.training.keep_checkpoints
-                save_checkpoint(folder.checkpoints, trainer.save, Progress(0, 0, 0.0), keep)
-                first = latest_checkpoint(folder.checkpoints, _say)
-            return _run(_Job(config, folder, trainer, first))
+                save_checkpoint(folder.checkpoints, trainer.save, Progress(0, 0, 0.0), 0)
+            io.write_json(folder.manifest, content)
+
+        folder = create_run(place, fill, unique=run_dir is None)
+        with folder.locked():
+            first = latest_checkpoint(folder.checkpoints, _say)
+            return _run(_Job(config, folder, trainer, first, baselines))
     finally:
         trainer.close()
 
 
 def _begin_with(trainer: Trainer, run: Path) -> Path:
     """Take over the networks of a run's newest checkpoint; return the checkpoint's folder."""
-    found = latest_checkpoint(open_run(run).checkpoints, _say)
-    if found is None:
-        raise RunError(f"{run} has no checkpoint yet; train it first (train.py --resume {run})")
+    found = load_run(run, _say).newest()
     _say(f"Beginning with the networks of {found.folder} ...")
     trainer.begin_with(found.trainer)
     return found.folder
@@ -151,20 +152,20 @@ def continue_run(path: Path, overrides: Sequence[str]) -> int:
         MarecError: the folder or the input is at fault; the run is left as it was.
     """
     folder = open_run(path)
-    text = folder.config.read_text()
-    before = load_text(text, str(folder.config), RunConfig)
+    before = load(folder.config, RunConfig)
     config = load(folder.config, RunConfig, overrides)
     for override in overrides:
-        section = override.partition("=")[0].partition(".")[0]
-        if section not in _CHANGEABLE:
+        if override.partition("=")[0].partition(".")[0] in FIXED:
+            section = override.partition("=")[0].partition(".")[0]
+            free = sorted(RunConfig.model_fields.keys() - FIXED - {"name", "output"})
             raise ConfigError(
                 f"--set {override}: '{section}' is fixed once a run has begun; on resuming only "
-                f"{', '.join(sorted(_CHANGEABLE))} can be set; start a new run instead"
+                f"{', '.join(free)} can be set; start a new run instead"
             )
-    _check_baselines(config)
     limit_threads(config)
     with folder.locked():
         known = manifest.read_manifest(folder.manifest)
+        _refuse_edits(folder, manifest.changed_settings(known, before), overrides)
         checkpoint = latest_checkpoint(folder.checkpoints, _say)
         _say(
             f"Resuming {folder.path} at {checkpoint.progress.env_steps:,} env steps ..."
@@ -177,53 +178,92 @@ def continue_run(path: Path, overrides: Sequence[str]) -> int:
                 f"--set training.env_steps={config.training.env_steps}: the run has trained "
                 f"{steps:,} already; give that or more, or start a new run"
             )
-        manifest.check_same_inputs(known, input_hashes(config))
+        hashes = input_hashes(config)
+        for name in manifest.changed_inputs(known, hashes):
+            raise RunError(
+                f"{name} changed since the run began (then {known['inputs'][name]}, now "
+                f"{hashes.get(name)}); restore what was then, or start a new run"
+            )
+        baselines = _prepare_baselines(config)
         trainer = build_trainer(config)
         try:
+            iterations, copy = 0, None
+            if checkpoint:
+                iterations, copy = checkpoint.progress.iterations, checkpoint.metrics
+            told = restore_metrics(folder.metrics, iterations, copy)
+            # The configuration first: if only it is written, resuming names the very same --set.
             if config != before:
                 io.write_text(folder.config, dump(config))
-            manifest.record_resume(folder.manifest, steps, list(overrides))
-            return _run(_Job(config, folder, trainer, checkpoint))
+            notes = [told] if told else []
+            warnings = manifest.record_resume(folder.manifest, config, steps, overrides, notes)
+            for line in (*notes, *warnings):
+                _say(f"warning: {line}")
+            return _run(_Job(config, folder, trainer, checkpoint, baselines))
         finally:
             trainer.close()
 
 
-def _check_baselines(config: RunConfig) -> None:
-    """Refuse an unknown baseline before hours of training rather than after."""
-    if config.evaluation.at_end and not isinstance(config.environment, PettingZooConfig):
-        from agents.baselines import BASELINES
+def _refuse_edits(folder: RunFolder, changed: Mapping[str, str], overrides: Sequence[str]) -> None:
+    """Refuse a ``config.yaml`` that was edited, unless the command line says the same anew."""
+    said = [override.partition("=")[0] for override in overrides]
+    edited = {
+        key: line
+        for key, line in changed.items()
+        if not any(f"{key}.".startswith(f"{one}.") for one in said)
+    }
+    if not edited:
+        return
+    shown = "; ".join(list(edited.values())[:_SHOWN])
+    more = f" and {len(edited) - _SHOWN} more" if len(edited) > _SHOWN else ""
+    fixed = any(key.partition(".")[0] in FIXED for key in edited)
+    settings = " ".join(f"--set {key}=..." for key in edited)
+    cure = "" if fixed else f", or say it on resuming: --resume {folder.path} {settings}"
+    raise RunError(
+        f"{folder.config} was edited since the run began ({shown}{more}); put it back{cure}, or "
+        f"start a new run: python train.py {folder.config}"
+    )
 
-        for name in config.evaluation.baselines:
-            BASELINES.get(name)
+
+def _prepare_baselines(config: RunConfig) -> Callable[[], Mapping[str, Policy]] | None:
+    """Build the baselines before hours of training rather than after."""
+    if not config.evaluation.at_end or isinstance(config.environment, PettingZooConfig):
+        return None
+    from agents.commands.evaluate import prepare_baselines
+
+    return prepare_baselines(build_world(config.environment), config.evaluation.baselines)
 
 
 def _run(job: _Job) -> int:
     """Train, compare, then say how the run ended and where it lies."""
-    config, folder = job.config, job.folder
-    trackers = open_trackers(
-        config.tracking,
-        _identity(config, folder.name),
-        folder.path,
-        config.model_dump(mode="json"),
-        _say,
-    )
+    config, folder, training = job.config, job.folder, job.config.training
+    identity, settings = _identity(config, folder.name), config.model_dump(mode="json")
+    trackers = open_trackers(config.tracking, identity, folder.path, settings, _say)
     try:
-        outcome = _train(job, trackers)
-        if outcome.interrupted:
+        start = job.checkpoint.progress.env_steps if job.checkpoint else 0
+        with open_progress(training.env_steps, start) as progress:
+            result = train(
+                training,
+                folder,
+                job.trainer,
+                checkpoint=job.checkpoint,
+                trackers=trackers,
+                progress=progress,
+            )
+        if result.interrupted:
             _say(f"Stopped; continue with: python train.py --resume {folder.path}")
             return INTERRUPTED
-        compared = config.evaluation.at_end
-        if compared and isinstance(config.environment, PettingZooConfig):
-            _say("No comparison: baselines recommend items, and this environment has none.")
-            compared = False
-        if compared:
-            _track_comparison(trackers, _compare(job))
+        if job.baselines is not None:
+            _track_comparison(trackers, _compare(job, job.baselines()))
         else:
-            _write_report(folder)
+            if config.evaluation.at_end:
+                _say("No comparison: baselines recommend items, and this environment has none.")
+            from agents.comparison.report import write_run_report
+
+            write_run_report(folder.path)
         trackers.artifact("config", [folder.config, folder.manifest])
         trackers.artifact("report", [folder.report, folder.evaluation, folder.metrics])
-        if outcome.checkpoint is not None:
-            trackers.artifact("checkpoint", [outcome.checkpoint])
+        if result.checkpoint is not None:
+            trackers.artifact("checkpoint", [result.checkpoint])
     finally:
         trackers.close()
     print(f"Run folder: {folder.path}")
@@ -236,37 +276,18 @@ def _identity(config: RunConfig, name: str) -> RunIdentity:
     )
 
 
-def _train(job: _Job, trackers: Trackers) -> Outcome:
-    training = job.config.training
-    start = job.checkpoint.progress.env_steps if job.checkpoint else 0
-    with open_progress(training.env_steps, start) as progress:
-        return train(
-            training,
-            job.folder,
-            job.trainer,
-            checkpoint=job.checkpoint,
-            trackers=trackers,
-            progress=progress,
-        )
-
-
-def _compare(job: _Job) -> Comparison:
+def _compare(job: _Job, baselines: Mapping[str, Policy]) -> Comparison:
     """Evaluate the trained team beside the baselines; print the table and write it to the run."""
     config = job.config
     assert not isinstance(config.environment, PettingZooConfig)
     from agents.commands.evaluate import evaluate_policy, print_comparison, write_comparison
     from marec_env.reporting.table import table_console
 
-    evaluation = config.evaluation
+    evaluation, world = config.evaluation, build_world(config.environment)
     _say(f"Comparing on {evaluation.sessions} sessions with {', '.join(evaluation.baselines)} ...")
-    comparison = evaluate_policy(
-        build_world(config.environment),
-        job.trainer.policy(),
-        evaluation.baselines,
-        evaluation.sessions,
-        evaluation.seed,
-    )
-    write_comparison(comparison, job.folder.path)
+    team = job.trainer.policy()
+    comparison = evaluate_policy(world, team, baselines, evaluation.sessions, evaluation.seed)
+    write_comparison(comparison, job.folder.path, replace=True, env_steps=job.trainer.env_steps)
     print_comparison(comparison, table_console())
     return comparison
 
@@ -283,10 +304,3 @@ def _track_comparison(trackers: Trackers, comparison: Comparison) -> None:
         values = [found.get(outcome, math.nan) for outcome in outcomes]
         rows.append([policy, *(value if math.isfinite(value) else None for value in values)])
     trackers.table("comparison", ["policy", *outcomes], rows)
-
-
-def _write_report(folder: RunFolder) -> None:
-    """Write the page of a run that has no comparison: its learning curves."""
-    from agents.comparison.report import write_run_report
-
-    write_run_report(folder.path)

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from agents.comparison.runs import CodeVersion, Run
+from agents.comparison.runs import Run
+from agents.runs.manifest import CodeVersion, flatten
 from marec_env.errors import RunError
 
 __all__ = [
     "Group",
     "Grouping",
-    "flatten",
     "group_runs",
     "refuse_other_topics",
     "seed_ranges",
 ]
 
-_DECISIVE = ("marec_env", "agents/learners")
-"""Source folders that decide what a run learns and is measured by."""
 _FREE = ("rewards", "state", "device", "pipeline")
 """Parts of an environment that leave users and sessions as they are; all others must be equal."""
 _LABELS = ("name", "seed", "output", "tracking.", "evaluation.", "training.checkpoint_every",
@@ -31,7 +27,6 @@ _LABELS = ("name", "seed", "output", "tracking.", "evaluation.", "training.check
 """Keys that no experiment differs by."""
 _SHOWN_KEYS = 3  # differing keys a label may name; with more, a piece of the hash is shorter
 _HASH_DIGITS = 6
-_GIT_TIMEOUT = 10  # seconds
 
 
 @dataclass(frozen=True)
@@ -91,17 +86,6 @@ def group_runs(runs: Sequence[Run], mixed_code: bool = False) -> Grouping:
     notes += _seed_notes(groups)
     notes += _environment_notes(groups)
     return Grouping(groups, left_out, tuple(notes))
-
-
-def flatten(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a nested mapping as one of dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            found |= flatten(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def seed_ranges(seeds: Iterable[int]) -> str:
@@ -167,7 +151,7 @@ def _refuse_other_sessions(runs: Sequence[Run]) -> None:
                     f"{run.path} and {runs[0].path} were evaluated on different sessions ({key} "
                     f"{run.evaluation[key]} and {first[key]}); evaluate them anew with "
                     f"'python evaluate.py run RUN... --sessions {first['sessions']} "
-                    f"--seed {first['seed']}'"
+                    f"--seed {first['seed']} --replace'"
                 )
 
 
@@ -184,60 +168,48 @@ def _refuse_twins(group: Group) -> None:
 
 def _code_notes(groups: Sequence[Group], mixed_code: bool) -> list[str]:
     """Compare the code behind the runs; seeds trained by different code are refused or marked."""
-    codes = {run.code for group in groups for run in group.runs}
-    trees = {code: (_tree(code.commit) if len(codes) > 1 else "", code.dirty) for code in codes}
     notes = []
     for group in groups:
-        by_tree: dict[tuple[str, bool], list[Run]] = {}
-        for run in group.runs:
-            by_tree.setdefault(trees[run.code], []).append(run)
-        if len(by_tree) > 1:
-            shown = "; ".join(
-                f"{members[0].code}: seeds {seed_ranges(run.seed for run in members)}"
-                for members in by_tree.values()
-            )
+        versions = _versions([code for run in group.runs for code in run.codes])
+        if len(versions) > 1:
+            by_code: dict[str, list[int]] = {}
+            for run in group.runs:
+                by_code.setdefault(", then ".join(map(str, run.codes)), []).append(run.seed)
+            shown = "; ".join(f"{code}: seeds {seed_ranges(s)}" for code, s in by_code.items())
             if not mixed_code:
                 raise RunError(
                     f"the seeds of {group.label} were trained by different code ({shown}); train "
                     "them anew, or average them all the same, marked, with --mixed-code"
                 )
             notes.append(f"{group.label} averages seeds trained by different code: {shown}")
-    if not notes and len(set(trees.values())) > 1:
-        shown = ", ".join(f"{group.label}: {group.runs[0].code}" for group in groups)
+    codes = [code for group in groups for run in group.runs for code in run.codes]
+    if not notes and len(_versions(codes)) > 1:
+        shown = ", ".join(f"{group.label}: {group.runs[0].codes[0]}" for group in groups)
         notes.append(f"the experiments were trained by different versions of the code ({shown})")
     elif any(code.dirty for code in codes):
         notes.append("some runs were trained by code with uncommitted changes")
     return notes
 
 
+def _versions(codes: Iterable[CodeVersion]) -> list[CodeVersion]:
+    """Return one of each version that decides what is learned or measured."""
+    found: list[CodeVersion] = []
+    for code in codes:
+        if not any(code.same(other) for other in found):
+            found.append(code)
+    return found
+
+
 def _evaluation_notes(runs: Sequence[Run]) -> list[str]:
     """Tell where runs were evaluated by different code, which may measure them differently."""
-    codes = {CodeVersion.of(run.evaluation or {}) for run in runs}
-    if len(codes) == 1 or len({(_tree(code.commit), code.dirty) for code in codes}) == 1:
+    codes = _versions(CodeVersion.of(run.evaluation or {}) for run in runs)
+    if len(codes) == 1:
         return []
     shown = ", ".join(sorted(map(str, codes)))
     return [
         f"the runs were evaluated by different versions of the code ({shown}); 'python evaluate.py "
         "run RUN...' evaluates them anew by one"
     ]
-
-
-def _tree(commit: str | None) -> str:
-    """Return what a commit's decisive folders hold, the commit itself where git cannot tell."""
-    if commit is None:
-        return ""
-    places = [f"{commit}:{folder}" for folder in _DECISIVE]
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", *places],
-            capture_output=True,
-            text=True,
-            timeout=_GIT_TIMEOUT,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return commit
-    return done.stdout
 
 
 def _seed_notes(groups: Sequence[Group]) -> list[str]:

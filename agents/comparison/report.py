@@ -10,7 +10,6 @@ from agents.comparison import figures, tables
 from agents.comparison.grouping import Group
 from agents.comparison.runs import Run, read_run
 from agents.comparison.summary import Summary, summarise
-from agents.runs.folder import open_run
 from marec_env.evaluation.statistics import FEWEST_TO_RESAMPLE
 from marec_env.io import write_text
 from marec_env.reporting.page import Section, render_markdown, render_page
@@ -156,17 +155,21 @@ def _exposure_lead(summary: Summary) -> list[str]:
     return lead
 
 
-def write_run_report(path: Path) -> Path:
+def write_run_report(path: Path, suffix: str = "") -> Path:
     """Write the page of one run into its folder as ``report.html`` and return its place.
 
     A run that is not finished, or was not evaluated, has a page too, which says so.
 
+    Args:
+        path: the run's folder.
+        suffix: of the evaluation's and the page's name, where it is not the run's own.
+
     Raises:
         RunError: the folder is not a run's, or cannot be written.
     """
-    run, folder = read_run(path), open_run(path)
-    write_text(folder.report, run_page(run))
-    return folder.report
+    run, place = read_run(path, f"evaluation{suffix}.json"), path / f"report{suffix}.html"
+    write_text(place, run_page(run))
+    return place
 
 
 def run_page(run: Run) -> str:

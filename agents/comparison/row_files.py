@@ -77,7 +77,7 @@ def rows_of_file(path: Path, like: Run) -> tuple[list[Row], list[str]]:
         -1,
         {},
         "",
-        like.code,
+        like.codes,
         evaluation={"sessions": sessions, "policies": policies},
         topics=_topics(path, document),
     )

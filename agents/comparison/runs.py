@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,34 +11,23 @@ from typing import Any
 from agents.config import RunConfig, config_hash
 from agents.runs.config import EvaluationConfig, TrainingConfig
 from agents.runs.folder import RunFolder, open_run
-from agents.runs.manifest import TOPICS, read_manifest
-from agents.runs.metrics_log import read_metrics
+from agents.runs.manifest import (
+    TOPICS,
+    CodeVersion,
+    Manifest,
+    changed_settings,
+    read_manifest,
+    trained_by,
+)
+from agents.runs.metrics_log import missing_rows, read_metrics
+from agents.runs.trained import FIXED
 from marec_env.config.loader import load
 from marec_env.errors import ConfigError, RunError
 
-__all__ = ["TRAINED", "CodeVersion", "Run", "experiment_hash", "read_run"]
+__all__ = ["TRAINED", "Run", "experiment_hash", "read_run"]
 
 TRAINED = "trained team"
 """The run's own policy among those of its evaluation."""
-
-
-@dataclass(frozen=True, slots=True)
-class CodeVersion:
-    """The code that trained a run."""
-
-    commit: str | None
-    dirty: bool = False
-    """Whether files differed from the commit."""
-
-    @classmethod
-    def of(cls, document: Mapping[str, Any]) -> CodeVersion:
-        """Return the version in the ``git`` entry of a manifest or an evaluation."""
-        git = document.get("git") or {}
-        return cls(git.get("commit"), bool(git.get("dirty")))
-
-    def __str__(self) -> str:
-        name = self.commit[:10] if self.commit else "unknown"
-        return f"{name} with uncommitted changes" if self.dirty else name
 
 
 @dataclass(frozen=True)
@@ -52,7 +40,8 @@ class Run:
     """Resolved, as JSON has it; empty if it could not be read."""
     experiment: str
     """What the seeds of one experiment share, see :func:`experiment_hash`."""
-    code: CodeVersion
+    codes: tuple[CodeVersion, ...]
+    """What trained it, in order; more than one if it was resumed with other code."""
     metrics: list[dict[str, float | None]] = field(default_factory=list)
     evaluation: dict[str, Any] | None = None
     topics: str | None = None
@@ -96,8 +85,12 @@ def experiment_hash(config: RunConfig) -> str:
     return config_hash(config.model_copy(update=changes))
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path, evaluation: str = "evaluation.json") -> Run:
     """Read a run; damage and missing parts become :attr:`Run.defects`.
+
+    Args:
+        path: its folder.
+        evaluation: the file in it that has the evaluation.
 
     Raises:
         RunError: the folder is not a run's.
@@ -107,33 +100,35 @@ def read_run(path: Path) -> Run:
         config = load(folder.config, RunConfig, [])
     except ConfigError as error:
         reason = str(error).splitlines()[0]
-        return Run(
-            path, -1, {}, "", CodeVersion(None), defects=(f"unreadable config.yaml ({reason})",)
-        )
+        return Run(path, -1, {}, "", (), defects=(f"unreadable config.yaml ({reason})",))
     defects: list[str] = []
-    code, topics = _origin(folder, defects)
+    manifest = _manifest(folder, config, defects)
     metrics = _metrics(folder, config, defects)
-    evaluation = _evaluation(folder, defects)
+    steps = max((row.get("env_steps") or 0 for row in metrics), default=0)
     return Run(
         path=path,
         seed=config.seed,
         config=config.model_dump(mode="json"),
         experiment=experiment_hash(config),
-        code=code,
+        codes=tuple(trained_by(manifest, steps)),
         metrics=metrics,
-        evaluation=evaluation,
-        topics=topics,
+        evaluation=_evaluation(path / evaluation, steps, defects),
+        topics=manifest.get("inputs", {}).get(TOPICS),
         defects=tuple(defects),
     )
 
 
-def _origin(folder: RunFolder, defects: list[str]) -> tuple[CodeVersion, str | None]:
+def _manifest(folder: RunFolder, config: RunConfig, defects: list[str]) -> Manifest:
     try:
         manifest = read_manifest(folder.manifest)
-    except RunError as error:
+        edited = changed_settings(manifest, config)
+    except (RunError, ConfigError) as error:
         defects.append(f"no usable manifest ({error})")
-        return CodeVersion(None), None
-    return CodeVersion.of(manifest), manifest.get("inputs", {}).get(TOPICS)
+        return {}
+    lines = [line for key, line in edited.items() if key.partition(".")[0] in FIXED]
+    if lines:
+        defects.append(f"config.yaml was edited since the run began ({'; '.join(lines[:3])})")
+    return manifest
 
 
 def _metrics(
@@ -147,17 +142,19 @@ def _metrics(
     steps = max((row.get("env_steps") or 0 for row in rows), default=0)
     if steps < config.training.env_steps:
         defects.append(f"unfinished ({steps:,.0f} of {config.training.env_steps:,} env steps)")
+    elif missing := missing_rows(rows):
+        defects.append(f"metrics.jsonl lacks {missing:,} iterations")
     return rows
 
 
-def _evaluation(folder: RunFolder, defects: list[str]) -> dict[str, Any] | None:
+def _evaluation(path: Path, steps: float, defects: list[str]) -> dict[str, Any] | None:
     try:
-        found = json.loads(folder.evaluation.read_text())
+        found = json.loads(path.read_text())
         outcomes = found["policies"][TRAINED]["outcomes"]
         sound = all(isinstance(outcomes[name]["mean"], float) for name in ("clicks", "return"))
         sound = sound and isinstance(found["seed"], int) and isinstance(found["sessions"], int)
     except FileNotFoundError:
-        defects.append(f"not evaluated (python evaluate.py run {folder.path})")
+        defects.append(f"not evaluated (python evaluate.py run {path.parent})")
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         defects.append(f"damaged evaluation.json ({type(error).__name__}: {error})")
@@ -165,4 +162,6 @@ def _evaluation(folder: RunFolder, defects: list[str]) -> dict[str, Any] | None:
     if not sound:
         defects.append("damaged evaluation.json (clicks, return, seed or sessions is no number)")
         return None
+    if (evaluated := found.get("env_steps", steps)) != steps:
+        defects.append(f"evaluated at {evaluated:,} of {steps:,.0f} env steps")
     return dict(found)

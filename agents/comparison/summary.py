@@ -63,7 +63,7 @@ class Summary:
                     "experiment": group.runs[0].experiment,
                     "runs": [str(run.path) for run in group.runs],
                     "seeds": group.seeds,
-                    "code": sorted({str(run.code) for run in group.runs}),
+                    "code": sorted({str(code) for run in group.runs for code in run.codes}),
                     **_row(row),
                 }
                 for row, group in zip(self.experiments, self.grouping.groups, strict=True)

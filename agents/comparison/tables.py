@@ -17,6 +17,7 @@ from agents.comparison.quantities import (
     objectives,
 )
 from agents.comparison.rows import Row
+from agents.comparison.runs import Run
 from agents.comparison.summary import Summary
 from marec_env.evaluation.statistics import Estimate
 from marec_env.reporting.drawing import shown
@@ -218,7 +219,7 @@ def configuration_table(summary: Summary) -> TextTable | None:
 def runs_table(summary: Summary) -> TextTable:
     """Return every run given, with what it was made by or why it is left out."""
     rows = [
-        [str(run.path), group.label, str(run.seed), str(run.code), "compared"]
+        [str(run.path), group.label, str(run.seed), _codes(run), "compared"]
         for group in summary.grouping.groups
         for run in group.runs
     ]
@@ -227,12 +228,16 @@ def runs_table(summary: Summary) -> TextTable:
             str(run.path),
             run.name,
             str(run.seed),
-            str(run.code),
+            _codes(run),
             f"left out: {'; '.join(run.defects)}",
         ]
         for run in summary.grouping.left_out
     ]
     return TextTable("", ["run", "experiment", "seed", "code", "state"], rows, prose=True)
+
+
+def _codes(run: Run) -> str:
+    return ", then ".join(map(str, run.codes))
 
 
 def _table(title: str, rows: Sequence[Row], quantities: Sequence[Quantity]) -> TextTable:

@@ -1,18 +1,19 @@
 """Checkpoints that are whole or absent, and are checked before they are used.
 
-``checkpoints/env_steps-000000050000/`` holds what the trainer saved, ``progress.json``, and
-``checksums.json`` with the size and SHA-256 of every other file. The folder is filled under a
-hidden name, forced to disk, and then renamed.
+``checkpoints/env_steps-000000050000/`` holds what the trainer saved, ``progress.json``, the metrics
+so far, and ``checksums.json`` with the size and SHA-256 of every other file. The folder is filled
+under a hidden name, forced to disk, and then renamed.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from typing_extensions import TypedDict
 
 from marec_env import io
 from marec_env.errors import RunError
@@ -32,6 +33,12 @@ _DAMAGED = "damaged-"
 _CHECKSUMS = "checksums.json"
 _PROGRESS = "progress.json"
 _TRAINER = "trainer"
+_METRICS = "metrics.jsonl"
+
+
+class _Sum(TypedDict):
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,11 @@ class Checkpoint:
         """The absolute folder to hand to ``Trainer.restore``."""
         return (self.folder / _TRAINER).absolute()
 
+    @property
+    def metrics(self) -> Path:
+        """``metrics.jsonl`` as it was; checkpoints of older versions have none."""
+        return self.folder / _METRICS
+
 
 def _sync(path: Path) -> None:
     """Force a file or folder to disk."""
@@ -70,11 +82,13 @@ def _files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != _CHECKSUMS)
 
 
-def _write(partial: Path, save: Callable[[Path], None], progress: Progress) -> None:
+def _write(partial: Path, save: Callable[[Path], None], progress: Progress, metrics: Path) -> None:
     """Fill a checkpoint's folder and force all of it to disk."""
     trainer = (partial / _TRAINER).absolute()
     trainer.mkdir(parents=True)
     save(trainer)
+    if metrics.exists():
+        shutil.copyfile(metrics, partial / _METRICS)
     io.write_json(partial / _PROGRESS, asdict(progress))
     io.write_json(
         partial / _CHECKSUMS,
@@ -102,7 +116,7 @@ def save_checkpoint(
     """Write a checkpoint and remove the oldest ones; one of the same step is left as it is.
 
     Args:
-        root: the run's ``checkpoints`` folder.
+        root: the run's ``checkpoints`` folder; ``metrics.jsonl`` lies beside it.
         save: writes the trainer's state into the (absolute) folder it is given.
         progress: where the run is.
         keep: how many of the newest checkpoints stay; 0 keeps all.
@@ -121,7 +135,7 @@ def save_checkpoint(
             shutil.rmtree(aside, ignore_errors=True)
             target.rename(aside)
         shutil.rmtree(partial, ignore_errors=True)
-        _write(partial, save, progress)
+        _write(partial, save, progress, root.parent / _METRICS)
         partial.rename(target)
         _sync(root)
         _prune(root, keep)
@@ -139,18 +153,20 @@ def save_checkpoint(
 def damage(folder: Path) -> str | None:
     """Return what is wrong with a checkpoint's files, ``None`` if they are as they were written."""
     try:
-        checksums = json.loads((folder / _CHECKSUMS).read_text())
-    except (OSError, ValueError):
-        return f"{_CHECKSUMS} is missing or damaged"
-    for name, expected in checksums.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        size = path.stat().st_size
-        if size != expected["bytes"]:
-            return f"{name} has {size} of {expected['bytes']} bytes"
-        if io.sha256_of(path) != expected["sha256"]:
-            return f"{name} does not have the SHA-256 it was written with"
+        for name, expected in io.read_json(folder / _CHECKSUMS, dict[str, _Sum]).items():
+            path = folder / name
+            if not path.is_file():
+                return f"{name} is missing"
+            size = path.stat().st_size
+            if size != expected["bytes"]:
+                return f"{name} has {size} of {expected['bytes']} bytes"
+            if io.sha256_of(path) != expected["sha256"]:
+                return f"{name} does not have the SHA-256 it was written with"
+        io.read_json(folder / _PROGRESS, Progress)
+    except (OSError, ValueError) as error:
+        return f"{_CHECKSUMS} names what cannot be read: {error}"
+    except RunError as error:
+        return str(error).removeprefix(f"{folder}/")
     return None
 
 
@@ -160,7 +176,7 @@ def _names(root: Path) -> list[str]:
 
 
 def _read(folder: Path) -> Checkpoint:
-    return Checkpoint(folder, Progress(**json.loads((folder / _PROGRESS).read_text())))
+    return Checkpoint(folder, io.read_json(folder / _PROGRESS, Progress))
 
 
 def whole_checkpoints(root: Path, say: Callable[[str], None]) -> list[Checkpoint]:

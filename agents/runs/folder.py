@@ -1,20 +1,25 @@
-"""A run's folder: its files, its creation without overwriting anything, and its lock."""
+"""A run's folder: its files, its creation in one step without overwriting anything, its lock."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import secrets
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from marec_env.errors import RunError
 
-__all__ = ["RunFolder", "check_place", "create_run", "open_run", "run_name"]
+__all__ = ["RunFolder", "check_path", "check_place", "create_run", "open_run", "run_name"]
 
 _CURE = "give another place with --run-dir DIR or --set output=DIR"
+_LONGEST_NAME, _LONGEST_PATH = 255, 3800
+"""Bytes of a file's name on Linux, and of a path (4,096) less what lies below a run's folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +94,37 @@ def run_name(name: str, algorithm: str, seed: int) -> str:
     return f"{name}-{algorithm}-seed{seed}-{stamp}"
 
 
+def check_path(path: Path) -> None:
+    """Refuse a path that a file system, or a page that names it, cannot hold.
+
+    Raises:
+        RunError: it is too long, or holds NUL or bytes that are no UTF-8.
+    """
+    try:
+        longest = max((len(part.encode()) for part in path.parts), default=0)
+        length = len(str(path.absolute()).encode())
+    except UnicodeEncodeError as error:
+        raise RunError(f"path {str(path)!a} holds bytes that are no UTF-8; rename it") from error
+    if "\0" in str(path):
+        raise RunError(f"path {str(path)!a} holds the character NUL; give another")
+    if longest > _LONGEST_NAME or length > _LONGEST_PATH:
+        raise RunError(
+            f"path '{str(path)[:60]}…' is too long: names may have {_LONGEST_NAME} bytes and the "
+            f"whole {_LONGEST_PATH:,} (got {longest} and {length:,}); give a shorter one"
+        )
+
+
 def check_place(path: Path) -> None:
     """Refuse a place where no run folder can be made, before any work is done for it.
 
     Raises:
-        RunError: a file or a filled folder is there, or its nearest folder cannot be written.
+        RunError: a file or a filled folder is there, its nearest folder cannot be written, or its
+            name cannot be used.
     """
+    check_path(path)
     if path.is_dir() and any(path.iterdir()):
-        raise RunError(
-            f"{path} is not empty; give --run-dir another name, or continue it with --resume {path}"
-        )
+        cure = f", or continue it with --resume {path}" if RunFolder(path).config.is_file() else ""
+        raise RunError(f"{path} is not empty; give --run-dir another name{cure}")
     for near in (path, *path.absolute().parents):
         if near.exists() or near.is_symlink():
             if not near.is_dir():
@@ -108,35 +134,43 @@ def check_place(path: Path) -> None:
             return
 
 
-def create_run(path: Path, *, unique: bool) -> RunFolder:
-    """Make a run's folder.
+def create_run(path: Path, fill: Callable[[RunFolder], None], *, unique: bool) -> RunFolder:
+    """Make a run's folder, which is there with all its files or not at all.
 
     Args:
         path: where.
+        fill: writes the files of the new run; it is given a hidden folder beside ``path``, which
+            then takes the name ``path``.
         unique: take the next free name (``-2``, ``-3`` ...) if the folder exists, which happens to
             runs started within one second; otherwise an existing folder must be empty.
 
     Raises:
         RunError: the folder holds something already, or cannot be made.
     """
-    target, number = path, 1
-    while True:
-        try:
-            target.mkdir(parents=True, exist_ok=False)
-            (target / "checkpoints").mkdir()
-            return RunFolder(target)
-        except FileExistsError:
-            if unique:
-                number += 1
-                target = path.with_name(f"{path.name}-{number}")
-                continue
+    hidden, target, number = path.parent / f".new-run-{secrets.token_hex(6)}", path, 1
+    try:
+        (hidden / "checkpoints").mkdir(parents=True)
+        fill(RunFolder(hidden))
+        while True:
+            try:
+                hidden.rename(target.resolve())  # an empty folder there is replaced
+                return RunFolder(target)
+            except OSError as error:
+                if error.errno == errno.EBUSY:  # a mounted volume: its own name must stay
+                    for name in ("checkpoints", "manifest.json", "config.yaml"):
+                        shutil.move(hidden / name, target / name)
+                    return RunFolder(target)
+                if not unique or error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+            number += 1
+            target = path.with_name(f"{path.name}-{number}")
+    except OSError as error:
+        if not unique:
             check_place(path)
-            (path / "checkpoints").mkdir()
-            return RunFolder(path)
-        except OSError as error:
-            raise RunError(
-                f"cannot make run folder {target}: {error.strerror or error}; {_CURE}"
-            ) from error
+        reason = error.strerror or error
+        raise RunError(f"cannot make run folder {target}: {reason}; {_CURE}") from error
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def open_run(path: Path) -> RunFolder:
@@ -145,6 +179,7 @@ def open_run(path: Path) -> RunFolder:
     Raises:
         RunError: the folder is missing or is not a run's.
     """
+    check_path(path)
     folder = RunFolder(path)
     if not path.is_dir():
         raise RunError(f"{path}: no such run folder")

@@ -1,38 +1,134 @@
-"""``manifest.json``: what a run was made of, so that it can be made again."""
+"""``manifest.json``: what a run was made of, and by which code, so that it can be made again."""
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict
+from typing_extensions import TypedDict
+
+from agents.config import RunConfig, config_hash
+from agents.runs.folder import RunFolder
 from marec_env import __version__, io
-from marec_env.errors import RunError
+from marec_env.config.loader import load_mapping
 
 __all__ = [
     "TOPICS",
+    "CodeVersion",
+    "Manifest",
     "build_manifest",
     "changed_inputs",
-    "check_same_inputs",
-    "code_state",
+    "changed_settings",
+    "flatten",
     "read_manifest",
     "record_resume",
+    "trained_by",
 ]
 
 TOPICS = "topics"
 """Name of the hash of an environment's topics among a manifest's inputs."""
+DECISIVE = ("marec_env", "agents/learners")
+"""Source folders that decide what a run learns and is measured by."""
 _PACKAGES = (
     "torch", "ray", "gymnasium", "pettingzoo", "numpy", "scipy", "transformers", "safetensors",
     "pydantic", "implicit", "wandb",
 )  # fmt: skip
+_ROOT = Path(__file__).resolve().parents[2]
 _GIT_TIMEOUT = 10  # seconds; a repository on a stalled network disk must not hold up a run
+_LABELS = ("name", "output", "tracking.")
+"""Settings that decide nothing about a run's numbers."""
+
+
+class _Git(TypedDict, total=False):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    commit: str | None
+    dirty: bool | None
+    source: str | None
+
+
+class _Resume(TypedDict, total=False):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    env_steps: int
+    versions: dict[str, str | None]
+    git: _Git | None
+
+
+class Manifest(TypedDict, total=False):
+    """The parts of a manifest that are read back."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    versions: dict[str, str | None]
+    git: _Git | None
+    seeds: dict[str, int]
+    config_hash: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    resumes: list[_Resume]
+
+
+@dataclass(frozen=True, slots=True)
+class CodeVersion:
+    """The code that trained or evaluated a run."""
+
+    commit: str | None
+    """Of git; ``None`` outside a repository."""
+    dirty: bool = False
+    """Whether files differed from the commit."""
+    source: str | None = None
+    """SHA-256 of the sources in :data:`DECISIVE`; older runs do not have it."""
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> CodeVersion:
+        """Return the version in the ``git`` entry of a manifest, a resume or an evaluation."""
+        git = document.get("git") or {}
+        return cls(git.get("commit"), bool(git.get("dirty")), git.get("source"))
+
+    @classmethod
+    @cache
+    def here(cls) -> CodeVersion:
+        """Return the version of the code that runs."""
+        digest = hashlib.sha256()
+        for folder in DECISIVE:
+            for path in sorted((_ROOT / folder).rglob("*.py")):
+                digest.update(f"{path.relative_to(_ROOT)}\0".encode() + path.read_bytes() + b"\0")
+        status = _git("status", "--porcelain", "--untracked-files=no")
+        return cls(_git("rev-parse", "HEAD"), bool(status), digest.hexdigest())
+
+    def same(self, other: CodeVersion) -> bool:
+        """Whether both decide alike what a run learns, as far as is known."""
+        if self.source is not None and other.source is not None:
+            return self.source == other.source
+        return (self.commit, self.dirty) == (other.commit, other.dirty)
+
+    def __str__(self) -> str:
+        name = self.commit[:10] if self.commit else "unknown"
+        return f"{name} with uncommitted changes" if self.dirty else name
+
+
+def _git(*arguments: str) -> str | None:
+    """Return the output of git in the source's folder, ``None`` outside a repository."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(_ROOT), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_GIT_TIMEOUT,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
 
 
 def _versions() -> dict[str, str | None]:
@@ -45,119 +141,163 @@ def _versions() -> dict[str, str | None]:
     return found
 
 
-def _git(*arguments: str) -> str | None:
-    """Return the output of git in the source's folder, ``None`` outside a repository."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=_GIT_TIMEOUT,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
-
-
 def _hardware() -> dict[str, Any]:
     import torch
 
+    try:
+        memory: int | None = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        memory = None
     return {
         "machine": platform.machine(),
         "system": platform.platform(),
         "cpus": os.cpu_count(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": memory,
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
 
 
-def code_state() -> dict[str, str | bool | None]:
-    """Return the source's git ``commit``, and whether it is ``dirty``; ``None`` outside git."""
-    status = _git("status", "--porcelain", "--untracked-files=no")
-    return {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": None if status is None else bool(status),
-    }
+def _as_git(code: CodeVersion) -> _Git:
+    return {"commit": code.commit, "dirty": code.dirty, "source": code.source}
 
 
-def build_manifest(
-    *, seed: int, config_hash: str, inputs: Mapping[str, str], command: list[str]
-) -> dict[str, Any]:
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def build_manifest(config: RunConfig, inputs: Mapping[str, str], command: list[str]) -> Manifest:
     """Return the manifest of a run that starts now.
 
     Args:
-        seed: the run's seed, from which all others follow.
-        config_hash: hash of the configuration without seed and name.
+        config: of the run; kept, so that a later edit of ``config.yaml`` is noticed.
         inputs: hashes by name of the data and the weights that the run reads.
         command: the command line.
     """
     return {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "started": _now(),
         "command": command,
         "versions": _versions(),
-        "git": code_state(),
-        "seeds": {"run": seed},
-        "config_hash": config_hash,
+        "git": _as_git(CodeVersion.here()),
+        "seeds": {"run": config.seed},
+        "config_hash": config_hash(config),
+        "config": config.model_dump(mode="json"),
         "inputs": dict(inputs),
         "hardware": _hardware(),
         "python": sys.executable,
         "resumes": [],
-    }
+    }  # type: ignore[typeddict-unknown-key]
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> Manifest:
     """Return a run's manifest.
 
     Raises:
         RunError: it is missing or damaged.
     """
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise RunError(f"{path} is missing; the run cannot be continued") from error
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}); restore it to continue") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path} is not a manifest; restore it to continue")
-    return content
+    found: Manifest = io.read_json(
+        path,
+        Manifest,
+        f"restore it, or start a new run: python train.py {RunFolder(path.parent).config}",
+    )
+    return found
 
 
-def check_same_inputs(manifest: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
-    """Refuse to continue a run on other data, weights or topics than it began with.
-
-    Raises:
-        RunError: a hash differs.
-    """
-    for name in changed_inputs(manifest, inputs):
-        raise RunError(
-            f"{name} changed since the run began (then {manifest['inputs'][name]}, now "
-            f"{inputs.get(name)}); restore what was then, or start a new run"
-        )
-
-
-def changed_inputs(manifest: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
+def changed_inputs(manifest: Manifest, inputs: Mapping[str, str]) -> list[str]:
     """Return the names of a manifest's inputs that are not what they were."""
     then = manifest.get("inputs", {})
     return [name for name, before in then.items() if inputs.get(name) != before]
 
 
-def record_resume(path: Path, env_steps: int, overrides: list[str]) -> None:
-    """Add one continuation to a manifest."""
+def changed_settings(manifest: Manifest, config: RunConfig) -> dict[str, str]:
+    """Return what a configuration has otherwise than the run was made with, by dotted key.
+
+    Labels do not count. Manifests of versions that did not keep the configuration tell of the seed
+    alone: their hashes do not outlive a new setting.
+
+    Raises:
+        ConfigError: the manifest's configuration cannot be read.
+    """
+    now = flatten(config.model_dump(mode="json"))
+    if "config" in manifest:
+        kept = load_mapping(manifest["config"], RunConfig, "manifest.json: config")
+        then = flatten(kept.model_dump(mode="json"))
+    else:
+        then = {**now, "seed": manifest.get("seeds", {}).get("run", config.seed)}
+    return {
+        key: f"{key}: {then.get(key, 'not set')} then, {now.get(key, 'not set')} now"
+        for key in sorted(then.keys() | now.keys())
+        if then.get(key) != now.get(key) and not key.startswith(_LABELS)
+    }
+
+
+def flatten(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested mapping as one of dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            found |= flatten(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def record_resume(
+    path: Path, config: RunConfig, env_steps: int, overrides: Sequence[str], notes: Sequence[str]
+) -> list[str]:
+    """Add one continuation to a manifest: when, where, with which settings and by which code.
+
+    Args:
+        path: of the manifest.
+        config: that the run goes on with.
+        env_steps: where it goes on.
+        overrides: ``section.key=value`` each.
+        notes: what else a reader of the run must know.
+
+    Returns:
+        Warnings: the code or a package is another than the run began with.
+    """
     manifest = read_manifest(path)
-    manifest.setdefault("resumes", []).append(
-        {
-            "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "env_steps": env_steps,
-            "overrides": overrides,
-            "versions": _versions(),
-        }
-    )
-    io.write_json(path, manifest)
+    code, versions = CodeVersion.here(), _versions()
+    warnings = []
+    began = CodeVersion.of(manifest)
+    if not code.same(began):
+        warnings.append(f"the run began with other code ({began}, now {code}); compare will say so")
+    then = manifest.get("versions", {})
+    other = [f"{k} {then[k]}, now {v}" for k, v in versions.items() if k in then and then[k] != v]
+    if other:
+        warnings.append(f"the run began with other versions ({'; '.join(other)})")
+    resume = {
+        "at": _now(),
+        "env_steps": env_steps,
+        "overrides": list(overrides),
+        "versions": versions,
+        "git": _as_git(code),
+        "notes": list(notes),
+    }
+    content = {
+        **manifest,
+        "config": config.model_dump(mode="json"),
+        "config_hash": config_hash(config),
+        "resumes": [*manifest.get("resumes", []), resume],
+    }
+    io.write_json(path, content)
+    return warnings
+
+
+def trained_by(manifest: Manifest, env_steps: float) -> list[CodeVersion]:
+    """Return the versions of the code that trained a run, in order, each once.
+
+    Args:
+        manifest: of the run.
+        env_steps: how far it came; a continuation that trained nothing does not count.
+    """
+    parts = [(0, CodeVersion.of(manifest))]
+    parts += [(r.get("env_steps", 0), CodeVersion.of(r)) for r in manifest.get("resumes", [])]
+    ends = [start for start, _ in parts[1:]] + [env_steps]
+    found: list[CodeVersion] = []
+    for (start, code), end in zip(parts, ends, strict=True):
+        # Continuations of older versions did not write down their code.
+        known = code.commit is not None or code.source is not None
+        if start < end and known and not any(code.same(other) for other in found):
+            found.append(code)
+    return found or [parts[0][1]]

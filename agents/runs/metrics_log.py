@@ -10,18 +10,28 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from pydantic import FiniteFloat, TypeAdapter
 
 from marec_env import io
 from marec_env.errors import RunError
 
-__all__ = ["TIME_PREFIX", "Metrics", "append_metrics", "cut_metrics", "read_metrics"]
+__all__ = [
+    "TIME_PREFIX",
+    "Metrics",
+    "append_metrics",
+    "missing_rows",
+    "read_metrics",
+    "restore_metrics",
+]
 
 Metrics = Mapping[str, float | None]
 """One iteration's numbers; ``None`` where there is none (no episode ended)."""
 
 TIME_PREFIX = "time/"
+_ROW = TypeAdapter(dict[str, FiniteFloat | None])
 
 
 def _encode(metrics: Mapping[str, float | None]) -> str:
@@ -61,19 +71,47 @@ def read_metrics(path: Path) -> list[dict[str, float | None]]:
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from error
     lines = text.split("\n")[:-1]  # what follows the last newline was never finished
-    rows: list[dict[str, float | None]] = []
+    rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
+            rows.append(_ROW.validate_json(line))
         except ValueError as error:
-            raise RunError(f"{path}:{number}: damaged line; remove it to go on") from error
-        if not isinstance(row, dict):
-            raise RunError(f"{path}:{number}: not an object; remove the line to go on")
-        rows.append(row)
+            raise RunError(
+                f"{path}:{number}: damaged line, not an object of numbers; restore the file"
+            ) from error
     return rows
 
 
-def cut_metrics(path: Path, iterations: int) -> None:
-    """Drop the lines after an iteration, which a resumed run will write again."""
+def missing_rows(rows: Sequence[Mapping[str, float | None]]) -> int:
+    """Return how many iterations before the last one left no line."""
+    return max(0, int(rows[-1].get("iterations") or 0) - len(rows)) if rows else 0
+
+
+def restore_metrics(path: Path, iterations: int, copy: Path | None) -> str | None:
+    """Bring a run's metrics to where it goes on: later lines, which it writes again, are dropped.
+
+    Args:
+        path: the run's ``metrics.jsonl``.
+        iterations: how many the run goes on from.
+        copy: the metrics as the checkpoint has them; ``None`` if it has none.
+
+    Returns:
+        What was wrong with the file, ``None`` if it was as the run had written it.
+
+    Raises:
+        RunError: lines are damaged, and there is no copy.
+    """
+    if copy is not None and copy.exists():
+        good = copy.read_bytes()
+        try:
+            whole = path.read_bytes().startswith(good)
+        except OSError:
+            whole = False
+        io.write_bytes(path, good)
+        told = f"{path} was not as the run had written it; restored from the checkpoint's copy"
+        return None if whole else told
     kept = [row for row in read_metrics(path) if (row.get("iterations") or 0) <= iterations]
     io.write_text(path, "".join(_encode(row) for row in kept))
+    if len(kept) == iterations:
+        return None
+    return f"{path} has {len(kept)} of {iterations} iterations, and the checkpoint has no copy"

@@ -17,12 +17,12 @@ from agents.runs.checkpoints import Checkpoint, Progress, save_checkpoint
 from agents.runs.config import TrainingConfig
 from agents.runs.folder import RunFolder
 from agents.runs.interrupt import StopRequest
-from agents.runs.metrics_log import TIME_PREFIX, Metrics, append_metrics, cut_metrics
+from agents.runs.metrics_log import TIME_PREFIX, Metrics, append_metrics, restore_metrics
 from agents.runs.progress import ProgressDisplay
 from agents.runs.tracking import Trackers
 from marec_env.errors import RunError
 
-__all__ = ["Outcome", "Trains", "train"]
+__all__ = ["TrainingResult", "Trains", "train"]
 
 _DECISIVE = ("team_reward", "reward/", "value_loss/")
 """Metrics without which nothing can be learned."""
@@ -45,7 +45,7 @@ class Trains(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TrainingResult:
     """How a run ended."""
 
     metrics: Metrics
@@ -83,7 +83,7 @@ def _refuse_divergence(metrics: Metrics, env_steps: int) -> None:
 def train(
     config: TrainingConfig, folder: RunFolder, trainer: Trains, *, checkpoint: Checkpoint | None,
     trackers: Trackers, progress: ProgressDisplay, clock: Callable[[], float] = time.monotonic,
-) -> Outcome:  # fmt: skip
+) -> TrainingResult:  # fmt: skip
     """Train until the budget of env steps is spent or a signal asks to stop.
 
     Args:
@@ -101,7 +101,11 @@ def train(
     at = checkpoint.progress if checkpoint else Progress(0, 0, 0.0)
     if checkpoint:
         _resume(trainer, checkpoint)
-    cut_metrics(folder.metrics, at.iterations)
+    told = restore_metrics(
+        folder.metrics, at.iterations, checkpoint.metrics if checkpoint else None
+    )
+    if told:
+        progress.say(told)
     began = clock() - at.seconds
     before = clock()
     metrics: dict[str, float] = {}
@@ -129,4 +133,6 @@ def train(
                 saved = save()
         if metrics:
             saved = save()
-    return Outcome(metrics, saved, interrupted=stop.requested and at.env_steps < config.env_steps)
+    return TrainingResult(
+        metrics, saved, interrupted=stop.requested and at.env_steps < config.env_steps
+    )

@@ -11,15 +11,18 @@ from agents.config import RunConfig
 from agents.learners.config import RLlibConfig
 from agents.learners.policy import TrainedPolicy
 from agents.learners.policy_files import load_policy
-from agents.runs.checkpoints import latest_checkpoint, whole_checkpoints
+from agents.runs.checkpoints import Checkpoint, latest_checkpoint, whole_checkpoints
 from agents.runs.environment import input_hashes
 from agents.runs.folder import RunFolder, open_run
-from agents.runs.manifest import changed_inputs, read_manifest
+from agents.runs.manifest import Manifest, changed_inputs, changed_settings, read_manifest
 from marec_env.config.loader import load
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, RunError
 
-__all__ = ["TrainedRun", "load_run"]
+__all__ = ["FIXED", "TrainedRun", "load_run"]
+
+FIXED = {"seed", "environment", "algorithm", "sampling"}
+"""What decides a run's numbers, and cannot be set anew once it has begun."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class TrainedRun:
 
     folder: RunFolder
     config: RunConfig
+    manifest: Manifest
+    """Empty if it cannot be read."""
     say: Callable[[str], None]
     """Is told which checkpoints are passed over as damaged."""
 
@@ -62,10 +67,18 @@ class TrainedRun:
             ConfigError: one of RLlib's own algorithms trained the run.
         """
         self._refuse_stock()
+        return load_policy(self.newest().trainer)
+
+    def newest(self) -> Checkpoint:
+        """Return the newest undamaged checkpoint.
+
+        Raises:
+            RunError: there is none.
+        """
         checkpoint = latest_checkpoint(self.folder.checkpoints, self.say)
         if checkpoint is None:
             raise self._untrained()
-        return load_policy(checkpoint.trainer)
+        return checkpoint
 
     def policies(self) -> list[tuple[int, TrainedPolicy]]:
         """Return env steps and policy of every undamaged checkpoint, oldest first; at least one.
@@ -81,7 +94,7 @@ class TrainedRun:
 
     def changed_inputs(self) -> list[str]:
         """Return which of log, encoder weights and topics are not what the run was trained on."""
-        return changed_inputs(read_manifest(self.folder.manifest), input_hashes(self.config))
+        return changed_inputs(self.manifest, input_hashes(self.config))
 
     def _refuse_stock(self) -> None:
         if isinstance(self.config.algorithm, RLlibConfig):
@@ -104,8 +117,21 @@ def load_run(path: Path, say: Callable[[str], None] = lambda line: None) -> Trai
         say: is told which checkpoints are passed over as damaged.
 
     Raises:
-        RunError: the folder is no run's.
+        RunError: the folder is no run's, or its configuration was edited since the run began.
         ConfigError: its configuration cannot be read.
     """
     folder = open_run(path)
-    return TrainedRun(folder, load(folder.config, RunConfig), say)
+    config = load(folder.config, RunConfig)
+    try:
+        known: Manifest = read_manifest(folder.manifest)
+    except RunError as error:
+        say(f"warning: what the run was made of is not checked: {error}")
+        known = {}
+    edited = [
+        line for key, line in changed_settings(known, config).items() if key.split(".")[0] in FIXED
+    ]
+    if edited:
+        raise RunError(
+            f"{folder.config} was edited since the run began ({'; '.join(edited[:3])}); put it back"
+        )
+    return TrainedRun(folder, config, known, say)

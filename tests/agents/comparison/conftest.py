@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from agents.comparison.runs import TRAINED, CodeVersion, Run, experiment_hash
+from agents.comparison.runs import TRAINED, Run, experiment_hash
 from agents.config import RunConfig
+from agents.runs.manifest import CodeVersion
 from marec_env.config.dump import dump
 
 ORACLE_CLICKS = 100.0
@@ -91,14 +92,23 @@ def metrics_of(clicks, steps=400_000):
 def make_run(tmp_path):
     """Return a sound run without files."""
 
-    def make(clicks=30.0, seed=0, commit="a" * 40, dirty=False, defects=(), found=None, **changes):
+    def make(
+        clicks=30.0,
+        seed=0,
+        commit="a" * 40,
+        dirty=False,
+        codes=(),
+        defects=(),
+        found=None,
+        **changes,
+    ):
         config = config_of(seed=seed, **changes)
         return Run(
             path=tmp_path / f"{config.name}-{config.algorithm.kind}-{seed}",
             seed=seed,
             config=config.model_dump(mode="json"),
             experiment=experiment_hash(config),
-            code=CodeVersion(commit, dirty),
+            codes=codes or (CodeVersion(commit, dirty),),
             metrics=metrics_of(clicks),
             evaluation=evaluation(clicks) if found is None else found,
             defects=defects,

@@ -1,9 +1,7 @@
-import subprocess
-
 import pytest
 
-from agents.comparison import grouping
 from agents.comparison.grouping import group_runs, seed_ranges
+from agents.runs.manifest import CodeVersion
 from marec_env.errors import RunError
 
 
@@ -132,13 +130,22 @@ def test_evaluations_by_different_code_are_marked(make_run):
     )
 
 
-def test_commits_with_the_same_decisive_source_are_one_version(make_run, monkeypatch):
-    def answer(command, **_):
-        return subprocess.CompletedProcess(command, 0, stdout="tree1\ntree2\n")
+def test_commits_with_the_same_decisive_source_are_one_version(make_run):
+    runs = [
+        make_run(seed=seed, codes=(CodeVersion(letter * 40, source="s"),))
+        for seed, letter in enumerate("ab")
+    ]
+    assert not any("code" in note for note in group_runs(runs).notes)
 
-    monkeypatch.setattr(grouping.subprocess, "run", answer)
-    found = group_runs([make_run(), make_run(seed=1, commit="c" * 40)])
-    assert not any("code" in note for note in found.notes)
+
+def test_a_run_resumed_with_other_code_is_refused_or_marked(make_run):
+    """Of one commit, but with other sources: uncommitted changes are told by their hash."""
+    began, went_on = (CodeVersion("a" * 40, True, source) for source in ("one", "two"))
+    runs = [make_run(codes=(began, went_on)), make_run(seed=1, codes=(began,))]
+    for given in (runs, runs[:1]):
+        with pytest.raises(RunError, match=r"trained by different code \(aaaaaaaaaa.*, then aaa"):
+            group_runs(given)
+        assert any("averages" in note for note in group_runs(given, mixed_code=True).notes)
 
 
 def test_seed_ranges():

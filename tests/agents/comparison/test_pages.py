@@ -168,19 +168,53 @@ def test_an_unfinished_run_says_so_on_its_page(write_run):
     assert "unfinished (200,000 of 400,000" in (folder / "report.html").read_text()
 
 
+class Found:
+    """An evaluation of other settings than the run's."""
+
+    def __init__(self, document):
+        self.document = document
+
+    def as_dict(self):
+        return self.document
+
+    def as_csv(self):
+        return "policy,outcome\n"
+
+
 def test_an_evaluation_leaves_its_numbers_and_the_page(make_run, write_run):
-    class Found:
-        def as_dict(self):
-            return make_run(clicks=44.0).evaluation
-
-        def as_csv(self):
-            return "policy,outcome\n"
-
     folder = write_run(clicks=1.0)
-    written = write_comparison(Found(), folder)
+    written = write_comparison(Found(make_run(clicks=44.0).evaluation), folder, env_steps=400_000)
     assert [path.name for path in written] == ["evaluation.json", "evaluation.csv", "report.html"]
-    assert set(json.loads(written[0].read_text())["git"]) == {"commit", "dirty"}
+    assert set(json.loads(written[0].read_text())["git"]) == {"commit", "dirty", "source"}
     assert "Bars of clicks a session: mappo 44 [43, 45]" in written[2].read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "suffix"),
+    [
+        (lambda found: found.update(sessions=8), "-8sessions"),
+        (lambda found: found.update(seed=9), "-seed9"),
+        (lambda found: [found["policies"].pop(n) for n in ("random", "popularity", "oracle")],
+         "-no_baselines"),
+        (lambda found: found["policies"].update({"a.b:f": found["policies"].pop("random")}),
+         "-a.b_f+oracle+popularity"),
+    ],
+)  # fmt: skip
+def test_an_evaluation_of_other_settings_never_replaces_the_runs_own(
+    make_run, write_run, change, suffix
+):
+    folder = write_run(clicks=1.0)
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    found = make_run(clicks=44.0).evaluation
+    change(found)
+    written = write_comparison(Found(found), folder, env_steps=400_000)
+    names = [f"evaluation{suffix}.json", f"evaluation{suffix}.csv", f"report{suffix}.html"]
+    assert [path.name for path in written] == names
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert "mappo 44 [43, 45]" in written[2].read_text()
+    written = write_comparison(Found(found), folder, env_steps=400_000, replace=True)
+    assert written[0].name == "evaluation.json"
+    assert json.loads(written[0].read_text())["policies"] == found["policies"]
 
 
 def test_the_command_writes_everything_it_says(write_run, tmp_path, capsys):

@@ -12,7 +12,7 @@ def test_a_finished_run_is_sound(write_run):
     assert run.defects == ()
     assert (run.seed, run.name, run.algorithm) == (4, "a", "mappo")
     assert run.team["outcomes"]["clicks"]["mean"] == 30.0
-    assert str(run.code) == "b" * 10
+    assert [str(code) for code in run.codes] == ["b" * 10]
 
 
 def cut_metrics(folder):
@@ -28,6 +28,22 @@ def half_a_line(folder):
 def damage_metrics(folder):
     text = (folder / "metrics.jsonl").read_text()
     (folder / "metrics.jsonl").write_text("{" + text)
+
+
+def lose_rows(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    last = json.dumps({**json.loads(lines[-1]), "iterations": 4}) + "\n"
+    (folder / "metrics.jsonl").write_text(lines[2] + last)
+
+
+def edit_config(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "seeds": {"run": 7}}))
+
+
+def evaluated_earlier(folder):
+    document = json.loads((folder / "evaluation.json").read_text())
+    (folder / "evaluation.json").write_text(json.dumps({**document, "env_steps": 9}))
 
 
 def damage_evaluation(folder):
@@ -54,6 +70,9 @@ def no_number(folder):
         (half_a_line, "unfinished"),
         (damage_metrics, "damaged metrics"),
         (lambda folder: (folder / "metrics.jsonl").unlink(), "unfinished \\(0 of"),
+        (lose_rows, "lacks 2 iterations"),
+        (edit_config, "was edited since the run began \\(seed: 7 then, 0 now\\)"),
+        (evaluated_earlier, "evaluated at 9 of 400,000"),
         (damage_evaluation, "damaged evaluation"),
         (no_team, "damaged evaluation"),
         (no_number, "damaged evaluation"),

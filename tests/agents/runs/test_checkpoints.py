@@ -32,6 +32,12 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3])
 
 
+def other_progress(folder: Path) -> None:
+    """Sound by its checksums, of another shape."""
+    (folder / "checksums.json").write_text("{}")
+    (folder / "progress.json").write_text('{"env_steps": 1, "iterations": "x", "seconds": 1}')
+
+
 def flip(path: Path) -> None:
     path.write_bytes(b"X" + path.read_bytes()[1:])
 
@@ -42,8 +48,19 @@ def flip(path: Path) -> None:
         (lambda folder: cut(folder / "trainer/w.bin"), r"trainer/w.bin has 67 of 70 bytes"),
         (lambda folder: flip(folder / "trainer/w.bin"), r"does not have the SHA-256"),
         (lambda folder: (folder / "trainer/w.bin").unlink(), r"trainer/w.bin is missing"),
-        (lambda folder: cut(folder / "checksums.json"), r"checksums.json is missing or damaged"),
+        (lambda folder: cut(folder / "checksums.json"), r"checksums.json cannot be read"),
         (lambda folder: cut(folder / "progress.json"), r"progress.json has"),
+        (lambda folder: (folder / "checksums.json").unlink(), r"checksums.json is missing"),
+        *(
+            (lambda folder, text=text: (folder / "checksums.json").write_text(text), reason)
+            for text, reason in (
+                ("[]", r"checksums.json: its content: Input should be a valid dict"),
+                ('{"trainer/w.bin": 3}', r"checksums.json: trainer/w.bin: Input should be"),
+                ('{"trainer/w.bin": {"bytes": 70}}', r"trainer/w.bin.sha256: Field required"),
+                ('{"a\\u0000b": {"bytes": 70, "sha256": ""}}', r"cannot be read|is missing"),
+            )
+        ),
+        (lambda folder: other_progress(folder), r"progress.json: iterations: Input should be a"),
     ],
 )
 def test_damage_is_found_and_the_checkpoint_before_is_used(
@@ -78,6 +95,14 @@ def test_a_whole_checkpoint_of_the_same_step_stays(tmp_path: Path) -> None:
     folder = save(tmp_path, 10)
     save(tmp_path, 10, text="other")
     assert (folder / "trainer/w.bin").read_text() == "weights" * 10
+
+
+def test_a_checkpoint_keeps_the_metrics_so_far(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    save(tmp_path / "checkpoints", 10)
+    found = latest_checkpoint(tmp_path / "checkpoints", pytest.fail)
+    assert found is not None
+    assert found.metrics.read_text() == "{}\n"
 
 
 def test_keep(tmp_path: Path) -> None:

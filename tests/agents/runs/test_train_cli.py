@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 
 from agents.learners import checkpoint
 from agents.runs.metrics_log import TIME_PREFIX, read_metrics
+from agents.runs.trained import load_run
+from marec_env.errors import RunError
 
 ROOT = Path(__file__).parents[3]
 CONFIG = """
@@ -332,6 +334,113 @@ def test_an_unknown_baseline_is_told_before_training(
     settings = ("--set", "evaluation.at_end=true", "--set", "evaluation.baselines=[popular]")
     message = user_error(in_process(capfd, config, *settings, "--run-dir", tmp_path / "run"))
     assert "did you mean 'popularity'?" in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (
+            "learning_rate: 0.0005",
+            "learning_rate: 0.5",
+            "algorithm.learning_rate: 0.0005 then, 0.5",
+        ),
+        ("seed: 0", "seed: 9", "seed: 0 then, 9 now"),
+        ("max_requests: 8", "max_requests: 9", "environment.max_requests: 8 then, 9 now"),
+    ],
+)
+def test_a_configuration_edited_by_hand_is_refused(
+    capfd: pytest.CaptureFixture[str], whole: Path, tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    text = (folder / "config.yaml").read_text()
+    assert old in text
+    (folder / "config.yaml").write_text(text.replace(old, new, 1))
+    before = files(folder)
+    message = user_error(in_process(capfd, "--resume", folder))
+    assert f"was edited since the run began ({told}" in message
+    assert f"put it back, or start a new run: python train.py {folder / 'config.yaml'}" in message
+    assert files(folder) == before
+    with pytest.raises(RunError, match="was edited since the run began"):
+        load_run(folder)
+
+
+def test_an_edit_of_what_may_change_is_said_on_the_command_line(
+    capfd: pytest.CaptureFixture[str], whole: Path, tmp_path: Path
+) -> None:
+    """As after a kill between the writing of config.yaml and of manifest.json."""
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("env_steps: 768", "env_steps: 832", 1))
+    message = user_error(in_process(capfd, "--resume", folder))
+    assert f"--resume {folder} --set training.env_steps=..." in message
+    load_run(folder)
+    done = in_process(capfd, "--resume", folder, "--set", "training.env_steps=832")
+    assert done.returncode == 0, done.stderr
+    assert in_process(capfd, "--resume", folder).returncode == 0
+
+
+def test_lost_metrics_are_restored_and_recorded(
+    capfd: pytest.CaptureFixture[str], whole: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    (folder / "metrics.jsonl").unlink()
+    done = in_process(capfd, "--resume", folder, "--set", "training.env_steps=832")
+    assert done.returncode == 0, done.stderr
+    assert "metrics.jsonl was not as the run had written it; restored" in done.stderr
+    assert curves(folder)[:12] == curves(whole)
+    assert len(curves(folder)) == 13
+    [resume] = json.loads((folder / "manifest.json").read_text())["resumes"]
+    assert "restored from the checkpoint" in resume["notes"][0]
+    assert len(resume["git"]["source"]) == 64
+
+
+OWN = """
+def not_a_policy(simulator, seed):
+    return 3
+def raises(simulator, seed):
+    raise ValueError("of\\nmine")
+class Fails:
+    privileged = False
+    def recommend(self, simulator):
+        return None
+def fails(simulator, seed):
+    return Fails()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("not_a_policy", "is int, neither a team's policy"),
+        ("raises", "ValueError: of mine"),
+        ("fails", "on its first sessions"),
+    ],
+)
+def test_a_wrong_baseline_of_the_users_own_is_told_before_training(
+    capfd: pytest.CaptureFixture[str],
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    told: str,
+) -> None:
+    (tmp_path / "own_baselines.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    done = in_process(
+        capfd,
+        config,
+        "--set",
+        "evaluation.at_end=true",
+        "--set",
+        f"evaluation.baselines=[random, 'own_baselines:{name}']",
+        "--run-dir",
+        tmp_path / "run",
+    )
+    assert told in user_error(done)
     assert not (tmp_path / "run").exists()
 
 

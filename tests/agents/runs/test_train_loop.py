@@ -17,13 +17,13 @@ from agents.runs.folder import RunFolder
 from agents.runs.metrics_log import TIME_PREFIX, read_metrics
 from agents.runs.progress import open_progress
 from agents.runs.tracking import Trackers
-from agents.runs.train_loop import Outcome, train
+from agents.runs.train_loop import TrainingResult, train
 from marec_env.errors import RunError
 
 CONFIG = TrainingConfig(env_steps=200, checkpoint_every=30, keep_checkpoints=2)
 
 
-def run(folder: Path, trainer: Any, config: TrainingConfig = CONFIG) -> Outcome:
+def run(folder: Path, trainer: Any, config: TrainingConfig = CONFIG) -> TrainingResult:
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     run_folder = RunFolder(folder)
     checkpoint = latest_checkpoint(run_folder.checkpoints, print)
