@@ -12,7 +12,7 @@ from marec_env.reporting.table import print_tables
 
 if TYPE_CHECKING:
     from agents.config import RunConfig
-    from agents.studies.equilibrium.studies.common import Section, Settings
+    from agents.studies.equilibrium.common import Finding, Settings
     from agents.studies.equilibrium.trained import LoadedRun
 
 __all__ = ["command"]
@@ -45,8 +45,8 @@ def command(
     parts: Annotated[
         str,
         typer.Option(
-            help="Comma-separated: exploitability, course, credit, swaps, slopes, matrix, methods, "
-            "anarchy, or all. The last takes hours at its default budgets."
+            help="Comma-separated: exploitability, course, credit, swaps, matrix, anarchy, "
+            "or all. The last takes hours at its default budgets."
         ),
     ] = _DEFAULT_PARTS,
     output: Annotated[
@@ -88,18 +88,18 @@ def command(
     ] = "request",
 ) -> None:
     """Measure exploitability, price of anarchy, credit and swaps; solve the payoff game."""
-    from agents.studies.equilibrium.studies.common import Settings
+    from agents.studies.equilibrium.common import Settings
     from marec_env.errors import ConfigError
 
     if game:
         _solve_games(game, output)
         return
-    if response_start not in ("current", "fresh"):
+    if response_start != "current" and response_start != "fresh":
         raise ConfigError(f"--response-start '{response_start}' is neither current nor fresh")
     own_shares = _numbers("--mixing", mixing, float)
     if not all(0.0 <= share <= 1.0 for share in own_shares):
         raise ConfigError(f"--mixing '{mixing}' holds shares outside 0 ... 1")
-    if per not in ("request", "session"):
+    if per != "request" and per != "session":
         raise ConfigError(f"--per '{per}' is neither request nor session")
     settings = Settings(
         train_sessions=sessions,
@@ -113,7 +113,7 @@ def command(
         own_shares=own_shares,
         rounds=rounds,
         starts=starts,
-        per="request" if per == "request" else "session",
+        per=per,
     )
     _study(runs or [], config, overrides or [], parts, output, settings)
 
@@ -129,19 +129,20 @@ def _numbers(option: str, text: str, kind: type[N]) -> tuple[N, ...]:
 
 def _solve_games(names: list[str], output: Path | None) -> None:
     """Print, and write if a folder is given, the solutions of matrix games."""
-    from agents.studies.equilibrium.game_report import game_record, game_tables
-    from agents.studies.equilibrium.matrix_games import matrix_game
-    from agents.studies.equilibrium.studies.common import Section
-    from agents.studies.equilibrium.studies.runner import write_report
+    from agents.studies.equilibrium.common import Finding
+    from agents.studies.equilibrium.normal_form import matrix_game
+    from agents.studies.equilibrium.solving import game_record, game_tables
+    from agents.studies.equilibrium.study import write_report
+    from marec_env.reporting.page import Section
 
-    sections = []
-    for name in names:
-        record = game_record(matrix_game(name))
+    found = {}
+    for name, game in [(name, matrix_game(name)) for name in names]:
+        record = game_record(game)
         tables = game_tables(name, record)
         print_tables(tables)
-        sections.append(Section(name.replace(":", "-"), name, record, tuple(tables)))
+        found[name.replace(":", "-")] = Finding(record, Section(name, tables))
     if output is not None:
-        _written(write_report(output, "Matrix games", _command_line(), {}, sections))
+        _written(write_report(output, "Matrix games", _command_line(), {}, found))
 
 
 def _study(
@@ -152,33 +153,29 @@ def _study(
     output: Path | None,
     settings: Settings,
 ) -> None:
-    from agents.studies.equilibrium.studies.runner import Study, checked_parts, write_report
+    from agents.studies.equilibrium.study import Study, checked_parts, write_report
     from marec_env.errors import ConfigError
 
     wanted = checked_parts(parts)
     run_config, runs, folder = _inputs(paths, config, overrides, output)
     study = Study(run_config, runs, settings, lambda line: typer.echo(line, err=True))
-    done: list[Section] = []
+    done: dict[str, Finding] = {}
     for name in wanted:
         typer.echo(f"{name} ...", err=True)
-        section = None
-        for section in study.part(name):
+        for found in study.part(name):
             # Written as often as there is news: a long study that is stopped keeps what it has.
+            done[name] = found
             places = write_report(
-                folder,
-                "Equilibrium analysis",
-                _command_line(),
-                settings.as_json(),
-                [*done, section],
+                folder, "Equilibrium analysis", _command_line(), settings.as_json(), done
             )
-        if section is None:
+        if name not in done:
             needed = "two runs" if name == "swaps" else "a run"
             typer.echo(f"{name}: left out, it needs {needed}", err=True)
             continue
+        section = done[name].section
         print_tables(section.tables)
-        for warning in section.warnings:
+        for warning in section.notes:
             typer.echo(f"warning: {warning}", err=True)
-        done.append(section)
     if not done:
         raise ConfigError(f"nothing to do: --parts {parts} needs runs; name some")
     _written(places)
@@ -209,5 +206,5 @@ def _command_line() -> str:
     return f"python evaluate.py {' '.join(sys.argv[1:])}"
 
 
-def _written(places: tuple[Path, Path]) -> None:
+def _written(places: tuple[Path, ...]) -> None:
     typer.echo(f"written: {', '.join(str(place) for place in places)}")

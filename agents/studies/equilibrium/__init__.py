@@ -1,5 +1,6 @@
 """How close play is to a Nash equilibrium and to the cooperative optimum.
 
-Payoff games solved exactly (:mod:`normal_form`, :mod:`mixed`, :mod:`correlated`), the pipeline's
-decisions as a game (:mod:`decision_game`), best responses, joint search, credit and swap tests.
+:mod:`.study` runs the parts: :mod:`.exploitability`, :mod:`.credit`, :mod:`.matrix`,
+:mod:`.anarchy`. They stand on games in normal form (:mod:`.normal_form`, :mod:`.solving`), the
+pipeline's decisions as a game (:mod:`.decisions`, :mod:`.lineups`) and best responses.
 """

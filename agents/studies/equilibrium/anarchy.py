@@ -7,21 +7,30 @@ sessions, with paired bootstrap intervals; 1 says that nothing is lost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from agents.studies.equilibrium.best_response import SearchPlan, Stable, iterated_best_responses
-from agents.studies.equilibrium.comparison import joint_search
-from agents.studies.equilibrium.decision_game import DecisionGame
-from agents.studies.equilibrium.intervals import Interval, bootstrap
+from agents.studies.equilibrium.bootstrap import bootstrap
+from agents.studies.equilibrium.common import Finding, Settings
+from agents.studies.equilibrium.decisions import DecisionGame, PipelineGame
+from agents.studies.equilibrium.figures import lines
 from agents.studies.equilibrium.normal_form import Floats
+from agents.studies.equilibrium.search import search
+from agents.studies.equilibrium.wording import short, text
+from marec_env.evaluation.statistics import Estimate
+from marec_env.reporting.drawing import Figure
+from marec_env.reporting.page import Section
+from marec_env.reporting.table import TextTable
 
-__all__ = ["AnarchyPoint", "Optimum", "measure_anarchy"]
+__all__ = ["AnarchyPoint", "Optimum", "anarchy_curves", "measure_anarchy"]
 
 SLACK = 0.01
 """How far stable play may lie above the optimum found before its search is called too small."""
+SHOWN = ("team", "clicks", "length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +51,36 @@ class AnarchyPoint:
     """λ: 1 is selfish play, 0 shared reward."""
     stable: tuple[Stable, ...]
     """One a start."""
-    anarchy: Mapping[str, Interval]
+    anarchy: Mapping[str, Estimate]
     """Per outcome (``team`` and the user's) the ratio at the play of the lowest F, of those that
     settled (of all, if none did)."""
-    stability: Mapping[str, Interval]
+    stability: Mapping[str, Estimate]
     """The same at the play of the highest F."""
     means: tuple[Mapping[str, float], ...]
     """Means an outcome at each play in ``stable``."""
     warnings: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all numbers by name."""
+        return {
+            "own_share": self.own_share,
+            "anarchy": {k: v.as_json() for k, v in self.anarchy.items()},
+            "stability": {k: v.as_json() for k, v in self.stability.items()},
+            "stable": [
+                {
+                    "decision": s.decision.tolist(),
+                    "means": dict(means),
+                    "rounds": s.rounds,
+                    "settled": s.settled,
+                    "left_to_gain": {
+                        r.component: {"own": r.gain_own.as_json(), "team": r.gain_team.as_json()}
+                        for r in s.responses
+                    },
+                }
+                for s, means in zip(self.stable, self.means, strict=True)
+            ],
+            "warnings": list(self.warnings),
+        }
 
 
 def measure_anarchy(
@@ -57,7 +88,6 @@ def measure_anarchy(
     plan: SearchPlan,
     own_shares: Sequence[float],
     starts: Sequence[Floats],
-    optimum_methods: Sequence[str] = ("cem", "coordinate"),
     max_rounds: int = 8,
     from_optimum: bool = False,
 ) -> tuple[Optimum, list[AnarchyPoint]]:
@@ -66,31 +96,35 @@ def measure_anarchy(
     The optimum's search gets as many evaluations as one round of everybody's best responses at each
     of two starts: the default decision and the best stable play. It is the best, on the training
     sessions, of these and of every stable play itself, since a cooperative team could always play
-    that.
+    that; with λ = 0 among the mixtures that includes components that take turns raising F.
 
     Args:
         game: the game.
         plan: sessions, budget and seeds of every search.
         own_shares: the λ.
         starts: where iterated best responses begin, ``[D]`` each.
-        optimum_methods: joint searches that look for the optimum.
         max_rounds: of best responses.
-        from_optimum: whether they also begin at the best decision of the first joint searches,
+        from_optimum: whether they also begin at the best decision of the first joint search,
             which is where an equilibrium that costs nothing would be.
 
     Returns:
         The optimum, and a point for each λ.
     """
 
-    def searched(start: Floats) -> list[Floats]:
-        budget = plan.budget * len(game.components)
-        joint = [replace(plan, method=method, budget=budget) for method in optimum_methods]
-        return [joint_search(game, one, start=start).decision for one in joint]
+    def worth(points: Floats) -> Floats:
+        return np.asarray(game.play(points, plan.train).team.mean(axis=1))
 
-    candidates = [game.default()]
-    candidates += searched(candidates[0])
+    def searched(start: Floats) -> Floats:
+        budget = plan.budget * len(game.components)
+        found = [search(worth, budget, start, seed) for seed in plan.seeds]
+        return max(found, key=lambda one: one.value).best
+
+    def best_of(candidates: Sequence[Floats]) -> Floats:
+        return candidates[int(np.argmax([worth(c[None])[0] for c in candidates]))]
+
+    candidates = [game.default(), searched(game.default())]
     if from_optimum:
-        starts = [*starts, _best_team(game, candidates, plan)]
+        starts = [*starts, best_of(candidates)]
     plays = {
         share: tuple(
             iterated_best_responses(game, start, plan, share, max_rounds) for start in starts
@@ -98,19 +132,13 @@ def measure_anarchy(
         for share in own_shares
     }
     stable = [s.decision for stables in plays.values() for s in stables]
-    candidates += [*stable, *searched(_best_team(game, stable, plan))]
-    decision = _best_team(game, candidates, plan)
+    decision = best_of([*candidates, *stable, searched(best_of(stable))])
     played = game.play(decision[None], plan.held_out)
     means = {"team": played.team.mean()} | {k: v.mean() for k, v in played.outcomes.items()}
     optimum = Optimum(decision, {name: float(mean) for name, mean in means.items()})
     return optimum, [
         _point(game, plan, share, stables, decision) for share, stables in plays.items()
     ]
-
-
-def _best_team(game: DecisionGame, candidates: Sequence[Floats], plan: SearchPlan) -> Floats:
-    worth = [game.play(c[None], plan.train).team.mean() for c in candidates]
-    return candidates[int(np.argmax(worth))]
 
 
 def _point(
@@ -120,10 +148,10 @@ def _point(
     stables: tuple[Stable, ...],
     optimum: Floats,
 ) -> AnarchyPoint:
-    outcome = game.play(np.stack([optimum, *(s.decision for s in stables)]), plan.held_out)
-    values = {"team": outcome.team, **outcome.outcomes}
+    played = game.play(np.stack([optimum, *(s.decision for s in stables)]), plan.held_out)
+    values = {"team": played.team, **played.outcomes}
     rows = [row for row, s in enumerate(stables, 1) if s.settled] or [*range(1, 1 + len(stables))]
-    worth = outcome.team.mean(axis=1)
+    worth = played.team.mean(axis=1)
     worst, best = min(rows, key=lambda row: worth[row]), max(rows, key=lambda row: worth[row])
     warnings = [s.warning for s in stables if s.warning]
     warnings += [r.warning for s in stables for r in s.responses if r.warning]
@@ -131,8 +159,8 @@ def _point(
     if stability["team"].value > 1.0 + SLACK:
         warnings.append(
             "stable play beats the optimum found on held-out sessions (ratio "
-            f"{stability['team']}): the search for the optimum was too small; raise the budget or "
-            "the sessions"
+            f"{text(stability['team'])}): the search for the optimum was too small; raise the "
+            "budget or the sessions"
         )
     return AnarchyPoint(
         own_share=own_share,
@@ -147,7 +175,7 @@ def _point(
     )
 
 
-def _ratios(values: Mapping[str, Floats], row: int) -> dict[str, Interval]:
+def _ratios(values: Mapping[str, Floats], row: int) -> dict[str, Estimate]:
     """Return the ratio of means of a row to the optimum's, which is row 0; NaN if that is ≤ 0."""
 
     def ratio(means: Mapping[str, Floats]) -> dict[str, float]:
@@ -157,3 +185,109 @@ def _ratios(values: Mapping[str, Floats], row: int) -> dict[str, Interval]:
         }
 
     return bootstrap({name: v[[0, row]].T for name, v in values.items()}, ratio)
+
+
+def anarchy_curves(
+    game_of_width: Callable[[int], PipelineGame], settings: Settings, say: Callable[[str], None]
+) -> Iterator[Finding]:
+    """Yield the ratios of stable to optimal play, after every width all that is known by then.
+
+    A wide funnel takes an hour; who stops the study keeps the widths that are done. Best responses
+    start from the default decision, the optimum found, and random decisions.
+
+    Args:
+        game_of_width: the game with that many candidates.
+        settings: budgets, widths, mixtures.
+        say: is told of progress.
+    """
+    record: dict[str, Any] = {}
+    points: list[tuple[int, AnarchyPoint]] = []
+    for width in settings.widths:
+        say(f"price of anarchy: {width} candidates")
+        game = game_of_width(width)
+        generator = np.random.default_rng(0)
+        others = [generator.random(sum(game.dims)) for _ in range(settings.starts - 2)]
+        optimum, of_width = measure_anarchy(
+            game,
+            settings.plan(),
+            settings.own_shares,
+            [game.default(), *others],
+            settings.rounds,
+            from_optimum=settings.starts > 1,
+        )
+        points += [(width, point) for point in of_width]
+        record[str(width)] = {
+            "optimum": {"decision": optimum.decision.tolist(), "means": dict(optimum.means)},
+            "points": [point.as_json() for point in of_width],
+        }
+        yield Finding(dict(record), _section(points, settings.per))
+
+
+def _section(points: Sequence[tuple[int, AnarchyPoint]], per: str) -> Section:
+    own = "a request" if per == "request" else "summed over the session"
+    rows = [
+        (
+            str(width),
+            f"{point.own_share:g}",
+            *(short(point.anarchy[name]) for name in SHOWN),
+            *(short(point.stability[name]) for name in SHOWN[:2]),
+            f"{sum(s.settled for s in point.stable)} of {len(point.stable)}",
+        )
+        for width, point in points
+    ]
+    worst, best = ("F, worst", "clicks there", "length there"), ("F, best", "clicks there")
+    table = TextTable(
+        "Stable play over the joint optimum (1 = nothing lost), ± half the interval",
+        ("C", "λ", *worst, *best, "settled"),
+        rows,
+        (
+            f"λ = 1: each component maximises its own f_i ({own}); λ = 0: all maximise F.",
+            "Worst and best by F of the plays that settled (of all, if none did): price of "
+            "anarchy, of stability. F is not comparable across widths; ratios are within "
+            "one width.",
+        ),
+    )
+    warnings = [
+        f"C = {width}, λ = {point.own_share:g}: {warning}"
+        for width, point in points
+        for warning in point.warnings
+    ]
+    return Section(
+        "Price of anarchy and of stability", (table,), tuple(_figures(points)), notes=warnings
+    )
+
+
+def _figures(points: Sequence[tuple[int, AnarchyPoint]]) -> Iterator[Figure]:
+    by_share: dict[str, list[tuple[float, Estimate]]] = {}
+    by_width: dict[str, list[tuple[float, Estimate]]] = {}
+    for width, point in points:
+        shown = {"": point.anarchy}
+        if len(point.stable) > 1:
+            shown = {", worst": point.anarchy, ", best": point.stability}
+        for which, ratios in shown.items():
+            share = point.own_share
+            by_share.setdefault(f"λ = {share:g}{which}", []).append((width, ratios["clicks"]))
+            by_width.setdefault(f"C = {width}{which}", []).append((share, ratios["clicks"]))
+    ylabel = "clicks over the optimum's"
+    # A line of one point says nothing that the table does not.
+    if len({width for width, _ in points}) > 1:
+        yield lines(
+            "Clicks at selfish play over the funnel's width",
+            "Lines of the ratio of clicks at stable play to clicks at the joint optimum over "
+            "the number of candidates, one line a mixture of motives; where there are several "
+            "stable plays, those of the lowest and the highest F.",
+            by_share,
+            "candidates C",
+            ylabel,
+            log_x=True,
+            reference=1.0,
+        )
+    if len({point.own_share for _, point in points}) > 1:
+        yield lines(
+            "Clicks at stable play over the mixture of motives",
+            "The same ratios over the share of own objective, a line for each funnel width.",
+            by_width,
+            "λ: share of own objective",
+            ylabel,
+            reference=1.0,
+        )

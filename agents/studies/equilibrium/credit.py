@@ -1,4 +1,4 @@
-"""Who earned what: Shapley values and difference rewards over components.
+"""Who earned what: Shapley values, difference rewards and swap tests over components.
 
 A coalition plays its learned policies while everybody else plays the default action; its worth
 ``v`` is measured for all ``2^n`` coalitions on the same users with the same luck.
@@ -6,16 +6,38 @@ A coalition plays its learned policies while everybody else plays the default ac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from math import factorial
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from agents.studies.equilibrium.common import Finding, Play, Settings
+from agents.studies.equilibrium.figures import bars
+from agents.studies.equilibrium.lineups import Replay, Sessions, play_lineups
 from agents.studies.equilibrium.normal_form import Floats
+from agents.studies.equilibrium.wording import short
+from marec_env.evaluation.policies import TeamPolicy
+from marec_env.evaluation.statistics import Estimate, mean_estimate
+from marec_env.reporting.page import Section
+from marec_env.reporting.table import TextTable
 
-__all__ = ["coalitions", "difference_rewards", "shapley_values", "stand_alone"]
+__all__ = [
+    "Credit",
+    "coalitions",
+    "credit",
+    "difference_rewards",
+    "measure_credit",
+    "shapley_values",
+    "stand_alone",
+    "swap_test",
+    "swaps",
+]
+
+VALUES = ("team", "clicks")
 
 
 def coalitions(n: int) -> list[tuple[bool, ...]]:
@@ -23,12 +45,13 @@ def coalitions(n: int) -> list[tuple[bool, ...]]:
     return [tuple(bool(m) for m in members) for members in product((0, 1), repeat=n)]
 
 
-def _by_coalition(worth: ArrayLike) -> Floats:
+def _worths(worth: ArrayLike) -> tuple[Floats, list[int]]:
+    """Return worths ``[..., 2^n]`` and each component's bit in a coalition's number."""
     values = np.asarray(worth, dtype=np.float64)
     n = int(values.shape[-1]).bit_length() - 1
     if values.shape[-1] != 1 << n or n == 0:
         raise ValueError(f"the last axis must hold all 2^n coalitions, not {values.shape[-1]}")
-    return values.reshape(*values.shape[:-1], *(2,) * n)
+    return values, [1 << i for i in range(n - 1, -1, -1)]  # component 0 has the highest
 
 
 def shapley_values(worth: ArrayLike) -> Floats:
@@ -43,13 +66,12 @@ def shapley_values(worth: ArrayLike) -> Floats:
     Returns:
         ``[..., n]``.
     """
-    values = np.asarray(worth, dtype=np.float64)
-    n = _by_coalition(values).ndim - values.ndim + 1
+    values, bits = _worths(worth)
+    n = len(bits)
     members = np.array(coalitions(n))
     size = members.sum(axis=1)
     share = np.zeros((*values.shape[:-1], n))
-    for component in range(n):
-        bit = 1 << (n - 1 - component)
+    for component, bit in enumerate(bits):
         without = np.flatnonzero(~members[:, component])
         weight = np.array(
             [factorial(s) * factorial(n - s - 1) / factorial(n) for s in size[without]]
@@ -63,19 +85,161 @@ def difference_rewards(worth: ArrayLike) -> Floats:
 
     Wolpert and Tumer, "Optimal payoff functions for members of collectives", 2001.
     """
-    values = np.asarray(worth, dtype=np.float64)
-    n = _by_coalition(values).ndim - values.ndim + 1
+    values, bits = _worths(worth)
     last = values.shape[-1] - 1
-    return np.stack([values[..., last] - values[..., last - (1 << i)] for i in _bits(n)], axis=-1)
+    return np.stack([values[..., last] - values[..., last - bit] for bit in bits], axis=-1)
 
 
 def stand_alone(worth: ArrayLike) -> Floats:
     """Return what a component alone adds to the defaults, ``[..., n]``."""
-    values = np.asarray(worth, dtype=np.float64)
-    n = _by_coalition(values).ndim - values.ndim + 1
-    return np.stack([values[..., 1 << i] - values[..., 0] for i in _bits(n)], axis=-1)
+    values, bits = _worths(worth)
+    return np.stack([values[..., bit] - values[..., 0] for bit in bits], axis=-1)
 
 
-def _bits(n: int) -> Sequence[int]:
-    """Return the bit of each component in a coalition's number; component 0 has the highest."""
-    return range(n - 1, -1, -1)
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """Each component's credit, in units of the measured value a session."""
+
+    components: tuple[str, ...]
+    shapley: tuple[Estimate, ...]
+    difference: tuple[Estimate, ...]
+    alone: tuple[Estimate, ...]
+    total: Estimate
+    """The team's value minus the defaults'; the Shapley values sum to it."""
+    worth: Floats
+    """``[2^n]``: mean worth of every coalition, in the order of :func:`coalitions`."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all numbers by name."""
+        names = [
+            "+".join(c for c, m in zip(self.components, members, strict=True) if m) or "nobody"
+            for members in coalitions(len(self.components))
+        ]
+        return {
+            "components": list(self.components),
+            "shapley": [e.as_json() for e in self.shapley],
+            "difference": [e.as_json() for e in self.difference],
+            "alone": [e.as_json() for e in self.alone],
+            "total": self.total.as_json(),
+            "worth": dict(zip(names, self.worth.tolist(), strict=True)),
+        }
+
+
+def measure_credit(
+    replay: Replay,
+    policy: TeamPolicy,
+    default: TeamPolicy,
+    sessions: Sessions,
+    value: str = "team",
+) -> Credit:
+    """Play all ``2^n`` coalitions of a team on the same sessions and share out the gain.
+
+    Args:
+        replay: plays sessions.
+        policy: plays the components inside the coalition.
+        default: plays those outside.
+        sessions: int64 ``[S]``.
+        value: ``team``, or an outcome: ``clicks``, ``length``.
+    """
+    agents = tuple(replay.agents)
+    lineups = [
+        {a: policy if member else default for a, member in zip(agents, members, strict=True)}
+        for members in coalitions(len(agents))
+    ]
+    worth = play_lineups(replay, lineups, sessions).of(value).T  # [S, 2^n]
+
+    def estimates(shares: Floats) -> tuple[Estimate, ...]:
+        return tuple(mean_estimate(share) for share in shares.T)
+
+    return Credit(
+        components=agents,
+        shapley=estimates(shapley_values(worth)),
+        difference=estimates(difference_rewards(worth)),
+        alone=estimates(stand_alone(worth)),
+        total=mean_estimate(worth[:, -1] - worth[:, 0]),
+        worth=worth.mean(axis=0),
+    )
+
+
+def credit(replay: Replay, plays: Sequence[Play], default: Play, settings: Settings) -> Finding:
+    """Return Shapley values and difference rewards of every play over the default pipeline."""
+    tables, figures = [], []
+    record: dict[str, Any] = {}
+    for play in plays:
+        for value in VALUES:
+            found = measure_credit(replay, play.policy, default.policy, settings.held_out(), value)
+            title = f"Credit in {value} a session: {play.name} over {default.name}"
+            columns = {
+                "Shapley value": found.shapley,
+                "difference reward": found.difference,
+                "alone": found.alone,
+            }
+            rows = [
+                (name, *(short(cell, 3) for cell in cells))
+                for name, *cells in zip(found.components, *columns.values(), strict=True)
+            ]
+            total = sum(estimate.value for estimate in found.shapley)
+            tables.append(
+                TextTable(
+                    title,
+                    ("component", *columns),
+                    [*rows, ("whole team", short(found.total, 3), "", "")],
+                    (f"Shapley values sum to {total:.6f}, the total is {found.total.value:.6f}.",),
+                )
+            )
+            alt = "Bars of each component's Shapley value, difference reward and effect alone."
+            figures.append(bars(title, alt, found.components, columns, f"{value} a session"))
+            record.setdefault(play.name, {})[value] = found.as_json()
+    return Finding(record, Section("Credit: who earned it", tables, figures))
+
+
+def swap_test(
+    replay: Replay, teams: Mapping[str, TeamPolicy], sessions: Sessions, value: str = "team"
+) -> dict[str, dict[tuple[str, str], Estimate]]:
+    """Replace one component of a team by another team's: partners it never trained with.
+
+    Args:
+        replay: plays sessions.
+        teams: named policies.
+        sessions: int64 ``[S]``.
+        value: ``team``, or an outcome.
+
+    Returns:
+        Per component, for each (host, donor), the change of the host's value a session, paired on
+        sessions; zero where host and donor are the same team.
+    """
+    pairs = list(product(teams, repeat=2))
+    changes = {}
+    for component in replay.agents:
+        lineups = [
+            {a: teams[donor if a == component else host] for a in replay.agents}
+            for host, donor in pairs
+        ]
+        values = dict(zip(pairs, play_lineups(replay, lineups, sessions).of(value), strict=True))
+        changes[component] = {
+            (host, donor): mean_estimate(values[host, donor] - values[host, host])
+            for host, donor in pairs
+        }
+    return changes
+
+
+def swaps(replay: Replay, plays: Sequence[Play], settings: Settings) -> Finding:
+    """Return what each host team loses when a component comes from another team."""
+    teams = {play.name: play.policy for play in plays}
+    tables = []
+    record: dict[str, Any] = {}
+    for value in VALUES:
+        changes = swap_test(replay, teams, settings.held_out(), value)
+        for component, found in changes.items():
+            tables.append(
+                TextTable(
+                    f"Swap {component}: change of {value} a session, ± half the interval",
+                    ("host ↓, donor →", *teams),
+                    [(host, *(short(found[host, donor]) for donor in teams)) for host in teams],
+                )
+            )
+            record.setdefault(value, {})[component] = [
+                {"host": host, "donor": donor, **estimate.as_json()}
+                for (host, donor), estimate in found.items()
+            ]
+    return Finding(record, Section("Swap tests: partners never trained with", tables))

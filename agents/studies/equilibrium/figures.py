@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agents.studies.equilibrium.intervals import Interval
+from marec_env.evaluation.statistics import Estimate
 from marec_env.reporting.drawing import (
     FONT,
     MARKERS,
@@ -24,7 +24,7 @@ _HEIGHT = 3.0  # inches
 def lines(
     title: str,
     alt: str,
-    series: Mapping[str, Sequence[tuple[float, Interval]]],
+    series: Mapping[str, Sequence[tuple[float, Estimate]]],
     xlabel: str,
     ylabel: str,
     log_x: bool = False,
@@ -70,7 +70,7 @@ def bars(
     title: str,
     alt: str,
     groups: Sequence[str],
-    series: Mapping[str, Sequence[Interval]],
+    series: Mapping[str, Sequence[Estimate]],
     ylabel: str,
 ) -> Figure:
     """Draw grouped bars, one group a name, one bar a series."""

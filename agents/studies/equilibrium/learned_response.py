@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
 
 from agents.learners.config import (
     AlgorithmConfig,
@@ -15,14 +20,12 @@ from agents.learners.config import (
 )
 from agents.learners.policy import TrainedPolicy
 from agents.learners.trainer import Trainer
-from agents.studies.equilibrium.frozen_others import FrozenOthers
+from marec_env.errors import ConfigError
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.rewards.config import DISCOUNT
-from marec_env.vector import VectorEnv
+from marec_env.vector import Action, VecStep, VectorEnv
 
-__all__ = ["Start", "single_agent", "train_response"]
-
-Start = Literal["current", "fresh"]
+__all__ = ["FrozenOthers", "single_agent", "train_response"]
 
 
 def single_agent(
@@ -94,13 +97,111 @@ def train_response(
         while trainer.env_steps < env_steps:
             trainer.iterate()
             if half is None and 2 * trainer.env_steps >= env_steps:
-                half = _snapshot(trainer)
-        final = _snapshot(trainer)
+                half = copy.deepcopy(trainer.policy())
+        final = copy.deepcopy(trainer.policy())
     finally:
         trainer.close()
     return half or final, final
 
 
-def _snapshot(trainer: Trainer) -> TrainedPolicy:
-    policy: TrainedPolicy = trainer.policy()
-    return copy.deepcopy(policy)
+class FrozenOthers:
+    """A :class:`marec_env.vector.VectorEnv` whose single agent is one component of ``env``.
+
+    Its reward is λ f_i + (1 − λ) F with the wrapped environment's metrics, whatever reward mode the
+    frozen team was trained under.
+
+    Args:
+        env: the team's environment.
+        component: who learns.
+        partners: plays everybody else; a policy with memory must be a
+            :class:`agents.learners.policy.TrainedPolicy`, which forgets the sessions that ended.
+        own_share: λ.
+
+    Raises:
+        ConfigError: the component is not an agent of the environment.
+    """
+
+    def __init__(
+        self, env: VectorEnv, component: str, partners: TeamPolicy, own_share: float = 1.0
+    ) -> None:
+        if component not in env.agents:
+            raise ConfigError(f"no component '{component}'; there are {', '.join(env.agents)}")
+        self.env, self.component, self.partners = env, component, partners
+        self.own_share = own_share
+        self.num_envs = env.num_envs
+        self.agents: tuple[str, ...] = (component,)
+        self.turns: tuple[tuple[str, ...], ...] = ((component,),)
+        self.observation_spaces: Mapping[str, spaces.Box] = {
+            component: env.observation_spaces[component]
+        }
+        self.action_spaces: Mapping[str, spaces.Space[Any]] = {
+            component: env.action_spaces[component]
+        }
+        self.state_space = env.state_space
+        self._turn = next(i for i, turn in enumerate(env.turns) if component in turn)
+        self._actions: dict[str, Action] = {}
+
+    def reset(self, seed: int) -> VecStep:
+        """See :class:`marec_env.vector.VectorEnv`."""
+        step = self.env.reset(seed)
+        self.partners.reset()
+        return self._presented(step)
+
+    def observe(self, agent: str) -> Tensor:
+        """See :class:`marec_env.vector.VectorEnv`."""
+        return self.env.observe(agent)
+
+    def act(self, actions: Mapping[str, Action]) -> None:
+        """See :class:`marec_env.vector.VectorEnv`."""
+        self._actions = dict(actions)
+
+    def advance(self) -> VecStep:
+        """Let the partners of this turn and the later ones act, then close the step."""
+        turn = self.env.turns[self._turn]
+        self.env.act({**self._partners_act(turn), **self._actions})
+        for later in self.env.turns[self._turn + 1 :]:
+            self.env.act(self._partners_act(later))
+        step = self.env.advance()
+        if isinstance(self.partners, TrainedPolicy):
+            self.partners.reset(step.terminated | step.truncated)
+        return self._presented(step)
+
+    def step(self, actions: Mapping[str, Action]) -> VecStep:
+        """See :class:`marec_env.vector.VectorEnv`."""
+        self.act(actions)
+        return self.advance()
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :class:`marec_env.vector.VectorEnv`; partners hold no state."""
+        return self.env.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See :class:`marec_env.vector.VectorEnv`."""
+        self.env.load_state_dict(state)
+
+    def close(self) -> None:
+        """See :class:`marec_env.vector.VectorEnv`."""
+        self.env.close()
+
+    @torch.no_grad()
+    def _partners_act(self, turn: tuple[str, ...]) -> dict[str, Action]:
+        others = {agent: self.env.observe(agent) for agent in turn if agent != self.component}
+        return self.partners.act(others) if others else {}
+
+    def _presented(self, step: VecStep) -> VecStep:
+        """Play the turns before the component's and return its view of the step."""
+        for earlier in self.env.turns[: self._turn]:
+            self.env.act(self._partners_act(earlier))
+        name = self.component
+        reward = step.rewards[name]
+        if step.metrics:
+            own, team = step.metrics[f"objective/{name}"], step.metrics["team_reward"]
+            reward = self.own_share * own + (1.0 - self.own_share) * team
+        return replace(
+            step,
+            observations={name: self.env.observe(name)},
+            rewards={name: reward},
+            final_observations={name: step.final_observations[name]},
+            active={a: v for a, v in step.active.items() if a == name},
+            action_masks={a: v for a, v in step.action_masks.items() if a == name},
+        )

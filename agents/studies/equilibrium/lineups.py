@@ -7,36 +7,111 @@ distinct policy is asked once a turn, for all its rows.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
-from agents.studies.equilibrium.decision_game import Outcome, Sessions
+from agents.baselines.teams import hand_set_actions
+from agents.studies.equilibrium.normal_form import Floats
 from marec_env.evaluation.policies import TeamPolicy
-from marec_env.vector import Action, VecStep, VectorEnv
+from marec_env.simulator import Simulator
+from marec_env.vector import Action, VectorEnv
 
-__all__ = ["Lineup", "ReplayEnv", "play_lineups"]
+if TYPE_CHECKING:
+    from marec_env.world import World
+
+__all__ = ["EVALUATION_SEED", "Lineup", "Payoffs", "Replay", "SimulatorReplay", "play_lineups"]
+
+EVALUATION_SEED = 1_000_003
+"""Of the users met here; training runs use their own small seeds, so no session is shared."""
+_KEPT = 3  # simulators of the latest sizes are kept, since their memory is allocated once
 
 Lineup = Mapping[str, TeamPolicy]
+Sessions = NDArray[np.int64]
+"""Numbers of sessions, ``[S]``: equal numbers are equal users with equal luck, whoever plays."""
 
 
-class ReplayEnv(VectorEnv, Protocol):
-    """A batched environment that can play chosen sessions."""
+@dataclass(frozen=True, slots=True)
+class Payoffs:
+    """What ``P`` line-ups or decisions led to over ``S`` sessions."""
+
+    objectives: Floats
+    """``[P, S, n]``: each deciding component's own objective f_i, summed over the session."""
+    team: Floats
+    """``[P, S]``: the team objective F, summed over the session."""
+    outcomes: Mapping[str, Floats] = field(default_factory=dict)
+    """``[P, S]`` each: what the user got (``clicks``, ``length``)."""
+
+    def mixed(self, component: int, own_share: float) -> Floats:
+        """Return λ f_i + (1 − λ) F, ``[P, S]``, with λ = ``own_share``: 1 is selfish, 0 shared."""
+        return own_share * self.objectives[..., component] + (1.0 - own_share) * self.team
+
+    def of(self, name: str) -> Floats:
+        """Return ``team`` or an outcome, ``[P, S]``."""
+        return self.team if name == "team" else self.outcomes[name]
+
+
+class Replay(Protocol):
+    """Whatever can play chosen sessions, any number of them at once."""
 
     max_requests: int
     """Requests of a session of full length."""
 
-    def begin(self, session_ids: Tensor) -> VecStep:
-        """Start an episode for each id, int64 ``[B]``; equal ids are equal users and luck."""
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """Components, in the order of their turns."""
+        ...
+
+    @property
+    def action_spaces(self) -> Mapping[str, spaces.Space[Any]]:
+        """Of one session."""
+        ...
+
+    def begin(self, session_ids: Tensor) -> VectorEnv:
+        """Return an environment at the start of these sessions, int64 ``[B]``."""
         ...
 
 
+class SimulatorReplay:
+    """A :class:`Replay` of the recommender's simulator."""
+
+    def __init__(self, world: World, seed: int = EVALUATION_SEED) -> None:
+        """Args:
+        world: what is simulated.
+        seed: equal seeds and session numbers are equal users and luck.
+        """
+        self.world, self.seed = world, seed
+        self.max_requests = world.config.max_requests
+        self._kept: OrderedDict[int, Simulator] = OrderedDict()
+        one = self._of_size(1)
+        self.agents, self.action_spaces = one.agents, one.action_spaces
+        self.defaults = hand_set_actions(one)
+        """Each agent's default action, without a batch dimension."""
+
+    def _of_size(self, rows: int) -> Simulator:
+        if rows not in self._kept:
+            self._kept[rows] = Simulator(self.world, rows, autoreset=False)
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(rows)
+        return self._kept[rows]
+
+    def begin(self, session_ids: Tensor) -> Simulator:
+        """See :class:`Replay`."""
+        simulator = self._of_size(len(session_ids))
+        simulator.begin(session_ids, self.seed)
+        return simulator
+
+
 @dataclass(slots=True)
-class _Cast:
+class _Rows:
     """A policy, its rows, and the components it plays in each of them."""
 
     policy: TeamPolicy
@@ -46,7 +121,9 @@ class _Cast:
     """Per component, bool ``[R]``: the rows in which the policy plays it."""
 
 
-def _casts(lineups: Sequence[Lineup], sessions: int, agents: Sequence[str]) -> list[_Cast]:
+def _rows_of_policies(
+    lineups: Sequence[Lineup], sessions: int, agents: Sequence[str]
+) -> list[_Rows]:
     policies = {id(policy): policy for lineup in lineups for policy in lineup.values()}
     found = []
     for key, policy in policies.items():
@@ -55,21 +132,21 @@ def _casts(lineups: Sequence[Lineup], sessions: int, agents: Sequence[str]) -> l
         ).repeat_interleave(sessions, dim=0)
         rows = plays.any(dim=1).nonzero().squeeze(1)
         parts = {a: plays[rows, i] for i, a in enumerate(agents) if bool(plays[rows, i].any())}
-        found.append(_Cast(policy, rows, parts))
+        found.append(_Rows(policy, rows, parts))
     return found
 
 
 @torch.no_grad()
 def play_lineups(
-    env: ReplayEnv,
+    replay: Replay,
     lineups: Sequence[Lineup],
     sessions: Sessions,
     components: Sequence[str] | None = None,
-) -> Outcome:
+) -> Payoffs:
     """Play every line-up on every session until its episode ends.
 
     Args:
-        env: any number of rows may be begun in it.
+        replay: plays the sessions.
         lineups: ``P`` of them, each naming a policy for every agent.
         sessions: int64 ``[S]``.
         components: whose objectives are wanted, in this order; all unless given.
@@ -77,54 +154,55 @@ def play_lineups(
     Returns:
         Sums over the episode: objectives ``[P, S, n]``, team reward and outcomes ``[P, S]``.
     """
-    wanted = tuple(env.agents if components is None else components)
-    casts = _casts(lineups, len(sessions), env.agents)
-    for cast in casts:
-        cast.policy.reset()
-    step = env.begin(torch.as_tensor(np.tile(sessions, len(lineups))))
+    wanted = tuple(replay.agents if components is None else components)
+    played = _rows_of_policies(lineups, len(sessions), replay.agents)
+    for one in played:
+        one.policy.reset()
+    env = replay.begin(torch.as_tensor(np.tile(sessions, len(lineups))))
     total = len(lineups) * len(sessions)
-    alive = torch.ones(total, dtype=torch.bool, device=step.terminated.device)
+    alive = torch.ones(total, dtype=torch.bool, device=env.observe(env.turns[0][0]).device)
     sums: dict[str, Tensor] = {}
     length = torch.zeros(total, device=alive.device)
     while bool(alive.any()):
         for turn in env.turns:
-            env.act(_turn_actions(env, turn, casts, total))
+            env.act(_turn_actions(env, turn, played, total))
         step = env.advance()
-        weight = alive.to(torch.float32)
-        length += weight
+        length += alive.to(torch.float32)
         for name, value in step.metrics.items():
             kept = torch.where(alive, value, torch.zeros_like(value))
             sums[name] = kept if name not in sums else sums[name] + kept
         alive = alive & ~(step.terminated | step.truncated)
     shape = (len(lineups), len(sessions))
     array = {name: v.double().cpu().numpy().reshape(shape) for name, v in sums.items()}
-    lengths = length.double().cpu().numpy().reshape(shape)
-    return Outcome(
+    return Payoffs(
         objectives=np.stack([array[f"objective/{agent}"] for agent in wanted], axis=-1),
         team=array["team_reward"],
-        outcomes={"clicks": array["clicks"], "length": lengths},
+        outcomes={
+            "clicks": array["clicks"],
+            "length": length.double().cpu().numpy().reshape(shape),
+        },
     )
 
 
 def _turn_actions(
-    env: VectorEnv, turn: Sequence[str], casts: Sequence[_Cast], total: int
+    env: VectorEnv, turn: Sequence[str], played: Sequence[_Rows], total: int
 ) -> dict[str, Action]:
     """Ask every policy for its parts of the turn and put the answers in their rows."""
     observations = {agent: env.observe(agent) for agent in turn}
     actions: dict[str, list[Tensor]] = {}
     whole: dict[str, bool] = {}
-    for cast in casts:
-        parts = [agent for agent in turn if agent in cast.parts]
+    for one in played:
+        parts = [agent for agent in turn if agent in one.parts]
         if not parts:
             continue
-        answers = cast.policy.act({agent: observations[agent][cast.rows] for agent in parts})
+        answers = one.policy.act({agent: observations[agent][one.rows] for agent in parts})
         for agent in parts:
             answer = answers[agent]
             pieces = answer if isinstance(answer, tuple) else (answer,)
             whole[agent] = not isinstance(answer, tuple)
             if agent not in actions:
                 actions[agent] = [p.new_zeros((total, *p.shape[1:])) for p in pieces]
-            mask = cast.parts[agent]
+            mask = one.parts[agent]
             for store, piece in zip(actions[agent], pieces, strict=True):
-                store[cast.rows[mask]] = piece[mask]
+                store[one.rows[mask]] = piece[mask]
     return {agent: v[0] if whole[agent] else tuple(v) for agent, v in actions.items()}

@@ -7,16 +7,23 @@ NashConv). Payoffs are to be maximised.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from marec_env.errors import ConfigError
+from marec_env.errors import ConfigError, unknown_name
 
-__all__ = ["TOLERANCE", "Floats", "MixedProfile", "NormalFormGame", "efficiency"]
+__all__ = [
+    "MATRIX_GAMES",
+    "TOLERANCE",
+    "Floats",
+    "MixedProfile",
+    "NormalFormGame",
+    "efficiency",
+    "matrix_game",
+]
 
 Floats = NDArray[np.float64]
 MixedProfile = Sequence[Floats]
@@ -151,10 +158,6 @@ class NormalFormGame:
         at = np.unravel_index(int(self.welfare.argmax()), self.shape)
         return tuple(int(a) for a in at), float(self.welfare.max())
 
-    def profiles(self) -> list[tuple[int, ...]]:
-        """Return all pure profiles in lexicographic order."""
-        return list(product(*(range(size) for size in self.shape)))
-
 
 def efficiency(
     game: NormalFormGame, equilibria: Sequence[MixedProfile]
@@ -174,3 +177,61 @@ def efficiency(
         return None, None
     worth = [game.expected_welfare(profile) / optimum for profile in equilibria]
     return min(worth), max(worth)
+
+
+def penalty(k: float = 0.0) -> NormalFormGame:
+    """Return the penalty game of Claus and Boutilier (1998): miscoordination costs ``k``."""
+    entries = np.array([[k, 0.0, 10.0], [0.0, 2.0, 0.0], [10.0, 0.0, k]])
+    return NormalFormGame(np.stack([entries, entries]))
+
+
+def climbing(_: float = 0.0) -> NormalFormGame:
+    """Return the climbing game (Claus and Boutilier, 1998): the optimum lies behind a penalty."""
+    entries = np.array([[11.0, -30.0, 0.0], [-30.0, 7.0, 6.0], [0.0, 0.0, 5.0]])
+    return NormalFormGame(np.stack([entries, entries]))
+
+
+def prisoners_dilemma(temptation: float = 5.0) -> NormalFormGame:
+    """Return the dilemma with payoffs ``temptation``, 3, 1, 0: selfish play loses two thirds."""
+    row = np.array([[3.0, 0.0], [temptation, 1.0]])
+    names = ("cooperate", "defect")
+    return NormalFormGame(np.stack([row, row.T]), labels=(names, names))
+
+
+def chicken(_: float = 0.0) -> NormalFormGame:
+    """Return Aumann's (1974) game, where correlation beats every mixture of equilibria."""
+    row = np.array([[6.0, 2.0], [7.0, 0.0]])
+    names = ("yield", "dare")
+    return NormalFormGame(np.stack([row, row.T]), labels=(names, names))
+
+
+def matching_pennies(_: float = 0.0) -> NormalFormGame:
+    """Return the zero-sum game without a pure equilibrium."""
+    row = np.array([[1.0, -1.0], [-1.0, 1.0]])
+    return NormalFormGame(np.stack([row, -row]), labels=(("heads", "tails"),) * 2)
+
+
+MATRIX_GAMES: dict[str, tuple[Callable[[float], NormalFormGame], float]] = {
+    "penalty": (penalty, 0.0),
+    "climbing": (climbing, 0.0),
+    "prisoners-dilemma": (prisoners_dilemma, 5.0),
+    "chicken": (chicken, 0.0),
+    "matching-pennies": (matching_pennies, 0.0),
+}
+"""Name to the maker and the default of its number."""
+
+
+def matrix_game(spec: str) -> NormalFormGame:
+    """Return the game named by ``name`` or ``name:number``.
+
+    Raises:
+        ConfigError: the name is unknown or the number is not one.
+    """
+    name, _, number = spec.partition(":")
+    if name not in MATRIX_GAMES:
+        raise ConfigError(unknown_name("game", name, MATRIX_GAMES))
+    make, default = MATRIX_GAMES[name]
+    try:
+        return make(float(number) if number else default)
+    except ValueError as error:
+        raise ConfigError(f"'{number}' in game '{spec}' is not a number") from error

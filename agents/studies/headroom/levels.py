@@ -16,11 +16,10 @@ import numpy as np
 
 from agents.baselines import build_baseline
 from agents.baselines.teams import StaticTeam
-from agents.studies.equilibrium import search
-from agents.studies.equilibrium.decision_game import Outcome, block
+from agents.studies.equilibrium.decisions import PipelineGame
+from agents.studies.equilibrium.lineups import SimulatorReplay
 from agents.studies.equilibrium.normal_form import Floats
-from agents.studies.equilibrium.pipeline_game import PipelineGame
-from agents.studies.equilibrium.replay import SimulatorReplay
+from agents.studies.equilibrium.search import search
 from agents.studies.headroom.controls import ShuffledObservations, frozen_mean, record_play
 from marec_env.evaluation.outcomes import Outcomes
 from marec_env.evaluation.policies import Policy, TeamPolicy
@@ -53,7 +52,6 @@ class LevelsPlan:
     """Their seed."""
     control_sessions: int = 256
     """Sessions of the search cohort on which a trained team's play is recorded for its controls."""
-    method: str = "cem"
     criteria: tuple[str, ...] = ("clicks", "return")
     """What static play is searched for, each by searches of its own: what users get, and what teams
     are paid (``return``: F)."""
@@ -68,25 +66,20 @@ def search_static(
         The team, and the environment steps that the search spent.
     """
     replay = SimulatorReplay(world, plan.search_cohort)
-    game = PipelineGame(replay, replay.default_actions())
+    game = PipelineGame(replay, replay.defaults)
     sessions = np.arange(plan.search_sessions, dtype=np.int64)
     spent = 0
 
     def score(points: Floats) -> Floats:
         nonlocal spent
-        outcome = game.play(points, sessions)
-        spent += int(outcome.outcomes["length"].sum())
-        return np.asarray(_criterion(outcome, criterion).mean(axis=1), dtype=np.float64)
+        played = game.play(points, sessions)
+        spent += int(played.outcomes["length"].sum())
+        values = played.of("team" if criterion == "return" else criterion)
+        return np.asarray(values.mean(axis=1), dtype=np.float64)
 
-    blocks = [block(game, place) for place in range(len(game.components))]
-    method = search.SEARCHES.get(plan.method)
-    found = search.run(method, score, plan.search_budget, game.default(), blocks, seed)
+    found = search(score, plan.search_budget, game.default(), seed)
     name = f"best static for {CRITERIA[criterion]} (seed {seed})"
     return StaticTeam(game.actions(found.best), name), spent
-
-
-def _criterion(outcome: Outcome, name: str) -> Floats:
-    return outcome.team if name == "return" else outcome.outcomes[name]
 
 
 def measure_levels(

@@ -1,0 +1,82 @@
+"""What the parts of an equilibrium study share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from agents.learners.config import AlgorithmConfig
+from agents.studies.equilibrium.best_response import SearchPlan
+from agents.studies.equilibrium.lineups import Sessions
+from marec_env.evaluation.policies import TeamPolicy
+from marec_env.reporting.page import Section
+
+__all__ = ["Finding", "Play", "Settings"]
+
+_HELD_OUT_FROM = 1_000_000  # session numbers of the two sets are this far apart
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Budgets of all parts, saved beside every result; the command has their defaults."""
+
+    train_sessions: int
+    held_out_sessions: int
+    budget: int
+    """Evaluations of each search."""
+    seeds: int
+    """Search seeds, and seeds of trained responses."""
+    response_steps: int
+    """Env steps of each trained response; 0 trains none."""
+    response_start: Literal["current", "fresh"]
+    """``current``: responses start from the component's own policy; ``fresh``: from new weights."""
+    checkpoints: int
+    """How many of a run's checkpoints show the course of training."""
+    widths: tuple[int, ...]
+    own_shares: tuple[float, ...]
+    rounds: int
+    """Of iterated best responses, at most."""
+    starts: int
+    """From how many points iterated best responses begin: the default decision, the joint optimum
+    found, then random ones."""
+    per: Literal["session", "request"]
+    """How part anarchy counts own objectives: see :class:`~.decisions.PipelineGame`."""
+
+    def train(self) -> Sessions:
+        """Return the sessions on which searches compare candidates."""
+        return np.arange(self.train_sessions, dtype=np.int64)
+
+    def held_out(self) -> Sessions:
+        """Return the sessions on which winners are judged."""
+        return _HELD_OUT_FROM + np.arange(self.held_out_sessions, dtype=np.int64)
+
+    def plan(self) -> SearchPlan:
+        """Return how searches are run."""
+        return SearchPlan(self.train(), self.held_out(), self.budget, tuple(range(self.seeds)))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all settings by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """A team's play, with a name for the tables."""
+
+    name: str
+    policy: TeamPolicy
+    algorithm: AlgorithmConfig | None = None
+    """What trained it, which then also trains the responses to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a part found: for the JSON, and for people."""
+
+    record: Mapping[str, Any]
+    """JSON-able, but for NaN."""
+    section: Section
+    """Its notes are warnings."""

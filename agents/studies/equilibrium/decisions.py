@@ -1,0 +1,208 @@
+"""Components' decisions as a game: points of a unit cube in, payoffs per session out.
+
+Every component ``i`` decides a vector ``x_i``; whatever its real action space, it is presented as
+a point of ``[0, 1]^d_i``, so that one search serves every component. A team's decision is the
+concatenation of its components' vectors.
+
+The pipeline's game has static decisions: deciding components hold one action for the whole session.
+A static decision is a weaker opponent than a learned policy, and a much cheaper one: best responses
+among static decisions bound the gain of a learned one from below.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from agents.baselines.teams import StaticTeam
+from agents.studies.equilibrium.lineups import Payoffs, Replay, Sessions, play_lineups
+from agents.studies.equilibrium.normal_form import Floats
+from marec_env.errors import ConfigError
+from marec_env.vector import Action
+
+__all__ = ["DecisionGame", "PipelineGame", "block", "coordinates", "decode", "encode"]
+
+ROWS = 1024
+"""Sessions simulated at once; larger batches lose where the funnel is wide."""
+REMEMBERED = 4096
+"""Decisions whose payoffs are kept: a search asks again for discrete decisions, often."""
+
+
+class DecisionGame(Protocol):
+    """A game in which ``n`` components each choose a point of a unit cube."""
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Who decides."""
+        ...
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Each component's number of coordinates."""
+        ...
+
+    def play(self, decisions: Floats, sessions: Sessions) -> Payoffs:
+        """Play ``P`` decisions ``[P, sum(dims)]`` on the same sessions ``[S]``."""
+        ...
+
+    def default(self) -> Floats:
+        """Return the decision that does nothing clever, ``[sum(dims)]``."""
+        ...
+
+
+def block(game: DecisionGame, component: int) -> slice:
+    """Return where a component's coordinates lie in a team's decision."""
+    start = sum(game.dims[:component])
+    return slice(start, start + game.dims[component])
+
+
+def coordinates(space: spaces.Space[Any]) -> int:
+    """Return how many coordinates an action has: one a number of a Box, one a discrete choice.
+
+    Raises:
+        ConfigError: the space is none of Box (bounded), Discrete, MultiDiscrete, Tuple of these.
+    """
+    if isinstance(space, spaces.Box) and space.is_bounded("both"):
+        return int(np.prod(space.shape))
+    if isinstance(space, spaces.Discrete):
+        return 1
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(space.nvec.size)
+    if isinstance(space, spaces.Tuple):
+        return sum(coordinates(part) for part in space.spaces)
+    raise ConfigError(
+        f"cannot search action space {space}; known: bounded Box, Discrete, MultiDiscrete, Tuple"
+    )
+
+
+def decode(space: spaces.Space[Any], point: Floats) -> Action:
+    """Return the action at a point ``[coordinates(space)]``, without a batch dimension.
+
+    A discrete choice among ``n`` takes an ``n``-th of its coordinate's range each.
+    """
+    if isinstance(space, spaces.Box):
+        unit = torch.as_tensor(point, dtype=torch.float32).reshape(space.shape)
+        low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
+        return (low + (high - low) * unit).to(torch.float32)
+    if isinstance(space, spaces.Discrete):
+        return _levels(point, np.array([space.n]))[0] + int(space.start)
+    if isinstance(space, spaces.MultiDiscrete):
+        return _levels(point, space.nvec.reshape(-1)).reshape(space.nvec.shape)
+    assert isinstance(space, spaces.Tuple)
+    ends = np.cumsum([coordinates(part) for part in space.spaces])
+    parts = np.split(point, ends[:-1])
+    return tuple(
+        part
+        for inner, where in zip(space.spaces, parts, strict=True)
+        if isinstance(part := decode(inner, where), Tensor)
+    )
+
+
+def encode(space: spaces.Space[Any], action: Action) -> Floats:
+    """Return a point that decodes to an action (the middle of a discrete choice's range)."""
+    if isinstance(space, spaces.Tuple):
+        parts = [encode(inner, part) for inner, part in zip(space.spaces, action, strict=True)]
+        return np.concatenate(parts)
+    values = np.asarray(torch.as_tensor(action), dtype=np.float64).reshape(-1)
+    if isinstance(space, spaces.Box):
+        low, high = space.low.reshape(-1), space.high.reshape(-1)
+        width = np.where(high > low, high - low, 1.0)
+        return np.asarray(np.clip((values - low) / width, 0.0, 1.0), dtype=np.float64)
+    if isinstance(space, spaces.Discrete):
+        return np.asarray((values - float(space.start) + 0.5) / float(space.n))
+    assert isinstance(space, spaces.MultiDiscrete)
+    return np.asarray((values + 0.5) / space.nvec.reshape(-1), dtype=np.float64)
+
+
+def _levels(point: Floats, sizes: Floats) -> Tensor:
+    level = np.minimum(np.floor(np.clip(point, 0.0, 1.0) * sizes), sizes - 1)
+    return torch.as_tensor(level.astype(np.int64))
+
+
+@dataclass
+class PipelineGame:
+    """The pipeline as a :class:`DecisionGame` of all its components."""
+
+    replay: Replay
+    defaults: Mapping[str, Action]
+    """Per agent its default action, without a batch dimension."""
+    per: Literal["session", "request"] = "session"
+    """Whether objectives are summed over the session, or averaged over its requests and counted for
+    a session of full length: a sum already pays every component for keeping the user. F is a sum
+    either way, since staying is part of it."""
+
+    def __post_init__(self) -> None:
+        self.components = tuple(self.replay.agents)
+        self.dims = tuple(coordinates(self.replay.action_spaces[c]) for c in self.components)
+        self._played: OrderedDict[bytes, Payoffs] = OrderedDict()
+
+    def default(self) -> Floats:
+        """Return the components' default actions, ``[sum(dims)]``."""
+        return self._point(self.defaults)
+
+    def actions(self, decision: Floats) -> dict[str, Action]:
+        """Return the actions of a decision ``[sum(dims)]``, without a batch dimension."""
+        parts = np.split(decision, np.cumsum(self.dims)[:-1])
+        return {
+            component: decode(self.replay.action_spaces[component], part)
+            for component, part in zip(self.components, parts, strict=True)
+        }
+
+    def _point(self, actions: Mapping[str, Action]) -> Floats:
+        spaces_of = self.replay.action_spaces
+        return np.concatenate([encode(spaces_of[c], actions[c]) for c in self.components])
+
+    def play(self, decisions: Floats, sessions: Sessions) -> Payoffs:
+        """See :class:`DecisionGame`.
+
+        Points that decode to the same actions are the same decision, and are simulated once.
+        """
+        keys = [
+            self._point(self.actions(decision)).tobytes() + np.asarray(sessions).tobytes()
+            for decision in decisions
+        ]
+        new = {k: d for k, d in zip(keys, decisions, strict=True) if k not in self._played}
+        self._played.update(zip(new, self._simulated(list(new.values()), sessions), strict=True))
+        for key in keys:
+            self._played.move_to_end(key)
+        found = _joined([self._played[key] for key in keys])
+        while len(self._played) > REMEMBERED:
+            self._played.popitem(last=False)
+        if self.per == "session":
+            return found
+        rate = found.objectives / found.outcomes["length"][..., None]
+        return Payoffs(self.replay.max_requests * rate, found.team, found.outcomes)
+
+    def _simulated(self, decisions: Sequence[Floats], sessions: Sessions) -> list[Payoffs]:
+        """Return the payoffs of each decision, with a first dimension of 1."""
+        found: list[Payoffs] = []
+        batch = max(1, ROWS // len(sessions))
+        for first in range(0, len(decisions), batch):
+            teams = [StaticTeam(self.actions(d)) for d in decisions[first : first + batch]]
+            lineups = [dict.fromkeys(self.components, team) for team in teams]
+            played = play_lineups(self.replay, lineups, sessions)
+            # Copies: a view would keep its whole batch in memory.
+            found += [
+                Payoffs(
+                    played.objectives[row : row + 1].copy(),
+                    played.team[row : row + 1].copy(),
+                    {k: v[row : row + 1].copy() for k, v in played.outcomes.items()},
+                )
+                for row in range(len(lineups))
+            ]
+        return found
+
+
+def _joined(parts: Sequence[Payoffs]) -> Payoffs:
+    return Payoffs(
+        np.concatenate([p.objectives for p in parts]),
+        np.concatenate([p.team for p in parts]),
+        {name: np.concatenate([p.outcomes[name] for p in parts]) for name in parts[0].outcomes},
+    )

@@ -1,0 +1,290 @@
+"""The two-agent profile-recall game: every combination of a few options played, then solved.
+
+Payoffs are means over simulated sessions, all profiles on the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from agents.baselines.teams import StaticTeam
+from agents.studies.equilibrium.best_response import nash_conv
+from agents.studies.equilibrium.bootstrap import bootstrap
+from agents.studies.equilibrium.common import Finding, Play, Settings
+from agents.studies.equilibrium.figures import heat_map
+from agents.studies.equilibrium.lineups import Replay, Sessions, play_lineups
+from agents.studies.equilibrium.normal_form import (
+    Floats,
+    MixedProfile,
+    NormalFormGame,
+    efficiency,
+)
+from agents.studies.equilibrium.solving import game_record, game_tables, profile_names
+from marec_env.evaluation.policies import TeamPolicy
+from marec_env.evaluation.statistics import Estimate
+from marec_env.reporting.drawing import Figure
+from marec_env.reporting.page import Section
+from marec_env.reporting.table import TextTable
+from marec_env.vector import Action
+
+if TYPE_CHECKING:
+    from marec_env.pipeline.config import PipelineConfig
+
+__all__ = ["EstimatedGame", "estimated_record", "matrix", "play_options"]
+
+PROFILE, RECALL = "profile_0", "recall_0"
+SHOWN_SHARE = 0.05  # profiles that are equilibria in fewer resamples are only in the JSON
+RESAMPLES = 400
+_BATCH = 16  # profiles played at once
+_OFF, _ON = -1.0, 1.0  # ends of the profile's action range: weight 0 and weight 1
+
+
+@dataclass(frozen=True, slots=True)
+class EstimatedGame:
+    """Payoff samples of every pure profile on the same sessions (common random numbers)."""
+
+    payoffs: Floats
+    """``[S, n, A_1, ..., A_n]``: each session's payoff to each player at each profile."""
+    welfare: Floats
+    """``[S, A_1, ..., A_n]``: the team's worth."""
+    players: tuple[str, ...]
+    labels: tuple[tuple[str, ...], ...]
+
+    def mean_game(self) -> NormalFormGame:
+        """Return the game of mean payoffs."""
+        payoffs, welfare = self.payoffs.mean(axis=0), self.welfare.mean(axis=0)
+        return NormalFormGame(payoffs, welfare, self.labels, self.players)
+
+    def deviations(self, profile: MixedProfile) -> list[list[Floats]]:
+        """Return what each player gains by each of its actions, ``[S]`` each, at a profile."""
+        found = []
+        for player, own in enumerate(profile):
+            values = self.payoffs[:, player]  # [S, A_1, ..., A_n]
+            for other in reversed(range(len(profile))):
+                if other != player:
+                    values = np.moveaxis(values, other + 1, -1) @ np.asarray(profile[other])
+            found.append(list((values - (values @ np.asarray(own))[:, None]).T))
+        return found
+
+    def gains(self, profile: MixedProfile) -> list[Estimate]:
+        """Return each player's gain by the response that the other half of the sessions chose."""
+        return [nash_conv([options]) for options in self.deviations(profile)]
+
+
+def play_options(
+    replay: Replay,
+    options: Mapping[str, Mapping[str, TeamPolicy]],
+    others: TeamPolicy,
+    sessions: Sessions,
+    own_share: float,
+) -> EstimatedGame:
+    """Play every combination of policies.
+
+    Args:
+        replay: plays sessions.
+        options: per player (a component) the named policies that may play it.
+        others: plays every other component.
+        sessions: int64 ``[S]``, the same for all profiles.
+        own_share: λ of the payoffs λ f_i + (1 − λ) F.
+    """
+    profiles = list(product(*(choices.values() for choices in options.values())))
+    payoffs, worth = [], []
+    for first in range(0, len(profiles), _BATCH):
+        lineups = [
+            {**dict.fromkeys(replay.agents, others), **dict(zip(options, chosen, strict=True))}
+            for chosen in profiles[first : first + _BATCH]
+        ]
+        played = play_lineups(replay, lineups, sessions, tuple(options))
+        payoffs.append(np.stack([played.mixed(i, own_share) for i in range(len(options))], axis=2))
+        worth.append(played.team)
+    shape = tuple(len(choices) for choices in options.values())
+    whole = np.concatenate(payoffs).transpose(1, 2, 0)  # [S, players, profiles]
+    return EstimatedGame(
+        payoffs=whole.reshape(*whole.shape[:2], *shape),
+        welfare=np.concatenate(worth).T.reshape(whole.shape[0], *shape),
+        players=tuple(options),
+        labels=tuple(tuple(choices) for choices in options.values()),
+    )
+
+
+def estimated_record(
+    estimated: EstimatedGame, played: MixedProfile | None = None, resamples: int = RESAMPLES
+) -> dict[str, Any]:
+    """Return the record of a measured game, with intervals and the doubt in its equilibria.
+
+    Gains and NashConv are cross-fitted: which action is the best response is decided on one half of
+    the sessions and paid on the other. Optimum and prices are of the mean game; their intervals
+    redo them in each resample of sessions, and so include the doubt which profiles are equilibria.
+
+    Args:
+        estimated: the samples.
+        played: play whose NashConv is wanted; uniform play unless given.
+        resamples: of sessions.
+    """
+    game = estimated.mean_game()
+    uniform = game.uniform()
+    support: dict[tuple[int, ...], int] = {}
+
+    def statistics(means: Mapping[str, Floats]) -> dict[str, float]:
+        resampled = NormalFormGame(means["payoffs"], means["welfare"])
+        pure = resampled.pure_equilibria()
+        for actions in pure:
+            support[actions] = support.get(actions, 0) + 1
+        prices = efficiency(resampled, [resampled.pure(actions) for actions in pure])
+        anarchy, stability = (float("nan") if price is None else price for price in prices)
+        return {
+            "optimum_welfare": resampled.social_optimum()[1],
+            "pure_anarchy": anarchy,
+            "pure_stability": stability,
+        }
+
+    samples = {"payoffs": estimated.payoffs, "welfare": estimated.welfare}
+    intervals = bootstrap(samples, statistics, resamples)
+    for actions in game.pure_equilibria():  # counted once more, for the point estimate
+        support[actions] -= 1
+    intervals["nash_conv"] = nash_conv(estimated.deviations(uniform if played is None else played))
+    gap = nash_conv(estimated.deviations(uniform)).value
+    return {
+        **game_record(game),
+        "uniform": {
+            "nash_conv": gap,
+            "exploitability": gap / game.num_players,
+            "gains": [gain.value for gain in estimated.gains(uniform)],
+        },
+        "intervals": {name: i.as_json() for name, i in intervals.items()},
+        "support": [
+            {
+                "profile": profile_names(game, game.pure(actions)),
+                "share_of_resamples": count / resamples,
+                "gains_on_other_half": [
+                    gain.as_json() for gain in estimated.gains(game.pure(actions))
+                ],
+            }
+            for actions, count in sorted(support.items())
+            if count
+        ],
+        "payoffs": game.payoffs.tolist(),
+        "welfare": game.welfare.tolist(),
+        "labels": [list(names) for names in game.labels],
+    }
+
+
+def profile_options(config: PipelineConfig, default: Action) -> dict[str, Action]:
+    """Return profiles that use one history time scale, or the population prior, alone."""
+    assert isinstance(default, torch.Tensor)
+    scales = len(config.half_lives)
+    options: dict[str, Action] = {"hand-set": default}
+    for number, half_life in enumerate(config.half_lives):
+        action = default.clone()
+        action[:scales] = _OFF
+        action[number] = _ON
+        options[f"half-life {half_life:g}"] = action
+    prior = torch.full_like(default, _OFF)
+    prior[-1] = _ON
+    options["prior only"] = prior
+    return options
+
+
+def recall_options(config: PipelineConfig, default: Action) -> dict[str, Action]:
+    """Return quotas that give all candidates to one channel, and equal ones."""
+    assert isinstance(default, torch.Tensor)
+    options: dict[str, Action] = {"equal quotas": default}
+    for number, channel in enumerate(config.recall.channels):
+        action = torch.zeros_like(default)
+        action[number] = config.recall.levels - 1
+        options[f"{channel} only"] = action
+    return options
+
+
+def matrix(
+    replay: Replay,
+    config: PipelineConfig,
+    defaults: Mapping[str, Action],
+    base: Play,
+    learned: Play | None,
+    settings: Settings,
+) -> Finding:
+    """Measure the game for selfish and for shared payoffs, and solve both.
+
+    Args:
+        replay: plays sessions.
+        config: names of time scales and channels.
+        defaults: default actions.
+        base: plays feature and ranking.
+        learned: a learned team whose profile and recall are one option each.
+        settings: sessions.
+    """
+    choices = {
+        PROFILE: profile_options(config, defaults[PROFILE]),
+        RECALL: recall_options(config, defaults[RECALL]),
+    }
+    options: dict[str, dict[str, TeamPolicy]] = {
+        agent: {name: StaticTeam({agent: action}) for name, action in actions.items()}
+        for agent, actions in choices.items()
+    }
+    if learned is not None:
+        for named in options.values():
+            named["learned"] = learned.policy
+    tables: list[TextTable] = []
+    figures: list[Figure] = []
+    record: dict[str, Any] = {"others": base.name}
+    for name, own_share in (("selfish (own f_i)", 1.0), ("shared (F)", 0.0)):
+        measured = play_options(replay, options, base.policy, settings.held_out(), own_share)
+        game = measured.mean_game()
+        last = [size - 1 for size in game.shape]
+        entry = estimated_record(measured, None if learned is None else game.pure(last))
+        record[name] = entry
+        halves = "Gains and NashConv: of responses chosen on the other half of the sessions."
+        tables += [*game_tables(name, entry, (halves,)), _doubt(name, entry, learned is not None)]
+        marks = dict.fromkeys(game.pure_equilibria(), "Nash")
+        best = game.social_optimum()[0]
+        marks[best] = f"{marks.get(best, '')} best".strip()
+        figures.append(
+            heat_map(
+                f"F a session, {name}: {base.name} plays the rest",
+                "Matrix of the team objective over profile and recall options; pure equilibria "
+                "and the social optimum are marked.",
+                game.welfare.tolist(),
+                game.labels[0],
+                game.labels[1],
+                "profile",
+                "recall",
+                {(k[0], k[1]): v for k, v in marks.items()},
+                "F a session",
+            )
+        )
+    return Finding(record, Section("The profile-recall game solved", tables, figures))
+
+
+def _doubt(name: str, record: Mapping[str, Any], learned: bool) -> TextTable:
+    """Return which profiles are equilibria in how many bootstrap resamples."""
+    rows = [
+        (
+            " | ".join("+".join(weights) for weights in entry["profile"].values()),
+            f"{entry['share_of_resamples']:.2f}",
+            ", ".join(_interval(gain) for gain in entry["gains_on_other_half"]),
+        )
+        for entry in record["support"]
+        if entry["share_of_resamples"] >= SHOWN_SHARE
+    ]
+    who = "learned" if learned else "uniform"
+    return TextTable(
+        f"{name}: pure equilibria under resampling of sessions",
+        ("profile", "share of resamples", "gains of responses chosen on the other half"),
+        rows,
+        (
+            f"Profiles in at least {SHOWN_SHARE:.0%} of the resamples; all are in the JSON.",
+            f"NashConv of {who} play within these options: "
+            f"{_interval(record['intervals']['nash_conv'])} a session.",
+        ),
+    )
+
+
+def _interval(record: Mapping[str, float]) -> str:
+    return f"{record['value']:.3f} [{record['low']:.3f}, {record['high']:.3f}]"

@@ -1,0 +1,159 @@
+"""Runs the chosen parts on runs or on a configuration alone, and writes what they found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agents.baselines.teams import StaticTeam
+from agents.studies.equilibrium.anarchy import anarchy_curves
+from agents.studies.equilibrium.common import Finding, Play, Settings
+from agents.studies.equilibrium.credit import credit, swaps
+from agents.studies.equilibrium.decisions import PipelineGame
+from agents.studies.equilibrium.exploitability import (
+    Responders,
+    course_of_training,
+    exploitability,
+)
+from agents.studies.equilibrium.lineups import SimulatorReplay
+from agents.studies.equilibrium.matrix import matrix
+from agents.studies.equilibrium.trained import LoadedRun
+from marec_env.config.loader import load_mapping
+from marec_env.environment_config import EnvironmentConfig
+from marec_env.errors import ConfigError, unknown_name
+from marec_env.io import write_json, write_text
+from marec_env.reporting.page import Section, render_page
+from marec_env.simulator import Simulator
+from marec_env.world import World, build_world
+
+if TYPE_CHECKING:
+    from agents.config import RunConfig
+
+__all__ = ["PARTS", "Study", "checked_parts", "write_report"]
+
+PARTS = ("exploitability", "course", "credit", "swaps", "matrix", "anarchy")
+REPORT = ("equilibrium.json", "equilibrium.html")
+
+
+def checked_parts(wanted: str) -> tuple[str, ...]:
+    """Return the parts named in a comma-separated list, in the order of :data:`PARTS`.
+
+    Raises:
+        ConfigError: a part is unknown.
+    """
+    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    for name in names:
+        if name != "all" and name not in PARTS:
+            raise ConfigError(unknown_name("part", name, (*PARTS, "all")))
+    return tuple(part for part in PARTS if part in names or "all" in names)
+
+
+@dataclass
+class Study:
+    """Everything that the parts work on."""
+
+    config: RunConfig
+    """Of the first run, or as given; its environment is the one that all plays meet."""
+    runs: Sequence[LoadedRun]
+    settings: Settings
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        environment = self.config.environment
+        if not isinstance(environment, EnvironmentConfig):
+            raise ConfigError("equilibrium studies need environment.kind 'marec'")
+        for run in self.runs[1:]:
+            if (
+                run.config.environment.model_copy(update={"rewards": environment.rewards})
+                != environment
+            ):
+                raise ConfigError(
+                    f"run {run.name} was trained in another environment than "
+                    f"{self.runs[0].name}; only 'rewards' may differ"
+                )
+        self.environment = environment
+        self.world = build_world(environment)
+        self.replay = SimulatorReplay(self.world)
+        self.static = Play("static", StaticTeam(self.replay.defaults))
+        self.learned = [Play(run.name, run.team, run.config.algorithm) for run in self.runs]
+        self.responders = Responders(
+            self.replay,
+            self.replay.defaults,
+            self.settings,
+            lambda sessions: Simulator(self.world, sessions),
+            self.config.algorithm,
+            self.config.sampling,
+        )
+
+    def part(self, name: str) -> Iterator[Finding]:
+        """Yield what a part found; nothing where the part needs runs that were not given.
+
+        A long part yields what it has as it goes on; the last one is complete.
+        """
+        learned, settings = self.learned, self.settings
+        if name == "anarchy":
+            for width in settings.widths:  # refused now rather than when its turn comes
+                self._world_of_width(width)
+            yield from anarchy_curves(self._game_of_width, settings, self.say)
+        elif name == "exploitability":
+            yield exploitability([self.static, *learned], self.responders)
+        elif name == "matrix":
+            base, own = (learned[0], learned[0]) if learned else (self.static, None)
+            defaults = self.replay.defaults
+            yield matrix(self.replay, self.environment.pipeline, defaults, base, own, settings)
+        elif name == "course" and learned:
+            checkpoints = {run.name: run.checkpoints for run in self.runs}
+            yield course_of_training(checkpoints, self.responders)
+        elif name == "credit" and learned:
+            yield credit(self.replay, learned, self.static, settings)
+        elif name == "swaps" and len(learned) > 1:
+            yield swaps(self.replay, learned, settings)
+
+    def _game_of_width(self, width: int) -> PipelineGame:
+        replay = SimulatorReplay(self._world_of_width(width))
+        return PipelineGame(replay, replay.defaults, self.settings.per)
+
+    def _world_of_width(self, width: int) -> World:
+        changed = self.environment.model_dump()
+        changed["pipeline"]["candidates"] = width
+        return build_world(load_mapping(changed, EnvironmentConfig, f"--widths {width}"))
+
+
+def write_report(
+    folder: Path,
+    title: str,
+    command: str,
+    settings: Mapping[str, Any],
+    found: Mapping[str, Finding],
+) -> tuple[Path, ...]:
+    """Write ``equilibrium.json`` and ``equilibrium.html`` and return their places.
+
+    Args:
+        folder: where.
+        title: of the page.
+        command: that made it.
+        settings: of all parts.
+        found: findings by the part's name.
+    """
+    places = tuple(folder / name for name in REPORT)
+    parts = {
+        name: {"title": f.section.title, "warnings": list(f.section.notes), **f.record}
+        for name, f in found.items()
+    }
+    write_json(places[0], _finite({"command": command, "settings": settings, "sections": parts}))
+    how = Section("How this was made", verbatim=(command, json.dumps(settings)))
+    sections = [*(f.section for f in found.values()), how]
+    write_text(places[1], render_page(title, (), (), sections))
+    return places
+
+
+def _finite(value: Any) -> Any:
+    """Return the value with NaN, which JSON lacks, as null."""
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and value != value else value
