@@ -6,6 +6,7 @@ simulator.
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from agents.studies.equilibrium.anarchy import measure_anarchy
 from agents.studies.equilibrium.best_response import SearchPlan, iterated_best_responses
 from agents.studies.equilibrium.credit import difference_rewards, shapley_values
 from agents.studies.equilibrium.figures import heat_map
-from agents.studies.equilibrium.matrix_games import matrix_game
-from agents.studies.equilibrium.public_goods import PublicGoods
+from agents.studies.equilibrium.normal_form import matrix_game
 from marec_env.io import write_text
 from marec_env.reporting.drawing import PALETTE, Figure, draw
 
 FOLDER = Path(__file__).parent / "pictures"
+TESTS = Path(__file__).parents[1] / "tests/agents/studies/equilibrium"
+PublicGoods = runpy.run_path(str(TESTS / "public_goods.py"))["PublicGoods"]
 GAME = PublicGoods(benefit=1.2, crowding=0.25, noise=0.1)
 PLAN = SearchPlan(np.arange(200), np.arange(1000, 1200), budget=65, seeds=(0, 1, 2))
 COMPONENTS = ("profile", "recall")

@@ -13,7 +13,7 @@ from marec_env.reporting.table import print_tables
 if TYPE_CHECKING:
     from agents.config import RunConfig
     from agents.studies.equilibrium.common import Finding, Settings
-    from agents.studies.equilibrium.trained import LoadedRun
+    from agents.runs.trained import TrainedRun
 
 __all__ = ["command"]
 
@@ -183,10 +183,10 @@ def _study(
 
 def _inputs(
     paths: list[Path], config: Path | None, overrides: list[str], output: Path | None
-) -> tuple[RunConfig, list[LoadedRun], Path]:
+) -> tuple[RunConfig, list[TrainedRun], Path]:
     """Return the configuration, the runs and the folder to write into."""
     from agents.config import RunConfig
-    from agents.studies.equilibrium.trained import load_run
+    from agents.runs.trained import load_run
     from marec_env.config.loader import load
     from marec_env.errors import ConfigError
 
@@ -195,7 +195,7 @@ def _inputs(
     if paths:
         if overrides:
             raise ConfigError("--set goes with --config; a run keeps its configuration")
-        runs = [load_run(path) for path in paths]
+        runs = [load_run(path, _aside) for path in paths]
         return runs[0].config, runs, output or paths[0] / "equilibrium"
     if config is None:
         raise ConfigError("name a run, or --config CONFIG.yaml, or --game penalty:-25")

@@ -20,7 +20,6 @@ from agents.studies.equilibrium.exploitability import (
 )
 from agents.studies.equilibrium.lineups import SimulatorReplay
 from agents.studies.equilibrium.matrix import matrix
-from agents.studies.equilibrium.trained import LoadedRun
 from marec_env.config.loader import load_mapping
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, unknown_name
@@ -31,6 +30,7 @@ from marec_env.world import World, build_world
 
 if TYPE_CHECKING:
     from agents.config import RunConfig
+    from agents.runs.trained import TrainedRun
 
 __all__ = ["PARTS", "Study", "checked_parts", "write_report"]
 
@@ -57,7 +57,7 @@ class Study:
 
     config: RunConfig
     """Of the first run, or as given; its environment is the one that all plays meet."""
-    runs: Sequence[LoadedRun]
+    runs: Sequence[TrainedRun]
     settings: Settings
     say: Callable[[str], None]
 
@@ -78,7 +78,7 @@ class Study:
         self.world = build_world(environment)
         self.replay = SimulatorReplay(self.world)
         self.static = Play("static", StaticTeam(self.replay.defaults))
-        self.learned = [Play(run.name, run.team, run.config.algorithm) for run in self.runs]
+        self.learned = [Play(run.name, run.policy, run.config.algorithm) for run in self.runs]
         self.responders = Responders(
             self.replay,
             self.replay.defaults,
@@ -105,7 +105,7 @@ class Study:
             defaults = self.replay.defaults
             yield matrix(self.replay, self.environment.pipeline, defaults, base, own, settings)
         elif name == "course" and learned:
-            checkpoints = {run.name: run.checkpoints for run in self.runs}
+            checkpoints = {run.name: run.policies() for run in self.runs}
             yield course_of_training(checkpoints, self.responders)
         elif name == "credit" and learned:
             yield credit(self.replay, learned, self.static, settings)

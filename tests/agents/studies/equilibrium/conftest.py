@@ -33,18 +33,18 @@ class TinyPipeline:
         self.state_space = box
         self.pending, self.log = {}, []
 
-    def default_actions(self):
-        return {"profile_0": torch.tensor([0.5]), "recall_0": torch.tensor([1, 1])}
+    defaults = {"profile_0": torch.tensor([0.5]), "recall_0": torch.tensor([1, 1])}  # noqa: RUF012
 
     def begin(self, session_ids):
         self.keys = random.session_keys(7, session_ids)
         self.num_envs = len(session_ids)
         self.t = torch.zeros(len(session_ids), dtype=torch.int64)
-        zero = torch.zeros(self.num_envs, dtype=torch.bool)
-        return self._step(dict.fromkeys(self.agents, self.t.float()), zero, zero, {})
+        return self
 
     def reset(self, seed):
-        return self.begin(torch.arange(self.num_envs) + 1000 * seed)
+        self.begin(torch.arange(self.num_envs) + 1000 * seed)
+        zero = torch.zeros(self.num_envs, dtype=torch.bool)
+        return self._step(dict.fromkeys(self.agents, self.t.float()), zero, zero, {})
 
     def observe(self, agent):
         # Sequentially, recall sees what profile did; the luck of the session identifies the row.

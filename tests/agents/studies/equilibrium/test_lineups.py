@@ -3,17 +3,15 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from agents.studies.equilibrium.action_cube import coordinates, decode, encode
 from agents.studies.equilibrium.best_response import (
     SearchPlan,
     best_response,
     iterated_best_responses,
 )
-from agents.studies.equilibrium.decision_game import own
-from agents.studies.equilibrium.frozen_others import FrozenOthers
+from agents.studies.equilibrium.credit import measure_credit, swap_test
+from agents.studies.equilibrium.decisions import PipelineGame, coordinates, decode, encode
+from agents.studies.equilibrium.learned_response import FrozenOthers
 from agents.studies.equilibrium.lineups import play_lineups
-from agents.studies.equilibrium.pipeline_game import PipelineGame
-from agents.studies.equilibrium.replacement import measure_credit, swap_test
 from marec_env.errors import ConfigError
 from marec_env.vector import VectorEnv
 
@@ -91,7 +89,7 @@ def test_unsearchable_spaces_are_refused():
 
 def test_pipeline_game_starts_at_the_defaults_and_finds_selfish_play(tiny):
     env = tiny()
-    game = PipelineGame(env, env.default_actions())
+    game = PipelineGame(env, env.defaults)
     assert game.dims == (1, 2)
     actions = game.actions(game.default())
     assert actions["profile_0"].tolist() == pytest.approx([0.5])
@@ -106,8 +104,8 @@ def test_pipeline_game_starts_at_the_defaults_and_finds_selfish_play(tiny):
 
 def test_objectives_per_request(tiny):
     env = tiny()
-    session = PipelineGame(env, env.default_actions()).play(np.array([[0.5, 0, 0]]), SESSIONS)
-    request = PipelineGame(env, env.default_actions(), per="request").play(
+    session = PipelineGame(env, env.defaults).play(np.array([[0.5, 0, 0]]), SESSIONS)
+    request = PipelineGame(env, env.defaults, per="request").play(
         np.array([[0.5, 0, 0]]), SESSIONS
     )
     assert request.objectives[0, :, 0] == pytest.approx(np.full(40, env.max_requests))
@@ -116,45 +114,31 @@ def test_objectives_per_request(tiny):
     assert (request.outcomes["length"] == length).all()
 
 
-def test_frozen_components_keep_playing_their_policy(tiny, constant):
-    env = tiny()
-    game = PipelineGame(
-        env, env.default_actions(), ("recall_0",), {"profile_0": _team(constant, 2, 0)}
-    )
-    outcome = game.play(np.array([[0.99, 0.99], [0.0, 0.0]]), SESSIONS)
-    length = outcome.outcomes["length"]
-    assert outcome.objectives.shape == (2, 40, 1)
-    assert outcome.objectives[0, :, 0] == pytest.approx(0.5 * length[0])
-    assert outcome.objectives[1, :, 0] == pytest.approx(-0.5 * length[1])
-    with pytest.raises(ConfigError, match="no component 'x_0'"):
-        PipelineGame(env, env.default_actions(), ("x_0",))
-
-
 def test_many_candidates_are_played_in_batches_with_the_same_result(tiny, monkeypatch):
     env = tiny()
-    game = PipelineGame(env, env.default_actions())
+    game = PipelineGame(env, env.defaults)
     points = np.random.default_rng(0).random((7, 3))
     whole = game.play(points, SESSIONS)
-    monkeypatch.setattr("agents.studies.equilibrium.pipeline_game.ROWS", 80)
-    parts = PipelineGame(env, env.default_actions()).play(points, SESSIONS)
+    monkeypatch.setattr("agents.studies.equilibrium.decisions.ROWS", 80)
+    parts = PipelineGame(env, env.defaults).play(points, SESSIONS)
     assert (whole.team == parts.team).all()
     assert (whole.outcomes["clicks"] == parts.outcomes["clicks"]).all()
 
 
 def test_points_of_one_decision_are_simulated_once(tiny, monkeypatch):
     env = tiny()
-    game = PipelineGame(env, env.default_actions())
+    game = PipelineGame(env, env.defaults)
     point = np.array([0.4, 0.3, 0.9])
     same, other = point.copy(), point.copy()
     same[2] = 0.91  # the same choice of recall
     other[0] = 0.41
     simulated = []
 
-    def counted(env, lineups, sessions, components):
+    def counted(env, lineups, sessions):
         simulated.append(len(lineups))
-        return play_lineups(env, lineups, sessions, components)
+        return play_lineups(env, lineups, sessions)
 
-    monkeypatch.setattr("agents.studies.equilibrium.pipeline_game.play_lineups", counted)
+    monkeypatch.setattr("agents.studies.equilibrium.decisions.play_lineups", counted)
     first = game.play(np.stack([point, same, other]), SESSIONS)
     assert (first.team[0] == first.team[1]).all()
     assert (first.team[0] != first.team[2]).any()
@@ -167,7 +151,7 @@ def test_points_of_one_decision_are_simulated_once(tiny, monkeypatch):
 
 def test_credit_of_a_trained_team(tiny, constant):
     env = tiny()
-    default = constant(**{a: v.tolist() for a, v in env.default_actions().items()})
+    default = constant(**{a: v.tolist() for a, v in env.defaults.items()})
     team = _team(constant, 0.5, 3)  # profile plays its default: it does nothing
     credit = measure_credit(env, team, default, SESSIONS)
     assert credit.shapley[0].value == 0.0
@@ -220,9 +204,9 @@ def test_frozen_others_refuses_unknown_components(tiny, constant):
 
 def test_best_response_against_frozen_partners_has_the_known_gain(tiny, constant):
     env = tiny()
-    game = PipelineGame(env, env.default_actions(), frozen={}, per="request")
+    game = PipelineGame(env, env.defaults, per="request")
     plan = SearchPlan(np.arange(50), np.arange(100, 150), budget=49, seeds=(0, 1))
-    response = best_response(game, 0, game.default(), own(0), plan)
+    response = best_response(game, 0, game.default(), plan)
     full = env.max_requests
     assert response.gain.value == pytest.approx(1.5 * full, abs=0.05 * full)
     # F is a sum over the session: 0.75 of what p gains, for as long as each session lasts.

@@ -3,10 +3,18 @@ import itertools
 import numpy as np
 import pytest
 
-from agents.studies.equilibrium.correlated import correlated_equilibrium, obedience_gaps
-from agents.studies.equilibrium.matrix_games import MATRIX_GAMES, matrix_game
-from agents.studies.equilibrium.mixed import ENUMERATION_LIMIT, find_equilibria, undominated
-from agents.studies.equilibrium.normal_form import NormalFormGame, efficiency
+from agents.studies.equilibrium.normal_form import (
+    MATRIX_GAMES,
+    NormalFormGame,
+    efficiency,
+    matrix_game,
+)
+from agents.studies.equilibrium.solving import (
+    ENUMERATION_LIMIT,
+    correlated_welfare,
+    find_equilibria,
+    undominated,
+)
 from marec_env.errors import ConfigError
 
 
@@ -94,8 +102,8 @@ def test_large_games_are_marked_incomplete_unless_dominance_shrinks_them():
     large = NormalFormGame(generator.normal(size=(2, size, size)))
     found = find_equilibria(large)
     assert not found.complete
-    assert found.profiles
-    assert all(large.nash_conv(p) < 1e-6 for p in found.profiles)
+    assert "only pure equilibria" in found.notes[0]
+    assert len(found.profiles) == len(large.pure_equilibria())
     dilemma_like = np.add.outer(np.arange(size, dtype=float), np.zeros(size))
     shrunk = NormalFormGame(np.stack([dilemma_like, dilemma_like.T]))
     assert undominated(shrunk) == ([size - 1], [size - 1])
@@ -137,24 +145,21 @@ def test_welfare_may_be_an_outcome_other_than_the_sum():
 
 def test_correlation_in_chicken_reaches_aumanns_value():
     game = matrix_game("chicken")
-    best = correlated_equilibrium(game, best=True)
+    found = correlated_welfare(game)
     # The linear programme's optimum: yield-yield 1/2, the two asymmetric profiles 1/4 each.
-    assert best.welfare == pytest.approx(10.5)
-    assert best.distribution == pytest.approx(np.array([[0.5, 0.25], [0.25, 0.0]]), abs=1e-7)
-    assert obedience_gaps(game, best.distribution).max() < 1e-9
-    worst = correlated_equilibrium(game, best=False)
+    assert found["best"] == pytest.approx(10.5)
     nash = [game.expected_welfare(p) for p in find_equilibria(game).profiles]
-    assert worst.welfare <= min(nash) + 1e-9
-    assert best.welfare > max(nash) + 0.5
+    assert found["worst"] <= min(nash) + 1e-9
+    assert found["best"] > max(nash) + 0.5
 
 
-def test_every_equilibrium_is_a_correlated_one():
+def test_welfare_of_every_equilibrium_is_within_that_of_correlated_ones():
     for name in MATRIX_GAMES:
         game = matrix_game(name)
-        best, worst = (correlated_equilibrium(game, b).welfare for b in (True, False))
-        for left, right in find_equilibria(game).profiles:
-            assert obedience_gaps(game, np.outer(left, right)).max() < 1e-6
-            assert worst - 1e-6 <= game.expected_welfare([left, right]) <= best + 1e-6
+        found = correlated_welfare(game)
+        for profile in find_equilibria(game).profiles:
+            worth = game.expected_welfare(profile)
+            assert found["worst"] - 1e-6 <= worth <= found["best"] + 1e-6
 
 
 def test_bad_games_are_refused():

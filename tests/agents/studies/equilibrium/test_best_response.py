@@ -1,7 +1,10 @@
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from agents.studies.equilibrium import search
+from agents.studies.equilibrium import best_response as best_response_module
 from agents.studies.equilibrium.anarchy import measure_anarchy
 from agents.studies.equilibrium.best_response import (
     SearchPlan,
@@ -9,14 +12,13 @@ from agents.studies.equilibrium.best_response import (
     iterated_best_responses,
     search_warning,
 )
-from agents.studies.equilibrium.comparison import compare_methods, joint_search
-from agents.studies.equilibrium.decision_game import Outcome, block, mixed_objective, own, team
-from agents.studies.equilibrium.discretise import decision_matrices
-from agents.studies.equilibrium.estimated import solve_estimated
-from agents.studies.equilibrium.intervals import Interval
-from agents.studies.equilibrium.public_goods import PublicGoods
-from agents.studies.equilibrium.stationarity import derivatives
+from agents.studies.equilibrium.decisions import block
+from agents.studies.equilibrium.lineups import Payoffs
+from agents.studies.equilibrium.search import search
 from marec_env.errors import ConfigError
+from marec_env.evaluation.statistics import Estimate
+
+PublicGoods = runpy.run_path(str(Path(__file__).with_name("public_goods.py")))["PublicGoods"]
 
 TRAIN, HELD_OUT = np.arange(400), np.arange(1000, 1400)
 PLAN = SearchPlan(TRAIN, HELD_OUT, budget=97, seeds=(0, 1, 2))
@@ -47,7 +49,7 @@ def test_sessions_are_common_random_numbers():
 def test_best_response_finds_the_known_gain_and_what_it_costs_the_team():
     game = PublicGoods(noise=0.05)
     at = game.optimum()
-    response = best_response(game, 0, at, own(0), PLAN)
+    response = best_response(game, 0, at, PLAN)
     reply = (game.benefit / 2 - game.crowding * at[1]) / game.cost
     moved = np.array([reply, at[1]])
     true = game.mean_objectives(moved) - game.mean_objectives(at)
@@ -61,7 +63,7 @@ def test_best_response_finds_the_known_gain_and_what_it_costs_the_team():
 
 def test_nobody_gains_at_the_equilibrium():
     for component in range(2):
-        gain = best_response(GAME, component, GAME.equilibrium(), own(component), PLAN).gain
+        gain = best_response(GAME, component, GAME.equilibrium(), PLAN).gain
         assert gain.value < 0.005
 
 
@@ -86,7 +88,7 @@ class _Pennies:
     def play(self, decisions, sessions):
         near = 1.0 - np.abs(decisions[:, 0] - decisions[:, 1])
         payoffs = np.stack([near, -near], axis=-1)[:, None].repeat(len(sessions), axis=1)
-        return Outcome(payoffs, payoffs.sum(axis=-1))
+        return Payoffs(payoffs, payoffs.sum(axis=-1))
 
 
 def test_cycling_play_is_reported_as_not_stable():
@@ -96,7 +98,7 @@ def test_cycling_play_is_reported_as_not_stable():
 
 
 def test_warnings_name_the_reason():
-    gain = Interval(1.0, 0.95, 1.05)
+    gain = Estimate(1.0, 0.95, 1.05, 0.025, 100)
     assert search_warning(gain, 0.95, (1.0, 1.0, 0.98), 1.0) is None
     assert "not settled" in search_warning(gain, 0.5, (1.0, 1.0, 1.0), 1.0)
     assert "seeds disagree" in search_warning(gain, 0.98, (1.0, 0.2, 0.1), 1.0)
@@ -140,13 +142,12 @@ def test_best_responses_may_begin_at_the_optimum_as_well():
 
 def test_every_round_searches_anew(monkeypatch):
     seen = []
-    run = search.run
 
-    def recorded(method, score, budget, start, blocks, seed):
+    def recorded(score, budget, start, seed):
         seen.append(seed)
-        return run(method, score, budget, start, blocks, seed)
+        return search(score, budget, start, seed)
 
-    monkeypatch.setattr(search, "run", recorded)
+    monkeypatch.setattr(best_response_module, "search", recorded)
     stable = iterated_best_responses(GAME, GAME.default(), PLAN)
     assert stable.rounds > 1
     assert len(set(seen)) == len(PLAN.seeds) * stable.rounds
@@ -158,7 +159,7 @@ class _Flipped(PublicGoods):
     def play(self, decisions, sessions):
         outcome = super().play(decisions, sessions)
         if sessions[0] == TRAIN[0]:
-            return Outcome(outcome.objectives, -outcome.team, outcome.outcomes)
+            return Payoffs(outcome.objectives, -outcome.team, outcome.outcomes)
         return outcome
 
 
@@ -170,8 +171,7 @@ def test_an_optimum_below_stable_play_is_called_false():
     assert not any("raise the budget or the sessions" in w for w in fair.warnings)
 
 
-@pytest.mark.parametrize("method", search.SEARCHES.names())
-def test_every_method_spends_exactly_its_budget_and_beats_the_start(method):
+def test_a_search_spends_exactly_its_budget_and_beats_the_start():
     calls = []
 
     def score(points):
@@ -179,79 +179,23 @@ def test_every_method_spends_exactly_its_budget_and_beats_the_start(method):
         assert ((points >= 0) & (points <= 1)).all()
         return -((points - np.array([0.3, 0.6, 0.9])) ** 2).sum(axis=1)
 
-    blocks = [slice(0, 1), slice(1, 3)]
-    found = search.run(search.SEARCHES.get(method), score, 60, np.full(3, 0.5), blocks, 0)
-    assert sum(calls) == 60 or (method == "grid" and sum(calls) <= 60)
-    assert found.value > -0.21
-    assert found.trace == tuple(np.maximum.accumulate(found.trace))
-    again = search.run(search.SEARCHES.get(method), score, 60, np.full(3, 0.5), blocks, 0)
+    start = np.full(3, 0.5)
+    found = search(score, 60, start, 0)
+    assert sum(calls) == 60
+    assert found.start_value == pytest.approx(-0.21)
+    assert score(found.best[None])[0] == found.value > -0.05
+    assert -0.21 < score(found.half[None])[0] <= found.value
+    again = search(score, 60, start, 0)
     assert (again.best == found.best).all()
-
-
-def test_grid_is_factorial_when_it_fits_and_one_at_a_time_when_not():
-    seen = []
-
-    def score(points):
-        seen.append(points)
-        return points.sum(axis=1)
-
-    search.run(search.SEARCHES.get("grid"), score, 10, np.full(2, 0.5), [slice(0, 2)], 0)
-    assert len(np.unique(np.concatenate(seen), axis=0)) == 9  # 3 × 3; the start is the middle one
-    seen.clear()
-    found = search.run(search.SEARCHES.get("grid"), score, 41, np.full(20, 0.5), [slice(0, 20)], 0)
-    assert found.best == pytest.approx(np.ones(20))
-
-
-def test_comparison_ranks_methods_on_held_out_sessions():
-    results = compare_methods(GAME, SearchPlan(TRAIN, HELD_OUT, 33, (0, 1)), ["random", "cem"])
-    assert [r.value.value for r in results] == sorted(r.value.value for r in results)[::-1]
-    assert all(r.over_default.low > 0.0 for r in results)
-    assert set(results[0].outcomes) == {"clicks"}
-    with pytest.raises(ConfigError, match="unknown"):
-        compare_methods(GAME, PLAN, ["hill-climbing"])
+    assert (search(score, 60, start, 1).best != found.best).any()
     with pytest.raises(ConfigError, match="at least 2"):
-        joint_search(GAME, SearchPlan(TRAIN, HELD_OUT, 1, (0,)))
+        search(score, 1, start, 0)
 
 
-def test_slopes_are_zero_at_the_equilibrium_and_known_elsewhere():
-    criteria = [own(0), own(1)]
-    at = derivatives(GAME, GAME.equilibrium(), criteria, TRAIN)
-    assert all(d.stationary for d in at)
-    off = derivatives(PublicGoods(noise=0.01), GAME.optimum(), criteria, TRAIN)
-    true = 0.45 - GAME.optimum()[0] - 0.1 * GAME.optimum()[1]
-    assert [d.slope.value for d in off] == pytest.approx([true, true], abs=0.005)
-    assert not any(d.stationary for d in off)
-    corner = derivatives(PublicGoods(benefit=9.0, noise=0.01), np.ones(2), criteria, TRAIN)
-    assert all(d.slope.low > 0.0 and d.stationary for d in corner)
-    wrong = derivatives(PublicGoods(benefit=9.0, noise=0.01), np.zeros(2), criteria, TRAIN)
-    assert not any(d.stationary for d in wrong)
-
-
-def test_discretised_game_has_the_known_equilibrium_and_optimum():
-    game = PublicGoods(noise=0.05)
-    x, best = game.equilibrium()[0], game.optimum()[0]
-    levels = {"none": np.array([0.0]), "nash": np.array([x]), "all": np.array([best])}
-    matrices = decision_matrices(
-        game, {"player_0": levels, "player_1": levels}, game.default(), TRAIN
-    )
-    solved = solve_estimated(matrices, resamples=50)
-    assert matrices.payoffs.shape == (400, 2, 3, 3)
-    assert solved.game.pure_equilibria() == [(1, 1)]
-    assert solved.optimum == (2, 2)
-    direct = game.play(np.array([[0.0, x]]), TRAIN)
-    assert matrices.payoffs[:, :, 0, 1] == pytest.approx(direct.objectives[0])
-    assert solved.intervals["pure_anarchy"].high < 1.0
-    shared = decision_matrices(
-        game, {"player_0": levels, "player_1": levels}, game.default(), TRAIN, own_share=0.0
-    )
-    assert (2, 2) in shared.mean_game().pure_equilibria()
-    with pytest.raises(ConfigError, match="component 'ranking_0' is unknown"):
-        decision_matrices(game, {"ranking_0": levels}, game.default(), TRAIN)
-
-
-def test_criteria_and_blocks():
-    outcome = Outcome(np.array([[[1.0, 3.0]]]), np.array([[10.0]]))
-    assert mixed_objective(1, 0.25)(outcome) == pytest.approx(0.25 * 3 + 0.75 * 10)
-    assert own(0)(outcome) == 1.0
-    assert team(outcome) == 10.0
+def test_mixtures_and_blocks():
+    played = Payoffs(np.array([[[1.0, 3.0]]]), np.array([[10.0]]), {"clicks": np.array([[4.0]])})
+    assert played.mixed(1, 0.25) == pytest.approx(0.25 * 3 + 0.75 * 10)
+    assert played.mixed(0, 1.0) == 1.0
+    assert played.of("team") == 10.0
+    assert played.of("clicks") == 4.0
     assert block(PublicGoods(players=3), 2) == slice(2, 3)
