@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
+from agents.commands.shared import (
+    Overrides,
+    Overwrite,
+    claim,
+    command_line,
+    open_runs,
+    read_environment,
+)
 from marec_env.reporting.table import print_tables
 
 if TYPE_CHECKING:
-    from agents.config import RunConfig
-    from agents.studies.equilibrium.common import Finding, Settings
-    from agents.runs.trained import TrainedRun
+    from agents.studies.equilibrium.common import Finding
 
 __all__ = ["command"]
 
 N = TypeVar("N", int, float)
-
-_DEFAULT_PARTS = "exploitability,course,credit,swaps"
 
 
 def command(
@@ -38,21 +41,22 @@ def command(
     config: Annotated[
         Path | None, typer.Option(help="YAML of an environment, to study without a run.")
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of --config."),
-    ] = None,
+    overrides: Overrides = None,
     parts: Annotated[
         str,
         typer.Option(
-            help="Comma-separated: exploitability, course, credit, swaps, matrix, anarchy, "
-            "or all. The last takes hours at its default budgets."
+            help="Comma-separated: exploitability, course, credit, swaps, matrix, anarchy, or all. "
+            "The last takes hours at its default budgets."
         ),
-    ] = _DEFAULT_PARTS,
+    ] = "exploitability,course,credit,swaps",
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder of equilibrium.json and .html; the first run's by default."),
+        typer.Option(
+            help="Folder of equilibrium.json and .html; by default 'equilibrium' in the first "
+            "run's folder, or here."
+        ),
     ] = None,
+    overwrite: Overwrite = False,
     budget: Annotated[int, typer.Option(min=2, help="Evaluations of each search.")] = 96,
     seeds: Annotated[int, typer.Option(min=1, help="Search seeds and response seeds.")] = 3,
     sessions: Annotated[int, typer.Option(min=2, help="Sessions that searches see.")] = 64,
@@ -63,7 +67,8 @@ def command(
         int, typer.Option(min=0, help="Env steps of each trained best response; 0 trains none.")
     ] = 100_000,
     response_start: Annotated[
-        str, typer.Option(help="current: responses start as what is played; fresh: untrained.")
+        Literal["current", "fresh"],
+        typer.Option(help="current: responses start as what is played; fresh: untrained."),
     ] = "current",
     checkpoints: Annotated[
         int, typer.Option(min=1, help="Checkpoints that show the course of training.")
@@ -80,7 +85,7 @@ def command(
         ),
     ] = 2,
     per: Annotated[
-        str,
+        Literal["request", "session"],
         typer.Option(
             help="Own objectives in part anarchy: averaged a request, or summed over the session, "
             "which pays every component for keeping the user."
@@ -89,18 +94,15 @@ def command(
 ) -> None:
     """Measure exploitability, price of anarchy, credit and swaps; solve the payoff game."""
     from agents.studies.equilibrium.common import Settings
+    from agents.studies.equilibrium.study import REPORT, Study, checked_parts, write_report
     from marec_env.errors import ConfigError
 
     if game:
-        _solve_games(game, output)
+        _solve_games(game, output, overwrite)
         return
-    if response_start != "current" and response_start != "fresh":
-        raise ConfigError(f"--response-start '{response_start}' is neither current nor fresh")
     own_shares = _numbers("--mixing", mixing, float)
     if not all(0.0 <= share <= 1.0 for share in own_shares):
         raise ConfigError(f"--mixing '{mixing}' holds shares outside 0 ... 1")
-    if per != "request" and per != "session":
-        raise ConfigError(f"--per '{per}' is neither request nor session")
     settings = Settings(
         train_sessions=sessions,
         held_out_sessions=held_out,
@@ -115,50 +117,19 @@ def command(
         starts=starts,
         per=per,
     )
-    _study(runs or [], config, overrides or [], parts, output, settings)
-
-
-def _numbers(option: str, text: str, kind: type[N]) -> tuple[N, ...]:
-    from marec_env.errors import ConfigError
-
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError as error:
-        raise ConfigError(f"{option} '{text}' is not a list of numbers such as 20,50") from error
-
-
-def _solve_games(names: list[str], output: Path | None) -> None:
-    """Print, and write if a folder is given, the solutions of matrix games."""
-    from agents.studies.equilibrium.common import Finding
-    from agents.studies.equilibrium.normal_form import matrix_game
-    from agents.studies.equilibrium.solving import game_record, game_tables
-    from agents.studies.equilibrium.study import write_report
-    from marec_env.reporting.page import Section
-
-    found = {}
-    for name, game in [(name, matrix_game(name)) for name in names]:
-        record = game_record(game)
-        tables = game_tables(name, record)
-        print_tables(tables)
-        found[name.replace(":", "-")] = Finding(record, Section(name, tables))
-    if output is not None:
-        _written(write_report(output, "Matrix games", _command_line(), {}, found))
-
-
-def _study(
-    paths: list[Path],
-    config: Path | None,
-    overrides: list[str],
-    parts: str,
-    output: Path | None,
-    settings: Settings,
-) -> None:
-    from agents.studies.equilibrium.study import Study, checked_parts, write_report
-    from marec_env.errors import ConfigError
-
     wanted = checked_parts(parts)
-    run_config, runs, folder = _inputs(paths, config, overrides, output)
-    study = Study(run_config, runs, settings, lambda line: typer.echo(line, err=True))
+    if runs and config is not None:
+        raise ConfigError("give runs or --config, not both: a run has its configuration")
+    if runs and overrides:
+        raise ConfigError("--set goes with --config; a run keeps its configuration")
+    if not runs and config is None:
+        raise ConfigError("name a run, or --config CONFIG.yaml, or --game penalty:-25")
+    folder = output or (runs[0] if runs else Path()) / "equilibrium"
+    if not runs or runs[0].is_dir():  # else told below that it is no run
+        claim(*(folder / name for name in REPORT), overwrite=overwrite)
+    opened = open_runs(runs or [])
+    whole = opened[0].config if config is None else read_environment(config, overrides)[0]
+    study = Study(whole, opened, settings, lambda line: typer.echo(line, err=True))
     done: dict[str, Finding] = {}
     for name in wanted:
         typer.echo(f"{name} ...", err=True)
@@ -166,7 +137,7 @@ def _study(
             # Written as often as there is news: a long study that is stopped keeps what it has.
             done[name] = found
             places = write_report(
-                folder, "Equilibrium analysis", _command_line(), settings.as_json(), done
+                folder, "Equilibrium analysis", command_line(), settings.as_json(), done
             )
         if name not in done:
             needed = "two runs" if name == "swaps" else "a run"
@@ -181,29 +152,34 @@ def _study(
     _written(places)
 
 
-def _inputs(
-    paths: list[Path], config: Path | None, overrides: list[str], output: Path | None
-) -> tuple[RunConfig, list[TrainedRun], Path]:
-    """Return the configuration, the runs and the folder to write into."""
-    from agents.config import RunConfig
-    from agents.runs.trained import load_run
-    from marec_env.config.loader import load
+def _numbers(option: str, text: str, kind: type[N]) -> tuple[N, ...]:
     from marec_env.errors import ConfigError
 
-    if paths and config is not None:
-        raise ConfigError("give runs or --config, not both: a run has its configuration")
-    if paths:
-        if overrides:
-            raise ConfigError("--set goes with --config; a run keeps its configuration")
-        runs = [load_run(path, _aside) for path in paths]
-        return runs[0].config, runs, output or paths[0] / "equilibrium"
-    if config is None:
-        raise ConfigError("name a run, or --config CONFIG.yaml, or --game penalty:-25")
-    return load(config, RunConfig, overrides), [], output or Path("equilibrium")
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"{option} '{text}' is not a list of numbers such as 20,50") from error
 
 
-def _command_line() -> str:
-    return f"python evaluate.py {' '.join(sys.argv[1:])}"
+def _solve_games(names: list[str], output: Path | None, overwrite: bool) -> None:
+    """Print, and write if a folder is given, the solutions of matrix games."""
+    from agents.studies.equilibrium.common import Finding
+    from agents.studies.equilibrium.normal_form import matrix_game
+    from agents.studies.equilibrium.solving import game_record, game_tables
+    from agents.studies.equilibrium.study import REPORT, write_report
+    from marec_env.reporting.page import Section
+
+    games = {name: matrix_game(name) for name in names}
+    if output is not None:
+        claim(*(output / name for name in REPORT), overwrite=overwrite)
+    found = {}
+    for name, game in games.items():
+        record = game_record(game)
+        tables = game_tables(name, record)
+        print_tables(tables)
+        found[name.replace(":", "-")] = Finding(record, Section(name, tables))
+    if output is not None:
+        _written(write_report(output, "Matrix games", command_line(), {}, found))
 
 
 def _written(places: tuple[Path, ...]) -> None:

@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 
 from agents.studies.equilibrium.best_response import SearchPlan, Stable, iterated_best_responses
-from agents.studies.equilibrium.bootstrap import bootstrap
-from agents.studies.equilibrium.common import Finding, Settings
+from agents.studies.equilibrium.common import Finding, Settings, short
 from agents.studies.equilibrium.decisions import DecisionGame, PipelineGame
 from agents.studies.equilibrium.figures import lines
 from agents.studies.equilibrium.normal_form import Floats
 from agents.studies.equilibrium.search import search
-from agents.studies.equilibrium.wording import short, text
-from marec_env.evaluation.statistics import Estimate
+from marec_env.evaluation.statistics import Estimate, bootstrap_means
 from marec_env.reporting.drawing import Figure
 from marec_env.reporting.page import Section
 from marec_env.reporting.table import TextTable
@@ -159,7 +157,7 @@ def _point(
     if stability["team"].value > 1.0 + SLACK:
         warnings.append(
             "stable play beats the optimum found on held-out sessions (ratio "
-            f"{text(stability['team'])}): the search for the optimum was too small; raise the "
+            f"{stability['team']}): the search for the optimum was too small; raise the "
             "budget or the sessions"
         )
     return AnarchyPoint(
@@ -184,7 +182,7 @@ def _ratios(values: Mapping[str, Floats], row: int) -> dict[str, Estimate]:
             for name, pair in means.items()
         }
 
-    return bootstrap({name: v[[0, row]].T for name, v in values.items()}, ratio)
+    return bootstrap_means({name: v[[0, row]].T for name, v in values.items()}, ratio)
 
 
 def anarchy_curves(

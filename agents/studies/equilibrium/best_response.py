@@ -19,7 +19,6 @@ from agents.studies.equilibrium.decisions import DecisionGame, block, decode, en
 from agents.studies.equilibrium.lineups import Payoffs, Replay, Sessions, play_lineups
 from agents.studies.equilibrium.normal_form import Floats
 from agents.studies.equilibrium.search import search
-from agents.studies.equilibrium.wording import text
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.evaluation.statistics import Estimate, mean_estimate
 from marec_env.vector import Action
@@ -152,7 +151,7 @@ def search_warning(
     """
     if train_gain > gain.high:
         return (
-            f"fitted to its sessions: {train_gain:.3f} on them, {text(gain)} on others; raise the "
+            f"fitted to its sessions: {train_gain:.3f} on them, {gain} on others; raise the "
             "sessions of searches"
         )
     slack = max(SETTLED_SHARE * abs(gain.value), (gain.high - gain.low) / 2.0)
@@ -266,7 +265,7 @@ def iterated_best_responses(
         history.append(decision.copy())
     warning = None
     if not settled:
-        left = ", ".join(f"{r.component} {text(r.gain)}" for r in responses)
+        left = ", ".join(f"{r.component} {r.gain}" for r in responses)
         warning = f"not stable after {max_rounds} rounds; gains of the last round: {left}"
     return Stable(decision, len(history), settled, tuple(history), tuple(responses), warning)
 

@@ -12,9 +12,10 @@ from agents.learners.config import AlgorithmConfig
 from agents.studies.equilibrium.best_response import SearchPlan
 from agents.studies.equilibrium.lineups import Sessions
 from marec_env.evaluation.policies import TeamPolicy
+from marec_env.evaluation.statistics import Estimate
 from marec_env.reporting.page import Section
 
-__all__ = ["Finding", "Play", "Settings"]
+__all__ = ["Finding", "Play", "Settings", "short"]
 
 _HELD_OUT_FROM = 1_000_000  # session numbers of the two sets are this far apart
 
@@ -80,3 +81,9 @@ class Finding:
     """JSON-able, but for NaN."""
     section: Section
     """Its notes are warnings."""
+
+
+def short(estimate: Estimate, digits: int = 2) -> str:
+    """Return ``value ±half``, where half of the interval's width is told, for wide tables."""
+    half = (estimate.high - estimate.low) / 2.0
+    return f"{estimate.value:.{digits}f} ±{half:.{digits}f}"

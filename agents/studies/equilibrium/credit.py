@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from agents.studies.equilibrium.common import Finding, Play, Settings
+from agents.studies.equilibrium.common import Finding, Play, Settings, short
 from agents.studies.equilibrium.figures import bars
 from agents.studies.equilibrium.lineups import Replay, Sessions, play_lineups
 from agents.studies.equilibrium.normal_form import Floats
-from agents.studies.equilibrium.wording import short
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.evaluation.statistics import Estimate, mean_estimate
 from marec_env.reporting.page import Section

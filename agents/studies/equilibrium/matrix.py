@@ -15,7 +15,6 @@ import torch
 
 from agents.baselines.teams import StaticTeam
 from agents.studies.equilibrium.best_response import nash_conv
-from agents.studies.equilibrium.bootstrap import bootstrap
 from agents.studies.equilibrium.common import Finding, Play, Settings
 from agents.studies.equilibrium.figures import heat_map
 from agents.studies.equilibrium.lineups import Replay, Sessions, play_lineups
@@ -27,7 +26,7 @@ from agents.studies.equilibrium.normal_form import (
 )
 from agents.studies.equilibrium.solving import game_record, game_tables, profile_names
 from marec_env.evaluation.policies import TeamPolicy
-from marec_env.evaluation.statistics import Estimate
+from marec_env.evaluation.statistics import Estimate, bootstrap_means
 from marec_env.reporting.drawing import Figure
 from marec_env.reporting.page import Section
 from marec_env.reporting.table import TextTable
@@ -145,7 +144,7 @@ def estimated_record(
         }
 
     samples = {"payoffs": estimated.payoffs, "welfare": estimated.welfare}
-    intervals = bootstrap(samples, statistics, resamples)
+    intervals = bootstrap_means(samples, statistics, resamples)
     for actions in game.pure_equilibria():  # counted once more, for the point estimate
         support[actions] -= 1
     intervals["nash_conv"] = nash_conv(estimated.deviations(uniform if played is None else played))

@@ -205,7 +205,7 @@ def correlated_welfare(game: NormalFormGame) -> dict[str, float]:
         if not solved.success:
             raise RuntimeError(f"no correlated equilibrium found: {solved.message}")
         weights = np.clip(np.asarray(solved.x), 0.0, None)
-        found[name] = float(weights / weights.sum() @ game.welfare.ravel())
+        found[name] = float((weights / weights.sum() * game.welfare.ravel()).sum())
     return found
 
 

@@ -105,9 +105,7 @@ def test_pipeline_game_starts_at_the_defaults_and_finds_selfish_play(tiny):
 def test_objectives_per_request(tiny):
     env = tiny()
     session = PipelineGame(env, env.defaults).play(np.array([[0.5, 0, 0]]), SESSIONS)
-    request = PipelineGame(env, env.defaults, per="request").play(
-        np.array([[0.5, 0, 0]]), SESSIONS
-    )
+    request = PipelineGame(env, env.defaults, per="request").play(np.array([[0.5, 0, 0]]), SESSIONS)
     assert request.objectives[0, :, 0] == pytest.approx(np.full(40, env.max_requests))
     length = session.outcomes["length"]
     assert request.team == pytest.approx(session.team), "staying is part of F"

@@ -19,18 +19,16 @@ from agents.learners.config import (
     SamplingConfig,
 )
 from agents.learners.trainer import Trainer
+from agents.studies.equilibrium import study as study_module
+from agents.studies.equilibrium.anarchy import anarchy_curves
+from agents.studies.equilibrium.best_response import nash_conv, static_response
+from agents.studies.equilibrium.common import Settings
+from agents.studies.equilibrium.credit import measure_credit
+from agents.studies.equilibrium.decisions import PipelineGame
 from agents.studies.equilibrium.learned_response import single_agent, train_response
-from agents.studies.equilibrium.pipeline_game import PipelineGame
-from agents.studies.equilibrium.policy_response import nash_conv_interval, static_response
-from agents.studies.equilibrium.policy_slopes import Shifted, policy_slopes
-from agents.studies.equilibrium.replacement import measure_credit
-from agents.studies.equilibrium.replay import SimulatorReplay
-from agents.studies.equilibrium.studies import runner
-from agents.studies.equilibrium.studies.anarchy import anarchy_curves
-from agents.studies.equilibrium.studies.common import Settings
-from agents.studies.equilibrium.studies.runner import Study, checked_parts, write_report
-from agents.studies.equilibrium.trained import LoadedRun, load_run
-from marec_env.errors import ConfigError, RunError
+from agents.studies.equilibrium.lineups import SimulatorReplay
+from agents.studies.equilibrium.study import Study, checked_parts, write_report
+from marec_env.errors import ConfigError, MarecError, RunError
 from marec_env.rewards.config import DISCOUNT
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
@@ -41,11 +39,13 @@ QUICK = Settings(
     budget=5,
     seeds=1,
     response_steps=0,
+    response_start="current",
     checkpoints=2,
     widths=(10, 20),
     own_shares=(0.0, 1.0),
     rounds=1,
     starts=1,
+    per="request",
 )
 CONFIG = RunConfig.model_validate(
     {
@@ -78,11 +78,23 @@ def run():
     trainer = Trainer(MAPPOConfig(epochs=1), CONFIG.sampling, 0, lambda n: Simulator(world, n))
     trainer.iterate()
     policy = trainer.policy()
-    return LoadedRun("tiny", CONFIG, ((20, policy), (40, policy)))
+    return Trained("tiny", CONFIG, policy)
+
+
+@dataclass
+class Trained:
+    """What a study reads of a run."""
+
+    name: str
+    config: RunConfig
+    policy: object
+
+    def policies(self):
+        return [(20, self.policy), (40, self.policy)]
 
 
 def test_replay_is_the_same_whatever_was_played_before(env):
-    game = PipelineGame(env, env.default_actions())
+    game = PipelineGame(env, env.defaults)
     first = game.play(game.default()[None], QUICK.train())
     game.play(np.zeros((1, len(game.default()))), QUICK.held_out())
     again = game.play(game.default()[None], QUICK.train())
@@ -93,7 +105,7 @@ def test_replay_is_the_same_whatever_was_played_before(env):
 
 
 def test_credit_in_the_simulator_sums_up_and_gives_an_idle_component_nothing(env):
-    defaults = env.default_actions()
+    defaults = env.defaults
     static = StaticTeam(defaults)
     busy = dict(defaults)
     busy["ranking_0"] = -torch.as_tensor(defaults["ranking_0"])
@@ -106,7 +118,7 @@ def test_credit_in_the_simulator_sums_up_and_gives_an_idle_component_nothing(env
 
 
 def test_static_response_is_judged_against_what_is_played(env):
-    defaults = env.default_actions()
+    defaults = env.defaults
     static = StaticTeam(defaults)
     plan = QUICK.plan()
     responses = [static_response(env, static, c, defaults[c], plan) for c in env.agents]
@@ -118,26 +130,16 @@ def test_static_response_is_judged_against_what_is_played(env):
 def test_nash_conv_is_near_zero_at_an_equilibrium_and_covers_it():
     """Four components whose deviations gain nothing on average: the interval holds zero."""
     generator = np.random.default_rng(0)
-    totals = [
-        nash_conv_interval([[_Gains(generator.normal(0.0, 2.0, 512))] for _ in range(4)])
-        for _ in range(400)
-    ]
+    totals = [nash_conv([[generator.normal(0.0, 2.0, 512)] for _ in range(4)]) for _ in range(400)]
     assert np.mean([total.value for total in totals]) == pytest.approx(0.0, abs=0.02)
     assert np.mean([total.low > 0.0 for total in totals]) < 0.05
 
 
 def test_nash_conv_adds_what_is_really_gained_by_the_better_response():
-    generator = np.random.default_rng(1)
-    noise = generator.normal(0.0, 1.0, (3, 512))
-    gaining = [_Gains(0.4 + noise[0]), _Gains(1.0 + noise[1])]
-    total = nash_conv_interval([gaining, [_Gains(-3.0 + noise[2])]])
+    noise = np.random.default_rng(1).normal(0.0, 1.0, (3, 512))
+    total = nash_conv([[0.4 + noise[0], 1.0 + noise[1]], [-3.0 + noise[2]]])
     assert total.value == pytest.approx(1.0 + noise[1].mean())
     assert total.low < 1.0 < total.high
-
-
-@dataclass
-class _Gains:
-    gain_samples: np.ndarray
 
 
 def test_trained_response_learns_the_known_best_response(tiny, constant):
@@ -175,37 +177,11 @@ def test_who_answers_looks_ahead_even_where_the_team_did_not():
     assert single_agent(MAPPOConfig(gamma=0.95), "recall_0").gamma == 0.95
 
 
-def test_shift_moves_one_coordinate_within_bounds(env):
-    defaults = env.default_actions()
-    static = StaticTeam(defaults)
-    space = env.action_spaces["ranking_0"]
-    seen = {"ranking_0": torch.zeros(3, 2), "recall_0": torch.zeros(3, 2)}
-    plain = static.act(seen)
-    moved = Shifted(static, "ranking_0", 2, 0.1, space).act(seen)
-    change = moved["ranking_0"] - plain["ranking_0"]
-    assert change[:, 2].tolist() == pytest.approx([0.1] * 3)
-    assert change.abs().sum(1).tolist() == pytest.approx([0.1] * 3)
-    assert torch.equal(moved["recall_0"], plain["recall_0"])
-    far = Shifted(static, "ranking_0", 2, 99.0, space).act(seen)
-    assert (far["ranking_0"][:, 2] == 1.0).all()
-    assert torch.equal(static.act(seen)["ranking_0"], plain["ranking_0"])
-
-
-def test_slopes_of_the_tiny_game_are_known(tiny, constant):
-    env = tiny()
-    team = constant(profile_0=[1.0], recall_0=[1, 1])
-    (slope,) = policy_slopes(env, team, np.arange(20))
-    assert slope.component == "profile_0"
-    # Per unit of the range of 2, f_profile = p rises by 2 a request and F by 1.5.
-    assert slope.team.value / slope.own.value == pytest.approx(0.75, abs=1e-3)
-    assert slope.own.low > 2.0
-
-
 def test_every_part_runs_and_the_report_holds_it(run, tmp_path):
     study = Study(CONFIG, [run, run], QUICK, lambda line: None)
     parts = checked_parts("all")
-    sections = [list(study.part(name))[-1] for name in parts]
-    places = write_report(tmp_path, "T", "python evaluate.py ...", QUICK.as_json(), sections)
+    found = {name: list(study.part(name))[-1] for name in parts}
+    places = write_report(tmp_path, "T", "python evaluate.py ...", QUICK.as_json(), found)
     document = json.loads(places[0].read_text())
     assert tuple(document["sections"]) == parts
     assert document["settings"]["budget"] == 5
@@ -216,9 +192,9 @@ def test_every_part_runs_and_the_report_holds_it(run, tmp_path):
     assert [point["own_share"] for point in curve["10"]["points"]] == [0.0, 1.0]
     assert curve["10"]["optimum"]["means"]["team"] > 0.0
     html = places[1].read_text()
-    for section in sections:
-        assert f">{section.title}</h2>" in html
-    assert html.count("<svg") == sum(len(section.figures) for section in sections)
+    for one in found.values():
+        assert f">{one.section.title}</h2>" in html
+    assert html.count("<svg") == sum(len(one.section.figures) for one in found.values())
     assert "http-equiv" not in html
     assert "<script" not in html
 
@@ -227,13 +203,13 @@ def test_the_curve_is_told_after_every_width_and_widths_do_not_depend_on_each_ot
     two = replace(QUICK, widths=(10, 20), own_shares=(1.0,))
     first, both = Study(CONFIG, [], two, lambda line: None).part("anarchy")
     assert set(first.record) == {"10"}
-    assert first.figures == ()  # a curve of one point is not drawn
+    assert first.section.figures == ()  # a curve of one point is not drawn
     assert first.record["10"] == both.record["10"]
-    (figure,) = both.figures
+    (figure,) = both.section.figures
     assert "funnel's width" in figure.caption
     (alone,) = Study(CONFIG, [], replace(two, widths=(20,)), lambda line: None).part("anarchy")
     assert alone.record["20"] == both.record["20"]
-    assert [*first.warnings, *alone.warnings] == [*both.warnings]
+    assert [*first.section.notes, *alone.section.notes] == [*both.section.notes]
 
 
 def test_parts_without_runs_are_left_out():
@@ -250,7 +226,7 @@ def test_runs_of_other_environments_are_refused(run):
         update={"environment": CONFIG.environment.model_copy(update={"max_requests": 6})}
     )
     with pytest.raises(ConfigError, match="another environment"):
-        Study(CONFIG, [run, LoadedRun("b", other, run.checkpoints)], QUICK, print)
+        Study(CONFIG, [run, Trained("b", other, run.policy)], QUICK, print)
 
 
 def _invoke(*arguments):
@@ -279,14 +255,16 @@ def test_command_shows_the_known_answers(k, expected, tmp_path):
         (("--game", "penalt"), "did you mean"),
         (("nowhere", "--config", "x.yaml"), "not both"),
         (("--config", "x.yaml", "--widths", "20,a"), "--widths"),
-        (("--config", "x.yaml", "--response-start", "no"), "neither"),
+        (("--config", "x.yaml", "--set", "a=b", "RUN"), "not both"),
+        (("RUN", "--set", "a=b"), "--set goes with"),
+        (("nowhere",), "nowhere"),
         (("--config", "x.yaml", "--mixing", "0,1.5"), "outside 0 ... 1"),
         (("--config", "x.yaml", "--parts", "nothing"), "part 'nothing'"),
     ],
 )
 def test_command_names_what_is_wrong(arguments, message):
     result = _invoke(*arguments)
-    assert isinstance(result.exception, ConfigError)
+    assert isinstance(result.exception, MarecError)
     assert message in str(result.exception)
 
 
@@ -310,7 +288,7 @@ def test_a_stopped_study_keeps_the_widths_that_are_done(tmp_path, monkeypatch):
         yield from itertools.islice(anarchy_curves(game_of_width, settings, say), 1)
         raise OSError("no space left")
 
-    monkeypatch.setattr(runner, "anarchy_curves", stopped)
+    monkeypatch.setattr(study_module, "anarchy_curves", stopped)
     config = tmp_path / "config.yaml"
     config.write_text(CONFIG.model_dump_json())  # JSON is YAML
     quick = "--sessions 8 --held-out 16 --budget 5 --seeds 1 --rounds 1 --starts 1 --mixing 1"
@@ -322,6 +300,15 @@ def test_a_stopped_study_keeps_the_widths_that_are_done(tmp_path, monkeypatch):
     assert "20" not in document["sections"]["anarchy"]
 
 
-def test_a_folder_without_checkpoints_is_no_run(tmp_path):
-    with pytest.raises(RunError):
-        load_run(tmp_path)
+def test_results_are_not_written_over_unless_told(tmp_path):
+    arguments = ("--game", "chicken", "--output", str(tmp_path))
+    assert _invoke(*arguments).exit_code == 0
+    before = (tmp_path / "equilibrium.json").read_bytes()
+    again = _invoke("--game", "climbing", "--output", str(tmp_path))
+    assert isinstance(again.exception, RunError)
+    assert "--overwrite" in str(again.exception)
+    assert again.output == "", "told before any work"
+    assert (tmp_path / "equilibrium.json").read_bytes() == before
+    assert _invoke(*arguments, "--overwrite").exit_code == 0
+    inside = _invoke(*arguments[:3], str(tmp_path / "equilibrium.json"))
+    assert "no folder that can be written" in str(inside.exception)
