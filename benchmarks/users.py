@@ -20,9 +20,10 @@ from pathlib import Path
 import torch
 
 from marec_env import random
-from marec_env.users import ORACLES, get_preset
-from marec_env.users.populations import synthetic_population
-from marec_env.users.rollout import play
+from marec_env.classic import get_preset
+from marec_env.classic.populations import synthetic_population
+from marec_env.classic.rollout import play
+from marec_env.users import ORACLES
 
 BLOCKS = 7
 SLATE = 10

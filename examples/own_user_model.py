@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from marec_env import random
+from marec_env.classic.base import ClassicUsers
 from marec_env.users.base import Feedback
-from marec_env.users.classic.base import ClassicUsers
 
 SCALE = 4.0  # logits of taste between an item and its opposite are twice this
 REST = 3  # requests after a click in which a user clicks half as often

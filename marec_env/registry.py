@@ -53,6 +53,7 @@ class Registry(Generic[T]):
         """
         self.kind = kind
         self._entries: dict[str, T] = {}
+        self._places: dict[str, str] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
         """Return a decorator that enters its object under ``name``; a taken name is an error."""
@@ -67,6 +68,11 @@ class Registry(Generic[T]):
 
         return enter
 
+    def register_at(self, name: str, place: str) -> None:
+        """Enter what lies at ``package.module:object``, loaded when it is first asked for."""
+        self.register(name)(place)  # type: ignore[arg-type]
+        self._places[name] = place
+
     def get(self, name: str) -> T:
         """Return the plug-in of that name, or the object at ``package.module:object``."""
         if is_own(name):
@@ -75,6 +81,8 @@ class Registry(Generic[T]):
             raise ConfigError(
                 unknown_name(self.kind, name, self._entries) + "; your own: 'package.module:object'"
             )
+        if name in self._places:
+            self._entries[name] = load_object(self._places.pop(name))  # type: ignore[assignment]
         return self._entries[name]
 
     def names(self) -> tuple[str, ...]:

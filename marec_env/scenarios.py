@@ -12,7 +12,7 @@ from typing import Any
 
 from marec_env.data.scenarios import SCENARIOS
 from marec_env.environment_config import EnvironmentConfig
-from marec_env.users.scenario.presets import LIKED_FROM, SCENARIO_USERS
+from marec_env.users.scenario_presets import LIKED_FROM, SCENARIO_USERS
 
 __all__ = ["SCENARIO_CHANGES", "scenario_environment"]
 

@@ -16,21 +16,14 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.catalog.population import Population
-from marec_env.users import draws as lane
+from marec_env.users import base as lane
 from marec_env.users.base import Feedback, rows_of
 from marec_env.users.behaviours import Behaviours, Shown
-from marec_env.users.boredom import ExposureBoredom
-from marec_env.users.choice import Choice
-from marec_env.users.click_boredom import ClickBoredom
+from marec_env.users.boredom import ClickBoredom, ExposureBoredom
 from marec_env.users.config import UsersConfig
-from marec_env.users.drift import Drift
-from marec_env.users.examination import Examination
-from marec_env.users.intent import Intent
-from marec_env.users.patience import Patience
-from marec_env.users.relevance import Relevance
-from marec_env.users.returning import Returning
-from marec_env.users.scenario.effects import Effects
-from marec_env.users.supply import Supply
+from marec_env.users.dynamics import Drift, Returning, Supply
+from marec_env.users.effects import Effects
+from marec_env.users.modules import Choice, Examination, Intent, Patience, Relevance
 
 __all__ = ["ComposedUsers"]
 
@@ -62,10 +55,9 @@ class ComposedUsers:
         self._relevance = Relevance(config.relevance, population)
         self._examination = Examination(config.examination, device)
         self._choice = Choice(config.choice)
-        self._effects = Effects(config, num_sessions, population, device)
-        self._behaviours = Behaviours(
-            config.behaviours, population, config.holding, self._effects.price
-        )
+        effects = Effects(config, num_sessions, population, device)
+        self._effects = effects if effects.any else None
+        self._behaviours = Behaviours(config.behaviours, population, config.holding, effects.price)
         self._behaviours.centre(
             population,
             self._choice,
@@ -143,7 +135,8 @@ class ComposedUsers:
         ):
             if module is not None:
                 module.reset(rows)
-        self._effects.reset(rows, users, keys)
+        if self._effects is not None:
+            self._effects.reset(rows, users, keys)
         self._refresh(rows)
 
     def _refresh(self, rows: Tensor | None = None) -> None:
@@ -180,7 +173,8 @@ class ComposedUsers:
             self._exposure.update(topics)
         if self._fatigue is not None:
             self._fatigue.update(topics, clicks, step, self.susceptibility > 0)
-        self._effects.update(slate, behaviours, self.user_index, self._keys, step)
+        if self._effects is not None:
+            self._effects.update(slate, behaviours, self.user_index, self._keys, step)
         if self._drifts:
             self._taste[:, :-1] = self._drift.move(self.taste, slate, clicks, self._keys, step)
         changed = None
@@ -212,7 +206,9 @@ class ComposedUsers:
             logits = logits.sub_(level.mul_(self.susceptibility.unsqueeze(1)))
         if self.supply is not None:
             logits = logits - self.supply.penalty(items, self.request_index)
-        return self._effects.apply(logits, items, self.user_index)
+        if self._effects is not None:
+            logits = self._effects.apply(logits, items, self.user_index)
+        return logits
 
     def _enjoy(self, slate: Tensor, logits: Tensor) -> None:
         """Move satisfaction towards the examination-weighted mean of the slate's appeal."""
@@ -242,7 +238,7 @@ class ComposedUsers:
 
     def click_probability(self, items: Tensor | None = None) -> Tensor:
         """See :meth:`marec_env.users.base.Users.click_probability`."""
-        if items is None and (self.supply is not None or self._effects.any):
+        if items is None and (self.supply is not None or self._effects is not None):
             items = torch.arange(self.num_items, device=self.device).expand(self.num_sessions, -1)
         if items is not None:
             found = self._choice.alone(self._logits(items, self.population.topics[items]))
@@ -259,7 +255,7 @@ class ComposedUsers:
         """See :meth:`marec_env.users.base.Users.long_term_relevance`."""
         taste = self._taste if rows is None else self._taste[rows]
         logits = self._relevance.logits(taste, items)
-        price = self._effects.price
+        price = None if self._effects is None else self._effects.price
         if price is None:
             return logits
         users = self.user_index if rows is None else self.user_index[rows]
@@ -320,7 +316,8 @@ class ComposedUsers:
             parts.append(self._returning.scaled())
         if self.supply is not None:
             parts.append(self.supply.present.to(torch.float32))
-        parts += self._effects.hidden(self.user_index)
+        if self._effects is not None:
+            parts += self._effects.hidden(self.user_index)
         weight = max(self.config.boredom.weight, _LEAST)
         parts += [(self.susceptibility / weight).unsqueeze(1), self.satisfaction.unsqueeze(1)]
         return torch.cat(parts, dim=1)

@@ -6,17 +6,12 @@ section is built, with the name and the allowed range.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from marec_env.config import ConfigModel
-from marec_env.users.classic.config import (
-    InterestEvolutionConfig,
-    KuaiSimConfig,
-    LongTermSatisfactionConfig,
-)
-from marec_env.users.scenario.config import (
+from marec_env.users.scenario_config import (
     FriendsConfig,
     HoldingConfig,
     PriceConfig,
@@ -477,12 +472,17 @@ class UsersConfig(ConfigModel):
     tiredness: TirednessConfig = TirednessConfig()
     friends: FriendsConfig = FriendsConfig()
     holding: HoldingConfig = HoldingConfig()
-    interest_evolution: InterestEvolutionConfig = InterestEvolutionConfig()
-    long_term_satisfaction: LongTermSatisfactionConfig = LongTermSatisfactionConfig()
-    kuaisim: KuaiSimConfig = KuaiSimConfig()
+    settings: dict[str, Any] = Field(
+        default={}, description="keys of the user model's own, where it is not marec"
+    )
 
     @model_validator(mode="after")
     def _watched(self) -> Self:
+        if self.model == "marec" and self.settings:
+            raise ValueError(
+                f"settings ({', '.join(self.settings)}) have no effect with model 'marec', whose "
+                "keys are the other sections; they are for other user models"
+            )
         if self.tiredness.minutes > 0 and "watch_time" not in self.behaviours.names:
             raise ValueError("tiredness.minutes above 0 needs watch_time among behaviours.names")
         return self

@@ -1,23 +1,24 @@
-"""User models by name, and :func:`make_users`, which builds one."""
+"""User models by name, and :func:`make_users`, which builds one.
+
+Refusal of damaged populations, with the name of what is wrong and what is allowed.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from marec_env.catalog.population import Population
 from marec_env.errors import ConfigError
 from marec_env.registry import Registry
 from marec_env.users.base import Users
-from marec_env.users.checks import check_population
-from marec_env.users.classic.interest_evolution import InterestEvolutionUsers
-from marec_env.users.classic.kuaisim import KuaiSimUsers
-from marec_env.users.classic.long_term_satisfaction import LongTermSatisfactionUsers
 from marec_env.users.composed import ComposedUsers
 from marec_env.users.config import UsersConfig
 
-__all__ = ["USER_MODELS", "MarecUsers", "UsersFactory", "make_users"]
+__all__ = ["USER_MODELS", "UsersFactory", "check_population", "make_users"]
 
 
 class UsersFactory(Protocol):
@@ -32,13 +33,13 @@ class UsersFactory(Protocol):
 
 USER_MODELS: Registry[UsersFactory] = Registry("user model")
 
-MarecUsers = ComposedUsers
-"""The default preset is the composition of modules that the default configuration names."""
-
 USER_MODELS.register("marec")(ComposedUsers)
-USER_MODELS.register("recsim/interest_evolution")(InterestEvolutionUsers)
-USER_MODELS.register("recsim/long_term_satisfaction")(LongTermSatisfactionUsers)
-USER_MODELS.register("kuaisim")(KuaiSimUsers)
+for _name, _place in (
+    ("recsim/interest_evolution", "interest_evolution:InterestEvolutionUsers"),
+    ("recsim/long_term_satisfaction", "long_term_satisfaction:LongTermSatisfactionUsers"),
+    ("kuaisim", "kuaisim:KuaiSimUsers"),
+):
+    USER_MODELS.register_at(_name, f"marec_env.classic.{_place}")
 
 
 def make_users(
@@ -62,3 +63,69 @@ def make_users(
         raise ConfigError(f"num_sessions is {num_sessions}; allowed: at least 1")
     check_population(population)
     return USER_MODELS.get(config.model)(config, population, num_sessions, torch.device(device))
+
+
+def _finite(name: str, values: Tensor) -> None:
+    if not torch.isfinite(values).all():
+        bad = int((~torch.isfinite(values)).sum())
+        raise ConfigError(
+            f"population.{name} has {bad} values that are NaN or infinite; allowed: finite numbers"
+        )
+
+
+def _shape(name: str, values: Tensor, *shape: int) -> None:
+    if tuple(values.shape) != shape:
+        raise ConfigError(
+            f"population.{name} has shape {tuple(values.shape)}; allowed: {tuple(shape)}"
+        )
+
+
+def _within(name: str, values: Tensor, least: int, end: int) -> None:
+    if values.numel() and not (int(values.min()) >= least and int(values.max()) < end):
+        raise ConfigError(
+            f"population.{name} holds {int(values.min())} ... {int(values.max())}; "
+            f"allowed: {least} ... {end - 1}"
+        )
+
+
+def check_population(population: Population) -> None:
+    """Refuse a population that is empty, inconsistent or not finite.
+
+    Raises:
+        ConfigError: names the field, its value and what is allowed.
+    """
+    for name, factors in (
+        ("user_factors", population.user_factors),
+        ("item_factors", population.item_factors),
+    ):
+        if factors.dim() != 2 or factors.shape[0] < 1 or factors.shape[1] < 1:
+            raise ConfigError(
+                f"population.{name} has shape {tuple(factors.shape)}; "
+                f"allowed: at least one row of at least one factor"
+            )
+        _finite(name, factors)
+    users, size = population.user_factors.shape
+    items = population.num_items
+    _shape("item_factors", population.item_factors, items, size)
+    _shape("quality", population.quality, items)
+    _finite("quality", population.quality)
+    for name, number in (("scale", population.scale), ("intercept", population.intercept)):
+        if not math.isfinite(number):
+            raise ConfigError(f"population.{name} is {number}; allowed: a finite number")
+    if population.num_topics < 1:
+        raise ConfigError(f"population.num_topics is {population.num_topics}; allowed: at least 1")
+    _shape("topics", population.topics, items)
+    _within("topics", population.topics, 0, population.num_topics)
+    _shape("history", population.history, users, population.history.shape[-1])
+    _within("history", population.history, -1, items)
+    _shape("history_liked", population.history_liked, *population.history.shape)
+    if population.providers is not None:
+        _shape("providers", population.providers, items)
+        _within("providers", population.providers, 0, items)
+    for kind, attributes, length in (
+        ("item_attributes", population.item_attributes, items),
+        ("user_attributes", population.user_attributes, users),
+    ):
+        for name, values in attributes.items():
+            _shape(f"{kind}.{name}", values, length)
+            _finite(f"{kind}.{name}", values)

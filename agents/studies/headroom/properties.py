@@ -31,6 +31,7 @@ import torch
 import typer
 from torch import Tensor
 
+from agents.studies.users import Line
 from marec_env import random
 from marec_env.errors import ConfigError
 from marec_env.evaluation.rollout import relevant_items
@@ -39,7 +40,6 @@ from marec_env.pipeline.channels import CHANNELS
 from marec_env.pipeline.components import Ranking
 from marec_env.pipeline.recall_merge import first_occurrences
 from marec_env.simulator import Simulator
-from marec_env.users.report import Line
 from marec_env.world import World
 
 __all__ = ["PropertiesPlan", "Played", "duplicates", "nominators", "play_recall", "report", "shift"]

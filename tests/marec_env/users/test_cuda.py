@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from marec_env import random
-from marec_env.users import PRESETS, get_preset
-from marec_env.users.draws import request_draws
+from marec_env.classic import PRESETS, get_preset
+from marec_env.users.base import request_draws
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

@@ -10,9 +10,7 @@ import torch
 from marec_env import random
 from marec_env.errors import ConfigError
 from marec_env.users.behaviours import Behaviours, Shown
-from marec_env.users.boredom import ExposureBoredom
-from marec_env.users.choice import Choice
-from marec_env.users.click_boredom import ClickBoredom
+from marec_env.users.boredom import ClickBoredom, ExposureBoredom
 from marec_env.users.config import (
     BehaviourConfig,
     BoredomConfig,
@@ -23,11 +21,8 @@ from marec_env.users.config import (
     PatienceConfig,
     ReturnConfig,
 )
-from marec_env.users.drift import Drift
-from marec_env.users.examination import Examination
-from marec_env.users.intent import Intent
-from marec_env.users.patience import Patience
-from marec_env.users.returning import Returning, geometric_days
+from marec_env.users.dynamics import Drift, Returning, geometric_days
+from marec_env.users.modules import Choice, Examination, Intent, Patience
 
 CPU = torch.device("cpu")
 MANY = 40_000

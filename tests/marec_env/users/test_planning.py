@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from marec_env import random
+from marec_env.classic.populations import synthetic_population
+from marec_env.classic.rollout import play
 from marec_env.users.boredom import ExposureBoredom
 from marec_env.users.config import BoredomConfig, PatienceConfig, UsersConfig
-from marec_env.users.oracles import farsighted_slate, myopic_slate
-from marec_env.users.planning import AHEAD, best_counts, plan_values
-from marec_env.users.populations import synthetic_population
+from marec_env.users.oracles import AHEAD, best_counts, farsighted_slate, myopic_slate, plan_values
 from marec_env.users.registry import make_users
-from marec_env.users.rollout import play
 
 
 def test_boredom_ahead_is_what_repeating_the_slate_brings() -> None:

@@ -13,11 +13,12 @@ from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
 from marec_env import random
+from marec_env.classic import config as classic
+from marec_env.classic.presets import get_preset
 from marec_env.errors import ConfigError
 from marec_env.users import UsersConfig, make_users
 from marec_env.users import config as sections
-from marec_env.users.presets import get_preset
-from marec_env.users.scenario import config as scenario
+from marec_env.users import scenario_config as scenario
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ from marec_env.users.scenario import config as scenario
         (sections.BoredomConfig, "weight", float("nan")),
         (sections.ReturnConfig, "sessions", 0),
         (sections.UsersConfig, "new_user_share", -1.0),
-        (sections.KuaiSimConfig, "tolerance", 0.0),
+        (classic.KuaiSimConfig, "tolerance", 0.0),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(section, field, value) -> None:
@@ -135,9 +136,6 @@ CONFIGS = st.builds(
     satisfaction=_section(sections.SatisfactionConfig),
     returning=_section(sections.ReturnConfig),
     supply=_section(sections.SupplyConfig),
-    long_term_satisfaction=_section(sections.LongTermSatisfactionConfig),
-    interest_evolution=_section(sections.InterestEvolutionConfig),
-    kuaisim=_section(sections.KuaiSimConfig),
     price=_section(scenario.PriceConfig),
     wear_out=_section(scenario.WearOutConfig),
     tiredness=_section(scenario.TirednessConfig),
@@ -151,18 +149,18 @@ CONFIGS = st.builds(
         ),
     ),
 )
-MODELS = (
-    "marec",
-    "recsim/interest_evolution",
-    "recsim/long_term_satisfaction",
-    "kuaisim",
-)
+MODELS = {
+    "marec": st.none(),
+    "recsim/interest_evolution": _section(classic.InterestEvolutionConfig),
+    "recsim/long_term_satisfaction": _section(classic.LongTermSatisfactionConfig),
+    "kuaisim": _section(classic.KuaiSimConfig),
+}
 
 
 @pytest.mark.parametrize("model", MODELS)
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(config=CONFIGS, seed=st.integers(0, 1000))
-def test_nothing_but_numbers_comes_out(population, model, config, seed) -> None:
+@given(config=CONFIGS, data=st.data(), seed=st.integers(0, 1000))
+def test_nothing_but_numbers_comes_out(population, model, config, data, seed) -> None:
     # As many factors as topics, so that every kind of boredom is allowed.
     population = dataclasses.replace(
         population,
@@ -177,7 +175,10 @@ def test_nothing_but_numbers_comes_out(population, model, config, seed) -> None:
         },
         user_attributes={"risk_limit": torch.full((population.num_users,), 4.0)},
     )
-    users = make_users(config.model_copy(update={"model": model}), population, 3)
+    own = data.draw(MODELS[model])
+    settings = own.model_dump() if own else {}
+    config = config.model_copy(update={"model": model, "settings": settings})
+    users = make_users(config, population, 3)
     keys = random.session_keys(seed, torch.arange(3))
     users.reset(keys)
     for step in range(6):

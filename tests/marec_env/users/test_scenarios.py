@@ -13,20 +13,16 @@ from marec_env import random
 from marec_env.errors import ConfigError
 from marec_env.users import UsersConfig, make_users
 from marec_env.users.base import USER_OUTCOMES
-from marec_env.users.behaviours import Behaviours, Shown, follow_centre
+from marec_env.users.behaviours import Behaviours, Shown, follow_centre, hold
 from marec_env.users.config import BehaviourConfig
-from marec_env.users.scenario.config import (
+from marec_env.users.effects import Friends, PriceSense, Tiredness, WearOut, befriend
+from marec_env.users.scenario_config import (
     FriendsConfig,
     HoldingConfig,
     PriceConfig,
     TirednessConfig,
     WearOutConfig,
 )
-from marec_env.users.scenario.friends import Friends, befriend
-from marec_env.users.scenario.holding import hold
-from marec_env.users.scenario.price import PriceSense
-from marec_env.users.scenario.tiredness import Tiredness
-from marec_env.users.scenario.wear_out import WearOut
 
 MANY = 40_000
 CPU = torch.device("cpu")

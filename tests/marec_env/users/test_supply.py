@@ -11,7 +11,7 @@ from marec_env import random
 from marec_env.errors import ConfigError
 from marec_env.users import UsersConfig, make_users
 from marec_env.users.config import SupplyConfig
-from marec_env.users.supply import Supply
+from marec_env.users.dynamics import Supply
 
 
 @pytest.fixture

@@ -20,8 +20,10 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.catalog.population import Population
+from marec_env.classic.base import ClassicUsers
+from marec_env.classic.config import LongTermSatisfactionConfig
+from marec_env.config.loader import load_mapping
 from marec_env.users.base import Feedback
-from marec_env.users.classic.base import ClassicUsers
 from marec_env.users.config import UsersConfig
 
 __all__ = ["LongTermSatisfactionUsers"]
@@ -39,7 +41,7 @@ class LongTermSatisfactionUsers(ClassicUsers):
     ) -> None:
         """See :class:`ClassicUsers`; the only item factor is the clickbait in [0, 1]."""
         super().__init__(config, population, num_sessions, device)
-        self._own = config.long_term_satisfaction
+        self._own = load_mapping(config.settings, LongTermSatisfactionConfig, "users.settings")
         self._clickbait = population.item_factors[:, 0]
         self.exposure = torch.zeros(num_sessions, device=device)
         """Float32 ``[B]``: net positive exposure."""

@@ -10,8 +10,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
+from marec_env.classic import SlateEnv, SlateVectorEnv
 from marec_env.errors import ConfigError
-from marec_env.users import SlateEnv, SlateVectorEnv
 
 
 @pytest.mark.parametrize("preset", ["marec", "recsim/interest_evolution", "kuaisim/session"])

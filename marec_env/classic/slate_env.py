@@ -29,9 +29,9 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.catalog.population import Population
+from marec_env.classic.presets import Preset, get_preset
+from marec_env.classic.rollout import offer, reward_of
 from marec_env.errors import ConfigError
-from marec_env.users.presets import Preset, get_preset
-from marec_env.users.rollout import offer, reward_of
 
 __all__ = ["SlateEnv", "SlateVectorEnv"]
 
@@ -65,8 +65,8 @@ class SlateVectorEnv(VectorEnv[_Array, _Array, _Array]):
     ) -> None:
         """Args:
         num_envs: sessions side by side, at least 1.
-        preset: a name in :data:`marec_env.users.presets.PRESETS`, or a preset.
-        as_published: see :func:`marec_env.users.presets.get_preset`.
+        preset: a name in :data:`marec_env.classic.presets.PRESETS`, or a preset.
+        as_published: see :func:`marec_env.classic.presets.get_preset`.
         slate_size: K; the preset's if ``None``.
         horizon: requests after which an episode is truncated; the preset's if ``None``.
         privileged: whether the hidden state is observed as well.
@@ -260,6 +260,6 @@ class SlateEnv(gymnasium.Env[_Array, _Array]):
 
 gymnasium.register(
     id="marec/slate-v0",
-    entry_point="marec_env.users.slate_env:SlateEnv",
-    vector_entry_point="marec_env.users.slate_env:SlateVectorEnv",
+    entry_point="marec_env.classic.slate_env:SlateEnv",
+    vector_entry_point="marec_env.classic.slate_env:SlateVectorEnv",
 )

@@ -13,10 +13,17 @@ from typing import Literal
 import torch
 
 from marec_env.catalog.population import Population
+from marec_env.classic.config import LongTermSatisfactionConfig
+from marec_env.classic.populations import (
+    interest_evolution_population,
+    interest_exploration_population,
+    long_term_satisfaction_population,
+    sardine_population,
+    synthetic_population,
+)
 from marec_env.data.scenarios import SCENARIOS
 from marec_env.registry import Registry
 from marec_env.users.base import Users
-from marec_env.users.classic.config import KuaiSimConfig, LongTermSatisfactionConfig
 from marec_env.users.config import (
     BehaviourConfig,
     BoredomConfig,
@@ -27,15 +34,8 @@ from marec_env.users.config import (
     PatienceConfig,
     UsersConfig,
 )
-from marec_env.users.populations import (
-    interest_evolution_population,
-    interest_exploration_population,
-    long_term_satisfaction_population,
-    sardine_population,
-    synthetic_population,
-)
 from marec_env.users.registry import make_users
-from marec_env.users.scenario.presets import SCENARIO_USERS, scenario_population
+from marec_env.users.scenario_presets import SCENARIO_USERS, scenario_population
 
 __all__ = ["PRESETS", "Preset", "get_preset"]
 
@@ -165,19 +165,15 @@ def _interest_evolution(as_published: bool) -> Preset:
 
 @PRESETS.register("recsim/long_term_satisfaction")
 def _long_term_satisfaction(as_published: bool) -> Preset:
-    own = (
-        LongTermSatisfactionConfig(sensitivity=0.01)
-        if as_published
-        else LongTermSatisfactionConfig()
-    )
+    settings = {"sensitivity": 0.01} if as_published else {}
     config = UsersConfig(
-        model="recsim/long_term_satisfaction", new_user_share=1.0, long_term_satisfaction=own
+        model="recsim/long_term_satisfaction", new_user_share=1.0, settings=settings
     )
     return Preset(
         config,
         long_term_satisfaction_population,
         slate_size=1,
-        horizon=own.requests,
+        horizon=LongTermSatisfactionConfig().requests,
         reward="watch_time",
         candidates=10,
     )
@@ -202,14 +198,12 @@ def _kuaisim(level: Literal["request", "session", "cross_session"]) -> Callable[
     """Return one level of KuaiSim (Zhao et al. 2023), slates of 6 items."""
 
     def build(as_published: bool) -> Preset:
-        own = KuaiSimConfig(
-            level=level,
-            probability="double_sigmoid" if as_published else "sigmoid",
-            similarity="mean_over_factors" if as_published else "cosine",
-        )
+        settings: dict[str, str] = {"level": level}
+        if as_published:
+            settings |= {"probability": "double_sigmoid", "similarity": "mean_over_factors"}
         # An examined random item is clicked at 0.3, the order of magnitude of KuaiRand's random
         # exposures; the network behind the published response is not reproduced.
-        config = UsersConfig(model="kuaisim", new_user_share=0.0, kuaisim=own)
+        config = UsersConfig(model="kuaisim", new_user_share=0.0, settings=settings)
         return Preset(
             config,
             lambda seed: synthetic_population(seed, scale=6.0, click_rate=0.3),

@@ -1,4 +1,4 @@
-"""Properties of users alone, measured and printed: ``python -m marec_env.users.report``.
+"""Properties of users alone, measured and printed: ``python -m agents.studies.users``.
 
 Each line says what a good simulator should show, the number found with its standard error, and
 whether it holds. Lines about several components acting together need the pipeline and are not here.
@@ -18,6 +18,8 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.catalog.population import Population
+from marec_env.classic.populations import synthetic_population
+from marec_env.classic.rollout import Outcome, offer, play
 from marec_env.users.base import Users
 from marec_env.users.composed import ComposedUsers
 from marec_env.users.config import (
@@ -31,9 +33,7 @@ from marec_env.users.config import (
     UsersConfig,
 )
 from marec_env.users.oracles import Oracle, farsighted_slate, myopic_slate, random_slate
-from marec_env.users.populations import synthetic_population
 from marec_env.users.registry import make_users
-from marec_env.users.rollout import Outcome, offer, play
 
 __all__ = ["Line", "report"]
 

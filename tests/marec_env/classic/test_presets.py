@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from marec_env import random
-from marec_env.users import ORACLES, PRESETS, get_preset
-from marec_env.users.rollout import Outcome, offer, play
+from marec_env.classic import PRESETS, get_preset
+from marec_env.classic.rollout import Outcome, offer, play
+from marec_env.users import ORACLES
 
 
 def _play(name: str, policy: str, sessions: int, published: bool = False, **changes) -> Outcome:

@@ -26,11 +26,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from marec_env.catalog.population import Population
-from marec_env.users import draws as lane
+from marec_env.classic.base import ClassicUsers
+from marec_env.classic.config import KuaiSimConfig
+from marec_env.config.loader import load_mapping
+from marec_env.users import base as lane
 from marec_env.users.base import Feedback
-from marec_env.users.classic.base import ClassicUsers
 from marec_env.users.config import UsersConfig
-from marec_env.users.returning import geometric_days
+from marec_env.users.dynamics import geometric_days
 
 __all__ = ["KuaiSimUsers"]
 
@@ -51,7 +53,7 @@ class KuaiSimUsers(ClassicUsers):
     ) -> None:
         """See :class:`ClassicUsers`."""
         super().__init__(config, population, num_sessions, device)
-        self._own = config.kuaisim
+        self._own = load_mapping(config.settings, KuaiSimConfig, "users.settings")
         self._offsets = torch.tensor(OFFSETS, device=device)
         self._weights = torch.tensor(WEIGHTS, device=device)
         self._directions = normalize(population.item_factors, dim=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from marec_env.users.report import main, report
+from agents.studies.users import main, report
 
 
 def test_every_property_holds(capsys) -> None:

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.catalog.population import Population
-from marec_env.users.base import Feedback, rows_of
+from marec_env.users.base import Feedback, pick, rows_of
 from marec_env.users.config import UsersConfig
-from marec_env.users.draws import pick
 
 __all__ = ["ClassicUsers"]
 

@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 
 from marec_env.catalog.population import Population
-from marec_env.users import draws as lane
+from marec_env.classic.base import ClassicUsers
+from marec_env.classic.config import InterestEvolutionConfig
+from marec_env.config.loader import load_mapping
+from marec_env.users import base as lane
 from marec_env.users.base import Feedback
-from marec_env.users.choice import Choice
-from marec_env.users.classic.base import ClassicUsers
 from marec_env.users.config import ChoiceConfig, UsersConfig
+from marec_env.users.modules import Choice
 
 __all__ = ["InterestEvolutionUsers"]
 
@@ -36,7 +38,7 @@ class InterestEvolutionUsers(ClassicUsers):
     ) -> None:
         """See :class:`ClassicUsers`; user factors are the interests at first, in [-1, 1]."""
         super().__init__(config, population, num_sessions, device)
-        own = config.interest_evolution
+        own = load_mapping(config.settings, InterestEvolutionConfig, "users.settings")
         self._own = own
         self._choice = Choice(
             ChoiceConfig(kind="proportional", no_click=own.no_click, min_score=own.min_score)

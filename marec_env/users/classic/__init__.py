@@ -1,1 +1,0 @@
-"""Classic simulators that are no composition of the modules."""

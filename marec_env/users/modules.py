@@ -1,0 +1,343 @@
+"""The modules that users are composed of: what they want, look at and click, and when they leave.
+
+Relevance: the click logit of an item for an interest.
+
+    r = factor * scale * (u . x) + quality + intercept + shift
+
+with ``scale`` and ``intercept`` calibrated on the log (a matrix-factorisation model with item bias:
+Koren, Bell and Volinsky, "Matrix factorization techniques for recommender systems", 2009).
+
+Intent: a passing interest mixed into the lasting taste.
+
+The present interest is ``normalise((1 - w) u + w v)``; it keeps unit length so that the calibrated
+scale keeps its meaning. ``v`` is the factor of one item: one the user liked before (the default;
+any item of the catalog for users without likes), or any item at all. After each request it is
+replaced with the configured probability, so what :meth:`Intent.interest` returns between two
+requests is what the next response uses.
+
+Which positions of the slate the user looks at.
+
+* position: ``P(look at k) = alpha decay^k`` (Craswell et al., "An experimental comparison of click
+  position-bias models", WSDM 2008; geometric as in SARDINE).
+* mixed: half of the users browse from the top, half from the bottom:
+  ``alpha (decay^k + decay^(K-1-k)) / 2``.
+* cascade: the user goes down the list, on to the next with probability ``decay``, and stops at a
+  click with probability ``stop_after_click`` (the dependent click model of Guo, Liu and Wang,
+  "Efficient multiple-click models in web search", WSDM 2009, with constant lambda).
+
+How clicks follow from logits ``r_k`` and examination ``e_k``.
+
+* independent: every examined item is clicked with probability ``sigmoid(r_k)``, whatever the others
+  do (position-based model, Craswell et al. 2008).
+* multinomial_logit: at most one click, ``P(k) = e_k exp(r_k) / (sum_j e_j exp(r_j) + exp(c))`` with
+  ``c`` the no-click logit (McFadden 1974; RecSim's MultinomialLogitChoiceModel).
+* proportional: at most one click, ``P(k) = e_k (r_k - m) / (sum_j e_j (r_j - m) + c - m)`` with the
+  least score ``m`` and the no-click score ``c`` (RecSim's MultinomialProportionalChoiceModel).
+* exponential_cascade: down the list until the first click, which an item reached gets with
+  probability ``e_k min(1, a exp(r_k))`` (RecSim's ExponentialCascadeChoiceModel; ``a`` its
+  score scaling, ``e_k`` its attention).
+
+Patience: why and when a user leaves a session.
+
+    P <- min(maximum, P + gain * engagement - cost)
+
+* budget: the user leaves when ``P <= 0``. The engagement at which patience stays level is
+  ``cost / gain``.
+* hazard: the user also leaves with probability ``hazard * exp(-hazard_slope * P)`` a request.
+
+The budget is RecSim's time budget (Ie et al., "RecSim", 2019) in units of engagement; the hazard is
+the usual form in survival analysis with a log-linear covariate (Cox 1972).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding, normalize
+
+from marec_env.catalog.population import Population
+from marec_env.users.base import pick
+from marec_env.users.config import (
+    ChoiceConfig,
+    ExaminationConfig,
+    IntentConfig,
+    PatienceConfig,
+    RelevanceConfig,
+)
+
+__all__ = ["Choice", "Examination", "Intent", "Patience", "Relevance"]
+
+_DENSE_SHARE = 32  # from a 32nd of the catalog on, one dense product is faster (measured, CPU)
+
+
+class Relevance:
+    """Logits from interests that carry a constant 1 as their last factor.
+
+    The logit's constant part rides along as one more item factor, so that one product of vectors of
+    ``d + 1`` gives the whole logit.
+    """
+
+    def __init__(self, config: RelevanceConfig, population: Population) -> None:
+        """Args:
+        config: the section ``users.relevance``.
+        population: whose items are rated.
+        """
+        scale = population.scale * config.scale_factor
+        offset = population.quality + (population.intercept + config.intercept_shift)
+        self._table = torch.cat([scale * population.item_factors, offset.unsqueeze(1)], dim=1)
+
+    def logits(self, interest: Tensor, items: Tensor | None = None) -> Tensor:
+        """Return logits, float32 ``[B, M]`` (or ``[B, N]`` for the whole catalog).
+
+        Args:
+            interest: float32 ``[B, d + 1]``, the last factor 1.
+            items: int64 ``[B, M]``, or ``None``.
+        """
+        if items is None:
+            return interest @ self._table.T
+        if items.shape[1] * _DENSE_SHARE > self._table.shape[0]:
+            return (interest @ self._table.T).gather(1, items)
+        return torch.bmm(embedding(items, self._table), interest.unsqueeze(2)).squeeze(2)
+
+
+class Intent:
+    """The item that stands for the passing interest of each of ``B`` sessions."""
+
+    def __init__(self, config: IntentConfig, num_sessions: int, population: Population) -> None:
+        """Args:
+        config: the section ``users.intent``.
+        num_sessions: B.
+        population: whose histories and item factors intents come from.
+        """
+        self.weight = config.weight
+        self._switch = config.switch_probability
+        self._num_items = population.num_items
+        self._factors = population.item_factors
+        liked = population.history_liked & (population.history >= 0)
+        if config.source == "catalog":
+            liked = torch.zeros_like(liked)
+        # Liked items first, so that one draw below their count picks one of them.
+        order = liked.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+        self._liked = population.history.gather(1, order)
+        self._count = liked.sum(1)
+        if self._liked.shape[1] == 0:
+            self._liked = torch.zeros(
+                population.num_users, 1, dtype=torch.int64, device=self._factors.device
+            )
+        self.item = torch.zeros(num_sessions, dtype=torch.int64, device=self._factors.device)
+        """Int64 ``[B]``."""
+
+    def _draw(self, users: Tensor, draw: Tensor) -> Tensor:
+        count = self._count[users]
+        some = self._liked[users, pick(draw, count.clamp(min=1))]
+        return torch.where(count > 0, some, pick(draw, self._num_items))
+
+    def reset(self, rows: Tensor, users: Tensor, draw: Tensor) -> None:
+        """Draw an intent for the sessions ``rows`` (int64 ``[n]``) of ``users``, by ``draw``."""
+        self.item[rows] = self._draw(users, draw)
+
+    def update(self, users: Tensor, switch: Tensor, draw: Tensor) -> Tensor:
+        """Replace intents by chance.
+
+        Args:
+            users: int64 ``[B]``.
+            switch: float32 ``[B]``, uniform; below the switch probability the intent is replaced.
+            draw: float32 ``[B]``, uniform; picks the new one.
+
+        Returns:
+            Int64 ``[n]``: the sessions that have a new intent.
+        """
+        rows = (switch < self._switch).nonzero().squeeze(1)
+        self.item[rows] = self._draw(users[rows], draw[rows])
+        return rows
+
+    def direction(self, rows: Tensor | None = None) -> Tensor:
+        """Return the intents' factors, float32 ``[B, d]`` (or of ``rows``)."""
+        return self._factors[self.item if rows is None else self.item[rows]]
+
+    def interest(self, taste: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Return the present interest, unit length, ``[B, d]``, from the same rows' taste."""
+        return normalize(taste.lerp(self.direction(rows), self.weight), dim=-1)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the live tensors that make up the state."""
+        return {"item": self.item}
+
+
+class Examination:
+    """Probabilities of examination by position, and the stopping rule of the cascade."""
+
+    def __init__(self, config: ExaminationConfig, device: torch.device) -> None:
+        """Args:
+        config: the section ``users.examination``.
+        device: where the probabilities live.
+        """
+        self._config = config
+        self._device = device
+        self._by_size: dict[int, Tensor] = {}
+
+    def probability(self, slate_size: int) -> Tensor:
+        """Return float32 ``[K]``: the probability of looking at each position, clicks aside."""
+        if slate_size not in self._by_size:
+            config = self._config
+            position = torch.arange(slate_size, dtype=torch.float32, device=self._device)
+            curve = config.decay**position
+            if config.kind == "mixed":
+                curve = (curve + curve.flip(0)) / 2
+            self._by_size[slate_size] = config.alpha * curve
+        return self._by_size[slate_size]
+
+    def draw(self, slate_size: int, draw: Tensor) -> Tensor:
+        """Return what to weigh clicks by: the probabilities ``[K]``, or for the cascade, where one
+        number decides how far down the user gets, float32 ``[B, K]`` with 1 where they do.
+
+        Args:
+            slate_size: K.
+            draw: float32 ``[B, 1]``, uniform (cascade only).
+        """
+        probability = self.probability(slate_size)
+        if self._config.kind != "cascade":
+            return probability
+        return (draw < probability).to(torch.float32)
+
+    def stop(self, clicks: Tensor, draw: Tensor) -> Tensor:
+        """Strike out the clicks after the user has stopped (cascade only).
+
+        Args:
+            clicks: float32 ``[B, K]``, clicks if every position reached is examined.
+            draw: float32 ``[B, 1]``, uniform; inverted to the number of clicks survived, which is
+                geometric, so that one number a session suffices.
+
+        Returns:
+            Float32 ``[B, K]``.
+        """
+        stop = self._config.stop_after_click
+        if self._config.kind != "cascade" or stop == 0.0:
+            return clicks
+        if stop == 1.0:
+            allowed = torch.ones_like(draw)
+        else:
+            allowed = 1.0 + torch.floor(torch.log(draw) / torch.log1p(-torch.tensor(stop)))
+        return clicks * (clicks.cumsum(1) <= allowed)
+
+
+_LARGEST_LOGIT = 80.0  # exp of it is finite in float32
+
+
+class Choice:
+    """One rule of choice."""
+
+    def __init__(self, config: ChoiceConfig) -> None:
+        """Args:
+        config: the section ``users.choice``.
+        """
+        self._config = config
+        self.single = config.kind in ("multinomial_logit", "proportional")
+        """Whether one number a session, not one a position, decides."""
+
+    def _weights(self, logits: Tensor) -> tuple[Tensor, float]:
+        """Return the weights of the items and of no click (multinomial rules), up to a factor."""
+        config = self._config
+        if config.kind == "proportional":
+            return (logits - config.min_score).clamp_(min=0.0), config.no_click - config.min_score
+        # Relative to the no-click logit: the ratio is all that counts, and it stays finite.
+        return torch.exp((logits - config.no_click).clamp(max=_LARGEST_LOGIT)), 1.0
+
+    def alone(self, logits: Tensor) -> Tensor:
+        """Return the click probability of examined items, each alone on its slate, ``[B, M]``."""
+        if self._config.kind == "independent":
+            return torch.sigmoid(logits)
+        if self._config.kind == "exponential_cascade":
+            scaled = self._config.score_scaling * torch.exp(logits.clamp(max=_LARGEST_LOGIT))
+            return scaled.clamp_(max=1.0)
+        weights, nothing = self._weights(logits)
+        total = weights + nothing
+        return torch.where(total > 0, weights / total.clamp(min=1e-30), 0.0)
+
+    def probability(self, logits: Tensor, examined: Tensor) -> Tensor:
+        """Return the click probability of each position of these slates.
+
+        Args:
+            logits: float32 ``[B, K]``.
+            examined: float32 ``[K]`` or ``[B, K]`` in [0, 1].
+
+        Returns:
+            Float32 ``[B, K]``.
+        """
+        if self._config.kind == "independent":
+            return examined * torch.sigmoid(logits)
+        if self._config.kind == "exponential_cascade":
+            reached = examined * self.alone(logits)
+            passed = torch.cumprod(1.0 - reached, dim=1)
+            return reached * torch.cat([torch.ones_like(passed[:, :1]), passed[:, :-1]], dim=1)
+        weights, nothing = self._weights(logits)
+        weights = weights * examined
+        total = weights.sum(1, keepdim=True) + nothing
+        return torch.where(total > 0, weights / total.clamp(min=1e-30), 0.0)
+
+    def clicks(self, logits: Tensor, examined: Tensor, each: Tensor, one: Tensor) -> Tensor:
+        """Draw the clicks.
+
+        Args:
+            logits: float32 ``[B, K]``.
+            examined: float32 ``[K]`` or ``[B, K]`` in [0, 1].
+            each: float32 ``[B, K]``, uniform.
+            one: float32 ``[B, 1]``, uniform; used instead by the multinomial rules.
+
+        Returns:
+            Float32 ``[B, K]`` of 0 and 1.
+        """
+        if self._config.kind == "independent":
+            return (each < examined * torch.sigmoid(logits)).to(torch.float32)
+        if self._config.kind == "exponential_cascade":
+            hit = (each < examined * self.alone(logits)).to(torch.float32)
+            return hit * (hit.cumsum(1) <= 1)
+        upper = self.probability(logits, examined).cumsum(1)
+        below = (one < upper).to(torch.float32)
+        return torch.diff(below, dim=1, prepend=torch.zeros_like(below[:, :1]))
+
+
+class Patience:
+    """The patience left to each of ``B`` sessions."""
+
+    def __init__(self, config: PatienceConfig, num_sessions: int, device: torch.device) -> None:
+        """Args:
+        config: the section ``users.patience``.
+        num_sessions: B.
+        device: where the state lives.
+        """
+        self._config = config
+        self.left = torch.full((num_sessions,), config.initial, device=device)
+        """Float32 ``[B]``."""
+
+    def reset(self, rows: Tensor) -> None:
+        """Give the sessions ``rows`` (int64 ``[n]``) their initial patience."""
+        self.left[rows] = self._config.initial
+
+    def update(self, engagement: Tensor, draw: Tensor) -> Tensor:
+        """Take one request into account.
+
+        Args:
+            engagement: float32 ``[B]`` in [0, 1].
+            draw: float32 ``[B]``, uniform (hazard only).
+
+        Returns:
+            Bool ``[B]``: who leaves.
+        """
+        config = self._config
+        self.left.add_(engagement, alpha=config.gain).sub_(config.cost)
+        self.left.clamp_(max=config.maximum)
+        if config.kind == "none":
+            return torch.zeros_like(engagement, dtype=torch.bool)
+        spent = self.left <= 0
+        if config.kind == "budget":
+            return spent
+        return spent | (draw < config.hazard * torch.exp(-config.hazard_slope * self.left))
+
+    def scaled(self) -> Tensor:
+        """Return patience over its maximum, float32 ``[B]``, in [-1, 1]."""
+        return (self.left / self._config.maximum).clamp(-1.0, 1.0)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the live tensors that make up the state."""
+        return {"left": self.left}

@@ -1,1 +1,0 @@
-"""What users of shops, streaming services, social feeds, advertisements and brokers add."""
