@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from agents.config import RunConfig, config_hash, preset_name
+from agents.entry import USER_ERROR
+from agents.learners.ray_session import watch_ray
 from agents.pettingzoo_adapter import PettingZooConfig
 from agents.runs import manifest
 from agents.runs.checkpoints import Checkpoint, Progress, latest_checkpoint, save_checkpoint
@@ -240,7 +243,7 @@ def _run(job: _Job) -> int:
     trackers = open_trackers(config.tracking, identity, folder.path, settings, _say)
     try:
         start = job.checkpoint.progress.env_steps if job.checkpoint else 0
-        with open_progress(training.env_steps, start) as progress:
+        with open_progress(training.env_steps, start) as progress, watch_ray(_ends(folder)):
             result = train(
                 training,
                 folder,
@@ -268,6 +271,20 @@ def _run(job: _Job) -> int:
         trackers.close()
     print(f"Run folder: {folder.path}")
     return 0
+
+
+def _ends(folder: RunFolder) -> Callable[[str], None]:
+    """Return what ends this process in a line when Ray dies: nothing can be finished without it."""
+
+    def end(process: str) -> None:
+        _say(
+            f"error: Ray's {process} died, and training with it; continue from the last checkpoint "
+            f"with: python train.py --resume {folder.path}"
+        )
+        sys.stderr.flush()
+        os._exit(USER_ERROR)
+
+    return end
 
 
 def _identity(config: RunConfig, name: str) -> RunIdentity:

@@ -11,12 +11,14 @@ import torch
 from agents.learners.cloning import clone
 from agents.learners.config import SamplingConfig
 from agents.learners.networks import Actor
-from agents.learners.ray_session import check_cpus, start_ray
+from agents.learners.ray_session import check_local_gpus, start_ray
 from agents.learners.team import TeamSpec
-from marec_env.errors import ConfigError
+from marec_env.errors import ConfigError, RunError
 from marec_env.vector import VectorEnv
 
 __all__ = ["Engine", "LocalEngine", "RayEngine"]
+
+_PATIENCE = 180.0  # seconds in which dead runners should have come back
 
 
 class Engine(Protocol):
@@ -69,6 +71,7 @@ class LocalEngine:
         from agents.learners.env_runner import BatchedEnvRunner
         from agents.learners.learner import TeamLearner
 
+        check_local_gpus(sampling)
         if sampling.torch_threads is not None:
             torch.set_num_threads(sampling.torch_threads)
         env = env_factory(sampling.num_sessions)
@@ -190,22 +193,32 @@ class RayEngine:
                 " sampling.num_learners to 0"
             )
         self._stop_ray = start_ray(sampling)
-        check_cpus(sampling)
         env = env_factory(1)
         self.team = TeamSpec.of(env, algorithm.share_parameters)
         env.close()
         config = rllib_config(algorithm, sampling, self.team, env_factory, seed)
         self.algorithm = config.build_algo()
         self._config = algorithm
+        self._gathered = time.perf_counter()
 
     def iterate(self, env_steps_done: int) -> dict[str, float]:
-        """Do one training step; with every runner dead it gathers nothing."""
+        """Do one training step; with every runner dead it gathers nothing.
+
+        Raises:
+            RunError: nothing has been gathered for minutes.
+        """
         start = time.perf_counter()
         result = self.algorithm.train()
         batch = self.algorithm.last_batch
         elapsed = {"time/iteration_s": time.perf_counter() - start}
         if batch is None:
+            if time.perf_counter() - self._gathered > _PATIENCE:
+                raise RunError(
+                    f"no runner has gathered anything for {_PATIENCE:.0f} s: they die as soon as "
+                    "they start; try sampling.num_env_runners=0, which shows why"
+                )
             return {"env_steps": 0.0, "agent_steps": 0.0, **elapsed}
+        self._gathered = time.perf_counter()
         timers = result.get("timers", {})
         learner = {
             key: float(value)

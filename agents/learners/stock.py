@@ -15,7 +15,7 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from torch import Tensor
 
 from agents.learners.config import RLlibConfig, SamplingConfig
-from agents.learners.ray_session import check_cpus, start_ray
+from agents.learners.ray_session import start_ray
 from agents.learners.team import TeamSpec
 from marec_env.errors import ConfigError, unknown_name
 from marec_env.vector import Action, VecStep, VectorEnv
@@ -180,7 +180,6 @@ class StockEngine:
         self.team = TeamSpec.of(env)
         env.close()
         config = stock_config(algorithm, sampling, self.team, env_factory, seed)
-        check_cpus(sampling)
         try:
             self.algorithm = config.build_algo()
         except (ValueError, NotImplementedError) as error:

@@ -2,17 +2,22 @@
 
 import os
 import signal
+import socket
+import threading
 import time
 
 import pytest
 import torch
 
 from agents.games import two_step
+from agents.learners import ray_session
 from agents.learners.config import MAPPOConfig, RLlibConfig, SamplingConfig
 from agents.learners.trainer import Trainer
-from marec_env.errors import ConfigError
+from marec_env.errors import ConfigError, RunError
 
 ray = pytest.importorskip("ray")
+from ray.util.placement_group import placement_group, remove_placement_group  # noqa: E402
+
 pytestmark = pytest.mark.ray
 
 FAST = MAPPOConfig(learning_rate=5e-3, critic_learning_rate=5e-3)
@@ -87,9 +92,64 @@ def test_remote_learners_agree(trainer):
                 torch.testing.assert_close(value, second["modules"][name][key])
 
 
-def test_too_many_runners_are_refused_rather_than_waited_for(trainer):
-    with pytest.raises(ConfigError, match="Ray has 3"):
-        trainer(FAST, num_env_runners=9)
+@pytest.mark.parametrize("algorithm", [FAST, RLlibConfig()], ids=["mappo", "rllib"])
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ({"num_env_runners": 9}, "num_env_runners .* needs 9 CPUs, but Ray has 3"),
+        ({"num_env_runners": 10**9}, "Ray has 3"),
+        ({"num_learners": 1, "gpus_per_learner": 8}, "gpus_per_learner needs 8 GPUs, but Ray has"),
+        ({"gpus_per_learner": 8}, "gpus_per_learner is 8, but PyTorch finds"),
+        ({"num_env_runners": 1, "gpus_per_learner": 8}, "gpus_per_learner is 8"),
+    ],
+)
+def test_what_ray_does_not_have_is_refused_rather_than_waited_for(trainer, algorithm, sizes, told):
+    with pytest.raises(ConfigError, match=told):
+        trainer(algorithm, **sizes)
+
+
+def test_what_others_hold_is_waited_for_so_long(trainer, monkeypatch):
+    monkeypatch.setattr(ray_session, "_RESERVE", 0.5)
+    held = placement_group([{"CPU": 2}])
+    assert held.wait(30)
+    try:
+        with pytest.raises(ConfigError, match=r"found no room for sampling.num_env_runners=2"):
+            trainer(FAST, num_env_runners=2)
+    finally:
+        remove_placement_group(held)
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [("127.0.0.1:1", "refused"), ("nonsense", "Invalid"), ("127.0.0.1:{port}", "no answer in 3")],
+)
+def test_an_address_without_ray_is_told_in_time(monkeypatch, address, told):
+    """Also one that accepts connections and never answers."""
+    monkeypatch.setattr(ray_session, "_JOIN", 3.0 if "{" in address else 60.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = address.format(port=silent.getsockname()[1])
+        with pytest.raises(RunError, match=f"sampling.ray_address '{place}'.*{told}"):
+            ray_session._try_address(place)
+
+
+def test_a_process_of_rays_that_dies_is_told(monkeypatch):
+    monkeypatch.setattr(ray_session, "_EVERY", 0.05)
+    died, told = [], threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        class Context:
+            gcs_address = f"127.0.0.1:{port}"
+
+            def get_node_id(self):
+                return "other"
+
+        monkeypatch.setattr(ray, "get_runtime_context", Context)
+        with ray_session.watch_ray(lambda name: (died.append(name), told.set())):
+            assert not told.wait(0.3)
+            server.close()
+            assert told.wait(10)
+    assert died == [f"gcs_server at 127.0.0.1:{port}"]
 
 
 @pytest.mark.parametrize("name", ["PPO", "APPO"])

@@ -149,6 +149,27 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_resume(
     assert rows == curves(whole)[: len(rows)]
 
 
+@pytest.mark.ray
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_rays_death_is_told_with_the_way_to_go_on(config: Path, tmp_path: Path, name: str) -> None:
+    psutil = pytest.importorskip("psutil")
+    folder = tmp_path / "run"
+    settings = ("--set", "sampling.num_env_runners=1", "--set", "training.env_steps=1000000")
+    process = subprocess.Popen(
+        command(config, "--run-dir", folder, *settings),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for_lines(folder / "metrics.jsonl", 2, process)
+    [victim] = [child for child in psutil.Process(process.pid).children() if child.name() == name]
+    victim.kill()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2, errors
+    assert f"error: Ray's {name} at" in errors.splitlines()[-1]
+    assert errors.endswith(
+        f"continue from the last checkpoint with: python train.py --resume {folder}\n"
+    )
+
+
 def test_bad_yaml(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text("seed: x\nsampling: {num_session: 3}\n")
