@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from agents.commands.shared import Overrides, Overwrite, claim, read_environment
 from marec_env.reporting.table import print_tables
 
 __all__ = ["command"]
@@ -14,33 +15,27 @@ __all__ = ["command"]
 
 def command(
     config: Annotated[Path, typer.Argument(help="YAML file of a run, e.g. configs/default.yaml.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="section.key=value; may be repeated.", metavar="KEY=VALUE"),
-    ] = None,
+    overrides: Overrides = None,
     output: Annotated[
         Path, typer.Option(help="Folder for calibration.json and calibration.html.")
     ] = Path("calibration"),
     sessions: Annotated[int, typer.Option(min=2, help="Simulated sessions a batch.")] = 1024,
+    overwrite: Overwrite = False,
 ) -> None:
     """Compare simulated users with their log: held-out click model, rates, distributions."""
     # Heavy imports wait until the command is run, so that --help is quick.
-    from agents.config import RunConfig
     from agents.studies.calibration.page import render_page
     from agents.studies.calibration.report import calibrate
     from agents.studies.calibration.tables import tables_of
-    from marec_env.config.loader import load
-    from marec_env.environment_config import EnvironmentConfig
-    from marec_env.errors import ConfigError
     from marec_env.io import write_json, write_text
     from marec_env.users import make_users
     from marec_env.world import build_world
 
-    run = load(config, RunConfig, overrides or [])
-    if not isinstance(run.environment, EnvironmentConfig):
-        raise ConfigError(f"{config}: environment.kind must be 'marec': only it has a log")
+    places = output / "calibration.json", output / "calibration.html"
+    claim(*places, overwrite=overwrite)
+    run, found = read_environment(config, overrides)
     # The report runs on the CPU whatever the run's device: its tensors are small.
-    environment = run.environment.model_copy(update={"device": "cpu"})
+    environment = found.model_copy(update={"device": "cpu"})
     world = build_world(environment)
     report = calibrate(
         world.log,
@@ -52,7 +47,7 @@ def command(
         max_requests=environment.max_requests,
         seed=run.seed,
     )
-    write_json(output / "calibration.json", report.as_dict())
-    write_text(output / "calibration.html", render_page(report))
+    write_json(places[0], report.as_dict())
+    write_text(places[1], render_page(report))
     print_tables(tables_of(report))
-    typer.echo(f"written: {output / 'calibration.json'}, {output / 'calibration.html'}")
+    typer.echo(f"written: {places[0]}, {places[1]}")

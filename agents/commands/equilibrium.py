@@ -14,6 +14,7 @@ from agents.commands.shared import (
     command_line,
     open_runs,
     read_environment,
+    tell,
 )
 from marec_env.reporting.table import print_tables
 
@@ -129,10 +130,10 @@ def command(
         claim(*(folder / name for name in REPORT), overwrite=overwrite)
     opened = open_runs(runs or [])
     whole = opened[0].config if config is None else read_environment(config, overrides)[0]
-    study = Study(whole, opened, settings, lambda line: typer.echo(line, err=True))
+    study = Study(whole, opened, settings, tell)
     done: dict[str, Finding] = {}
     for name in wanted:
-        typer.echo(f"{name} ...", err=True)
+        tell(f"{name} ...")
         for found in study.part(name):
             # Written as often as there is news: a long study that is stopped keeps what it has.
             done[name] = found
@@ -141,12 +142,12 @@ def command(
             )
         if name not in done:
             needed = "two runs" if name == "swaps" else "a run"
-            typer.echo(f"{name}: left out, it needs {needed}", err=True)
+            tell(f"{name}: left out, it needs {needed}")
             continue
         section = done[name].section
         print_tables(section.tables)
         for warning in section.notes:
-            typer.echo(f"warning: {warning}", err=True)
+            tell(f"warning: {warning}")
     if not done:
         raise ConfigError(f"nothing to do: --parts {parts} needs runs; name some")
     _written(places)

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from agents.runs.trained import TrainedRun
     from marec_env.environment_config import EnvironmentConfig
 
-__all__ = ["Overrides", "Overwrite", "claim", "command_line", "open_runs", "read_environment"]
+__all__ = [
+    "Overrides",
+    "Overwrite",
+    "claim",
+    "command_line",
+    "open_runs",
+    "read_environment",
+    "tell",
+]
 
 Overrides = Annotated[
     list[str] | None,
@@ -82,15 +90,20 @@ def open_runs(paths: list[Path]) -> list[TrainedRun]:
     """
     from agents.runs.trained import load_run
 
-    runs = [load_run(path, lambda line: typer.echo(line, err=True)) for path in paths]
+    runs = [load_run(path, tell) for path in paths]
     for run in runs:
         _ = run.environment, run.policy  # refused now, before any work
     for run in runs:
         for name in run.changed_inputs():
-            typer.echo(
-                f"warning: {run.folder.path} was trained on other {name} than are here", err=True
-            )
+            tell(f"warning: {run.folder.path} was trained on other {name} than are here")
     return runs
+
+
+def tell(line: str) -> None:
+    """Print a line of progress or a warning on stderr; what is in names cannot act there."""
+    from marec_env.errors import visible
+
+    typer.echo(visible(line), err=True)
 
 
 def command_line() -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from agents.studies.equilibrium.best_response import SearchPlan, Stable, iterated_best_responses
 from agents.studies.equilibrium.common import Finding, Settings, short
 from agents.studies.equilibrium.decisions import DecisionGame, PipelineGame
-from agents.studies.equilibrium.figures import lines
+from agents.studies.equilibrium.figures import estimate_lines
 from agents.studies.equilibrium.normal_form import Floats
 from agents.studies.equilibrium.search import search
 from marec_env.evaluation.statistics import Estimate, bootstrap_means
@@ -269,23 +269,10 @@ def _figures(points: Sequence[tuple[int, AnarchyPoint]]) -> Iterator[Figure]:
     ylabel = "clicks over the optimum's"
     # A line of one point says nothing that the table does not.
     if len({width for width, _ in points}) > 1:
-        yield lines(
-            "Clicks at selfish play over the funnel's width",
-            "Lines of the ratio of clicks at stable play to clicks at the joint optimum over "
-            "the number of candidates, one line a mixture of motives; where there are several "
-            "stable plays, those of the lowest and the highest F.",
-            by_share,
-            "candidates C",
-            ylabel,
-            log_x=True,
-            reference=1.0,
+        caption = (
+            "Clicks at stable play over the funnel's width, a line for each mixture of motives"
         )
+        yield estimate_lines(by_share, ("candidates C", ylabel), caption, 1.0, log="x")
     if len({point.own_share for _, point in points}) > 1:
-        yield lines(
-            "Clicks at stable play over the mixture of motives",
-            "The same ratios over the share of own objective, a line for each funnel width.",
-            by_width,
-            "λ: share of own objective",
-            ylabel,
-            reference=1.0,
-        )
+        caption = "Clicks at stable play over the mixture of motives, a line for each width"
+        yield estimate_lines(by_width, ("λ: share of own objective", ylabel), caption, 1.0)

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from agents.studies.equilibrium.common import Finding, Play, Settings, short
-from agents.studies.equilibrium.figures import bars
 from agents.studies.equilibrium.lineups import Replay, Sessions, play_lineups
 from agents.studies.equilibrium.normal_form import Floats
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.evaluation.statistics import Estimate, mean_estimate
+from marec_env.reporting.figures import groups_figure
 from marec_env.reporting.page import Section
 from marec_env.reporting.table import TextTable
 
@@ -186,8 +186,11 @@ def credit(replay: Replay, plays: Sequence[Play], default: Play, settings: Setti
                     (f"Shapley values sum to {total:.6f}, the total is {found.total.value:.6f}.",),
                 )
             )
-            alt = "Bars of each component's Shapley value, difference reward and effect alone."
-            figures.append(bars(title, alt, found.components, columns, f"{value} a session"))
+            dots = {
+                name: dict(zip(columns, cells, strict=True))
+                for name, *cells in zip(found.components, *columns.values(), strict=True)
+            }
+            figures.append(groups_figure(f"{value} a session", dots, title))
             record.setdefault(play.name, {})[value] = found.as_json()
     return Finding(record, Section("Credit: who earned it", tables, figures))
 

@@ -1,4 +1,4 @@
-"""Figures of the studies."""
+"""Figures of the parts."""
 
 from __future__ import annotations
 
@@ -6,98 +6,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from marec_env.evaluation.statistics import Estimate
-from marec_env.reporting.drawing import (
-    FONT,
-    MARKERS,
-    Figure,
-    color_of,
-    draw,
-    legend_above,
-    legend_height,
-)
+from marec_env.reporting.drawing import FONT, Figure, draw
+from marec_env.reporting.figures import Line, lines_figure
 
-__all__ = ["bars", "heat_map", "lines"]
-
-_HEIGHT = 3.0  # inches
+__all__ = ["estimate_lines", "heat_map"]
 
 
-def lines(
-    title: str,
-    alt: str,
+def estimate_lines(
     series: Mapping[str, Sequence[tuple[float, Estimate]]],
-    xlabel: str,
-    ylabel: str,
-    log_x: bool = False,
-    reference: float | None = None,
+    labels: tuple[str, str],
+    caption: str,
+    reference: float,
+    log: str = "",
 ) -> Figure:
-    """Draw named lines of ``(x, interval)`` points with bars for the intervals."""
-
-    def paint(axes: Any) -> None:
-        for number, (name, points) in enumerate(series.items()):
-            xs = [x for x, _ in points]
-            ys = [i.value for _, i in points]
-            errors = [
-                [max(i.value - i.low, 0.0) for _, i in points],
-                [max(i.high - i.value, 0.0) for _, i in points],
-            ]
-            axes.errorbar(
-                xs,
-                ys,
-                yerr=errors,
-                label=name,
-                color=color_of(number),
-                marker=MARKERS[number % len(MARKERS)],
-                markersize=4,
-                capsize=2,
-                linewidth=1.2,
-            )
-        if log_x:
-            axes.set_xscale("log")
-            ticks = sorted({x for points in series.values() for x, _ in points})
-            axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
-            axes.minorticks_off()
-        if reference is not None:
-            axes.axhline(reference, color="#888888", linewidth=0.8, linestyle="--")
-        axes.set_xlabel(xlabel)
-        axes.set_ylabel(ylabel)
-        axes.grid(alpha=0.25)
-        legend_above(axes, len(series))
-
-    return draw(f"{title}. {alt}", alt, _HEIGHT + legend_height(series), paint)
-
-
-def bars(
-    title: str,
-    alt: str,
-    groups: Sequence[str],
-    series: Mapping[str, Sequence[Estimate]],
-    ylabel: str,
-) -> Figure:
-    """Draw grouped bars, one group a name, one bar a series."""
-
-    def paint(axes: Any) -> None:
-        width = 0.8 / len(series)
-        for number, (name, intervals) in enumerate(series.items()):
-            axes.bar(
-                [g + (number - (len(series) - 1) / 2) * width for g in range(len(groups))],
-                [i.value for i in intervals],
-                width,
-                label=name,
-                color=color_of(number),
-                yerr=[
-                    [max(i.value - i.low, 0.0) for i in intervals],
-                    [max(i.high - i.value, 0.0) for i in intervals],
-                ],
-                capsize=2,
-                error_kw={"linewidth": 0.8},
-            )
-        axes.set_xticks(range(len(groups)), groups)
-        axes.axhline(0.0, color="#444444", linewidth=0.8)
-        axes.set_ylabel(ylabel)
-        axes.grid(axis="y", alpha=0.25)
-        legend_above(axes, len(series))
-
-    return draw(f"{title}. {alt}", alt, _HEIGHT + legend_height(series), paint)
+    """Draw named lines of ``(x, estimate)`` points with bars for the intervals."""
+    lines = {
+        name: Line(
+            [x for x, _ in points],
+            [e.value for _, e in points],
+            [e.low for _, e in points],
+            [e.high for _, e in points],
+        )
+        for name, points in series.items()
+    }
+    return lines_figure(lines, labels, caption, log=log, band=False, reference=reference)
 
 
 def heat_map(

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from agents.studies.explain.gradients import completeness_gap, integrated_gradients
-from agents.studies.explain.names import InputGroup, decision_names, input_groups
+from agents.studies.explain.attribution import (
+    attribution_by_group,
+    completeness_gap,
+    decision_names,
+    input_groups,
+    integrated_gradients,
+)
 from agents.studies.explain.team import MaskedTeam, OpenTeam
 from marec_env.evaluation.rollout import play_request, rollout
 from marec_env.evaluation.statistics import (
@@ -19,6 +24,7 @@ from marec_env.evaluation.statistics import (
     mean_estimate,
     paired_difference,
 )
+from marec_env.reporting.table import TextTable
 from marec_env.simulator import Simulator
 
 if TYPE_CHECKING:
@@ -26,18 +32,18 @@ if TYPE_CHECKING:
     from marec_env.world import World
 
 __all__ = [
-    "ATTRIBUTION_STEPS",
     "ComponentExplanation",
+    "Decision",
     "GroupEffect",
     "TeamExplanation",
-    "attribution_by_group",
+    "average_sentences",
+    "average_table",
     "explain_team",
 ]
 
 OUTCOMES = ("clicks", "return")
 """What masking a group is judged by, a session."""
 _REPLAY_EVERY = 4  # requests between those whose slates are made again without a group
-ATTRIBUTION_STEPS = 200  # nodes of the quadrature: hidden layers bend the path, see the gap
 _ATTRIBUTED = 512  # requests whose decisions are attributed, evenly spread over the cohort
 
 
@@ -45,7 +51,6 @@ _ATTRIBUTED = 512  # requests whose decisions are attributed, evenly spread over
 class GroupEffect:
     """One group of a component's input."""
 
-    name: str
     share: float
     """Of the component's attributions, in [0, 1]: mean size over requests and decisions."""
     decision_change: float
@@ -57,21 +62,26 @@ class GroupEffect:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """One number that a component decides."""
+
+    mean: float
+    attribution: dict[str, float]
+    """Mean size of its attribution to each group."""
+
+
+@dataclass(frozen=True, slots=True)
 class ComponentExplanation:
     """One component on average."""
 
-    agent: str
-    groups: tuple[GroupEffect, ...]
-    decisions: tuple[str, ...]
-    mean_decision: tuple[float, ...]
-    attributions: tuple[tuple[float, ...], ...]
-    """Mean size of the attribution of each decision (row) to each group (column)."""
     completeness_gap: float
     """Largest error of the quadrature over requests and decisions."""
+    groups: dict[str, GroupEffect]
+    decisions: dict[str, Decision]
 
-    def ranked(self) -> list[GroupEffect]:
+    def ranked(self) -> list[tuple[str, GroupEffect]]:
         """Return the groups by their share, largest first."""
-        return sorted(self.groups, key=lambda group: -group.share)
+        return sorted(self.groups.items(), key=lambda group: -group[1].share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,70 +93,46 @@ class TeamExplanation:
     requests: int
     """Answered in the cohort; the average input is over all of them."""
     slate_size: int
-    components: tuple[ComponentExplanation, ...]
+    components: dict[str, ComponentExplanation]
     baselines: dict[str, Tensor]
     """Per agent, the average input, float32 ``[d + h]``."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return {
-            "sessions": self.sessions,
-            "seed": self.seed,
-            "requests": self.requests,
-            "slate_size": self.slate_size,
-            "components": {c.agent: _component_dict(c) for c in self.components},
-        }
-
-
-def _component_dict(component: ComponentExplanation) -> dict[str, Any]:
-    return {
-        "completeness_gap": component.completeness_gap,
-        "groups": {
-            group.name: {
-                "share": group.share,
-                "decision_change": group.decision_change,
-                "items_changed": group.items_changed.as_json(),
-                "worth": {n: w.difference.as_json() for n, w in group.worth.items()},
-            }
-            for group in component.groups
-        },
-        "decisions": {
-            name: {
-                "mean": mean,
-                "attribution": {
-                    group.name: value for group, value in zip(component.groups, row, strict=True)
+        found = {
+            agent: {
+                "completeness_gap": component.completeness_gap,
+                "groups": {
+                    name: {
+                        "share": group.share,
+                        "decision_change": group.decision_change,
+                        "items_changed": group.items_changed.as_json(),
+                        "worth": {n: w.difference.as_json() for n, w in group.worth.items()},
+                    }
+                    for name, group in component.groups.items()
                 },
+                "decisions": {name: asdict(one) for name, one in component.decisions.items()},
             }
-            for name, mean, row in zip(
-                component.decisions, component.mean_decision, component.attributions, strict=True
-            )
-        },
-    }
-
-
-def attribution_by_group(attributions: Tensor, groups: tuple[InputGroup, ...]) -> Tensor:
-    """Add up ``[n, m, d]`` attributions within groups: ``[n, m, groups]``."""
-    return torch.stack([attributions[:, :, g.first : g.last].sum(dim=2) for g in groups], dim=2)
-
-
-@dataclass(frozen=True, slots=True)
-class _Cohort:
-    """A cohort played once: every input, and the states at which slates are made again."""
-
-    inputs: dict[str, Tensor]
-    """Per agent ``[R, d + h]``, over all requests of all sessions."""
-    snapshots: list[_Snapshot]
+            for agent, component in self.components.items()
+        }
+        head = {n: getattr(self, n) for n in ("sessions", "seed", "requests", "slate_size")}
+        return {**head, "components": found}
 
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
+    """A state at which slates are made again."""
+
     state: dict[str, Any]
     memory: dict[str, Tensor]
     alive: Tensor
     slate: Tensor
 
 
-def _record(simulator: Simulator, team: OpenTeam, sessions: Tensor, seed: int) -> _Cohort:
+def _record(
+    simulator: Simulator, team: OpenTeam, sessions: Tensor, seed: int
+) -> tuple[dict[str, Tensor], list[_Snapshot]]:
+    """Play a cohort once; return every input, per agent ``[R, d + h]``, and some states."""
     step = simulator.begin(sessions, seed)
     player = MaskedTeam(team)
     seen: dict[str, list[Tensor]] = {agent: [] for agent in team.agents}
@@ -165,7 +151,7 @@ def _record(simulator: Simulator, team: OpenTeam, sessions: Tensor, seed: int) -
             snapshots.append(_Snapshot(state, memory, alive, simulator.last.slate.clone()))
         alive = alive & ~(step.terminated | step.truncated)
         request += 1
-    return _Cohort({agent: torch.cat(rows) for agent, rows in seen.items()}, snapshots)
+    return {agent: torch.cat(rows) for agent, rows in seen.items()}, snapshots
 
 
 def _items_changed(simulator: Simulator, team: MaskedTeam, snapshots: list[_Snapshot]) -> Estimate:
@@ -201,60 +187,127 @@ def explain_team(
     """
     team = OpenTeam(policy)
     simulator = Simulator(world, sessions, autoreset=False)
-    cohort = _record(simulator, team, torch.arange(sessions), seed)
-    baselines = {agent: inputs.mean(dim=0) for agent, inputs in cohort.inputs.items()}
+    inputs, snapshots = _record(simulator, team, torch.arange(sessions), seed)
+    baselines = {agent: seen.mean(dim=0) for agent, seen in inputs.items()}
     whole = rollout(world, MaskedTeam(team), sessions, seed).per_session
-    components = []
+
+    def effect(agent: str, rows: Tensor, columns: slice, share: float) -> GroupEffect:
+        average = baselines[agent][columns]
+        masked = MaskedTeam(team, agent, columns, average)
+        blind = rows.clone()
+        blind[:, columns] = average
+        with torch.no_grad():
+            change = (team.decisions(agent, rows) - team.decisions(agent, blind)).abs().mean()
+        without = rollout(world, masked, sessions, seed).per_session
+        return GroupEffect(
+            share=share,
+            decision_change=float(change),
+            items_changed=_items_changed(simulator, masked, snapshots),
+            worth={
+                name: paired_difference(whole[name].numpy(), without[name].numpy())
+                for name in OUTCOMES
+            },
+        )
+
+    components = {}
     for agent in team.agents:
         groups = input_groups(simulator, agent, team.memory_size(agent))
         say(f"{agent}: {len(groups)} groups of inputs")
-        inputs, baseline = cohort.inputs[agent], baselines[agent]
-        rows = inputs[:: max(1, inputs.shape[0] // _ATTRIBUTED)]
-
-        def decide(points: Tensor, agent: str = agent) -> Tensor:
-            return team.decisions(agent, points)
-
-        found = integrated_gradients(decide, rows, baseline, ATTRIBUTION_STEPS)
+        rows = inputs[agent][:: max(1, inputs[agent].shape[0] // _ATTRIBUTED)]
+        decide = team.decider(agent)
+        found = integrated_gradients(decide, rows, baselines[agent])
         sizes = attribution_by_group(found, groups).abs().mean(dim=0)  # [m, groups]
         shares = sizes.sum(dim=0) / sizes.sum().clamp(min=torch.finfo(sizes.dtype).tiny)
-        effects = []
-        for index, group in enumerate(groups):
-            columns = slice(group.first, group.last)
-            masked = MaskedTeam(team, agent, columns, baseline[columns])
-            blind = rows.clone()
-            blind[:, columns] = baseline[columns]
-            with torch.no_grad():
-                change = (decide(rows) - decide(blind)).abs().mean()
-            without = rollout(world, masked, sessions, seed).per_session
-            effects.append(
-                GroupEffect(
-                    name=group.name,
-                    share=float(shares[index]),
-                    decision_change=float(change),
-                    items_changed=_items_changed(simulator, masked, cohort.snapshots),
-                    worth={
-                        name: paired_difference(whole[name].numpy(), without[name].numpy())
-                        for name in OUTCOMES
-                    },
-                )
-            )
         with torch.no_grad():
-            means = decide(inputs).mean(dim=0)
-        components.append(
-            ComponentExplanation(
-                agent=agent,
-                groups=tuple(effects),
-                decisions=decision_names(simulator, agent, means.shape[0]),
-                mean_decision=tuple(means.tolist()),
-                attributions=tuple(tuple(row) for row in sizes.tolist()),
-                completeness_gap=completeness_gap(decide, rows, baseline, found),
-            )
+            means = decide(inputs[agent]).mean(dim=0).tolist()
+        names = decision_names(simulator, agent, len(means))
+        components[agent] = ComponentExplanation(
+            completeness_gap=completeness_gap(decide, rows, baselines[agent], found),
+            groups={
+                name: effect(agent, rows, columns, share)
+                for (name, columns), share in zip(groups.items(), shares.tolist(), strict=True)
+            },
+            decisions={
+                name: Decision(mean, dict(zip(groups, row, strict=True)))
+                for name, mean, row in zip(names, means, sizes.tolist(), strict=True)
+            },
         )
     return TeamExplanation(
         sessions=sessions,
         seed=seed,
-        requests=cohort.inputs[team.agents[0]].shape[0],
+        requests=inputs[team.agents[0]].shape[0],
         slate_size=world.config.pipeline.slate_size,
-        components=tuple(components),
+        components=components,
         baselines=baselines,
     )
+
+
+def average_table(average: TeamExplanation) -> TextTable:
+    """Return what each component goes by, and what it is worth."""
+    rows = []
+    for agent, component in average.components.items():
+        for place, (name, group) in enumerate(component.ranked()):
+            worth = [
+                f"{w.difference.value:+.2f} ± {_half(w.difference):.2f}"
+                f"{'*' if w.significant else ''}"
+                for w in group.worth.values()
+            ]
+            rows.append(
+                (
+                    "" if place else agent,
+                    name,
+                    f"{group.share:.0%}",
+                    f"{group.decision_change:.3f}",
+                    f"{group.items_changed.value:.2f}",
+                    *worth,
+                )
+            )
+    return TextTable(
+        f"What each component goes by: {average.sessions} sessions, {average.requests:,} requests",
+        (
+            "component",
+            "inputs",
+            "share",
+            "decision",
+            f"items of {average.slate_size}",
+            "clicks",
+            "F",
+        ),
+        rows,
+        (
+            "share: of integrated gradients from the average input; the other columns mask the "
+            "group: mean change of a decision, items of a slate that are others, and what a "
+            "session loses (mean ± half the 95 % interval; * zero lies outside)",
+        ),
+    )
+
+
+def average_sentences(average: TeamExplanation) -> list[str]:
+    """Return one sentence a component, then what that is based on."""
+    lines = []
+    for agent, component in average.components.items():
+        ranked = component.ranked()
+        first, group = ranked[0]
+        clicks = group.worth["clicks"]
+        gap = clicks.difference
+        worth = f"{abs(gap.value):.1f} ± {_half(gap):.1f} clicks a session"
+        verdict = f"knowing it {'is worth' if gap.value > 0 else 'costs'} {worth}"
+        if not clicks.significant:
+            verdict = (
+                f"clicks a session change by {-gap.value:+.1f} ± {_half(gap):.1f}, "
+                "which is not told apart from nothing"
+            )
+        chief = " and ".join(f"{name} ({one.share:.0%})" for name, one in ranked[:2])
+        lines.append(
+            f"{agent} goes chiefly by {chief}. Without {first}, {group.items_changed.value:.1f} "
+            f"of {average.slate_size} items of a slate would be others; {verdict}."
+        )
+    return [
+        *lines,
+        f"Based on {average.requests:,} requests of {average.sessions} sessions (seed "
+        f"{average.seed}); a masked input shows the average of these requests instead.",
+    ]
+
+
+def _half(estimate: Estimate) -> float:
+    return (estimate.high - estimate.low) / 2

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from agents.studies.explain.average import ATTRIBUTION_STEPS, TeamExplanation, attribution_by_group
-from agents.studies.explain.gradients import integrated_gradients
-from agents.studies.explain.names import decision_names, input_groups
+from agents.studies.explain.attribution import (
+    attribution_by_group,
+    decision_names,
+    input_groups,
+    integrated_gradients,
+)
+from agents.studies.explain.average import TeamExplanation
 from agents.studies.explain.team import MaskedTeam, OpenTeam
 from marec_env.errors import ConfigError
 from marec_env.evaluation.rollout import play_request
+from marec_env.reporting.table import TextTable
 from marec_env.simulator import Simulator
 
 if TYPE_CHECKING:
@@ -21,10 +26,21 @@ if TYPE_CHECKING:
     from marec_env.pipeline.request import Request
     from marec_env.world import World
 
-__all__ = ["DecisionReason", "Masked", "RequestExplanation", "ShownItem", "explain_request"]
+__all__ = [
+    "Masked",
+    "Reason",
+    "RequestExplanation",
+    "ShownItem",
+    "explain_request",
+    "find_request",
+    "request_sentences",
+    "request_table",
+]
 
 _HISTORY = 5  # latest liked items that are named
 _RECOVERED = 1e-3  # share of the scores' spread that recovered block weights may leave
+_GROUPS, _CAUSES, _TITLES = 2, 3, 3  # that a sentence, a cell, a list of items name
+_NOTABLE = 0.05  # of a decision's unit (half a Box's range, one level): smaller changes go unsaid
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +58,9 @@ class ShownItem:
 
 
 @dataclass(frozen=True, slots=True)
-class DecisionReason:
+class Reason:
     """One number that a component decided."""
 
-    name: str
     value: float
     """Its mean before clipping; see :func:`agents.studies.explain.team.expected_decisions`."""
     usual: float
@@ -53,12 +68,17 @@ class DecisionReason:
     attributions: dict[str, float]
     """By group of inputs; they add up to ``value - usual``."""
 
+    def strongest(self, count: int) -> str:
+        """Return the largest attributions in words."""
+        causes = sorted(self.attributions.items(), key=lambda cause: -abs(cause[1]))[:count]
+        digits = 3 if count == _CAUSES else 2
+        return ", ".join(f"{name} {value:+.{digits}f}" for name, value in causes)
+
 
 @dataclass(frozen=True, slots=True)
 class Masked:
     """What the slate would have been had a component been shown the average in a group's place."""
 
-    group: str
     removed: tuple[str, ...]
     """Titles that would be missing from the slate."""
     added: tuple[str, ...]
@@ -78,48 +98,38 @@ class RequestExplanation:
     liked: tuple[str, ...]
     """Titles the recommender knows the user likes, newest first, from history and session."""
     slate: tuple[ShownItem, ...]
-    decisions: dict[str, tuple[DecisionReason, ...]]
-    masked: dict[str, tuple[Masked, ...]]
+    decisions: dict[str, dict[str, Reason]]
+    """By component and decision."""
+    masked: dict[str, dict[str, Masked]]
     """By component, the groups whose masking changes the slate most first."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return {
-            "session": self.session,
-            "seed": self.seed,
-            "request": self.request,
-            "length": self.length,
-            "new_user": self.new_user,
-            "liked": list(self.liked),
-            "slate": [
-                {
-                    "title": item.title,
-                    "channel": item.channel,
-                    "score": item.score,
-                    "parts": item.parts,
-                    "clicked": item.clicked,
-                }
-                for item in self.slate
-            ],
-            "decisions": {
-                agent: {
-                    reason.name: {
-                        "value": reason.value,
-                        "usual": reason.usual,
-                        "attributions": reason.attributions,
-                    }
-                    for reason in reasons
-                }
-                for agent, reasons in self.decisions.items()
-            },
-            "masked": {
-                agent: {
-                    found.group: {"removed": list(found.removed), "added": list(found.added)}
-                    for found in groups
-                }
-                for agent, groups in self.masked.items()
-            },
-        }
+        return asdict(self)
+
+
+def find_request(
+    world: World, policy: TrainedPolicy, session: int, seed: int, request: int | None
+) -> tuple[int, int]:
+    """Return a request's number in its session (the middle by default), and the session's length.
+
+    Raises:
+        ConfigError: the session ends before the request.
+    """
+    simulator = Simulator(world, 1, autoreset=False)
+    step = simulator.begin(torch.tensor([session]), seed)
+    player = MaskedTeam(OpenTeam(policy))
+    length = 0
+    while not bool((step.terminated | step.truncated).any()):
+        step = play_request(simulator, player)
+        length += 1
+    chosen = length // 2 if request is None else request
+    if chosen >= length:
+        raise ConfigError(
+            f"--request {chosen}: session {session} ends after {length} requests; give at most "
+            f"{length - 1}"
+        )
+    return chosen, length
 
 
 def explain_request(
@@ -143,67 +153,39 @@ def explain_request(
     Raises:
         ConfigError: the session ends before the request.
     """
+    chosen, length = find_request(world, policy, session, seed, request)
     team = OpenTeam(policy)
     simulator = Simulator(world, 1, autoreset=False)
-    length = _length(simulator, team, session, seed)
-    chosen = length // 2 if request is None else request
-    if chosen >= length:
-        raise ConfigError(
-            f"--request {chosen}: session {session} ends after {length} requests; give at most "
-            f"{length - 1}"
-        )
     simulator.begin(torch.tensor([session]), seed)
     player = MaskedTeam(team)
     for _ in range(chosen):
         play_request(simulator, player)
-    state, memory = simulator.state_dict(), dict(player.memory)
-    liked = _liked(simulator)
-    new_user = bool(simulator.users.is_new[0])
+    state, before = simulator.state_dict(), dict(player.memory)
+    liked, new_user = _liked(simulator), bool(simulator.users.is_new[0])
     play_request(simulator, player)
     assert simulator.last is not None
-    seen = dict(player.seen)
     slate = simulator.last.slate[0].clone()
     shown = _shown(simulator, simulator.last.request, simulator.last.feedback.clicks[0] > 0)
     decisions, masked = {}, {}
-    for agent in team.agents:
-        decisions[agent] = _reasons(simulator, team, agent, seen[agent], average.baselines[agent])
-        found = []
-        for group in input_groups(simulator, agent, team.memory_size(agent)):
-            columns = slice(group.first, group.last)
-            blind = MaskedTeam(team, agent, columns, average.baselines[agent][columns])
-            blind.memory = dict(memory)
+    for agent, inputs in dict(player.seen).items():
+        groups = input_groups(simulator, agent, team.memory_size(agent))
+        baseline = average.baselines[agent]
+        decisions[agent] = _reasons(simulator, team, agent, inputs, baseline, groups)
+        found = {}
+        for name, columns in groups.items():
+            blind = MaskedTeam(team, agent, columns, baseline[columns])
+            blind.memory = dict(before)
             simulator.load_state_dict(state)
             play_request(simulator, blind)
             other = simulator.last.slate[0]
-            found.append(
-                Masked(
-                    group.name,
-                    _titles(world, slate[~torch.isin(slate, other)]),
-                    _titles(world, other[~torch.isin(other, slate)]),
-                )
+            found[name] = Masked(
+                _titles(world, slate[~torch.isin(slate, other)]),
+                _titles(world, other[~torch.isin(other, slate)]),
             )
-        masked[agent] = tuple(sorted(found, key=lambda m: -len(m.removed)))
+        masked[agent] = dict(sorted(found.items(), key=lambda m: -len(m[1].removed)))
     return RequestExplanation(
-        session=session,
-        seed=seed,
-        request=chosen,
-        length=length,
-        new_user=new_user,
-        liked=liked,
-        slate=shown,
-        decisions=decisions,
-        masked=masked,
+        session, seed, chosen, length, new_user, liked, shown, decisions, masked
     )
-
-
-def _length(simulator: Simulator, team: OpenTeam, session: int, seed: int) -> int:
-    step = simulator.begin(torch.tensor([session]), seed)
-    player = MaskedTeam(team)
-    length = 0
-    while not bool((step.terminated | step.truncated).any()):
-        step = play_request(simulator, player)
-        length += 1
-    return length
 
 
 def _titles(world: World, items: Tensor) -> tuple[str, ...]:
@@ -218,31 +200,26 @@ def _liked(simulator: Simulator) -> tuple[str, ...]:
 
 
 def _shown(simulator: Simulator, request: Request, clicked: Tensor) -> tuple[ShownItem, ...]:
-    world, config = simulator.world, simulator.config.pipeline
+    config, titles = simulator.config.pipeline, simulator.world.catalog.titles
     assert request.slate is not None and request.slate_slot is not None
     slots = request.slate_slot[0]
-    scores = None if request.scores is None else request.scores[0]
     parts = _parts(request)
-    channels = None if request.candidate_channel is None else request.candidate_channel[0, slots]
-    names = tuple(config.blocks)
-    shown = []
-    for place, item in enumerate(request.slate[0].tolist()):
+    channels = (*config.recall.channels, "filled up by popularity")  # no channel is counted last
+
+    def item(place: int, number: int) -> ShownItem:
         slot = int(slots[place])
-        shown.append(
-            ShownItem(
-                title=world.catalog.titles[item],
-                channel="" if channels is None else _channel(simulator, int(channels[place])),
-                score=None if scores is None else float(scores[slot]),
-                parts={} if parts is None else dict(zip(names, parts[slot].tolist(), strict=True)),
-                clicked=bool(clicked[place]),
-            )
+        brought = request.candidate_channel
+        return ShownItem(
+            title=titles[number],
+            channel="" if brought is None else channels[int(brought[0, slot])],
+            score=None if request.scores is None else float(request.scores[0, slot]),
+            parts={}
+            if parts is None
+            else dict(zip(config.blocks, parts[slot].tolist(), strict=True)),
+            clicked=bool(clicked[place]),
         )
-    return tuple(shown)
 
-
-def _channel(simulator: Simulator, number: int) -> str:
-    channels = tuple(simulator.config.pipeline.recall.channels)
-    return channels[number] if 0 <= number < len(channels) else "filled up by popularity"
+    return tuple(item(place, number) for place, number in enumerate(request.slate[0].tolist()))
 
 
 def _parts(request: Request) -> Tensor | None:
@@ -260,25 +237,92 @@ def _parts(request: Request) -> Tensor | None:
 
 
 def _reasons(
-    simulator: Simulator, team: OpenTeam, agent: str, inputs: Tensor, baseline: Tensor
-) -> tuple[DecisionReason, ...]:
-    groups = input_groups(simulator, agent, team.memory_size(agent))
-
-    def decide(points: Tensor) -> Tensor:
-        return team.decisions(agent, points)
-
-    found = integrated_gradients(decide, inputs, baseline, ATTRIBUTION_STEPS)
-    grouped = attribution_by_group(found, groups)[0]
+    simulator: Simulator,
+    team: OpenTeam,
+    agent: str,
+    inputs: Tensor,
+    baseline: Tensor,
+    groups: dict[str, slice],
+) -> dict[str, Reason]:
+    decide = team.decider(agent)
+    grouped = attribution_by_group(integrated_gradients(decide, inputs, baseline), groups)[0]
     with torch.no_grad():
         values = decide(inputs)[0].tolist()
         usual = decide(baseline.unsqueeze(0))[0].tolist()
     names = decision_names(simulator, agent, len(values))
-    return tuple(
-        DecisionReason(
-            name,
-            value,
-            mean,
-            {group.name: part for group, part in zip(groups, row, strict=True)},
-        )
+    return {
+        name: Reason(value, mean, dict(zip(groups, row, strict=True)))
         for name, value, mean, row in zip(names, values, usual, grouped.tolist(), strict=True)
+    }
+
+
+def request_table(found: RequestExplanation) -> TextTable:
+    """Return every decision of one request beside the usual one, and its strongest causes."""
+    return TextTable(
+        f"Decisions of session {found.session}, request {found.request}",
+        ("component", "decision", "value", "usual", "strongest causes"),
+        [
+            (
+                "" if place else agent,
+                name,
+                f"{reason.value:+.3f}",
+                f"{reason.usual:+.3f}",
+                reason.strongest(_CAUSES),
+            )
+            for agent, reasons in found.decisions.items()
+            for place, (name, reason) in enumerate(reasons.items())
+        ],
+        ("all attributions of a decision add up to its value less the usual one",),
+        prose=True,
     )
+
+
+def request_sentences(found: RequestExplanation) -> list[str]:
+    """Return who asked, why each item was shown, and what each component went by."""
+    who = "a new user, known from this session alone" if found.new_user else "a known user"
+    lines = [
+        f"Session {found.session} (seed {found.seed}), request {found.request} of 0 … "
+        f"{found.length - 1}: {who}."
+    ]
+    if found.liked:
+        lines.append(f"Known to like of late: {', '.join(found.liked)}.")
+    lines += [_item_sentence(place, item) for place, item in enumerate(found.slate, start=1)]
+    for agent, reasons in found.decisions.items():
+        lines.append(_decision_sentence(agent, reasons))
+        group, strongest = next(iter(found.masked[agent].items()))
+        if strongest.removed:
+            lines.append(
+                f"  Without {group} {len(strongest.removed)} of {len(found.slate)} items "
+                f"would be others: {_some(strongest.added)} for {_some(strongest.removed)}."
+            )
+        else:
+            lines.append("  Masking any one of its inputs leaves the slate's items as they are.")
+    return lines
+
+
+def _item_sentence(place: int, item: ShownItem) -> str:
+    reasons = [f"from {item.channel}"] if item.channel else []
+    if item.score is not None:
+        parts = sorted(item.parts.items(), key=lambda part: -abs(part[1]))
+        total = f"score {item.score:+.2f}"
+        if parts:
+            total += " = " + " ".join(f"{value:+.2f} {name}" for name, value in parts if value)
+        reasons.append(total)
+    return f"{place:>2}. {item.title}{' [clicked]' * item.clicked}: {'; '.join(reasons)}"
+
+
+def _decision_sentence(agent: str, reasons: dict[str, Reason]) -> str:
+    name, strongest = max(reasons.items(), key=lambda one: abs(one[1].value - one[1].usual))
+    change = strongest.value - strongest.usual
+    if abs(change) < _NOTABLE:
+        return f"{agent} decided much as on an average request."
+    return (
+        f"{agent} set {name} to {strongest.value:+.2f}, {abs(change):.2f} "
+        f"{'above' if change > 0 else 'below'} what an average request gets "
+        f"({strongest.strongest(_GROUPS)})."
+    )
+
+
+def _some(titles: tuple[str, ...]) -> str:
+    rest = len(titles) - _TITLES
+    return ", ".join(titles[:_TITLES]) + (f" and {rest} more" if rest > 0 else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -100,6 +100,10 @@ class OpenTeam:
         """Return the expected decisions of inputs, ``[n, width]``, differentiable."""
         space = self.policy.team.action_spaces[agent]
         return expected_decisions(space, self.forward(agent, inputs)[0])
+
+    def decider(self, agent: str) -> Callable[[Tensor], Tensor]:
+        """Return :meth:`decisions` of one agent."""
+        return lambda inputs: self.decisions(agent, inputs)
 
     @torch.no_grad()
     def act(self, agent: str, inputs: Tensor) -> tuple[Action, Tensor | None]:

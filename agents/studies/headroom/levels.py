@@ -25,10 +25,11 @@ from marec_env.evaluation.outcomes import Outcomes
 from marec_env.evaluation.policies import Policy, TeamPolicy
 from marec_env.evaluation.rollout import rollout
 from marec_env.evaluation.statistics import Estimate, mean_estimate, paired_difference
+from marec_env.reporting.table import TextTable
 from marec_env.simulator import Simulator
 from marec_env.world import World
 
-__all__ = ["CRITERIA", "LevelsPlan", "measure_levels", "search_static"]
+__all__ = ["CRITERIA", "LevelsPlan", "levels_table", "measure_levels", "search_static"]
 
 OUTCOMES = ("return", "clicks", "length", "satisfaction")
 CRITERIA = {"clicks": "clicks", "return": "F"}
@@ -186,3 +187,31 @@ def _compared(first: Floats, second: Floats, name: str, other: str) -> dict[str,
         "relative": difference.value / base if base > 0 else None,
         "standard_errors": difference.value / error if error > 0 else 0.0,
     }
+
+
+def levels_table(report: Mapping[str, Any]) -> TextTable:
+    """Return the levels of a report as a table, its differences in words below."""
+    measures = ("F", "clicks", "requests", "satisfaction")
+    rows = []
+    for policy, row in report["levels"].items():
+        cells = [f"{v['mean']:.2f} ± {v['standard_error']:.2f}" for v in row.values()]
+        steps = report["search_env_steps"].get(policy)
+        rows.append([policy, *cells, f"{steps:,}" if steps else ""])
+    return TextTable(
+        f"{report['plan']['sessions']} sessions, the same for all",
+        ("policy", *(f"{name} ± s.e." for name in measures), "env steps of the search"),
+        rows,
+        [_sentence(row) for row in report["differences"]],
+    )
+
+
+def _sentence(row: Mapping[str, Any]) -> str:
+    relative = "" if row["relative"] is None else f"{row['relative']:+.1%}, "
+    line = (
+        f"{CRITERIA[row['criterion']]} of {row['of']} over {row['minus']}: "
+        f"{row['mean']:+.2f} ± {row['standard_error']:.2f} "
+        f"({relative}{row['standard_errors']:.1f} standard errors)"
+    )
+    if over := row.get("over_teams"):
+        line += f"; over training seeds {over['mean']:+.2f} ± {over['standard_error']:.2f}"
+    return line

@@ -8,18 +8,20 @@ standardised scores that their ranking component gives them, at :data:`SLATE_TEM
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agents.learners.distributions import distribution_for
 from agents.learners.policy import TrainedPolicy
 from agents.studies.explain.team import OpenTeam
-from agents.studies.off_policy.exploration import rescaled
 from marec_env import random
 from marec_env.evaluation.off_policy import (
     cascade_ratios,
@@ -33,7 +35,7 @@ from marec_env.simulator import Simulator
 from marec_env.vector import VecStep
 from marec_env.world import World
 
-__all__ = ["RANKING", "SLATE", "SLATE_TEMPERATURE", "RequestLog", "record_logs"]
+__all__ = ["RANKING", "SLATE", "SLATE_TEMPERATURE", "RequestLog", "record_logs", "rescaled"]
 
 SLATE = "slate"
 """The log of whole slates; the others are named after their agents."""
@@ -281,3 +283,23 @@ class _Turn:
         self.flat: dict[str, Tensor] = {}
         self.memory: dict[str, Tensor] = {}
         self.step: VecStep
+
+
+def rescaled(space: spaces.Space[Any], parameters: Tensor, factor: float) -> Tensor:
+    """Return parameters whose distribution explores ``factor`` times as much.
+
+    Box: standard deviations are multiplied. Discrete kinds: logits are divided (temperature).
+
+    Args:
+        space: the action space of one session.
+        parameters: of the actor's distribution, ``[n, num_inputs]``.
+        factor: > 0.
+    """
+    if isinstance(space, spaces.Box):
+        mean, log_std = parameters.chunk(2, dim=-1)
+        return torch.cat([mean, log_std + math.log(factor)], dim=-1)
+    if isinstance(space, spaces.Tuple):
+        sizes = [distribution_for(part).num_inputs for part in space]
+        pieces = torch.split(parameters, sizes, dim=-1)
+        return torch.cat([rescaled(p, x, factor) for p, x in zip(space, pieces, strict=True)], -1)
+    return parameters / factor

@@ -31,4 +31,5 @@ def test_report_is_written_as_json_and_markdown(tmp_path, capsys):
         line = next(line for line in written.splitlines() if line.startswith(f"| {policy} |"))
         assert f"{mean:.2f} ± {error:.2f}" in line
         assert policy.split()[0] in printed
-    assert len(report["differences"]) == sum(line.startswith("* ") for line in written.splitlines())
+    assert len(report["differences"]) == written.count(" standard errors)")
+    assert printed.replace("\n", " ").count("standard errors") == len(report["differences"])

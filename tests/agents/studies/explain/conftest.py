@@ -4,7 +4,7 @@ import torch
 from agents.learners.config import MAPPOConfig
 from agents.learners.policy import TrainedPolicy
 from agents.learners.team import TeamSpec
-from agents.studies.explain.names import input_groups
+from agents.studies.explain.attribution import input_groups
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
@@ -66,8 +66,8 @@ def exposure_only(world, policy):
         if agent != "ranking_0":
             actor.head.weight.data.zero_()
     first = policy.actors["ranking_0"].trunk.layers[0]
-    for group in input_groups(simulator, "ranking_0", 0):
-        if group.name != "exposure":
-            first.weight.data[:, group.first : group.last] = 0.0
+    for name, columns in input_groups(simulator, "ranking_0", 0).items():
+        if name != "exposure":
+            first.weight.data[:, columns] = 0.0
     first.weight.data.mul_(10.0)
     return policy

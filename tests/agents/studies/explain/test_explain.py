@@ -1,4 +1,5 @@
 import json
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pytest
@@ -6,13 +7,13 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from agents.commands.explain import command
+from agents.commands import explain as command_module
 from agents.config import RunConfig
-from agents.studies.explain.average import explain_team
-from agents.studies.explain.names import decision_names, input_groups
-from agents.studies.explain.request import explain_request
+from agents.learners.policy import TrainedPolicy
+from agents.studies.explain.attribution import decision_names, input_groups
+from agents.studies.explain.average import average_sentences, explain_team
+from agents.studies.explain.request import explain_request, request_sentences
 from agents.studies.explain.team import MaskedTeam, OpenTeam, expected_decisions
-from agents.studies.explain.words import average_sentences, request_sentences
 from marec_env.errors import ConfigError
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.evaluation.rollout import rollout
@@ -24,26 +25,25 @@ SESSIONS, SEED = 24, 5
 
 def test_ablation_finds_the_only_field_that_matters(world, exposure_only):
     average = explain_team(world, exposure_only, SESSIONS, SEED)
-    for component in average.components:
-        for group in component.groups:
-            matters = component.agent == "ranking_0" and group.name == "exposure"
+    for agent, component in average.components.items():
+        for name, group in component.groups.items():
+            matters = agent == "ranking_0" and name == "exposure"
             assert (group.decision_change > 0.01) == matters
             assert (group.items_changed.value > 0) == matters
             assert (group.share > 0) == matters
             assert (group.worth["clicks"].difference.standard_error > 0) == matters
-    [ranking] = [c for c in average.components if c.agent == "ranking_0"]
-    assert ranking.ranked()[0].share == pytest.approx(1.0)
+    name, exposure = average.components["ranking_0"].ranked()[0]
+    assert (name, exposure.share) == ("exposure", pytest.approx(1.0))
     assert "ranking_0 goes chiefly by exposure (100%)" in " ".join(average_sentences(average))
 
 
 def test_groups_cover_the_input_and_carry_names(world, policy):
     simulator = Simulator(world, 1)
     for agent in policy.team.agents:
-        groups = input_groups(simulator, agent, 0)
-        assert groups[0].first == 0
-        assert all(a.last == b.first for a, b in pairwise(groups))
-        assert groups[-1].last == simulator.observation_spaces[agent].shape[0]
-        assert all(len(g.columns) == g.last - g.first for g in groups)
+        groups = [*input_groups(simulator, agent, 0).values()]
+        assert groups[0].start == 0
+        assert all(a.stop == b.start for a, b in pairwise(groups))
+        assert groups[-1].stop == simulator.observation_spaces[agent].shape[0]
         width = OpenTeam(policy).decisions(agent, simulator.observe(agent)).shape[1]
         names = decision_names(simulator, agent, width)
         assert len(set(names)) == width
@@ -56,10 +56,10 @@ def test_heard_messages_are_groups(world):
     pipeline = pipeline.model_copy(update={"messages": messages})
     simulator = Simulator(build_world(world.config.model_copy(update={"pipeline": pipeline})), 1)
     groups = input_groups(simulator, "feature_0", 4)
-    assert [g.name for g in groups][-3:] == [
+    assert [*groups][-3:] == [
         "message from profile_0", "message from recall_0", "memory"
     ]  # fmt: skip
-    assert [g.last - g.first for g in groups][-3:] == [3, 3, 4]
+    assert [g.stop - g.start for g in groups.values()][-3:] == [3, 3, 4]
 
 
 def test_an_unmasked_team_plays_as_the_policy(world, recurrent_policy):
@@ -72,9 +72,9 @@ def test_an_unmasked_team_plays_as_the_policy(world, recurrent_policy):
 
 def test_a_recurrent_teams_memory_is_a_group(world, recurrent_policy):
     average = explain_team(world, recurrent_policy, 8, SEED)
-    for component in average.components:
-        assert component.groups[-1].name == "memory"
-        assert component.groups[-1].share > 0
+    for component in average.components.values():
+        assert [*component.groups][-1] == "memory"
+        assert component.groups["memory"].share > 0
         assert component.completeness_gap < 0.02
 
 
@@ -87,10 +87,10 @@ def test_one_slate_is_explained(world, policy):
         assert item.title in world.catalog.titles
         assert item.channel
     for reasons in found.decisions.values():
-        for reason in reasons:
+        for reason in reasons.values():
             total = sum(reason.attributions.values())
             assert total == pytest.approx(reason.value - reason.usual, abs=0.01)
-    everything = [m for groups in found.masked.values() for m in groups]
+    everything = [m for groups in found.masked.values() for m in groups.values()]
     shown = {item.title for item in found.slate}
     assert any(m.removed for m in everything)
     assert all(set(m.removed) <= shown for m in everything)
@@ -129,21 +129,67 @@ def test_expected_decisions_of_all_kinds_of_spaces():
         expected_decisions(spaces.Text(3), inputs)
 
 
-def test_the_command_prints_and_writes(world, policy, tmp_path, monkeypatch):
-    config = RunConfig(environment=world.config)
-    monkeypatch.setattr(
-        "agents.commands.evaluate.load_run_policy", lambda path: (config, world.config, policy)
-    )
+@dataclass
+class _Run:
+    """What the command reads of a run."""
+
+    config: RunConfig
+    policy: TrainedPolicy
+
+    @property
+    def environment(self):
+        return self.config.environment
+
+
+def _explain(monkeypatch, world, policy, *arguments):
+    run = _Run(RunConfig(environment=world.config), policy)
+    monkeypatch.setattr(command_module, "open_runs", lambda paths: [run])
     app = typer.Typer()
-    app.command()(command)
-    arguments = [str(tmp_path), "--sessions", "8", "--session", "2"]
-    result = CliRunner().invoke(app, arguments)
+    app.command()(command_module.command)
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def test_the_command_prints_and_writes(world, policy, tmp_path, monkeypatch):
+    arguments = tmp_path, "--sessions", 8, "--session", 2
+    result = _explain(monkeypatch, world, policy, *arguments)
     assert result.exit_code == 0, result.output
     assert "What each component goes by" in result.output
     assert "Session 2 (seed 1000003), request" in result.output
     document = json.loads((tmp_path / "explanation.json").read_text())
     assert set(document) == {"average", "sentences", "request", "request_sentences"}
     assert set(document["average"]["components"]) == set(policy.team.agents)
-    refused = CliRunner().invoke(app, [str(tmp_path), "--request", "2"])
-    assert isinstance(refused.exception, ConfigError)
-    assert "--session" in str(refused.exception)
+    again = _explain(monkeypatch, world, policy, *arguments)
+    assert "--overwrite" in str(again.exception)
+    assert again.output == ""
+    assert _explain(monkeypatch, world, policy, *arguments, "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--request", 2), "--session"),
+        (("--session", 2, "--request", 6), "ends after"),
+    ],
+)
+def test_a_wrong_request_is_told_before_any_work(
+    world, policy, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.setattr("agents.studies.explain.average.explain_team", None)
+    result = _explain(monkeypatch, world, policy, tmp_path, *arguments)
+    assert isinstance(result.exception, ConfigError)
+    assert message in str(result.exception)
+    assert result.output == ""
+
+
+def test_titles_cannot_command_the_terminal(world, policy, tmp_path, monkeypatch):
+    """Nor can markup in them colour it, or a link in them be opened."""
+    hostile = "\x1b[2J\x1b]0;owned\x07[red]x[/red]"
+    catalog = replace(world.catalog, titles=[f"{hostile}{t}" for t in world.catalog.titles])
+    hostile_world = replace(world, catalog=catalog)
+    monkeypatch.setattr("marec_env.world.build_world", lambda config: hostile_world)
+    result = _explain(monkeypatch, world, policy, tmp_path, "--sessions", 2, "--session", 1)
+    assert result.exit_code == 0, result.output
+    assert not {"\x1b", "\x07"} & set(result.output)
+    assert "[red]x[/red]" in result.output
+    titles = json.loads((tmp_path / "explanation.json").read_text())["request"]["slate"]
+    assert all(item["title"].startswith(hostile) for item in titles)

@@ -1,22 +1,18 @@
 """Estimates from logs of the real pipeline, judged by the simulator's truth."""
 
-import io
 import math
 
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from rich.console import Console
 
-from agents.commands.off_policy import judge
 from agents.learners.config import MAPPOConfig
 from agents.learners.distributions import distribution_for
 from agents.learners.policy import TrainedPolicy
 from agents.learners.team import TeamSpec
-from agents.studies.off_policy.exploration import rescaled
-from agents.studies.off_policy.logs import SLATE, TARGET_DRAWS, record_logs
-from agents.studies.off_policy.study import errors_by_size, estimates, fitted
+from agents.studies.off_policy.logs import SLATE, TARGET_DRAWS, record_logs, rescaled
+from agents.studies.off_policy.study import errors_by_size, estimates, fitted, judge
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.evaluation.off_policy import effective_sample_size
 from marec_env.simulator import Simulator
@@ -133,14 +129,17 @@ def test_a_target_equal_to_the_log_changes_nothing(world, changes):
         assert np.allclose(logs[name].ratio, 1.0, atol=1e-5)
 
 
-def test_the_command_prints_and_returns_what_it_found(logs):
-    console = Console(file=io.StringIO(), width=110)
-    document = judge("recall_0", logs["recall_0"].select(logs["recall_0"].session < 256), console)
-    printed = console.file.getvalue()
-    assert "recall_0: the target gets" in printed
+def test_a_log_is_judged(logs):
+    log = logs["recall_0"].select(logs["recall_0"].session < 256)
+    document, table = judge("recall_0", log)
+    assert "recall_0: the target gets" in table.title
     assert [e["sessions"] for e in document["errors"]] == [4, 16, 64]
     assert set(document["estimates"]) == {"IPS", "SNIPS", "DM", "DR"}
     assert document["mean_ratio"] == pytest.approx(1.0, abs=0.2)
+    cells = {row[0]: row[1] for row in table.rows}
+    assert [name for name, cell in cells.items() if "±" not in cell] == ["DM"]
+    assert document["estimates"]["DM"]["low"] is document["estimates"]["DM"]["high"] is None
+    assert document["estimates"]["DR"]["low"] < document["estimates"]["DR"]["high"]
 
 
 def test_exploration_is_rescaled():

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from agents.baselines.teams import StaticTeam
-from agents.studies.headroom.properties import (
-    PropertiesPlan,
-    duplicates,
-    nominators,
-    play_recall,
-    report,
-)
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError
 from marec_env.evaluation.rollout import rollout
 from marec_env.simulator import Simulator
 from marec_env.world import World, build_world
 
-PLAN = PropertiesPlan(sessions=12, random_levels=4)
+ROOT = Path(__file__).parents[2]
+measured = SimpleNamespace(**runpy.run_path(str(ROOT / "benchmarks" / "properties.py")))
+duplicates, nominators = measured.duplicates, measured.nominators
+play_recall, report = measured.play_recall, measured.report
+
+PLAN = measured.PropertiesPlan(sessions=12, random_levels=4)
 
 
 def make(channels: tuple[str, ...] | None = None) -> World:

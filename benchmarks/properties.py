@@ -1,8 +1,7 @@
 """Properties of components acting together, measured and printed.
 
-``python -m agents.studies.headroom.properties [CONFIG] [--set KEY=VALUE]`` prints one line a
-property of ``docs/users.md`` with its numbers and standard errors, and exits with 0, for whether
-a property
+``python benchmarks/properties.py [CONFIG] [--set KEY=VALUE]`` prints one line a property of
+``docs/users.md`` with its numbers and standard errors, and exits with 0, for whether a property
 holds is a finding about the configured game (2: the configuration is at fault). All comparisons are
 paired: the same sessions with the same luck. What is chosen is chosen on other sessions than it is
 reported on.
