@@ -1,4 +1,4 @@
-"""The figures of a comparison, from its summary."""
+"""The figures of a comparison, from its summary and its runs' learning curves."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from agents.comparison.curves import CURVES, learning_curve
 from agents.comparison.grouping import Group
-from agents.comparison.quantities import OBJECTIVE, OUTCOMES, STAGES
-from agents.comparison.rows import Row
+from agents.comparison.rows import STAGES, Row
+from agents.comparison.runs import Run
 from agents.comparison.summary import Summary
-from agents.comparison.tables import name_of
-from marec_env.evaluation.statistics import FEWEST_TO_RESAMPLE
+from agents.comparison.tables import OBJECTIVE, OUTCOMES, name_of
+from marec_env.evaluation.statistics import FEWEST_TO_RESAMPLE, bootstrap_band
 from marec_env.reporting.drawing import NEUTRAL, ORACLE, Figure, color_of, sentence, shown
 from marec_env.reporting.figures import Bar, Line, bars_figure, groups_figure, lines_figure
 
@@ -21,24 +20,25 @@ __all__ = [
     "exposure_figures",
     "funnel_figures",
     "group_figures",
+    "learning_curve",
     "outcome_figures",
     "profile_figures",
 ]
 
 _MOST_BARS = 24  # rows that a bar chart shows; the table has all
 _MOST_LINES = 7  # colours that are told apart
-_DRAWN = ("clicks", "satisfaction", "length", "regret", "return")
-_FAIR_OUTCOMES = {
+_CURVES = {
+    "episode/clicks": "clicks a session",
+    "episode/length": "session length in requests",
+    "episode/satisfaction_per_request": "satisfaction a request",
+    "episode/return": "F a session",
+}
+"""What is drawn over env steps, by its name in ``metrics.jsonl``."""
+_BY_GROUP = {
     "clicks": "clicks a session",
     "satisfaction": "satisfaction (0 to 1)",
     "length": "session length in requests",
 }
-
-
-def _color(summary: Summary, row: Row) -> str:
-    if row in summary.experiments:
-        return color_of(summary.experiments.index(row))
-    return ORACLE if row.kind == "oracle" else NEUTRAL
 
 
 def outcome_figures(summary: Summary) -> list[Figure]:
@@ -46,7 +46,7 @@ def outcome_figures(summary: Summary) -> list[Figure]:
     figures = []
     for quantity in OUTCOMES:
         rows = [row for row in summary.rows if quantity.key in row.values][:_MOST_BARS]
-        if quantity.key not in _DRAWN or not any(row.seeds for row in rows):
+        if not quantity.title or not any(row.seeds for row in rows):
             continue
         if quantity.key == "return":  # neutral values in place of objectives would mislead
             rows = [row for row in rows if any(key.startswith(OBJECTIVE) for key in row.values)]
@@ -57,10 +57,16 @@ def outcome_figures(summary: Summary) -> list[Figure]:
     return figures
 
 
+def _color(summary: Summary, row: Row) -> str:
+    if row.kind == "trained":
+        return color_of(summary.experiments.index(row))
+    return ORACLE if row.kind == "oracle" else NEUTRAL
+
+
 def curve_figures(groups: Sequence[Group]) -> list[Figure]:
     """Draw learning curves."""
     figures = []
-    for name, title in CURVES.items():
+    for name, title in _CURVES.items():
         found = {group.label: learning_curve(group, name) for group in groups}
         curves = {label: curve for label, curve in found.items() if curve is not None}
         if not curves:
@@ -83,16 +89,41 @@ def curve_figures(groups: Sequence[Group]) -> list[Figure]:
     return figures
 
 
+def learning_curve(group: Group, name: str) -> Line | None:
+    """Return a metric over env steps, ``None`` where a run did not log it.
+
+    The band is a bootstrap interval, and from the lowest to the highest of too few seeds for one.
+    Seeds that logged at different steps are interpolated to those of the first, as far as all go.
+    """
+    series = [_series(run, name) for run in group.runs]
+    if any(len(found) == 0 for found in series):
+        return None
+    end = min(found[-1, 0] for found in series)
+    steps = series[0][series[0][:, 0] <= end, 0]
+    if steps.size == 0:
+        return None
+    if len(series) == 1:
+        return Line(steps, series[0][: steps.size, 1])
+    seeds = np.stack([np.interp(steps, found[:, 0], found[:, 1]) for found in series])
+    if len(seeds) < FEWEST_TO_RESAMPLE:
+        return Line(steps, seeds.mean(axis=0), seeds.min(axis=0), seeds.max(axis=0), seeds)
+    return Line(steps, *bootstrap_band(seeds), seeds)
+
+
+def _series(run: Run, name: str) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    points = [(row.get("env_steps"), row.get(name)) for row in run.metrics]
+    found = [(steps, value) for steps, value in points if steps is not None and value is not None]
+    return np.array(found, dtype=np.float64).reshape(-1, 2)
+
+
 def profile_figures(summary: Summary) -> list[Figure]:
     """Draw the seeds' performance profile, if there are several seeds."""
     profile = summary.profile
     if profile is None:
         return []
-    axis = (
-        "clicks a session, as a share of the way from random play (0) to the oracle (1)"
-        if profile.normalised
-        else "clicks a session"
-    )
+    axis = "clicks a session"
+    if profile.normalised:
+        axis += ", as a share of the way from random play (0) to the oracle (1)"
     caption = (
         "Performance profile: share of seeds that reach more than the value below; band: 95 % "
         "bootstrap interval. A curve further to the right is better."
@@ -122,21 +153,18 @@ def _line_rows(summary: Summary, rows: Sequence[Row]) -> list[Row]:
 
 def funnel_figures(summary: Summary) -> list[Figure]:
     """Draw how many relevant items survive, and what each stage lets past."""
-    whole = [r for r in summary.rows if all(stage.key in r.funnel for stage in STAGES)]
+    whole = [row for row in summary.rows if len(row.funnel) == len(STAGES)]
     if not whole:
         return []
+    rows = _line_rows(summary, whole)
     series = {
-        name_of(row): Line(range(len(STAGES)), [row.funnel[s.key].value for s in STAGES])
-        for row in _line_rows(summary, whole)
+        name_of(row): Line(range(len(STAGES)), [found.value for found in row.funnel.values()])
+        for row in rows
     }
     caption = "Relevant items that survive each stage of a request, on a logarithmic scale."
     ticks = [stage.title for stage in STAGES]
     shares = {
-        stage.decides: {
-            name_of(row): row.passing[stage.key]
-            for row in _line_rows(summary, whole)
-            if stage.key in row.passing
-        }
+        stage.decides: {name_of(r): r.passing[stage.key] for r in rows if stage.key in r.passing}
         for stage in STAGES[1:]
     }
     passing = "share of the relevant items that get past"
@@ -149,8 +177,9 @@ def funnel_figures(summary: Summary) -> list[Figure]:
 def group_figures(summary: Summary) -> list[Figure]:
     """Draw outcomes by user group."""
     figures = []
-    for outcome, title in _FAIR_OUTCOMES.items():
-        rows = {name_of(r): r.groups[outcome] for r in summary.experiments if outcome in r.groups}
+    for outcome, title in _BY_GROUP.items():
+        found = {name_of(row): row.nested("groups").get(outcome) for row in summary.experiments}
+        rows = {name: groups for name, groups in found.items() if groups}
         if rows:
             caption = f"{sentence(outcome)} by user group, with 95 % intervals."
             figures.append(groups_figure(title, rows, caption))
@@ -161,20 +190,12 @@ def exposure_figures(summary: Summary) -> list[Figure]:
     """Draw exposure of providers and of items by popularity."""
     figures = []
     for division, axis in (("provider", "providers"), ("popularity", "items")):
-        rows = [r for r in summary.rows if division in r.exposure]
-        rows = [r for r in rows if r.exposure[division].impressions]
-        rows = [r for r in rows if r.exposure[division].groups > 1]
+        found = [(row, row.exposure[division]) for row in summary.rows if division in row.exposure]
+        rows = [row for row, shares in found if shares.impressions and shares.groups > 1]
         if not rows:
             continue
-        exposure = {
-            name_of(row): [
-                i / c if c > 0 else float("nan")
-                for i, c in zip(
-                    row.exposure[division].impressions, row.exposure[division].items, strict=True
-                )
-            ]
-            for row in _line_rows(summary, rows)
-        }
+        kept = _line_rows(summary, rows)
+        exposure = {name_of(row): row.exposure[division].ratios() for row in kept}
         count = rows[0].exposure[division].groups
         if division == "popularity":
             ticks = [f"band {k + 1}" for k in range(count)]
@@ -188,6 +209,6 @@ def exposure_figures(summary: Summary) -> list[Figure]:
             "proportionate."
         )
         labels = ("", f"exposure of {axis}: impressions / catalog")
-        lines = {name: Line(range(count), values) for name, values in exposure.items()}
+        lines = {name: Line(range(len(values)), values) for name, values in exposure.items()}
         figures.append(lines_figure(lines, labels, caption, ticks=ticks, reference=1.0))
     return figures

@@ -141,17 +141,15 @@ def refuse_other_topics(one: Run, other: Run) -> None:
 
 
 def _refuse_other_sessions(runs: Sequence[Run]) -> None:
-    first = runs[0].evaluation
-    assert first is not None  # a run without an evaluation is not sound
+    first = runs[0].evaluated
     for run in runs[1:]:
-        assert run.evaluation is not None
         for key in ("seed", "sessions"):
-            if run.evaluation[key] != first[key]:
+            if getattr(run.evaluated, key) != getattr(first, key):
                 raise RunError(
                     f"{run.path} and {runs[0].path} were evaluated on different sessions ({key} "
-                    f"{run.evaluation[key]} and {first[key]}); evaluate them anew with "
-                    f"'python evaluate.py run RUN... --sessions {first['sessions']} "
-                    f"--seed {first['seed']} --replace'"
+                    f"{getattr(run.evaluated, key)} and {getattr(first, key)}); evaluate them anew "
+                    f"with 'python evaluate.py run RUN... --sessions {first.sessions} "
+                    f"--seed {first.seed} --replace'"
                 )
 
 
@@ -174,7 +172,7 @@ def _code_notes(groups: Sequence[Group], mixed_code: bool) -> list[str]:
         if len(versions) > 1:
             by_code: dict[str, list[int]] = {}
             for run in group.runs:
-                by_code.setdefault(", then ".join(map(str, run.codes)), []).append(run.seed)
+                by_code.setdefault(run.code, []).append(run.seed)
             shown = "; ".join(f"{code}: seeds {seed_ranges(s)}" for code, s in by_code.items())
             if not mixed_code:
                 raise RunError(
@@ -202,7 +200,7 @@ def _versions(codes: Iterable[CodeVersion]) -> list[CodeVersion]:
 
 def _evaluation_notes(runs: Sequence[Run]) -> list[str]:
     """Tell where runs were evaluated by different code, which may measure them differently."""
-    codes = _versions(CodeVersion.of(run.evaluation or {}) for run in runs)
+    codes = _versions(CodeVersion.of({"git": run.evaluated.git}) for run in runs)
     if len(codes) == 1:
         return []
     shown = ", ".join(sorted(map(str, codes)))

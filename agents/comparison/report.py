@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from agents.comparison.runs import Run, read_run
 from agents.comparison.summary import Summary, summarise
 from marec_env.evaluation.statistics import FEWEST_TO_RESAMPLE
 from marec_env.io import write_text
+from marec_env.reporting.drawing import Figure
 from marec_env.reporting.page import Section, render_markdown, render_page
+from marec_env.reporting.table import TextTable
 
 __all__ = ["as_markdown", "as_page", "lead_of", "run_page", "sections_of", "write_run_report"]
 
@@ -72,25 +75,27 @@ def sections_of(summary: Summary, command: str, drawn: bool = True) -> list[Sect
         command: how to make the page again.
         drawn: whether with figures.
     """
-    sections = [
-        Section(
+    parts: list[tuple[str, list[TextTable | None], Callable[[Summary], list[Figure]], list[str]]]
+    parts = [
+        (
             "Outcomes",
-            [t for t in [tables.outcomes_table(summary), tables.difference_table(summary)] if t],
-            figures.outcome_figures(summary) if drawn else (),
+            [tables.outcomes_table(summary), tables.difference_table(summary)],
+            figures.outcome_figures,
             [
                 "Regret is what the best privileged policy reaches more on the same sessions; "
                 "* marks differences whose 95 % interval leaves out zero."
             ],
         ),
-        Section(
+        (
             "Learning curves",
-            figures=figures.curve_figures(summary.grouping.groups) if drawn else (),
-            lead=[_CURVES_LEAD],
+            [],
+            lambda summary: figures.curve_figures(summary.grouping.groups),
+            [_CURVES_LEAD],
         ),
-        Section(
+        (
             "Between experiments",
-            tables.pair_tables(summary),
-            figures.profile_figures(summary) if drawn else (),
+            [*tables.pair_tables(summary)],
+            figures.profile_figures,
             [
                 "P(improvement): that a seed drawn from the first does better than one drawn from "
                 "the second; 0.5 where neither is better. Differences are taken seed by seed "
@@ -98,48 +103,55 @@ def sections_of(summary: Summary, command: str, drawn: bool = True) -> list[Sect
                 "wider the interval would be without pairing."
             ],
         ),
-        Section(
+        (
             "Funnel",
-            tables.funnel_tables(summary),
-            figures.funnel_figures(summary) if drawn else (),
+            [*tables.funnel_tables(summary)],
+            figures.funnel_figures,
             [
                 "How many of the items truly relevant to the user at a request survive each stage, "
                 "and which component lost the others. 'Best by score' is what the slate would hold "
                 "without diversity and exploration; a negative loss there is a gain."
             ],
         ),
-        Section(
+        (
             "User groups",
-            [table for table in [tables.gaps_table(summary)] if table],
-            figures.group_figures(summary) if drawn else (),
+            [tables.gaps_table(summary)],
+            figures.group_figures,
             [
                 "With more than two groups, the best and the worst are picked by their values, "
                 "which makes their gap look larger than it is."
             ],
         ),
-        Section(
+        (
             "Exposure of providers and items",
-            tables.exposure_tables(summary),
-            figures.exposure_figures(summary) if drawn else (),
+            [*tables.exposure_tables(summary)],
+            figures.exposure_figures,
             _exposure_lead(summary),
         ),
-        Section(
+        (
             "Ranking quality and further outcomes",
             [
                 tables.quality_table(summary),
                 tables.list_table(summary),
-                *(t for t in [tables.further_table(summary)] if t),
+                tables.further_table(summary),
             ],
+            lambda summary: [],
+            [],
         ),
-        Section("Component objectives", [t for t in [tables.objectives_table(summary)] if t]),
-        Section(
+        ("Component objectives", [tables.objectives_table(summary)], lambda summary: [], []),
+        (
             "Configuration differences",
-            [t for t in [tables.configuration_table(summary)] if t],
-            lead=["Keys that differ; all others are the same in every experiment."],
+            [tables.configuration_table(summary)],
+            lambda summary: [],
+            ["Keys that differ; all others are the same in every experiment."],
         ),
-        Section("Runs", [tables.runs_table(summary)], verbatim=[command]),
     ]
-    return [s for s in sections if s.tables or s.figures or s.verbatim]
+    sections = [
+        Section(title, [t for t in found if t], draw(summary) if drawn else [], lead)
+        for title, found, draw, lead in parts
+    ]
+    runs = Section("Runs", [tables.runs_table(summary)], verbatim=[command])
+    return [*(s for s in sections if s.tables or s.figures), runs]
 
 
 def _exposure_lead(summary: Summary) -> list[str]:

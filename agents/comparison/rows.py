@@ -4,32 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import ValidationError
 
-from agents.comparison.grouping import Group
-from agents.comparison.parts import (
-    Exposure,
-    difference_means,
-    estimate_of,
-    intervals,
-    mean_exposure,
-    nested,
-    nested_intervals,
-    passing_of,
-    stack,
-)
-from agents.comparison.quantities import COHORT, REGRET
-from agents.comparison.runs import TRAINED, Run
-from marec_env.evaluation.statistics import Estimate
+from agents.comparison.grouping import Group, refuse_other_topics
+from agents.comparison.runs import TRAINED, Evaluation, PolicyNumbers, Run, Shares
+from agents.runs.manifest import TOPICS, read_manifest
+from marec_env.environment_config import EnvironmentConfig
+from marec_env.errors import ConfigError, RunError
+from marec_env.evaluation.statistics import Estimate, seeds_interval
+from marec_env.io import read_json
 
-__all__ = ["Row", "baseline_rows", "group_row", "policy_row"]
+__all__ = ["REGRET", "STAGES", "Row", "Stage", "baseline_rows", "group_row", "rows_of_file"]
 
 Kind = Literal["trained", "baseline", "oracle"]
+Key = tuple[str, ...]
+REGRET = "regret"
+_COHORT = ("coverage", "gini")
 _SAME = 1e-6  # relative; evaluations of one deterministic policy differ by rounding at most
 _TELLING = ("clicks", "length", "satisfaction")  # not F: rewards may differ between experiments
-_NAN = float("nan")
+_TRAINED_LEVEL = "trained: "  # how the game's report calls the runs it was given
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage of the funnel, and who decides what gets past it."""
+
+    key: str
+    title: str
+    decides: str
+    """Components, or the user; empty where nobody does."""
+
+
+STAGES = (
+    Stage("relevant", "relevant to the user", ""),
+    Stage("candidates", "among the candidates", "profile and recall"),
+    Stage("scored", "best by score", "feature and ranking: score"),
+    Stage("slate", "shown", "ranking: diversity, exploration"),
+    Stage("clicked", "clicked", "the user"),
+)
+"""Stages of the funnel in order."""
 
 
 @dataclass(frozen=True)
@@ -42,84 +60,107 @@ class Row:
     """What the intervals are over: training seeds, or sessions given this one policy."""
     count: int
     """How many of them."""
-    values: dict[str, Estimate]
-    """By quantity."""
-    differences: dict[str, Estimate] = field(default_factory=dict)
-    """By quantity: to the best unprivileged baseline of the run's evaluation, session by session;
-    for experiments, over seeds."""
+    found: dict[Key, Estimate]
+    """By part of the evaluation and the names within it, see :func:`_measures`."""
+    seeds: tuple[int, ...] = ()
     by_seed: dict[str, list[float]] = field(default_factory=dict)
     """By quantity, one value a seed; experiments only."""
-    seeds: tuple[int, ...] = ()
-    funnel: dict[str, Estimate] = field(default_factory=dict)
-    """By stage: relevant items a request."""
-    passing: dict[str, Estimate] = field(default_factory=dict)
-    """By stage: how many get past it, as a share of those that reached it (above 1: a gain)."""
-    groups: dict[str, dict[str, Estimate]] = field(default_factory=dict)
-    """By outcome, then by user group."""
-    gaps: dict[str, dict[str, Estimate]] = field(default_factory=dict)
-    """By outcome, then by kind of gap."""
-    exposure: dict[str, Exposure] = field(default_factory=dict)
-    """By division of the catalog."""
+    exposure: dict[str, Shares] = field(default_factory=dict)
+    """By division of the catalog; averaged over seeds."""
+
+    def part(self, name: str) -> dict[str, Estimate]:
+        """Return a part by the last of its names."""
+        return {key[-1]: value for key, value in self.found.items() if key[:-1] == (name,)}
+
+    def nested(self, name: str) -> dict[str, dict[str, Estimate]]:
+        """Return a part of two names by the first and the second."""
+        keys = [key for key in self.found if key[0] == name]
+        return {first: {k[2]: self.found[k] for k in keys if k[1] == first} for _, first, _ in keys}
+
+    @property
+    def values(self) -> dict[str, Estimate]:
+        """By quantity."""
+        return self.part("values")
+
+    @property
+    def differences(self) -> dict[str, Estimate]:
+        """By quantity: to the best unprivileged baseline of the run's evaluation."""
+        return self.part("differences")
+
+    @property
+    def funnel(self) -> dict[str, Estimate]:
+        """By stage: relevant items a request."""
+        return self.part("funnel")
+
+    @property
+    def passing(self) -> dict[str, Estimate]:
+        """By stage: how many get past it, as a share of those that reached it (above 1: a gain)."""
+        return self.part("passing")
+
+
+def _measures(evaluation: Evaluation, name: str) -> dict[Key, Estimate]:
+    """Return every number that an evaluation has of a policy and that exists."""
+    policy = evaluation.policies[name]
+    found: dict[Key, Estimate] = {}
+    for key, numbers in policy.outcomes.items():
+        found["values", key] = numbers.estimate()
+        if numbers.difference is not None:
+            found["differences", key] = numbers.difference.estimate()
+    for key in _COHORT:
+        if (value := policy.cohort.get(key)) is not None:
+            found["values", key] = Estimate(value, count=1)
+    bounds = [p.clicks for p in evaluation.policies.values() if p.privileged]
+    if "clicks" in policy.regret:
+        found["values", REGRET] = policy.regret["clicks"].estimate()
+    elif bounds:  # the oracle itself has none, nor have the levels of a game
+        found["values", REGRET] = Estimate(max(bounds) - policy.clicks, count=1)
+    stages = {s.key: v for s in STAGES if (v := policy.funnel.get(s.key)) is not None}
+    found |= {("funnel", stage): Estimate(value, count=1) for stage, value in stages.items()}
+    for (_, before), (stage, value) in pairwise(stages.items()):
+        if before > 0:
+            found["passing", stage] = Estimate(value / before, count=1)
+    for part, content in (("groups", policy.groups), ("gaps", policy.gaps)):
+        for outcome, groups in content.items():
+            found |= {(part, outcome, group): x.estimate() for group, x in groups.items()}
+    for division, shares in policy.exposure.items():
+        found["gini", division] = Estimate(shares.gini, count=1)
+    return {key: value for key, value in found.items() if np.isfinite(value.value)}
 
 
 def group_row(group: Group) -> Row:
     """Return an experiment's interquartile means (of few seeds: means) with their intervals.
 
-    One seed has no such interval; its intervals are over sessions.
+    What a seed lacks is left out. One seed has no such interval; its intervals are over sessions.
     """
     if len(group.runs) == 1:
-        run = group.runs[0]
-        return policy_row(run, TRAINED, group.label, "trained", seeds=(run.seed,))
-    teams = [run.team for run in group.runs]
-    by_seed = {
-        **stack(teams, lambda team: {k: v["mean"] for k, v in team["outcomes"].items()}),
-        **stack(teams, lambda team: {q.key: team.get("cohort", {}).get(q.key) for q in COHORT}),
-        **stack(group.runs, lambda run: {REGRET: _regret(run, TRAINED).value}),
-    }
+        return policy_row(group.runs[0], TRAINED, group.label, "trained", (group.runs[0].seed,))
+    teams = [run.evaluated.policies[TRAINED] for run in group.runs]
+    seeds = [_measures(run.evaluated, TRAINED) for run in group.runs]
+    common = [key for key in seeds[0] if all(key in measures for measures in seeds)]
+    lists = {key: [measures[key].value for measures in seeds] for key in common}
     return Row(
         label=group.label,
         kind="trained",
         over="seeds",
         count=len(group.runs),
-        values=intervals(by_seed),
-        differences=intervals(stack(teams, difference_means)),
-        by_seed=by_seed,
+        found={key: seeds_interval(values) for key, values in lists.items()},
         seeds=tuple(group.seeds),
-        funnel=intervals(stack(teams, lambda team: team.get("funnel", {}))),
-        passing=intervals(stack(teams, lambda team: passing_of(team.get("funnel", {})))),
-        groups=nested_intervals(teams, "groups"),
-        gaps=nested_intervals(teams, "gaps"),
-        exposure=mean_exposure(teams),
+        by_seed={key[1]: values for key, values in lists.items() if key[0] == "values"},
+        exposure=_mean_exposure(teams),
     )
 
 
-def baseline_rows(groups: Sequence[Group]) -> list[Row]:
-    """Return the policies evaluated beside the runs, best by clicks last within their kind.
-
-    A baseline that came out differently beside different experiments (another pipeline, another
-    version of the code) is one row for each of them, labelled so.
-    """
-    found: dict[str, list[tuple[str, Run]]] = {}
-    for group in groups:
-        for run in group.runs:
-            for name, policy in run.policies.items():
-                if name == TRAINED:
-                    continue
-                known = found.setdefault(name, [])
-                if not any(_equal(policy, other.policies[name]) for _, other in known):
-                    known.append((group.label, run))
-    rows = []
-    for name, variants in found.items():
-        for label, run in variants:
-            shown = name if len(variants) == 1 else f"{name} (beside {label}, seed {run.seed})"
-            privileged = run.policies[name].get("privileged", False)
-            rows.append(policy_row(run, name, shown, "oracle" if privileged else "baseline"))
-    rows.sort(key=lambda row: (row.kind == "oracle", _value(row, "clicks")))
-    return rows
-
-
-def _value(row: Row, key: str) -> float:
-    return row.values[key].value if key in row.values else -np.inf
+def _mean_exposure(teams: Sequence[PolicyNumbers]) -> dict[str, Shares]:
+    found = {}
+    for division, first in teams[0].exposure.items():
+        parts = [team.exposure.get(division) for team in teams]
+        shares = [part for part in parts if part is not None and part.groups == first.groups]
+        lists = [part.impressions for part in shares if part.impressions]
+        if len(shares) == len(teams):
+            mean = np.mean(lists, axis=0).tolist() if len(lists) == len(teams) else []
+            kept = {"impressions": mean, "items": first.items if mean else []}
+            found[division] = first.model_copy(update=kept)
+    return found
 
 
 def policy_row(run: Run, name: str, label: str, kind: Kind, seeds: tuple[int, ...] = ()) -> Row:
@@ -132,58 +173,124 @@ def policy_row(run: Run, name: str, label: str, kind: Kind, seeds: tuple[int, ..
         kind: of policy.
         seeds: of a trained team.
     """
-    policy = run.policies[name]
-    values = {key: estimate_of(numbers) for key, numbers in policy["outcomes"].items()}
-    for quantity in COHORT:
-        if (value := policy.get("cohort", {}).get(quantity.key)) is not None:
-            values[quantity.key] = Estimate(value, _NAN, _NAN, _NAN, 1)
-    regret = _regret(run, name)
-    if np.isfinite(regret.value):
-        values[REGRET] = regret
+    found = _measures(run.evaluated, name)
     return Row(
         label=label,
         kind=kind,
         over="sessions",
-        count=int((run.evaluation or {}).get("sessions", 0)),
-        values=values,
-        differences={
-            key: estimate_of(numbers["difference"])
-            for key, numbers in policy["outcomes"].items()
-            if "difference" in numbers
-        },
-        by_seed={key: [found.value] for key, found in values.items()} if seeds else {},
+        count=run.evaluated.sessions,
+        found=found,
         seeds=seeds,
-        funnel={
-            stage: Estimate(value, _NAN, _NAN, _NAN, 1)
-            for stage, value in policy.get("funnel", {}).items()
-            if value is not None
-        },
-        passing=intervals(stack([policy], lambda p: passing_of(p.get("funnel", {})))),
-        groups=nested(policy, "groups"),
-        gaps=nested(policy, "gaps"),
-        exposure=mean_exposure([policy]),
+        by_seed={key[1]: [found[key].value] for key in found if seeds and key[0] == "values"},
+        exposure=run.evaluated.policies[name].exposure,
     )
 
 
-def _regret(run: Run, name: str) -> Estimate:
-    """Return the clicks that the oracle of a run's evaluation reaches more than a policy.
+def baseline_rows(groups: Sequence[Group]) -> list[Row]:
+    """Return the policies evaluated beside the runs, best by clicks last within their kind.
 
-    Evaluations from before regret was written have the means, from which its value follows.
+    A baseline that came out differently beside different experiments (another pipeline, another
+    version of the code) is one row for each of them, labelled so.
     """
-    policy = run.policies[name]
-    known = policy.get("regret", {}).get("clicks")
-    if known is not None:
-        return estimate_of(known)
-    bounds = [p["outcomes"]["clicks"]["mean"] for p in run.policies.values() if p.get("privileged")]
-    if not bounds:
-        return Estimate(_NAN, _NAN, _NAN, _NAN, 0)
-    gap = max(bounds) - policy["outcomes"]["clicks"]["mean"]
-    return Estimate(gap, _NAN, _NAN, _NAN, 1)
+    found: dict[str, list[tuple[str, Run]]] = {}
+    for group in groups:
+        for run in group.runs:
+            for name, policy in run.evaluated.policies.items():
+                known = found.setdefault(name, [])
+                if not any(_equal(policy, other.evaluated.policies[name]) for _, other in known):
+                    known.append((group.label, run))
+    rows = []
+    for name, variants in found.items():
+        for label, run in variants if name != TRAINED else ():
+            shown = name if len(variants) == 1 else f"{name} (beside {label}, seed {run.seed})"
+            privileged = run.evaluated.policies[name].privileged
+            rows.append(policy_row(run, name, shown, "oracle" if privileged else "baseline"))
+    lowest = Estimate(-np.inf)
+    rows.sort(key=lambda row: (row.kind == "oracle", row.values.get("clicks", lowest).value))
+    return rows
 
 
-def _equal(policy: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def _equal(policy: PolicyNumbers, other: PolicyNumbers) -> bool:
     """Whether two evaluations of a policy came out the same to its users."""
     first, second = (
-        [p["outcomes"].get(key, {}).get("mean", _NAN) for key in _TELLING] for p in (policy, other)
+        [p.outcomes[key].estimate().value if key in p.outcomes else np.nan for key in _TELLING]
+        for p in (policy, other)
     )
     return bool(np.allclose(first, second, rtol=_SAME, equal_nan=True))
+
+
+def rows_of_file(path: Path, like: Run) -> tuple[list[Row], list[str]]:
+    """Return further rows from an ``evaluation.json`` or from the report of ``evaluate.py game``.
+
+    Args:
+        path: the file; its trained teams, and their controls, are left out.
+        like: a run whose evaluation the file's sessions must equal.
+
+    Returns:
+        The rows, and notes on what could not be checked.
+
+    Raises:
+        ConfigError: the file is neither, or was made on other sessions.
+    """
+    try:
+        document = read_json(path, dict[str, Any])
+        found = Evaluation.model_validate(_as_evaluation(document))
+    except (RunError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{path} is neither an evaluation.json nor a report of 'evaluate.py game' ({reason})"
+        ) from error
+    if found.seed != like.evaluated.seed:
+        raise ConfigError(
+            f"{path} was made on other sessions (seed {found.seed}) than the runs were evaluated "
+            f"on ({like.evaluated.seed}); make it anew with that seed"
+        )
+    notes = []
+    if found.sessions != like.evaluated.sessions:
+        notes.append(
+            f"the rows from {path} are over {found.sessions} sessions of the same seed, the runs "
+            f"over {like.evaluated.sessions}"
+        )
+    environment = document.get("environment")
+    if environment is None:
+        notes.append(f"{path} does not say on which environment it was made: not checked")
+    elif _completed(environment) != like.config.get("environment"):
+        raise ConfigError(f"{path} was made on another environment than {like.path}")
+    topics = _topics(path, document)
+    source = Run(path, -1, {}, "", like.codes, evaluation=found, topics=topics)
+    refuse_other_topics(like, source)
+    rows = [
+        policy_row(source, name, name, "oracle" if policy.privileged else "baseline")
+        for name, policy in found.policies.items()
+        if name != TRAINED and not name.startswith(_TRAINED_LEVEL)
+    ]
+    return rows, notes
+
+
+def _as_evaluation(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the levels of the game's report as policies of an evaluation."""
+    if "levels" not in document:
+        return document
+    levels = {
+        name: {"outcomes": level, "privileged": name.startswith("oracle")}
+        for name, level in document["levels"].items()
+    }
+    plan = document["plan"]
+    return {"seed": plan["cohort"], "sessions": plan["sessions"], "policies": levels}
+
+
+def _topics(path: Path, document: Mapping[str, Any]) -> str | None:
+    """Return the hash of the topics behind a file: its own, or of the run that it evaluates."""
+    inputs = document.get("inputs")
+    if inputs is None and (path.parent / "manifest.json").is_file():
+        inputs = read_manifest(path.parent / "manifest.json").get("inputs")
+    return inputs.get(TOPICS) if isinstance(inputs, dict) else None
+
+
+def _completed(environment: Any) -> Any:
+    """Return an environment with the settings that it does not name yet, as runs are read."""
+    try:
+        found = EnvironmentConfig.model_validate(environment, strict=False)
+    except ValidationError:
+        return environment  # of another kind or version: equal to none of the runs'
+    return found.model_dump(mode="json")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import math
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from agents.config import RunConfig, config_hash
 from agents.runs.config import EvaluationConfig, TrainingConfig
@@ -23,11 +24,102 @@ from agents.runs.metrics_log import missing_rows, read_metrics
 from agents.runs.trained import FIXED
 from marec_env.config.loader import load
 from marec_env.errors import ConfigError, RunError
+from marec_env.evaluation.statistics import Estimate
+from marec_env.io import read_json
 
-__all__ = ["TRAINED", "Run", "experiment_hash", "read_run"]
+__all__ = [
+    "TRAINED",
+    "Evaluation",
+    "Numbers",
+    "PolicyNumbers",
+    "Run",
+    "Shares",
+    "experiment_hash",
+    "read_run",
+]
 
 TRAINED = "trained team"
 """The run's own policy among those of its evaluation."""
+
+
+class _Document(BaseModel):
+    """A part of ``evaluation.json``; what is not named here is not compared."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Numbers(_Document):
+    """A value with its interval over sessions; ``None`` where it does not exist."""
+
+    mean: FiniteFloat | None = None
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
+    sessions: int = 0
+    difference: Numbers | None = None
+    """To the reference, session by session."""
+
+    def estimate(self) -> Estimate:
+        """Return the value as statistics have it; what does not exist is NaN."""
+        value, low, high = (math.nan if x is None else x for x in (self.mean, self.low, self.high))
+        return Estimate(value, low, high, count=self.sessions)
+
+
+class Shares(_Document):
+    """What groups of items get of the users' attention."""
+
+    groups: int
+    gini: FiniteFloat
+    items: list[FiniteFloat] = []
+    """Each group's share of the catalog; empty where there are too many groups to list."""
+    impressions: list[FiniteFloat] = []
+    """Each group's share of what was shown."""
+
+    @model_validator(mode="after")
+    def _one_share_a_group(self) -> Shares:
+        if not len(self.items) == len(self.impressions) or len(self.items) not in (0, self.groups):
+            raise ValueError(f"{self.groups} groups need as many items and impressions, or none")
+        return self
+
+    def ratios(self) -> list[float]:
+        """Return each group's share of what was shown over its share of the catalog."""
+        shares = zip(self.impressions, self.items, strict=True)
+        return [shown / there if there > 0 else math.nan for shown, there in shares]
+
+
+class PolicyNumbers(_Document):
+    """What an evaluation found of one policy."""
+
+    privileged: bool = False
+    outcomes: dict[str, Numbers]
+    regret: dict[str, Numbers] = {}
+    cohort: dict[str, FiniteFloat | None] = {}
+    groups: dict[str, dict[str, Numbers]] = {}
+    gaps: dict[str, dict[str, Numbers]] = {}
+    exposure: dict[str, Shares] = {}
+    funnel: dict[str, FiniteFloat | None] = {}
+
+    @model_validator(mode="after")
+    def _has_clicks(self) -> PolicyNumbers:
+        if "clicks" not in self.outcomes or self.outcomes["clicks"].mean is None:
+            raise ValueError("outcomes.clicks.mean is no number")
+        return self
+
+    @property
+    def clicks(self) -> float:
+        """Mean clicks a session, which every policy has."""
+        return self.outcomes["clicks"].estimate().value
+
+
+class Evaluation(_Document):
+    """``evaluation.json``."""
+
+    seed: int
+    sessions: int = Field(ge=1)
+    reference: str | None = None
+    env_steps: FiniteFloat | None = None
+    """How far the team was trained; older versions did not say."""
+    git: dict[str, Any] | None = None
+    policies: dict[str, PolicyNumbers]
 
 
 @dataclass(frozen=True)
@@ -43,7 +135,7 @@ class Run:
     codes: tuple[CodeVersion, ...]
     """What trained it, in order; more than one if it was resumed with other code."""
     metrics: list[dict[str, float | None]] = field(default_factory=list)
-    evaluation: dict[str, Any] | None = None
+    evaluation: Evaluation | None = None
     topics: str | None = None
     """Hash of the environment's topics where it was trained; ``None`` if it was not kept."""
     defects: tuple[str, ...] = ()
@@ -59,15 +151,16 @@ class Run:
         """The kind of algorithm."""
         return str(self.config.get("algorithm", {}).get("kind", "unknown"))
 
-    @cached_property
-    def policies(self) -> dict[str, Any]:
-        """The evaluated policies by name; empty without an evaluation."""
-        return dict((self.evaluation or {}).get("policies", {}))
+    @property
+    def evaluated(self) -> Evaluation:
+        """The evaluation of a sound run."""
+        assert self.evaluation is not None
+        return self.evaluation
 
     @property
-    def team(self) -> dict[str, Any]:
-        """What the evaluation found of the run's own policy."""
-        return dict(self.policies.get(TRAINED, {}))
+    def code(self) -> str:
+        """What trained it, in words."""
+        return ", then ".join(map(str, self.codes))
 
 
 def experiment_hash(config: RunConfig) -> str:
@@ -147,21 +240,18 @@ def _metrics(
     return rows
 
 
-def _evaluation(path: Path, steps: float, defects: list[str]) -> dict[str, Any] | None:
+def _evaluation(path: Path, steps: float, defects: list[str]) -> Evaluation | None:
+    again = f"python evaluate.py run {path.parent}"
+    if not path.exists():
+        defects.append(f"not evaluated ({again})")
+        return None
     try:
-        found = json.loads(path.read_text())
-        outcomes = found["policies"][TRAINED]["outcomes"]
-        sound = all(isinstance(outcomes[name]["mean"], float) for name in ("clicks", "return"))
-        sound = sound and isinstance(found["seed"], int) and isinstance(found["sessions"], int)
-    except FileNotFoundError:
-        defects.append(f"not evaluated (python evaluate.py run {path.parent})")
+        found: Evaluation = read_json(path, Evaluation)
+        if TRAINED not in found.policies:
+            raise RunError(f"it lacks the {TRAINED}")
+    except RunError as error:
+        defects.append(f"damaged evaluation.json ({error}); make it anew: {again}")
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        defects.append(f"damaged evaluation.json ({type(error).__name__}: {error})")
-        return None
-    if not sound:
-        defects.append("damaged evaluation.json (clicks, return, seed or sessions is no number)")
-        return None
-    if (evaluated := found.get("env_steps", steps)) != steps:
-        defects.append(f"evaluated at {evaluated:,} of {steps:,.0f} env steps")
-    return dict(found)
+    if found.env_steps is not None and found.env_steps != steps:
+        defects.append(f"evaluated at {found.env_steps:,.0f} of {steps:,.0f} env steps")
+    return found

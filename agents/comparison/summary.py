@@ -1,4 +1,4 @@
-"""A comparison as data: rows, pairs, notes, and the JSON and CSV they make."""
+"""A comparison as data: rows, pairs, the performance profile, and the JSON and CSV they make."""
 
 from __future__ import annotations
 
@@ -7,19 +7,52 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from agents.comparison.grouping import Grouping, group_runs
-from agents.comparison.quantities import REGRET
-from agents.comparison.row_files import rows_of_file
-from agents.comparison.rows import Row, baseline_rows, group_row
+from agents.comparison.rows import REGRET, Row, baseline_rows, group_row, rows_of_file
 from agents.comparison.runs import Run
-from agents.comparison.seed_statistics import Pair, Profile, pairs_of, profile_of
-from marec_env.evaluation.statistics import Estimate, finite_or_none, seeds_warning
+from marec_env.evaluation.statistics import (
+    FEWEST_TO_RESAMPLE,
+    Estimate,
+    PairedDifference,
+    bootstrap_band,
+    finite_or_none,
+    improvement_interval,
+    paired_difference,
+    seeds_warning,
+)
 from marec_env.reporting.table import csv_text
 
-__all__ = ["RANKED_BY", "Summary", "summarise"]
+__all__ = ["Pair", "PerformanceProfile", "Summary", "summarise"]
 
-RANKED_BY = ("clicks", "return")
-"""Quantities in which experiments are compared pair by pair."""
+_RANKED_BY = ("clicks", "return")  # quantities in which experiments are compared pair by pair
+_THRESHOLDS = 101  # of a performance profile
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One experiment against another in one quantity."""
+
+    first: str
+    second: str
+    improvement: Estimate
+    """The probability that a seed of the first has a larger value than one of the second."""
+    difference: PairedDifference | None
+    """First less second, seed by seed; ``None`` with fewer than two seeds in common."""
+
+
+@dataclass(frozen=True)
+class PerformanceProfile:
+    """The share of seeds that reach each threshold in clicks a session."""
+
+    thresholds: NDArray[np.float64]
+    """``[M]``."""
+    normalised: bool
+    """Whether a threshold is a share of the way from random play (0) to the oracle (1)."""
+    bands: dict[str, tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]]
+    """By experiment: value, lower and upper end, ``[M]`` each; too few seeds have no band."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +65,14 @@ class Summary:
     """Policies evaluated beside the runs or read from files."""
     pairs: dict[str, list[Pair]]
     """By quantity."""
-    profile: Profile | None
-    """Of clicks a session."""
+    profile: PerformanceProfile | None
     notes: tuple[str, ...]
     sessions: int
     """Sessions of every evaluation, the same for all."""
     cohort: int
     """Their seed."""
-
-    @property
-    def reference(self) -> str | None:
-        """The baseline that evaluations took differences to; ``None`` unless all took the same."""
-        runs = [run for group in self.grouping.groups for run in group.runs]
-        names = {(run.evaluation or {}).get("reference") for run in runs}
-        return names.pop() if len(names) == 1 else None
+    reference: str | None
+    """The baseline that evaluations took differences to; ``None`` unless all took the same."""
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -54,6 +81,7 @@ class Summary:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the comparison as JSON takes it: numbers that do not exist are null."""
+        profile = self.profile
         return {
             "notes": list(self.notes),
             "evaluation": {"sessions": self.sessions, "seed": self.cohort},
@@ -72,13 +100,12 @@ class Summary:
             "pairs": {
                 quantity: [_pair(pair) for pair in pairs] for quantity, pairs in self.pairs.items()
             },
-            "profile": None
-            if self.profile is None
-            else {
+            "profile": profile
+            and {
                 "quantity": "clicks",
-                "normalised": self.profile.normalised,
-                "thresholds": self.profile.thresholds.tolist(),
-                "share": {name: band[0].tolist() for name, band in self.profile.bands.items()},
+                "normalised": profile.normalised,
+                "thresholds": profile.thresholds.tolist(),
+                "share": {name: band[0].tolist() for name, band in profile.bands.items()},
             },
             "configuration": self.grouping.differences(),
             "left_out": {str(run.path): list(run.defects) for run in self.grouping.left_out},
@@ -86,13 +113,14 @@ class Summary:
 
     def as_csv(self) -> str:
         """Return one row for each experiment or policy and quantity."""
-        header = ["name", "kind", "quantity", "value", "low", "high", "over", "count"]
-        rows = (
-            [row.label, row.kind, quantity, *found.as_json().values(), row.over, row.count]
-            for row in self.rows
-            for quantity, found in row.values.items()
+        return csv_text(
+            ["name", "kind", "quantity", "value", "low", "high", "over", "count"],
+            [
+                [row.label, row.kind, quantity, *found.as_json().values(), row.over, row.count]
+                for row in self.rows
+                for quantity, found in row.values.items()
+            ],
         )
-        return csv_text(header, rows)
 
 
 def summarise(runs: Sequence[Run], files: Sequence[Path] = (), mixed_code: bool = False) -> Summary:
@@ -100,7 +128,7 @@ def summarise(runs: Sequence[Run], files: Sequence[Path] = (), mixed_code: bool 
 
     Args:
         runs: any number of seeds of any number of experiments.
-        files: further rows, see :func:`agents.comparison.row_files.rows_of_file`.
+        files: further rows, see :func:`agents.comparison.rows.rows_of_file`.
         mixed_code: see :func:`agents.comparison.grouping.group_runs`.
 
     Raises:
@@ -108,30 +136,21 @@ def summarise(runs: Sequence[Run], files: Sequence[Path] = (), mixed_code: bool 
         ConfigError: a file does not fit.
     """
     grouping = group_runs(runs, mixed_code)
-    first = grouping.groups[0].runs[0]
-    assert first.evaluation is not None
+    sound = [run for group in grouping.groups for run in group.runs]
     notes = list(grouping.notes)
-    fewest = min(len(group.runs) for group in grouping.groups)
-    if (warning := seeds_warning(fewest)) is not None:
+    if warning := seeds_warning(min(len(group.runs) for group in grouping.groups)):
         notes.append(warning)
     experiments = tuple(group_row(group) for group in grouping.groups)
     others = baseline_rows(grouping.groups)
     for path in files:
-        found, told = rows_of_file(path, first)
+        found, told = rows_of_file(path, sound[0])
         known = {row.label for row in others}
         others += [row for row in found if row.label not in known]
         notes += told
         if repeated := [row.label for row in found if row.label in known]:
             notes.append(f"{', '.join(repeated)} of {path}: left out, rows of that name are there")
     others.sort(key=lambda row: row.kind == "oracle")
-    if any(not row.gaps for row in experiments):
-        notes.append(
-            "some runs were evaluated by an older version, without gaps between user groups and "
-            "exposure; 'python evaluate.py run RUN...' evaluates them anew"
-        )
-    references = {
-        (run.evaluation or {}).get("reference") for group in grouping.groups for run in group.runs
-    }
+    references = {run.evaluated.reference for run in sound}
     if len(references) > 1:
         listed = ", ".join(sorted(map(str, references)))
         notes.append(f"evaluations took differences to different baselines ({listed}): none shown")
@@ -141,37 +160,88 @@ def summarise(runs: Sequence[Run], files: Sequence[Path] = (), mixed_code: bool 
         grouping=grouping,
         experiments=experiments,
         others=tuple(others),
-        pairs={quantity: pairs_of(experiments, quantity) for quantity in RANKED_BY},
-        profile=profile_of(experiments, others, "clicks"),
+        pairs={quantity: _pairs(experiments, quantity) for quantity in _RANKED_BY},
+        profile=_profile(experiments, others),
         notes=tuple(notes),
-        sessions=int(first.evaluation["sessions"]),
-        cohort=int(first.evaluation["seed"]),
+        sessions=sound[0].evaluated.sessions,
+        cohort=sound[0].evaluated.seed,
+        reference=references.pop() if len(references) == 1 else None,
     )
 
 
+def _pairs(rows: Sequence[Row], quantity: str) -> list[Pair]:
+    """Return every pair of experiments, the later ones in ``rows`` against the earlier."""
+    known = [row for row in rows if quantity in row.by_seed]
+    pairs = []
+    for place, second in enumerate(known):
+        for first in known[place + 1 :]:
+            ours = dict(zip(first.seeds, first.by_seed[quantity], strict=True))
+            theirs = dict(zip(second.seeds, second.by_seed[quantity], strict=True))
+            common = sorted(ours.keys() & theirs.keys())
+            difference = (
+                paired_difference([ours[s] for s in common], [theirs[s] for s in common])
+                if len(common) > 1
+                else None
+            )
+            improvement = improvement_interval(list(ours.values()), list(theirs.values()))
+            if improvement.count < FEWEST_TO_RESAMPLE:
+                improvement = Estimate(improvement.value, count=improvement.count)
+            pairs.append(Pair(first.label, second.label, improvement, difference))
+    return pairs
+
+
+def _profile(rows: Sequence[Row], others: Sequence[Row]) -> PerformanceProfile | None:
+    """Return the experiments' profile, scaled by the others; ``None`` unless one has seeds."""
+    known = {row.label: row.by_seed["clicks"] for row in rows if len(row.seeds) > 1}
+    if not known:
+        return None
+    clicks = [(row, row.values["clicks"].value) for row in others if "clicks" in row.values]
+    floor = [value for row, value in clicks if row.label == "random" and row.kind != "oracle"]
+    roof = [value for row, value in clicks if row.kind == "oracle"]
+    normalised = bool(floor and roof and max(roof) > floor[0])
+    start, span = (floor[0], max(roof) - floor[0]) if normalised else (0.0, 1.0)
+    scores = {name: (np.array(values) - start) / span for name, values in known.items()}
+    ends = np.concatenate(list(scores.values()))
+    margin = 0.1 * (float(np.ptp(ends)) or 1.0)
+    thresholds = np.linspace(ends.min() - margin, ends.max() + margin, _THRESHOLDS)
+    bands = {}
+    for name, values in scores.items():
+        reached = (values[:, None] > thresholds).astype(np.float64)
+        middle, low, high = bootstrap_band(reached, lambda drawn: drawn.mean(axis=-1))
+        few = len(values) < FEWEST_TO_RESAMPLE
+        bands[name] = (middle, middle, middle) if few else (middle, low, high)
+    return PerformanceProfile(thresholds, normalised, bands)
+
+
 def _row(row: Row) -> dict[str, Any]:
+    def parts(name: str) -> dict[str, Any]:
+        return {key: found.as_json() for key, found in row.part(name).items()}
+
+    def nested(name: str) -> dict[str, Any]:
+        return {
+            outcome: {key: found.as_json() for key, found in groups.items()}
+            for outcome, groups in row.nested(name).items()
+        }
+
+    values = {
+        name: {**found, "by_seed": row.by_seed.get(name, [])}
+        for name, found in parts("values").items()
+    }
+    exposure = {
+        name: {**shares.model_dump(), "gini": row.found["gini", name].as_json()}
+        for name, shares in row.exposure.items()
+    }
     return {
         "kind": row.kind,
         "intervals_over": row.over,
         "count": row.count,
-        "values": {
-            name: {**found.as_json(), "by_seed": row.by_seed.get(name, [])}
-            for name, found in row.values.items()
-        },
-        "differences": {name: found.as_json() for name, found in row.differences.items()},
-        "funnel": {stage: found.as_json() for stage, found in row.funnel.items()},
-        "passing": {stage: found.as_json() for stage, found in row.passing.items()},
-        "groups": _nested(row.groups),
-        "gaps": _nested(row.gaps),
-        "exposure": {
-            division: {
-                "groups": found.groups,
-                "gini": found.gini.as_json(),
-                "items": found.items,
-                "impressions": found.impressions,
-            }
-            for division, found in row.exposure.items()
-        },
+        "values": values,
+        "differences": parts("differences"),
+        "funnel": parts("funnel"),
+        "passing": parts("passing"),
+        "groups": nested("groups"),
+        "gaps": nested("gaps"),
+        "exposure": exposure,
     }
 
 
@@ -181,18 +251,10 @@ def _pair(pair: Pair) -> dict[str, Any]:
         "first": pair.first,
         "second": pair.second,
         "probability_of_improvement": pair.improvement.as_json(),
-        "difference": None
-        if found is None
-        else {
+        "difference": found
+        and {
             **found.difference.as_json(),
             "seeds": found.difference.count,
             "pairing_factor": finite_or_none(found.pairing_factor),
         },
-    }
-
-
-def _nested(found: dict[str, dict[str, Estimate]]) -> dict[str, Any]:
-    return {
-        outcome: {name: estimate.as_json() for name, estimate in values.items()}
-        for outcome, values in found.items()
     }

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from agents.comparison.grouping import seed_ranges
-from agents.comparison.quantities import (
-    LISTS,
-    OBJECTIVE,
-    OUTCOMES,
-    QUALITY,
-    STAGES,
-    Quantity,
-    objectives,
-)
-from agents.comparison.rows import Row
-from agents.comparison.runs import Run
+from agents.comparison.rows import REGRET, STAGES, Row
 from agents.comparison.summary import Summary
 from marec_env.evaluation.statistics import Estimate
 from marec_env.reporting.drawing import shown
 from marec_env.reporting.table import TextTable
 
 __all__ = [
+    "OBJECTIVE",
+    "OUTCOMES",
+    "Quantity",
     "configuration_table",
     "difference_table",
     "exposure_tables",
@@ -39,7 +33,48 @@ __all__ = [
     "runs_table",
 ]
 
+OBJECTIVE = "objective/"
 _LONGEST = 60  # characters of a configuration value
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A column of a table or an axis of a figure."""
+
+    key: str
+    """Its name in ``evaluation.json``."""
+    short: str
+    """A heading."""
+    title: str = ""
+    """With its unit, for figures."""
+    higher_is_better: bool = True
+
+
+OUTCOMES = (
+    Quantity("clicks", "clicks", "clicks a session"),
+    Quantity("satisfaction", "satisfaction", "satisfaction (0 to 1), session mean"),
+    Quantity("length", "requests", "session length in requests"),
+    Quantity(REGRET, "regret", "regret: clicks a session below the oracle", False),
+    Quantity("return", "F", "F a session"),
+    Quantity("stayed", "stayed"),
+)
+"""User outcomes; regret is to the best privileged policy evaluated beside the run."""
+_QUALITY = (
+    Quantity("precision", "precision"),
+    Quantity("recall", "recall"),
+    Quantity("f1", "F1"),
+    Quantity("ndcg", "NDCG"),
+    Quantity("mrr", "MRR"),
+    Quantity("hit_rate", "hit rate"),
+)
+_LISTS = (
+    Quantity("diversity", "diversity"),
+    Quantity("novelty", "novelty"),
+    Quantity("serendipity", "serendipity"),
+    Quantity("miscalibration", "miscal."),
+    Quantity("coverage", "coverage"),
+    Quantity("gini", "Gini"),
+)
 
 
 def name_of(row: Row) -> str:
@@ -47,52 +82,76 @@ def name_of(row: Row) -> str:
     return f"{row.label} (p)" if row.kind == "oracle" else row.label
 
 
+def _cell(estimate: Estimate | None) -> str:
+    if estimate is None or not math.isfinite(estimate.value):
+        return "-"
+    if not math.isfinite(estimate.low):
+        return shown(estimate.value)
+    return f"{shown(estimate.value)}\n[{shown(estimate.low)}, {shown(estimate.high)}]"
+
+
+def _marked(estimate: Estimate | None) -> str:
+    """Return a signed difference, with a star where zero lies outside its interval."""
+    if estimate is None:
+        return "-"
+    mark = "*" if estimate.low > 0 or estimate.high < 0 else ""
+    ends = f"\n[{estimate.low:+.3g}, {estimate.high:+.3g}]" if math.isfinite(estimate.low) else ""
+    return f"{estimate.value:+.3g}{mark}{ends}"
+
+
+def _body(
+    rows: Sequence[Row],
+    part: str,
+    keys: Sequence[tuple[str, ...]],
+    cell: Callable[[Estimate | None], str] = _cell,
+) -> list[list[str]]:
+    """Return a line for each row: its name, and a cell for each name within a part."""
+    return [[name_of(row), *(cell(row.found.get((part, *key))) for key in keys)] for row in rows]
+
+
+def _table(title: str, rows: Sequence[Row], quantities: Sequence[Quantity]) -> TextTable:
+    columns = [q for q in quantities if any(q.key in row.values for row in rows)]
+    body = _body(rows, "values", [(q.key,) for q in columns])
+    for line, row in zip(body, rows, strict=True):
+        line.insert(1, f"{len(row.seeds)} ({seed_ranges(row.seeds)})" if row.seeds else "-")
+    return TextTable(title, ["policy", "seeds", *(q.short for q in columns)], body)
+
+
 def outcomes_table(summary: Summary) -> TextTable:
     """Return user outcomes and F."""
-    return _table(
-        "User outcomes [95 % interval]", summary.rows, [q for q in OUTCOMES if q.key != "returns"]
-    )
+    return _table("User outcomes [95 % interval]", summary.rows, OUTCOMES)
 
 
 def difference_table(summary: Summary) -> TextTable | None:
     """Return differences to the best baseline, ``None`` where evaluations have no common one."""
     rows = [row for row in summary.rows if row.differences]
-    wanted = (*OUTCOMES, *(q for q in QUALITY if q.key == "ndcg"))
+    wanted = (*OUTCOMES, Quantity("returns", "returns"), Quantity("ndcg", "NDCG"))
     columns = [q for q in wanted if any(q.key in row.differences for row in rows)]
     if summary.reference is None or not columns:
         return None
-    body = [
-        [
-            name_of(row),
-            *(
-                _marked(row.differences[q.key]) if q.key in row.differences else "-"
-                for q in columns
-            ),
-        ]
-        for row in rows
-    ]
     title = (
         f"Paired difference to {summary.reference}, the best by clicks of the runs' own baselines"
     )
+    body = _body(rows, "differences", [(q.key,) for q in columns], _marked)
     return TextTable(title, ["policy", *(q.short for q in columns)], body)
 
 
 def quality_table(summary: Summary) -> TextTable:
     """Return ranking metrics."""
-    return _table("Ranking against the truly relevant items", summary.rows, QUALITY)
+    return _table("Ranking against the truly relevant items", summary.rows, _QUALITY)
 
 
 def list_table(summary: Summary) -> TextTable:
     """Return what the slates were like."""
-    return _table("Slates and catalog", summary.rows, LISTS)
+    return _table("Slates and catalog", summary.rows, _LISTS)
 
 
 def further_table(summary: Summary) -> TextTable | None:
     """Return the outcomes that no other table has, those of a user model's own among them."""
-    known = {q.key for q in (*OUTCOMES, *QUALITY, *LISTS)} - {"returns"}
+    known = {q.key for q in (*OUTCOMES, *_QUALITY, *_LISTS)}
     keys = dict.fromkeys(key for row in summary.rows for key in row.values)
     found = [
-        Quantity(key, key.replace("_", " "), key, None)
+        Quantity(key, key.replace("_", " "))
         for key in keys
         if key not in known and not key.startswith(OBJECTIVE)
     ]
@@ -101,9 +160,11 @@ def further_table(summary: Summary) -> TextTable | None:
 
 def objectives_table(summary: Summary) -> TextTable | None:
     """Return the components' own objectives, ``None`` where nobody has any."""
-    keys = dict.fromkeys(key for row in summary.rows for key in row.values)
-    found = objectives(keys)
-    rows = [row for row in summary.rows if any(q.key in row.values for q in found)]
+    keys = dict.fromkeys(
+        key for row in summary.rows for key in row.values if key.startswith(OBJECTIVE)
+    )
+    rows = [row for row in summary.rows if any(key in row.values for key in keys)]
+    found = [Quantity(key, key.removeprefix(OBJECTIVE)) for key in keys]
     return _table("Objectives f_i a request", rows, found) if found else None
 
 
@@ -115,17 +176,12 @@ def pair_tables(summary: Summary) -> list[TextTable]:
     for quantity, pairs in summary.pairs.items():
         rows = []
         for pair in pairs:
-            cells = [f"{pair.first} over {pair.second}", _cell(pair.improvement)]
-            if pair.difference is None:
-                cells += ["-", "-", "-"]
-            else:
-                gap = pair.difference
-                cells += [
-                    _marked(gap.difference),
-                    str(gap.difference.count),
-                    shown(gap.pairing_factor),
-                ]
-            rows.append(cells)
+            gap = pair.difference
+            told = ["-", "-", "-"]
+            if gap is not None:
+                count, factor = str(gap.difference.count), shown(gap.pairing_factor)
+                told = [_marked(gap.difference), count, factor]
+            rows.append([f"{pair.first} over {pair.second}", _cell(pair.improvement), *told])
         if rows:
             tables.append(TextTable(titles[quantity], header, rows))
     return tables
@@ -136,17 +192,12 @@ def funnel_tables(summary: Summary) -> list[TextTable]:
     rows = [row for row in summary.rows if row.funnel]
     if not rows:
         return []
-    counts = [
-        [name_of(row), *(_cell(row.funnel[s.key]) if s.key in row.funnel else "-" for s in STAGES)]
+    counts = _body(rows, "funnel", [(stage.key,) for stage in STAGES])
+    losses = [
+        [name_of(row), *(f"{a.value - b.value:.3g}" for a, b in pairwise(row.funnel.values()))]
         for row in rows
+        if len(row.funnel) == len(STAGES)
     ]
-    losses = []
-    for row in rows:
-        if any(stage.key not in row.funnel for stage in STAGES):
-            continue
-        values = [row.funnel[stage.key].value for stage in STAGES]
-        steps = [f"{before - after:.3g}" for before, after in pairwise(values)]
-        losses.append([name_of(row), *steps])
     tables = [TextTable("Relevant items a request", ["policy", *(s.title for s in STAGES)], counts)]
     if losses:
         header = ["policy", *(f"lost by {s.decides}" for s in STAGES[1:])]
@@ -156,26 +207,12 @@ def funnel_tables(summary: Summary) -> list[TextTable]:
 
 def gaps_table(summary: Summary) -> TextTable | None:
     """Return the gaps between user groups, ``None`` where no evaluation has them."""
-    rows = [row for row in summary.rows if row.gaps]
-    columns = list(
-        dict.fromkeys(
-            (outcome, kind) for row in rows for outcome, gaps in row.gaps.items() for kind in gaps
-        )
-    )
-    if not columns:
+    keys = dict.fromkeys(k[1:] for row in summary.rows for k in row.found if k[0] == "gaps")
+    if not keys:
         return None
-    body = [
-        [
-            name_of(row),
-            *(
-                _cell(row.gaps[outcome][kind]) if kind in row.gaps.get(outcome, {}) else "-"
-                for outcome, kind in columns
-            ),
-        ]
-        for row in rows
-    ]
-    header = ["policy", *(f"{outcome}: {kind}" for outcome, kind in columns)]
-    return TextTable("Gaps between user groups", header, body)
+    rows = [row for row in summary.rows if row.nested("gaps")]
+    header = ["policy", *(f"{outcome}: {kind}" for outcome, kind in keys)]
+    return TextTable("Gaps between user groups", header, _body(rows, "gaps", list(keys)))
 
 
 def exposure_tables(summary: Summary) -> list[TextTable]:
@@ -185,21 +222,15 @@ def exposure_tables(summary: Summary) -> list[TextTable]:
         ("provider", "Exposure of providers"),
         ("popularity", "Exposure by popularity"),
     ):
-        rows = [row for row in summary.rows if division in row.exposure]
-        rows = [row for row in rows if row.exposure[division].groups > 1]
         body = []
-        for row in rows:
-            found = row.exposure[division]
-            ratios = [i / c for i, c in zip(found.impressions, found.items, strict=True) if c > 0]
-            body.append(
-                [
-                    name_of(row),
-                    str(found.groups),
-                    _cell(found.gini),
-                    f"{min(ratios):.3g}" if ratios else "-",
-                    f"{max(ratios):.3g}" if ratios else "-",
-                ]
-            )
+        for row in summary.rows:
+            shares = row.exposure.get(division)
+            if shares is None or shares.groups < 2:
+                continue
+            ratios = [ratio for ratio in shares.ratios() if math.isfinite(ratio)]
+            ends = [f"{end(ratios):.3g}" if ratios else "-" for end in (min, max)]
+            gini = _cell(row.found["gini", division])
+            body.append([name_of(row), str(shares.groups), gini, *ends])
         if body:
             header = ["policy", "groups", "Gini", "least shown", "most shown"]
             tables.append(TextTable(title, header, body))
@@ -208,65 +239,24 @@ def exposure_tables(summary: Summary) -> list[TextTable]:
 
 def configuration_table(summary: Summary) -> TextTable | None:
     """Return the configuration keys in which experiments differ, ``None`` without any."""
-    labels = [row.label for row in summary.experiments]
     rows = [
-        [key, *(_shortened(cell) for cell in cells)]
+        [key, *(c if len(c) <= _LONGEST else f"{c[: _LONGEST - 1]}…" for c in cells)]
         for key, cells in summary.grouping.differences().items()
     ]
-    return TextTable("", ["key", *labels], rows, prose=True) if rows else None
+    header = ["key", *(row.label for row in summary.experiments)]
+    return TextTable("", header, rows, prose=True) if rows else None
 
 
 def runs_table(summary: Summary) -> TextTable:
     """Return every run given, with what it was made by or why it is left out."""
-    rows = [
-        [str(run.path), group.label, str(run.seed), _codes(run), "compared"]
-        for group in summary.grouping.groups
-        for run in group.runs
+    compared = [
+        (run, group.label, "compared") for group in summary.grouping.groups for run in group.runs
     ]
-    rows += [
-        [
-            str(run.path),
-            run.name,
-            str(run.seed),
-            _codes(run),
-            f"left out: {'; '.join(run.defects)}",
-        ]
-        for run in summary.grouping.left_out
+    left_out = [
+        (run, run.name, f"left out: {'; '.join(run.defects)}") for run in summary.grouping.left_out
+    ]
+    rows = [
+        [str(run.path), label, str(run.seed), run.code, state]
+        for run, label, state in (*compared, *left_out)
     ]
     return TextTable("", ["run", "experiment", "seed", "code", "state"], rows, prose=True)
-
-
-def _codes(run: Run) -> str:
-    return ", then ".join(map(str, run.codes))
-
-
-def _table(title: str, rows: Sequence[Row], quantities: Sequence[Quantity]) -> TextTable:
-    columns = [q for q in quantities if any(q.key in row.values for row in rows)]
-    body = [
-        [
-            name_of(row),
-            f"{len(row.seeds)} ({seed_ranges(row.seeds)})" if row.seeds else "-",
-            *(_cell(row.values[q.key]) if q.key in row.values else "-" for q in columns),
-        ]
-        for row in rows
-    ]
-    return TextTable(title, ["policy", "seeds", *(q.short for q in columns)], body)
-
-
-def _cell(estimate: Estimate) -> str:
-    if not math.isfinite(estimate.value):
-        return "-"
-    if not math.isfinite(estimate.low):
-        return shown(estimate.value)
-    return f"{shown(estimate.value)}\n[{shown(estimate.low)}, {shown(estimate.high)}]"
-
-
-def _marked(estimate: Estimate) -> str:
-    """Return a signed difference, with a star where zero lies outside its interval."""
-    mark = "*" if estimate.low > 0 or estimate.high < 0 else ""
-    ends = f"\n[{estimate.low:+.3g}, {estimate.high:+.3g}]" if math.isfinite(estimate.low) else ""
-    return f"{estimate.value:+.3g}{mark}{ends}"
-
-
-def _shortened(cell: str) -> str:
-    return cell if len(cell) <= _LONGEST else f"{cell[: _LONGEST - 1]}…"

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from agents.comparison.runs import TRAINED, Run, experiment_hash
+from agents.comparison.runs import TRAINED, Evaluation, Run, experiment_hash
 from agents.config import RunConfig
 from agents.runs.manifest import CodeVersion
 from marec_env.config.dump import dump
@@ -88,6 +88,12 @@ def metrics_of(clicks, steps=400_000):
     ]
 
 
+@pytest.fixture(name="evaluation")
+def evaluation_fixture():
+    """Return the function that makes an evaluation.json, from clicks a session."""
+    return evaluation
+
+
 @pytest.fixture
 def make_run(tmp_path):
     """Return a sound run without files."""
@@ -110,7 +116,7 @@ def make_run(tmp_path):
             experiment=experiment_hash(config),
             codes=codes or (CodeVersion(commit, dirty),),
             metrics=metrics_of(clicks),
-            evaluation=evaluation(clicks) if found is None else found,
+            evaluation=Evaluation.model_validate(found or evaluation(clicks)),
             defects=defects,
         )
 

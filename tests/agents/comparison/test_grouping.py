@@ -79,7 +79,7 @@ def test_other_users_are_refused(make_run, change, message):
 @pytest.mark.parametrize(("key", "value"), [("seed", 8), ("sessions", 65)])
 def test_other_sessions_are_refused(make_run, key, value):
     other = make_run(algorithm__kind="ippo")
-    other.evaluation[key] = value
+    setattr(other.evaluation, key, value)
     with pytest.raises(RunError, match=f"different sessions \\({key} {value} and"):
         group_runs([make_run(), other])
 
@@ -124,7 +124,7 @@ def test_experiments_by_different_code_and_uncommitted_code_are_marked(make_run)
 
 def test_evaluations_by_different_code_are_marked(make_run):
     other = make_run(seed=1)
-    other.evaluation["git"] = {"commit": "d" * 40, "dirty": False}
+    other.evaluation.git = {"commit": "d" * 40, "dirty": False}
     assert any(
         "evaluated by different versions" in n for n in group_runs([make_run(), other]).notes
     )

@@ -181,9 +181,9 @@ class Found:
         return "policy,outcome\n"
 
 
-def test_an_evaluation_leaves_its_numbers_and_the_page(make_run, write_run):
+def test_an_evaluation_leaves_its_numbers_and_the_page(evaluation, write_run):
     folder = write_run(clicks=1.0)
-    written = write_comparison(Found(make_run(clicks=44.0).evaluation), folder, env_steps=400_000)
+    written = write_comparison(Found(evaluation(44.0)), folder, env_steps=400_000)
     assert [path.name for path in written] == ["evaluation.json", "evaluation.csv", "report.html"]
     assert set(json.loads(written[0].read_text())["git"]) == {"commit", "dirty", "source"}
     assert "Bars of clicks a session: mappo 44 [43, 45]" in written[2].read_text()
@@ -201,11 +201,11 @@ def test_an_evaluation_leaves_its_numbers_and_the_page(make_run, write_run):
     ],
 )  # fmt: skip
 def test_an_evaluation_of_other_settings_never_replaces_the_runs_own(
-    make_run, write_run, change, suffix
+    evaluation, write_run, change, suffix
 ):
     folder = write_run(clicks=1.0)
     before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
-    found = make_run(clicks=44.0).evaluation
+    found = evaluation(44.0)
     change(found)
     written = write_comparison(Found(found), folder, env_steps=400_000)
     names = [f"evaluation{suffix}.json", f"evaluation{suffix}.csv", f"report{suffix}.html"]

@@ -11,7 +11,7 @@ def test_a_finished_run_is_sound(write_run):
     run = read_run(write_run(clicks=30.0, seed=4, name="a"))
     assert run.defects == ()
     assert (run.seed, run.name, run.algorithm) == (4, "a", "mappo")
-    assert run.team["outcomes"]["clicks"]["mean"] == 30.0
+    assert run.evaluated.policies["trained team"].clicks == 30.0
     assert [str(code) for code in run.codes] == ["b" * 10]
 
 
@@ -61,6 +61,39 @@ def no_number(folder):
     document = json.loads((folder / "evaluation.json").read_text())
     document["policies"]["trained team"]["outcomes"]["clicks"]["mean"] = None
     (folder / "evaluation.json").write_text(json.dumps(document))
+
+
+def wrong_shapes():
+    """JSON of another shape in every part of an evaluation that is read."""
+    team = ("policies", "trained team")
+    for place in (
+        (), ("seed",), ("sessions",), ("policies",), team, (*team, "outcomes"), (*team, "regret"),
+        (*team, "outcomes", "clicks"), (*team, "outcomes", "clicks", "mean"), (*team, "funnel"),
+        (*team, "cohort"), (*team, "groups"), (*team, "groups", "clicks"), (*team, "gaps"),
+        (*team, "exposure"), (*team, "exposure", "provider"), ("policies", "random"),
+        (*team, "exposure", "provider", "items"), ("policies", "oracle", "privileged"), ("git",),
+    ):  # fmt: skip
+        for value in ("x", [1], 3.5, None):
+            if value is None and place[-1:] in (("git",), ("reference",)):
+                continue
+            if value == 3.5 and place[-1:] == ("mean",):
+                continue
+            yield place, value
+
+
+@pytest.mark.parametrize(("place", "value"), list(wrong_shapes()))
+def test_an_evaluation_of_another_shape_is_a_defect(write_run, evaluation, place, value):
+    folder, document = write_run(), {"whole": evaluation(30.0)}
+    *sections, last = ("whole", *place)
+    inner = document
+    for section in sections:
+        inner = inner[section]
+    inner[last] = value
+    (folder / "evaluation.json").write_text(json.dumps(document["whole"]))
+    [defect] = read_run(folder).defects
+    assert defect.startswith("damaged evaluation.json (")
+    assert defect.endswith(f"make it anew: python evaluate.py run {folder}")
+    assert len(defect.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

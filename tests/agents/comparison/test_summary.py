@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from agents.comparison.row_files import rows_of_file
+from agents.comparison.rows import rows_of_file
+from agents.comparison.runs import Numbers
 from agents.comparison.summary import summarise
 from agents.comparison.tables import difference_table
 from marec_env.errors import ConfigError
@@ -23,22 +24,22 @@ def test_experiments_are_interquartile_means_over_seeds(summary):
     assert mappo.values["clicks"].value == pytest.approx(42.0)  # of 41, 42 and 43
     assert mappo.values["clicks"].low < 42.0 < mappo.values["clicks"].high
     assert mappo.values["regret"].value == pytest.approx(58.0)
-    assert mappo.groups["clicks"]["F"].value == pytest.approx(43.0)
+    assert mappo.nested("groups")["clicks"]["F"].value == pytest.approx(43.0)
     assert mappo.passing["candidates"].value == pytest.approx(0.2)
     assert mappo.exposure["provider"].impressions == pytest.approx([0.3, 0.7])
 
 
 def test_differences_are_to_the_best_baseline_and_starred(make_run):
     run = make_run()
-    run.evaluation["reference"] = "random"
-    team = run.evaluation["policies"]["trained team"]
-    team["outcomes"]["clicks"]["difference"] = {"mean": 20.0, "low": 1.0, "high": 39.0}
-    team["outcomes"]["length"]["difference"] = {"mean": 3.0, "low": -1.0, "high": 7.0}
+    run.evaluation.reference = "random"
+    outcomes = run.evaluation.policies["trained team"].outcomes
+    outcomes["clicks"].difference = Numbers(mean=20.0, low=1.0, high=39.0)
+    outcomes["length"].difference = Numbers(mean=3.0, low=-1.0, high=7.0)
     summary = summarise([run])
     table = difference_table(summary)
     assert "to random, the best by clicks of" in table.title
     assert table.rows == [["mappo", "+20*\n[+1, +39]", "+3\n[-1, +7]"]]
-    run.evaluation["reference"] = None
+    run.evaluation.reference = None
     assert difference_table(summarise([run])) is None
 
 
@@ -53,7 +54,7 @@ def test_baselines_come_once_with_intervals_over_sessions(summary):
 
 def test_a_baseline_that_came_out_differently_is_two_rows(make_run):
     other = make_run(algorithm__kind="ippo")
-    other.evaluation["policies"]["random"]["outcomes"]["clicks"]["mean"] = 11.0
+    other.evaluation.policies["random"].outcomes["clicks"].mean = 11.0
     found = [row.label for row in summarise([make_run(), other]).others]
     assert "random (beside mappo, seed 0)" in found
     assert "random (beside ippo, seed 0)" in found
@@ -87,17 +88,6 @@ def test_fewer_than_ten_seeds_are_said(make_run, seeds, warned):
     assert any(f"only {seeds} seeds" in note for note in notes) is warned
 
 
-def test_evaluations_of_an_older_version_still_compare(make_run):
-    runs = [make_run(seed=s) for s in range(2)]
-    for policy in [p for run in runs for p in run.evaluation["policies"].values()]:
-        del policy["gaps"], policy["exposure"], policy["regret"]
-        policy["groups"] = {"F": {"mean": 1.0}}
-    summary = summarise(runs)
-    assert summary.experiments[0].groups == {}
-    assert summary.experiments[0].values["regret"].value == pytest.approx(70.0)
-    assert any("older version" in note for note in summary.notes)
-
-
 def test_json_and_csv_hold_the_same_numbers(summary):
     document = json.loads(json.dumps(summary.as_dict(), allow_nan=False))
     mappo = document["experiments"]["mappo"]
@@ -126,8 +116,8 @@ def test_searched_static_play_is_a_row(make_run, tmp_path):
     assert any("not checked" in note for note in summary.notes)
 
 
-def test_another_runs_baselines_are_rows_and_its_team_is_not(make_run, tmp_path):
-    other = make_run().evaluation
+def test_another_runs_baselines_are_rows_and_its_team_is_not(make_run, evaluation, tmp_path):
+    other = evaluation(30.0)
     other["policies"]["als"] = other["policies"].pop("random")
     (tmp_path / "evaluation.json").write_text(json.dumps(other))
     summary = summarise([make_run()], [tmp_path / "evaluation.json"])
