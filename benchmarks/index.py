@@ -20,8 +20,7 @@ from torch.nn.functional import normalize
 
 from marec_env import random
 from marec_env.pipeline import Knowledge, Pipeline, PipelineConfig
-from marec_env.pipeline.channels import CHANNELS
-from marec_env.pipeline.stages import need_candidates
+from marec_env.pipeline.recall import CHANNELS
 
 SIZES = (100_000, 300_000)
 DIMENSION = 32
@@ -74,7 +73,7 @@ def make_pipeline(knowledge: Knowledge, index: str) -> Pipeline:
 
 def request_of(pipeline: Pipeline):
     request = pipeline.begin(random.session_keys(0, torch.arange(SESSIONS)))
-    pipeline.components[0].act(request, pipeline.default_actions()["profile_0"])
+    pipeline.act(request, "profile_0", pipeline.default_actions()["profile_0"])
     return request
 
 
@@ -87,7 +86,6 @@ def timed(call: Callable[[], object]) -> float:
 
 def whole(pipeline: Pipeline) -> None:
     request = request_of(pipeline)
-    need_candidates(request)
     pipeline.finish(request)
 
 

@@ -34,10 +34,9 @@ from agents.studies.users import Line
 from marec_env import random
 from marec_env.errors import ConfigError
 from marec_env.evaluation.rollout import relevant_items
-from marec_env.pipeline import stages
-from marec_env.pipeline.channels import CHANNELS
-from marec_env.pipeline.components import Ranking
-from marec_env.pipeline.recall_merge import first_occurrences
+from marec_env.pipeline.ranking import Ranking
+from marec_env.pipeline.recall import CHANNELS
+from marec_env.pipeline.tensor_merge import first_occurrences
 from marec_env.simulator import Simulator
 from marec_env.world import World
 
@@ -249,8 +248,7 @@ def duplicates(
     for _ in range(_WARM_UP):
         simulator.step(simulator.default_actions())
     request = simulator.pipeline.begin(simulator.session_keys)
-    levels = torch.ones(plan.sessions, len(world.config.pipeline.recall.channels))
-    stages.run_recall(request, levels.to(torch.int64).to(simulator.device))
+    request.need("candidates")  # by all channels alike
     half = max(world.config.pipeline.candidates // 2, 1)
     seen = simulator.pipeline.memory.seen
     top = simulator.users.long_term_relevance().masked_fill(seen, -torch.inf)
@@ -258,7 +256,7 @@ def duplicates(
     relevant = torch.zeros_like(seen).scatter_(1, top.topk(count, dim=1).indices, True)
     # Asked for more than they may bring, so that coordination has something to put in place.
     offers = [
-        _unseen(first_occurrences(CHANNELS.get(name)(request, 2 * half), seen.shape[1]), seen)
+        _unseen(first_occurrences(CHANNELS.get(name)(request, 2 * half)), seen)
         for name in (first, second)
     ]
     own = [_members(offer, half, seen) for offer in offers]

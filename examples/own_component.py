@@ -17,7 +17,6 @@ from gymnasium import spaces
 from torch import Tensor
 
 from marec_env.pipeline import Component, Request
-from marec_env.pipeline.stages import need_candidates
 
 
 class Newsroom(Component):
@@ -34,10 +33,9 @@ class Newsroom(Component):
         return spaces.Box(-1.0, 1.0, (1,))
 
     def act(self, request: Request, action: Tensor) -> None:
-        """Lift new candidates: a negative veto is a bonus. Batched: action is [B, 1]."""
-        freshness = request.knowledge.freshness[need_candidates(request)]  # [B, C] in [0, 1]
-        bonus = (action.clamp(-1.0, 1.0) + 1.0) * freshness
-        request.veto = -bonus if request.veto is None else request.veto - bonus
+        """Lift new candidates, in score units. Batched: action is [B, 1]."""
+        freshness = request.candidate_freshness  # [B, C] in [0, 1]
+        request.add_bonus((action.clamp(-1.0, 1.0) + 1.0) * freshness)
 
     def default_action(self) -> Tensor:
         """Return no push at all."""

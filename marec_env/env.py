@@ -6,6 +6,7 @@ sixth of a step. The simulator behind such a view must not be stepped by itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from pettingzoo import AECEnv, ParallelEnv
+from pydantic import ConfigDict
 from torch import Tensor
 
+from marec_env.config import ConfigModel
 from marec_env.config.loader import load, load_mapping
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError
@@ -31,15 +34,41 @@ Config = EnvironmentConfig | Mapping[str, Any] | str | Path | None
 """A configuration, a mapping of its keys, a YAML file holding it, or ``None`` for the defaults."""
 
 _VERSION = "pipeline_v0"
+_SECTIONS_OF_A_RUN = re.compile(
+    r"^(environment|algorithm|sampling|training|evaluation|tracking)\s*:", re.MULTILINE
+)
 
 
-def _resolve(config: Config, **overrides: Any) -> EnvironmentConfig:
+class _RunFile(ConfigModel):
+    """A file that configures a run, of which an environment reads its own section."""
+
+    model_config = ConfigDict(extra="ignore")
+    environment: EnvironmentConfig = EnvironmentConfig()
+
+
+def resolve(config: Config, **overrides: Any) -> EnvironmentConfig:
+    """Return the configuration that is meant.
+
+    Args:
+        config: see :data:`Config`; of a run's file, the section ``environment`` counts.
+        overrides: keys of the section and their values; ``None`` for no change.
+
+    Raises:
+        ConfigError: it is none of these, or holds errors; one line each.
+    """
     if isinstance(config, str | Path):
-        config = load(Path(config), EnvironmentConfig)
+        path = Path(config)
+        of_a_run = path.is_file() and _SECTIONS_OF_A_RUN.search(path.read_text(errors="replace"))
+        config = load(path, _RunFile).environment if of_a_run else load(path, EnvironmentConfig)
     elif config is None:
         config = EnvironmentConfig()
     elif isinstance(config, Mapping):
         config = load_mapping(config, EnvironmentConfig, "environment")
+    elif not isinstance(config, EnvironmentConfig):
+        raise ConfigError(
+            f"an environment is configured by a mapping of its keys, a YAML file's path or an "
+            f"EnvironmentConfig, not by {config!r}"
+        )
     changes = {key: value for key, value in overrides.items() if value is not None}
     if not changes:
         return config
@@ -47,14 +76,22 @@ def _resolve(config: Config, **overrides: Any) -> EnvironmentConfig:
 
 
 def make_vec(config: Config = None, num_sessions: int = 64, device: str | None = None) -> Simulator:
-    """Return ``num_sessions`` sessions as one batched environment with autoreset.
+    """Return ``num_sessions`` sessions as one batched environment with autoreset::
+
+        env = marec_env.make_vec({"max_requests": 20}, num_sessions=8)
+        step = env.reset(seed=0)
+        step = env.step(env.default_actions())   # or {agent: batch of actions}
+        step.rewards["ranking_0"], step.terminated   # [8] each
 
     Args:
         config: see :data:`Config`.
         num_sessions: B.
         device: overrides ``config.device``.
+
+    Raises:
+        ConfigError: an unsound configuration, or sessions that do not fit into memory.
     """
-    return Simulator(build_world(_resolve(config, device=device)), num_sessions)
+    return Simulator(build_world(resolve(config, device=device)), num_sessions)
 
 
 def parallel_env(
@@ -82,35 +119,19 @@ def _numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
     return dict(zip(values, first, strict=True))
 
 
-def _batched(action: Any, space: spaces.Space[Any], agent: str, device: torch.device) -> Action:
-    """Turn one session's action into a batch of one.
+def _batched(agent: str, action: Any, device: torch.device) -> Action:
+    """Turn one session's action into a batch of one; the simulator checks it.
 
     Raises:
-        ConfigError: the action does not lie in its space.
+        ConfigError: it is not made of numbers.
     """
-    if isinstance(space, spaces.Tuple):
-        if not isinstance(action, tuple | list) or len(action) != len(space.spaces):
-            raise ConfigError(
-                f"{agent}: action {action!r} is no tuple of {len(space.spaces)} parts"
-            )
-        parts = [
-            _batched(a, part, agent, device) for a, part in zip(action, space.spaces, strict=True)
-        ]
+    if isinstance(action, tuple):
+        parts = [_batched(agent, part, device) for part in action]
         return tuple(part for part in parts if isinstance(part, Tensor))
     try:
-        given = np.asarray(action)
-        array = given.astype(space.dtype, copy=False)
+        return torch.from_numpy(np.array(action)[None]).to(device)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{agent}: action {action!r} is not made of numbers") from error
-    if not isinstance(space, spaces.Box) and not np.array_equal(array, given):
-        raise ConfigError(f"{agent}: action {action} is not made of whole numbers")
-    if array.shape != space.shape:
-        raise ConfigError(f"{agent}: action has shape {array.shape}; needed: {space.shape}")
-    if not np.isfinite(array).all():
-        raise ConfigError(f"{agent}: action {array} is not finite")
-    if not isinstance(space, spaces.Box) and not space.contains(array):
-        raise ConfigError(f"{agent}: action {array} does not lie in {space}")
-    return torch.from_numpy(np.array(array)).unsqueeze(0).to(device)
 
 
 class _SessionView:
@@ -120,7 +141,7 @@ class _SessionView:
         """Build the simulator of one session; to be called by each view's constructor."""
         if render_mode not in (None, "ansi", "rgb_array"):
             raise ConfigError(f"render_mode '{render_mode}' is unknown (known: ansi, rgb_array)")
-        resolved = _resolve(config)
+        resolved = resolve(config)
         pipeline = resolved.pipeline.model_copy(update={"sequential": sequential})
         self.config = resolved.model_copy(update={"pipeline": pipeline})
         self.metadata: dict[str, Any] = {
@@ -213,15 +234,12 @@ class PipelineParallelEnv(_SessionView, ParallelEnv[str, NDArray[np.float32], An
             ConfigError: the episode has ended, an agent's action is missing or does not fit.
         """
         if not self.agents:
-            raise ConfigError("the episode has ended; call reset() before step()")
+            raise ConfigError("no episode is running; call reset() before step()")
         missing = [agent for agent in self.agents if agent not in actions]
         if missing:
             raise ConfigError(f"no action for {', '.join(missing)}; all agents act at once")
         simulator = self.simulator
-        batch = {
-            agent: _batched(actions[agent], self.action_spaces[agent], agent, simulator.device)
-            for agent in self.agents
-        }
+        batch = {agent: _batched(agent, actions[agent], simulator.device) for agent in self.agents}
         step = simulator.step(batch)
         agents = self.agents
         ended, cut = bool(step.terminated[0]), bool(step.truncated[0])
@@ -266,15 +284,20 @@ class PipelineAECEnv(_SessionView, AECEnv[str, NDArray[np.float32], Any]):
 
     @torch.inference_mode()
     def step(self, action: Any) -> None:
-        """Take the selected agent's action; after the last agent's, the users answer."""
+        """Take the selected agent's action; after the last agent's, the users answer.
+
+        Raises:
+            ConfigError: no episode is running, or the action does not fit.
+        """
+        if not self.agents:
+            raise ConfigError("no episode is running; call reset() before step()")
         agent = self.agent_selection
         if self.terminations[agent] or self.truncations[agent]:
             self._was_dead_step(action)
             return
+        self.simulator.act({agent: _batched(agent, action, self.simulator.device)})
         self._cumulative_rewards[agent] = 0.0
         self._clear_rewards()
-        space = self.action_spaces[agent]
-        self.simulator.act({agent: _batched(action, space, agent, self.simulator.device)})
         place = self.agents.index(agent)
         if place + 1 < len(self.agents):
             self.agent_selection = self.agents[place + 1]

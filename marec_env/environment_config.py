@@ -53,8 +53,7 @@ class EnvironmentConfig(ConfigModel):
         costs = {
             "pipeline.trainer.cost": pipeline.trainer.cost
             * ("trainer" in pipeline.components and not rewards.weights.get("trainer")),
-            "pipeline.messages.bandwidth_cost": pipeline.messages.bandwidth_cost
-            * (pipeline.messages.kind != "none"),
+            "pipeline.messages.bandwidth_cost": getattr(pipeline.messages, "bandwidth_cost", 0.0),
         }
         for key, cost in costs.items():
             if cost and "extra_cost" not in rewards.team:

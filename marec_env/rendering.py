@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from marec_env.rewards.outcome import Outcome
+from marec_env.rewards.terms import Outcome
 from marec_env.world import World
 
 __all__ = ["funnel_image", "funnel_text"]

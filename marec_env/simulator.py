@@ -6,7 +6,7 @@ answer, everybody is paid, and sessions whose user has left begin anew (or, for 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,18 @@ from gymnasium import spaces
 from torch import Tensor
 
 from marec_env import random
-from marec_env.errors import ConfigError, unknown_name
-from marec_env.pipeline.fields import FieldTable
+from marec_env.errors import ConfigError
+from marec_env.pipeline.observations import FieldTable
 from marec_env.pipeline.pipeline import Pipeline
+from marec_env.pipeline.plugin_checks import checked_slate
 from marec_env.pipeline.request import Request
-from marec_env.pipeline.topk import sort_rows, top_k
-from marec_env.rewards.outcome import Outcome, Truth
-from marec_env.rewards.shaping import Shaping
-from marec_env.rewards.team import TeamReward
+from marec_env.pipeline.topk import top_k
+from marec_env.registry import is_own
+from marec_env.rewards.team import Shaping, TeamReward
+from marec_env.rewards.terms import Outcome, Truth
 from marec_env.users.base import Feedback
 from marec_env.users.registry import make_users
-from marec_env.vector import Action, VecStep, check_action
+from marec_env.vector import Action, VecStep
 from marec_env.world import World
 
 __all__ = ["Simulator"]
@@ -62,6 +63,7 @@ class Simulator:
             it rests, and its numbers mean nothing until :meth:`begin`.
         """
         config = world.config
+        check_sessions(num_sessions, world)
         self.world = world
         self.config = config
         self.device = torch.device(config.device)
@@ -84,6 +86,7 @@ class Simulator:
         )
         self._team = TeamReward(config.rewards, self.pipeline.components)
         self._shaping = Shaping(config.rewards.shaping)
+        self._own_plug_ins = any(map(is_own, _plug_ins(world)))
         self._known = world.learned.known_users.to(self.device)
         self._limits = _user_limits(world).to(self.device)
         depth = config.pipeline.true_top + config.pipeline.slate_size * config.max_requests
@@ -191,17 +194,13 @@ class Simulator:
         Raises:
             ConfigError: an agent is unknown, or its action does not fit its space.
         """
-        for agent, action in actions.items():
-            if agent not in self.action_spaces:
-                raise ConfigError(unknown_name("agent", agent, self.agents))
-            check_action(agent, action, self.action_spaces[agent], self.num_envs)
+        fitting = self.pipeline.fit(actions)
         if self._request is None:
             self._request = self.pipeline.begin(self._keys)
         try:
-            for agent in self.agents:
-                if agent in actions:
-                    self._actions[agent] = actions[agent]
-                    self.pipeline.act(self._request, agent, actions[agent])
+            for agent, action in fitting.items():
+                self._actions[agent] = action
+                self.pipeline.act(self._request, agent, action)
         except Exception:
             self._close_request()  # else a second try would meet half a request
             raise
@@ -211,7 +210,24 @@ class Simulator:
         self._actions = {}
 
     def advance(self) -> VecStep:
-        """Show the slate, collect the answer, pay everybody, and go on."""
+        """Show the slate, collect the answer, pay everybody, and go on.
+
+        If a plug-in of the user's own fails, the sessions are as before the request.
+        """
+        return self._or_undone(self._advance)
+
+    def _or_undone(self, answer: Callable[[], VecStep]) -> VecStep:
+        if not self._own_plug_ins:
+            return answer()
+        before, last = self.state_dict(), self.last
+        try:
+            return answer()
+        except Exception:
+            self.load_state_dict(before)
+            self.last = last
+            raise
+
+    def _advance(self) -> VecStep:
         request = self._request
         if request is None:
             request = self.pipeline.begin(self._keys)
@@ -232,33 +248,11 @@ class Simulator:
             ConfigError: wrong shape (a slate is neither short nor empty), items outside the
                 catalog, an item twice in one slate, or one that the session has seen before.
         """
-        self._check_slate(slate)
+        checked_slate(slate, self.config.pipeline.slate_size, self.pipeline.memory)
         request = self.pipeline.begin(self._keys)
         request.slate = slate
         request.candidates = slate
-        return self._answer(request, slate)
-
-    def _check_slate(self, slate: Tensor) -> None:
-        expected = (self.num_envs, self.config.pipeline.slate_size)
-        if tuple(slate.shape) != expected:
-            raise ConfigError(f"slate has shape {tuple(slate.shape)}; needed: {expected}")
-        last = self.world.knowledge.num_items - 1
-        if bool((slate < 0).any()) or bool((slate > last).any()):
-            raise ConfigError(f"slate holds items outside 0 ... {last}")
-        ordered = sort_rows(slate)
-        repeated = (ordered[:, 1:] == ordered[:, :-1]).any(1)
-        if bool(repeated.any()):
-            raise ConfigError(
-                f"slate of session {int(repeated.nonzero()[0])} holds an item twice; "
-                "show each item at most once"
-            )
-        seen = self.pipeline.memory.seen.gather(1, slate).nonzero()
-        if seen.numel():
-            row, place = seen[0].tolist()
-            raise ConfigError(
-                f"slate of session {row} holds item {int(slate[row, place])}, which it has seen; "
-                "show only items outside pipeline.memory.seen"
-            )
+        return self._or_undone(lambda: self._answer(request, slate))
 
     def _truth(self, request: Request) -> Truth:
         config = self.config.pipeline
@@ -288,8 +282,7 @@ class Simulator:
         counterfactual = self._counterfactual(request)
         feedback = self.users.respond(slate)
         outcome = self._outcome(request, feedback, truth)
-        objectives = self._team.objectives(outcome)
-        team = self._team.team(outcome, objectives)
+        objectives, team = self._team.score(outcome)
         metrics = self._metrics(outcome, objectives, team)
 
         self.pipeline.learn(request, feedback.clicks)
@@ -323,7 +316,7 @@ class Simulator:
             assert replayed.slate is not None
             truth = self._truth(replayed)
             outcome = self._outcome(replayed, self.users.respond(replayed.slate), truth)
-            totals[agent] = self._team.team(outcome, self._team.objectives(outcome))
+            totals[agent] = self._team.score(outcome)[1]
             self.users.load_state_dict(users)
         return totals
 
@@ -443,6 +436,33 @@ class Simulator:
 
     def close(self) -> None:
         """Release nothing: all is memory."""
+
+
+def check_sessions(num_sessions: object, world: World) -> None:
+    """Refuse a number of sessions that is no whole number, or that memory cannot hold.
+
+    Raises:
+        ConfigError: it is not; says how much memory the sessions' tables alone would take.
+    """
+    if not isinstance(num_sessions, int | np.integer) or isinstance(num_sessions, bool):
+        raise ConfigError(f"num_sessions is {num_sessions!r}; give a whole number such as 64")
+    if num_sessions < 1:
+        raise ConfigError(f"num_sessions is {num_sessions}; give at least 1")
+
+
+def _plug_ins(world: World) -> list[str]:
+    """Return the names of all plug-ins that play a part in a step."""
+    pipeline, rewards = world.config.pipeline, world.config.rewards
+    terms = [name for terms in rewards.objectives.values() for name in terms]
+    return [
+        *pipeline.components,
+        *pipeline.recall.channels,
+        *pipeline.blocks,
+        *terms,
+        *rewards.team,
+        *(shaping.potential for shaping in rewards.shaping),
+        world.config.users.model,
+    ]
 
 
 def _box(size: int) -> spaces.Box:

@@ -14,51 +14,11 @@ from typing import Any, Protocol, runtime_checkable
 from gymnasium import spaces
 from torch import Tensor
 
-from marec_env.errors import ConfigError
-
-__all__ = ["Action", "VecStep", "VectorEnv", "check_action"]
+__all__ = ["Action", "VecStep", "VectorEnv"]
 
 Action = Tensor | tuple[Tensor, ...]
 """A batch of actions of one agent. Box: float32 ``[B, n]``; Discrete: int64 ``[B]``; MultiDiscrete:
 int64 ``[B, n]``; Tuple: a tuple of such batches."""
-
-
-def check_action(agent: str, action: Action, space: spaces.Space[Any], sessions: int) -> None:
-    """Refuse a batch of actions that its space does not hold.
-
-    Numbers of a Box may lie outside its bounds, where the agent clips them.
-
-    Args:
-        agent: whose, for messages.
-        action: the batch.
-        space: of one session.
-        sessions: B.
-
-    Raises:
-        ConfigError: wrong form, shape or kind of numbers; a number is not finite, or no choice.
-    """
-    if isinstance(space, spaces.Tuple):
-        if not isinstance(action, tuple) or len(action) != len(space.spaces):
-            raise ConfigError(f"{agent}: action is no tuple of {len(space.spaces)} batches")
-        for part, of in zip(action, space.spaces, strict=True):
-            check_action(agent, part, of, sessions)
-        return
-    if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
-        return
-    shape = (sessions, *(space.shape or ()))
-    if not isinstance(action, Tensor):
-        raise ConfigError(f"{agent}: action is a {type(action).__name__}; give a tensor")
-    if tuple(action.shape) != shape:
-        raise ConfigError(f"{agent}: action has shape {list(action.shape)}; needed: {list(shape)}")
-    if isinstance(space, spaces.Box):
-        if not bool(action.isfinite().all()):
-            raise ConfigError(f"{agent}: action holds numbers that are not finite")
-        return
-    if action.is_floating_point():
-        raise ConfigError(f"{agent}: action is {action.dtype}; choices are torch.int64")
-    count = int(space.n) if isinstance(space, spaces.Discrete) else int(space.nvec.max())
-    if bool(((action < 0) | (action >= count)).any()):
-        raise ConfigError(f"{agent}: action holds choices outside 0 ... {count - 1}")
 
 
 @dataclass(slots=True)

@@ -236,5 +236,6 @@ def _best_scored(request: Request) -> Tensor:
     assert request.candidates is not None and request.slate is not None
     if request.scores is None:  # a slate handed in from outside was never scored
         return torch.zeros_like(request.slate)
-    scores = request.scores if request.veto is None else request.scores - request.veto
+    scores = request.scores if request.bonus is None else request.scores + request.bonus
+    scores = scores if request.veto is None else scores - request.veto
     return scores.topk(request.slate.shape[1], dim=1).indices

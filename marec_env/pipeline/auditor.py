@@ -13,7 +13,6 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from marec_env.pipeline import stages
 from marec_env.pipeline.component import COMPONENTS, Component, unit
 from marec_env.pipeline.request import Request
 
@@ -65,7 +64,7 @@ class Auditor(Component):
 
     def act(self, request: Request, action: Tensor) -> None:
         """Veto candidates."""
-        candidates = stages.need_candidates(request)
+        candidates = request.need("candidates")
         level = 2.0 * (1.0 - unit(action))
         audit = request.config.audit
         topic = request.memory.exposure.gather(1, request.topics_of(candidates))
@@ -73,9 +72,7 @@ class Auditor(Component):
         if audit.max_provider_share < 1.0:
             share = provider_share(request, candidates)
             over |= share > audit.max_provider_share * level[:, 1:]
-        banned = unsuitable(request, candidates)
-        veto = _OVEREXPOSED * over + _UNSUITABLE * banned
-        request.veto = veto if request.veto is None else request.veto + veto
+        request.add_veto(_OVEREXPOSED * over + _UNSUITABLE * unsuitable(request, candidates))
 
     def default_action(self) -> Tensor:
         """Return a veto at the limit."""

@@ -1,17 +1,30 @@
-"""A component of the pipeline: an agent that decides one stage of each request.
+"""A component of the pipeline: an agent that decides one part of each request.
 
-A component of one's own is a subclass registered by name or given as ``package.module:Class``::
+The built-in components use what is here and nothing else. One of your own is a subclass, named in
+``pipeline.components`` as ``package.module:Class``::
 
-    class Diversifier(Component):
-        name = "diversifier"
-        fields = ("session", "exposure")
+    class Reminder(Component):
+        '''Pushes new items the harder, the longer ago it last did.'''
+
+        name = "reminder"
+        fields = ("session", "waited")  # what it sees: of the session, and of its own state
+        before = ("ranking",)
 
         @property
         def action_space(self) -> spaces.Box:
             return spaces.Box(-1.0, 1.0, (1,))
 
+        def initial_state(self, knowledge: Knowledge) -> dict[str, Tensor]:
+            return {"waited": torch.zeros(1)}
+
         def act(self, request: Request, action: Tensor) -> None:
-            ...
+            request.add_bonus(self.state["waited"] * unit(action) * request.candidate_freshness)
+
+        def learn(self, request: Request, clicks: Tensor) -> None:
+            self.state["waited"] = self.state["waited"] + 0.1
+
+        def default_action(self) -> Tensor:
+            return torch.tensor([-1.0])
 """
 
 from __future__ import annotations
@@ -27,12 +40,13 @@ from torch import Tensor
 
 from marec_env.errors import ConfigError
 from marec_env.pipeline.config import PipelineConfig
-from marec_env.pipeline.fields import FIELDS
+from marec_env.pipeline.knowledge import Knowledge
 from marec_env.pipeline.memory import SessionMemory
 from marec_env.pipeline.request import Request
 from marec_env.registry import Registry
+from marec_env.vector import Action
 
-__all__ = ["COMPONENTS", "Component", "unit"]
+__all__ = ["COMPONENTS", "ActionForm", "Component", "unit"]
 
 
 class Component(ABC):
@@ -40,10 +54,12 @@ class Component(ABC):
 
     Attributes:
         name: the agent is called ``<name>_0``.
-        fields: the observation fields it asks for (:mod:`marec_env.pipeline.fields`); ``messages``
-            is added where messages are on.
+        fields: the observation fields it asks for (:mod:`marec_env.pipeline.observations`); the
+            name of a part of its own state gives that part, float32 ``[B, k]``.
         before: names of components that must come later in the pipeline, if present.
         objective: the reward terms of its own f_i and their weights, unless configured otherwise.
+        state: what it remembers of each session, ``[B, ...]`` each, from :meth:`initial_state`.
+            The pipeline begins, stores and restores it with the session.
     """
 
     name: ClassVar[str]
@@ -56,21 +72,22 @@ class Component(ABC):
         config: the pipeline's section; ``data_access`` may take fields away.
 
         Raises:
-            ConfigError: ``data_access`` grants a field that does not exist.
+            ConfigError: ``data_access`` grants what the component does not ask for, or nothing.
         """
         self.config = config
-        granted = config.data_access.get(self.name)
-        for field in granted or ():
-            FIELDS.get(field)
+        self.state: dict[str, Tensor] = {}
+        granted = config.data_access.get(self.name, self.fields)
+        place = f"pipeline.data_access.{self.name}"
+        for field in granted:
             if field not in self.fields:
                 raise ConfigError(
-                    f"pipeline.data_access.{self.name} grants '{field}', which the component does "
-                    f"not ask for (it asks for: {', '.join(self.fields)}); leave it out"
+                    f"{place} grants '{field}', which the component does not ask for (it asks for: "
+                    f"{', '.join(self.fields)}); leave it out"
                 )
-        self.granted = tuple(f for f in self.fields if granted is None or f in granted)
+        self.granted = tuple(field for field in self.fields if field in granted)
         if not self.granted:
             raise ConfigError(
-                f"pipeline.data_access.{self.name} grants none of the fields the component uses "
+                f"{place} grants none of the fields the component uses "
                 f"({', '.join(self.fields)}); grant at least one"
             )
 
@@ -82,7 +99,11 @@ class Component(ABC):
     @property
     @abstractmethod
     def action_space(self) -> spaces.Space[Any]:
-        """The decisions of one session."""
+        """The decisions of one session: a bounded Box, Discrete or MultiDiscrete."""
+
+    def initial_state(self, knowledge: Knowledge) -> dict[str, Tensor]:
+        """Return what it remembers of one session at its start, by name; nothing by default."""
+        return {}
 
     def observe(self, view: Mapping[str, Tensor]) -> Tensor:
         """Return the observation, float32 ``[B, d]``, from the granted fields."""
@@ -90,7 +111,12 @@ class Component(ABC):
 
     @abstractmethod
     def act(self, request: Request, action: Tensor) -> None:
-        """Let a batch of actions enter the request."""
+        """Let a batch of actions enter the request, and nothing else: state changes in
+        :meth:`learn`, for a request may be played again to ask what another action would have done.
+        """
+
+    def learn(self, request: Request, clicks: Tensor) -> None:  # noqa: B027  (need not be given)
+        """Take note of the answer (float32 ``[B, K]``); the memory is as before the request."""
 
     def active(self, memory: SessionMemory) -> Tensor | None:
         """Return whose next action counts, bool ``[B]``; ``None``: everybody's, always."""
@@ -108,6 +134,68 @@ class Component(ABC):
 def unit(action: Tensor) -> Tensor:
     """Map a Box action from [-1, 1] to [0, 1]; what lies outside is clipped."""
     return (action.clamp(-1.0, 1.0) + 1.0) * 0.5
+
+
+class ActionForm:
+    """What a batch of one agent's actions must be.
+
+    Box: float32 ``[B, n]``, where numbers may lie outside the bounds (the agent clips them);
+    Discrete: int64 ``[B]``; MultiDiscrete: int64 ``[B, n]``; Tuple: a tuple of such batches.
+    """
+
+    def __init__(
+        self, agent: str, space: spaces.Space[Any], sessions: int, device: torch.device
+    ) -> None:
+        """Args:
+        agent: whose, for messages.
+        space: of one session.
+        sessions: B.
+        device: of the batches.
+        """
+        self._agent = agent
+        self._parts = (
+            tuple(ActionForm(agent, part, sessions, device) for part in space.spaces)
+            if isinstance(space, spaces.Tuple)
+            else ()
+        )
+        self._shape = (sessions, *(space.shape or ()))
+        count = getattr(space, "nvec", getattr(space, "n", None))
+        self._count = None if count is None else torch.as_tensor(count, device=device)
+
+    def fit(self, action: Action) -> Action:
+        """Return a batch in the form that components work on.
+
+        Raises:
+            ConfigError: wrong form, shape or kind of numbers; a number is not finite, or no choice.
+        """
+        agent = self._agent
+        if self._parts:
+            if not isinstance(action, tuple) or len(action) != len(self._parts):
+                raise ConfigError(f"{agent}: action is no tuple of {len(self._parts)} batches")
+            pairs = zip(self._parts, action, strict=True)
+            return tuple(form.fit(part) for form, part in pairs)  # type: ignore[misc]
+        if not isinstance(action, Tensor):
+            raise ConfigError(f"{agent}: action is a {type(action).__name__}; give a tensor")
+        if action.shape != self._shape:
+            raise ConfigError(
+                f"{agent}: action has shape {list(action.shape)}; needed: {list(self._shape)}"
+            )
+        if self._count is None:
+            action = action.to(torch.float32)
+            if not bool(action.isfinite().all()):
+                raise ConfigError(f"{agent}: action holds numbers that are not finite")
+            return action
+        if action.is_floating_point() or action.is_complex():
+            raise ConfigError(
+                f"{agent}: action is not made of whole numbers but of {action.dtype}; "
+                "choices are torch.int64"
+            )
+        action = action.to(torch.int64)
+        if bool(((action < 0) | (action >= self._count)).any()):
+            raise ConfigError(
+                f"{agent}: action holds choices outside 0 ... {int(self._count.max()) - 1}"
+            )
+        return action
 
 
 COMPONENTS: Registry[type[Component]] = Registry("component")

@@ -10,7 +10,10 @@ from marec_env.config import ConfigModel
 
 __all__ = [
     "AuditConfig",
+    "FixedMessages",
+    "LearnedMessages",
     "MessageConfig",
+    "NoMessages",
     "PipelineConfig",
     "RankingConfig",
     "RecallConfig",
@@ -90,14 +93,15 @@ class RankingConfig(ConfigModel):
         return self
 
 
-class MessageConfig(ConfigModel):
+class NoMessages(ConfigModel):
+    """Components do not speak."""
+
+    kind: Literal["none"] = Field(default="none", description="Nobody says anything.")
+
+
+class _Messages(ConfigModel):
     """What components tell each other."""
 
-    kind: Literal["none", "fixed", "learned"] = Field(
-        default="none",
-        description="none: nothing; fixed: each component publishes a summary of its decision; "
-        "learned: the message is part of its action.",
-    )
     topology: Literal["downstream", "full"] = Field(
         default="downstream", description="Who hears whom: later components only, or all others."
     )
@@ -115,6 +119,21 @@ class MessageConfig(ConfigModel):
         ge=0,
         description="Taken off the team reward per unit of mean absolute message.",
     )
+
+
+class FixedMessages(_Messages):
+    """Each component publishes a summary of its decision."""
+
+    kind: Literal["fixed"] = Field(default="fixed", description="A summary of the decision.")
+
+
+class LearnedMessages(_Messages):
+    """The message is part of a component's action."""
+
+    kind: Literal["learned"] = Field(default="learned", description="Part of the action.")
+
+
+MessageConfig = Annotated[NoMessages | FixedMessages | LearnedMessages, Field(discriminator="kind")]
 
 
 class AuditConfig(ConfigModel):
@@ -191,7 +210,9 @@ class PipelineConfig(ConfigModel):
         "in units of f_feature.",
     )
     ranking: RankingConfig = RankingConfig()
-    messages: MessageConfig = MessageConfig()
+    messages: MessageConfig = Field(
+        default=NoMessages(), description="What components tell each other."
+    )
     audit: AuditConfig = AuditConfig()
     trainer: TrainerConfig = TrainerConfig()
     data_access: dict[str, tuple[str, ...]] = Field(

@@ -18,11 +18,10 @@ from torch import Tensor
 from marec_env.errors import ConfigError
 
 if TYPE_CHECKING:
-    from marec_env.pipeline.config import RecallConfig
     from marec_env.pipeline.knowledge import Knowledge
     from marec_env.pipeline.memory import SessionMemory
 
-__all__ = ["is_used", "nearest_unseen", "require_faiss"]
+__all__ = ["nearest_unseen", "require_faiss"]
 
 _LISTS = 4  # times the root of N, as the faiss guidelines advise below a million items
 _PROBED = 1 / 16  # share of the lists that a query is compared with
@@ -43,11 +42,6 @@ def require_faiss() -> Any:
             "pip install 'marec[ann]', or set pipeline.recall.index: exact"
         ) from error
     return faiss
-
-
-def is_used(config: RecallConfig, num_items: int) -> bool:
-    """Return whether a catalog of this size is searched through the index."""
-    return config.index == "faiss" and num_items > config.index_above
 
 
 def _built(knowledge: Knowledge, space: str) -> Any:

@@ -13,8 +13,6 @@ from marec_env.catalog.catalog import Catalog
 
 __all__ = ["Knowledge"]
 
-_STRIDES = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)  # primes; those coprime to n permute it
-
 
 @dataclass(frozen=True)
 class Knowledge:
@@ -42,6 +40,8 @@ class Knowledge:
     """Int64 ``[N]``."""
     attributes: dict[str, Tensor] = field(default_factory=dict)
     """Further numbers of the items, float32 ``[N]`` each (``price``, ``risk`` ...)."""
+    num_items: int = field(init=False)
+    """N."""
     by_popularity: Tensor = field(init=False)
     """Int64 ``[N]``: items, most popular first."""
     by_freshness: Tensor = field(init=False)
@@ -62,7 +62,6 @@ class Knowledge:
 
     indexes: dict[str, Any] = field(init=False, default_factory=dict, repr=False, compare=False)
     """Approximate indexes by space, built when first asked (:mod:`marec_env.pipeline.index`)."""
-    _walks: dict[int, Tensor] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         count = self.text.shape[0]
@@ -73,6 +72,7 @@ class Knowledge:
         indicator = torch.nn.functional.one_hot(self.topics, self.num_topics).to(torch.float32)
         # A small count each keeps a topic that nobody consumed finite.
         weight = self.popularity @ indicator + 1.0 / self.num_topics
+        object.__setattr__(self, "num_items", count)
         for name, value in (
             ("topic_share", weight / weight.sum()),
             ("by_popularity", by_popularity),
@@ -84,24 +84,6 @@ class Knowledge:
             ("centre_cf", normalize(self.popularity @ self.cf, dim=0)),
         ):
             object.__setattr__(self, name, value)
-
-    def walks(self, pool: int) -> Tensor:
-        """Return walks through the ``pool`` newest items in long strides, int64 ``[S, 2 pool]``.
-
-        Each row visits every item of the pool once, then again in the same order, so that each
-        window of up to ``pool`` places holds no item twice.
-        """
-        if pool not in self._walks:
-            strides = [stride for stride in _STRIDES if pool % stride] or [1]
-            steps = torch.arange(2 * pool, device=self.by_freshness.device)
-            places = steps * steps.new_tensor(strides).unsqueeze(1) % pool
-            self._walks[pool] = self.by_freshness[places]
-        return self._walks[pool]
-
-    @property
-    def num_items(self) -> int:
-        """The number of items, N."""
-        return self.text.shape[0]
 
     @classmethod
     def of(cls, catalog: Catalog, cf: Tensor, neighbours: Tensor, version: str) -> Knowledge:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from marec_env.errors import ConfigError
+from marec_env.pipeline.config import PipelineConfig
 from marec_env.pipeline.knowledge import Knowledge
-from marec_env.pipeline.lookup import look_up
 
-__all__ = ["EXPOSURE_KEEP", "SessionMemory"]
+__all__ = ["EXPOSURE_KEEP", "SessionMemory", "look_up"]
 
 _FAST = 0.5  # keeps of the fast click rate: a half-life of one request
 _SLOW = 0.9  # keeps of the slow click rate: a half-life of 6.6 requests
@@ -23,108 +23,127 @@ _DISLIKE_HALF_LIFE = 8.0  # requests
 _PRIOR_RATE = 0.15  # click rate assumed before the first request
 
 
+def look_up(table: Tensor, items: Tensor) -> Tensor:
+    """Return ``table[items]`` for ``[N, ...]`` and int64 ``[B, M]``: ``[B, M, ...]``.
+
+    Several times as fast as indexing on the CPU.
+    """
+    return table.index_select(0, items.flatten()).view(*items.shape, *table.shape[1:])
+
+
 class SessionMemory:
     """Histories, exposure and running statistics, all from what was shown and clicked.
 
-    Attributes (``B`` sessions, ``N`` items, ``T`` topics, ``H`` time scales, ``K`` slate):
-        history: int64 ``[B, L]``, items consumed before the session, oldest first, -1 padded.
-        history_liked: bool ``[B, L]``.
-        seen: bool ``[B, N]``, items that may not be shown again.
-        recent: int64 ``[B, R]``, latest clicked or liked items, newest first, -1 where none.
-        taste_text, taste_cf: float32 ``[B, H, d]``, decayed sums of clicked items' vectors.
-        dislike_text, dislike_cf: float32 ``[B, d]``, the same of items shown and not clicked.
-        exposure, interest: float32 ``[B, T]``, decayed topic shares of what was shown / clicked.
-        channel_hits: float32 ``[B, channels]``, decayed click rate by recall channel.
-        block_use: float32 ``[B, blocks]``, decayed correlation of block score and click.
-        session_items, session_clicks: ``[B, Tmax, K]``, this episode's log (-1 / 0 padded).
-        group: float32 ``[B, G]``, the user's group, one-hot.
-        limits: float32 ``[B, S]``, the user's limit for each entry of ``audit.suitability``,
-            infinite where there is none.
-        fitted_cf: float32 ``[B, d]``, the vector of the last refit, unit length; 0 before it.
-        refit_at: int64 ``[B]``, the request at which it was made; 0 before it.
+    Shapes: ``B`` sessions, ``N`` items, ``T`` topics, ``H`` time scales, ``K`` slate.
     """
 
-    _STORED = (
-        "history",
-        "history_liked",
-        "history_length",
-        "seen",
-        "recent",
-        "taste_text",
-        "taste_cf",
-        "dislike_text",
-        "dislike_cf",
-        "exposure",
-        "interest",
-        "fast_rate",
-        "slow_rate",
-        "last_rate",
-        "since_click",
-        "channel_hits",
-        "block_use",
-        "session_items",
-        "session_clicks",
-        "requests",
-        "group",
-        "limits",
-        "fitted_cf",
-        "refit_at",
-    )
+    history: Tensor
+    """Int64 ``[B, L]``, items consumed before the session, oldest first, -1 padded."""
+    history_liked: Tensor
+    """Bool ``[B, L]``."""
+    history_length: Tensor
+    """Float32 ``[B]``."""
+    seen: Tensor
+    """Bool ``[B, N]``, items that may not be shown again."""
+    recent: Tensor
+    """Int64 ``[B, R]``, latest clicked or liked items, newest first, -1 where none."""
+    taste_text: Tensor
+    """Float32 ``[B, H, dt]``, decayed sums of clicked items' vectors."""
+    taste_cf: Tensor
+    """Float32 ``[B, H, dc]``."""
+    dislike_text: Tensor
+    """Float32 ``[B, dt]``, decayed sums of vectors of items shown and not clicked."""
+    dislike_cf: Tensor
+    """Float32 ``[B, dc]``."""
+    exposure: Tensor
+    """Float32 ``[B, T]``, decayed topic shares of what was shown."""
+    interest: Tensor
+    """Float32 ``[B, T]``, decayed topic shares of what was clicked."""
+    fast_rate: Tensor
+    """Float32 ``[B]``, decayed click rate."""
+    slow_rate: Tensor
+    """Float32 ``[B]``."""
+    last_rate: Tensor
+    """Float32 ``[B]``, click rate of the latest slate."""
+    since_click: Tensor
+    """Float32 ``[B]``, requests since the latest click."""
+    channel_hits: Tensor
+    """Float32 ``[B, channels]``, decayed click rate by recall channel."""
+    block_use: Tensor
+    """Float32 ``[B, blocks]``, decayed correlation of block score and click."""
+    session_items: Tensor
+    """Int64 ``[B, Tmax, K]``, this episode's slates, -1 padded."""
+    session_clicks: Tensor
+    """Float32 ``[B, Tmax, K]``, and their clicks."""
+    requests: Tensor
+    """Int64 ``[B]``, requests answered in this episode."""
+    group: Tensor
+    """Float32 ``[B, G]``, the user's group, one-hot."""
+    limits: Tensor
+    """Float32 ``[B, S]``, the user's limit for each entry of ``audit.suitability``, infinite where
+    there is none."""
+
+    _STORED = tuple(__annotations__)  # every tensor above, by name
 
     def __init__(
         self,
+        config: PipelineConfig,
         knowledge: Knowledge,
         num_sessions: int,
         *,
-        half_lives: tuple[float, ...],
         history_length: int,
-        recent: int,
-        channels: int,
-        blocks: int,
         max_requests: int,
-        slate_size: int,
         groups: int = 1,
-        limits: int = 0,
     ) -> None:
+        """Args:
+        config: the pipeline's section.
+        knowledge: of the items.
+        num_sessions: B.
+        history_length: L, items of the past a session may begin with.
+        max_requests: Tmax.
+        groups: G.
+        """
         self.knowledge = knowledge
-        device = knowledge.text.device
-        self.device = device
-        B, T = num_sessions, knowledge.num_topics
-        self.num_sessions = B
-        lives = torch.tensor(half_lives, device=device)
+        self.num_sessions = num_sessions
+        self.max_requests = max_requests
+        device = self.device = knowledge.text.device
+        lives = torch.tensor(config.half_lives, device=device)
         self._keep = torch.pow(0.5, 1.0 / lives).view(1, -1, 1)
         self._dislike_keep = 0.5 ** (1.0 / _DISLIKE_HALF_LIFE)
-
-        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.zeros(B, *shape, dtype=dtype, device=device)
-
-        self.history = zeros(history_length, dtype=torch.int64) - 1
-        self.history_liked = zeros(history_length, dtype=torch.bool)
-        self.history_length = zeros()
-        self.seen = zeros(knowledge.num_items, dtype=torch.bool)
-        self.recent = zeros(recent, dtype=torch.int64) - 1
-        self.taste_text = zeros(len(half_lives), knowledge.text.shape[1])
-        self.taste_cf = zeros(len(half_lives), knowledge.cf.shape[1])
-        self.dislike_text = zeros(knowledge.text.shape[1])
-        self.dislike_cf = zeros(knowledge.cf.shape[1])
-        self.exposure = zeros(T)
-        self.interest = zeros(T)
-        self.fast_rate = zeros()
-        self.slow_rate = zeros()
-        self.last_rate = zeros()
-        self.since_click = zeros()
-        self.channel_hits = zeros(channels)
-        self.block_use = zeros(blocks)
-        self.session_items = zeros(max_requests, slate_size, dtype=torch.int64) - 1
-        self.session_clicks = zeros(max_requests, slate_size)
-        self.requests = zeros(dtype=torch.int64)
-        self.group = zeros(groups)
-        self.limits = zeros(limits) + torch.inf
-        self.fitted_cf = zeros(knowledge.cf.shape[1])
-        self.refit_at = zeros(dtype=torch.int64)
         # Weight of the i-th latest history item: as if one had been consumed per request.
         ages = torch.arange(history_length - 1, -1, -1, device=device, dtype=torch.float32)
         self._history_weight = torch.pow(0.5, ages.view(1, -1) / lives.view(-1, 1))  # [H, L]
+
+        scales, text, cf = len(config.half_lives), knowledge.text.shape[1], knowledge.cf.shape[1]
+        topics, shown = knowledge.num_topics, (max_requests, config.slate_size)
+        kinds: dict[torch.dtype, dict[str, tuple[int, ...]]] = {
+            torch.int64: {
+                "history": (history_length,),
+                "recent": (config.recall.recent_clicks,),
+                "session_items": shown,
+                "requests": (),
+            },
+            torch.bool: {"history_liked": (history_length,), "seen": (knowledge.num_items,)},
+            torch.float32: {
+                "taste_text": (scales, text),
+                "taste_cf": (scales, cf),
+                "dislike_text": (text,),
+                "dislike_cf": (cf,),
+                "exposure": (topics,),
+                "interest": (topics,),
+                "channel_hits": (len(config.recall.channels),),
+                "block_use": (len(config.blocks),),
+                "session_clicks": shown,
+                "group": (groups,),
+                "limits": (len(config.audit.suitability),),
+            },
+        }
+        for name in self._STORED:  # what is not listed is one number a session
+            setattr(self, name, torch.zeros(num_sessions, device=device))
+        for kind, tables in kinds.items():
+            for name, shape in tables.items():
+                table = torch.zeros(num_sessions, *shape, dtype=kind, device=device)
+                setattr(self, name, table)
 
     def reset(
         self,
@@ -170,8 +189,6 @@ class SessionMemory:
         self.session_items[where] = -1
         self.requests[where] = 0
         self.limits[where] = torch.inf if limits is None else limits
-        self.fitted_cf[where] = 0.0
-        self.refit_at[where] = 0
         self.group[where] = torch.nn.functional.one_hot(group, self.group.shape[1]).float()
 
     def of_rows(self, rows: Tensor) -> SessionMemory:

@@ -5,28 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
 from marec_env.errors import ConfigError, unknown_name
-from marec_env.pipeline import index, stages
+from marec_env.pipeline import index
 from marec_env.pipeline.auditor import Auditor  # noqa: F401  (registers)
-from marec_env.pipeline.component import COMPONENTS, Component
-from marec_env.pipeline.components import Feature, Profile, Ranking, Recall  # noqa: F401  (registers)
-from marec_env.pipeline.config import PipelineConfig
-from marec_env.pipeline.fields import FIELDS, FieldTable, FieldView
+from marec_env.pipeline.component import COMPONENTS, ActionForm, Component
+from marec_env.pipeline.config import NoMessages, PipelineConfig
 from marec_env.pipeline.knowledge import Knowledge
+from marec_env.pipeline.mailbox import Mailbox
 from marec_env.pipeline.memory import SessionMemory
-from marec_env.pipeline.messages import Mailbox, fitted
+from marec_env.pipeline.observations import (
+    FIELDS,
+    Field,
+    FieldTable,
+    FieldView,
+    Summaries,
+    summarise,
+)
+from marec_env.pipeline.plugin_checks import guarded, numbers
+from marec_env.pipeline.profile import Profile
+from marec_env.pipeline.ranking import Feature, Ranking
+from marec_env.pipeline.recall import Recall
+from marec_env.pipeline.refitting import Refitting  # noqa: F401  (registers)
 from marec_env.pipeline.request import Request
-from marec_env.pipeline.trainer import Trainer
+from marec_env.registry import callable_at, is_own
 from marec_env.vector import Action
 
 __all__ = ["Pipeline"]
-
-_NEAREST = 10  # candidates whose mean score tells how well recall found the profile
 
 
 class Pipeline:
@@ -36,7 +44,7 @@ class Pipeline:
         components: in pipeline order.
         agents: their agent names.
         memory: the sessions' memory.
-        summaries: what the latest request's stages left for the observations.
+        summaries: what the latest request left for the observations, ``[B, k]`` each.
     """
 
     def __init__(
@@ -49,34 +57,47 @@ class Pipeline:
         max_requests: int,
         groups: int = 1,
     ) -> None:
+        """Args as of :class:`marec_env.pipeline.memory.SessionMemory`.
+
+        Raises:
+            ConfigError: a component or other plug-in does not exist or is unsound, names are
+                doubled, or an order in which a decision would come too late.
+        """
         self.config = config
         self.knowledge = knowledge
         self.num_sessions = num_sessions
-        self.components: tuple[Component, ...] = tuple(
-            _component_class(name)(config) for name in config.components
-        )
+        device = knowledge.text.device
+        self.components = tuple(_component_class(name)(config) for name in config.components)
         self.agents = tuple(component.agent for component in self.components)
-        _check_names(config, self.components)
-        stages.check_plug_ins(config)
-        self._refits = any(isinstance(component, Trainer) for component in self.components)
-        if index.is_used(config.recall, knowledge.num_items):
+        _check_team(config, self.components)
+        if config.recall.index == "faiss" and knowledge.num_items > config.recall.index_above:
             index.require_faiss()
         self._place = {agent: place for place, agent in enumerate(self.agents)}
+        self._makers: dict[str, Component] = {
+            "profile_cf": Profile(config),
+            "candidates": Recall(config),
+            "blocks": Feature(config),
+            "slate": Ranking(config),
+        }
         self.memory = SessionMemory(
+            config,
             knowledge,
             num_sessions,
-            half_lives=config.half_lives,
             history_length=history_length,
-            recent=config.recall.recent_clicks,
-            channels=len(config.recall.channels),
-            blocks=len(config.blocks),
             max_requests=max_requests,
-            slate_size=config.slate_size,
             groups=groups,
-            limits=len(config.audit.suitability),
         )
-        device = knowledge.text.device
-        self._mailbox = Mailbox(config.messages, len(self.components), num_sessions, device)
+        for component in self.components:
+            component.state = {
+                name: value.to(device).expand(num_sessions, *value.shape).clone()
+                for name, value in component.initial_state(knowledge).items()
+            }
+        self._fields = _fields_of(self.components)
+        self._mailbox = (
+            None
+            if isinstance(config.messages, NoMessages)
+            else Mailbox(config.messages, self.components, num_sessions, device)
+        )
         widths = {
             "profile": knowledge.text.shape[1] + knowledge.cf.shape[1],
             "quotas": len(config.recall.channels),
@@ -86,38 +107,38 @@ class Pipeline:
         self.summaries = {
             name: torch.zeros(num_sessions, width, device=device) for name, width in widths.items()
         }
-        self.action_spaces = {
-            component.agent: self._with_message(component.action_space)
-            for component in self.components
+        self.action_spaces: dict[str, spaces.Space[Any]] = {
+            c.agent: c.action_space for c in self.components
+        }
+        if self._mailbox is not None:
+            for agent, space in self.action_spaces.items():
+                self.action_spaces[agent] = self._mailbox.space(space)
+        self._forms = {
+            agent: ActionForm(agent, space, num_sessions, device)
+            for agent, space in self.action_spaces.items()
         }
 
-    def _with_message(self, space: spaces.Space[Any]) -> spaces.Space[Any]:
-        """Add a learned message to an action space: more numbers of a Box, else a second part."""
-        messages = self.config.messages
-        if messages.kind != "learned":
-            return space
-        if isinstance(space, spaces.Box) and len(space.shape) == 1:
-            word = np.ones(messages.dim, space.low.dtype)
-            return spaces.Box(np.append(space.low, -word), np.append(space.high, word))
-        return spaces.Tuple((space, spaces.Box(-1.0, 1.0, (messages.dim,))))
-
-    def begin(self, keys: Tensor) -> Request:
-        """Open the next request of every session."""
-        return Request(
-            config=self.config,
-            knowledge=self.knowledge,
-            memory=self.memory,
-            keys=keys,
-            step=self.memory.requests,
-            fitted_cf=self.memory.fitted_cf if self._refits else None,
-        )
+    # ------------------------------------------------------------------ observations
 
     def fields(self, rows: Tensor | None = None) -> FieldTable:
         """Return the observation fields as they stand, of all sessions or of ``rows``."""
         if rows is None:
-            return FieldTable(self.memory, self.summaries)
+            return FieldTable(self._fields, self.memory, self.summaries)
         summaries = {name: value[rows] for name, value in self.summaries.items()}
-        return FieldTable(self.memory.of_rows(rows), summaries)
+        return FieldTable(self._fields, self.memory.of_rows(rows), summaries)
+
+    def view(
+        self, agent: str, fields: FieldTable | None = None, rows: Tensor | None = None
+    ) -> FieldView:
+        """Return the fields that an agent may read, of all sessions or of ``rows``."""
+        component = self.components[self._place[agent]]
+        table = self.fields(rows) if fields is None else fields
+        own = component.state
+        granted = {
+            name: (own[name] if rows is None else own[name][rows]) if name in own else table[name]
+            for name in component.granted
+        }
+        return FieldView(component.name, granted)
 
     def observe(self, agent: str) -> Tensor:
         """Return an agent's observation, float32 ``[B, d]``."""
@@ -135,42 +156,85 @@ class Pipeline:
         Returns:
             Float32 ``[n, d_i]`` per agent.
         """
-        fields = fields or self.fields(rows)
-        return {agent: self._observe(agent, fields, rows) for agent in self.agents}
+        table = self.fields(rows) if fields is None else fields
+        return {agent: self._observe(agent, table, rows) for agent in self.agents}
 
     def _observe(self, agent: str, fields: FieldTable, rows: Tensor | None) -> Tensor:
         place = self._place[agent]
-        component = self.components[place]
-        seen = component.observe(FieldView(component.name, component.granted, fields))
-        if self.config.messages.kind == "none" or not self._mailbox.heard_by(place):
+        seen = self.components[place].observe(self.view(agent, fields, rows))
+        if self._mailbox is None or not self._mailbox.heard_by(place):
             return seen
         heard = self._mailbox.read(place)
         return torch.cat([seen, heard if rows is None else heard[rows]], dim=1)
 
-    def act(self, request: Request, agent: str, action: Action) -> None:
-        """Let an agent's action (and its message) enter the request."""
-        place = self._place[agent]
-        component = self.components[place]
-        messages = self.config.messages
-        decision, message = self._split(action)
-        component.act(request, decision)
-        if messages.kind == "fixed":
-            message = component.summary(request, decision)
-        if message is not None:
-            message = fitted(message, messages.dim)
-            due = self._mailbox.due(request.step, component.active(request.memory))
-            self._mailbox.publish(place, message, due, request.keys, request.step)
-        if self.config.sequential:
-            self._summarise(request)
+    # ------------------------------------------------------------------ one request
 
-    def _split(self, action: Action) -> tuple[Tensor, Tensor | None]:
-        """Return an action's decision and its learned message, if it carries one."""
-        messages = self.config.messages
-        if isinstance(action, tuple):
-            return action[0], action[1]
-        if messages.kind == "learned":
-            return action[:, : -messages.dim], action[:, -messages.dim :]
-        return action, None
+    def begin(self, keys: Tensor) -> Request:
+        """Open the next request of every session."""
+        return Request(
+            config=self.config,
+            knowledge=self.knowledge,
+            memory=self.memory,
+            keys=keys,
+            step=self.memory.requests,
+            makers=self._makers,
+        )
+
+    def fit(self, actions: Mapping[str, Action]) -> dict[str, Action]:
+        """Return actions in pipeline order and in the form that components work on.
+
+        Raises:
+            ConfigError: an agent is unknown, or its action does not fit its space.
+        """
+        for agent in actions:
+            if agent not in self._forms:
+                raise ConfigError(unknown_name("agent", agent, self.agents))
+        return {
+            agent: form.fit(actions[agent])
+            for agent, form in self._forms.items()
+            if agent in actions
+        }
+
+    def act(self, request: Request, agent: str, action: Action) -> None:
+        """Let an agent's action (and its message) enter the request.
+
+        Whoever comes before it and has not acted plays its hand-set default, and says nothing.
+
+        Raises:
+            ConfigError: an agent that comes later has acted already.
+        """
+        place = self._place[agent]
+        if place < request.turn:
+            raise ConfigError(
+                f"{agent} acts too late: {self.agents[request.turn - 1]} has acted in this request"
+            )
+        self._play_defaults(request, place)
+        self.components[place].act(request, self._decision(action))
+        request.turn = place + 1
+        if self._mailbox is not None:
+            self._mailbox.send(place, request, action)
+        if self.config.sequential:
+            summarise(request, self.summaries)
+
+    def _decision(self, action: Action) -> Tensor:
+        if self._mailbox is not None:
+            return self._mailbox.decision(action)
+        assert isinstance(action, Tensor)
+        return action
+
+    def _play_defaults(self, request: Request, end: int) -> None:
+        for component in self.components[request.turn : end]:
+            component.act(request, self._default(component))
+        request.turn = max(request.turn, end)
+
+    def finish(self, request: Request) -> Tensor:
+        """Let those who have not acted play their defaults; return the slate, int64 ``[B, K]``."""
+        self._play_defaults(request, len(self.components))
+        slate = request.need("slate")
+        summarise(request, self.summaries)
+        if self._mailbox is not None:
+            self._mailbox.charge(request)
+        return slate
 
     def replay(self, request: Request, actions: Mapping[str, Action], without: str) -> Request:
         """Return the request as it would have gone had one agent played its hand-set default.
@@ -183,61 +247,17 @@ class Pipeline:
             without: the agent to replace.
         """
         again = self.begin(request.keys)
-        default = self._split(self.default_actions()[without])[0]
         for component in self.components:
-            if component.agent in actions:
-                played = self._split(actions[component.agent])[0]
-                component.act(again, default if component.agent == without else played)
-        stages.finish(again)
-        messages = self.config.messages
-        if messages.kind != "none":
+            if component.agent in actions and component.agent != without:
+                component.act(again, self._decision(actions[component.agent]))
+            else:
+                component.act(again, self._default(component))
+        again.need("slate")
+        if self._mailbox is not None:
             place = self._place[without]
-            again.spend(self._mailbox.cost(without=place))
-            if messages.kind == "fixed":  # a learned one is silent by default
-                component = self.components[place]
-                message = fitted(component.summary(again, default), messages.dim)
-                due = self._mailbox.due(again.step, component.active(again.memory))
-                again.spend(self._mailbox.price(place, message, due))
+            default = self._default(self.components[place])
+            self._mailbox.charge_had(place, default, again)
         return again
-
-    def finish(self, request: Request) -> Tensor:
-        """Run the stages nobody decided and return the slate, int64 ``[B, K]``."""
-        slate = stages.finish(request)
-        self._summarise(request)
-        if self.config.messages.kind != "none":
-            request.spend(self._mailbox.cost())
-        return slate
-
-    def _summarise(self, request: Request) -> None:
-        """Refresh the summaries that observations are made of from the stages run so far."""
-        if request.profile_text is not None and request.profile_cf is not None:
-            self.summaries["profile"] = torch.cat([request.profile_text, request.profile_cf], 1)
-        if request.quotas is not None:
-            share = request.quotas.to(torch.float32) / self.config.candidates
-            self.summaries["quotas"] = share
-        if request.candidates is not None and "candidates" not in request.notes:
-            request.notes["candidates"] = self._describe(request, request.candidates)
-            self.summaries["candidates"] = request.notes["candidates"]
-        if request.enabled is not None:
-            self.summaries["enabled"] = request.enabled
-
-    def _describe(self, request: Request, candidates: Tensor) -> Tensor:
-        knowledge = self.knowledge
-        count = candidates.shape[1]
-        shares = torch.zeros(self.num_sessions, knowledge.num_topics, device=candidates.device)
-        weight = torch.full(candidates.shape, 1.0 / count, device=candidates.device)
-        shares.scatter_add_(1, request.topics_of(candidates), weight)
-        best = candidates[:, : min(_NEAREST, count)]
-        return torch.cat(
-            [
-                shares,
-                request.candidate_popularity.mean(1, keepdim=True),
-                request.candidate_freshness.mean(1, keepdim=True),
-                request.scores_of("cf", best).mean(1, keepdim=True),
-                request.scores_of("text", best).mean(1, keepdim=True),
-            ],
-            dim=1,
-        )
 
     def active(self) -> dict[str, Tensor]:
         """Return, for agents that do not act at every request, whose next action counts."""
@@ -245,21 +265,21 @@ class Pipeline:
         return {agent: where for agent, where in found.items() if where is not None}
 
     def learn(self, request: Request, clicks: Tensor) -> None:
-        """Update the memory from the users' answer (``clicks`` float32 ``[B, K]``)."""
-        assert request.slate is not None
+        """Update what is remembered from the users' answer (``clicks`` float32 ``[B, K]``)."""
         channel = blocks = None
         if request.slate_slot is not None and request.candidate_channel is not None:
             channel = request.candidate_channel.gather(1, request.slate_slot)
             if request.blocks is not None:
-                index = request.slate_slot.unsqueeze(-1).expand(-1, -1, request.blocks.shape[2])
-                blocks = request.blocks.gather(1, index)
-        if request.fitted_cf is not None and request.refitted is not None:
-            self.memory.fitted_cf = request.fitted_cf
-            self.memory.refit_at = torch.where(
-                request.refitted, self.memory.requests, self.memory.refit_at
-            )
-        self.memory.update(request.slate, clicks, channel, blocks)
-        self._mailbox.next_request()
+                places = request.slate_slot.unsqueeze(-1).expand(-1, -1, request.blocks.shape[2])
+                blocks = request.blocks.gather(1, places)
+        if request.turn:  # a slate from outside passed the components by
+            for component in self.components:
+                component.learn(request, clicks)
+        self.memory.update(request.need("slate"), clicks, channel, blocks)
+        if self._mailbox is not None:
+            self._mailbox.next_request()
+
+    # ------------------------------------------------------------------ sessions
 
     def reset(
         self,
@@ -273,43 +293,59 @@ class Pipeline:
         :meth:`marec_env.pipeline.memory.SessionMemory.reset`.
         """
         self.memory.reset(rows, history, liked, group, limits)
-        self._mailbox.reset(rows)
+        if self._mailbox is not None:
+            self._mailbox.reset(rows)
+        # Not in place: a tensor may be the finished request's own.
+        for component in self.components:
+            for name, value in component.initial_state(self.knowledge).items():
+                state = component.state[name].clone()
+                state[rows] = value.to(state.device)
+                component.state[name] = state
         for name, summary in self.summaries.items():
-            # Not in place: the tensor may be the finished request's own.
             self.summaries[name] = summary.index_fill(0, rows, 0.0)
+
+    def _default(self, component: Component) -> Tensor:
+        decision = component.default_action().to(self.knowledge.text.device)
+        return decision.expand(self.num_sessions, *decision.shape)
 
     def default_actions(self) -> dict[str, Action]:
         """Return every agent's hand-set action for all sessions (silent where it may speak)."""
-        device = self.knowledge.text.device
         actions: dict[str, Action] = {}
         for component in self.components:
-            decision = component.default_action().to(device)
-            batch = decision.expand(self.num_sessions, *decision.shape)
-            space = self.action_spaces[component.agent]
-            silence = torch.zeros(self.num_sessions, self.config.messages.dim, device=device)
-            if isinstance(space, spaces.Tuple):
-                actions[component.agent] = (batch, silence)
-            elif space != component.action_space:
-                actions[component.agent] = torch.cat([batch, silence], dim=1)
-            else:
-                actions[component.agent] = batch
+            batch, space = self._default(component), self.action_spaces[component.agent]
+            mailbox = self._mailbox
+            actions[component.agent] = batch if mailbox is None else mailbox.silent(batch, space)
         return actions
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to continue exactly."""
         return {
             "memory": self.memory.state_dict(),
-            "mailbox": self._mailbox.state_dict(),
+            "mailbox": {} if self._mailbox is None else self._mailbox.state_dict(),
             "summaries": {name: value.clone() for name, value in self.summaries.items()},
+            "components": {
+                component.agent: {name: value.clone() for name, value in component.state.items()}
+                for component in self.components
+            },
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned."""
+        device = self.memory.device
         self.memory.load_state_dict(state["memory"])
-        self._mailbox.load_state_dict(state["mailbox"])
+        if self._mailbox is not None:
+            self._mailbox.load_state_dict(state["mailbox"])
         self.summaries = {
-            name: value.to(self.memory.device).clone() for name, value in state["summaries"].items()
+            name: value.to(device).clone() for name, value in state["summaries"].items()
         }
+        for component in self.components:
+            saved = state.get("components", {}).get(component.agent, {})
+            if set(saved) != set(component.state):
+                raise ConfigError(
+                    f"the saved state of {component.agent} holds {sorted(saved)}, the component "
+                    f"remembers {sorted(component.state)}: another version saved it; start anew"
+                )
+            component.state = {name: value.to(device).clone() for name, value in saved.items()}
 
 
 def _component_class(name: str) -> type[Component]:
@@ -318,16 +354,16 @@ def _component_class(name: str) -> type[Component]:
     Raises:
         ConfigError: there is none of that name, or it is no component.
     """
-    found = COMPONENTS.get(name)
+    found: object = COMPONENTS.get(name)
     if not (isinstance(found, type) and issubclass(found, Component)):
         raise ConfigError(
             f"pipeline.components: '{name}' is no component; name a subclass of "
             "marec_env.pipeline.Component"
         )
-    return found
+    return guarded(name, found) if is_own(name) else found
 
 
-def _check_names(config: PipelineConfig, components: Sequence[Component]) -> None:
+def _check_team(config: PipelineConfig, components: Sequence[Component]) -> None:
     """Refuse doubled names, an impossible order, and data limits for nobody."""
     names = [component.name for component in components]
     doubled = [name for name in names if names.count(name) > 1]
@@ -346,5 +382,20 @@ def _check_names(config: PipelineConfig, components: Sequence[Component]) -> Non
             continue  # the component itself has looked at its grants
         if name not in COMPONENTS:
             raise ConfigError(f"pipeline.data_access: {unknown_name('component', name, names)}")
+        known = COMPONENTS.get(name).fields
         for field in granted:
-            FIELDS.get(field)
+            if field not in known:
+                raise ConfigError(
+                    f"pipeline.data_access.{name}: {unknown_name(FIELDS.kind, field, known)}"
+                )
+
+
+def _fields_of(components: Sequence[Component]) -> dict[str, Field]:
+    """Return the functions of all observation fields: built-in ones, and those asked for."""
+    asked = [name for c in components for name in c.granted if name not in c.state]
+    names = dict.fromkeys([*FIELDS, *asked])
+    return {name: callable_at("fields of a component", FIELDS, name, _checked) for name in names}
+
+
+def _checked(what: str, found: object, memory: SessionMemory, summaries: Summaries) -> Tensor:
+    return numbers(what, found, memory.num_sessions, None)

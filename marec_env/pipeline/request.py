@@ -1,20 +1,23 @@
-"""The workspace of one request: what each stage of the pipeline leaves for the next."""
+"""The workspace of one request: what each component leaves for the next."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from marec_env.pipeline import index
-from marec_env.pipeline.compose import slate_log_propensity
+from marec_env.errors import ConfigError
 from marec_env.pipeline.config import PipelineConfig
 from marec_env.pipeline.knowledge import Knowledge
-from marec_env.pipeline.lookup import look_up
-from marec_env.pipeline.memory import SessionMemory
+from marec_env.pipeline.memory import SessionMemory, look_up
 from marec_env.pipeline.topk import top_k
+
+if TYPE_CHECKING:
+    from marec_env.pipeline.component import Component
 
 __all__ = ["Request"]
 
@@ -25,8 +28,8 @@ _AFFINITY_SMOOTHING = 0.2  # of the interest's mass: as a fifth of a history of 
 class Request:
     """``B`` sessions asking for one slate each.
 
-    Stages fill their fields in order; a stage that no component has run by the time a later one
-    needs it runs with its default decision (:mod:`marec_env.pipeline.stages`).
+    Components fill its parts in pipeline order. A part that is needed (:meth:`need`) before anybody
+    has made it is made by the built-in component's hand-set decision.
     """
 
     config: PipelineConfig
@@ -36,20 +39,20 @@ class Request:
     """Int64 ``[B]``, the sessions' keys."""
     step: Tensor
     """Int64 ``[B]``, the request's index in its episode."""
+    makers: Mapping[str, Component] = field(default_factory=dict)
+    """The built-in component that makes each part of :meth:`need`."""
+    turn: int = 0
+    """The place in the pipeline of the next component to act."""
 
     # profile
+    profile_shift: Tensor | None = None
+    """Float32 ``[B, dc]``: what earlier components add to the CF profile, itself of unit length."""
     profile_text: Tensor | None = None
     """Float32 ``[B, dt]``, unit length."""
     profile_cf: Tensor | None = None
     """Float32 ``[B, dc]``, unit length."""
     profile_version: str = ""
     """The spaces the profile lives in; must equal ``knowledge.version``."""
-
-    fitted_cf: Tensor | None = None
-    """Float32 ``[B, dc]``: the refitted vectors to use from this request on, where not the ones
-    remembered."""
-    refitted: Tensor | None = None
-    """Bool ``[B]``: whose vector was refitted in this request."""
 
     # recall
     quotas: Tensor | None = None
@@ -68,11 +71,13 @@ class Request:
     """Float32 ``[B]``."""
 
     # ranking
+    bonus: Tensor | None = None
+    """Float32 ``[B, C]``: what components add to the scores, in score units (a block's spread)."""
     veto: Tensor | None = None
-    """Float32 ``[B, C]``, levels at least 1 apart: 0 where allowed; an item of a higher level is
-    shown only if fewer than K are left at lower ones."""
+    """Float32 ``[B, C]``, levels >= 0 at least 1 apart: 0 where allowed; an item of a higher level
+    is shown only if fewer than K are left at lower ones, whatever its score and bonus."""
     scores: Tensor | None = None
-    """Float32 ``[B, C]``: weighted block scores before diversity."""
+    """Float32 ``[B, C]``: weighted block scores before bonus, veto and diversity."""
     slate: Tensor | None = None
     """Int64 ``[B, K]``, in order of display."""
     slate_slot: Tensor | None = None
@@ -83,28 +88,54 @@ class Request:
     extra_cost: Tensor | None = None
     """Float32 ``[B]``: what further components spent (messages, refits)."""
     notes: dict[str, Tensor] = field(default_factory=dict)
-    """Whatever a user's component wants to hand to another."""
+    """Whatever a component wants to hand to another, or to its own ``learn``."""
 
     @property
     def num_sessions(self) -> int:
         """The number of sessions, B."""
         return self.keys.shape[0]
 
+    def need(self, part: Literal["profile_cf", "candidates", "blocks", "slate"]) -> Tensor:
+        """Return a part, made by hand-set decision if nobody has made it."""
+        if getattr(self, part) is None:
+            maker = self.makers[part]
+            default = maker.default_action().to(self.keys.device)
+            maker.act(self, default.expand(self.num_sessions, *default.shape))
+        found: Tensor = getattr(self, part)
+        return found
+
+    def shift_profile(self, vector: Tensor) -> None:
+        """Add float32 ``[B, dc]`` to the CF profile, which has unit length before."""
+        self.profile_shift = _sum(self.profile_shift, vector)
+
+    def add_bonus(self, bonus: Tensor) -> None:
+        """Add float32 ``[B, C]`` score units to the candidates; 1 is the spread of a block."""
+        self.bonus = _sum(self.bonus, bonus)
+
+    def add_veto(self, level: Tensor) -> None:
+        """Add float32 ``[B, C]`` levels of veto, each 0 or at least 1."""
+        self.veto = _sum(self.veto, level)
+
     def spend(self, cost: Tensor) -> None:
         """Add float32 ``[B]`` to what further components spent."""
-        self.extra_cost = cost if self.extra_cost is None else self.extra_cost + cost
+        self.extra_cost = _sum(self.extra_cost, cost)
 
     @cached_property
     def cf_scores(self) -> Tensor:
         """Float32 ``[B, N]``: profile times item in CF space, of seen items too."""
-        assert self.profile_cf is not None
-        return self.profile_cf @ self.knowledge.cf.T
+        return self.need("profile_cf") @ self.knowledge.cf.T
 
     @cached_property
     def text_scores(self) -> Tensor:
         """Float32 ``[B, N]``: the same in text space."""
         assert self.profile_text is not None
         return self.profile_text @ self.knowledge.text.T
+
+    @property
+    def indexed(self) -> bool:
+        """Whether a catalog of this size is searched through the approximate index."""
+        recall = self.config.recall
+        return recall.index == "faiss" and self.knowledge.num_items > recall.index_above
 
     def scores_of(self, space: str, items: Tensor) -> Tensor:
         """Return profile times item in a space, float32 ``[B, M]``.
@@ -116,7 +147,7 @@ class Request:
             items: int64 ``[B, M]``.
         """
         dense = f"{space}_scores"
-        if dense in vars(self) or not index.is_used(self.config.recall, self.knowledge.num_items):
+        if dense in vars(self) or not self.indexed:
             scores: Tensor = getattr(self, dense)
             return scores.gather(1, items)
         vectors = look_up(getattr(self.knowledge, space), items)  # [B, M, d]
@@ -136,10 +167,22 @@ class Request:
 
     @cached_property
     def log_propensity(self) -> Tensor:
-        """Float32 ``[B]``: log-probability of this ordered slate given the candidates, exact."""
-        assert self.slate_logits is not None
-        assert self.slate_slot is not None
-        return slate_log_propensity(self.slate_logits, self.slate_slot)
+        """Float32 ``[B]``: log-probability of this ordered slate given the candidates, exact.
+
+        The slate is drawn by Plackett-Luce: a sum over positions of the logit chosen less the
+        log-sum-exp of what was still there.
+
+        Raises:
+            ConfigError: the slate was not drawn by the ranking.
+        """
+        if self.slate_logits is None or self.slate_slot is None:
+            raise ConfigError("the slate was not drawn by the component 'ranking': no propensity")
+        picked = self.slate_logits.gather(1, self.slate_slot)
+        rest = self.slate_logits.scatter(1, self.slate_slot, -torch.inf)
+        # Going backwards, each position adds its own logit to the log-sum-exp of the rest.
+        tail = torch.cat([picked, rest.logsumexp(1, keepdim=True)], dim=1).flip(1)
+        remaining = tail.logcumsumexp(1)[:, 1:].flip(1)
+        return (picked - remaining).sum(1)
 
     def best_unseen(self, scores: Tensor, length: int) -> Tensor:
         """Return each session's unseen items of largest score, best first.
@@ -153,25 +196,33 @@ class Request:
         """
         return top_k(scores, length, excluded=self.memory.seen)
 
+    def of_items(self, name: Literal["topics", "popularity", "freshness"], items: Tensor) -> Tensor:
+        """Return what is known of items, same shape; of the candidates, looked up once."""
+        table: Tensor = getattr(self.knowledge, name)
+        if items is not self.candidates:
+            return look_up(table, items)
+        known: dict[str, Tensor] = vars(self).setdefault("_known", {})
+        if known.get("candidates") is not items:
+            known.clear()
+            known["candidates"] = items
+        if name not in known:
+            known[name] = look_up(table, items)
+        return known[name]
+
     def topics_of(self, items: Tensor) -> Tensor:
         """Return the topics of items, same shape."""
-        if items is self.candidates:
-            return self._candidate_topics
-        return look_up(self.knowledge.topics, items)
+        return self.of_items("topics", items)
 
-    @cached_property
-    def _candidate_topics(self) -> Tensor:
-        assert self.candidates is not None
-        return look_up(self.knowledge.topics, self.candidates)
-
-    @cached_property
+    @property
     def candidate_popularity(self) -> Tensor:
         """Float32 ``[B, C]``."""
-        assert self.candidates is not None
-        return look_up(self.knowledge.popularity, self.candidates)
+        return self.of_items("popularity", self.need("candidates"))
 
-    @cached_property
+    @property
     def candidate_freshness(self) -> Tensor:
         """Float32 ``[B, C]``."""
-        assert self.candidates is not None
-        return look_up(self.knowledge.freshness, self.candidates)
+        return self.of_items("freshness", self.need("candidates"))
+
+
+def _sum(so_far: Tensor | None, more: Tensor) -> Tensor:
+    return more if so_far is None else so_far + more

@@ -1,21 +1,33 @@
-"""Objectives f_i and the team objective F of a request."""
+"""Who is paid what: objectives f_i, the team objective F, reward modes, and shaping.
+
+Potential-based shaping, r' = r + gamma Phi(s') - Phi(s) with Phi = 0 where the episode has
+terminated, leaves every optimal policy optimal (Ng, Harada and Russell, ICML 1999). A truncated
+episode keeps Phi(s').
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from marec_env.errors import ConfigError, unknown_name
 from marec_env.pipeline.component import Component
-from marec_env.pipeline.own import checked
-from marec_env.registry import callable_at
-from marec_env.rewards.config import RewardConfig
-from marec_env.rewards.outcome import Outcome
-from marec_env.rewards.terms import TERMS
+from marec_env.pipeline.memory import SessionMemory
+from marec_env.pipeline.plugin_checks import numbers
+from marec_env.registry import Registry, callable_at
+from marec_env.rewards.config import RewardConfig, ShapingConfig
+from marec_env.rewards.terms import TERMS, Outcome, Term
 
-__all__ = ["TeamReward"]
+__all__ = ["POTENTIALS", "Potential", "Shaping", "TeamReward"]
+
+Potential = Callable[[SessionMemory], Tensor]
+POTENTIALS: Registry[Potential] = Registry("shaping potential")
+
+
+def _one_number(what: str, found: object, of: Outcome | SessionMemory) -> Tensor:
+    return numbers(what, found, of.num_sessions)
 
 
 class TeamReward:
@@ -30,14 +42,10 @@ class TeamReward:
             ConfigError: a term or component is unknown.
         """
         self.config = config
-        names = [component.name for component in components]
+        known = {*(component.name for component in components), *RewardConfig().weights}
         for section, keys in (("objectives", config.objectives), ("weights", config.weights)):
-            for name in keys:
-                known = {*names, *RewardConfig().weights}
-                if name not in known:
-                    raise ConfigError(
-                        f"rewards.{section}: {unknown_name('component', name, known)}"
-                    )
+            for name in set(keys) - known:
+                raise ConfigError(f"rewards.{section}: {unknown_name('component', name, known)}")
         self._objectives: dict[str, Mapping[str, float]] = {
             # A copy, for read-only views of mappings can be neither copied nor pickled.
             component.agent: dict(config.objectives.get(component.name, component.objective))
@@ -46,27 +54,32 @@ class TeamReward:
         self._weights = {
             component.agent: config.weights.get(component.name, 0.0) for component in components
         }
-        for component in components:
-            for name in self._objectives[component.agent]:
-                callable_at(f"rewards.objectives.{component.name}", TERMS, name)
-        for name in config.team:
-            callable_at("rewards.team", TERMS, name)
+        self._terms: dict[str, Term] = {}
+        places = {f"objectives.{c.name}": self._objectives[c.agent] for c in components}
+        for place, terms in {**places, "team": config.team}.items():
+            for name in terms:
+                self._terms[name] = callable_at(f"rewards.{place}", TERMS, name, _one_number)
 
-    def objectives(self, outcome: Outcome) -> dict[str, Tensor]:
-        """Return f_i per agent, float32 ``[B]`` in [0, 1]."""
-        values = _Terms(outcome)
-        return {
-            agent: values.weighted(terms).clamp(0.0, 1.0)
-            for agent, terms in self._objectives.items()
+    def score(self, outcome: Outcome) -> tuple[dict[str, Tensor], Tensor]:
+        """Return f_i per agent, in [0, 1], and F: float32 ``[B]`` each."""
+        values: dict[str, Tensor] = {}  # each term once, whoever is paid by it
+
+        def weighted(terms: Mapping[str, float]) -> Tensor:
+            total = torch.zeros_like(outcome.feedback.engagement)
+            for name, weight in terms.items():
+                if name not in values:
+                    values[name] = self._terms[name](outcome)
+                total = total + weight * values[name]
+            return total
+
+        objectives = {
+            agent: weighted(terms).clamp(0.0, 1.0) for agent, terms in self._objectives.items()
         }
-
-    def team(self, outcome: Outcome, objectives: Mapping[str, Tensor]) -> Tensor:
-        """Return F, float32 ``[B]``."""
-        total = _Terms(outcome).weighted(self.config.team)
+        team = weighted(self.config.team)
         for agent, weight in self._weights.items():
             if weight:
-                total = total + weight * objectives[agent]
-        return total
+                team = team + weight * objectives[agent]
+        return objectives, team
 
     def rewards(
         self,
@@ -96,18 +109,42 @@ class TeamReward:
         return dict.fromkeys(objectives, team + bonus)
 
 
-class _Terms:
-    """Terms of one outcome, each computed once."""
+@POTENTIALS.register("click_rate")
+def click_rate(memory: SessionMemory) -> Tensor:
+    """The slow click rate: sessions in which the user clicks go on."""
+    return memory.slow_rate
 
-    def __init__(self, outcome: Outcome) -> None:
-        self._outcome = outcome
-        self._values: dict[str, Tensor] = {}
 
-    def weighted(self, terms: Mapping[str, float]) -> Tensor:
-        total = torch.zeros_like(self._outcome.feedback.engagement)
-        for name, weight in terms.items():
-            if name not in self._values:
-                value = TERMS.get(name)(self._outcome)
-                self._values[name] = checked("reward term", name, value, len(total))
-            total = total + weight * self._values[name]
+@POTENTIALS.register("topic_balance")
+def topic_balance(memory: SessionMemory) -> Tensor:
+    """1 less the largest topic exposure: room left before the user tires of a topic."""
+    return 1.0 - memory.exposure.amax(1)
+
+
+class Shaping:
+    """The configured shaping terms, added up."""
+
+    def __init__(self, configs: Sequence[ShapingConfig]) -> None:
+        key = "rewards.shaping.potential"
+        self._parts = [
+            (callable_at(key, POTENTIALS, c.potential, _one_number), c.weight, c.gamma)
+            for c in configs
+        ]
+
+    def before(self, memory: SessionMemory) -> list[Tensor]:
+        """Return each potential in the state before the request."""
+        return [potential(memory).clone() for potential, _, _ in self._parts]
+
+    def bonus(self, before: list[Tensor], memory: SessionMemory, terminated: Tensor) -> Tensor:
+        """Return what shaping adds to every reward, float32 ``[B]``.
+
+        Args:
+            before: what :meth:`before` returned.
+            memory: after the request, before any reset.
+            terminated: bool ``[B]``.
+        """
+        total = torch.zeros(memory.num_sessions, device=memory.device)
+        for (potential, weight, gamma), start in zip(self._parts, before, strict=True):
+            after = torch.where(terminated, 0.0, potential(memory))
+            total = total + weight * (gamma * after - start)
         return total

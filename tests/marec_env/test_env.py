@@ -94,11 +94,11 @@ def test_misuse_is_named(env):
     with pytest.raises(ConfigError, match="no action for recall_0"):
         env.step({a: env.action_space(a).sample() for a in env.agents if a != "recall_0"})
     actions = {a: env.action_space(a).sample() for a in env.agents}
-    with pytest.raises(ConfigError, match=r"ranking_0: action .* is not finite"):
+    with pytest.raises(ConfigError, match="ranking_0: action holds numbers that are not finite"):
         env.step({**actions, "ranking_0": np.full(8, np.nan, np.float32)})
-    with pytest.raises(ConfigError, match=r"profile_0: action has shape \(2,\)"):
+    with pytest.raises(ConfigError, match=r"profile_0: action has shape \[1, 2\]; needed"):
         env.step({**actions, "profile_0": np.zeros(2, np.float32)})
-    with pytest.raises(ConfigError, match="does not lie in"):
+    with pytest.raises(ConfigError, match=r"choices outside 0 \.\.\. 1"):
         env.step({**actions, "feature_0": np.full(6, 3)})
 
 
@@ -123,7 +123,7 @@ def test_rendering_shows_the_funnel(mode):
     ("action", "message"),
     [
         ("loud", "not made of numbers"),
-        (None, "not made of numbers|shape"),
+        (None, "not made of numbers"),
         ([[1], [1, 2]], "not made of numbers"),
         ([1.7] * 7, "not made of whole numbers"),
     ],
@@ -139,7 +139,7 @@ def test_half_of_a_paired_action_is_refused():
     env = marec_env.parallel_env({**SMALL, "pipeline": {"messages": {"kind": "learned"}}})
     env.reset(seed=0)
     actions = {agent: env.action_space(agent).sample() for agent in env.agents}
-    with pytest.raises(ConfigError, match="no tuple of 2 parts"):
+    with pytest.raises(ConfigError, match="no tuple of 2 batches"):
         env.step({**actions, "recall_0": (actions["recall_0"][0],)})
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from marec_env.env import _resolve
+from marec_env.env import resolve
 from marec_env.errors import ConfigError
 from marec_env.pipeline.topk import top_k
 from marec_env.simulator import Simulator
@@ -14,7 +14,7 @@ IMPATIENT = {"patience": {"gain": 0.5, "cost": 0.25}}  # episodes of a few reque
 
 
 def make(sessions, autoreset=True, **changes):
-    return Simulator(build_world(_resolve({**SMALL, **changes})), sessions, autoreset=autoreset)
+    return Simulator(build_world(resolve({**SMALL, **changes})), sessions, autoreset=autoreset)
 
 
 def random_actions(simulator, number, rows=None):

@@ -107,14 +107,10 @@ def input_groups(simulator: Simulator, agent: str, memory: int) -> dict[str, sli
     """
     pipeline, messages = simulator.pipeline, simulator.config.pipeline.messages
     agents = list(pipeline.agents)
-    place = agents.index(agent)
-    heard: list[str] = []
+    widths = {name: int(value.shape[1]) for name, value in pipeline.view(agent).items()}
     if messages.kind != "none":
-        told = agents[:place] if messages.topology == "downstream" else agents
-        heard = [other for other in told if other != agent]
-    table = pipeline.fields()
-    widths = {name: int(table[name].shape[1]) for name in pipeline.components[place].granted}
-    widths |= {f"message from {sender}": messages.dim for sender in heard}
+        told = agents[: agents.index(agent)] if messages.topology == "downstream" else agents
+        widths |= {f"message from {other}": messages.dim for other in told if other != agent}
     total = int(simulator.observation_spaces[agent].shape[0])
     if sum(widths.values()) != total:
         widths = {"observation": total}

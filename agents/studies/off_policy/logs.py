@@ -28,7 +28,7 @@ from marec_env.evaluation.off_policy import (
     plackett_luce_log_probability,
     slate_ratio,
 )
-from marec_env.pipeline.blocks import standardised
+from marec_env.pipeline.ranking import standardised
 from marec_env.pipeline.request import Request
 from marec_env.pipeline.topk import top_k
 from marec_env.simulator import Simulator

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from marec_env.pipeline import stages
-from marec_env.pipeline.blocks import BLOCKS, standardised
+from marec_env.pipeline.ranking import BLOCKS, standardised
 
 CANDIDATES = torch.tensor([[10, 20, 30, 41], [11, 12, 13, 14], [59, 9, 22, 33]])
 
@@ -50,7 +49,7 @@ def test_standardised_has_zero_mean_and_unit_spread_or_says_nothing():
 
 def test_blocks_that_are_off_are_zero_and_cost_nothing(request_):
     enabled = torch.tensor([[1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0]])
-    stages.run_feature(request_, enabled)
+    request_.makers["blocks"].act(request_, enabled)
     assert request_.compute_cost.tolist() == pytest.approx([0.02, 0.08, 0.0])
     assert bool((request_.blocks[0, :, 1:] == 0).all())
     assert bool((request_.blocks[2] == 0).all())

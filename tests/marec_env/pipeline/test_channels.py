@@ -3,9 +3,8 @@ import re
 import pytest
 import torch
 
-from marec_env.errors import ConfigError
-from marec_env.pipeline import stages
-from marec_env.pipeline.channels import CHANNELS
+from marec_env.errors import ConfigError, PluginError
+from marec_env.pipeline.recall import CHANNELS
 
 SEEN = [{0, 1, 2}, {3, 4, 5}, {6, 7, 8}]  # histories of the sessions of conftest
 
@@ -32,7 +31,7 @@ def test_nearest_items_in_each_space_without_seen_ones(request_, space):
 def test_diverse_leaves_out_exposed_topics_when_the_penalty_is_large(make):
     pipeline = make.pipeline(recall={"topic_penalty": 100.0})
     request = pipeline.begin(make.keys())
-    stages.finish(request)
+    request.need("slate")
     pipeline.memory.exposure[:, 1] = 0.5
     for row, offered in enumerate(offers("diverse", request).tolist()):
         topics = request.knowledge.topics[torch.tensor(offered)]
@@ -57,7 +56,7 @@ def test_diverse_without_exposure_is_the_sum_of_both_spaces(request_):
 def test_diverse_trades_the_mean_of_both_spaces_against_exposure(make):
     pipeline = make.pipeline(recall={"topic_penalty": 0.7})
     request = pipeline.begin(make.keys())
-    stages.finish(request)
+    request.need("slate")
     pipeline.memory.exposure[:] = torch.tensor([0.5, 0.0, 0.2, 0.3])
     knowledge = request.knowledge
     score = knowledge.cf @ request.profile_cf[1] + knowledge.text @ request.profile_text[1]
@@ -69,7 +68,7 @@ def test_diverse_trades_the_mean_of_both_spaces_against_exposure(make):
 def test_affinity_adds_the_log_ratio_of_topic_shares_to_the_collaborative_score(make):
     pipeline = make.pipeline(recall={"affinity_weight": 0.5})
     request = pipeline.begin(make.keys())
-    stages.run_profile(request, stages._default_profile(request))
+    request.need("profile_cf")
     pipeline.memory.interest[:] = torch.tensor([0.6, 0.2, 0.2, 0.0])
     knowledge = request.knowledge
     usual = knowledge.topic_share
@@ -117,7 +116,7 @@ def test_fresh_walks_through_the_newest_share_without_repeats(request_):
 def test_a_channel_of_ones_own_may_be_careless(make):
     pipeline = make.pipeline(recall={"channels": ("cf", f"{__name__}:repeating")})
     request = pipeline.begin(make.keys())
-    stages.run_recall(request, torch.tensor([[0, 1]] * 3))
+    request.makers["candidates"].act(request, torch.tensor([[0, 1]] * 3))
     for row, seen in enumerate(SEEN):
         kept = request.candidates[row].tolist()
         assert len(set(kept)) == 20
@@ -127,7 +126,7 @@ def test_a_channel_of_ones_own_may_be_careless(make):
 
 
 def test_candidates_of_all_channels_are_unseen_and_differ(request_):
-    stages.run_recall(request_, torch.ones(3, 7, dtype=torch.int64))
+    request_.makers["candidates"].act(request_, torch.ones(3, 7, dtype=torch.int64))
     assert request_.quotas.sum(1).tolist() == [20] * 3
     for row, seen in enumerate(SEEN):
         kept = request_.candidates[row].tolist()
@@ -147,12 +146,12 @@ def of_one_session(request, length):
 
 @pytest.mark.parametrize(
     ("channel", "message"),
-    [(outside, "offered items outside 0 ... 59; use -1"), (of_one_session, "[1, 20]; return")],
+    [(outside, "offered items outside 0 ... 59; use -1"), (of_one_session, "[1, 20]; needed")],
 )
 def test_a_channel_of_ones_own_that_offers_nonsense_is_named(make, channel, message):
     pipeline = make.pipeline(recall={"channels": (f"{__name__}:{channel.__name__}",)})
     with pytest.raises(ConfigError, match=re.escape(message)):
-        stages.run_recall(pipeline.begin(make.keys()), torch.ones(3, 1, dtype=torch.int64))
+        pipeline.begin(make.keys()).need("candidates")
 
 
 def refusing(request, length):
@@ -163,7 +162,7 @@ def refusing(request, length):
 def test_a_channel_is_asked_only_where_somebody_wants_its_items(make):
     pipeline = make.pipeline(recall={"channels": ("cf", f"{__name__}:refusing")})
     request = pipeline.begin(make.keys())
-    stages.run_recall(request, torch.tensor([[1, 0]] * 3))
+    request.makers["candidates"].act(request, torch.tensor([[1, 0]] * 3))
     assert request.candidate_channel.unique().tolist() == [0]
-    with pytest.raises(AssertionError, match="nobody wanted"):
-        stages.run_recall(request, torch.tensor([[1, 0], [1, 0], [1, 1]]))
+    with pytest.raises(PluginError, match=r"recall channel '.*:refusing' failed.*nobody wanted"):
+        request.makers["candidates"].act(request, torch.tensor([[1, 0], [1, 0], [1, 1]]))

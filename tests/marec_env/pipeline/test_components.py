@@ -9,7 +9,7 @@ from pettingzoo.test import parallel_api_test
 
 import marec_env
 from marec_env.errors import ConfigError
-from marec_env.pipeline import COMPONENTS, Component, stages
+from marec_env.pipeline import COMPONENTS, Component
 
 ROOT = Path(__file__).parents[3]
 SMALL = {"embeddings": {"encoder": "hashing", "reduction": {"dimension": 8}}}
@@ -169,4 +169,4 @@ def test_summaries_for_messages_have_one_row_a_session(make):
     ):
         component.act(request, action)
         assert component.summary(request, action).shape[0] == 3
-    stages.finish(request)
+    request.need("slate")

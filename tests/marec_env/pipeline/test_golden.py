@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import normalize
 
 import marec_env
-from marec_env.pipeline.fields import FIELDS
+from marec_env.pipeline.observations import FIELDS
 
 SMALL_WORLD = {
     "max_requests": 4,
@@ -86,7 +86,7 @@ def expected_fields(memory):
 
 def test_every_field_by_hand(memory):
     expected = expected_fields(memory)
-    assert set(FIELDS) - {"since_refit"} == set(expected)
+    assert set(FIELDS) == set(expected)
     for name, row in expected.items():
         found = FIELDS.get(name)(memory, SUMMARIES)
         assert found[1].tolist() == pytest.approx(row, abs=1e-5), name

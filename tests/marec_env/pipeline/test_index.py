@@ -5,8 +5,7 @@ import torch
 from torch.nn.functional import normalize
 
 from marec_env.errors import ConfigError
-from marec_env.pipeline import stages
-from marec_env.pipeline.channels import CHANNELS
+from marec_env.pipeline.recall import CHANNELS
 
 ITEMS, CLUSTERS, SESSIONS = 4000, 40, 16
 FAISS = {"index": "faiss", "index_above": 1000}
@@ -24,7 +23,7 @@ def open_request(make, items=ITEMS, **recall):
         space.copy_(normalize(near + 0.3 * noise, dim=1))
     pipeline = make.pipeline(SESSIONS, knowledge, candidates=50, recall=recall)
     request = pipeline.begin(make.keys(SESSIONS))
-    stages.run_profile(request, torch.tensor([[1.0, 1.0, 1.0, 0.2, 0.1]] * SESSIONS))
+    pipeline.act(request, "profile_0", pipeline.default_actions()["profile_0"])
     return request
 
 

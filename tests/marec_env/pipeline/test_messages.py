@@ -1,27 +1,51 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from gymnasium import spaces
 
+import marec_env
 from marec_env.errors import ConfigError
 from marec_env.pipeline.component import Component
-from marec_env.pipeline.config import MessageConfig
-from marec_env.pipeline.messages import Mailbox, fitted
-
-KEYS = torch.arange(2)
+from marec_env.pipeline.config import FixedMessages, LearnedMessages
+from marec_env.pipeline.mailbox import Mailbox
 
 
-def mailbox(**changes):
-    config = MessageConfig(kind="learned", dim=2, **changes)
-    return Mailbox(config, senders=3, num_sessions=2, device=torch.device("cpu"))
+class Speaker:
+    """Stands for a component: says what its action is."""
+
+    def __init__(self):
+        self.counts = None
+
+    def active(self, memory):
+        return self.counts
+
+    def summary(self, request, action):
+        return action
 
 
-def step(number):
-    return torch.full((2,), number)
+def request_at(number, sessions=2):
+    step = torch.full((sessions,), number) if isinstance(number, int) else number
+    paid = []
+    return SimpleNamespace(
+        step=step, keys=torch.arange(sessions), memory=None, spend=paid.append, paid=paid
+    )
 
 
-def say(box, value, number=0, place=0, active=None):
-    due = box.due(step(number), active)
-    box.publish(place, torch.full((2, 2), float(value)), due, KEYS, step(number))
+def mailbox(senders=3, sessions=2, dim=2, **changes):
+    config = LearnedMessages(dim=dim, **changes)
+    return Mailbox(config, [Speaker() for _ in range(senders)], sessions, torch.device("cpu"))
+
+
+def say(box, value, number=0, place=0):
+    action = torch.cat([torch.zeros(2, 1), torch.full((2, 2), float(value))], dim=1)
+    box.send(place, request_at(number), action)
+
+
+def cost(box):
+    request = request_at(0)
+    box.charge(request)
+    return request.paid[0]
 
 
 def test_topologies():
@@ -52,8 +76,8 @@ def test_messages_sent_in_turn_arrive_in_turn():
     box = mailbox(delay=2)
     heard = []
     for number in range(6):
-        say(box, number + 1, number)
-        heard.append(box.read(1)[0, 0].item())
+        say(box, (number + 1) / 8, number)
+        heard.append(8 * box.read(1)[0, 0].item())
         box.next_request()
     assert heard == [0.0, 0.0, 1.0, 2.0, 3.0, 4.0]
 
@@ -62,9 +86,9 @@ def test_only_every_nth_request_is_due_and_paid():
     box = mailbox(every=3, bandwidth_cost=0.5)
     heard, paid = [], []
     for number in range(5):
-        say(box, number + 1, number)
-        heard.append(box.read(1)[0, 0].item())
-        paid.append(box.cost()[0].item())
+        say(box, (number + 1) / 8, number)
+        heard.append(8 * box.read(1)[0, 0].item())
+        paid.append(8 * cost(box)[0].item())
         box.next_request()
     assert heard == [1.0, 1.0, 1.0, 4.0, 4.0]
     assert paid == [0.5, 0.0, 0.0, 2.0, 0.0]
@@ -72,18 +96,14 @@ def test_only_every_nth_request_is_due_and_paid():
 
 def test_sessions_at_different_requests_are_due_at_different_times():
     box = mailbox(every=2)
-    number = torch.tensor([0, 1])
-    box.publish(0, torch.ones(2, 2), box.due(number, None), KEYS, number)
+    say(box, 1.0, torch.tensor([0, 1]))
     assert box.read(1)[:, 0].tolist() == [1.0, 0.0]
 
 
 def test_noise_has_its_spread_and_is_repeatable():
-    config = MessageConfig(kind="learned", dim=1, noise=0.3)
-    boxes = [Mailbox(config, 2, 20_000, torch.device("cpu")) for _ in range(2)]
+    boxes = [mailbox(2, 20_000, 1, noise=0.3) for _ in range(2)]
     for box in boxes:
-        step = torch.zeros(20_000).long()
-        silence = torch.zeros(20_000, 1)
-        box.publish(0, silence, box.due(step, None), torch.arange(20_000), step)
+        box.send(0, request_at(0, 20_000), torch.zeros(20_000, 2))
     heard = boxes[0].read(1)
     assert heard.std().item() == pytest.approx(0.3, rel=0.03)
     assert torch.equal(heard, boxes[1].read(1))
@@ -93,19 +113,22 @@ def test_noise_is_not_paid_for_nor_is_what_nobody_hears():
     box = mailbox(noise=1.0, bandwidth_cost=0.5)
     say(box, 0.0, place=0)
     say(box, 1.0, place=2)  # the last of a downstream team
-    assert box.cost().tolist() == [0.0, 0.0]
+    assert cost(box).tolist() == [0.0, 0.0]
     full = mailbox(topology="full", bandwidth_cost=0.5)
     say(full, 1.0, place=0)
     say(full, 1.0, place=2)
-    assert full.cost().tolist() == [1.0, 1.0]
-    assert full.cost(without=2).tolist() == [0.5, 0.5]
+    assert cost(full).tolist() == [1.0, 1.0]
+    request = request_at(0)
+    full.charge_had(2, torch.zeros(2, 1), request)
+    assert sum(request.paid).tolist() == [0.5, 0.5]
 
 
 def test_whose_action_does_not_count_says_nothing():
     box = mailbox(bandwidth_cost=0.5)
-    say(box, 1.0, active=torch.tensor([True, False]))
+    box._components[0].counts = torch.tensor([True, False])
+    say(box, 1.0)
     assert box.read(1)[:, 0].tolist() == [1.0, 0.0]
-    assert box.cost().tolist() == [0.5, 0.0]
+    assert cost(box).tolist() == [0.5, 0.0]
 
 
 def test_saved_messages_of_another_delay_are_refused():
@@ -121,10 +144,13 @@ def test_a_new_episode_hears_nothing():
     assert box.read(1)[:, 0].tolist() == [0.0, 1.0]
 
 
-def test_fitted_cuts_pads_and_clips():
-    summary = torch.tensor([[0.5, -3.0, 0.25]])
-    assert fitted(summary, 2).tolist() == [[0.5, -1.0]]
-    assert fitted(summary, 5).tolist() == [[0.5, -1.0, 0.25, 0.0, 0.0]]
+def test_a_summary_is_cut_padded_and_clipped():
+    summary = torch.tensor([[0.5, -3.0, 0.25]]).expand(2, -1)
+    for dim, expected in ((2, [0.5, -1.0]), (5, [0.5, -1.0, 0.25, 0.0, 0.0])):
+        config = FixedMessages(dim=dim)
+        box = Mailbox(config, [Speaker(), Speaker()], 2, torch.device("cpu"))
+        box.send(0, request_at(0), summary)
+        assert box.read(1)[0].tolist() == expected
 
 
 def test_learned_messages_extend_boxes_and_pair_the_rest(make):
@@ -192,3 +218,8 @@ def test_fixed_messages_say_what_was_decided(make):
     pipeline.finish(request)
     assert pipeline.observe("feature_0")[0, -7:].tolist() == [1.0, 0, 0, 0, 0, 0, 0]
     assert request.extra_cost.tolist() == pytest.approx([1 / 7] * 3)
+
+
+def test_keys_without_effect_are_refused():
+    with pytest.raises(ConfigError, match="bandwidth_cost"):
+        marec_env.parallel_env({"pipeline": {"messages": {"kind": "none", "bandwidth_cost": 1.0}}})

@@ -2,7 +2,7 @@
 
 import torch
 
-from marec_env.env import _resolve
+from marec_env.env import resolve
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
 
@@ -11,7 +11,7 @@ SMALL = {"embeddings": {"encoder": "hashing", "reduction": {"dimension": 8}}}
 
 def make(mode, sessions=32):
     config = {**SMALL, "rewards": {"mode": mode}}
-    return Simulator(build_world(_resolve(config)), sessions, autoreset=False)
+    return Simulator(build_world(resolve(config)), sessions, autoreset=False)
 
 
 def actions_of(simulator, number):
@@ -71,7 +71,7 @@ def test_whoever_speaks_is_charged_for_it():
         "pipeline": {"messages": {"kind": "learned", "bandwidth_cost": 1.0}},
         "rewards": {"mode": "difference"},
     }
-    simulator = Simulator(build_world(_resolve(config)), 8)
+    simulator = Simulator(build_world(resolve(config)), 8)
     actions = simulator.default_actions()
     actions["profile_0"] = actions["profile_0"].clone()
     actions["profile_0"][:, -4:] = 0.5
@@ -86,7 +86,7 @@ def test_a_fixed_message_is_charged_against_that_of_the_default():
         "pipeline": {"messages": {"kind": "fixed", "dim": 6, "bandwidth_cost": 1.0}},
         "rewards": {"mode": "difference", "weights": {}, "team": {"extra_cost": -1.0}},
     }
-    simulator = Simulator(build_world(_resolve(config)), 8)
+    simulator = Simulator(build_world(resolve(config)), 8)
     actions = simulator.default_actions()
     actions["feature_0"] = torch.zeros(8, 6, dtype=torch.int64)  # silent; the default says six ones
     assert simulator.step(actions).rewards["feature_0"].tolist() == [1.0] * 8

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from marec_env.env import _resolve
+from marec_env.env import resolve
 from marec_env.errors import ConfigError
 from marec_env.pipeline.topk import top_k
 from marec_env.simulator import Simulator
@@ -16,7 +16,7 @@ AGENTS = ("profile_0", "recall_0", "feature_0", "ranking_0")
 
 @pytest.fixture(scope="module")
 def simulator():
-    return Simulator(build_world(_resolve(SMALL)), SESSIONS, autoreset=False)
+    return Simulator(build_world(resolve(SMALL)), SESSIONS, autoreset=False)
 
 
 def answered(simulator, change_slate):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from marec_env.rewards import ShapingConfig
-from marec_env.rewards.shaping import POTENTIALS, Shaping
+from marec_env.rewards.team import POTENTIALS, Shaping
 
 GAMMA = 0.9
 HEIGHT = [0.3, -2.0, 5.0, 0.7]  # an arbitrary potential over four states

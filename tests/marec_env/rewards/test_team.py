@@ -2,8 +2,10 @@ import pytest
 import torch
 
 from marec_env.errors import ConfigError
-from marec_env.pipeline.components import Feature, Profile, Ranking, Recall
 from marec_env.pipeline.config import PipelineConfig
+from marec_env.pipeline.profile import Profile
+from marec_env.pipeline.ranking import Feature, Ranking
+from marec_env.pipeline.recall import Recall
 from marec_env.rewards import RewardConfig, TeamReward
 
 NOTHING = torch.zeros(2)
@@ -21,7 +23,7 @@ def own_term(outcome):
 
 def test_default_objectives_are_those_of_the_components(outcome):
     outcome.request.compute_cost = torch.tensor([0.2, 0.9])
-    found = team_of().objectives(outcome)
+    found = team_of().score(outcome)[0]
     assert found["profile_0"].tolist() == [0.5, 0.5]
     assert found["recall_0"].tolist() == pytest.approx([2 / 3, 2 / 3])
     assert found["feature_0"].tolist() == pytest.approx([0.3, 0.0]), "clipped at 0"
@@ -30,8 +32,7 @@ def test_default_objectives_are_those_of_the_components(outcome):
 
 def test_the_team_objective_by_hand(outcome):
     outcome.request.extra_cost = torch.tensor([0.25, 0.0])
-    team = team_of()
-    total = team.team(outcome, team.objectives(outcome))
+    _, total = team_of().score(outcome)
     first = 0.02 * 0.5 + 0.02 * 2 / 3 + 0.02 * 0.5 + 2 / 3 + 0.1 * 1 - 0.25
     second = 0.02 * 0.5 + 0.02 * 2 / 3 + 0.02 * 0.5 + 0 + 0 - 0
     assert total.tolist() == pytest.approx([first, second])
@@ -51,9 +52,9 @@ def test_configured_objectives_and_weights(outcome):
         weights={"recall": 2.0},
         team={},
     )
-    objectives = team.objectives(outcome)
+    objectives, total = team.score(outcome)
     assert objectives["recall_0"].tolist() == pytest.approx([2 / 9 + 0.25, 2 / 9])
-    assert team.team(outcome, objectives).tolist() == pytest.approx([4 / 9 + 0.5, 4 / 9])
+    assert total.tolist() == pytest.approx([4 / 9 + 0.5, 4 / 9])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from scipy.special import logit
 
 from marec_env.rewards import TERMS
-from marec_env.rewards import outcome as outcomes
+from marec_env.rewards import terms as outcomes
 
 
 def term(name, outcome):

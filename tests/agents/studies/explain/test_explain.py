@@ -17,6 +17,7 @@ from agents.studies.explain.team import MaskedTeam, OpenTeam, expected_decisions
 from marec_env.errors import ConfigError
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.evaluation.rollout import rollout
+from marec_env.pipeline.config import FixedMessages
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
 
@@ -52,8 +53,7 @@ def test_groups_cover_the_input_and_carry_names(world, policy):
 
 def test_heard_messages_are_groups(world):
     pipeline = world.config.pipeline
-    messages = pipeline.messages.model_copy(update={"kind": "fixed", "dim": 3})
-    pipeline = pipeline.model_copy(update={"messages": messages})
+    pipeline = pipeline.model_copy(update={"messages": FixedMessages(dim=3)})
     simulator = Simulator(build_world(world.config.model_copy(update={"pipeline": pipeline})), 1)
     groups = input_groups(simulator, "feature_0", 4)
     assert [*groups][-3:] == [

@@ -1,11 +1,18 @@
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from marec_env import random
-from marec_env.pipeline import compose
-from marec_env.pipeline.compose import compose_slate, rank_within_topic, slate_log_propensity
+from marec_env.errors import ConfigError
+from marec_env.pipeline import Request, ranking
+from marec_env.pipeline.ranking import compose_slate, rank_within_topic
+
+
+def slate_log_propensity(logits, chosen):
+    request = SimpleNamespace(slate_logits=logits, slate_slot=chosen)
+    return Request.log_propensity.func(request)
 
 
 def greedy(scores, topics, diversity, size):
@@ -30,7 +37,7 @@ def test_ranks_are_alike_on_every_device():
     scores = torch.randint(-4, 5, (30, 40), generator=source) / 4.0  # with ties, and zeros
     scores[scores == 0.25] = -0.0
     topics = torch.randint(0, 5, (30, 40), generator=source)
-    expected = compose._rank_by_runs(scores, topics)
+    expected = ranking._rank_by_runs(scores, topics)
     assert torch.equal(rank_within_topic(scores, topics), expected)
 
 
@@ -102,3 +109,8 @@ def test_a_request_knows_the_propensity_of_its_slate(make):
     for row in range(3):
         expected = plackett_luce(request.slate_logits[row], request.slate_slot[row].tolist())
         assert float(request.log_propensity[row].exp()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_slate_that_was_not_drawn_has_no_propensity(make):
+    with pytest.raises(ConfigError, match="was not drawn by the component 'ranking'"):
+        _ = make.pipeline().begin(make.keys()).log_propensity

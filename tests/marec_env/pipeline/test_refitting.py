@@ -3,8 +3,7 @@ import pytest
 import torch
 
 import marec_env
-from marec_env.pipeline.fields import FIELDS
-from marec_env.pipeline.trainer import Trainer, fold_in
+from marec_env.pipeline.refitting import Refitting, fold_in
 
 SMALL = {"embeddings": {"encoder": "hashing", "reduction": {"dimension": 8}}}
 TEAM = ("trainer", "profile", "recall", "ranking")
@@ -51,19 +50,21 @@ def test_a_user_without_any_log_has_no_vector(trained):
 def test_only_due_requests_refit_and_pay(trained, make):
     first = play(trained, make, [1, 0, 1])
     assert first.extra_cost.tolist() == [0.25, 0.0, 0.25]
-    assert trained.memory.fitted_cf.norm(dim=1).tolist() == pytest.approx([1.0, 0.0, 1.0], abs=1e-5)
-    before = trained.memory.fitted_cf.clone()
+    assert trained.components[0].state["fitted_cf"].norm(dim=1).tolist() == pytest.approx(
+        [1.0, 0.0, 1.0], abs=1e-5
+    )
+    before = trained.components[0].state["fitted_cf"].clone()
     assert trained.active()["trainer_0"].tolist() == [False] * 3
     second = play(trained, make, [1, 1, 1])
     assert second.extra_cost.tolist() == [0.0] * 3
-    assert torch.equal(trained.memory.fitted_cf, before)
+    assert torch.equal(trained.components[0].state["fitted_cf"], before)
     assert trained.active()["trainer_0"].tolist() == [True] * 3
-    since = FIELDS.get("since_refit")(trained.memory, {})
+    since = trained.components[0].state["since_refit"]
     assert since[:, 0].tolist() == pytest.approx([2 / 6] * 3)
     play(trained, make, [0, 1, 0])
-    assert torch.equal(trained.memory.fitted_cf[[0, 2]], before[[0, 2]])
-    assert not torch.equal(trained.memory.fitted_cf[1], before[1])
-    assert trained.memory.refit_at.tolist() == [0, 2, 0]
+    assert torch.equal(trained.components[0].state["fitted_cf"][[0, 2]], before[[0, 2]])
+    assert not torch.equal(trained.components[0].state["fitted_cf"][1], before[1])
+    assert trained.components[0].state["waited"].tolist() == [3, 1, 3]
 
 
 def test_a_refit_turns_the_profile_at_once_and_a_replay_leaves_no_trace(trained, make):
@@ -71,10 +72,11 @@ def test_a_refit_turns_the_profile_at_once_and_a_replay_leaves_no_trace(trained,
     trained.act(request, "trainer_0", torch.tensor([1, 0, 0]))
     trained.finish(request)
     plain = trained.begin(make.keys())
+    trained.act(plain, "trainer_0", torch.tensor([0, 0, 0]))
     trained.finish(plain)
     assert not torch.allclose(request.profile_cf[0], plain.profile_cf[0])
     assert torch.allclose(request.profile_cf[1:], plain.profile_cf[1:])
-    assert bool((trained.memory.fitted_cf == 0).all())
+    assert bool((trained.components[0].state["fitted_cf"] == 0).all())
 
 
 def test_in_difference_mode_a_refit_is_charged_to_the_trainer_only():
@@ -91,7 +93,7 @@ def test_in_difference_mode_a_refit_is_charged_to_the_trainer_only():
     assert step.rewards["ranking_0"].tolist() == [0.0] * 8
 
 
-class OwnTrainer(Trainer):
+class OwnTrainer(Refitting):
     """Nothing but another place."""
 
 
@@ -101,7 +103,7 @@ def test_a_trainer_named_by_its_place_works_as_the_registered_one():
         pipeline = {"components": (name, *TEAM[1:]), "trainer": {"every": 1}}
         simulator = marec_env.make_vec({**SMALL, "pipeline": pipeline}, 8)
         step = [simulator.step(simulator.default_actions()) for _ in range(4)][-1]
-        assert bool(simulator.pipeline.memory.fitted_cf.any())
+        assert bool(simulator.pipeline.components[0].state["fitted_cf"].any())
         clicks[name] = torch.cat([simulator.last.slate.flatten().float(), step.rewards["recall_0"]])
     assert torch.equal(*clicks.values())
 

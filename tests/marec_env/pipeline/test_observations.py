@@ -4,7 +4,7 @@ from gymnasium import spaces
 
 from marec_env.errors import ConfigError
 from marec_env.pipeline.component import Component
-from marec_env.pipeline.fields import FIELDS, SESSION_STATISTICS, FieldView
+from marec_env.pipeline.observations import FIELDS, SESSION_STATISTICS, FieldView
 
 
 class Curious(Component):
@@ -77,7 +77,7 @@ def test_a_component_that_reads_more_than_it_was_granted_is_stopped(make):
 
 
 def test_a_view_lists_only_what_is_granted(pipeline):
-    view = FieldView("x", ("session",), pipeline.fields())
+    view = FieldView("x", {"session": pipeline.fields()["session"]})
     assert list(view) == ["session"]
     assert "group" not in list(view)
     with pytest.raises(ConfigError, match=r"granted: session.*data_access"):
@@ -89,7 +89,7 @@ def test_a_view_lists_only_what_is_granted(pipeline):
 
 
 def test_limits_that_make_no_sense_are_refused(make):
-    with pytest.raises(ConfigError, match="observation field 'sesion' is unknown; did you mean"):
+    with pytest.raises(ConfigError, match="grants 'sesion', which the component does not ask for"):
         make.pipeline(data_access={"recall": ("sesion",)})
     with pytest.raises(ConfigError, match="grants 'group', which the component does not ask for"):
         make.pipeline(data_access={"recall": ("session", "group")})

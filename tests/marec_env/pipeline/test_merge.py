@@ -3,14 +3,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marec_env.pipeline import recall_merge
-from marec_env.pipeline.recall_merge import first_occurrences, merge, quotas_of
+from marec_env.pipeline import recall
+from marec_env.pipeline.recall import quotas_of
+from marec_env.pipeline.tensor_merge import TensorMerger, first_occurrences
+
+
+def merge(offers, quotas, unavailable, fallback):
+    return recall.merge(offers.__getitem__, quotas, unavailable, fallback)
 
 
 def merge_on_cuda(offers, quotas, unavailable, fallback):
     """What :func:`merge` does on CUDA."""
-    desk = recall_merge._TensorDesk(unavailable, int(quotas[0].sum()))
-    return recall_merge._serve(desk, offers, quotas, fallback)
+    merger = TensorMerger(unavailable, int(quotas[0].sum()))
+    return recall._serve(merger, offers.__getitem__, quotas, fallback)
 
 
 def test_quotas_by_hand():
@@ -32,7 +37,7 @@ def test_largest_remainders_win():
 def test_quotas_sum_exactly_and_are_within_one_of_their_share(rows, total):
     levels = torch.tensor(rows)
     quota = quotas_of(levels, total)
-    assert torch.equal(quota, recall_merge._quotas_by_sorting(levels, total))
+    assert torch.equal(quota, recall._quotas_by_sorting(levels, total))
     assert quota.sum(1).tolist() == [total] * len(rows)
     weight = torch.where(levels.sum(1, keepdim=True) > 0, levels, 1).double()
     exact = total * weight / weight.sum(1, keepdim=True)
@@ -60,16 +65,9 @@ def test_what_a_channel_lacks_goes_to_the_others_in_order_and_then_to_the_fallba
     assert source.tolist() == [[0, 1, 1, 2, 2]]
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.lists(st.integers(-1, 9), min_size=8, max_size=8), min_size=1, max_size=4))
-def test_repeated_items_are_struck_out_alike_on_every_device(rows):
-    offer = torch.tensor(rows)
-    assert torch.equal(first_occurrences(offer, 10), recall_merge._first_by_sorting(offer))
-
-
 def test_later_occurrences_of_an_item_are_struck_out():
     offer = torch.tensor([[3, 3, 1, 3], [-1, 2, -1, 2]])
-    assert first_occurrences(offer, 4).tolist() == [[3, -1, 1, -1], [-1, 2, -1, -1]]
+    assert first_occurrences(offer).tolist() == [[3, -1, 1, -1], [-1, 2, -1, -1]]
 
 
 @settings(max_examples=30, deadline=None)

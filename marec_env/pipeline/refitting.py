@@ -19,10 +19,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from marec_env.pipeline.component import COMPONENTS, Component
+from marec_env.pipeline.knowledge import Knowledge
 from marec_env.pipeline.memory import SessionMemory
 from marec_env.pipeline.request import Request
 
-__all__ = ["Trainer", "fold_in"]
+__all__ = ["Refitting", "fold_in"]
 
 
 def fold_in(memory: SessionMemory, rows: Tensor, ridge: float, unclicked: float) -> Tensor:
@@ -52,10 +53,12 @@ def fold_in(memory: SessionMemory, rows: Tensor, ridge: float, unclicked: float)
 
 
 @COMPONENTS.register("trainer")
-class Trainer(Component):
+class Refitting(Component):
     """Refits (1) or keeps (0) the user's collaborative vector, every few requests.
 
-    Between decisions its action counts for nothing; :meth:`active` says when it counts.
+    Between decisions its action counts for nothing; :meth:`active` says when it counts. It
+    remembers the vector of the last refit (unit length; 0 before it), the requests since then, and
+    these as a share of the longest episode.
     """
 
     name = "trainer"
@@ -68,6 +71,14 @@ class Trainer(Component):
         """0: keep, 1: refit."""
         return spaces.Discrete(2)
 
+    def initial_state(self, knowledge: Knowledge) -> dict[str, Tensor]:
+        """Return that nothing was refitted."""
+        return {
+            "fitted_cf": torch.zeros(knowledge.cf.shape[1]),
+            "waited": torch.tensor(0),
+            "since_refit": torch.zeros(1),
+        }
+
     def active(self, memory: SessionMemory) -> Tensor:
         """Return in which sessions a decision is due, bool ``[B]``."""
         return memory.requests % self.config.trainer.every == 0
@@ -77,11 +88,22 @@ class Trainer(Component):
         config = self.config.trainer
         refit = self.active(request.memory) & (action == 1)
         rows = refit.nonzero().squeeze(1)
-        fitted = request.memory.fitted_cf.clone()
+        fitted = self.state["fitted_cf"].clone()
         if rows.numel():
             fitted[rows] = fold_in(request.memory, rows, config.ridge, config.unclicked_weight)
-        request.fitted_cf, request.refitted = fitted, refit
+        request.notes |= {"fitted_cf": fitted, "refitted": refit}
+        request.shift_profile(config.blend * fitted)
         request.spend(config.cost * refit.to(torch.float32))
+
+    def learn(self, request: Request, clicks: Tensor) -> None:
+        """Remember the refit."""
+        waited = torch.where(request.notes["refitted"], 1, self.state["waited"] + 1)
+        passed = waited.to(torch.float32) / request.memory.max_requests
+        self.state |= {
+            "fitted_cf": request.notes["fitted_cf"],
+            "waited": waited,
+            "since_refit": passed.unsqueeze(1),
+        }
 
     def default_action(self) -> Tensor:
         """Return a refit whenever one is due."""

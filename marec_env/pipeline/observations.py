@@ -1,0 +1,204 @@
+"""Observation fields: everything a component or the central critic may be shown, by name.
+
+A field is a function ``(memory, summaries) -> float32 [B, width]`` scaled to about [-1, 1]. Which
+component may see which field is configuration (``pipeline.data_access``) and is enforced here: a
+component is handed a view that holds its granted fields only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, normalize
+
+from marec_env.errors import ConfigError
+from marec_env.pipeline.memory import SessionMemory
+from marec_env.pipeline.request import Request
+from marec_env.registry import Registry
+
+__all__ = [
+    "FIELDS",
+    "SESSION_STATISTICS",
+    "Field",
+    "FieldTable",
+    "FieldView",
+    "Summaries",
+    "summarise",
+]
+
+Summaries = Mapping[str, Tensor]
+"""What the components of the latest request left, ``[B, k]`` each; zeros at an episode's start."""
+
+Field = Callable[[SessionMemory, Summaries], Tensor]
+FIELDS: Registry[Field] = Registry("observation field")
+
+SESSION_STATISTICS = (
+    "request",
+    "history_length",
+    "no_history",
+    "last_rate",
+    "fast_rate",
+    "slow_rate",
+    "largest_exposure",
+    "interest_entropy",
+    "since_click",
+)
+"""Columns of the field ``session``."""
+
+_RATE_SCALE = 2.0  # click rates rarely exceed a half
+_LIMIT_SCALE = 7.0  # risk classes run from 1 to 7 (PRIIPs)
+_WAIT_SCALE = 5.0  # requests without a click after which waiting hardly differs
+_NEAREST = 10  # candidates whose mean score tells how well recall found the profile
+
+
+@FIELDS.register("session")
+def session(memory: SessionMemory, summaries: Summaries) -> Tensor:
+    """Return the session's statistics, one column per name of ``SESSION_STATISTICS``."""
+    share = memory.interest / memory.interest.sum(1, keepdim=True).clamp(min=1e-6)
+    entropy = -(share * share.clamp(min=1e-6).log()).sum(1) / math.log(max(share.shape[1], 2))
+    return torch.stack(
+        [
+            memory.requests.to(torch.float32) / memory.max_requests,
+            memory.history_length / memory.history.shape[1],
+            (memory.history_length == 0).to(torch.float32),
+            _RATE_SCALE * memory.last_rate,
+            _RATE_SCALE * memory.fast_rate,
+            _RATE_SCALE * memory.slow_rate,
+            memory.exposure.amax(1),
+            entropy,
+            torch.tanh(memory.since_click / _WAIT_SCALE),
+        ],
+        dim=1,
+    )
+
+
+def _middle(taste: Tensor) -> Tensor:
+    return normalize(taste[:, taste.shape[1] // 2], dim=-1)
+
+
+@FIELDS.register("taste_text")
+def taste_text(memory: SessionMemory, summaries: Summaries) -> Tensor:
+    """Return the direction of the middle time scale's history in text space."""
+    return _middle(memory.taste_text)
+
+
+@FIELDS.register("taste_cf")
+def taste_cf(memory: SessionMemory, summaries: Summaries) -> Tensor:
+    """Return the direction of the middle time scale's history in collaborative space."""
+    return _middle(memory.taste_cf)
+
+
+@FIELDS.register("taste_change")
+def taste_change(memory: SessionMemory, summaries: Summaries) -> Tensor:
+    """Return how alike the tastes of adjacent time scales are, in both spaces."""
+    return torch.cat(
+        [
+            cosine_similarity(taste[:, 1:], taste[:, :-1], dim=-1)
+            for taste in (memory.taste_text, memory.taste_cf)
+        ],
+        dim=1,
+    )
+
+
+@FIELDS.register("channel_hits")
+def channel_hits(memory: SessionMemory, summaries: Summaries) -> Tensor:
+    """Return the decayed click rate of each recall channel's items."""
+    return _RATE_SCALE * memory.channel_hits
+
+
+@FIELDS.register("limits")
+def limits(memory: SessionMemory, summaries: Summaries) -> Tensor:
+    """Return the user's suitability limits, squashed to [0, 1]; 1 where there is none."""
+    return torch.where(memory.limits.isinf(), 1.0, torch.tanh(memory.limits / _LIMIT_SCALE))
+
+
+def _remembered(name: str) -> Field:
+    return lambda memory, summaries: getattr(memory, name)
+
+
+def _left(name: str) -> Field:
+    return lambda memory, summaries: summaries[name]
+
+
+for _name in (
+    "exposure",  # decayed topic shares of what was shown
+    "interest",  # decayed topic shares of what was clicked
+    "block_use",  # how well each feature block has predicted the clicks of late
+    "group",  # the user's group, one-hot; sensitive, and asked for by no built-in component
+):
+    FIELDS.register(_name)(_remembered(_name))
+for _name in (
+    "profile",  # the latest profile vectors, text then collaborative
+    "quotas",  # the latest quota of each channel as a share
+    "candidates",  # the latest's topic shares, mean popularity, freshness and scores
+    "enabled",  # which blocks were computed last
+):
+    FIELDS.register(_name)(_left(_name))
+
+
+def summarise(request: Request, summaries: dict[str, Tensor]) -> None:
+    """Refresh what observations are made of from what a request holds so far.
+
+    Args:
+        request: open or finished.
+        summaries: of the latest request, to be written.
+    """
+    if request.profile_text is not None and request.profile_cf is not None:
+        summaries["profile"] = torch.cat([request.profile_text, request.profile_cf], 1)
+    if request.quotas is not None:
+        summaries["quotas"] = request.quotas.to(torch.float32) / request.config.candidates
+    if request.candidates is not None:
+        summaries["candidates"] = _describe(request, request.candidates)
+    if request.enabled is not None:
+        summaries["enabled"] = request.enabled
+
+
+def _describe(request: Request, candidates: Tensor) -> Tensor:
+    """Return the field ``candidates``, float32 ``[B, T + 4]``."""
+    sessions, count = candidates.shape
+    shares = torch.zeros(sessions, request.knowledge.num_topics, device=candidates.device)
+    weight = torch.full(candidates.shape, 1.0 / count, device=candidates.device)
+    shares.scatter_add_(1, request.topics_of(candidates), weight)
+    best = candidates[:, : min(_NEAREST, count)]
+    return torch.cat(
+        [
+            shares,
+            request.candidate_popularity.mean(1, keepdim=True),
+            request.candidate_freshness.mean(1, keepdim=True),
+            request.scores_of("cf", best).mean(1, keepdim=True),
+            request.scores_of("text", best).mean(1, keepdim=True),
+        ],
+        dim=1,
+    )
+
+
+class FieldTable(dict[str, Tensor]):
+    """The fields as they stand, each computed when first asked for, whoever asks."""
+
+    def __init__(
+        self, fields: Mapping[str, Field], memory: SessionMemory, summaries: Summaries
+    ) -> None:
+        super().__init__()
+        self._fields, self._memory, self._summaries = fields, memory, summaries
+
+    def __missing__(self, name: str) -> Tensor:
+        found = self[name] = self._fields[name](self._memory, self._summaries)
+        return found
+
+
+class FieldView(dict[str, Tensor]):
+    """The fields one component may read, by name."""
+
+    def __init__(self, component: str, granted: Mapping[str, Tensor]) -> None:
+        super().__init__(granted)
+        self._component = component
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise ConfigError(
+            f"component '{self._component}' may not read the field '{name}' (granted: "
+            f"{', '.join(self) or 'none'}); grant it in pipeline.data_access"
+        )

@@ -1,0 +1,266 @@
+"""The components that order the candidates: feature blocks, their weights, and the slate drawn.
+
+A feature block is a function ``(request, candidates int64 [B, C]) -> float32 [B, C]``, larger is
+better. Scores are brought to zero mean and unit spread within the candidates, so that ranking
+weights are comparable, and so that a score unit means the same in each request.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from torch import Tensor
+
+from marec_env import random
+from marec_env.compiled import compiled
+from marec_env.pipeline.component import COMPONENTS, Component, unit
+from marec_env.pipeline.config import PipelineConfig
+from marec_env.pipeline.plugin_checks import numbers
+from marec_env.pipeline.request import Request
+from marec_env.pipeline.topk import sort_rows, top_k
+from marec_env.registry import Registry, callable_at
+
+__all__ = ["BLOCKS", "Block", "Feature", "Ranking", "compose_slate", "rank_within_topic"]
+
+Block = Callable[[Request, Tensor], Tensor]
+BLOCKS: Registry[Block] = Registry("feature block")
+
+_SMALL = 1e-6  # spread below which a block says nothing
+_WEIGHT = 1.0  # hand-set: every block alike
+_DIVERSITY = 0.3
+_TEMPERATURE = 0.05
+_DRAW = 20.0  # Gumbel draws of float32 lie between -2.9 and 16.7
+
+
+@BLOCKS.register("cf")
+def cf(request: Request, candidates: Tensor) -> Tensor:
+    """Profile times item in collaborative space."""
+    return request.scores_of("cf", candidates)
+
+
+@BLOCKS.register("text")
+def text(request: Request, candidates: Tensor) -> Tensor:
+    """Profile times item in text space."""
+    return request.scores_of("text", candidates)
+
+
+@BLOCKS.register("affinity")
+def affinity(request: Request, candidates: Tensor) -> Tensor:
+    """How much more than others the user favours the item's topic."""
+    return request.affinity.gather(1, request.topics_of(candidates))
+
+
+@BLOCKS.register("popularity")
+def popularity(request: Request, candidates: Tensor) -> Tensor:
+    """Share of users who consumed the item, a proxy of quality."""
+    return request.of_items("popularity", candidates)
+
+
+@BLOCKS.register("freshness")
+def freshness(request: Request, candidates: Tensor) -> Tensor:
+    """How new the item is, by rank."""
+    return request.of_items("freshness", candidates)
+
+
+@BLOCKS.register("exposure")
+def exposure(request: Request, candidates: Tensor) -> Tensor:
+    """How little of the item's topic was shown of late."""
+    return -request.memory.exposure.gather(1, request.topics_of(candidates))
+
+
+def standardised(scores: Tensor) -> Tensor:
+    """Return ``[..., C]`` scores with zero mean and unit spread per row; 0 where all are equal."""
+    centred = scores - scores.mean(-1, keepdim=True)
+    spread = centred.square().mean(-1, keepdim=True).sqrt_()
+    factor = torch.where(spread > _SMALL, 1.0 / spread.clamp_(min=_SMALL), 0.0)
+    return centred.mul_(factor)
+
+
+@COMPONENTS.register("feature")
+class Feature(Component):
+    """Chooses which feature blocks to compute."""
+
+    name = "feature"
+    fields = ("session", "block_use", "quotas", "candidates", "exposure")
+    before = ("ranking",)
+    objective = MappingProxyType({"ranking_quality": 1.0, "compute_cost": -1.0})
+
+    def __init__(self, config: PipelineConfig) -> None:
+        """Raises:
+        ConfigError: a block cannot be found or called.
+        """
+        super().__init__(config)
+        self._blocks = [
+            callable_at("pipeline.blocks", BLOCKS, name, _fits_candidates) for name in config.blocks
+        ]
+        self._costs = torch.tensor(list(config.blocks.values()))
+
+    @property
+    def action_space(self) -> spaces.MultiDiscrete:
+        """0 or 1 per block."""
+        return spaces.MultiDiscrete([2] * len(self.config.blocks))
+
+    def act(self, request: Request, action: Tensor) -> None:
+        """Compute the blocks."""
+        candidates = request.need("candidates")
+        scores = torch.stack([block(request, candidates) for block in self._blocks], dim=1)
+        request.enabled = action.to(torch.float32)
+        blocks = standardised(scores).mul_(request.enabled.unsqueeze(2))  # [B, blocks, C]
+        request.blocks = blocks.transpose(1, 2)
+        self._costs = self._costs.to(action.device)
+        request.compute_cost = request.enabled @ self._costs
+
+    def default_action(self) -> Tensor:
+        """Return all blocks on."""
+        return torch.ones(len(self.config.blocks), dtype=torch.int64)
+
+
+def _fits_candidates(what: str, found: object, request: Request, candidates: Tensor) -> Tensor:
+    return numbers(what, found, *candidates.shape)
+
+
+@COMPONENTS.register("ranking")
+class Ranking(Component):
+    """Weights the blocks, and sets diversity and exploration."""
+
+    name = "ranking"
+    fields = ("session", "candidates", "enabled", "block_use", "exposure", "interest")
+    objective = MappingProxyType({"engagement": 1.0})
+
+    @property
+    def action_space(self) -> spaces.Box:
+        """One number per block, then diversity, then temperature (on a logarithmic scale)."""
+        return spaces.Box(-1.0, 1.0, (len(self.config.blocks) + 2,), np.float32)
+
+    def act(self, request: Request, action: Tensor) -> None:
+        """Score the candidates and draw the slate."""
+        limits, share = self.config.ranking, unit(action)
+        ratio = math.log(limits.max_temperature / limits.min_temperature)
+        weights = limits.max_weight * share[:, :-2]
+        diversity = limits.max_diversity * share[:, -2]
+        temperature = limits.min_temperature * torch.exp(ratio * share[:, -1])
+        blocks, candidates = request.need("blocks"), request.need("candidates")
+        ranked = request.scores = (blocks * weights.unsqueeze(1)).sum(2)
+        if request.bonus is not None:
+            ranked = ranked + request.bonus
+        if request.veto is not None:
+            ranked = ranked - request.veto * _outbid(ranked, diversity, temperature).unsqueeze(1)
+        request.slate_slot, request.slate_logits = compose_slate(
+            ranked,
+            request.topics_of(candidates),
+            diversity,
+            temperature,
+            self.config.slate_size,
+            request.keys,
+            request.step,
+        )
+        request.slate = candidates.gather(1, request.slate_slot)
+
+    def default_action(self) -> Tensor:
+        """Return every block alike, some diversity, little exploration."""
+        ranking = self.config.ranking
+        blocks = len(self.config.blocks)
+        share = torch.full((blocks + 2,), min(1.0, _WEIGHT / ranking.max_weight))
+        share[-2] = min(1.0, _DIVERSITY / max(ranking.max_diversity, 1e-6))
+        span = math.log(ranking.max_temperature / ranking.min_temperature)
+        wanted = math.log(_TEMPERATURE / ranking.min_temperature)
+        share[-1] = min(1.0, max(0.0, wanted / span)) if span > 0 else 0.0
+        return 2.0 * share - 1.0
+
+
+def _outbid(scores: Tensor, diversity: Tensor, temperature: Tensor) -> Tensor:
+    """Return what no score, penalty and draw together can make up for, float32 ``[B]``."""
+    spread = scores.amax(1) - scores.amin(1)
+    return spread + diversity * scores.shape[1] + _DRAW * temperature
+
+
+def rank_within_topic(scores: Tensor, topics: Tensor) -> Tensor:
+    """Return how many better candidates of its own topic each candidate has.
+
+    Args:
+        scores: float32 ``[B, C]``.
+        topics: int64 ``[B, C]``.
+
+    Returns:
+        Int64 ``[B, C]``; ties count the earlier candidate as better.
+    """
+    if not scores.is_cpu:
+        return _rank_by_runs(scores, topics)
+    ordered = sort_rows(_descending(scores)).numpy()
+    ranks = torch.empty(scores.shape, dtype=torch.int64)
+    _count_earlier(ordered, topics.numpy(), int(topics.max()) + 1, ranks.numpy())
+    return ranks
+
+
+def _descending(scores: Tensor) -> Tensor:
+    """Return int64 keys that ascend as scores fall, with the place in the low 16 bits."""
+    raw = scores.contiguous().view(torch.int32)
+    ascending = (raw ^ ((raw >> 31) & 0x7FFFFFFF)).to(torch.int64)  # orders as the scores do
+    places = torch.arange(scores.shape[1], device=scores.device)
+    return ((0x7FFFFFFF - ascending) << 16) | places
+
+
+@compiled
+def _count_earlier(
+    ordered: NDArray[np.int64], topics: NDArray[np.int64], count: int, ranks: NDArray[np.int64]
+) -> None:
+    """Walk each row in order and count per topic what has come before."""
+    before = np.empty(count, np.int64)
+    for row in range(len(ordered)):
+        before[:] = 0
+        for key in ordered[row]:
+            place = key & 0xFFFF
+            topic = topics[row, place]
+            ranks[row, place] = before[topic]
+            before[topic] += 1
+
+
+def _rank_by_runs(scores: Tensor, topics: Tensor) -> Tensor:
+    """Return the same ranks in tensor operations: sort by topic too, and count from its start."""
+    ordered = sort_rows((topics << 48) | _descending(scores))
+    topic, place = ordered >> 48, ordered & 0xFFFF
+    starts = torch.ones_like(topic, dtype=torch.bool)
+    starts[:, 1:] = topic[:, 1:] != topic[:, :-1]
+    places = torch.arange(scores.shape[1], device=scores.device)
+    first = torch.where(starts, places, 0).cummax(1).values
+    return torch.empty_like(topic).scatter_(1, place, places - first)
+
+
+def compose_slate(
+    scores: Tensor,
+    topics: Tensor,
+    diversity: Tensor,
+    temperature: Tensor,
+    size: int,
+    keys: Tensor,
+    step: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Choose an ordered slate.
+
+    Greedy selection with a penalty of ``diversity`` per item of the topic already chosen equals
+    ranking by score less ``diversity`` times the rank within the topic: each topic's items are
+    taken in score order, and the penalised scores fall along it. On these penalised scores the
+    slate is drawn by Plackett-Luce at the given temperature (Gumbel top-k; Kool et al., ICML
+    2019), so its probability is exact (:attr:`Request.log_propensity`).
+
+    Args:
+        scores: float32 ``[B, C]``.
+        topics: int64 ``[B, C]``.
+        diversity: float32 ``[B]``, >= 0, in score units.
+        temperature: float32 ``[B]``, > 0, in score units.
+        size: K.
+        keys, step: int64 ``[B]``, for the draws.
+
+    Returns:
+        The chosen columns, int64 ``[B, K]``, and the logits they were drawn by, float32 ``[B, C]``.
+    """
+    penalised = scores - diversity.unsqueeze(1) * rank_within_topic(scores, topics)
+    logits = penalised / temperature.unsqueeze(1)
+    noise = random.gumbel(keys, step, "pipeline/slate", scores.shape[1])
+    return top_k(logits + noise, size), logits
