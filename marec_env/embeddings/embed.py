@@ -1,29 +1,36 @@
-"""Texts and images to vectors through the cache."""
+"""Texts and images to vectors, through the cache."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from types import TracebackType
+import hashlib
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from marec_env.embeddings.assets import HASHING, requested
+from marec_env.embeddings.cache import CorpusCache
 from marec_env.embeddings.config import EmbeddingConfig
-from marec_env.embeddings.encoder import ChunkEncoder, TextEncoder, load_encoder, resolve_device
-from marec_env.embeddings.images import ImageEncoder, image_digests
-from marec_env.embeddings.progress import progress
-from marec_env.embeddings.segment import UInt64s
-from marec_env.embeddings.space import close_store, open_store
-from marec_env.embeddings.store import Store, keys_of, unique_rows
+from marec_env.embeddings.encoder import (
+    Encoder,
+    HashingTestEncoder,
+    OnBatch,
+    TextEncoder,
+    resolve_device,
+)
+from marec_env.embeddings.images import ImageEncoder
 from marec_env.embeddings.tokens import clean
-from marec_env.errors import ConfigError
+from marec_env.errors import ConfigError, DataError
 
-__all__ = ["Embedder", "embed_images", "embed_texts"]
+__all__ = ["embed_images", "embed_texts", "progress"]
 
-# Inputs between looks at what other processes have added meanwhile.
-_BLOCK = 16384
+_LOG = logging.getLogger(__name__)
+_BAR_ABOVE = 2000  # texts; fewer take a few seconds
 
 
 def embed_texts(
@@ -31,8 +38,7 @@ def embed_texts(
 ) -> Tensor:
     """Return unit vectors, float32 ``[N, D]`` on the CPU, in the order of the texts.
 
-    Each distinct text is embedded once; with ``config.cache``, once for all runs. Vectors are
-    written as they come, so a run that is killed resumes where it was.
+    Each distinct text is embedded once; with ``config.cache``, a corpus once for all runs.
 
     Args:
         config: encoder, pooling, precision and cache; its modality must be text.
@@ -46,8 +52,8 @@ def embed_texts(
     """
     if config.modality != "text":
         raise ConfigError("embeddings.modality is 'image', but texts are to be embedded")
-    with Embedder(config, device) as embedder:
-        return embedder.encode(texts)
+    cleaned = [clean(text) for text in texts]
+    return _embed(config, cleaned, [text.encode() for text in cleaned], resolve_device(device))
 
 
 def embed_images(
@@ -65,102 +71,73 @@ def embed_images(
     """
     if config.modality != "image":
         raise ConfigError("embeddings.modality is 'text', but images are to be embedded")
-    present = [row for row, path in enumerate(paths) if path]
-    with Embedder(config, device) as embedder:
-        vectors = embedder.encode([path for path in paths if path])
+    present = [path for path in paths if path]
+    vectors = _embed(config, present, list(map(_digest, present)), resolve_device(device))
     out = torch.zeros(len(paths), vectors.shape[1])
-    out[present] = vectors
+    out[[row for row, path in enumerate(paths) if path]] = vectors
     return out
 
 
-class Embedder:
-    """A cache and, once something is missing from it, an encoder; for repeated requests."""
+def _digest(path: str) -> bytes:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).digest()
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or error
+        raise DataError(f"image '{path}' cannot be read: {problem}") from error
 
-    def __init__(self, config: EmbeddingConfig, device: str | torch.device = "auto") -> None:
-        """Open the cache; weights are loaded when they are needed first.
 
-        Raises:
-            AssetError: the encoder is missing or a pinned file has changed.
-        """
-        self.config = config
-        self._device = resolve_device(device)
-        self._encoder: ChunkEncoder | None = None
-        cached = config.cache and requested(config) != HASHING
-        self._store: Store | None = open_store(config, self._device) if cached else None
+def _embed(
+    config: EmbeddingConfig, inputs: Sequence[str], keys: Sequence[bytes], device: torch.device
+) -> Tensor:
+    """Return the vectors of inputs that are the same where their keys are."""
+    if requested(config) == HASHING:
+        return HashingTestEncoder().encode(inputs)
+    if not inputs:
+        return torch.zeros(0, _encoder(config, device).dimension)
+    places: dict[bytes, int] = {}
+    rows = [places.setdefault(key, len(places)) for key in keys]
+    cache = CorpusCache(config, list(places), device) if config.cache else None
+    vectors = cache.read() if cache is not None and not config.refresh else None
+    if vectors is None:
+        distinct = dict(zip(reversed(rows), reversed(inputs), strict=True))  # the first of each
+        encoder = _encoder(config, device)
+        with progress(len(distinct)) as on_batch:
+            vectors = encoder.encode([distinct[row] for row in range(len(distinct))], on_batch)
+        if cache is not None:
+            cache.write(vectors)
+    return vectors if len(places) == len(rows) else vectors[rows]
 
-    def encode(self, inputs: Sequence[str]) -> Tensor:
-        """Return unit vectors, float32 ``[N, D]``, in order; inputs are texts or image paths.
 
-        Errors as in :func:`embed_texts` and :func:`embed_images`.
-        """
-        if requested(self.config) == HASHING:
-            return load_encoder(self.config).encode(inputs)
-        if not inputs:
-            return torch.zeros(0, self._loaded().dimension)
-        inputs, keys = self._prepare(inputs)
-        found, known = torch.zeros(len(inputs), 0), np.zeros(len(inputs), dtype=bool)
-        if self._store is not None and not self.config.refresh:
-            found, known = self._store.lookup(keys)
-        if known.all():
-            return found
-        absent = np.flatnonzero(~known)
-        first, numbers = unique_rows(keys[absent])
-        rows = absent[first]
-        fresh = self._embed_missing([inputs[row] for row in rows.tolist()], keys[rows])
-        if not known.any():
-            return fresh[torch.from_numpy(numbers)]
-        out = found.clone()
-        out[torch.from_numpy(absent)] = fresh[torch.from_numpy(numbers)]
-        return out
+def _encoder(config: EmbeddingConfig, device: torch.device) -> Encoder:
+    return (ImageEncoder if config.modality == "image" else TextEncoder)(config, device)
 
-    def close(self) -> None:
-        """Finish writing and keep the cache within its limit."""
-        if self._store is not None:
-            close_store(self.config, self._store)
 
-    def __enter__(self) -> Embedder:
-        return self
+@contextmanager
+def progress(texts: int) -> Iterator[OnBatch]:
+    """Give a function to be told of what is done; a terminal shows a bar of long requests."""
+    from rich import progress as bars
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    from marec_env.reporting.terminal import Terminal
 
-    def _prepare(self, inputs: Sequence[str]) -> tuple[Sequence[str], UInt64s]:
-        """Return the inputs in the form that is encoded, and their keys."""
-        if self.config.modality == "image":
-            return inputs, keys_of(image_digests(inputs))
-        cleaned = [clean(text) for text in inputs]
-        return cleaned, keys_of(text.encode() for text in cleaned)
+    begin, tokens = time.perf_counter(), 0
+    columns = (
+        bars.TextColumn("embedding"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn("{task.fields[rate]:,.0f} tokens/s"),
+        bars.TimeRemainingColumn(),
+    )
+    shown = texts > _BAR_ABOVE and sys.stderr.isatty()
+    with bars.Progress(
+        *columns, console=Terminal(stderr=True), transient=True, disable=not shown
+    ) as bar:
+        task = bar.add_task("embedding", total=texts, rate=0.0)
 
-    def _loaded(self) -> ChunkEncoder:
-        if self._encoder is None:
-            image = self.config.modality == "image"
-            self._encoder = (ImageEncoder if image else TextEncoder)(self.config, self._device)
-        return self._encoder
+        def advance(done: int, more: int) -> None:
+            nonlocal tokens
+            tokens += more
+            bar.update(task, advance=done, rate=tokens / max(time.perf_counter() - begin, 1e-9))
 
-    def _embed_missing(self, inputs: Sequence[str], keys: UInt64s) -> Tensor:
-        """Embed distinct inputs, leaving out what another process stores in the meantime."""
-        encoder, store = self._loaded(), self._store
-        out = torch.empty(len(inputs), encoder.dimension)
-        with progress(len(inputs)) as on_batch:
-            for start in range(0, len(inputs), _BLOCK):
-                block = np.arange(start, min(start + _BLOCK, len(inputs)))
-                if store is not None and start and not self.config.refresh:
-                    found, known = store.lookup(keys[block])
-                    if known.any():
-                        out[torch.from_numpy(block[known])] = found[torch.from_numpy(known)]
-                        on_batch(int(known.sum()), 0)
-                        block = block[~known]
-                done = 0
-                chosen = [inputs[row] for row in block.tolist()]
-                for vectors in encoder.encode_chunks(chosen, on_batch):
-                    rows = block[done : done + len(vectors)]
-                    out[torch.from_numpy(rows)] = vectors
-                    if store is not None:
-                        store.append(keys[rows], vectors)
-                    done += len(vectors)
-        return out
+        yield advance
+    if texts > _BAR_ABOVE:
+        _LOG.info("embedded %d texts in %.0f s", texts, time.perf_counter() - begin)

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from marec_env.embeddings.assets import HASHING, locate, requested
-from marec_env.embeddings.config import EmbeddingConfig
-from marec_env.embeddings.hashing import HashingTestEncoder
-from marec_env.embeddings.models import load_model
-from marec_env.embeddings.tokens import TextTokenizer, token_budget_batches
+from marec_env.embeddings.assets import EncoderFiles, locate
+from marec_env.embeddings.config import EmbeddingConfig, Pooling
+from marec_env.embeddings.packed_bert import BertShape, PackedBert
+from marec_env.embeddings.tokens import Ids, TextTokenizer, pad, pool_padded, token_budget_batches
 from marec_env.errors import ConfigError
 
 __all__ = [
-    "ChunkEncoder",
     "Encoder",
+    "HashingTestEncoder",
     "OnBatch",
     "TextEncoder",
-    "load_encoder",
     "resolve_device",
     "resolve_precision",
 ]
@@ -30,29 +31,21 @@ __all__ = [
 _LOG = logging.getLogger(__name__)
 # Texts tokenised ahead of the model: enough for many batches sorted by length, little memory.
 CHUNK = 4096
+_LENGTH_NAMES = ("max_position_embeddings", "n_positions", "n_ctx")
+_WORD = re.compile(r"\w+")
 
 OnBatch = Callable[[int, int], None]
+"""Is told how many texts, and tokens, are done."""
 
 
 class Encoder(Protocol):
-    """What the cache, the stream and the catalog need of an encoder."""
+    """What turns inputs into vectors."""
 
     dimension: int
     """Dimensions of the vectors."""
 
-    def encode(self, inputs: Sequence[str]) -> Tensor:
-        """Return unit vectors, float32 ``[N, dimension]`` on the CPU."""
-
-
-class ChunkEncoder(Encoder, Protocol):
-    """An encoder that hands vectors over as they come, so that they can be stored."""
-
-    dimension: int
-
-    def encode_chunks(
-        self, inputs: Sequence[str], on_batch: OnBatch | None = None
-    ) -> Iterator[Tensor]:
-        """Yield the vectors of the next inputs, in order."""
+    def encode(self, inputs: Sequence[str], on_batch: OnBatch | None = None) -> Tensor:
+        """Return unit vectors, float32 ``[N, dimension]`` on the CPU, in order."""
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -74,7 +67,7 @@ def resolve_precision(config: EmbeddingConfig, device: torch.device) -> torch.dt
 
 
 class TextEncoder:
-    """An encoder in memory: ``encode(texts) -> float32 [N, D]``, unit vectors on the CPU."""
+    """An encoder in memory, loaded once."""
 
     def __init__(self, config: EmbeddingConfig, device: str | torch.device = "auto") -> None:
         """Load and verify the weights.
@@ -84,12 +77,17 @@ class TextEncoder:
             ConfigError: ``max_length`` is more than the model's positions.
         """
         self.config = config
-        self.device = resolve_device(device)
-        self.dtype = resolve_precision(config, self.device)
+        where = resolve_device(device)
+        dtype = resolve_precision(config, where)
         files = locate(config)
         files.verify()
         self._tokenizer = TextTokenizer(files.folder, config.max_length)
-        self._model = load_model(files, self.dtype, self.device)
+        shape = BertShape.read(files)
+        self._model: PackedBert | _PaddedModel = (
+            _PaddedModel(files, dtype, where)
+            if shape is None
+            else PackedBert(files.read_weights(), shape, dtype, where)
+        )
         self.dimension = self._model.dimension
         limit = self._model.max_tokens
         if limit is not None and config.max_length > limit:
@@ -97,49 +95,70 @@ class TextEncoder:
                 f"max_length is {config.max_length}, but encoder '{files.name}' has "
                 f"{limit} positions; allowed: 2 to {limit}"
             )
-        _LOG.info(
-            "encoder '%s' on %s in %s: %s", files.name, self.device, self.dtype, self._model.path
-        )
+        _LOG.info("encoder '%s' on %s in %s: %s", files.name, where, dtype, self._model.path)
 
-    def encode(self, inputs: Sequence[str]) -> Tensor:
-        """Return unit vectors, float32 ``[N, D]``, in the order of the texts."""
-        parts = list(self.encode_chunks(inputs))
-        return torch.cat(parts) if parts else torch.zeros(0, self.dimension)
-
-    def encode_chunks(
-        self, inputs: Sequence[str], on_batch: OnBatch | None = None
-    ) -> Iterator[Tensor]:
-        """Yield the vectors of the next texts, in order; a thread tokenises one chunk ahead.
-
-        Args:
-            inputs: any number of strings.
-            on_batch: called after each batch with the texts and tokens in it.
-        """
-        budget = self.config.token_budget
+    def encode(self, inputs: Sequence[str], on_batch: OnBatch | None = None) -> Tensor:
+        """Return unit vectors, float32 ``[N, D]`` on the CPU, in the order of the texts."""
+        out = torch.empty(len(inputs), self.dimension)
         chunks = [inputs[start : start + CHUNK] for start in range(0, len(inputs), CHUNK)]
         with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as pool:
-            ahead = pool.submit(self._tokenizer, chunks[0]) if chunks else None
-            for number in range(len(chunks)):
-                assert ahead is not None
-                tokens = ahead.result()
-                if number + 1 < len(chunks):
-                    ahead = pool.submit(self._tokenizer, chunks[number + 1])
-                out = torch.empty(len(tokens), self.dimension)
-                done: list[tuple[list[int], Tensor]] = []
-                with torch.inference_mode():
-                    for rows in token_budget_batches(tokens, budget, self._model.padded):
-                        batch = [tokens[row] for row in rows]
-                        done.append((rows, self._model.embed(batch, self.config.pooling)))
-                        if on_batch is not None:
-                            on_batch(len(rows), sum(map(len, batch)))
-                    # fetched together: on CUDA a fetch waits for every batch queued before it
-                    for rows, vectors in done:
-                        out[rows] = vectors.cpu()
-                yield out
+            for number, tokens in enumerate(pool.map(self._tokenizer, chunks)):
+                self._encode_chunk(tokens, out[number * CHUNK :], on_batch)
+        return out
+
+    @torch.inference_mode()
+    def _encode_chunk(self, tokens: Sequence[Ids], out: Tensor, on_batch: OnBatch | None) -> None:
+        done: list[tuple[list[int], Tensor]] = []
+        for rows in token_budget_batches(tokens, self.config.token_budget, self._model.padded):
+            batch = [tokens[row] for row in rows]
+            done.append((rows, self._model.embed(batch, self.config.pooling)))
+            if on_batch is not None:
+                on_batch(len(rows), sum(map(len, batch)))
+        # fetched together: on CUDA a fetch waits for every batch queued before it
+        for rows, vectors in done:
+            out[rows] = vectors.cpu()
 
 
-def load_encoder(config: EmbeddingConfig, device: str | torch.device = "auto") -> Encoder:
-    """Return the configured encoder; errors as in :class:`TextEncoder`."""
-    if requested(config) == HASHING:
-        return HashingTestEncoder()
-    return TextEncoder(config, device)
+class _PaddedModel:
+    """Any transformers encoder or decoder, on batches padded to their longest text."""
+
+    padded = True
+
+    def __init__(self, files: EncoderFiles, dtype: torch.dtype, device: torch.device) -> None:
+        model = files.load_model(dtype)
+        if model.config.is_encoder_decoder:
+            model = model.get_encoder()
+        self._model: Any = model.to(device)
+        self._device = device
+        self._filler = model.config.pad_token_id or 0
+        self.dimension = int(model.config.hidden_size)
+        limits = [getattr(model.config, name, None) for name in _LENGTH_NAMES]
+        self.max_tokens = next((int(limit) for limit in limits if limit), None)
+        self.path = f"batches of like length, padded, {type(model).__name__}"
+
+    def embed(self, tokens: Sequence[Ids], pooling: Pooling) -> Tensor:
+        """See :meth:`PackedBert.embed`."""
+        ids, mask = (part.to(self._device) for part in pad(tokens, self._filler))
+        states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
+        return pool_padded(states, mask, pooling)
+
+
+class HashingTestEncoder:
+    """Signed feature hashing of words (Weinberger et al., ICML 2009); for tests only.
+
+    Texts that share words are close; meaning plays no part, so no result should rest on it.
+    """
+
+    dimension = 64
+
+    def encode(self, inputs: Sequence[str], on_batch: OnBatch | None = None) -> Tensor:
+        """Return unit vectors, float32 ``[N, 64]``; a text without words gives a fixed vector."""
+        out = torch.zeros(len(inputs), self.dimension)
+        for row, text in enumerate(inputs):
+            for word in _WORD.findall(text.lower()) or [""]:
+                digest = hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=8).digest()
+                sign = 1.0 if digest[0] & 1 else -1.0
+                out[row, int.from_bytes(digest[1:], "little") % self.dimension] += sign
+            if not out[row].any():  # words that cancelled one another
+                out[row, 0] = 1.0
+        return functional.normalize(out, dim=1)

@@ -1,34 +1,255 @@
 """``python -m marec_env.embeddings.finetune --out FOLDER``: fit the text encoder to a log.
 
-Held-out retrieval recall is printed before and after, for pairs of users that were held out, and
-among them for items that training never saw. The folder serves as ``embeddings.encoder``.
+InfoNCE (van den Oord et al., "Representation learning with contrastive predictive coding", 2018)
+with in-batch negatives, both directions, on items that the same users liked; all weights, or
+low-rank adapters (Hu et al., "LoRA", ICLR 2022). Held-out retrieval recall is printed before and
+after, for pairs of users that were held out, and among them for items that training never saw. The
+folder serves as ``embeddings.encoder``.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import torch
 import typer
+from torch import Tensor
+from torch.nn import functional
 
+from marec_env import random
 from marec_env.data.config import DataConfig
 from marec_env.data.log import load_log
+from marec_env.embeddings.assets import locate
 from marec_env.embeddings.config import EmbeddingConfig
-from marec_env.embeddings.contrastive import FineTuneConfig, fine_tune, retrieval_recall
 from marec_env.embeddings.embed import embed_texts
-from marec_env.embeddings.pairs import PairSplit, co_consumed_pairs, split_pairs
-from marec_env.errors import MarecError
+from marec_env.embeddings.tokens import TextTokenizer, pad, pool_padded
+from marec_env.errors import AssetError, DataError, MarecError, visible
 from marec_env.io import write_json
 
-__all__ = ["main", "recalls"]
+__all__ = [
+    "FineTuning",
+    "PairSplit",
+    "co_consumed_pairs",
+    "fine_tune",
+    "info_nce",
+    "main",
+    "retrieval_recall",
+    "split_pairs",
+]
 
-_CUTOFFS = (10, 50)
-_REPORT = "finetune.json"
+_CUTOFFS = (10, 50)  # of the recall
+_COPIED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+_TEMPERATURE = 0.05  # divisor of the cosines, as in sentence-transformers' ranking loss (scale 20)
+_WARM_UP = 0.1  # share of the steps in which the learning rate rises
+_WINDOW = 3  # largest distance of a pair in a user's sequence
+_HELD_OUT = 0.1  # share of the users, and of the items
 
 
-def recalls(encoder: EmbeddingConfig, texts: tuple[str, ...], split: PairSplit) -> dict[str, float]:
+@dataclass(frozen=True, slots=True)
+class FineTuning:
+    """Length and step size."""
+
+    steps: int = 200
+    batch_size: int = 64
+    """Pairs in a batch, >= 2; each sees the others as negatives."""
+    learning_rate: float = 5e-5
+    """Peak learning rate of AdamW; it decays to 0."""
+    popularity_correction: bool = True
+    """Take the log of an item's frequency off its score as a negative, so that cosines model what
+    is consumed rather than what is consumed beyond its popularity (Yi et al., RecSys 2019)."""
+    lora_rank: int = 0
+    """Rank of the adapters of all linear layers; 0: all weights."""
+    seed: int = 0
+    """Of batches and adapters."""
+
+
+def co_consumed_pairs(user: Tensor, item: Tensor, window: int = _WINDOW) -> tuple[Tensor, Tensor]:
+    """Return pairs of different items that a user consumed within ``window`` of one another.
+
+    Args:
+        user: int64 ``[R]``, sorted by user, then time.
+        item: int64 ``[R]``.
+        window: largest distance in a user's sequence, >= 1.
+
+    Returns:
+        int64 ``[P, 2]``, the earlier item first, and int64 ``[P]``, the pairs' users.
+    """
+    pairs, owners = [], []
+    for distance in range(1, window + 1):
+        first, second = slice(None, -distance), slice(distance, None)
+        good = (user[first] == user[second]) & (item[first] != item[second])
+        pairs.append(torch.stack([item[first][good], item[second][good]], dim=1))
+        owners.append(user[first][good])
+    return torch.cat(pairs), torch.cat(owners)
+
+
+@dataclass(frozen=True, slots=True)
+class PairSplit:
+    """Pairs for training, and two held-out sets of users that training never saw."""
+
+    train: Tensor
+    """Int64 ``[P, 2]``: known users, known items."""
+    warm: Tensor
+    """Int64 ``[Q, 2]``: held-out users, items that training saw with others."""
+    cold: Tensor
+    """Int64 ``[S, 2]``: held-out users, second item never seen in training."""
+
+
+def split_pairs(
+    pairs: Tensor, owners: Tensor, share: float = _HELD_OUT, seed: int = 0
+) -> PairSplit:
+    """Hold out a share of the users and, independently, of the items.
+
+    Args:
+        pairs: int64 ``[P, 2]``.
+        owners: int64 ``[P]``.
+        share: of users and of items, in (0, 1).
+        seed: of both draws.
+    """
+
+    def held_out(members: Tensor, stream: str) -> Tensor:
+        keys = random.session_keys(seed, members.flatten())
+        return (random.uniform(keys, 0, stream, 1).squeeze(1) < share).view(members.shape)
+
+    new_user = held_out(owners, "embeddings.pairs.users")
+    new_item = held_out(pairs, "embeddings.pairs.items")
+    return PairSplit(
+        train=pairs[~new_user & ~new_item.any(dim=1)],
+        warm=pairs[new_user & ~new_item.any(dim=1)],
+        cold=pairs[new_user & new_item[:, 1]],
+    )
+
+
+def info_nce(
+    left: Tensor,
+    right: Tensor,
+    items: Tensor,
+    temperature: float = _TEMPERATURE,
+    log_frequency: Tensor | None = None,
+) -> Tensor:
+    """Return the mean symmetric InfoNCE loss of a batch of pairs.
+
+    Args:
+        left: float32 ``[n, D]``, unit vectors.
+        right: float32 ``[n, D]``, unit vectors; row i belongs to row i of ``left``.
+        items: int64 ``[n, 2]``, the pairs' items; an item that equals the anchor or its partner is
+            no negative.
+        temperature: divisor of the cosines.
+        log_frequency: float32 ``[n, 2]``, log of each item's share of all pairs, taken off the
+            scores.
+    """
+    scores = left @ right.T / temperature
+    own = torch.eye(len(items), dtype=torch.bool, device=items.device)
+    labels = torch.arange(len(items), device=items.device)
+    losses = []
+    for table, anchor, other in ((scores, 0, 1), (scores.T, 1, 0)):
+        if log_frequency is not None:
+            table = table - log_frequency[:, other]
+        same = (items[:, other] == items[:, other, None]) | (
+            items[:, other] == items[:, anchor, None]
+        )
+        losses.append(functional.cross_entropy(table.masked_fill(same & ~own, -torch.inf), labels))
+    return (losses[0] + losses[1]) / 2
+
+
+def retrieval_recall(vectors: Tensor, pairs: Tensor, k: int) -> float:
+    """Return the share of pairs whose second item is among the k nearest to the first.
+
+    Args:
+        vectors: float32 ``[N, D]``, unit vectors of all items.
+        pairs: int64 ``[P, 2]``; the first item itself is not among its neighbours.
+        k: >= 1.
+
+    Raises:
+        DataError: no pairs.
+    """
+    if not len(pairs):
+        raise DataError("there are no held-out pairs to measure recall on")
+    scores = vectors[pairs[:, 0]] @ vectors.T
+    own = scores.gather(1, pairs[:, 1:])
+    scores.scatter_(1, pairs[:, :1], -torch.inf)
+    return float(((scores > own).sum(dim=1) < k).float().mean())
+
+
+def fine_tune(
+    encoder: EmbeddingConfig,
+    config: FineTuning,
+    texts: Sequence[str],
+    pairs: Tensor,
+    folder: Path,
+    on_step: Callable[[int, float], None],
+) -> None:
+    """Train the configured encoder and save it as a folder that ``encoder: FOLDER`` takes.
+
+    Args:
+        encoder: where the weights come from, pooling and length.
+        config: steps and step size.
+        texts: the items' texts, N of them.
+        pairs: int64 ``[P, 2]``, items consumed by the same user.
+        folder: receives ``model.safetensors``, ``config.json`` and the tokenizer.
+        on_step: called with the step's number and loss.
+
+    Raises:
+        AssetError: the encoder is missing; or peft, for LoRA.
+        DataError: fewer pairs than a batch.
+    """
+    if len(pairs) < config.batch_size:
+        raise DataError(
+            f"{len(pairs)} training pairs are fewer than one batch ({config.batch_size})"
+        )
+    files = locate(encoder)
+    files.verify()
+    model = files.load_model(torch.float32)
+    torch.manual_seed(config.seed)  # dropout and adapters draw from torch's own generator
+    if config.lora_rank:
+        model = _with_adapters(model, config.lora_rank)
+    model.train()
+    tokens = TextTokenizer(files.folder, encoder.max_length)(texts)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimiser = torch.optim.AdamW(weights, lr=config.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, config.learning_rate, total_steps=config.steps + 1, pct_start=_WARM_UP
+    )
+    counts = torch.bincount(pairs.flatten(), minlength=len(texts)).float()
+    log_frequency = (counts / counts.sum()).log()
+    generator = torch.Generator().manual_seed(config.seed)
+    for step in range(config.steps):
+        batch = pairs[torch.randint(len(pairs), (config.batch_size,), generator=generator)]
+        ids, mask = pad([tokens[i] for i in batch.T.flatten()], model.config.pad_token_id or 0)
+        states = model(input_ids=ids, attention_mask=mask).last_hidden_state
+        left, right = pool_padded(states, mask, encoder.pooling).chunk(2)
+        offset = log_frequency[batch] if config.popularity_correction else None
+        loss = info_nce(left, right, batch, log_frequency=offset)
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimiser.step()
+        schedule.step()
+        on_step(step, float(loss.detach()))
+    if config.lora_rank:
+        model = model.merge_and_unload()
+    model.eval().save_pretrained(folder)
+    for name in _COPIED:
+        if (files.folder / name).is_file():
+            shutil.copyfile(files.folder / name, folder / name)
+
+
+def _with_adapters(model: Any, rank: int) -> Any:
+    """Return the model with low-rank adapters beside every linear layer."""
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise AssetError("LoRA needs peft: pip install 'marec[lora]'") from error
+    adapters = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    return get_peft_model(model, adapters)
+
+
+def _recalls(encoder: EmbeddingConfig, texts: Sequence[str], split: PairSplit) -> dict[str, float]:
     """Return recall by ``warm@10`` and so on; vectors are computed anew, in float32."""
     exact = encoder.model_copy(update={"cache": False, "dtype": "fp32"})
     vectors = embed_texts(exact, texts)
@@ -39,19 +260,46 @@ def recalls(encoder: EmbeddingConfig, texts: tuple[str, ...], split: PairSplit) 
     }
 
 
+def _run(
+    out: Path, data: DataConfig, encoder: EmbeddingConfig, config: FineTuning
+) -> dict[str, dict[str, float]]:
+    if out.exists():
+        raise MarecError(f"{out} exists already; give --out a new folder")
+    log = load_log(data)
+    liked = log.select(log.liked)
+    split = split_pairs(*co_consumed_pairs(liked.user, liked.item), seed=config.seed)
+    before = _recalls(encoder, log.texts, split)
+
+    def show(step: int, loss: float) -> None:
+        if (step + 1) % 20 == 0:
+            print(f"step {step + 1}/{config.steps}: loss {loss:.3f}", file=sys.stderr)
+
+    fine_tune(encoder, config, log.texts, split.train, out, show)
+    after = _recalls(encoder.model_copy(update={"encoder": str(out)}), log.texts, split)
+    report = {
+        "data": log.fingerprint,
+        "pairs": {"train": len(split.train), "warm": len(split.warm), "cold": len(split.cold)},
+        "settings": asdict(config),
+        "before": before,
+        "after": after,
+    }
+    write_json(out / "finetune.json", report)
+    return {"before": before, "after": after}
+
+
 def main(
     out: Annotated[Path, typer.Option(help="folder to save the encoder in; must not exist")],
     source: Annotated[str, typer.Option(help="as data.source")] = "movielens-100k",
     encoder: Annotated[str, typer.Option(help="as embeddings.encoder")] = "auto",
-    lora_rank: Annotated[int, typer.Option(help="rank of LoRA adapters; 0: all weights")] = 0,
+    lora_rank: Annotated[int, typer.Option(min=0, help="rank of LoRA; 0: all weights")] = 0,
     popularity_correction: Annotated[
         bool, typer.Option(help="undo the sampling of negatives by popularity")
     ] = True,
-    steps: Annotated[int, typer.Option(help="gradient steps")] = 200,
-    batch_size: Annotated[int, typer.Option(help="pairs in a batch")] = 64,
+    steps: Annotated[int, typer.Option(min=1, help="gradient steps")] = 200,
+    batch_size: Annotated[int, typer.Option(min=2, help="pairs in a batch")] = 64,
     learning_rate: Annotated[float, typer.Option(help="peak learning rate")] = 5e-5,
-    max_length: Annotated[int, typer.Option(help="tokens kept of a text")] = 64,
-    seed: Annotated[int, typer.Option(help="seed of split and training")] = 0,
+    max_length: Annotated[int, typer.Option(min=2, help="tokens kept of a text")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="seed of split and training")] = 0,
 ) -> None:
     """Fine-tune the text encoder on pairs of items that the same users liked."""
     try:
@@ -59,50 +307,14 @@ def main(
             out,
             DataConfig(source=source),
             EmbeddingConfig(encoder=encoder, max_length=max_length),
-            FineTuneConfig(
-                steps=steps,
-                batch_size=batch_size,
-                learning_rate=learning_rate,
-                lora_rank=lora_rank,
-                popularity_correction=popularity_correction,
-                seed=seed,
-            ),
+            FineTuning(steps, batch_size, learning_rate, popularity_correction, lora_rank, seed),
         )
     except MarecError as error:
-        print(error, file=sys.stderr)
+        print(visible(str(error)), file=sys.stderr)
         raise typer.Exit(2) from error
     print(f"{'held-out recall':<16}{'before':>8}{'after':>8}")
     for name, before in report["before"].items():
         print(f"{name:<16}{before:>8.4f}{report['after'][name]:>8.4f}")
-
-
-def _run(
-    out: Path, data: DataConfig, encoder: EmbeddingConfig, config: FineTuneConfig
-) -> Mapping[str, dict[str, float]]:
-    if out.exists():
-        raise MarecError(f"{out} exists already; give --out a new folder")
-    log = load_log(data)
-    liked = log.select(log.liked)
-    split = split_pairs(*co_consumed_pairs(liked.user, liked.item), seed=config.seed)
-    before = recalls(encoder, log.texts, split)
-
-    def show(step: int, loss: float) -> None:
-        if (step + 1) % 20 == 0:
-            print(f"step {step + 1}/{config.steps}: loss {loss:.3f}", file=sys.stderr)
-
-    fine_tune(encoder, config, log.texts, split.train, out, show)
-    after = recalls(encoder.model_copy(update={"encoder": str(out)}), log.texts, split)
-    write_json(
-        out / _REPORT,
-        {
-            "data": log.fingerprint,
-            "pairs": {"train": len(split.train), "warm": len(split.warm), "cold": len(split.cold)},
-            "settings": config.model_dump(),
-            "before": before,
-            "after": after,
-        },
-    )
-    return {"before": before, "after": after}
 
 
 if __name__ == "__main__":

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from marec_env.embeddings.assets import locate
+from marec_env.embeddings.assets import EncoderFiles, locate
 from marec_env.embeddings.config import EmbeddingConfig
 from marec_env.embeddings.encoder import OnBatch, resolve_device, resolve_precision
 from marec_env.errors import AssetError, DataError
 
-__all__ = ["ImageEncoder", "image_digests"]
+__all__ = ["ImageEncoder"]
 
 _LOG = logging.getLogger(__name__)
 _BATCH = 32  # images at a time; a ViT-B/16 makes 197 tokens of each
@@ -28,19 +25,6 @@ _DEFAULT_SIDE = 224
 _DEFAULT_MEAN = (0.5, 0.5, 0.5)
 _DEFAULT_STD = (0.5, 0.5, 0.5)
 _GREY_LEVELS = 255.0
-
-
-def image_digests(paths: Sequence[str]) -> Iterator[bytes]:
-    """Yield the SHA-256 of each file's content.
-
-    Raises:
-        DataError: a file cannot be read.
-    """
-    for path in paths:
-        try:
-            yield hashlib.sha256(Path(path).read_bytes()).digest()
-        except OSError as error:
-            raise DataError(f"image '{path}' cannot be read: {error.strerror}") from error
 
 
 class ImageEncoder:
@@ -60,41 +44,26 @@ class ImageEncoder:
             import PIL.Image  # noqa: F401
         except ImportError as error:
             raise AssetError("images need pillow: pip install 'marec[images]'") from error
-        from transformers import AutoModel
-
         files = locate(config)
         files.verify()
         self._device = resolve_device(device)
         self._dtype = resolve_precision(config, self._device)
         self._pooling = config.pooling
-        try:
-            model: Any = AutoModel.from_pretrained(
-                str(files.folder), local_files_only=True, use_safetensors=True, dtype=self._dtype
-            )
-        except (OSError, ValueError, ImportError) as error:
-            raise AssetError(f"cannot load encoder '{files.name}': {error}") from error
-        self._model = model.to(self._device).eval()
-        self._shape = _Preprocessing(files.folder)
+        self._model: Any = files.load_model(self._dtype).to(self._device)
+        self._shape = _Preprocessing(files)
         self.dimension = self._embed(torch.zeros(1, 3, self._shape.side, self._shape.side)).shape[1]
         _LOG.info("image encoder '%s' on %s in %s", files.name, self._device, self._dtype)
 
-    def encode(self, inputs: Sequence[str]) -> Tensor:
-        """Return unit vectors, float32 ``[N, D]``, of image files."""
-        parts = list(self.encode_chunks(inputs))
-        return torch.cat(parts) if parts else torch.zeros(0, self.dimension)
-
-    def encode_chunks(
-        self, inputs: Sequence[str], on_batch: OnBatch | None = None
-    ) -> Iterator[Tensor]:
-        """Yield the vectors of the next images, in order; see ``TextEncoder.encode_chunks``."""
+    def encode(self, inputs: Sequence[str], on_batch: OnBatch | None = None) -> Tensor:
+        """Return unit vectors, float32 ``[N, D]``, of image files, in order."""
+        out = torch.empty(len(inputs), self.dimension)
         for start in range(0, len(inputs), _BATCH):
-            pixels = torch.stack(
-                [self._shape.read(path) for path in inputs[start : start + _BATCH]]
-            )
-            vectors = self._embed(pixels)
+            chosen = inputs[start : start + _BATCH]
+            pixels = torch.stack([self._shape.read(path) for path in chosen])
+            out[start : start + _BATCH] = self._embed(pixels)
             if on_batch is not None:
-                on_batch(len(vectors), 0)
-            yield vectors
+                on_batch(len(chosen), 0)
+        return out
 
     @torch.inference_mode()
     def _embed(self, pixels: Tensor) -> Tensor:
@@ -109,15 +78,18 @@ class ImageEncoder:
 class _Preprocessing:
     """Size and scale of the pixels, as in a folder's ``preprocessor_config.json``."""
 
-    def __init__(self, folder: Path) -> None:
-        path = folder / "preprocessor_config.json"
-        values: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    def __init__(self, files: EncoderFiles) -> None:
+        values = files.settings("preprocessor_config.json")
         size = values.get("crop_size") or values.get("size") or _DEFAULT_SIDE
-        if isinstance(size, dict):
-            size = size.get("height") or size.get("shortest_edge") or _DEFAULT_SIDE
-        self.side = int(size)
-        self._mean = torch.tensor(values.get("image_mean", _DEFAULT_MEAN)).view(3, 1, 1)
-        self._std = torch.tensor(values.get("image_std", _DEFAULT_STD)).view(3, 1, 1)
+        try:
+            if isinstance(size, dict):
+                size = size.get("height") or size.get("shortest_edge") or _DEFAULT_SIDE
+            self.side = int(size)
+            self._mean = torch.tensor(values.get("image_mean", _DEFAULT_MEAN)).view(3, 1, 1)
+            self._std = torch.tensor(values.get("image_std", _DEFAULT_STD)).view(3, 1, 1)
+        except (TypeError, ValueError, RuntimeError) as error:
+            path = files.folder / "preprocessor_config.json"
+            raise AssetError(f"{path} does not describe pixels: {error}") from error
 
     def read(self, path: str) -> Tensor:
         """Return pixels, float32 ``[3, side, side]``.

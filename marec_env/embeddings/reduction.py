@@ -1,9 +1,8 @@
-"""Fewer dimensions, fitted once on a catalog and saved with the run."""
+"""Fewer dimensions, fitted on a catalog."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,7 +11,6 @@ from torch.nn import functional
 from marec_env import random
 from marec_env.embeddings.config import EmbeddingConfig, ReductionConfig
 from marec_env.errors import ConfigError, DataError
-from marec_env.io import write_bytes
 
 __all__ = ["Reduction", "fit_reduction"]
 
@@ -28,13 +26,6 @@ class Reduction:
     """Float32 ``[D]``, taken off before the projection."""
     projection: Tensor
     """Float32 ``[D, d]``."""
-    explained: float
-    """Share of the fitted embeddings' variance that is kept, in [0, 1]; NaN if not fitted."""
-
-    @property
-    def dimension(self) -> int:
-        """The dimensions that come out, d."""
-        return self.projection.shape[1]
 
     def apply(self, embeddings: Tensor) -> Tensor:
         """Return unit vectors.
@@ -59,35 +50,6 @@ class Reduction:
         reduced = (embeddings.float() - mean) @ projection
         return functional.normalize(torch.where(present, reduced, 0.0), dim=1)
 
-    def save(self, path: str | Path) -> None:
-        """Write a safetensors file."""
-        from safetensors.torch import save
-
-        tensors = {
-            "mean": self.mean,
-            "projection": self.projection,
-            "explained": torch.tensor(self.explained, dtype=torch.float64),
-        }
-        write_bytes(path, save(tensors))
-
-    @staticmethod
-    def load(path: str | Path) -> Reduction:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            DataError: the file is missing or is not a reduction.
-        """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            tensors = load_file(str(path))
-            return Reduction(
-                tensors["mean"], tensors["projection"], float(tensors["explained"].item())
-            )
-        except (OSError, SafetensorError, KeyError) as error:
-            raise DataError(f"{path} is not a saved reduction: {error}") from error
-
 
 def fit_reduction(config: EmbeddingConfig | ReductionConfig, embeddings: Tensor) -> Reduction:
     """Fit the configured reduction.
@@ -110,7 +72,7 @@ def fit_reduction(config: EmbeddingConfig | ReductionConfig, embeddings: Tensor)
         raise DataError("cannot fit a reduction: some embeddings are not finite")
     full = embeddings.shape[1]
     if section.method == "none":
-        return Reduction(torch.zeros(full), torch.eye(full), 1.0)
+        return Reduction(torch.zeros(full), torch.eye(full))
     if section.dimension > full:
         raise ConfigError(
             f"reduction.dimension is {section.dimension}, but the encoder gives {full} "
@@ -130,7 +92,7 @@ def _random_projection(section: ReductionConfig, full: int) -> Reduction:
     gaussian = random.normal(keys, 0, "embeddings.random_projection", section.dimension)
     basis, upper = torch.linalg.qr(gaussian.double())
     basis = basis * torch.sign(torch.diagonal(upper))
-    return Reduction(torch.zeros(full), basis.float().contiguous(), float("nan"))
+    return Reduction(torch.zeros(full), basis.float().contiguous())
 
 
 def _pca(section: ReductionConfig, data: Tensor) -> Reduction:
@@ -141,11 +103,9 @@ def _pca(section: ReductionConfig, data: Tensor) -> Reduction:
     variances, vectors = variances.flip(0).clamp(min=0), vectors.flip(1)
     largest = vectors.abs().argmax(dim=0)
     vectors = vectors * torch.sign(vectors[largest, torch.arange(vectors.shape[1])])
-    total = float(variances.sum())
     kept, basis = variances[: section.dimension], vectors[:, : section.dimension]
     real = kept > _RANK_TOLERANCE * float(variances[0])
     if section.whiten:
         basis = basis / torch.where(real, kept, 1.0).sqrt()
     basis = torch.where(real, basis, 0.0)
-    explained = float(kept.sum()) / total if total > 0 else 1.0
-    return Reduction(mean.float(), basis.float().contiguous(), explained)
+    return Reduction(mean.float(), basis.float().contiguous())

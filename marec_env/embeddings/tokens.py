@@ -1,4 +1,4 @@
-"""Texts to tokens, and tokens to batches."""
+"""Texts to tokens, tokens to batches, and the states of tokens to one vector a text."""
 
 from __future__ import annotations
 
@@ -11,10 +11,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
+from marec_env.embeddings.config import Pooling
 from marec_env.errors import AssetError, DataError
 
-__all__ = ["Ids", "PackedBatch", "TextTokenizer", "clean", "pack", "token_budget_batches"]
+__all__ = [
+    "Ids",
+    "PackedBatch",
+    "TextTokenizer",
+    "clean",
+    "pack",
+    "pad",
+    "pool_packed",
+    "pool_padded",
+    "token_budget_batches",
+]
 
 Ids = NDArray[np.int64]
 """One text's token numbers, ``[L]``, L >= 1."""
@@ -28,9 +40,7 @@ def clean(text: str) -> str:
     """
     if not isinstance(text, str):
         raise DataError(f"a text to embed must be a string, got {type(text).__name__}: {text!r}")
-    if text.isascii():
-        return text
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 class TextTokenizer:
@@ -66,27 +76,6 @@ class TextTokenizer:
         return [np.asarray(encoding.ids or [0], dtype=np.int64) for encoding in encodings]
 
 
-@dataclass(frozen=True, slots=True)
-class PackedBatch:
-    """Texts laid end to end, in order of length, without padding."""
-
-    tokens: Tensor
-    """Int64 ``[T]``."""
-    positions: Tensor
-    """Int64 ``[T]``: 0 at the start of each text."""
-    lengths: Tensor
-    """Int64 ``[n]``, ascending, all >= 1; they add up to T."""
-
-    def groups(self) -> list[tuple[int, int, int, int]]:
-        """Return runs of equal length: (first token, first text, texts, tokens in each)."""
-        values, counts = torch.unique_consecutive(self.lengths, return_counts=True)
-        runs, token, text = [], 0, 0
-        for length, count in zip(values.tolist(), counts.tolist(), strict=True):
-            runs.append((token, text, count, length))
-            token, text = token + length * count, text + count
-        return runs
-
-
 def token_budget_batches(
     tokens: Sequence[Ids], budget: int, padded: bool = False
 ) -> Iterator[list[int]]:
@@ -95,10 +84,9 @@ def token_budget_batches(
     A single text above the budget is a batch by itself. With ``padded`` every text of a batch
     counts as long as the longest.
     """
-    order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
     batch: list[int] = []
     total = 0
-    for row in order:
+    for row in sorted(range(len(tokens)), key=lambda row: len(tokens[row])):
         length = len(tokens[row])
         after = length * (len(batch) + 1) if padded else total + length
         if batch and after > budget:
@@ -110,6 +98,18 @@ def token_budget_batches(
         yield batch
 
 
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """Texts laid end to end, in order of length, without padding."""
+
+    tokens: Tensor
+    """Int64 ``[T]``."""
+    positions: Tensor
+    """Int64 ``[T]``: 0 at the start of each text."""
+    lengths: Tensor
+    """Int64 ``[n]``, ascending, all >= 1; they add up to T."""
+
+
 def pack(tokens: Sequence[Ids], pinned: bool = False) -> PackedBatch:
     """Lay texts, ascending in length, end to end; ``pinned`` memory is quicker to send to CUDA."""
     lengths = np.fromiter((len(ids) for ids in tokens), dtype=np.int64, count=len(tokens))
@@ -118,3 +118,45 @@ def pack(tokens: Sequence[Ids], pinned: bool = False) -> PackedBatch:
     positions = np.arange(flat.shape[0], dtype=np.int64) - np.repeat(starts, lengths)
     parts = [torch.from_numpy(part) for part in (flat, positions, lengths)]
     return PackedBatch(*(part.pin_memory() if pinned else part for part in parts))
+
+
+def pad(tokens: Sequence[Ids], filler: int) -> tuple[Tensor, Tensor]:
+    """Return token numbers and a mask of the real ones, int64 ``[n, L]`` each."""
+    ids = torch.full((len(tokens), max(map(len, tokens))), filler, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for row, text in enumerate(tokens):
+        ids[row, : len(text)] = torch.from_numpy(text)
+        mask[row, : len(text)] = 1
+    return ids, mask
+
+
+def pool_packed(states: Tensor, batch: PackedBatch, pooling: Pooling) -> Tensor:
+    """Return unit vectors, float32 ``[n, D]``, from packed states ``[T, D]``."""
+    lengths = batch.lengths.to(states.device, non_blocking=True)
+    ends = lengths.cumsum(0)
+    if pooling == "cls":
+        pooled = states[ends - lengths].float()
+    elif pooling == "last":
+        pooled = states[ends - 1].float()
+    else:
+        pooled = torch.segment_reduce(states.float(), "mean", lengths=lengths)
+    return functional.normalize(pooled, dim=1)
+
+
+def pool_padded(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
+    """Return unit vectors, float32 ``[n, D]``, from padded states.
+
+    Args:
+        states: ``[n, L, D]``.
+        mask: int64 ``[n, L]``, 1 at real tokens, which come before the padding.
+        pooling: mean, cls or last.
+    """
+    if pooling == "cls":
+        pooled = states[:, 0].float()
+    elif pooling == "last":
+        rows = torch.arange(states.shape[0], device=states.device)
+        pooled = states[rows, mask.sum(dim=1) - 1].float()
+    else:
+        weights = mask.unsqueeze(-1).float()
+        pooled = (states.float() * weights).sum(dim=1) / weights.sum(dim=1)
+    return functional.normalize(pooled, dim=1)

@@ -1,8 +1,9 @@
+import shutil
+
 import pytest
 
 from marec_env.embeddings import (
     EmbeddingConfig,
-    HashingTestEncoder,
     assets,
     embed_texts,
     weights_hash,
@@ -27,7 +28,7 @@ def test_order_of_resolution(minilm, tiny_bert, monkeypatch):
 
 def test_weights_hash_is_that_of_the_file(minilm):
     assert weights_hash(EmbeddingConfig(encoder="minilm")) == MINILM_WEIGHTS
-    assert weights_hash(EmbeddingConfig(encoder="hashing")) == HashingTestEncoder.NAME
+    assert weights_hash(EmbeddingConfig(encoder="hashing")) == "hashing-test-encoder-v1"
 
 
 def test_a_missing_package_names_the_cure(monkeypatch):
@@ -92,3 +93,21 @@ def test_several_weight_files_have_one_hash(tmp_path, write_config):
     one = weights_hash(config)
     (tmp_path / "model-2.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes())
     assert weights_hash(config) != one and len(weights_hash(config)) == 64
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("[1]", "is not a JSON object"),
+        ("{", "is not JSON"),
+        ('{"model_type": "bert"}', "does not describe a BERT: KeyError"),
+        ('{"model_type": "bert", "num_hidden_layers": "many"}', "does not describe a BERT"),
+    ],
+)
+def test_a_damaged_configuration_of_an_encoder_is_told_in_a_line(
+    tiny_bert, tmp_path, content, problem
+):
+    folder = shutil.copytree(tiny_bert, tmp_path / "copy")
+    (folder / "config.json").write_text(content)
+    with pytest.raises(AssetError, match=problem):
+        embed_texts(EmbeddingConfig(encoder=str(folder), max_length=64, cache=False), ["a film"])

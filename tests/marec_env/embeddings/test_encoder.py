@@ -10,10 +10,9 @@ from marec_env.embeddings import (
     HashingTestEncoder,
     TextEncoder,
     embed_texts,
-    load_encoder,
+    weights_hash,
 )
-from marec_env.embeddings.attention import grouped_attention, varlen_attention
-from marec_env.embeddings.linear import PlainLinear, PrepackedLinear, linear
+from marec_env.embeddings.packed_bert import Linear, grouped_attention, varlen_attention
 from marec_env.embeddings.tokens import pack, token_budget_batches
 from marec_env.errors import ConfigError, DataError
 
@@ -89,13 +88,12 @@ def test_a_text_gives_the_same_vector_in_any_company(tiny):
 
 
 def test_chunks_and_progress_cover_every_text_once(tiny, monkeypatch):
+    whole = TextEncoder(tiny, "cpu").encode(TEXTS)
     monkeypatch.setattr("marec_env.embeddings.encoder.CHUNK", 5)
-    encoder = TextEncoder(tiny, "cpu")
     counted = []
-    chunks = list(encoder.encode_chunks(TEXTS, lambda texts, tokens: counted.append(texts)))
-    assert [len(chunk) for chunk in chunks] == [5, 5, 5, len(TEXTS) - 15]
-    assert sum(counted) == len(TEXTS)
-    assert torch.allclose(torch.cat(chunks), TextEncoder(tiny, "cpu").encode(TEXTS), atol=1e-6)
+    cut = TextEncoder(tiny, "cpu").encode(TEXTS, lambda texts, tokens: counted.append(texts))
+    assert sum(counted) == len(TEXTS) and max(counted) <= 5
+    assert torch.allclose(cut, whole, atol=1e-6)
 
 
 def test_no_texts_give_no_vectors(tiny):
@@ -179,7 +177,8 @@ def test_varlen_attention_hands_the_kernel_what_it_expects(monkeypatch):
 def test_prepacked_layers_agree_with_plain_ones(dtype):
     torch.manual_seed(0)
     weight, bias = (0.1 * torch.randn(48, 32)).to(dtype), torch.randn(48).to(dtype)
-    fast, plain = linear(weight, bias), PlainLinear(weight, bias)
+    fast, plain = Linear(weight, bias), Linear(weight, bias, prepack=False)
+    assert (fast.kernel, plain.kernel) == ("oneDNN", "torch")
     x, residual = torch.randn(7, 32).to(dtype), torch.randn(7, 48).to(dtype)
     tolerance = 1e-5 if dtype == torch.float32 else 5e-2
     for one, other in (
@@ -192,14 +191,18 @@ def test_prepacked_layers_agree_with_plain_ones(dtype):
 
 def test_a_wrong_prepacked_layer_is_not_used(monkeypatch):
     weight, bias = torch.randn(8, 8), torch.zeros(8)
-    monkeypatch.setattr(PrepackedLinear, "gelu", lambda self, x: self.plain(x))
-    assert isinstance(linear(weight, bias), PlainLinear)
+    assert Linear(weight, bias).kernel == "oneDNN"
+    honest = Linear._pointwise
+    monkeypatch.setattr(Linear, "_pointwise", lambda self, x, *_: honest(self, x, "none", ""))
+    assert Linear(weight, bias).kernel == "torch"  # a GELU that is none
+    monkeypatch.setattr(Linear, "_pointwise", honest)
+    monkeypatch.setattr(torch._C, "_has_mkldnn", False)
+    assert Linear(weight, bias).kernel == "torch"
 
 
 def test_the_test_encoder_says_what_it_is():
-    encoder = load_encoder(EmbeddingConfig(encoder="hashing"))
-    assert isinstance(encoder, HashingTestEncoder) and "test" in encoder.NAME
-    vectors = encoder.encode(["toy story", "story of a toy", "war", ""])
+    assert "test" in weights_hash(EmbeddingConfig(encoder="hashing"))
+    vectors = HashingTestEncoder().encode(["toy story", "story of a toy", "war", ""])
     assert torch.allclose(vectors.norm(dim=1), torch.ones(4))
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
     assert torch.equal(vectors, embed_texts(EmbeddingConfig(encoder="hashing"), [

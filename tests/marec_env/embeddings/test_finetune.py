@@ -6,13 +6,14 @@ import torch
 from typer.testing import CliRunner
 
 from marec_env.embeddings import EmbeddingConfig, embed_texts
-from marec_env.embeddings.contrastive import (
-    FineTuneConfig,
+from marec_env.embeddings.finetune import (
+    FineTuning,
+    co_consumed_pairs,
     fine_tune,
     info_nce,
     retrieval_recall,
+    split_pairs,
 )
-from marec_env.embeddings.pairs import co_consumed_pairs, split_pairs
 from marec_env.errors import DataError
 
 
@@ -99,7 +100,7 @@ def test_training_brings_pairs_together(trainable_bert, tmp_path, rank):
     encoder = EmbeddingConfig(encoder=str(trainable_bert), max_length=16, dtype="fp32", cache=False)
     texts = [f"the {word}" for word in WORDS] + [f"{word} of x" for word in WORDS]
     pairs = torch.stack([torch.arange(10), torch.arange(10, 20)], dim=1)
-    config = FineTuneConfig(steps=80, batch_size=8, learning_rate=6e-3, lora_rank=rank)
+    config = FineTuning(steps=80, batch_size=8, learning_rate=6e-3, lora_rank=rank)
     losses = []
     folder = tmp_path / "tuned"
     fine_tune(encoder, config, texts, pairs, folder, lambda _, loss: losses.append(loss))
@@ -118,7 +119,7 @@ def test_training_brings_pairs_together(trainable_bert, tmp_path, rank):
 def test_too_few_pairs_are_refused(tiny_bert, tmp_path):
     encoder = EmbeddingConfig(encoder=str(tiny_bert), max_length=16)
     with pytest.raises(DataError, match="3 training pairs are fewer than one batch"):
-        fine_tune(encoder, FineTuneConfig(), ["a"] * 9, torch.zeros(3, 2).long(), tmp_path / "out")
+        fine_tune(encoder, FineTuning(), ["a"] * 9, torch.zeros(3, 2).long(), tmp_path, print)
 
 
 def test_the_command(tiny_bert, tmp_path):

@@ -1,7 +1,9 @@
 import io
 import logging
 
-from marec_env.embeddings.progress import progress
+import pytest
+
+from marec_env.embeddings.embed import progress
 
 
 class Terminal(io.StringIO):
@@ -9,28 +11,29 @@ class Terminal(io.StringIO):
         return True
 
 
-def run(texts, above):
-    with progress(texts, above) as on_batch:
+def run(texts):
+    with progress(texts) as on_batch:
         for _ in range(texts):
             on_batch(1, 15)
 
 
 def test_long_requests_show_tokens_a_second_on_standard_error(monkeypatch):
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stderr", terminal)
-    run(texts=30, above=20)
-    assert "embedding" in terminal.getvalue() and "tokens/s" in terminal.getvalue()
+    monkeypatch.setattr("marec_env.embeddings.embed._BAR_ABOVE", 20)
+    monkeypatch.setattr("sys.stderr", Terminal())
+    import sys
+
+    run(texts=30)
+    assert "embedding" in sys.stderr.getvalue() and "tokens/s" in sys.stderr.getvalue()
 
 
-def test_short_requests_show_nothing(monkeypatch):
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stderr", terminal)
-    run(texts=10, above=20)
-    assert terminal.getvalue() == ""
-
-
-def test_without_a_terminal_one_line_is_logged(monkeypatch, caplog):
-    monkeypatch.setattr("sys.stderr", io.StringIO())
+@pytest.mark.parametrize("stream", [Terminal, io.StringIO])
+def test_short_requests_and_pipes_show_nothing(monkeypatch, caplog, stream):
     caplog.set_level(logging.INFO)
-    run(texts=30, above=20)
-    assert "embedded 30 texts, 450 tokens" in caplog.messages[0]
+    out = stream()
+    monkeypatch.setattr("sys.stderr", out)
+    run(texts=10)
+    assert out.getvalue() == "" and not caplog.messages
+    if stream is io.StringIO:
+        monkeypatch.setattr("marec_env.embeddings.embed._BAR_ABOVE", 20)
+        run(texts=30)
+        assert out.getvalue() == "" and "embedded 30 texts" in caplog.messages[0]
