@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from marec_env.config.loader import load_mapping
 from marec_env.data.scenarios import SCENARIOS
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.users.scenario_presets import LIKED_FROM, SCENARIO_USERS
@@ -38,16 +39,6 @@ SCENARIO_CHANGES: Mapping[str, dict[str, Any]] = MappingProxyType(
 """By scenario, the values that may differ from the default environment."""
 
 
-def _merged(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    found = dict(base)
-    for key, value in changes.items():
-        nested = isinstance(value, Mapping) and isinstance(base.get(key), dict)
-        found[key] = _merged(base[key], value) if nested else value
-    return found
-
-
 def scenario_environment(name: str) -> EnvironmentConfig:
     """Return the environment of a scenario, every other value at its default."""
-    return EnvironmentConfig.model_validate(
-        _merged(EnvironmentConfig().model_dump(), SCENARIO_CHANGES[name])
-    )
+    return load_mapping(SCENARIO_CHANGES[name], EnvironmentConfig, f"scenario {name}")

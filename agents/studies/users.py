@@ -23,14 +23,16 @@ from marec_env.classic.rollout import Outcome, offer, play
 from marec_env.users.base import Users
 from marec_env.users.composed import ComposedUsers
 from marec_env.users.config import (
-    BoredomConfig,
-    DriftConfig,
+    AmplificationDrift,
     IntentConfig,
-    PatienceConfig,
+    NoBoredom,
+    NoPatience,
     ReturnConfig,
     SatisfactionConfig,
     SupplyConfig,
+    ThresholdBoredom,
     UsersConfig,
+    WalkDrift,
 )
 from marec_env.users.oracles import Oracle, farsighted_slate, myopic_slate, random_slate
 from marec_env.users.registry import make_users
@@ -59,7 +61,7 @@ class Line:
 
 def _stays(config: UsersConfig, **sections: object) -> UsersConfig:
     """Return a configuration of users who never leave, with some sections replaced."""
-    return config.model_copy(update={"patience": PatienceConfig(kind="none"), **sections})
+    return config.model_copy(update={"patience": NoPatience(), **sections})
 
 
 class _Bench:
@@ -98,11 +100,9 @@ def _percent_gap(bench: _Bench, config: UsersConfig, horizon: int) -> tuple[floa
 
 
 def _fatigue(bench: _Bench) -> list[Line]:
-    bored = BoredomConfig(susceptible_share=1.0)
+    bored = ThresholdBoredom(susceptible_share=1.0)
     gap, error = _percent_gap(bench, _stays(UsersConfig(), boredom=bored), _HORIZON)
-    none, _ = _percent_gap(
-        bench, _stays(UsersConfig(), boredom=BoredomConfig(kind="none")), _HORIZON
-    )
+    none, _ = _percent_gap(bench, _stays(UsersConfig(), boredom=NoBoredom()), _HORIZON)
     lines = [
         Line(
             1,
@@ -118,7 +118,7 @@ def _fatigue(bench: _Bench) -> list[Line]:
     by_weight = [
         _percent_gap(
             bench,
-            _stays(UsersConfig(), boredom=BoredomConfig(susceptible_share=1.0, weight=weight)),
+            _stays(UsersConfig(), boredom=ThresholdBoredom(susceptible_share=1.0, weight=weight)),
             _HORIZON,
         )
         for weight in (1.0, 3.0, 9.0)
@@ -160,8 +160,8 @@ def diverse_slate(users: Users, keys: Tensor, items: Tensor, slate_size: int) ->
 
 
 def _influence(bench: _Bench) -> Line:
-    drift = DriftConfig(kind="amplification", gain=0.05)
-    plain = {"boredom": BoredomConfig(kind="none"), "intent": IntentConfig(weight=0.0)}
+    drift = AmplificationDrift(gain=0.05)
+    plain = {"boredom": NoBoredom(), "intent": IntentConfig(weight=0.0)}
     moving = _stays(UsersConfig(), drift=drift, **plain)
     still = _stays(UsersConfig(), **plain)
     greedy = bench.play(moving, myopic_slate).topic_entropy
@@ -195,7 +195,7 @@ def fair_slate(users: Users, keys: Tensor, items: Tensor, slate_size: int) -> Te
 
 def _providers(bench: _Bench) -> Line:
     supply = SupplyConfig(enabled=True, credit_initial=1.0, leave_below=0.3)
-    config = _stays(UsersConfig(), supply=supply, boredom=BoredomConfig(kind="none"))
+    config = _stays(UsersConfig(), supply=supply, boredom=NoBoredom())
     share = {}
     for name, policy in (("greedy", myopic_slate), ("fair", fair_slate)):
         users = make_users(config, bench.population, len(bench.keys))
@@ -225,9 +225,9 @@ def lasting_slate(users: Users, keys: Tensor, items: Tensor, slate_size: int) ->
 def _objectives(bench: _Bench) -> Line:
     """Passing intent earns clicks, lasting taste earns return: objectives rank them differently."""
     config = UsersConfig(
-        boredom=BoredomConfig(kind="none"),
+        boredom=NoBoredom(),
         intent=IntentConfig(weight=0.6, source="catalog"),
-        patience=PatienceConfig(kind="none"),
+        patience=NoPatience(),
         satisfaction=SatisfactionConfig(lasting=1.0, memory=0.8),
         returning=ReturnConfig(requests=5, sessions=20, bias=0.0, slope=0.3, max_gap=30),
     )
@@ -248,7 +248,7 @@ def _objectives(bench: _Bench) -> Line:
 
 
 def _repeatable(bench: _Bench) -> Line:
-    config = UsersConfig(drift=DriftConfig(kind="random_walk"))
+    config = UsersConfig(drift=WalkDrift())
     whole = bench.play(config, random_slate)
     few = min(8, len(bench.keys))
     part = _Bench(few, 0)

@@ -22,7 +22,7 @@ from marec_env.classic.config import InterestEvolutionConfig
 from marec_env.config.loader import load_mapping
 from marec_env.users import base as lane
 from marec_env.users.base import Feedback
-from marec_env.users.config import ChoiceConfig, UsersConfig
+from marec_env.users.config import ProportionalChoice, UsersConfig
 from marec_env.users.modules import Choice
 
 __all__ = ["InterestEvolutionUsers"]
@@ -40,9 +40,7 @@ class InterestEvolutionUsers(ClassicUsers):
         super().__init__(config, population, num_sessions, device)
         own = load_mapping(config.settings, InterestEvolutionConfig, "users.settings")
         self._own = own
-        self._choice = Choice(
-            ChoiceConfig(kind="proportional", no_click=own.no_click, min_score=own.min_score)
-        )
+        self._choice = Choice(ProportionalChoice(no_click=own.no_click, min_score=own.min_score))
         size = population.user_factors.shape[1]
         self.interest = torch.zeros(num_sessions, size, device=device)
         """Float32 ``[B, d]`` in [-1, 1]."""

@@ -25,16 +25,18 @@ from marec_env.data.scenarios import SCENARIOS
 from marec_env.registry import Registry
 from marec_env.users.base import Users
 from marec_env.users.config import (
-    BehaviourConfig,
-    BoredomConfig,
-    ChoiceConfig,
-    DriftConfig,
-    ExaminationConfig,
+    ClickBoredomConfig,
+    InfluenceDrift,
     IntentConfig,
-    PatienceConfig,
+    LogitChoice,
+    NoBoredom,
+    NoDrift,
+    NoPatience,
+    PositionExamination,
     UsersConfig,
 )
 from marec_env.users.registry import make_users
+from marec_env.users.scenario_config import BehaviourConfig
 from marec_env.users.scenario_presets import SCENARIO_USERS, scenario_population
 
 __all__ = ["PRESETS", "Preset", "get_preset"]
@@ -88,8 +90,8 @@ def _marec(as_published: bool) -> Preset:
 
 
 _STILL = IntentConfig(weight=0.0)
-_STAYS = PatienceConfig(kind="none")
-_NO_BOREDOM = BoredomConfig(kind="none", susceptible_share=0.0)
+_STAYS = NoPatience()
+_NO_BOREDOM = NoBoredom()
 
 _Sardine = Literal["SingleItem", "SlateTopK", "SlateRerank"]
 
@@ -105,19 +107,18 @@ def _sardine(
     size = 1 if task == "SingleItem" else 10
 
     def build(as_published: bool) -> Preset:
-        drift = DriftConfig(
-            kind="influence" if influence else "none",
-            mean="all_axes" if as_published else "per_axis",
-        )
         config = UsersConfig(
+            model="sardine/as_published" if as_published and influence else "marec",
             new_user_share=1.0,
             intent=_STILL,
-            boredom=BoredomConfig(kind="churn", susceptible_share=1.0, clicks=4 if rerank else 5)
+            boredom=ClickBoredomConfig(
+                kind="churn", susceptible_share=1.0, clicks=4 if rerank else 5
+            )
             if bored
             else _NO_BOREDOM,
-            examination=ExaminationConfig(decay=0.7 if rerank else 0.85),
+            examination=PositionExamination(decay=0.7 if rerank else 0.85),
             behaviours=BehaviourConfig(names=()),
-            drift=drift,
+            drift=InfluenceDrift() if influence else NoDrift(),
             patience=_STAYS,
         )
 
@@ -186,8 +187,8 @@ def _interest_exploration(as_published: bool) -> Preset:
         new_user_share=1.0,
         intent=_STILL,
         boredom=_NO_BOREDOM,
-        examination=ExaminationConfig(decay=1.0),
-        choice=ChoiceConfig(kind="multinomial_logit", no_click=5.0),
+        examination=PositionExamination(decay=1.0),
+        choice=LogitChoice(no_click=5.0),
         behaviours=BehaviourConfig(names=()),
         patience=_STAYS,
     )

@@ -10,7 +10,15 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-__all__ = ["allowed_range", "choices", "field_at", "fields_at", "fill_tags", "paths_of_field"]
+__all__ = [
+    "allowed_range",
+    "choices",
+    "field_at",
+    "fields_at",
+    "fill_tags",
+    "kinds_with",
+    "paths_of_field",
+]
 
 
 def _unwrap(annotation: Any) -> Iterator[Any]:
@@ -70,6 +78,20 @@ def fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> dict[s
         if _is_model(annotation):
             fields.update(annotation.model_fields)
     return fields
+
+
+def kinds_with(model: type[BaseModel], location: tuple[str | int, ...], name: str) -> list[str]:
+    """Return the kinds of the union at an error location (its tag last) that have a field."""
+    if not location:
+        return []
+    candidates = list(_unwrap(model))
+    for part in location[:-1]:
+        candidates = _descend(candidates, part)
+    members = [member for member in candidates if _is_model(member)]
+    if len(members) < 2 or not any(_tagged(member, location[-1]) for member in members):
+        return []
+    kinds = (member.model_fields.get("kind") for member in members if name in member.model_fields)
+    return [str(kind) for field in kinds if field for kind in get_args(field.annotation)]
 
 
 def field_at(model: type[BaseModel], location: tuple[str | int, ...]) -> FieldInfo | None:

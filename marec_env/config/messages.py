@@ -11,7 +11,14 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from marec_env.config.fields import allowed_range, choices, field_at, fields_at, paths_of_field
+from marec_env.config.fields import (
+    allowed_range,
+    choices,
+    field_at,
+    fields_at,
+    kinds_with,
+    paths_of_field,
+)
 
 __all__ = ["describe", "show_value"]
 
@@ -59,6 +66,8 @@ def _near(name: object, known: Iterable[str]) -> str:
 def _unknown_key(model: type[BaseModel], location: tuple[str | int, ...]) -> str:
     name = str(location[-1])
     known = sorted(fields_at(model, location[:-1]))
+    if kinds := kinds_with(model, location[:-1], name):
+        return f"has no effect with kind '{location[-2]}'; it belongs to {', '.join(kinds)}"
     hint = _near(name, known)
     if not hint and (elsewhere := paths_of_field(model, name)):
         hint = f"; did you mean '{elsewhere[0]}'?"

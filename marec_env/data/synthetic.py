@@ -21,8 +21,8 @@ from marec_env.data.assemble import item_text
 from marec_env.data.config import DataConfig, SyntheticConfig
 from marec_env.data.log import Impressions, InteractionLog, make_log
 from marec_env.data.scenarios import SCENARIOS, Scenario
-from marec_env.data.scenarios.base import Request
-from marec_env.data.scenarios.world import World, make_world
+from marec_env.data.scenarios.base import LoggedRequest
+from marec_env.data.scenarios.world import GeneratedWorld, make_world
 from marec_env.errors import ConfigError, unknown_name
 
 __all__ = ["generate", "generate_log"]
@@ -61,7 +61,7 @@ class _Record:
 
 
 class _Engine:
-    def __init__(self, world: World, scenario: Scenario, config: SyntheticConfig) -> None:
+    def __init__(self, world: GeneratedWorld, scenario: Scenario, config: SyntheticConfig) -> None:
         self.world, self.scenario, self.config = world, scenario, config
         size = min(scenario.slate_size, world.num_items)
         self.examination = _EXAMINATION ** torch.arange(size, dtype=torch.float32)
@@ -143,7 +143,7 @@ class _Engine:
             logit = self.logits(users, slate)
             chance = random.uniform(key, index, "synthetic/click", self.size)
             click = (chance < torch.sigmoid(logit) * self.examination).to(torch.float32)
-            request = Request(users, slate, click, logit, key, index, day)
+            request = LoggedRequest(users, slate, click, logit, key, index, day)
             behaviours = self.scenario.respond(request)
             record.add(
                 user=users[:, None].expand_as(slate),
@@ -161,7 +161,7 @@ class _Engine:
 
 def generate(
     name: str, config: SyntheticConfig, like_threshold: float
-) -> tuple[InteractionLog, World]:
+) -> tuple[InteractionLog, GeneratedWorld]:
     """Generate a scenario's log, and the truth behind it.
 
     Raises:

@@ -48,15 +48,25 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.catalog.population import Population
-from marec_env.users.config import BehaviourConfig
+from marec_env.data.scenarios.numbers import (
+    COMPLETION_NOISE,
+    COMPLETION_SLOPE,
+    FOLLOW_SLOPE,
+    REALISED_GAIN,
+    REALISED_LOSS,
+    SEEN_THROUGH,
+    SELLING_DAYS,
+    TRADING_DAYS,
+    VOLATILITY,
+)
 from marec_env.users.effects import PriceSense, needed_attribute, trait
 from marec_env.users.modules import Choice
-from marec_env.users.scenario_config import HoldingConfig
+from marec_env.users.scenario_config import BehaviourConfig
 
-__all__ = ["Behaviours", "Shown", "VOLATILITY", "follow_centre", "hold"]
+__all__ = ["Behaviours", "Shown", "follow_centre", "hold"]
 
 _CELLS = 1 << 21  # user-item pairs over which rates are centred; more are thinned by even strides
-_SEEN_THROUGH = 0.9  # completion from which a title counts as finished
+MAX_DAYS = 60  # trading days after which what is still held is valued
 _SMALLEST = 1e-12  # keeps the quotient of two click rates finite
 
 
@@ -99,26 +109,23 @@ class Behaviours:
         self,
         config: BehaviourConfig,
         population: Population,
-        holding: HoldingConfig | None = None,
         price: PriceSense | None = None,
     ) -> None:
         """Args:
         config: the section ``users.behaviours``.
         population: whose attributes the behaviours need.
-        holding: the section ``users.holding``.
         price: what prices cost, if they do.
 
         Raises:
             ConfigError: an item attribute that a behaviour needs is missing.
         """
         self._config = config
-        self._holding = holding or HoldingConfig()
         self._price = price
         self.names: tuple[str, ...] = ("click", *config.names)
         self._attributes = population.item_attributes
         self._limit = population.user_attributes.get("risk_limit")
         self._centre = 0.0
-        self._half_watched = config.completion_offset or 0.0
+        self._half_watched = 0.0
         by_rate = {"completion", "cart", "share", "conversion"}
         by_rate |= {"like"} if config.like_rate is not None else set()
         by_rate |= {"purchase"} if config.purchase_rate is not None else set()
@@ -131,7 +138,7 @@ class Behaviours:
         if config.readiness_spread > 0:
             spread = config.readiness_spread
             ready = spread * trait(population, "readiness")
-            self._ready = ready - config.follow_slope * spread**2 / 2.0
+            self._ready = ready - FOLLOW_SLOPE * spread**2 / 2.0
         self._rules: dict[str, Callable[[Shown, Tensor], Tensor]] = {
             "like": self._like,
             "purchase": self._purchase,
@@ -162,9 +169,8 @@ class Behaviours:
         logits = factor * population.scale * users @ population.item_factors.T
         logits = (logits + population.quality + (population.intercept + shift)).flatten()
         chance = choice.alone(logits)
-        self._centre = follow_centre(logits, chance, self._config.follow_slope)
-        if self._config.completion_offset is None:
-            self._half_watched = float((chance * logits).sum() / chance.sum().clamp(min=_SMALLEST))
+        self._centre = follow_centre(logits, chance, FOLLOW_SLOPE)
+        self._half_watched = float((chance * logits).sum() / chance.sum().clamp(min=_SMALLEST))
 
     @property
     def extra(self) -> int:
@@ -210,7 +216,7 @@ class Behaviours:
             if name in found:
                 totals[plural] = found[name].sum(1)
         if "completion" in found:
-            totals["finished"] = (found["completion"] >= _SEEN_THROUGH).to(torch.float32).sum(1)
+            totals["finished"] = (found["completion"] >= SEEN_THROUGH).to(torch.float32).sum(1)
         revenue = [found["payment"].sum(1)] if "payment" in found else []
         if "purchase" in found and "price" in self._attributes:
             revenue.append((found["purchase"] * self._attributes["price"][shown.slate]).sum(1))
@@ -223,7 +229,7 @@ class Behaviours:
 
     def _follows(self, rate: float, logits: Tensor) -> Tensor:
         base = math.log(rate / (1.0 - rate))
-        return torch.sigmoid(base + self._config.follow_slope * (logits - self._centre))
+        return torch.sigmoid(base + FOLLOW_SLOPE * (logits - self._centre))
 
     def _ready_logits(self, shown: Shown) -> Tensor:
         if self._ready is None:
@@ -269,9 +275,8 @@ class Behaviours:
         return shown.found["click"] * (draw < chance)
 
     def _completion(self, shown: Shown, draw: Tensor) -> Tensor:
-        config = self._config
-        luck = config.completion_noise * math.sqrt(2.0) * torch.erfinv(2.0 * draw - 1.0)
-        reached = config.completion_slope * (shown.logits - self._half_watched + luck)
+        luck = COMPLETION_NOISE * math.sqrt(2.0) * torch.erfinv(2.0 * draw - 1.0)
+        reached = COMPLETION_SLOPE * (shown.logits - self._half_watched + luck)
         return shown.found["click"] * torch.sigmoid(reached)
 
     def _watch_time(self, shown: Shown, draw: Tensor) -> Tensor:
@@ -293,7 +298,7 @@ class Behaviours:
 
     def _held(self, shown: Shown) -> tuple[Tensor, Tensor]:
         risk = self._attributes["risk"][shown.slate]
-        return hold(self._holding, shown.found["purchase"], risk, shown.keys, shown.step)
+        return hold(shown.found["purchase"], risk, shown.keys, shown.step)
 
     def _holding_days(self, shown: Shown, draw: Tensor) -> Tensor:
         del draw
@@ -308,22 +313,23 @@ class Behaviours:
         return (1 - shown.found["click"]) * (draw < chance)
 
 
-VOLATILITY = (0.005, 0.03, 0.08, 0.13, 0.2, 0.3, 0.45)
-"""Yearly standard deviation of log returns by risk class, 1 first."""
-_TRADING_DAYS = 252  # a year
-
-
 def hold(
-    config: HoldingConfig, purchase: Tensor, risk: Tensor, keys: Tensor, step: Tensor
+    purchase: Tensor,
+    risk: Tensor,
+    keys: Tensor,
+    step: Tensor,
+    sold_a_day: tuple[float, float] = (SELLING_DAYS * REALISED_GAIN, SELLING_DAYS * REALISED_LOSS),
+    horizon: int = MAX_DAYS,
 ) -> tuple[Tensor, Tensor]:
     """Hold what was bought.
 
     Args:
-        config: the section ``users.holding``.
         purchase: float32 ``[B, K]``, 1 where an item was bought.
         risk: float32 ``[B, K]``, the items' risk classes, 1 to 7.
         keys: int64 ``[B]``, the sessions' keys.
         step: int64 ``[B]``, the request's number.
+        sold_a_day: probabilities that a gain and that a loss is sold on a day.
+        horizon: trading days after which holding is cut off.
 
     Returns:
         Trading days held and the return in percent of the price paid, float32 ``[B, K]`` each, 0
@@ -335,13 +341,12 @@ def hold(
         return days, earned
     # One stream of keys a position, so that two purchases of one request differ.
     own = random.session_keys(0, keys[row] + place)
-    horizon = config.max_days
     yearly = torch.tensor(VOLATILITY, device=purchase.device)
     which = (risk[row, place].to(torch.int64) - 1).clamp(0, len(VOLATILITY) - 1)
-    daily = (yearly[which] / _TRADING_DAYS**0.5).unsqueeze(1)
+    daily = (yearly[which] / TRADING_DAYS**0.5).unsqueeze(1)
     walk = daily * random.normal(own, step[row], "users/holding_price", horizon)
     walk = (walk - daily.square() / 2).cumsum(1)
-    rate = torch.where(walk > 0, config.realised_gain, config.realised_loss) * config.selling_days
+    rate = torch.where(walk > 0, *sold_a_day)
     sold = random.uniform(own, step[row], "users/holding_sale", horizon) < rate
     sold[:, -1] = True
     last = sold.to(torch.int8).argmax(1, keepdim=True)

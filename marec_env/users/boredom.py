@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from marec_env.errors import ConfigError
-from marec_env.users.config import BoredomConfig
+from marec_env.users.config import ClickBoredomConfig, ContinuousBoredom, ThresholdBoredom
 
 __all__ = ["ClickBoredom", "ExposureBoredom"]
 
@@ -40,7 +40,7 @@ class ExposureBoredom:
     """Exposure ``m`` of ``B`` sessions to ``T`` topics and the boredom that follows from it."""
 
     def __init__(
-        self, config: BoredomConfig, num_sessions: int, topics: Tensor, num_topics: int
+        self, config: ContinuousBoredom, num_sessions: int, topics: Tensor, num_topics: int
     ) -> None:
         """Args:
         config: the section ``users.boredom``, kind threshold or continuous.
@@ -49,7 +49,7 @@ class ExposureBoredom:
         num_topics: T.
         """
         self._memory = config.memory
-        self._start = config.threshold if config.kind == "threshold" else 0.0
+        self._start = config.threshold if isinstance(config, ThresholdBoredom) else 0.0
         self._slope = 1.0 / (config.saturation - self._start)
         self._topics = topics
         self.exposure = torch.zeros(num_sessions, num_topics, device=topics.device)
@@ -112,7 +112,7 @@ class ClickBoredom:
 
     def __init__(
         self,
-        config: BoredomConfig,
+        config: ClickBoredomConfig,
         num_sessions: int,
         num_topics: int,
         num_factors: int,

@@ -20,7 +20,7 @@ from marec_env.users import base as lane
 from marec_env.users.base import Feedback, rows_of
 from marec_env.users.behaviours import Behaviours, Shown
 from marec_env.users.boredom import ClickBoredom, ExposureBoredom
-from marec_env.users.config import UsersConfig
+from marec_env.users.config import ClickBoredomConfig, ContinuousBoredom, UsersConfig
 from marec_env.users.dynamics import Drift, Returning, Supply
 from marec_env.users.effects import Effects
 from marec_env.users.modules import Choice, Examination, Intent, Patience, Relevance
@@ -51,13 +51,14 @@ class ComposedUsers:
         self.device = device
         size = population.user_factors.shape[1]
         boredom = config.boredom
+        self._full_boredom = boredom.weight if isinstance(boredom, ContinuousBoredom) else 1.0
 
         self._relevance = Relevance(config.relevance, population)
         self._examination = Examination(config.examination, device)
         self._choice = Choice(config.choice)
         effects = Effects(config, num_sessions, population, device)
         self._effects = effects if effects.any else None
-        self._behaviours = Behaviours(config.behaviours, population, config.holding, effects.price)
+        self._behaviours = Behaviours(config.behaviours, population, effects.price)
         self._behaviours.centre(
             population,
             self._choice,
@@ -65,7 +66,11 @@ class ComposedUsers:
             config.relevance.intercept_shift,
         )
         self.behaviours = self._behaviours.names
-        self._patience = Patience(config.patience, num_sessions, device)
+        self._patience = (
+            Patience(config.patience, num_sessions, device)
+            if config.patience.kind != "none"
+            else None
+        )
         self._drift = Drift(config.drift, population.item_factors)
         self._drifts = config.drift.kind != "none"
         self._intent = (
@@ -73,12 +78,12 @@ class ComposedUsers:
         )
         self._exposure = (
             ExposureBoredom(boredom, num_sessions, population.topics, population.num_topics)
-            if boredom.kind in ("threshold", "continuous")
+            if isinstance(boredom, ContinuousBoredom)
             else None
         )
         self._fatigue = (
             ClickBoredom(boredom, num_sessions, population.num_topics, size, device)
-            if boredom.kind in ("loss_of_interest", "churn")
+            if isinstance(boredom, ClickBoredomConfig)
             else None
         )
         self._returning = (
@@ -120,14 +125,15 @@ class ComposedUsers:
         self.user_index[rows] = users
         self.is_new[rows] = draw[:, _NEW] < config.new_user_share
         self.request_index[rows] = 0
-        bored = draw[:, _BORED] < config.boredom.susceptible_share
-        self.susceptibility[rows] = config.boredom.weight * bored
+        if config.boredom.kind != "none":
+            bored = draw[:, _BORED] < config.boredom.susceptible_share
+            self.susceptibility[rows] = self._full_boredom * bored
         self.satisfaction[rows] = config.satisfaction.initial
         self._taste[rows, :-1] = self.population.user_factors[users]
-        self._patience.reset(rows)
         if self._intent is not None:
             self._intent.reset(rows, users, draw[:, _INTENT])
         for module in (
+            self._patience,
             self._exposure,
             self._fatigue,
             self._returning,
@@ -168,7 +174,10 @@ class ComposedUsers:
         engagement = clicks.mean(1)
 
         self._enjoy(slate, logits)
-        left = self._patience.update(engagement, draws.scalars[:, lane.LEAVE])
+        if self._patience is None:
+            left = torch.zeros_like(engagement, dtype=torch.bool)
+        else:
+            left = self._patience.update(engagement, draws.scalars[:, lane.LEAVE])
         if self._exposure is not None:
             self._exposure.update(topics)
         if self._fatigue is not None:
@@ -226,7 +235,8 @@ class ComposedUsers:
         assert self._returning is not None
         left, gap = self._returning.update(ended, self.satisfaction, draws.scalars[:, lane.RETURN])
         rows = (gap > 0).nonzero().squeeze(1)
-        self._patience.reset(rows)
+        if self._patience is not None:
+            self._patience.reset(rows)
         rested = gap[rows] * self.config.returning.recovery
         if self._exposure is not None:
             self._exposure.recover(rows, rested)
@@ -310,7 +320,7 @@ class ComposedUsers:
         for boredom in (self._exposure, self._fatigue):
             if boredom is not None:
                 parts.append(boredom.level())
-        if self.config.patience.kind != "none":
+        if self._patience is not None:
             parts.append(self._patience.scaled().unsqueeze(1))
         if self._returning is not None:
             parts.append(self._returning.scaled())
@@ -318,7 +328,7 @@ class ComposedUsers:
             parts.append(self.supply.present.to(torch.float32))
         if self._effects is not None:
             parts += self._effects.hidden(self.user_index)
-        weight = max(self.config.boredom.weight, _LEAST)
+        weight = max(self._full_boredom, _LEAST)
         parts += [(self.susceptibility / weight).unsqueeze(1), self.satisfaction.unsqueeze(1)]
         return torch.cat(parts, dim=1)
 

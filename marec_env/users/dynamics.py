@@ -3,9 +3,7 @@
 Drift: how lasting tastes move within an episode. All keep unit length.
 
 * influence: ``u <- normalise(w u + (1 - w) mean of clicked x)`` after a request with clicks
-  (SARDINE, Deffayet et al. 2024, with ``w`` = 0.95). The published code takes the mean over items
-  *and axes*, one number for all axes, which draws every user to the uniform vector whatever they
-  click; ``mean: all_axes`` reproduces it.
+  (SARDINE, Deffayet et al. 2024, with ``w`` = 0.95).
 * random_walk: ``u <- normalise(u + s n)``, ``n`` normal with variance ``1/d`` an axis, so that a
   step has length about ``s``.
 * amplification: ``u <- normalise(u + a sum over clicked (u . x) x)`` (biased assimilation, Dean and
@@ -90,10 +88,12 @@ class Drift:
             return normalize(taste + config.gain * pull, dim=1)
         count = clicks.sum(1, keepdim=True)
         mean = torch.bmm(clicks.unsqueeze(1), shown).squeeze(1) / count.clamp(min=1.0)
-        if config.mean == "all_axes":
-            mean = mean.mean(1, keepdim=True).expand_as(taste)
-        moved = normalize(mean.lerp(taste, config.inertia), dim=1)
+        moved = normalize(self._pull(mean).lerp(taste, config.inertia), dim=1)
         return torch.where(count > 0, moved, taste)
+
+    def _pull(self, mean: Tensor) -> Tensor:
+        """Return where the mean of clicked items, float32 ``[B, d]``, draws a taste."""
+        return mean
 
 
 def geometric_days(probability: Tensor, draw: Tensor) -> Tensor:

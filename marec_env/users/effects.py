@@ -49,6 +49,12 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.catalog.population import Population
+from marec_env.data.scenarios.numbers import (
+    FRIENDS_BY_CHANCE,
+    FRIENDS_NEAR,
+    PEOPLE_MET,
+    PRICE_LEVEL_SPREAD,
+)
 from marec_env.errors import ConfigError
 from marec_env.users.base import pick
 from marec_env.users.config import UsersConfig
@@ -112,13 +118,16 @@ class PriceSense:
         self._sensitivity = config.sensitivity
         self.dearness = log_price - middle[population.topics]
         """Float32 ``[N]``."""
-        self.level = config.level_spread * trait(population, "price_level")
+        self.level = PRICE_LEVEL_SPREAD * trait(population, "price_level")
         """Float32 ``[U]``."""
 
     def loss(self, items: Tensor, users: Tensor) -> Tensor:
         """Return logits lost by int64 ``[B, M]`` items to int64 ``[B]`` users."""
         above = self.dearness[items] - self.level[users].unsqueeze(1)
         return self._sensitivity * above.clamp_(min=0.0)
+
+
+_SIGHTINGS_KEPT = 0.9  # from request to request (assumption)
 
 
 class WearOut:
@@ -155,7 +164,7 @@ class WearOut:
     def update(self, slate: Tensor) -> None:
         """Take one slate, int64 ``[B, K]``, into account."""
         once = torch.ones(slate.shape, device=slate.device)
-        self.seen.mul_(self._config.memory).scatter_add_(1, self._provider[slate], once)
+        self.seen.mul_(_SIGHTINGS_KEPT).scatter_add_(1, self._provider[slate], once)
 
 
 class Tiredness:
@@ -187,7 +196,11 @@ class Tiredness:
 _CELLS = 1 << 22  # likenesses computed at once
 
 
-def befriend(config: FriendsConfig, population: Population) -> Tensor:
+_ACTIVITY = 0.1  # probability a request that a friend endorses one more item (assumption)
+_ENDORSEMENT_KEPT = 0.9  # share of its weight from request to request (assumption)
+
+
+def befriend(population: Population) -> Tensor:
     """Return each user's friends, int64 ``[U, near + chance]``; never the user, where there is
     anybody else.
     """
@@ -196,14 +209,14 @@ def befriend(config: FriendsConfig, population: Population) -> Tensor:
     place = torch.arange(users, device=device)
     keys = random.session_keys(0, place)
     # Drawn among the others: a draw at or above one's own place means the next user.
-    met = random.integers(keys, 0, "users/met", config.met, max(users - 1, 1))
-    chance = random.integers(keys, 0, "users/chance_friend", config.chance, max(users - 1, 1))
+    met = random.integers(keys, 0, "users/met", PEOPLE_MET, max(users - 1, 1))
+    chance = random.integers(keys, 0, "users/chance_friend", FRIENDS_BY_CHANCE, max(users - 1, 1))
     if users > 1:
         met += met >= place.unsqueeze(1)
         chance += chance >= place.unsqueeze(1)
     factors = population.user_factors
-    near = min(config.near, config.met)
-    step = max(1, _CELLS // (config.met * factors.shape[1]))
+    near = min(FRIENDS_NEAR, PEOPLE_MET)
+    step = max(1, _CELLS // (PEOPLE_MET * factors.shape[1]))
     parts = []
     for rows in torch.split(place, step):
         likeness = torch.einsum("ud,umd->um", factors[rows], factors[met[rows]])
@@ -221,7 +234,7 @@ class Friends:
         population: whose users befriend each other and whose histories tell what they like.
         """
         self._config = config
-        self.friends = befriend(config, population)
+        self.friends = befriend(population)
         """Int64 ``[U, F]``."""
         liked = population.history_liked & (population.history >= 0)
         order = liked.to(torch.int8).argsort(dim=1, descending=True, stable=True)
@@ -258,8 +271,8 @@ class Friends:
         """Let a request pass: old endorsements fade, some friends endorse anew."""
         count = self.friends.shape[1]
         draws = random.uniform(keys, step, "users/friends", 2 * count)
-        self.endorsed *= self._config.memory
-        active = draws[:, :count] < self._config.activity
+        self.endorsed *= _ENDORSEMENT_KEPT
+        active = draws[:, :count] < _ACTIVITY
         self._endorse(
             torch.arange(len(users), device=users.device), users, draws[:, count:], active
         )

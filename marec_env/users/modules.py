@@ -58,10 +58,11 @@ from torch.nn.functional import embedding, normalize
 from marec_env.catalog.population import Population
 from marec_env.users.base import pick
 from marec_env.users.config import (
+    BudgetPatience,
     ChoiceConfig,
     ExaminationConfig,
+    HazardPatience,
     IntentConfig,
-    PatienceConfig,
     RelevanceConfig,
 )
 
@@ -211,8 +212,8 @@ class Examination:
         Returns:
             Float32 ``[B, K]``.
         """
-        stop = self._config.stop_after_click
-        if self._config.kind != "cascade" or stop == 0.0:
+        stop = getattr(self._config, "stop_after_click", 0.0)
+        if stop == 0.0:
             return clicks
         if stop == 1.0:
             allowed = torch.ones_like(draw)
@@ -240,6 +241,7 @@ class Choice:
         config = self._config
         if config.kind == "proportional":
             return (logits - config.min_score).clamp_(min=0.0), config.no_click - config.min_score
+        assert config.kind == "multinomial_logit"
         # Relative to the no-click logit: the ratio is all that counts, and it stays finite.
         return torch.exp((logits - config.no_click).clamp(max=_LARGEST_LOGIT)), 1.0
 
@@ -300,9 +302,9 @@ class Choice:
 class Patience:
     """The patience left to each of ``B`` sessions."""
 
-    def __init__(self, config: PatienceConfig, num_sessions: int, device: torch.device) -> None:
+    def __init__(self, config: BudgetPatience, num_sessions: int, device: torch.device) -> None:
         """Args:
-        config: the section ``users.patience``.
+        config: the section ``users.patience``, kind budget or hazard.
         num_sessions: B.
         device: where the state lives.
         """
@@ -327,10 +329,8 @@ class Patience:
         config = self._config
         self.left.add_(engagement, alpha=config.gain).sub_(config.cost)
         self.left.clamp_(max=config.maximum)
-        if config.kind == "none":
-            return torch.zeros_like(engagement, dtype=torch.bool)
         spent = self.left <= 0
-        if config.kind == "budget":
+        if not isinstance(config, HazardPatience):
             return spent
         return spent | (draw < config.hazard * torch.exp(-config.hazard_slope * self.left))
 

@@ -38,6 +38,7 @@ for _name, _place in (
     ("recsim/interest_evolution", "interest_evolution:InterestEvolutionUsers"),
     ("recsim/long_term_satisfaction", "long_term_satisfaction:LongTermSatisfactionUsers"),
     ("kuaisim", "kuaisim:KuaiSimUsers"),
+    ("sardine/as_published", "sardine:PublishedSardineUsers"),
 ):
     USER_MODELS.register_at(_name, f"marec_env.classic.{_place}")
 

@@ -1,54 +1,128 @@
-"""Typed configuration of what the scenarios add; every one is off by default."""
+"""Typed configuration of what follows a click, and of what scenarios add to the wish to click."""
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
 
 from marec_env.config import ConfigModel
 
-__all__ = ["FriendsConfig", "HoldingConfig", "PriceConfig", "TirednessConfig", "WearOutConfig"]
-
-
 _LEAST_MINUTES = 0.01  # below it a loss in logits may become infinite
+
+
+def between(default: float | None, low: float, high: float, description: str) -> Any:
+    """Return a number's field with its range."""
+    return Field(default=default, ge=low, le=high, description=description)
+
+
+def share(default: float, description: str) -> Any:
+    """Return the field of a share or a probability."""
+    return between(default, 0, 1, description)
+
+
+BehaviourName = Literal[
+    "like",
+    "purchase",
+    "watch_time",
+    "hide",
+    "cart",
+    "completion",
+    "share",
+    "conversion",
+    "payment",
+    "holding_days",
+    "holding_return",
+]
+_FOLLOWS = {
+    "cart": "purchase",
+    "completion": "watch_time",
+}
+_NEEDS_PURCHASE = ("holding_days", "holding_return")
+
+
+class BehaviourConfig(ConfigModel):
+    """What may follow a click; the click itself always is the first behaviour."""
+
+    names: tuple[BehaviourName, ...] = Field(
+        default=("like",),
+        strict=False,
+        description="behaviours after the click, in this order; one that follows another (purchase "
+        "after cart, watch_time after completion, holding_days and holding_return after purchase) "
+        "comes later",
+    )
+    like_offset: float = between(0.0, -20, 20, "logits by which a like is harder than a click")
+    purchase_offset: float = between(
+        3.0, -20, 20, "logits by which a purchase is harder than a click"
+    )
+    hide_offset: float = between(
+        3.0, -20, 20, "logits by which irrelevance must exceed to be hidden"
+    )
+    watch_minutes: float = between(
+        10.0, 0.001, 1000, "minutes watched at full relevance, on average"
+    )
+    like_rate: float | None = Field(
+        default=None, gt=0, lt=1, description="likes per click; null: by like_offset"
+    )
+    cart_rate: float = Field(
+        default=0.026, gt=0, lt=1, description="carts per click (product page viewed)"
+    )
+    purchase_rate: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="purchases per cart, or per click where there are no carts; null: by "
+        "purchase_offset",
+    )
+    share_rate: float = Field(default=0.02, gt=0, lt=1, description="shares per click")
+    conversion_rate: float = Field(default=0.02, gt=0, lt=1, description="conversions per click")
+    readiness_spread: float = between(
+        0.0,
+        0,
+        20,
+        "standard deviation over users of their readiness to like and share (with a "
+        "rate), logits of a click",
+    )
+    reserve_price: float = between(0.0, 0, 1e6, "least payment for a click, currency units")
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        names = self.names
+        if len(set(names)) != len(names):
+            raise ValueError(f"names ({', '.join(names)}) must not repeat")
+        for first, then in _FOLLOWS.items():
+            if first in names and then in names and names.index(first) > names.index(then):
+                raise ValueError(f"names ({', '.join(names)}): {first} must come before {then}")
+        for name in _NEEDS_PURCHASE:
+            if name in names and "purchase" not in names[: names.index(name)]:
+                raise ValueError(f"names ({', '.join(names)}): {name} must come after purchase")
+        return self
 
 
 class PriceConfig(ConfigModel):
     """Sensitivity to the item attribute ``price``."""
 
-    sensitivity: float = Field(
-        default=0.0,
-        ge=0,
-        le=100,
-        description="logits lost per unit of log price above the user's level; 0 switches off",
-    )
-    level_spread: float = Field(
-        default=0.5, ge=0, le=10, description="standard deviation of users' log price level"
+    sensitivity: float = between(
+        0.0, 0, 100, "logits lost per unit of log price above the user's level; 0 switches off"
     )
 
 
 class WearOutConfig(ConfigModel):
     """Fatigue of seeing the same provider (advertiser) again and again."""
 
-    weight: float = Field(
-        default=0.0,
-        ge=0,
-        le=100,
-        description="logits lost per log(1 + sightings of the provider); 0 switches off",
-    )
-    memory: float = Field(
-        default=0.9, ge=0, lt=1, description="share of the sightings kept from request to request"
+    weight: float = between(
+        0.0, 0, 100, "logits lost per log(1 + sightings of the provider); 0 switches off"
     )
 
 
 class TirednessConfig(ConfigModel):
     """Fatigue of watching (behaviour ``watch_time``)."""
 
-    minutes: float = Field(
-        default=0.0,
-        ge=0,
-        le=100_000,
-        description="minutes watched in a session that cost one logit; 0 switches off, else at "
-        "least 0.01",
+    minutes: float = between(
+        0.0,
+        0,
+        100_000,
+        "minutes watched in a session that cost one logit; 0 switches off, else at least 0.01",
     )
 
     @field_validator("minutes")
@@ -62,41 +136,6 @@ class TirednessConfig(ConfigModel):
 class FriendsConfig(ConfigModel):
     """Friends who endorse items, and how that moves the user."""
 
-    influence: float = Field(
-        default=0.0,
-        ge=0,
-        le=100,
-        description="logits won per log(1 + endorsements by friends); 0 switches off",
-    )
-    near: int = Field(default=6, ge=0, le=1000, description="friends nearest in taste among 'met'")
-    chance: int = Field(default=3, ge=0, le=1000, description="friends by chance")
-    met: int = Field(default=60, ge=1, le=10_000, description="people whom a user has met")
-    activity: float = Field(
-        default=0.1,
-        ge=0,
-        le=1,
-        description="probability a request that a friend endorses one more item",
-    )
-    memory: float = Field(
-        default=0.9,
-        ge=0,
-        lt=1,
-        description="share of an endorsement's weight kept from request to request",
-    )
-
-
-class HoldingConfig(ConfigModel):
-    """How long a purchase is held, and what it earns (item attribute ``risk``, class 1 to 7)."""
-
-    selling_days: float = Field(
-        default=0.1, ge=0, le=1, description="probability that a day is one of selling"
-    )
-    realised_gain: float = Field(
-        default=0.148, ge=0, le=1, description="probability of selling a gain on such a day"
-    )
-    realised_loss: float = Field(
-        default=0.098, ge=0, le=1, description="probability of selling a loss on such a day"
-    )
-    max_days: int = Field(
-        default=60, ge=1, le=3650, description="trading days after which holding is cut off"
+    influence: float = between(
+        0.0, 0, 100, "logits won per log(1 + endorsements by friends); 0 switches off"
     )

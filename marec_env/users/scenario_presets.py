@@ -16,13 +16,11 @@ from marec_env.catalog.population import Population
 from marec_env.data.config import SyntheticConfig
 from marec_env.data.intercept import calibrate_intercept
 from marec_env.data.population import PopulationConfig, histories, random_click_rate
-from marec_env.data.scenarios import SCENARIOS
+from marec_env.data.scenarios import SCENARIOS, numbers
 from marec_env.data.synthetic import generate
 
 __all__ = ["LIKED_FROM", "SCENARIO_USERS", "scenario_population"]
 
-_CARTS_PER_VIEW = 0.026  # RetailRocket: 69,332 carts of 2,664,312 views
-_PURCHASES_PER_CART = 0.324  # RetailRocket: 22,457 transactions of 69,332 carts
 _HISTORY = 50  # latest items kept of each user
 _MANY_LIKED = 4.0  # rating of what is liked, where that is frequent enough to tell tastes
 _ALL_COUNT = 3.0  # rating of a mere view, where more is too rare
@@ -36,7 +34,7 @@ LIKED_FROM: Mapping[str, float] = MappingProxyType(
     }
 )
 """By scenario, the rating from which an interaction of the log counts as liked."""
-_NO_BOREDOM = {"kind": "none", "susceptible_share": 0.0}
+_NO_BOREDOM = {"kind": "none"}
 
 
 def _patience(cost: float, gain: float) -> dict[str, Any]:
@@ -49,31 +47,34 @@ SCENARIO_USERS: Mapping[str, dict[str, Any]] = MappingProxyType(
         "ecommerce": {
             "behaviours": {
                 "names": ("cart", "purchase"),
-                "cart_rate": _CARTS_PER_VIEW,
-                "purchase_rate": _PURCHASES_PER_CART,
+                "cart_rate": numbers.CART_RATE,
+                "purchase_rate": numbers.PURCHASES_PER_CART,
             },
-            "price": {"sensitivity": 1.0},
+            "price": {"sensitivity": numbers.PRICE_SENSITIVITY},
             "boredom": _NO_BOREDOM,
             "patience": _patience(cost=0.08, gain=1.0),
         },
         "streaming": {
             "behaviours": {"names": ("completion", "watch_time")},
-            "tiredness": {"minutes": 120.0},
+            "tiredness": {"minutes": numbers.TIRING_MINUTES},
             "patience": _patience(cost=0.06, gain=1.0),
         },
         "social": {
             "behaviours": {
                 "names": ("like", "share"),
-                "like_rate": 0.1,
-                "share_rate": 0.02,
-                "readiness_spread": 2.4,
+                "like_rate": numbers.LIKE_RATE,
+                "share_rate": numbers.SHARE_RATE,
+                "readiness_spread": numbers.READINESS_SPREAD,
             },
-            "friends": {"influence": 0.8},
+            "friends": {"influence": numbers.FRIENDS_INFLUENCE},
             "patience": _patience(cost=0.1, gain=0.7),
         },
         "ads": {
-            "behaviours": {"names": ("conversion", "payment"), "conversion_rate": 0.02},
-            "wear_out": {"weight": 0.5},
+            "behaviours": {
+                "names": ("conversion", "payment"),
+                "conversion_rate": numbers.CONVERSION_RATE,
+            },
+            "wear_out": {"weight": numbers.WEAR_OUT},
             "boredom": _NO_BOREDOM,
             # Advertisements do not decide how long a visit lasts: four requests on average.
             "patience": {"kind": "hazard", "hazard": 0.25, "hazard_slope": 0.0, "cost": 0.0},
@@ -81,7 +82,7 @@ SCENARIO_USERS: Mapping[str, dict[str, Any]] = MappingProxyType(
         "finance": {
             "behaviours": {
                 "names": ("purchase", "holding_days", "holding_return"),
-                "purchase_rate": 0.03,
+                "purchase_rate": numbers.ORDER_RATE,
             },
             "boredom": _NO_BOREDOM,
             "patience": _patience(cost=0.04, gain=1.0),

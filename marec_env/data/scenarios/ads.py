@@ -15,15 +15,17 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.data.config import SyntheticConfig
-from marec_env.data.scenarios.base import SCENARIOS, Request, Scenario
-from marec_env.data.scenarios.world import Category, Vocabulary, World
+from marec_env.data.scenarios.base import SCENARIOS, LoggedRequest, Scenario
+from marec_env.data.scenarios.numbers import (
+    CONVERSION_RATE,
+    WEAR_OUT,
+)
+from marec_env.data.scenarios.world import Category, GeneratedWorld, Vocabulary
 
 __all__ = ["Ads"]
 
-_CONVERSION_RATE = 0.02
 _BID_SPREAD = 0.5  # standard deviation of log bids
 _MEDIAN_BID = 0.4  # currency units a click
-_FATIGUE = 0.5  # logits per log(1 + sightings)
 _FORGETTING = 0.5 ** (1.0 / 3.0)  # of the sightings count after a day: half in three days
 _OWN_VISITS = 3  # pages of advertisers that a user opens on a day of activity
 _OWN_TASTE = 8.0  # logits per unit of taste in the choice of those pages
@@ -128,7 +130,7 @@ class Ads(Scenario):
     click_rate = 0.005
     slate_size = 4
 
-    def __init__(self, world: World, config: SyntheticConfig) -> None:
+    def __init__(self, world: GeneratedWorld, config: SyntheticConfig) -> None:
         """Draw bids."""
         super().__init__(world, config)
         log_bid = _BID_SPREAD * world.item_draws("synthetic/bid").squeeze(1)
@@ -157,12 +159,12 @@ class Ads(Scenario):
 
     def click_bonus(self, users: Tensor, slate: Tensor) -> Tensor:
         """Fatigue."""
-        return -_FATIGUE * torch.log1p(self.seen[users[:, None], slate])
+        return -WEAR_OUT * torch.log1p(self.seen[users[:, None], slate])
 
-    def respond(self, request: Request) -> dict[str, Tensor]:
+    def respond(self, request: LoggedRequest) -> dict[str, Tensor]:
         """Convert and pay."""
         self.seen[request.users[:, None], request.slate] += 1.0
-        converts = self.follows(_CONVERSION_RATE, request.logit)
+        converts = self.follows(CONVERSION_RATE, request.logit)
         conversion = request.click * request.happens(converts, "synthetic/conversion")
         # Worth of a place: bid times click rate. The next place's worth, divided by one's own
         # click rate, is the price; the last place pays the reserve, nothing.

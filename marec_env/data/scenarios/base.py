@@ -10,16 +10,15 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.data.config import SyntheticConfig
-from marec_env.data.scenarios.world import Vocabulary, World
+from marec_env.data.scenarios.numbers import FOLLOW_SLOPE
+from marec_env.data.scenarios.world import GeneratedWorld, Vocabulary
 from marec_env.registry import Registry
 
-FOLLOW_SLOPE = 0.5  # logits of what follows a click per logit of the click (an assumption)
-
-__all__ = ["FOLLOW_SLOPE", "SCENARIOS", "Request", "Scenario"]
+__all__ = ["SCENARIOS", "LoggedRequest", "Scenario"]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class LoggedRequest:
     """One slate each for ``a`` users who are there at the same time."""
 
     users: Tensor
@@ -56,7 +55,7 @@ class Scenario:
     relevance: ClassVar[float] = 6.0
     """Logits per unit of taste."""
 
-    def __init__(self, world: World, config: SyntheticConfig) -> None:
+    def __init__(self, world: GeneratedWorld, config: SyntheticConfig) -> None:
         """Args:
         world: users and items.
         config: sizes and seed.
@@ -114,7 +113,7 @@ class Scenario:
         """Return items that users consume unprompted on a visit, int64 ``[a, m]``, or ``None``."""
         return None
 
-    def respond(self, request: Request) -> dict[str, Tensor]:
+    def respond(self, request: LoggedRequest) -> dict[str, Tensor]:
         """Return what follows the clicks, float32 ``[a, K]`` per behaviour, zero without a click,
         and update the state.
         """

@@ -13,16 +13,18 @@ import torch
 from torch import Tensor
 
 from marec_env.data.config import SyntheticConfig
-from marec_env.data.scenarios.base import SCENARIOS, Request, Scenario
-from marec_env.data.scenarios.world import Category, Vocabulary, World
+from marec_env.data.scenarios.base import SCENARIOS, LoggedRequest, Scenario
+from marec_env.data.scenarios.numbers import (
+    CART_RATE,
+    PRICE_LEVEL_SPREAD,
+    PRICE_SENSITIVITY,
+    PURCHASES_PER_CART,
+)
+from marec_env.data.scenarios.world import Category, GeneratedWorld, Vocabulary
 
 __all__ = ["Ecommerce"]
 
-_CART_RATE = 69_332 / 2_664_312  # RetailRocket: carts per view
-_PURCHASE_RATE = 22_457 / 69_332  # RetailRocket: transactions per cart
 _PRICE_SPREAD = 0.6  # standard deviation of the log price within a category
-_BUDGET_SPREAD = 0.5  # standard deviation of users' log price level
-_PRICE_SENSITIVITY = 1.0  # logits lost per unit of log price above the user's level
 _OWNED = -6.0  # logits for a product that the user has bought
 _FIRST_PRICE, _PRICE_STEP = 12.0, 1.6  # median price of the cheapest category; ratio to the next
 
@@ -139,7 +141,7 @@ class Ecommerce(Scenario):
     behaviours = ("cart", "purchase")
     click_rate = 0.08  # an assumption; the log names no impressions
 
-    def __init__(self, world: World, config: SyntheticConfig) -> None:
+    def __init__(self, world: GeneratedWorld, config: SyntheticConfig) -> None:
         """Draw prices and users' price levels."""
         super().__init__(world, config)
         median = _FIRST_PRICE * _PRICE_STEP ** world.category.to(torch.float32)
@@ -147,7 +149,7 @@ class Ecommerce(Scenario):
         self.price = (median * spread.exp()).mul(100).round().div(100)
         # What is dear is judged within the category: a cheap tablet is not a dear book.
         self.dearness = spread
-        self.level = _BUDGET_SPREAD * world.user_draws("synthetic/budget").squeeze(1)
+        self.level = PRICE_LEVEL_SPREAD * world.user_draws("synthetic/budget").squeeze(1)
         self.owned = torch.zeros(world.num_users, world.num_items, dtype=torch.bool)
 
     def item_attributes(self) -> dict[str, Tensor]:
@@ -160,17 +162,17 @@ class Ecommerce(Scenario):
     def click_bonus(self, users: Tensor, slate: Tensor) -> Tensor:
         """Prices above the user's level, and products owned, are clicked less."""
         owned = self.owned[users[:, None], slate]
-        price = -_PRICE_SENSITIVITY * self._too_dear(users, slate)
+        price = -PRICE_SENSITIVITY * self._too_dear(users, slate)
         return torch.where(owned, price + _OWNED, price)
 
-    def respond(self, request: Request) -> dict[str, Tensor]:
+    def respond(self, request: LoggedRequest) -> dict[str, Tensor]:
         """Put into the cart, then buy."""
-        dear = _PRICE_SENSITIVITY * self._too_dear(request.users, request.slate)
+        dear = PRICE_SENSITIVITY * self._too_dear(request.users, request.slate)
         cart = request.click * request.happens(
-            self.follows(_CART_RATE, request.logit - dear), "synthetic/cart"
+            self.follows(CART_RATE, request.logit - dear), "synthetic/cart"
         )
         purchase = cart * request.happens(
-            self.follows(_PURCHASE_RATE, request.logit - dear), "synthetic/purchase"
+            self.follows(PURCHASES_PER_CART, request.logit - dear), "synthetic/purchase"
         )
         users = request.users[:, None].expand_as(request.slate)
         bought = purchase > 0

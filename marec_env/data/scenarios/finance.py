@@ -16,18 +16,21 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.data.config import SyntheticConfig
-from marec_env.data.scenarios.base import SCENARIOS, Request, Scenario
-from marec_env.data.scenarios.world import Category, Vocabulary, World
+from marec_env.data.scenarios.base import SCENARIOS, LoggedRequest, Scenario
+from marec_env.data.scenarios.numbers import (
+    ORDER_RATE,
+    REALISED_GAIN,
+    REALISED_LOSS,
+    SELLING_DAYS,
+    TRADING_DAYS,
+    VOLATILITY,
+)
+from marec_env.data.scenarios.world import Category, GeneratedWorld, Vocabulary
 
 __all__ = ["Finance"]
 
-_PURCHASE_RATE = 0.03  # purchases per view
 _CLASSES = 7
-_VOLATILITY = (0.005, 0.03, 0.08, 0.13, 0.2, 0.3, 0.45)  # yearly, by class; within PRIIPs' bands
-_TRADING_DAYS = 252
 _CLASS_OF_CATEGORY = (1, 2, 3, 4, 5, 6)  # middle class of each category; ± 1 at random
-_REALISED_GAIN, _REALISED_LOSS = 0.148, 0.098  # Odean 1998, table I
-_SELLING_DAYS = 0.1  # share of the days on which a user sells at all
 _LIKED_DAYS = 14.0  # held as long: liked most
 
 _VOCABULARY = Vocabulary(
@@ -114,7 +117,7 @@ class Finance(Scenario):
     click_rate = 0.06  # an assumption
     slate_size = 5
 
-    def __init__(self, world: World, config: SyntheticConfig) -> None:
+    def __init__(self, world: GeneratedWorld, config: SyntheticConfig) -> None:
         """Draw risk classes, limits and prices."""
         super().__init__(world, config)
         middle = torch.tensor(_CLASS_OF_CATEGORY)[world.category]
@@ -123,8 +126,8 @@ class Finance(Scenario):
         limit = random.integers(world.user_keys, 0, "synthetic/limit", 2, _CLASSES) + 1
         # The larger of two draws: few people accept the lowest classes only.
         self.limit = limit.max(1).values
-        yearly = torch.tensor(_VOLATILITY)[self.risk - 1]
-        daily = yearly[:, None] / _TRADING_DAYS**0.5
+        yearly = torch.tensor(VOLATILITY)[self.risk - 1]
+        daily = yearly[:, None] / TRADING_DAYS**0.5
         returns = daily * world.item_draws("synthetic/returns", config.days) - daily.square() / 2
         self.log_price = torch.cumsum(returns, 1)  # [N, days], of a martingale
         self.day = 0
@@ -154,14 +157,14 @@ class Finance(Scenario):
         gain = self.log_price[held["item"], day] > self.log_price[held["item"], held["day"]]
         keys = random.session_keys(self.config.seed, held["place"])
         chance = random.uniform(keys, day, "synthetic/sell", 1).squeeze(1)
-        rate = _SELLING_DAYS * torch.where(gain, _REALISED_GAIN, _REALISED_LOSS)
+        rate = SELLING_DAYS * torch.where(gain, REALISED_GAIN, REALISED_LOSS)
         sold = chance < rate
         self.closed.append((held["place"][sold], day - held["day"][sold]))
         self.open = {name: values[~sold] for name, values in held.items()}
 
-    def respond(self, request: Request) -> dict[str, Tensor]:
+    def respond(self, request: LoggedRequest) -> dict[str, Tensor]:
         """Buy."""
-        buys = self.follows(_PURCHASE_RATE, request.logit)
+        buys = self.follows(ORDER_RATE, request.logit)
         purchase = request.click * request.happens(buys, "synthetic/purchase")
         row, column = torch.nonzero(purchase, as_tuple=True)
         bought = {

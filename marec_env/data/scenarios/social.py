@@ -14,17 +14,21 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.data.config import SyntheticConfig
-from marec_env.data.scenarios.base import FOLLOW_SLOPE, SCENARIOS, Request, Scenario
-from marec_env.data.scenarios.world import Category, Vocabulary, World
+from marec_env.data.scenarios.base import SCENARIOS, LoggedRequest, Scenario
+from marec_env.data.scenarios.numbers import (
+    FOLLOW_SLOPE,
+    FRIENDS_BY_CHANCE,
+    FRIENDS_INFLUENCE,
+    FRIENDS_NEAR,
+    LIKE_RATE,
+    PEOPLE_MET,
+    READINESS_SPREAD,
+    SHARE_RATE,
+)
+from marec_env.data.scenarios.world import Category, GeneratedWorld, Vocabulary
 
 __all__ = ["Social"]
 
-_LIKE_RATE = 0.1  # likes per post opened
-_SHARE_RATE = 0.02  # shares per post opened
-_READINESS = 2.4  # standard deviation of users' readiness to like and share, logits of a click
-_NEAR, _CHANCE = 6, 3  # friends by taste and by chance
-_POOL = 60  # people met, among whom the nearest become friends
-_INFLUENCE = 0.8  # logits per log(1 + friends who endorsed the post)
 _FADING = 0.7  # of an endorsement's weight is left after a day
 _SHARE_WEIGHT = 2.0  # endorsements that a share is worth
 
@@ -143,12 +147,12 @@ class Social(Scenario):
     behaviours = ("like", "share")
     click_rate = 0.15  # an assumption
 
-    def __init__(self, world: World, config: SyntheticConfig) -> None:
+    def __init__(self, world: GeneratedWorld, config: SyntheticConfig) -> None:
         """Make friends."""
         super().__init__(world, config)
         # Shifted so that the mean rate stays what it is without the spread (log-normal mean).
-        readiness = _READINESS * world.user_draws("synthetic/readiness").squeeze(1)
-        self.readiness = readiness - FOLLOW_SLOPE * _READINESS**2 / 2.0
+        readiness = READINESS_SPREAD * world.user_draws("synthetic/readiness").squeeze(1)
+        self.readiness = readiness - FOLLOW_SLOPE * READINESS_SPREAD**2 / 2.0
         self.friends = _befriend(world)
         self.endorsed = torch.zeros(world.num_users, world.num_items)
 
@@ -161,7 +165,7 @@ class Social(Scenario):
         self.endorsed *= _FADING
 
     def _influence(self, users: Tensor) -> Tensor:
-        return _INFLUENCE * torch.log1p(self.friends[users] @ self.endorsed)
+        return FRIENDS_INFLUENCE * torch.log1p(self.friends[users] @ self.endorsed)
 
     def ranking_bonus(self, users: Tensor) -> Tensor:
         """The feed favours what friends endorsed."""
@@ -171,13 +175,13 @@ class Social(Scenario):
         """So do the users."""
         return torch.gather(self._influence(users), 1, slate)
 
-    def respond(self, request: Request) -> dict[str, Tensor]:
+    def respond(self, request: LoggedRequest) -> dict[str, Tensor]:
         """Like and share."""
         ready = request.logit + self.readiness[request.users, None]
         events = {}
         for name, rate, weight in (
-            ("like", _LIKE_RATE, 1.0),
-            ("share", _SHARE_RATE, _SHARE_WEIGHT),
+            ("like", LIKE_RATE, 1.0),
+            ("share", SHARE_RATE, _SHARE_WEIGHT),
         ):
             happens = request.happens(self.follows(rate, ready), f"synthetic/{name}")
             events[name] = request.click * happens
@@ -190,14 +194,16 @@ class Social(Scenario):
         return torch.where(behaviours["share"] > 0, 5.0, 3.0 + behaviours["like"])
 
 
-def _befriend(world: World) -> Tensor:
+def _befriend(world: GeneratedWorld) -> Tensor:
     """Return the symmetric friendship matrix, float32 ``[U, U]``, 0 or 1."""
     users = world.num_users
-    pool = random.integers(world.user_keys, 0, "synthetic/pool", min(_POOL, users), users)
+    pool = random.integers(world.user_keys, 0, "synthetic/pool", min(PEOPLE_MET, users), users)
     likeness = torch.einsum("ud,upd->up", world.user_taste, world.user_taste[pool])
     likeness = likeness.masked_fill(pool == torch.arange(users)[:, None], -2.0)  # not oneself
-    near = torch.gather(pool, 1, likeness.topk(min(_NEAR, pool.shape[1]), dim=1).indices)
-    chance = random.integers(world.user_keys, 0, "synthetic/chance_friend", _CHANCE, users)
+    near = torch.gather(pool, 1, likeness.topk(min(FRIENDS_NEAR, pool.shape[1]), dim=1).indices)
+    chance = random.integers(
+        world.user_keys, 0, "synthetic/chance_friend", FRIENDS_BY_CHANCE, users
+    )
     matrix = torch.zeros(users, users)
     matrix.scatter_(1, torch.cat([near, chance], dim=1), 1.0)
     matrix = torch.maximum(matrix, matrix.T)

@@ -13,17 +13,19 @@ import torch
 from torch import Tensor
 
 from marec_env.data.config import SyntheticConfig
-from marec_env.data.scenarios.base import SCENARIOS, Request, Scenario
-from marec_env.data.scenarios.world import Category, Vocabulary, World
+from marec_env.data.scenarios.base import SCENARIOS, LoggedRequest, Scenario
+from marec_env.data.scenarios.numbers import (
+    COMPLETION_NOISE,
+    COMPLETION_SLOPE,
+    SEEN_THROUGH,
+    TIRING_MINUTES,
+)
+from marec_env.data.scenarios.world import Category, GeneratedWorld, Vocabulary
 
 __all__ = ["Streaming"]
 
-_SEEN_THROUGH = 0.9  # completion from which a title counts as finished
-_STEEPNESS = 1.5
-_NOISE = 1.5  # logits of luck in completion: steepness times noise above ~1.7 makes it U-shaped
 _LENGTH_SPREAD = 0.25  # standard deviation of the log length
 _MINUTES = (95.0, 48.0, 25.0, 55.0, 90.0, 24.0, 60.0, 100.0)  # median length of each category
-_TIRED_AFTER = 120.0  # minutes watched on a day that cost one logit
 
 _VOCABULARY = Vocabulary(
     categories=(
@@ -145,7 +147,7 @@ class Streaming(Scenario):
     behaviours = ("completion", "watch_time")
     click_rate = 0.1  # an assumption
 
-    def __init__(self, world: World, config: SyntheticConfig) -> None:
+    def __init__(self, world: GeneratedWorld, config: SyntheticConfig) -> None:
         """Draw lengths."""
         super().__init__(world, config)
         spread = (_LENGTH_SPREAD * world.item_draws("synthetic/length").squeeze(1)).exp()
@@ -167,16 +169,20 @@ class Streaming(Scenario):
 
     def click_bonus(self, users: Tensor, slate: Tensor) -> Tensor:
         """Minutes watched today tire."""
-        return -(self.watched_today[users, None] / _TIRED_AFTER).expand(slate.shape)
+        return -(self.watched_today[users, None] / TIRING_MINUTES).expand(slate.shape)
 
-    def respond(self, request: Request) -> dict[str, Tensor]:
+    def respond(self, request: LoggedRequest) -> dict[str, Tensor]:
         """Watch some share of each played title."""
-        noise = _NOISE * torch.erfinv(2.0 * request.draws("synthetic/completion") - 1.0) * 2.0**0.5
-        drawn = torch.sigmoid(_STEEPNESS * (request.logit - self.usual + noise))
+        noise = (
+            COMPLETION_NOISE
+            * torch.erfinv(2.0 * request.draws("synthetic/completion") - 1.0)
+            * 2.0**0.5
+        )
+        drawn = torch.sigmoid(COMPLETION_SLOPE * (request.logit - self.usual + noise))
         completion = drawn * request.click
         minutes = completion * self.length[request.slate]
         users = request.users[:, None].expand_as(request.slate)
-        through = completion >= _SEEN_THROUGH
+        through = completion >= SEEN_THROUGH
         self.finished[users[through], request.slate[through]] = True
         self.watched_today[request.users] += minutes.sum(1)
         return {"completion": completion, "watch_time": minutes}

@@ -12,7 +12,7 @@ from torch import Tensor
 from marec_env import random
 from marec_env.data.config import SyntheticConfig
 
-__all__ = ["Category", "Vocabulary", "World", "make_world"]
+__all__ = ["Category", "GeneratedWorld", "Vocabulary", "make_world"]
 
 _STYLE_DIM = 6  # dimensions of taste within a category
 _CATEGORY_SHARE = 0.6  # of taste that is liking of categories; the rest is style
@@ -46,7 +46,7 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
-class World:
+class GeneratedWorld:
     """The hidden truth of a generated log."""
 
     user_taste: Tensor
@@ -131,7 +131,7 @@ def _with_article(text: str) -> str:
     return _ARTICLE.sub(r"\1n ", text)
 
 
-def make_world(vocabulary: Vocabulary, config: SyntheticConfig) -> World:
+def make_world(vocabulary: Vocabulary, config: SyntheticConfig) -> GeneratedWorld:
     """Draw users and items.
 
     An item's taste is its category and a style; a user's taste is a few favourite categories and a
@@ -159,7 +159,7 @@ def make_world(vocabulary: Vocabulary, config: SyntheticConfig) -> World:
         random.uniform(item_keys, 0, "synthetic/words", 4),
     )
     identity = torch.eye(count)[category] - 1.0 / count
-    return World(
+    return GeneratedWorld(
         user_taste=_join(
             liking - liking.mean(1, keepdim=True),
             random.normal(user_keys, 0, "synthetic/user_style", _STYLE_DIM),

@@ -110,7 +110,7 @@ def test_social_friends_raise_clicks() -> None:
     rate = float(shown("social").behaviours["click"].double().mean())
     patch = pytest.MonkeyPatch()
     with patch.context() as context:
-        context.setattr(social, "_INFLUENCE", 0.0)
+        context.setattr(social, "FRIENDS_INFLUENCE", 0.0)
         lonely = generate("social", SIZES, 4.0)[0].impressions
     assert lonely is not None
     assert rate > 1.1 * float(lonely.behaviours["click"].double().mean())
@@ -132,7 +132,7 @@ def test_ads_rate_fatigue_and_payments() -> None:
     assert 0.003 < rate < 0.006
     patch = pytest.MonkeyPatch()
     with patch.context() as context:
-        context.setattr(ads, "_FATIGUE", 0.0)
+        context.setattr(ads, "WEAR_OUT", 0.0)
         fresh = generate("ads", SIZES, 4.0)[0].impressions
     assert fresh is not None
     assert float(fresh.behaviours["click"].double().mean()) > rate

@@ -11,13 +11,13 @@ from marec_env import random
 from marec_env.classic.populations import synthetic_population
 from marec_env.classic.rollout import play
 from marec_env.users.boredom import ExposureBoredom
-from marec_env.users.config import BoredomConfig, PatienceConfig, UsersConfig
+from marec_env.users.config import NoPatience, ThresholdBoredom, UsersConfig
 from marec_env.users.oracles import AHEAD, best_counts, farsighted_slate, myopic_slate, plan_values
 from marec_env.users.registry import make_users
 
 
 def test_boredom_ahead_is_what_repeating_the_slate_brings() -> None:
-    config = BoredomConfig(memory=0.75, threshold=0.1, saturation=0.5)
+    config = ThresholdBoredom(memory=0.75, threshold=0.1, saturation=0.5)
     boredom = ExposureBoredom(config, 1, torch.arange(2), 2)
     boredom.update(torch.tensor([[0, 0, 0, 1]]))
     ahead = boredom.ahead(torch.tensor([0.0, 1.0, 4.0]), 4, torch.tensor([0.0, 3.0]))
@@ -54,8 +54,8 @@ def test_counts_are_the_best_of_all() -> None:
 def test_planning_never_loses_to_myopia_at_any_boredom(weight: float, least: float) -> None:
     people = synthetic_population(3, users=200, items=300)
     config = UsersConfig(
-        boredom=BoredomConfig(susceptible_share=1.0, weight=weight),
-        patience=PatienceConfig(kind="none"),
+        boredom=ThresholdBoredom(susceptible_share=1.0, weight=weight),
+        patience=NoPatience(),
     )
     keys = random.session_keys(0, torch.arange(40))
     clicks = [

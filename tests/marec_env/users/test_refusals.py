@@ -24,12 +24,12 @@ from marec_env.users import scenario_config as scenario
 @pytest.mark.parametrize(
     ("section", "field", "value"),
     [
-        (sections.ExaminationConfig, "alpha", 1.1),
-        (sections.ExaminationConfig, "decay", -0.1),
-        (sections.PatienceConfig, "cost", -0.01),
+        (sections.PositionExamination, "alpha", 1.1),
+        (sections.CascadeExamination, "decay", -0.1),
+        (sections.BudgetPatience, "cost", -0.01),
         (sections.IntentConfig, "switch_probability", 2.0),
-        (sections.BoredomConfig, "memory", 1.0),
-        (sections.BoredomConfig, "weight", float("nan")),
+        (sections.ContinuousBoredom, "memory", 1.0),
+        (sections.ThresholdBoredom, "weight", float("nan")),
         (sections.ReturnConfig, "sessions", 0),
         (sections.UsersConfig, "new_user_share", -1.0),
         (classic.KuaiSimConfig, "tolerance", 0.0),
@@ -42,13 +42,13 @@ def test_values_out_of_range_are_refused_by_name(section, field, value) -> None:
 
 def test_contradictions_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"threshold \(0.5\) must lie below saturation"):
-        sections.BoredomConfig(threshold=0.5)
+        sections.ThresholdBoredom(threshold=0.5)
     with pytest.raises(ValidationError, match="initial"):
-        sections.PatienceConfig(initial=3.0)
+        sections.BudgetPatience(initial=3.0)
     with pytest.raises(ValidationError, match="repeat"):
-        sections.BehaviourConfig(names=("like", "like"))
+        scenario.BehaviourConfig(names=("like", "like"))
     with pytest.raises(ValidationError, match=r"no_click \(-1.0\) must not lie below min_score"):
-        sections.ChoiceConfig(kind="proportional", no_click=-1.0, min_score=0.0)
+        sections.ProportionalChoice(no_click=-1.0, min_score=0.0)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +115,10 @@ def _section(model) -> st.SearchStrategy:
     return st.fixed_dictionaries(fields).map(build)
 
 
+def _kinds(union) -> st.SearchStrategy:
+    return st.one_of([_section(model) for model in get_args(union)])
+
+
 def _users(**parts) -> UsersConfig:
     try:
         return UsersConfig(**parts)
@@ -128,11 +132,11 @@ CONFIGS = st.builds(
     _users,
     relevance=_section(sections.RelevanceConfig),
     intent=_section(sections.IntentConfig),
-    boredom=_section(sections.BoredomConfig),
-    examination=_section(sections.ExaminationConfig),
-    choice=_section(sections.ChoiceConfig),
-    drift=_section(sections.DriftConfig),
-    patience=_section(sections.PatienceConfig),
+    boredom=_kinds(sections.BoredomConfig),
+    examination=_kinds(sections.ExaminationConfig),
+    choice=_kinds(sections.ChoiceConfig),
+    drift=_kinds(sections.DriftConfig),
+    patience=_kinds(sections.PatienceConfig),
     satisfaction=_section(sections.SatisfactionConfig),
     returning=_section(sections.ReturnConfig),
     supply=_section(sections.SupplyConfig),
@@ -140,10 +144,9 @@ CONFIGS = st.builds(
     wear_out=_section(scenario.WearOutConfig),
     tiredness=_section(scenario.TirednessConfig),
     friends=_section(scenario.FriendsConfig),
-    holding=_section(scenario.HoldingConfig),
     behaviours=st.builds(
         lambda section, names: section.model_copy(update={"names": names}),
-        _section(sections.BehaviourConfig),
+        _section(scenario.BehaviourConfig),
         st.sampled_from(
             [(), ("hide",), ("like", "purchase", "watch_time", "hide"), SHOP, MEDIA, SHOP + MEDIA]
         ),

@@ -11,18 +11,17 @@ from pydantic import ValidationError
 
 from marec_env import random
 from marec_env.errors import ConfigError
-from marec_env.users import UsersConfig, make_users
+from marec_env.users import UsersConfig, behaviours, effects, make_users
 from marec_env.users.base import USER_OUTCOMES
 from marec_env.users.behaviours import Behaviours, Shown, follow_centre, hold
-from marec_env.users.config import BehaviourConfig
-from marec_env.users.effects import Friends, PriceSense, Tiredness, WearOut, befriend
-from marec_env.users.scenario_config import (
+from marec_env.users.config import (
+    BehaviourConfig,
     FriendsConfig,
-    HoldingConfig,
     PriceConfig,
     TirednessConfig,
     WearOutConfig,
 )
+from marec_env.users.effects import Friends, PriceSense, Tiredness, WearOut, befriend
 
 MANY = 40_000
 CPU = torch.device("cpu")
@@ -96,31 +95,28 @@ def test_price_is_judged_within_the_topic(population) -> None:
     price = torch.ones(40)
     price[[0, 4]] = torch.tensor([8.0, 2.0])  # both of topic 0, whose median is 1
     people = dataclasses.replace(people, item_attributes={"price": price})
-    sense = PriceSense(PriceConfig(sensitivity=0.5, level_spread=0.0), people)
+    sense = PriceSense(PriceConfig(sensitivity=0.5), people)
+    sense.level.zero_()
     loss = sense.loss(torch.tensor([[0, 4, 1]]), torch.tensor([0]))
     assert torch.allclose(loss, torch.tensor([[0.5 * math.log(8), 0.5 * math.log(2), 0.0]]))
     with pytest.raises(ConfigError, match=r"needs the item attribute 'price'.*there: none"):
         PriceSense(PriceConfig(sensitivity=0.5), population)
 
 
-def test_completion_times_length_is_watch_time(population) -> None:
-    config = BehaviourConfig(
-        names=("completion", "watch_time"),
-        completion_offset=1.0,
-        completion_slope=2.0,
-        completion_noise=0.0,
-    )
+def test_completion_times_length_is_watch_time(population, monkeypatch) -> None:
+    monkeypatch.setattr(behaviours, "COMPLETION_NOISE", 0.0)
+    config = BehaviourConfig(names=("completion", "watch_time"))
     module = Behaviours(config, rich(population))
     what = shown([1.0, 2.0])
     found = respond(module, what)
-    expected = torch.tensor([0.5, 1 / (1 + math.exp(-2.0))])
+    expected = torch.sigmoid(1.5 * torch.tensor([1.0, 2.0]))
     assert torch.allclose(found["completion"][0], expected, atol=1e-4)
     assert torch.allclose(found["watch_time"][0], 30.0 * expected, atol=1e-2)
     assert torch.allclose(
         module.outcomes(what)["watch_minutes"][0], 30.0 * expected.sum(), atol=0.1
     )
-    noisy = Behaviours(config.model_copy(update={"completion_noise": 1.5}), rich(population))
-    drawn = respond(noisy, shown([1.0]))["completion"]
+    monkeypatch.setattr(behaviours, "COMPLETION_NOISE", 1.5)
+    drawn = respond(module, shown([0.0]))["completion"]
     ends = ((drawn < 0.1) | (drawn > 0.9)).float().mean()
     middle = ((drawn > 0.4) & (drawn < 0.6)).float().mean()
     assert ends > 2 * middle  # U-shaped: as wide a middle holds far fewer
@@ -152,9 +148,10 @@ def test_likes_and_shares_are_concentrated_at_the_same_mean(population) -> None:
     assert float(found["like"].mean()) < float(found["share"].mean())
 
 
-def test_friends_endorse_what_they_liked_and_it_fades(population) -> None:
-    config = FriendsConfig(influence=2.0, near=2, chance=1, met=5, activity=0.0, memory=0.5)
-    assert bool((befriend(config, population) != torch.arange(20).unsqueeze(1)).all())
+def test_friends_endorse_what_they_liked_and_it_fades(population, monkeypatch) -> None:
+    config = FriendsConfig(influence=2.0)
+    assert befriend(population).shape == (20, 6 + 3)
+    assert bool((befriend(population) != torch.arange(20).unsqueeze(1)).all())
     friends = Friends(config, 1, population)
     rows, users = torch.tensor([0]), torch.tensor([3])
     friends.reset(rows, users, random.session_keys(0, rows))
@@ -164,22 +161,23 @@ def test_friends_endorse_what_they_liked_and_it_fades(population) -> None:
         liked |= set(row[population.history_liked[friend] & (row >= 0)].tolist())
     endorsed = friends.endorsed[0].nonzero().squeeze(1).tolist()
     assert endorsed and set(endorsed) <= liked
-    assert float(friends.endorsed.sum()) <= 3.0
+    assert float(friends.endorsed.sum()) <= 9.0
+    monkeypatch.setattr(effects, "_ACTIVITY", 0.0)
     friends.endorsed[0, 7] = 3.0
     assert friends.gain(torch.tensor([[7]])).item() == pytest.approx(2.0 * math.log(4.0))
     friends.update(users, random.session_keys(0, rows), torch.tensor([0]))
-    assert friends.gain(torch.tensor([[7]])).item() == pytest.approx(2.0 * math.log(2.5))
+    assert friends.gain(torch.tensor([[7]])).item() == pytest.approx(2.0 * math.log(1 + 0.9 * 3.0))
 
 
 def test_providers_wear_out(population) -> None:
     people = rich(population)  # provider = item mod 5
-    tired = WearOut(WearOutConfig(weight=0.5, memory=0.5), 1, people)
+    tired = WearOut(WearOutConfig(weight=0.5), 1, people)
     tired.update(torch.tensor([[0, 5, 1]]))
     loss = tired.loss(torch.tensor([[10, 6, 2]]))
     assert torch.allclose(loss, 0.5 * torch.log(torch.tensor([[3.0, 2.0, 1.0]])))
     tired.update(torch.tensor([[2]]))
     assert torch.allclose(
-        tired.loss(torch.tensor([[0, 1, 2]])), 0.5 * torch.log(torch.tensor([[2.0, 1.5, 2.0]]))
+        tired.loss(torch.tensor([[0, 1, 2]])), 0.5 * torch.log(torch.tensor([[2.8, 1.9, 2.0]]))
     )
     with pytest.raises(ConfigError, match="no providers"):
         WearOut(WearOutConfig(weight=0.5), 1, population)
@@ -202,13 +200,12 @@ def test_holding_times_and_returns() -> None:
     bought = torch.tensor([[1.0, 0.0]]).expand(MANY, 2)
     risk = torch.full((MANY, 2), 7.0)
     # Gains and losses alike: sold each day with probability .1, geometric, mean 10 days.
-    config = HoldingConfig(selling_days=1.0, realised_gain=0.1, realised_loss=0.1, max_days=200)
-    days, earned = hold(config, bought[:4000], risk[:4000], keys[:4000], none[:4000])
+    some = slice(4000)
+    days, earned = hold(bought[some], risk[some], keys[some], none[some], (0.1, 0.1), 200)
     assert float(days[:, 0].mean()) == pytest.approx(10.0, rel=0.06)
     assert float(days[:, 1].abs().max()) == float(earned[:, 1].abs().max()) == 0.0
     # A martingale: nothing is earned on average, whoever sells what.
-    odean = HoldingConfig(max_days=30)
-    days, earned = hold(odean, bought, risk, keys, none)
+    days, earned = hold(bought, risk, keys, none, horizon=30)
     held = earned[:, 0]
     assert abs(float(held.mean())) < 3 * float(held.std()) / MANY**0.5
     sold = days[:, 0] < 30
@@ -248,7 +245,7 @@ EVERYTHING = UsersConfig(
     price=PriceConfig(sensitivity=1.0),
     wear_out=WearOutConfig(weight=0.5),
     tiredness=TirednessConfig(minutes=100.0),
-    friends=FriendsConfig(influence=0.8, met=5, near=2, chance=1, activity=0.5),
+    friends=FriendsConfig(influence=0.8),
 )
 
 

@@ -27,7 +27,7 @@ from marec_env.data.log import InteractionLog
 from marec_env.data.population import PopulationConfig, build_population
 from marec_env.data.propensity import even_click_rate
 from marec_env.users import UsersConfig, make_users
-from marec_env.users.config import BoredomConfig, IntentConfig
+from marec_env.users.config import IntentConfig, NoBoredom
 
 
 def test_measures_by_hand() -> None:
@@ -124,7 +124,7 @@ def test_random_policy_scores_at_the_rate_of_the_log(ecommerce: InteractionLog) 
     rate = even_click_rate(ecommerce.impressions)
     topics = torch.arange(ecommerce.num_items) % 8
     population = build_population(PopulationConfig(random_click_rate=rate), ecommerce, topics, 8)
-    config = UsersConfig(intent=IntentConfig(weight=0.0), boredom=BoredomConfig(kind="none"))
+    config = UsersConfig(intent=IntentConfig(weight=0.0), boredom=NoBoredom())
     users = make_users(config, population, 2000)
     keys = random.session_keys(0, torch.arange(2000))
     users.reset(keys)
