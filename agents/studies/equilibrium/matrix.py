@@ -17,6 +17,7 @@ from agents.baselines.teams import StaticTeam
 from agents.studies.equilibrium.best_response import nash_conv
 from agents.studies.equilibrium.common import Finding, Play, Settings
 from agents.studies.equilibrium.figures import heat_map
+from agents.studies.equilibrium.game_report import game_record, game_tables, profile_names
 from agents.studies.equilibrium.lineups import Replay, Sessions, play_lineups
 from agents.studies.equilibrium.normal_form import (
     Floats,
@@ -24,7 +25,6 @@ from agents.studies.equilibrium.normal_form import (
     NormalFormGame,
     efficiency,
 )
-from agents.studies.equilibrium.solving import game_record, game_tables, profile_names
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.evaluation.statistics import Estimate, bootstrap_means
 from marec_env.reporting.drawing import Figure
@@ -153,7 +153,7 @@ def estimated_record(
         **game_record(game),
         "uniform": {
             "nash_conv": gap,
-            "exploitability": gap / game.num_players,
+            "exploitability": gap / len(game.players),
             "gains": [gain.value for gain in estimated.gains(uniform)],
         },
         "intervals": {name: i.as_json() for name, i in intervals.items()},

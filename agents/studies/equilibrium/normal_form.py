@@ -1,12 +1,13 @@
-"""Games in normal form: payoffs of mixed profiles, best-response gains, NashConv, welfare.
+"""Two-player games in normal form: best-response gains, NashConv, welfare, all Nash equilibria.
 
-Standard definitions (Nisan et al., "Algorithmic Game Theory", 2007, chapters 1, 2 and 17;
-Lanctot et al., "A Unified Game-Theoretic Approach to Multiagent Reinforcement Learning", 2017, for
+Standard definitions (Nisan et al., "Algorithmic Game Theory", 2007, chapters 1, 2 and 17; Lanctot
+et al., "A Unified Game-Theoretic Approach to Multiagent Reinforcement Learning", 2017, for
 NashConv). Payoffs are to be maximised.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,12 +18,14 @@ from marec_env.errors import ConfigError, unknown_name
 
 __all__ = [
     "MATRIX_GAMES",
-    "TOLERANCE",
+    "Equilibria",
     "Floats",
     "MixedProfile",
     "NormalFormGame",
     "efficiency",
+    "find_equilibria",
     "matrix_game",
+    "undominated",
 ]
 
 Floats = NDArray[np.float64]
@@ -31,63 +34,34 @@ MixedProfile = Sequence[Floats]
 
 TOLERANCE = 1e-9
 """Gain, relative to the range of the payoffs, that still counts as none (float64 rounding)."""
+ENUMERATION_LIMIT = 16
+"""Undominated actions of both players up to which all equilibria are enumerated; that visits up to
+2^16 pairs of supports (seconds), and twice as many for one action more."""
+CHECK = 1e-6  # relative gain above which an equilibrium handed back by the solver is refused
+SAME = 1e-5  # largest difference of probabilities at which two equilibria are the same
 
 
 @dataclass(frozen=True, slots=True)
 class NormalFormGame:
-    """``n`` players, player ``i`` with ``A_i`` actions.
-
-    Raises:
-        ConfigError: shapes disagree or a payoff is not finite.
-    """
+    """Player 0 has ``A`` actions, player 1 ``B``."""
 
     payoffs: Floats
-    """``[n, A_1, ..., A_n]``: what each player is paid at each pure profile."""
+    """``[2, A, B]``: what each player is paid at each pure profile."""
     welfare: Floats = field(default_factory=lambda: np.empty(0))
-    """``[A_1, ..., A_n]``: what the team is worth at each pure profile; the sum of the payoffs
-    unless given."""
+    """``[A, B]``: the team's worth at each pure profile; the sum of the payoffs unless given."""
     labels: tuple[tuple[str, ...], ...] = ()
     """Per player the names of the actions; numbers unless given."""
-    players: tuple[str, ...] = ()
+    players: tuple[str, ...] = ("player_0", "player_1")
 
     def __post_init__(self) -> None:
-        payoffs = np.asarray(self.payoffs, dtype=np.float64)
-        n = payoffs.shape[0] if payoffs.ndim else 0
-        if n == 0 or payoffs.ndim != n + 1 or 0 in payoffs.shape:
-            raise ConfigError(
-                f"payoffs of {n} players need shape [{n}, A_1, ..., A_{n}], not "
-                f"{list(payoffs.shape)}"
-            )
-        if not np.isfinite(payoffs).all():
-            raise ConfigError("payoffs must be finite numbers")
-        welfare = np.asarray(self.welfare, dtype=np.float64)
-        if welfare.size == 0:
-            welfare = payoffs.sum(axis=0)
-        if welfare.shape != payoffs.shape[1:]:
-            raise ConfigError(
-                f"welfare has shape {list(welfare.shape)}, the game {list(payoffs.shape[1:])}"
-            )
-        labels = self.labels or tuple(
-            tuple(str(action) for action in range(size)) for size in payoffs.shape[1:]
-        )
-        if tuple(len(names) for names in labels) != payoffs.shape[1:]:
-            raise ConfigError("one label an action is needed")
-        players = self.players or tuple(f"player_{i}" for i in range(n))
-        if len(players) != n:
-            raise ConfigError(f"{len(players)} player names for {n} players")
-        object.__setattr__(self, "payoffs", payoffs)
-        object.__setattr__(self, "welfare", welfare)
-        object.__setattr__(self, "labels", labels)
-        object.__setattr__(self, "players", players)
-
-    @property
-    def num_players(self) -> int:
-        """Return ``n``."""
-        return int(self.payoffs.shape[0])
+        numbers = tuple(tuple(str(action) for action in range(size)) for size in self.shape)
+        object.__setattr__(self, "labels", self.labels or numbers)
+        if self.welfare.size == 0:
+            object.__setattr__(self, "welfare", self.payoffs.sum(axis=0))
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Return ``(A_1, ..., A_n)``."""
+        """Return ``(A, B)``."""
         return tuple(self.payoffs.shape[1:])
 
     @property
@@ -103,54 +77,34 @@ class NormalFormGame:
         """Return a pure profile as probability vectors."""
         return [np.eye(size)[action] for size, action in zip(self.shape, actions, strict=True)]
 
-    def action_values(self, player: int, profile: MixedProfile) -> Floats:
-        """Return ``[A_i]``: what each action pays the player while the others play ``profile``."""
-        values = self.payoffs[player]
-        for other in reversed(range(self.num_players)):
-            if other != player:
-                values = np.moveaxis(values, other, -1) @ np.asarray(profile[other])
-        return np.asarray(values, dtype=np.float64)
+    def action_values(self, profile: MixedProfile) -> tuple[Floats, Floats]:
+        """Return ``[A]`` and ``[B]``: what each action pays while the other plays ``profile``."""
+        return self.payoffs[0] @ profile[1], self.payoffs[1].T @ profile[0]
 
     def expected(self, profile: MixedProfile) -> Floats:
-        """Return ``[n]``: every player's expected payoff."""
-        return np.array(
-            [
-                self.action_values(i, profile) @ np.asarray(profile[i])
-                for i in range(self.num_players)
-            ]
-        )
+        """Return ``[2]``: both players' expected payoffs."""
+        values = self.action_values(profile)
+        return np.array([v @ weights for v, weights in zip(values, profile, strict=True)])
 
     def expected_welfare(self, profile: MixedProfile) -> float:
         """Return the team's expected worth."""
-        value = self.welfare
-        for weights in reversed(profile):
-            value = value @ np.asarray(weights)
-        return float(value)
+        return float(self.welfare @ profile[1] @ profile[0])
 
     def gains(self, profile: MixedProfile) -> Floats:
-        """Return ``[n]``: what each player gains by its best response to the others; ≥ 0."""
-        best = [self.action_values(i, profile).max() for i in range(self.num_players)]
-        return np.maximum(np.array(best) - self.expected(profile), 0.0)
+        """Return ``[2]``: what each player gains by its best response to the other; ≥ 0."""
+        best = np.array([values.max() for values in self.action_values(profile)])
+        return np.maximum(best - self.expected(profile), 0.0)
 
     def nash_conv(self, profile: MixedProfile) -> float:
         """Return the sum of the best-response gains: zero exactly at a Nash equilibrium."""
         return float(self.gains(profile).sum())
 
-    def exploitability(self, profile: MixedProfile) -> float:
-        """Return NashConv divided by the number of players."""
-        return self.nash_conv(profile) / self.num_players
-
-    def is_equilibrium(self, profile: MixedProfile, tolerance: float = TOLERANCE) -> bool:
-        """Return whether no player gains more than ``tolerance`` of the payoffs' range."""
-        return bool((self.gains(profile) <= tolerance * self.scale).all())
-
     def pure_equilibria(self) -> list[tuple[int, ...]]:
-        """Return all pure profiles at which nobody gains by deviating, for any ``n``."""
-        stable = np.ones(self.shape, dtype=bool)
-        for player in range(self.num_players):
-            values = self.payoffs[player]
-            best = values.max(axis=player, keepdims=True)
-            stable &= values >= best - TOLERANCE * self.scale
+        """Return all pure profiles at which nobody gains by deviating."""
+        slack = TOLERANCE * self.scale
+        first, second = self.payoffs
+        stable = first >= first.max(axis=0, keepdims=True) - slack
+        stable &= second >= second.max(axis=1, keepdims=True) - slack
         return [tuple(int(a) for a in actions) for actions in np.argwhere(stable)]
 
     def social_optimum(self) -> tuple[tuple[int, ...], float]:
@@ -179,46 +133,142 @@ def efficiency(
     return min(worth), max(worth)
 
 
-def penalty(k: float = 0.0) -> NormalFormGame:
-    """Return the penalty game of Claus and Boutilier (1998): miscoordination costs ``k``."""
-    entries = np.array([[k, 0.0, 10.0], [0.0, 2.0, 0.0], [10.0, 0.0, k]])
-    return NormalFormGame(np.stack([entries, entries]))
+@dataclass(frozen=True, slots=True)
+class Equilibria:
+    """Nash equilibria of a game, and what is known about the list."""
+
+    profiles: tuple[MixedProfile, ...]
+    complete: bool
+    """Whether the list holds every equilibrium (of a degenerate game: every extreme one)."""
+    degenerate: bool
+    """Whether some equilibrium has more best responses than actions played: there may be a
+    continuum, of which the list holds the end points."""
+    notes: tuple[str, ...] = ()
 
 
-def climbing(_: float = 0.0) -> NormalFormGame:
-    """Return the climbing game (Claus and Boutilier, 1998): the optimum lies behind a penalty."""
-    entries = np.array([[11.0, -30.0, 0.0], [-30.0, 7.0, 6.0], [0.0, 0.0, 5.0]])
-    return NormalFormGame(np.stack([entries, entries]))
+def find_equilibria(game: NormalFormGame) -> Equilibria:
+    """Return all equilibria, or the pure ones where more actions are undominated than
+    :data:`ENUMERATION_LIMIT`.
+
+    Raises:
+        ConfigError: nashpy (``pip install marec[games]``) is missing.
+    """
+    found: list[MixedProfile] = [game.pure(actions) for actions in game.pure_equilibria()]
+    keep = undominated(game)
+    sizes = [len(actions) for actions in keep]
+    complete, notes = sum(sizes) <= ENUMERATION_LIMIT, []
+    if not complete:
+        notes.append(
+            f"{sizes[0]} × {sizes[1]} undominated actions, more than {ENUMERATION_LIMIT}: only "
+            "pure equilibria are listed"
+        )
+    elif min(sizes) > 1:  # else one mixes its best responses; the ends of that are pure
+        mixed, failed = _enumerated([m[np.ix_(*keep)] for m in game.payoffs])
+        for pair in mixed:
+            found.append([_lifted(*one) for one in zip(pair, keep, game.shape, strict=True)])
+        if failed:
+            complete = False
+            notes.append(f"vertex enumeration failed ({failed})")
+    profiles: list[MixedProfile] = []
+    for profile in found:
+        known = any(
+            max(np.abs(a - b).max() for a, b in zip(profile, other, strict=True)) < SAME
+            for other in profiles
+        )
+        if not known and (game.gains(profile) <= CHECK * game.scale).all():  # NaN is refused
+            profiles.append(profile)
+    degenerate = any(_has_spare_best_response(game, profile) for profile in profiles)
+    if degenerate:
+        notes.append("degenerate game: end points of continua of equilibria are listed")
+    return Equilibria(tuple(profiles), complete, degenerate, tuple(notes))
 
 
-def prisoners_dilemma(temptation: float = 5.0) -> NormalFormGame:
-    """Return the dilemma with payoffs ``temptation``, 3, 1, 0: selfish play loses two thirds."""
-    row = np.array([[3.0, 0.0], [temptation, 1.0]])
-    names = ("cooperate", "defect")
-    return NormalFormGame(np.stack([row, row.T]), labels=(names, names))
+def undominated(game: NormalFormGame) -> list[list[int]]:
+    """Return per player the actions that survive iterated elimination.
+
+    An action goes if another pure action pays strictly more against everything that is left; no
+    equilibrium plays it.
+    """
+    keep = [list(range(size)) for size in game.shape]
+    while True:
+        left = []
+        for player, actions in enumerate(keep):
+            values = np.moveaxis(game.payoffs[player][np.ix_(*keep)], player, 0)
+            beaten = (values[:, None] > values[None]).all(axis=2).any(axis=0)
+            left.append([a for a, gone in zip(actions, beaten, strict=True) if not gone])
+        if left == keep:
+            return keep
+        keep = left
 
 
-def chicken(_: float = 0.0) -> NormalFormGame:
-    """Return Aumann's (1974) game, where correlation beats every mixture of equilibria."""
-    row = np.array([[6.0, 2.0], [7.0, 0.0]])
-    names = ("yield", "dare")
-    return NormalFormGame(np.stack([row, row.T]), labels=(names, names))
+def _enumerated(payoffs: Sequence[Floats]) -> tuple[list[tuple[Floats, Floats]], str]:
+    """Return what nashpy finds, and the name of the error of a failed part."""
+    try:
+        import nashpy
+    except ImportError as error:
+        raise ConfigError("nashpy is missing; install it: pip install 'marec[games]'") from error
+    # Strictly positive payoffs of unit range: the polytopes that nashpy enumerates are bounded.
+    solver = nashpy.Game(*((m - m.min()) / max(float(np.ptp(m)), 1e-12) + 1.0 for m in payoffs))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # degeneracy is reported in the result instead
+        found = list(solver.support_enumeration())
+        try:
+            return found + list(solver.vertex_enumeration()), ""
+        except (ValueError, RuntimeError) as error:  # qhull refuses a flat polytope
+            return found, type(error).__name__
 
 
-def matching_pennies(_: float = 0.0) -> NormalFormGame:
-    """Return the zero-sum game without a pure equilibrium."""
-    row = np.array([[1.0, -1.0], [-1.0, 1.0]])
-    return NormalFormGame(np.stack([row, -row]), labels=(("heads", "tails"),) * 2)
+def _lifted(weights: Floats, actions: list[int], size: int) -> Floats:
+    """Return probabilities over some actions as those of all, without rounding errors."""
+    whole = np.zeros(size)
+    if len(weights) != len(actions):  # nashpy reports its failures so
+        return np.full(size, np.nan)
+    kept = np.where(np.asarray(weights) < SAME * 1e-3, 0.0, weights)
+    whole[actions] = kept / kept.sum() if kept.sum() > 0 else np.nan
+    return whole
+
+
+def _has_spare_best_response(game: NormalFormGame, profile: MixedProfile) -> bool:
+    for values, other in zip(game.action_values(profile), reversed(profile), strict=True):
+        best = int((values >= values.max() - CHECK * game.scale).sum())
+        # The opponent's support bounds the number of best responses of a nondegenerate game.
+        if best > int((np.asarray(other) > 0).sum()):
+            return True
+    return False
+
+
+def _common(rows: list[list[float]]) -> NormalFormGame:
+    return NormalFormGame(np.stack([np.array(rows)] * 2))
+
+
+def _symmetric(row: list[list[float]], names: tuple[str, str]) -> NormalFormGame:
+    return NormalFormGame(np.stack([np.array(row), np.array(row).T]), labels=(names, names))
 
 
 MATRIX_GAMES: dict[str, tuple[Callable[[float], NormalFormGame], float]] = {
-    "penalty": (penalty, 0.0),
-    "climbing": (climbing, 0.0),
-    "prisoners-dilemma": (prisoners_dilemma, 5.0),
-    "chicken": (chicken, 0.0),
-    "matching-pennies": (matching_pennies, 0.0),
+    # Claus and Boutilier (1998): miscoordination costs k; the optimum lies behind a penalty.
+    "penalty": (lambda k: _common([[k, 0.0, 10.0], [0.0, 2.0, 0.0], [10.0, 0.0, k]]), 0.0),
+    "climbing": (
+        lambda _: _common([[11.0, -30.0, 0.0], [-30.0, 7.0, 6.0], [0.0, 0.0, 5.0]]),
+        0.0,
+    ),
+    # Payoffs temptation, 3, 1, 0: selfish play loses two thirds.
+    "prisoners-dilemma": (
+        lambda temptation: _symmetric([[3.0, 0.0], [temptation, 1.0]], ("cooperate", "defect")),
+        5.0,
+    ),
+    # Aumann (1974).
+    "chicken": (lambda _: _symmetric([[6.0, 2.0], [7.0, 0.0]], ("yield", "dare")), 0.0),
+    # Zero-sum, without a pure equilibrium.
+    "matching-pennies": (
+        lambda _: NormalFormGame(
+            np.array([[[1.0, -1.0], [-1.0, 1.0]], [[-1.0, 1.0], [1.0, -1.0]]]),
+            labels=(("heads", "tails"),) * 2,
+        ),
+        0.0,
+    ),
 }
-"""Name to the maker and the default of its number."""
+"""Games with known answers: the maker by name, and the default of its number."""
 
 
 def matrix_game(spec: str) -> NormalFormGame:
@@ -232,6 +282,9 @@ def matrix_game(spec: str) -> NormalFormGame:
         raise ConfigError(unknown_name("game", name, MATRIX_GAMES))
     make, default = MATRIX_GAMES[name]
     try:
-        return make(float(number) if number else default)
+        value = float(number) if number else default
     except ValueError as error:
         raise ConfigError(f"'{number}' in game '{spec}' is not a number") from error
+    if not np.isfinite(value):
+        raise ConfigError(f"'{number}' in game '{spec}' is not a finite number")
+    return make(value)
