@@ -12,7 +12,7 @@ from agents.baselines.factors import ALS, BPR, EASE
 from agents.baselines.lightgcn import LightGCN
 from agents.baselines.neighbours import ItemKNN
 from agents.baselines.neumf import NeuMF
-from agents.baselines.oracles import BoredomAwareOracle, MyopicOracle
+from agents.baselines.oracles import MyopicOracle, PlanningOracle
 from agents.baselines.sasrec import SASRec
 from agents.baselines.simple import PopularityPolicy, RandomSlates
 from agents.baselines.teams import RandomTeam, StaticTeam, hand_set_actions
@@ -153,4 +153,4 @@ def _oracle_myopic(simulator: Simulator, seed: int) -> Policy:
 
 @BASELINES.register("oracle")
 def _oracle(simulator: Simulator, seed: int) -> Policy:
-    return BoredomAwareOracle()
+    return PlanningOracle()

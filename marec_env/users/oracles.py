@@ -96,14 +96,22 @@ def _reward(users: Users) -> Tensor:
     return users.expected_reward() if isinstance(users, _KnowsReward) else users.click_probability()
 
 
-def myopic_slate(users: Users, keys: Tensor, offer: Tensor, slate_size: int) -> Tensor:
-    """Return the items that promise most in this request."""
+def _unseen(value: Tensor, seen: Tensor | None) -> Tensor:
+    return value if seen is None else value.masked_fill(seen, -torch.inf)
+
+
+def myopic_slate(
+    users: Users, keys: Tensor, offer: Tensor, slate_size: int, seen: Tensor | None = None
+) -> Tensor:
+    """Return the items that promise most in this request; none of ``seen`` (bool ``[B, N]``)."""
     del keys
-    return _best(_reward(users), offer, slate_size)
+    return _best(_unseen(_reward(users), seen), offer, slate_size)
 
 
-def farsighted_slate(users: Users, keys: Tensor, offer: Tensor, slate_size: int) -> Tensor:
-    """Return the best slate that spares the future.
+def farsighted_slate(
+    users: Users, keys: Tensor, offer: Tensor, slate_size: int, seen: Tensor | None = None
+) -> Tensor:
+    """Return the best slate that spares the future; no item of ``seen`` (bool ``[B, N]``) in it.
 
     Where the model has a long-term value, its best items; where it can plan a slate as a whole, its
     plan. Where exposure to topics bores, the first slate of the best plan
@@ -111,17 +119,17 @@ def farsighted_slate(users: Users, keys: Tensor, offer: Tensor, slate_size: int)
     topic up to what it can take without boring the user, most promising first, then the rest.
     """
     if isinstance(users, _KnowsValue):
-        return _best(users.long_term_value(), offer, slate_size)
-    if isinstance(users, _Plans):
+        return _best(_unseen(users.long_term_value(), seen), offer, slate_size)
+    if isinstance(users, _Plans) and seen is None:
         return users.plan_slate(offer, slate_size)
     if isinstance(users, _KnowsBoredom):
         requests = torch.tensor([float(ahead) for ahead, _ in AHEAD], device=offer.device)
         losses = users.boredom_ahead(slate_size, requests)
         if losses is not None:
-            return _planned_slate(users, offer, slate_size, losses)
+            return _planned_slate(users, offer, slate_size, losses, seen)
     if not isinstance(users, _KnowsRoom):
-        return myopic_slate(users, keys, offer, slate_size)
-    value = _reward(users).gather(1, offer)
+        return myopic_slate(users, keys, offer, slate_size, seen)
+    value = _unseen(_reward(users), seen).gather(1, offer)
     order = value.argsort(1, descending=True)
     topics = cast(Tensor, users.population.topics)[offer].gather(1, order)  # type: ignore[attr-defined]
     rank = _rank_within(topics)
@@ -143,9 +151,13 @@ def _rank_within(topics: Tensor) -> Tensor:
     return torch.empty_like(topics).scatter_(1, by_topic, position - start)
 
 
-def _planned_slate(users: _KnowsBoredom, offer: Tensor, slate_size: int, losses: Tensor) -> Tensor:
+def _planned_slate(
+    users: _KnowsBoredom, offer: Tensor, slate_size: int, losses: Tensor, seen: Tensor | None
+) -> Tensor:
     """Return the first slate of the best plan (:mod:`marec_env.users.oracles`)."""
     logits = users.fresh_logits(offer)
+    if seen is not None:
+        logits = logits.masked_fill(seen.gather(1, offer), -torch.inf)
     order = logits.argsort(1, descending=True)
     items, logits = offer.gather(1, order), logits.gather(1, order)
     topics = users.population.topics[items]
@@ -159,6 +171,7 @@ def _planned_slate(users: _KnowsBoredom, offer: Tensor, slate_size: int, losses:
     values = plan_values(ranked[:, :-1].view(len(offer), -1, slate_size), losses)
     fits = rank < best_counts(values).gather(1, topics)
     score = users.click_probability(items) + torch.where(fits, 0.0, _UNAVAILABLE)
+    score = score.masked_fill(torch.isneginf(logits), -torch.inf)
     return items.gather(1, score.topk(slate_size, dim=1).indices)
 
 

@@ -10,7 +10,9 @@ from marec_env.world import build_world
 
 SMALL = {"embeddings": {"encoder": "hashing", "reduction": {"dimension": 8}}}
 TRAINED_TEAM = ("trainer", "profile", "recall", "ranking")
-IMPATIENT = {"patience": {"gain": 0.5, "cost": 0.25}}  # episodes of a few requests
+IMPATIENT = {
+    "patience": {"kind": "budget", "gain": 0.5, "cost": 0.25}
+}  # episodes of a few requests
 
 
 def make(sessions, autoreset=True, **changes):
@@ -103,13 +105,13 @@ def test_leaving_terminates_and_the_limit_truncates():
     flags = [patient.step(random_actions(patient, n, rows=16)) for n in range(6)]
     assert [bool(step.truncated.all()) for step in flags] == [False, False, True] * 2
     assert not any(bool(step.terminated.any()) for step in flags)
-    hasty = make(16, users={"patience": {"cost": 5.0}}, max_requests=3)
+    hasty = make(16, users={"patience": {"kind": "budget", "cost": 5.0}}, max_requests=3)
     hasty.reset(0)
     step = hasty.step(random_actions(hasty, 0, rows=16))
     assert bool(step.terminated.all())
     assert not bool(step.truncated.any())
     # Who leaves with the last request allowed has left, and was not cut off.
-    hasty = make(16, users={"patience": {"cost": 5.0}}, max_requests=1)
+    hasty = make(16, users={"patience": {"kind": "budget", "cost": 5.0}}, max_requests=1)
     hasty.reset(0)
     step = hasty.step(random_actions(hasty, 0, rows=16))
     assert bool(step.terminated.all()) and not bool(step.truncated.any())

@@ -1,7 +1,6 @@
 """Closed forms and published implementations as oracles for the vectorised ones."""
 
 import numpy as np
-import pytest
 import torch
 from implicit.als import AlternatingLeastSquares
 from scipy import sparse
@@ -10,7 +9,6 @@ from agents.baselines.bandits import LinearPosterior
 from agents.baselines.factors import ALS, BPR, EASE
 from agents.baselines.lightgcn import LightGCN
 from agents.baselines.neighbours import ItemKNN
-from agents.baselines.oracles import greedy_slate
 from agents.baselines.sasrec import SASRecNetwork
 from agents.baselines.scoring import liked_items, liked_matrix
 from agents.baselines.training_log import TrainingLog
@@ -123,25 +121,3 @@ def test_liked_items_are_in_order_of_time(planted):
 def test_sequences_keep_the_latest_likes():
     log = TrainingLog(torch.tensor([0, 0, 0, 2]), torch.tensor([5, 6, 7, 1]), 3, 8)
     assert log.sequences(2).tolist() == [[6, 7], [-1, -1], [-1, 1]]
-
-
-@pytest.mark.parametrize("size", [1, 4])
-def test_greedy_slate_equals_the_plain_loop(size):
-    generator = torch.Generator().manual_seed(2)
-    value = torch.rand(6, 30, generator=generator)
-    value[:, 3] = -torch.inf
-    topics = torch.randint(5, (30,), generator=generator)
-    charges = 0.4 * torch.rand(6, 5, size, generator=generator)
-    slate = greedy_slate(value, topics, charges, size)
-    for row in range(6):
-        chosen = []
-        for _ in range(size):
-            used = [sum(int(topics[c]) == t for c in chosen) for t in range(5)]
-            worth = [
-                -torch.inf
-                if i in chosen
-                else float(value[row, i] - charges[row, topics[i], used[int(topics[i])]])
-                for i in range(30)
-            ]
-            chosen.append(int(np.argmax(worth)))
-        assert slate[row].tolist() == chosen

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from agents.baselines import DEFAULT_BASELINES, baseline_names, build_baseline
-from agents.baselines.oracles import BoredomAwareOracle, MyopicOracle
+from agents.baselines.oracles import MyopicOracle, PlanningOracle
 from agents.baselines.simple import RandomSlates
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError
@@ -71,17 +71,17 @@ def test_the_default_baselines_are_registered():
 
 
 def test_oracles_are_bounds_above_random():
-    world = _world(boredom={"susceptible_share": 1.0})
+    world = _world(boredom={"kind": "threshold", "susceptible_share": 1.0})
     found = {
         policy.name: rollout(world, policy, sessions=64, seed=1).per_session["clicks"].mean()
-        for policy in (RandomSlates(), MyopicOracle(), BoredomAwareOracle())
+        for policy in (RandomSlates(), MyopicOracle(), PlanningOracle())
     }
     assert found["random_slates"] < found["oracle_myopic"] < found["oracle"]
 
 
 def test_without_boredom_the_aware_oracle_is_the_myopic_one():
-    world = _world(boredom={"susceptible_share": 0.0})
+    world = _world(boredom={"kind": "none"})
     simulator = Simulator(world, 8, autoreset=False)
     simulator.begin(torch.arange(8), 2)
-    slate = BoredomAwareOracle().recommend(simulator)
+    slate = PlanningOracle().recommend(simulator)
     assert torch.equal(slate, MyopicOracle().recommend(simulator))
