@@ -22,7 +22,7 @@ from torch import Tensor
 from marec_env.config import ConfigModel
 from marec_env.config.loader import load, load_mapping
 from marec_env.environment_config import EnvironmentConfig
-from marec_env.errors import ConfigError
+from marec_env.errors import ConfigError, unknown_name
 from marec_env.rendering import funnel_image, funnel_text
 from marec_env.simulator import Simulator
 from marec_env.vector import Action
@@ -173,11 +173,17 @@ class _SessionView:
 
     def observation_space(self, agent: str) -> spaces.Space[Any]:
         """Return an agent's observation space."""
-        return self.observation_spaces[agent]
+        return self.observation_spaces[self._known(agent)]
 
     def action_space(self, agent: str) -> spaces.Space[Any]:
         """Return an agent's action space."""
-        return self.action_spaces[agent]
+        return self.action_spaces[self._known(agent)]
+
+    def _known(self, agent: str) -> str:
+        if agent not in self.action_spaces:
+            what = "agent" if agent else "no episode is running, call reset() first: agent"
+            raise ConfigError(unknown_name(what, agent, self.possible_agents))
+        return agent
 
     @torch.inference_mode()
     def state(self) -> NDArray[np.float32]:
@@ -235,6 +241,8 @@ class PipelineParallelEnv(_SessionView, ParallelEnv[str, NDArray[np.float32], An
         """
         if not self.agents:
             raise ConfigError("no episode is running; call reset() before step()")
+        if not isinstance(actions, Mapping):
+            raise ConfigError(f"actions are {actions!r}; give a mapping from agent to action")
         missing = [agent for agent in self.agents if agent not in actions]
         if missing:
             raise ConfigError(f"no action for {', '.join(missing)}; all agents act at once")
@@ -265,6 +273,7 @@ class PipelineAECEnv(_SessionView, AECEnv[str, NDArray[np.float32], Any]):
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self._open(config, render_mode, sequential=True)
+        self.agent_selection = ""
 
     @torch.inference_mode()
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
@@ -280,7 +289,7 @@ class PipelineAECEnv(_SessionView, AECEnv[str, NDArray[np.float32], Any]):
     @torch.inference_mode()
     def observe(self, agent: str) -> NDArray[np.float32]:
         """Return an agent's present observation."""
-        return _one(self.simulator.observe(agent))
+        return _one(self.simulator.observe(self._known(agent)))
 
     @torch.inference_mode()
     def step(self, action: Any) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from marec_env.errors import ConfigError, MarecError, PluginError, unknown_name
 
-__all__ = ["Registry", "callable_at", "is_own", "load_object", "naming"]
+__all__ = ["Registry", "callable_at", "is_own", "load_object", "names_own", "naming"]
 
 T = TypeVar("T")
 
@@ -44,8 +44,26 @@ def is_own(name: str) -> bool:
     return ":" in name
 
 
+def names_own(values: object) -> bool:
+    """Return whether nested mappings and lists name a plug-in by its place."""
+    if isinstance(values, str):
+        return is_own(values)
+    if isinstance(values, Mapping):
+        return any(names_own(part) for pair in values.items() for part in pair)
+    return isinstance(values, list | tuple) and any(map(names_own, values))
+
+
 class Registry(Generic[T]):
-    """A table of plug-ins of one kind, in order of registration."""
+    """A table of plug-ins of one kind, in order of registration::
+
+    TERMS: Registry[Term] = Registry("reward term")
+
+    @TERMS.register("tail_clicks")      # a name for YAML
+    def tail_clicks(outcome): ...
+
+    TERMS.get("tail_clicks")            # the function
+    TERMS.get("shop.terms:margin")      # one of a user's own, by its place
+    """
 
     def __init__(self, kind: str) -> None:
         """Args:

@@ -6,7 +6,7 @@ answer, everybody is paid, and sessions whose user has left begin anew (or, for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,13 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.errors import ConfigError
+from marec_env.memory import require_memory
 from marec_env.pipeline.observations import FieldTable
 from marec_env.pipeline.pipeline import Pipeline
 from marec_env.pipeline.plugin_checks import checked_slate
 from marec_env.pipeline.request import Request
 from marec_env.pipeline.topk import top_k
-from marec_env.registry import is_own
+from marec_env.registry import names_own
 from marec_env.rewards.team import Shaping, TeamReward
 from marec_env.rewards.terms import Outcome, Truth
 from marec_env.users.base import Feedback
@@ -32,16 +33,12 @@ from marec_env.world import World
 __all__ = ["Simulator"]
 
 _EPISODE_STRIDE = 1 << 32  # session number = episode x stride + slot: free of the batch size
+_BYTES_AN_ITEM = 16  # of a session: seen, and three tables of float32 scores
+_BYTES_A_PLACE = 20  # of a session's slates: item, click, and its place among the relevant
 _STATE_FIELDS = (
-    "session",
-    "exposure",
-    "interest",
-    "taste_change",
-    "channel_hits",
-    "block_use",
-    "quotas",
+    "session", "exposure", "interest", "taste_change", "channel_hits", "block_use", "quotas",
     "candidates",
-)
+)  # fmt: skip
 """What the critic sees of the recommender's side: compact, in this order."""
 
 
@@ -63,7 +60,7 @@ class Simulator:
             it rests, and its numbers mean nothing until :meth:`begin`.
         """
         config = world.config
-        check_sessions(num_sessions, world)
+        _check_sessions(num_sessions, world)
         self.world = world
         self.config = config
         self.device = torch.device(config.device)
@@ -86,9 +83,10 @@ class Simulator:
         )
         self._team = TeamReward(config.rewards, self.pipeline.components)
         self._shaping = Shaping(config.rewards.shaping)
-        self._own_plug_ins = any(map(is_own, _plug_ins(world)))
+        sections = (config.pipeline, config.rewards, config.users)
+        self._own_plug_ins = any(names_own(section.model_dump()) for section in sections)
         self._known = world.learned.known_users.to(self.device)
-        self._limits = _user_limits(world).to(self.device)
+        self._limits = world.user_limits.to(self.device)
         depth = config.pipeline.true_top + config.pipeline.slate_size * config.max_requests
         depth = min(depth, world.knowledge.num_items)
         self._top = torch.zeros(num_sessions, depth, dtype=torch.int64, device=self.device)
@@ -214,24 +212,7 @@ class Simulator:
 
         If a plug-in of the user's own fails, the sessions are as before the request.
         """
-        return self._or_undone(self._advance)
-
-    def _or_undone(self, answer: Callable[[], VecStep]) -> VecStep:
-        if not self._own_plug_ins:
-            return answer()
-        before, last = self.state_dict(), self.last
-        try:
-            return answer()
-        except Exception:
-            self.load_state_dict(before)
-            self.last = last
-            raise
-
-    def _advance(self) -> VecStep:
-        request = self._request
-        if request is None:
-            request = self.pipeline.begin(self._keys)
-        return self._answer(request, self.pipeline.finish(request))
+        return self._answer(self._request or self.pipeline.begin(self._keys), None)
 
     def step(self, actions: Mapping[str, Action]) -> VecStep:
         """Act all turns, then advance."""
@@ -249,10 +230,7 @@ class Simulator:
                 catalog, an item twice in one slate, or one that the session has seen before.
         """
         checked_slate(slate, self.config.pipeline.slate_size, self.pipeline.memory)
-        request = self.pipeline.begin(self._keys)
-        request.slate = slate
-        request.candidates = slate
-        return self._or_undone(lambda: self._answer(request, slate))
+        return self._answer(self.pipeline.begin(self._keys), slate)
 
     def _truth(self, request: Request) -> Truth:
         config = self.config.pipeline
@@ -275,15 +253,27 @@ class Simulator:
             top_count=config.true_top,
         )
 
-    def _answer(self, request: Request, slate: Tensor) -> VecStep:
+    def _answer(self, request: Request, slate: Tensor | None) -> VecStep:
+        """Close a request: with the pipeline's slate, or one chosen outside it."""
+        before = (self.state_dict(), self.last) if self._own_plug_ins else None
+        try:
+            if slate is not None:
+                request.slate = request.candidates = slate
+            return self._played(request, self.pipeline.finish(request) if slate is None else slate)
+        except Exception:
+            if before is not None:
+                self.load_state_dict(before[0])
+                self.last = before[1]
+            raise
+
+    def _played(self, request: Request, slate: Tensor) -> VecStep:
         memory = self.pipeline.memory
         truth = self._truth(request)
         potential = self._shaping.before(memory)
         counterfactual = self._counterfactual(request)
-        feedback = self.users.respond(slate)
-        outcome = self._outcome(request, feedback, truth)
+        outcome = self._outcome(request, self.users.respond(slate), truth)
+        feedback = outcome.feedback
         objectives, team = self._team.score(outcome)
-        metrics = self._metrics(outcome, objectives, team)
 
         self.pipeline.learn(request, feedback.clicks)
         self.last = outcome
@@ -291,17 +281,23 @@ class Simulator:
         terminated = feedback.left
         truncated = ~terminated & (memory.requests >= self.config.max_requests)
         bonus = self._shaping.bonus(potential, memory, terminated)
-        rewards = self._team.rewards(objectives, team, counterfactual, bonus)
-        return self._close(rewards, metrics, terminated, truncated)
+        return self._close(
+            rewards=self._team.rewards(objectives, team, counterfactual, bonus),
+            metrics={
+                "team_reward": team,
+                "clicks": feedback.clicks.sum(1),
+                "engagement": feedback.engagement,
+                "satisfaction": feedback.satisfaction,
+                **feedback.outcomes,
+                **{f"objective/{agent}": value for agent, value in objectives.items()},
+            },
+            terminated=terminated,
+            truncated=truncated,
+        )
 
     def _outcome(self, request: Request, feedback: Feedback, truth: Truth) -> Outcome:
-        return Outcome(
-            request=request,
-            feedback=feedback,
-            truth=truth,
-            seen_before=self.pipeline.memory.seen,
-            attributes=self.world.catalog.attributes,
-        )
+        attributes = self.world.catalog.attributes
+        return Outcome(request, feedback, truth, self.pipeline.memory.seen, attributes)
 
     def _counterfactual(self, request: Request) -> dict[str, Tensor]:
         """Return F had one component played its default, the users' luck unchanged, per agent that
@@ -319,21 +315,6 @@ class Simulator:
             totals[agent] = self._team.score(outcome)[1]
             self.users.load_state_dict(users)
         return totals
-
-    def _metrics(
-        self, outcome: Outcome, objectives: Mapping[str, Tensor], team: Tensor
-    ) -> dict[str, Tensor]:
-        feedback = outcome.feedback
-        metrics = {
-            "team_reward": team,
-            "clicks": feedback.clicks.sum(1),
-            "engagement": feedback.engagement,
-            "satisfaction": feedback.satisfaction,
-            **feedback.outcomes,
-        }
-        for agent, value in objectives.items():
-            metrics[f"objective/{agent}"] = value
-        return metrics
 
     def _close(
         self,
@@ -438,43 +419,18 @@ class Simulator:
         """Release nothing: all is memory."""
 
 
-def check_sessions(num_sessions: object, world: World) -> None:
-    """Refuse a number of sessions that is no whole number, or that memory cannot hold.
-
-    Raises:
-        ConfigError: it is not; says how much memory the sessions' tables alone would take.
-    """
+def _check_sessions(num_sessions: object, world: World) -> None:
+    """Refuse a number of sessions that is no whole number, or that memory cannot hold."""
     if not isinstance(num_sessions, int | np.integer) or isinstance(num_sessions, bool):
         raise ConfigError(f"num_sessions is {num_sessions!r}; give a whole number such as 64")
     if num_sessions < 1:
         raise ConfigError(f"num_sessions is {num_sessions}; give at least 1")
-
-
-def _plug_ins(world: World) -> list[str]:
-    """Return the names of all plug-ins that play a part in a step."""
-    pipeline, rewards = world.config.pipeline, world.config.rewards
-    terms = [name for terms in rewards.objectives.values() for name in terms]
-    return [
-        *pipeline.components,
-        *pipeline.recall.channels,
-        *pipeline.blocks,
-        *terms,
-        *rewards.team,
-        *(shaping.potential for shaping in rewards.shaping),
-        world.config.users.model,
-    ]
+    config = world.config
+    shown = config.max_requests * config.pipeline.slate_size
+    per_session = _BYTES_AN_ITEM * world.knowledge.num_items + _BYTES_A_PLACE * shown
+    what = f"{int(num_sessions):,} sessions over {world.knowledge.num_items:,} items"
+    require_memory(what, float(num_sessions) * per_session, "lower the number of sessions")
 
 
 def _box(size: int) -> spaces.Box:
     return spaces.Box(-np.inf, np.inf, (size,), np.float32)
-
-
-def _user_limits(world: World) -> Tensor:
-    """Return each user's suitability limits, float32 ``[U, S]``, infinite where there is none.
-
-    A limit is what a user has declared, so it is known of new users too.
-    """
-    names = world.config.pipeline.audit.suitability.values()
-    none = torch.full((world.population.num_users,), torch.inf)
-    columns = [world.log.user_attributes.get(name, none).to(torch.float32) for name in names]
-    return torch.stack(columns, dim=1) if columns else none.new_zeros(len(none), 0)

@@ -40,6 +40,17 @@ class World:
     knowledge: Knowledge
     """Catalog and learned space as the pipeline uses them."""
 
+    @property
+    def user_limits(self) -> Tensor:
+        """Float32 ``[U, S]``: each user's suitability limits, infinite where there is none.
+
+        A limit is what a user has declared, so it is known of new users too.
+        """
+        names = self.config.pipeline.audit.suitability.values()
+        none = torch.full((self.population.num_users,), torch.inf)
+        columns = [self.log.user_attributes.get(name, none).to(torch.float32) for name in names]
+        return torch.stack(columns, dim=1) if columns else none.new_zeros(len(none), 0)
+
 
 def _moved(record: _Record, device: torch.device) -> _Record:
     values = {item.name: getattr(record, item.name) for item in fields(record)}

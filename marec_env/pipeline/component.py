@@ -174,8 +174,9 @@ class ActionForm:
                 raise ConfigError(f"{agent}: action is no tuple of {len(self._parts)} batches")
             pairs = zip(self._parts, action, strict=True)
             return tuple(form.fit(part) for form, part in pairs)  # type: ignore[misc]
-        if not isinstance(action, Tensor):
-            raise ConfigError(f"{agent}: action is a {type(action).__name__}; give a tensor")
+        if not isinstance(action, Tensor) or action.is_complex():
+            kind = action.dtype if isinstance(action, Tensor) else type(action).__name__
+            raise ConfigError(f"{agent}: action is a {kind}; give a tensor of numbers")
         if action.shape != self._shape:
             raise ConfigError(
                 f"{agent}: action has shape {list(action.shape)}; needed: {list(self._shape)}"
@@ -185,7 +186,7 @@ class ActionForm:
             if not bool(action.isfinite().all()):
                 raise ConfigError(f"{agent}: action holds numbers that are not finite")
             return action
-        if action.is_floating_point() or action.is_complex():
+        if action.is_floating_point():
             raise ConfigError(
                 f"{agent}: action is not made of whole numbers but of {action.dtype}; "
                 "choices are torch.int64"

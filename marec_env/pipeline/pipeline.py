@@ -340,10 +340,11 @@ class Pipeline:
         }
         for component in self.components:
             saved = state.get("components", {}).get(component.agent, {})
-            if set(saved) != set(component.state):
+            remembered = component.initial_state(self.knowledge)
+            if set(saved) != set(remembered):
                 raise ConfigError(
                     f"the saved state of {component.agent} holds {sorted(saved)}, the component "
-                    f"remembers {sorted(component.state)}: another version saved it; start anew"
+                    f"remembers {sorted(remembered)}: another version saved it; start anew"
                 )
             component.state = {name: value.to(device).clone() for name, value in saved.items()}
 
