@@ -252,7 +252,7 @@ def duplicates(
     half = max(world.config.pipeline.candidates // 2, 1)
     seen = simulator.pipeline.memory.seen
     top = simulator.users.long_term_relevance().masked_fill(seen, -torch.inf)
-    count = world.config.pipeline.true_top
+    count = world.config.measure.true_top
     relevant = torch.zeros_like(seen).scatter_(1, top.topk(count, dim=1).indices, True)
     # Asked for more than they may bring, so that coordination has something to put in place.
     offers = [

@@ -16,7 +16,21 @@ from marec_env.pipeline.config import PipelineConfig
 from marec_env.rewards.config import RewardConfig
 from marec_env.users.config import UsersConfig
 
-__all__ = ["EnvironmentConfig"]
+__all__ = ["EnvironmentConfig", "MeasureConfig"]
+
+
+class MeasureConfig(ConfigModel):
+    """What the pipeline's diagnostics are measured on; it defines nothing of the task."""
+
+    probe_items: int = Field(
+        default=32,
+        ge=4,
+        le=1024,
+        description="Items no component chose, on which the profile is judged.",
+    )
+    true_top: int = Field(
+        default=50, ge=1, description="Most relevant unseen items that recall should find."
+    )
 
 
 class EnvironmentConfig(ConfigModel):
@@ -46,6 +60,7 @@ class EnvironmentConfig(ConfigModel):
     users: UsersConfig = UsersConfig()
     pipeline: PipelineConfig = PipelineConfig()
     rewards: RewardConfig = RewardConfig()
+    measure: MeasureConfig = MeasureConfig()
 
     @model_validator(mode="after")
     def _costs_are_counted(self) -> EnvironmentConfig:

@@ -87,7 +87,7 @@ class Simulator:
         self._own_plug_ins = any(names_own(section.model_dump()) for section in sections)
         self._known = world.learned.known_users.to(self.device)
         self._limits = world.user_limits.to(self.device)
-        depth = config.pipeline.true_top + config.pipeline.slate_size * config.max_requests
+        depth = config.measure.true_top + config.pipeline.slate_size * config.max_requests
         depth = min(depth, world.knowledge.num_items)
         self._top = torch.zeros(num_sessions, depth, dtype=torch.int64, device=self.device)
         self._seed = 0
@@ -233,13 +233,13 @@ class Simulator:
         return self._answer(self.pipeline.begin(self._keys), slate)
 
     def _truth(self, request: Request) -> Truth:
-        config = self.config.pipeline
+        measure = self.config.measure
         assert request.candidates is not None
         probe = random.integers(
             request.keys,
             request.step,
             "simulator/probe",
-            config.probe_items,
+            measure.probe_items,
             self.world.knowledge.num_items,
         )
         items = torch.cat([request.candidates, probe], dim=1)
@@ -250,7 +250,7 @@ class Simulator:
             probe=probe,
             probe_probability=probability[:, width:],
             top=self._top,
-            top_count=config.true_top,
+            top_count=measure.true_top,
         )
 
     def _answer(self, request: Request, slate: Tensor | None) -> VecStep:

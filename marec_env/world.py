@@ -126,6 +126,7 @@ def build_world(config: EnvironmentConfig) -> World:
             "state": plain.state,
             "users": plain.users,
             "rewards": plain.rewards,
+            "measure": plain.measure,
             "pipeline": plain.pipeline.model_copy(update={"recall": recall}),
         }
     )

@@ -20,7 +20,7 @@ __all__ = [
     "seed_ranges",
 ]
 
-_FREE = ("rewards", "state", "device", "pipeline")
+_FREE = ("rewards", "state", "device", "pipeline", "measure")
 """Parts of an environment that leave users and sessions as they are; all others must be equal."""
 _LABELS = ("name", "seed", "output", "tracking.", "evaluation.", "training.checkpoint_every",
            "training.keep_checkpoints", "sampling.torch_threads")  # fmt: skip
@@ -102,9 +102,9 @@ def seed_ranges(seeds: Iterable[int]) -> str:
 def _world_of(run: Run) -> dict[str, Any]:
     environment = dict(run.config.get("environment", {}))
     world = {key: value for key, value in environment.items() if key not in _FREE}
-    # What counts as relevant is set beside the pipeline, but belongs to the measuring.
-    pipeline = environment.get("pipeline") or {}
-    return {**world, "true_top": pipeline.get("true_top")}
+    # What counts as relevant; older runs have it in the pipeline's section.
+    measure = environment.get("measure") or environment.get("pipeline") or {}
+    return {**world, "true_top": measure.get("true_top")}
 
 
 def _refuse_other_worlds(runs: Sequence[Run]) -> None:

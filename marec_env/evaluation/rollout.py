@@ -2,7 +2,7 @@
 
 The same session numbers and seed meet the same users with the same luck whatever the policy and the
 batch size, so outcomes of two policies are compared session by session. What is relevant to a user
-at a request is what recall is judged on: the ``pipeline.true_top`` (50) items of highest lasting
+at a request is what recall is judged on: the ``measure.true_top`` (50) items of highest lasting
 relevance among those the user has not consumed or been shown. Ranking metrics are taken against it
 at every request and averaged over the session's requests.
 """
@@ -94,7 +94,7 @@ def play_request(simulator: Simulator, policy: Policy) -> VecStep:
 def relevant_items(simulator: Simulator) -> Tensor:
     """Return bool ``[B, N]``: what was relevant to the users when they asked last.
 
-    The ``pipeline.true_top`` items of highest lasting relevance among the unseen ones.
+    The ``measure.true_top`` items of highest lasting relevance among the unseen ones.
     """
     outcome = simulator.last
     assert outcome is not None
@@ -124,7 +124,7 @@ class _Record:
         self._counts = torch.bincount(world.visible_log.item, minlength=world.catalog.num_items).to(
             device=device, dtype=torch.float32
         )
-        self._expected = self._counts.topk(simulator.config.pipeline.true_top).indices
+        self._expected = self._counts.topk(simulator.config.measure.true_top).indices
         self._sums: dict[str, Tensor] = {}
         self._totals: frozenset[str] = frozenset()  # outcomes that add up over a session
         self._defined: dict[str, Tensor] = {}

@@ -220,15 +220,6 @@ class PipelineConfig(ConfigModel):
         description="Per component, the observation fields it may see; a component not listed may "
         "see all that it asks for.",
     )
-    probe_items: int = Field(
-        default=32,
-        ge=4,
-        le=1024,
-        description="Items no component chose, on which the profile is judged.",
-    )
-    true_top: int = Field(
-        default=50, ge=1, description="Most relevant unseen items that recall should find."
-    )
 
     @model_validator(mode="after")
     def _funnel(self) -> PipelineConfig:

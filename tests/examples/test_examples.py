@@ -1,4 +1,4 @@
-"""The worked examples run as they stand; own_component and own_reward are in tests/marec_env."""
+"""The worked examples run as they stand; own_{component,channel,reward} are in tests/marec_env."""
 
 import json
 import subprocess
@@ -21,7 +21,8 @@ SMALL = {
     "embeddings": {"encoder": "hashing", "reduction": {"dimension": 8}},
     "catalog": {"num_topics": 6},
     "population": {"history": 12},
-    "pipeline": {"candidates": 20, "slate_size": 5, "true_top": 20},
+    "pipeline": {"candidates": 20, "slate_size": 5},
+    "measure": {"true_top": 20},
 }
 
 
@@ -30,10 +31,10 @@ def _from_the_root(monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
 
 
-def test_there_are_six_kinds_and_each_is_short_and_listed():
+def test_there_are_seven_and_each_is_short_and_listed():
     names = {path.stem for path in EXAMPLES}
     assert names == {
-        "first_run", "own_reward", "own_component", "own_user_model", "own_data",
+        "first_run", "own_reward", "own_component", "own_channel", "own_user_model", "own_data",
         "compare_algorithms",
     }  # fmt: skip
     readme = (ROOT / "README.md").read_text()

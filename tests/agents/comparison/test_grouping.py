@@ -67,7 +67,7 @@ def test_unsound_runs_are_marked_and_left_out(make_run):
     ("change", "message"),
     [
         ({"environment__max_requests": 9}, "different users.*max_requests: 9 and 40"),
-        ({"environment__pipeline__true_top": 10}, "different users.*true_top"),
+        ({"environment__measure__true_top": 10}, "different users.*true_top"),
         ({"environment__data__source": "synthetic/streaming"}, "different users"),
     ],
 )

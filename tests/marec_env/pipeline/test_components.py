@@ -108,8 +108,6 @@ def test_the_version_follows_the_items_not_the_class(make):
 
 def test_the_example_of_ones_own_component_through_yaml(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
-    source = (ROOT / "examples" / "own_component.py").read_text()
-    assert len(source.splitlines()) < 60
     place = tmp_path / "own.yaml"
     place.write_text(
         "embeddings: {encoder: hashing, reduction: {dimension: 8}}\n"
@@ -130,7 +128,35 @@ def test_the_example_of_ones_own_component_through_yaml(tmp_path, monkeypatch):
         retention = 1.0 - simulator.last.feedback.left.float()
         expected = metrics["objective/ranking_0"] + 0.05 * own + 0.1 * retention
         assert torch.allclose(metrics["team_reward"], expected, atol=1e-6)
+        seen = simulator.observe("newsroom_0")[:, -1]
+        left = simulator.last.feedback.left
+        pushed = torch.full((64,), 0.1 * (push + 1)).masked_fill(left, 0.0)
+        assert torch.allclose(seen, pushed, atol=1e-6)
     assert freshness[1.0] > freshness[-1.0] + 0.03
+
+
+def test_the_example_of_ones_own_channel_through_yaml(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    place = tmp_path / "own.yaml"
+    place.write_text(
+        "embeddings: {encoder: hashing, reduction: {dimension: 8}}\n"
+        "pipeline:\n"
+        "  recall:\n"
+        '    channels: [cf, "examples.own_channel:same_topic"]\n'
+    )
+    simulator = marec_env.make_vec(place, 64)
+    for _ in range(2):
+        simulator.step(simulator.default_actions())
+    request, knowledge = simulator.last.request, simulator.world.knowledge
+    for row in range(64):
+        latest = int(request.memory.recent[row, 0])
+        own = request.candidates[row][request.candidate_channel[row] == 1]
+        before = simulator.last.feedback.clicks[row].sum() == 0  # else the latest is newer
+        if latest >= 0 and before and not simulator.last.feedback.left[row]:
+            assert own.numel() > 0
+            assert bool((knowledge.topics[own] == knowledge.topics[latest]).all())
+            popularity = knowledge.popularity[own]
+            assert bool((popularity[:-1] >= popularity[1:]).all())
 
 
 def test_the_example_of_ones_own_reward_through_yaml(tmp_path, monkeypatch):

@@ -59,7 +59,8 @@ CONFIG = RunConfig.model_validate(
             "embeddings": {"encoder": "hashing", "reduction": {"dimension": 8}},
             "catalog": {"num_topics": 6},
             "population": {"history": 12},
-            "pipeline": {"candidates": 20, "slate_size": 5, "true_top": 20},
+            "pipeline": {"candidates": 20, "slate_size": 5},
+            "measure": {"true_top": 20},
         },
         "sampling": {"num_sessions": 8, "rollout_length": 5},
     }

@@ -36,7 +36,8 @@ def world():
             "catalog": {"num_topics": 6},
             "population": {"history": 12},
             "users": {"relevance": {"scale_factor": 2.0}},  # clicks that can be predicted
-            "pipeline": {"candidates": 20, "slate_size": 5, "true_top": 20},
+            "pipeline": {"candidates": 20, "slate_size": 5},
+            "measure": {"true_top": 20},
         }
     )
     return build_world(config)
