@@ -13,24 +13,10 @@ from marec_env.data.population import PopulationConfig
 from marec_env.data.recommender_log import KnowledgeConfig
 from marec_env.embeddings.config import EmbeddingConfig
 from marec_env.pipeline.config import PipelineConfig
-from marec_env.rewards.config import RewardConfig
+from marec_env.rewards.config import MeasureConfig, RewardConfig
 from marec_env.users.config import UsersConfig
 
-__all__ = ["EnvironmentConfig", "MeasureConfig"]
-
-
-class MeasureConfig(ConfigModel):
-    """What the pipeline's diagnostics are measured on; it defines nothing of the task."""
-
-    probe_items: int = Field(
-        default=32,
-        ge=4,
-        le=1024,
-        description="Items no component chose, on which the profile is judged.",
-    )
-    true_top: int = Field(
-        default=50, ge=1, description="Most relevant unseen items that recall should find."
-    )
+__all__ = ["EnvironmentConfig"]
 
 
 class EnvironmentConfig(ConfigModel):

@@ -17,7 +17,8 @@ from torch import Tensor
 from marec_env import random
 from marec_env.errors import ConfigError
 from marec_env.memory import require_memory
-from marec_env.pipeline.observations import FieldTable
+from marec_env.pipeline.memory import copied
+from marec_env.pipeline.observations import STATE_FIELDS, FieldTable
 from marec_env.pipeline.pipeline import Pipeline
 from marec_env.pipeline.plugin_checks import checked_slate
 from marec_env.pipeline.request import Request
@@ -35,11 +36,6 @@ __all__ = ["Simulator"]
 _EPISODE_STRIDE = 1 << 32  # session number = episode x stride + slot: free of the batch size
 _BYTES_AN_ITEM = 16  # of a session: seen, and three tables of float32 scores
 _BYTES_A_PLACE = 20  # of a session's slates: item, click, and its place among the relevant
-_STATE_FIELDS = (
-    "session", "exposure", "interest", "taste_change", "channel_hits", "block_use", "quotas",
-    "candidates",
-)  # fmt: skip
-"""What the critic sees of the recommender's side: compact, in this order."""
 
 
 class Simulator:
@@ -50,6 +46,7 @@ class Simulator:
         users: the user side; privileged.
         pipeline: the recommender's side; ``pipeline.memory`` is what a recommender may see.
         last: the latest request's outcome, or ``None`` before the first.
+        session_keys: int64 ``[B]``, of the running sessions, for policies that draw.
     """
 
     def __init__(self, world: World, num_sessions: int, *, autoreset: bool = True) -> None:
@@ -92,7 +89,7 @@ class Simulator:
         self._top = torch.zeros(num_sessions, depth, dtype=torch.int64, device=self.device)
         self._seed = 0
         self._sessions = torch.arange(num_sessions, device=self.device)
-        self._keys = random.session_keys(0, self._sessions)
+        self.session_keys = random.session_keys(0, self._sessions)
         self._sums: dict[str, Tensor] = {}
         self._request: Request | None = None
         self._actions: dict[str, Action] = {}
@@ -103,8 +100,6 @@ class Simulator:
         }
         self.action_spaces: Mapping[str, spaces.Space[Any]] = self.pipeline.action_spaces
         self.state_space = _box(self.state().shape[1])
-
-    # ------------------------------------------------------------------ episodes
 
     def reset(self, seed: int) -> VecStep:
         """Begin episode 0 of slots 0 ... B - 1 under a seed."""
@@ -142,13 +137,11 @@ class Simulator:
 
     def _start(self, rows: Tensor) -> None:
         """Begin the sessions numbered ``self._sessions[rows]`` in ``rows`` (int64 ``[n]``)."""
-        if rows.numel() == 0:
-            return
-        self._keys[rows] = random.session_keys(self._seed, self._sessions[rows])
+        self.session_keys[rows] = random.session_keys(self._seed, self._sessions[rows])
         where = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
         where[rows] = True
         users = self.users
-        users.reset(self._keys, where)
+        users.reset(self.session_keys, where)
         person = users.user_index[rows]
         population = self.world.population
         known = ~users.is_new[rows] & self._known[person]
@@ -164,8 +157,6 @@ class Simulator:
         seen = self.pipeline.memory.seen[rows]
         self._top[rows] = top_k(taste, self._top.shape[1], excluded=seen)
 
-    # ------------------------------------------------------------------ one step
-
     def observe(self, agent: str) -> Tensor:
         """Return an agent's current observation, float32 ``[B, d]``."""
         return self.pipeline.observe(agent)
@@ -175,7 +166,7 @@ class Simulator:
         return self._state(self.pipeline.fields(), None)
 
     def _state(self, fields: FieldTable, rows: Tensor | None) -> Tensor:
-        parts = [fields[name] for name in _STATE_FIELDS]
+        parts = [fields[name] for name in STATE_FIELDS]
         if self.config.state == "privileged":
             hidden = self.users.hidden_state()
             parts.append(hidden if rows is None else hidden[rows])
@@ -194,7 +185,7 @@ class Simulator:
         """
         fitting = self.pipeline.fit(actions)
         if self._request is None:
-            self._request = self.pipeline.begin(self._keys)
+            self._request = self.pipeline.begin(self.session_keys)
         try:
             for agent, action in fitting.items():
                 self._actions[agent] = action
@@ -212,7 +203,7 @@ class Simulator:
 
         If a plug-in of the user's own fails, the sessions are as before the request.
         """
-        return self._answer(self._request or self.pipeline.begin(self._keys), None)
+        return self._answer(self._request or self.pipeline.begin(self.session_keys), None)
 
     def step(self, actions: Mapping[str, Action]) -> VecStep:
         """Act all turns, then advance."""
@@ -230,28 +221,7 @@ class Simulator:
                 catalog, an item twice in one slate, or one that the session has seen before.
         """
         checked_slate(slate, self.config.pipeline.slate_size, self.pipeline.memory)
-        return self._answer(self.pipeline.begin(self._keys), slate)
-
-    def _truth(self, request: Request) -> Truth:
-        measure = self.config.measure
-        assert request.candidates is not None
-        probe = random.integers(
-            request.keys,
-            request.step,
-            "simulator/probe",
-            measure.probe_items,
-            self.world.knowledge.num_items,
-        )
-        items = torch.cat([request.candidates, probe], dim=1)
-        probability = self.users.click_probability(items)
-        width = request.candidates.shape[1]
-        return Truth(
-            candidate_probability=probability[:, :width],
-            probe=probe,
-            probe_probability=probability[:, width:],
-            top=self._top,
-            top_count=measure.true_top,
-        )
+        return self._answer(self.pipeline.begin(self.session_keys), slate)
 
     def _answer(self, request: Request, slate: Tensor | None) -> VecStep:
         """Close a request: with the pipeline's slate, or one chosen outside it."""
@@ -268,7 +238,7 @@ class Simulator:
 
     def _played(self, request: Request, slate: Tensor) -> VecStep:
         memory = self.pipeline.memory
-        truth = self._truth(request)
+        truth = Truth.of(self.users, request, self._top, self.config.measure)
         potential = self._shaping.before(memory)
         counterfactual = self._counterfactual(request)
         outcome = self._outcome(request, self.users.respond(slate), truth)
@@ -310,7 +280,7 @@ class Simulator:
         for agent in self._actions:
             replayed = self.pipeline.replay(request, self._actions, agent)
             assert replayed.slate is not None
-            truth = self._truth(replayed)
+            truth = Truth.of(self.users, replayed, self._top, self.config.measure)
             outcome = self._outcome(replayed, self.users.respond(replayed.slate), truth)
             totals[agent] = self._team.score(outcome)[1]
             self.users.load_state_dict(users)
@@ -370,25 +340,16 @@ class Simulator:
                 outcomes[f"{name}_per_request"] = sums[rows] / length
         return outcomes
 
-    # ------------------------------------------------------------------ the rest
-
-    @property
-    def session_keys(self) -> Tensor:
-        """Int64 ``[B]``: the keys of the running sessions, for policies that draw."""
-        return self._keys
-
     def default_actions(self) -> dict[str, Action]:
         """Return the hand-set static pipeline's actions for all sessions."""
         return self.pipeline.default_actions()
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to continue exactly (between two steps)."""
+        own = {"sessions": self._sessions, "keys": self.session_keys, "top": self._top}
         return {
             "seed": self._seed,
-            "sessions": self._sessions.clone(),
-            "keys": self._keys.clone(),
-            "top": self._top.clone(),
-            "sums": {name: value.clone() for name, value in self._sums.items()},
+            **copied({**own, "sums": self._sums}),
             "users": self.users.state_dict(),
             "pipeline": self.pipeline.state_dict(),
         }
@@ -406,10 +367,10 @@ class Simulator:
                 f"{self.num_envs}; make one of {saved}"
             )
         self._seed = int(state["seed"])
-        self._sessions = state["sessions"].to(self.device).clone()
-        self._keys = state["keys"].to(self.device).clone()
-        self._top = state["top"].to(self.device).clone()
-        self._sums = {name: value.to(self.device).clone() for name, value in state["sums"].items()}
+        own = copied(
+            {name: state[name] for name in ("sessions", "keys", "top", "sums")}, self.device
+        )
+        self._sessions, self.session_keys, self._top, self._sums = own.values()
         self.users.load_state_dict(state["users"])
         self.pipeline.load_state_dict(state["pipeline"])
         self._close_request()

@@ -13,7 +13,7 @@ from marec_env.errors import ConfigError
 from marec_env.pipeline.config import PipelineConfig
 from marec_env.pipeline.knowledge import Knowledge
 
-__all__ = ["EXPOSURE_KEEP", "SessionMemory", "look_up"]
+__all__ = ["EXPOSURE_KEEP", "SessionMemory", "copied", "look_up"]
 
 _FAST = 0.5  # keeps of the fast click rate: a half-life of one request
 _SLOW = 0.9  # keeps of the slow click rate: a half-life of 6.6 requests
@@ -29,6 +29,15 @@ def look_up(table: Tensor, items: Tensor) -> Tensor:
     Several times as fast as indexing on the CPU.
     """
     return table.index_select(0, items.flatten()).view(*items.shape, *table.shape[1:])
+
+
+def copied(values: Any, device: torch.device | None = None) -> Any:
+    """Return copies of nested mappings of tensors, on a device if one is given."""
+    if isinstance(values, Mapping):
+        return {name: copied(value, device) for name, value in values.items()}
+    if not isinstance(values, Tensor):
+        return values
+    return values.clone() if device is None else values.to(device).clone()
 
 
 class SessionMemory:
@@ -280,7 +289,7 @@ class SessionMemory:
         self.channel_hits = torch.where(shown > 0, moved, self.channel_hits)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return all stored tensors by name (copies)."""
+        """Return copies of all stored tensors by name."""
         return {name: getattr(self, name).clone() for name in self._STORED}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -289,11 +298,11 @@ class SessionMemory:
         Raises:
             ConfigError: something is missing, for the state was saved by another version.
         """
-        missing = [name for name in self._STORED if name not in state]
-        if missing:
-            raise ConfigError(
-                f"saved session memory lacks '{missing[0]}': another version of marec saved it; "
-                "start the run anew"
-            )
+        for name in self._STORED:
+            if name not in state:
+                raise ConfigError(
+                    f"saved session memory lacks '{name}': another version of marec saved it; "
+                    "start the run anew"
+                )
         for name in self._STORED:
             setattr(self, name, state[name].to(self.device).clone())

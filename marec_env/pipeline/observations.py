@@ -23,6 +23,7 @@ from marec_env.registry import Registry
 __all__ = [
     "FIELDS",
     "SESSION_STATISTICS",
+    "STATE_FIELDS",
     "Field",
     "FieldTable",
     "FieldView",
@@ -48,6 +49,12 @@ SESSION_STATISTICS = (
     "since_click",
 )
 """Columns of the field ``session``."""
+
+STATE_FIELDS = (
+    "session", "exposure", "interest", "taste_change", "channel_hits", "block_use", "quotas",
+    "candidates",
+)  # fmt: skip
+"""What the central critic sees of the recommender's side: compact, in this order."""
 
 _RATE_SCALE = 2.0  # click rates rarely exceed a half
 _LIMIT_SCALE = 7.0  # risk classes run from 1 to 7 (PRIIPs)

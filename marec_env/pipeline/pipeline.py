@@ -16,7 +16,7 @@ from marec_env.pipeline.component import COMPONENTS, ActionForm, Component
 from marec_env.pipeline.config import NoMessages, PipelineConfig
 from marec_env.pipeline.knowledge import Knowledge
 from marec_env.pipeline.mailbox import Mailbox
-from marec_env.pipeline.memory import SessionMemory
+from marec_env.pipeline.memory import SessionMemory, copied
 from marec_env.pipeline.observations import (
     FIELDS,
     Field,
@@ -319,34 +319,30 @@ class Pipeline:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to continue exactly."""
+        components = {component.agent: component.state for component in self.components}
         return {
             "memory": self.memory.state_dict(),
             "mailbox": {} if self._mailbox is None else self._mailbox.state_dict(),
-            "summaries": {name: value.clone() for name, value in self.summaries.items()},
-            "components": {
-                component.agent: {name: value.clone() for name, value in component.state.items()}
-                for component in self.components
-            },
+            **copied({"summaries": self.summaries, "components": components}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned."""
-        device = self.memory.device
+        parts = {name: state.get(name, {}) for name in ("summaries", "components")}
+        saved = copied(parts, self.memory.device)
         self.memory.load_state_dict(state["memory"])
         if self._mailbox is not None:
             self._mailbox.load_state_dict(state["mailbox"])
-        self.summaries = {
-            name: value.to(device).clone() for name, value in state["summaries"].items()
-        }
+        self.summaries = saved["summaries"]
         for component in self.components:
-            saved = state.get("components", {}).get(component.agent, {})
+            found = saved["components"].get(component.agent, {})
             remembered = component.initial_state(self.knowledge)
-            if set(saved) != set(remembered):
+            if set(found) != set(remembered):
                 raise ConfigError(
-                    f"the saved state of {component.agent} holds {sorted(saved)}, the component "
+                    f"the saved state of {component.agent} holds {sorted(found)}, the component "
                     f"remembers {sorted(remembered)}: another version saved it; start anew"
                 )
-            component.state = {name: value.to(device).clone() for name, value in saved.items()}
+            component.state = found
 
 
 def _component_class(name: str) -> type[Component]:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from marec_env.config import ConfigModel
 
-__all__ = ["DISCOUNT", "RewardConfig", "ShapingConfig"]
+__all__ = ["DISCOUNT", "MeasureConfig", "RewardConfig", "ShapingConfig"]
 
 DISCOUNT = 0.8
 """Discount of the recommender's rewards unless one is given; docs/learners.md says why."""
@@ -57,4 +57,18 @@ class RewardConfig(ConfigModel):
     )
     shaping: tuple[ShapingConfig, ...] = Field(
         default=(), description="Potential-based shaping terms added to every reward."
+    )
+
+
+class MeasureConfig(ConfigModel):
+    """What the pipeline's diagnostics are measured on; it defines nothing of the task."""
+
+    probe_items: int = Field(
+        default=32,
+        ge=4,
+        le=1024,
+        description="Items no component chose, on which the profile is judged.",
+    )
+    true_top: int = Field(
+        default=50, ge=1, description="Most relevant unseen items that recall should find."
     )

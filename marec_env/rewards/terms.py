@@ -16,12 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from marec_env import random
 from marec_env.compiled import compiled
 from marec_env.pipeline.auditor import provider_share, unsuitable
 from marec_env.pipeline.memory import EXPOSURE_KEEP
 from marec_env.pipeline.request import Request
 from marec_env.registry import Registry
-from marec_env.users.base import Feedback
+from marec_env.rewards.config import MeasureConfig
+from marec_env.users.base import Feedback, Users
 
 __all__ = ["TERMS", "Outcome", "Term", "Truth"]
 
@@ -43,6 +45,23 @@ class Truth:
     those not known at the episode's start."""
     top_count: int
     """How many of the unseen ones among ``top`` recall should find."""
+
+    @classmethod
+    def of(cls, users: Users, request: Request, top: Tensor, measure: MeasureConfig) -> Truth:
+        """Ask the users before they see a request's slate.
+
+        Args:
+            users: about to answer.
+            request: with its candidates.
+            top: see :attr:`top`.
+            measure: how many probe items, and how many of ``top``.
+        """
+        candidates = request.need("candidates")
+        count, catalog = measure.probe_items, request.knowledge.num_items
+        probe = random.integers(request.keys, request.step, "simulator/probe", count, catalog)
+        probability = users.click_probability(torch.cat([candidates, probe], dim=1))
+        width = candidates.shape[1]
+        return cls(probability[:, :width], probe, probability[:, width:], top, measure.true_top)
 
 
 @dataclass(frozen=True)
