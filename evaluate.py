@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads that comp
 
 import typer
 
-from agents.entry import run_command
+from agents.entry import run_command, without_flags
 from marec_env.errors import RunError
 
 SUBCOMMANDS = {
@@ -33,7 +33,8 @@ def _app(wanted: str) -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         help="Evaluate runs, compare them, and measure users and equilibria. "
-        "`evaluate.py RUN...` is short for `evaluate.py run RUN...`.",
+        "`evaluate.py RUN...` is short for `evaluate.py run RUN...`. With --allow-plugins a file "
+        "outside this folder may name code to run.",
     )
 
     @app.callback()
@@ -53,6 +54,7 @@ def _app(wanted: str) -> typer.Typer:
 
 def main(arguments: list[str]) -> int:
     """Run the command line and return its exit code."""
+    arguments = without_flags(arguments)
     first = arguments[0] if arguments else ""
     if first and not first.startswith("-") and first not in SUBCOMMANDS and Path(first).exists():
         arguments = ["run", *arguments]

@@ -40,8 +40,14 @@ def train(
         Path | None,
         typer.Option(metavar="RUN", help="Begin with the networks of this run's last checkpoint."),
     ] = None,
+    allow_plugins: Annotated[
+        bool,
+        typer.Option("--allow-plugins", help="Let a file outside this folder name code to run."),
+    ] = False,
 ) -> None:
     """Train a team, compare it with the baselines, and print the run's folder."""
+    if allow_plugins:
+        os.environ["MAREC_ALLOW_PLUGINS"] = "1"
     raise typer.Exit(
         run_command(
             lambda: _train(config, overrides or [], resume, run_dir, seeds, jobs, group, init_from)

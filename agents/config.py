@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from agents.learners.config import GAMMA, AlgorithmConfig, MAPPOConfig, RLlibConfig, SamplingConfig
 from agents.pettingzoo_adapter import PettingZooConfig
 from agents.runs.config import EvaluationConfig, TrackingConfig, TrainingConfig
-from marec_env.config.base import ConfigModel
+from marec_env.config import ConfigModel, Seed
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.rewards.config import DISCOUNT
 
@@ -28,7 +28,7 @@ class RunConfig(ConfigModel):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
         description="First part of the run folder's name: letters, digits, '_', '.', '-'.",
     )
-    seed: int = Field(default=0, ge=0, description="Seed from which every draw of the run follows.")
+    seed: Seed = Field(default=0, description="Seed from which every draw of the run follows.")
     output: str = Field(
         default="runs", min_length=1, description="Folder in which run folders are made."
     )

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
 
-__all__ = ["USER_ERROR", "run_command"]
+__all__ = ["ALLOW_PLUGINS", "USER_ERROR", "run_command", "without_flags"]
 
 USER_ERROR = 2
 """Exit code for input that is at fault, as for wrong command-line usage."""
+
+
+ALLOW_PLUGINS = "--allow-plugins"
+"""Flag of every command: files outside the working directory may name code to run, too."""
+
+
+def without_flags(arguments: list[str]) -> list[str]:
+    """Return command-line arguments without the flags that every command has, which take effect."""
+    if ALLOW_PLUGINS in arguments:
+        os.environ["MAREC_ALLOW_PLUGINS"] = "1"
+    return [argument for argument in arguments if argument != ALLOW_PLUGINS]
 
 
 def run_command(action: Callable[[], int]) -> int:
@@ -18,13 +30,13 @@ def run_command(action: Callable[[], int]) -> int:
     Configuration errors are one line each; what a plug-in raised is shown below its line. An
     interrupt before training began gives 130.
     """
-    from marec_env.errors import MarecError, PluginError
+    from marec_env.errors import MarecError, PluginError, visible
 
     try:
         return action()
     except MarecError as error:
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            print(f"error: {visible(line)}", file=sys.stderr)
         if isinstance(error, PluginError) and error.__cause__ is not None:
             traceback.print_exception(error.__cause__, file=sys.stderr)
         return USER_ERROR

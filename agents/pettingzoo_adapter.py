@@ -23,8 +23,8 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.config.base import ConfigModel
-from marec_env.errors import ConfigError
-from marec_env.registry import load_object
+from marec_env.errors import ConfigError, PluginError
+from marec_env.registry import load_object, naming
 from marec_env.vector import Action, VecStep
 
 __all__ = ["AgentVecStep", "PettingZooConfig", "PettingZooVectorEnv", "make_pettingzoo"]
@@ -338,9 +338,12 @@ def make_pettingzoo(config: PettingZooConfig, num_envs: int | None = None) -> Pe
         ConfigError: the entry point cannot be imported or called so, or does not give a parallel
             environment.
     """
-    function = load_object(config.entry_point)
-    if not callable(function):
-        raise ConfigError(f"'{config.entry_point}' is not a function")
+    function: Any = load_object(config.entry_point)
+    if not makes_environments(function):
+        raise ConfigError(
+            f"'{config.entry_point}' is no PettingZoo environment: name a class of one, or a "
+            "function of a module that uses pettingzoo; nothing was called"
+        )
     try:
         inspect.signature(function).bind(**config.kwargs)
     except TypeError as error:
@@ -348,9 +351,12 @@ def make_pettingzoo(config: PettingZooConfig, num_envs: int | None = None) -> Pe
     except ValueError:  # no signature to look at: the call itself will tell
         pass
     try:
-        env = function(**config.kwargs)
-    except TypeError as error:  # a wrong name that the function passed on
-        raise ConfigError(f"kwargs of '{config.entry_point}': {error}") from error
+        with naming(f"environment '{config.entry_point}'"):
+            env = function(**config.kwargs)
+    except PluginError as error:
+        if isinstance(error.__cause__, TypeError):  # a wrong name that the function passed on
+            raise ConfigError(f"kwargs of '{config.entry_point}': {error.__cause__}") from error
+        raise
     if not hasattr(env, "possible_agents") or hasattr(env, "agent_iter"):
         raise ConfigError(
             f"'{config.entry_point}' gives {type(env).__name__}, not a PettingZoo ParallelEnv"
@@ -358,6 +364,26 @@ def make_pettingzoo(config: PettingZooConfig, num_envs: int | None = None) -> Pe
         )
     return PettingZooVectorEnv(
         partial(function, **config.kwargs), num_envs or config.num_envs, config.state
+    )
+
+
+def makes_environments(found: Any) -> bool:
+    """Return whether an object looks like what makes PettingZoo environments; nothing is called.
+
+    A class is asked for the methods of one, a function for traces of pettingzoo: where it is
+    defined, and what it or its module uses.
+    """
+    if isinstance(found, type):
+        return all(hasattr(found, name) for name in ("reset", "step", "observation_space"))
+    if isinstance(found, partial):
+        return makes_environments(found.func)
+    code, module = getattr(found, "__code__", None), getattr(found, "__globals__", {})
+    used = [found, *module.values()]
+    return code is not None and (
+        any(str(getattr(one, "__module__", "")).startswith("pettingzoo") for one in used)
+        or any(str(getattr(one, "__name__", "")).startswith("pettingzoo") for one in used)
+        or any(makes_environments(one) for one in module.values() if isinstance(one, type))
+        or any("pettingzoo" in name for name in code.co_names)
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from agents.config import RunConfig
-from marec_env.config.base import ConfigModel
+from marec_env.config import ConfigModel, Seed
 from marec_env.config.loader import load
 from marec_env.errors import ConfigError
 
@@ -84,8 +84,8 @@ class SearchConfig(ConfigModel):
         " tree-structured Parzen estimator.",
     )
     trials: int = Field(default=16, ge=1, description="Trials of random and optuna.")
-    seed: int = Field(default=0, ge=0, description="Of the draws.")
-    seeds: tuple[int, ...] = Field(
+    seed: Seed = Field(default=0, description="Of the draws.")
+    seeds: tuple[Seed, ...] = Field(
         default=(0,), strict=False, min_length=1, description="Run seeds averaged in each trial."
     )
     metric: str = Field(

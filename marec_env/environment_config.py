@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from marec_env.catalog.build import CatalogConfig
-from marec_env.config import ConfigModel
+from marec_env.config import ConfigModel, Device
 from marec_env.data.config import DataConfig
 from marec_env.data.population import PopulationConfig
 from marec_env.data.recommender_log import KnowledgeConfig
@@ -33,10 +33,8 @@ class EnvironmentConfig(ConfigModel):
         description="What the central critic sees: what the pipeline could know, or also the "
         "user's hidden state (for training only).",
     )
-    device: str = Field(
-        default="cpu",
-        pattern=r"^(cpu|cuda(:\d+)?)$",
-        description="Device of the simulator: cpu or cuda[:i].",
+    device: Device = Field(
+        default="cpu", description="Device of the simulator: cpu, cuda or cuda:i."
     )
     data: DataConfig = DataConfig()
     embeddings: EmbeddingConfig = EmbeddingConfig()

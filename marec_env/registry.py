@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from marec_env.errors import ConfigError, MarecError, PluginError, unknown_name
@@ -19,19 +22,74 @@ __all__ = ["Registry", "callable_at", "is_own", "load_object", "names_own", "nam
 T = TypeVar("T")
 
 
+_PLACE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+ALLOW_PLUGINS = "MAREC_ALLOW_PLUGINS"
+"""Environment variable: ``1`` lets any file name code (``--allow-plugins`` sets it)."""
+TRUSTED_FOLDERS = "MAREC_TRUSTED_FOLDERS"
+"""Environment variable: folders, apart by the system's path separator, whose files may name code;
+those in the working directory always may."""
+_refused: dict[str, str] = {}  # code that only a stranger's file has named: where it does
+
+
+def is_place(text: str) -> bool:
+    """Return whether a text has the form ``package.module:object``."""
+    return _PLACE.fullmatch(text) is not None
+
+
+def trust(name: str) -> None:
+    """Let a plug-in be loaded, whatever file names it."""
+    _refused.pop(name, None)
+
+
+def judge(name: str, file: str, place: str) -> None:
+    """Note that a file names code: it is trusted if the file is, and refused when it is loaded if
+    not.
+
+    Args:
+        name: ``package.module:object``.
+        file: the file.
+        place: where in it, for the message.
+    """
+    folders = [".", *filter(None, os.environ.get(TRUSTED_FOLDERS, "").split(os.pathsep))]
+    home = Path(file).resolve()
+    trusted = os.environ.get(ALLOW_PLUGINS) == "1" or any(
+        home.is_relative_to(Path(folder).resolve()) for folder in folders
+    )
+    if trusted:
+        trust(name)
+    else:
+        _refused.setdefault(name, place)
+
+
 def load_object(path: str) -> object:
-    """Return the object at ``package.module:object``.
+    """Return the object at ``package.module:object``; its module is run.
 
     Raises:
-        ConfigError: the path has no colon, the module cannot be imported, or it lacks the object.
+        ConfigError: the path has another form, only a file that is not trusted names it, there is
+            no such module, or the module lacks the object.
+        PluginError: the module itself fails.
     """
-    module_name, colon, attribute = path.partition(":")
-    if not (module_name and colon and attribute):
+    if not is_place(path):
         raise ConfigError(f"'{path}' is not a place of the form package.module:object")
+    if path in _refused:
+        raise ConfigError(
+            f"{_refused[path]}: names code to run, '{path}', and lies outside the working "
+            f"directory; if you trust it, add --allow-plugins, or its folder to {TRUSTED_FOLDERS}"
+        )
+    module_name, _, attribute = path.partition(":")
     try:
         found: object = importlib.import_module(module_name)
     except ImportError as error:
-        raise ConfigError(f"cannot import '{module_name}' (from '{path}'): {error}") from error
+        raise ConfigError(
+            f"cannot import '{module_name}' (from '{path}'): {error}; it is looked for in the "
+            "working directory and the folders of PYTHONPATH"
+        ) from error
+    except MarecError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(
+            f"'{path}': its module fails when it is imported: {type(error).__name__}: {error}"
+        ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise ConfigError(f"module '{module_name}' has no '{attribute}' (from '{path}')")

@@ -12,6 +12,7 @@ from torch import Tensor
 from marec_env.catalog.build import build_catalog
 from marec_env.catalog.catalog import Catalog
 from marec_env.catalog.population import Population
+from marec_env.config import usable_device
 from marec_env.data.log import InteractionLog, load_log
 from marec_env.data.population import build_population
 from marec_env.data.recommender_log import LearnedSpace, directions, learn, select_log
@@ -112,11 +113,7 @@ def build_world(config: EnvironmentConfig) -> World:
         ConfigError, DataError, AssetError: as the parts do; also if the catalog is too small for
             the longest session.
     """
-    if config.device != "cpu" and not torch.cuda.is_available():
-        raise ConfigError(
-            f"environment.device: PyTorch finds no GPU for '{config.device}'; use cpu, or install "
-            "a CUDA build (make TORCH=cuda)"
-        )
+    usable_device("environment.device", config.device)
     plain = EnvironmentConfig()
     neighbours = config.pipeline.recall.neighbours
     recall = plain.pipeline.recall.model_copy(update={"neighbours": neighbours})

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from marec_env.config.base import ConfigModel
+from marec_env.config import ConfigModel, Device
 from marec_env.rewards.config import DISCOUNT
 
 __all__ = [
@@ -267,7 +267,9 @@ class SamplingConfig(ConfigModel):
         default=0, ge=0, description="Remote learners that share a batch; 0: in this process."
     )
     gpus_per_learner: float = Field(default=0, ge=0, description="GPUs of each learner.")
-    device: str = Field(default="cpu", description="Where local runners act: cpu, cuda, cuda:1.")
+    device: Device = Field(
+        default="cpu", description="Where local runners act: cpu, cuda or cuda:i."
+    )
     torch_threads: int | None = Field(
         default=1,
         ge=1,

@@ -13,6 +13,7 @@ from agents.learners.config import SamplingConfig
 from agents.learners.networks import Actor
 from agents.learners.ray_session import check_local_gpus, start_ray
 from agents.learners.team import TeamSpec
+from marec_env.config import usable_device
 from marec_env.errors import ConfigError, RunError
 from marec_env.vector import VectorEnv
 
@@ -86,7 +87,7 @@ class LocalEngine:
         self._cloning, self._seed = algorithm.cloning, seed
         self._demonstrations = env_factory
         self._lifetime_key = NUM_ENV_STEPS_SAMPLED_LIFETIME
-        self._device = torch.device(sampling.device)
+        self._device = usable_device("sampling.device", sampling.device)
         for name, actor in self._learner_actors().items():
             # Runner and learner share the actors when they share a device: nothing to sync.
             if self.learner.device == self._device:

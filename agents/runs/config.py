@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from marec_env.config.base import ConfigModel
+from marec_env.config import ConfigModel, Seed
 
 __all__ = ["EvaluationConfig", "TrackingConfig", "TrainingConfig"]
 
@@ -36,8 +36,8 @@ class EvaluationConfig(ConfigModel):
     sessions: int = Field(
         default=512, ge=2, description="Sessions each policy is rolled out on, the same for all."
     )
-    seed: int = Field(
-        default=1_000_003, ge=0, description="Seed of these sessions; apart from training seeds."
+    seed: Seed = Field(
+        default=1_000_003, description="Seed of these sessions; apart from training seeds."
     )
     baselines: tuple[str, ...] = Field(
         default=("random", "popularity", "item_knn", "static", "oracle"),

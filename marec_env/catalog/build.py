@@ -13,7 +13,7 @@ from torch import Tensor
 from marec_env import random
 from marec_env.catalog.catalog import Catalog
 from marec_env.catalog.kmeans import kmeans
-from marec_env.config.base import ConfigModel
+from marec_env.config import ConfigModel, Seed
 from marec_env.data.log import InteractionLog
 from marec_env.data.recommender_log import popularity
 from marec_env.errors import DataError
@@ -43,7 +43,7 @@ class CatalogConfig(ConfigModel):
         description="providers, if the source names none: items are assigned to them by a hash, an "
         "assumption of the scenario, not data; 1: all items have one provider",
     )
-    seed: int = Field(default=0, ge=0, description="of the clustering and of assumed providers")
+    seed: Seed = Field(default=0, description="of the clustering and of assumed providers")
 
 
 def build_catalog(

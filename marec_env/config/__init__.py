@@ -1,5 +1,5 @@
 """Typed, strict configuration."""
 
-from marec_env.config.base import ConfigModel
+from marec_env.config.base import MAX_SEED, ConfigModel, Device, Seed, usable_device
 
-__all__ = ["ConfigModel"]
+__all__ = ["MAX_SEED", "ConfigModel", "Device", "Seed", "usable_device"]

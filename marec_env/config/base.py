@@ -1,10 +1,22 @@
-"""The base of every typed configuration section."""
+"""The base of every typed configuration section, and types that many of them share."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import re
+from typing import TYPE_CHECKING, Annotated
 
-__all__ = ["ConfigModel"]
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from marec_env.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["MAX_SEED", "ConfigModel", "Device", "Seed", "usable_device"]
+
+MAX_SEED = 2**32 - 1
+"""What numpy's generators take, on which learners and libraries rely."""
+_DEVICE = re.compile(r"cpu|cuda(:(0|[1-9][0-9]{0,2}))?")
 
 
 class ConfigModel(BaseModel):
@@ -17,3 +29,45 @@ class ConfigModel(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _device(value: str) -> str:
+    if not _DEVICE.fullmatch(value):
+        raise ValueError(f"must be 'cpu', 'cuda' or 'cuda:' and a number (got '{value}')")
+    return value
+
+
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+"""A seed of draws."""
+Device = Annotated[str, AfterValidator(_device)]
+"""Where tensors live. That this machine has it is asked where it is used, so that a run of another
+machine can be read: :func:`usable_device`."""
+
+
+def usable_device(key: str, name: str) -> torch.device:
+    """Return a device that this machine has.
+
+    Args:
+        key: where it was configured, for the message: ``"environment.device"``.
+        name: as :data:`Device` allows.
+
+    Raises:
+        ConfigError: no such device's form, or this machine lacks it.
+    """
+    import torch
+
+    try:
+        _device(name)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from error
+    device = torch.device(name)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(
+                f"{key}: PyTorch finds no GPU for '{name}'; use cpu, or install PyTorch with CUDA "
+                "(make ... TORCH=cuda)"
+            )
+        if (device.index or 0) >= torch.cuda.device_count():
+            last = torch.cuda.device_count() - 1
+            raise ConfigError(f"{key}: there is no '{name}'; the last GPU is cuda:{last}")
+    return device

@@ -11,12 +11,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 __all__ = [
+    "all_paths",
     "allowed_range",
     "choices",
     "field_at",
     "fields_at",
     "fill_tags",
     "kinds_with",
+    "members",
     "paths_of_field",
 ]
 
@@ -66,6 +68,21 @@ def _descend(candidates: list[Any], part: str | int) -> list[Any]:
         return found
     tagged = [a for a in candidates if _is_model(a) and _tagged(a, part)]
     return tagged or candidates
+
+
+def members(sections: list[type[BaseModel]], key: str, data: Any) -> list[type[BaseModel]]:
+    """Return the sections that ``key`` may hold below these; of a union, the one ``data`` names."""
+    below: list[type[BaseModel]] = []
+    for section in sections:
+        field = section.model_fields.get(key)
+        if field is None:
+            continue
+        found = [member for member in _unwrap(field) if _is_model(member)]
+        tag = field.discriminator
+        if isinstance(tag, str) and isinstance(data, dict) and tag in data:
+            found = [member for member in found if _tagged(member, data[tag])]
+        below += found
+    return below
 
 
 def fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> dict[str, FieldInfo]:
@@ -130,17 +147,20 @@ def choices(field: FieldInfo) -> tuple[object, ...]:
     return tuple(found)
 
 
-def paths_of_field(model: type[BaseModel], name: str, prefix: str = "") -> list[str]:
-    """Return the dotted paths of every field of that name below ``model``."""
+def all_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Return the dotted path of every key below ``model``, the shortest first."""
     found: list[str] = []
     for key, field in model.model_fields.items():
-        path = f"{prefix}{key}"
-        if key == name:
-            found.append(path)
+        found.append(f"{prefix}{key}")
         for annotation in _unwrap(field):
             if _is_model(annotation) and annotation is not model:
-                found.extend(paths_of_field(annotation, name, f"{path}."))
-    return list(dict.fromkeys(found))
+                found.extend(all_paths(annotation, f"{prefix}{key}."))
+    return sorted(dict.fromkeys(found), key=lambda path: path.count("."))
+
+
+def paths_of_field(model: type[BaseModel], name: str) -> list[str]:
+    """Return the dotted paths of every field of that name below ``model``, the shortest first."""
+    return [path for path in all_paths(model) if path.rpartition(".")[2] == name]
 
 
 def fill_tags(data: Any, annotation: Any) -> None:

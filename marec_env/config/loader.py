@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
@@ -18,11 +20,16 @@ from pydantic_core import ErrorDetails
 from marec_env.config.base import ConfigModel
 from marec_env.config.fields import fill_tags
 from marec_env.config.messages import describe
+from marec_env.config.moved import apply_moves
 from marec_env.config.overrides import apply_override
 from marec_env.config.yaml_source import Path, Source, parse_text
-from marec_env.errors import ConfigError
+from marec_env.errors import ConfigError, visible
+from marec_env.registry import is_place, judge, trust
 
 __all__ = ["load", "load_mapping", "load_text"]
+
+EXTENDS = "extends"
+"""Key of a file that builds on another."""
 
 M = TypeVar("M", bound=ConfigModel)
 
@@ -74,12 +81,21 @@ def _messages(errors: list[ErrorDetails], source: Source, model: type[ConfigMode
         what = describe(error, model)
         if kind == "value_error" and not place.startswith("--set "):
             what += _overridden_below(source, path)
-        shown = ".".join(map(str, path))
+        shown = visible(".".join(map(str, path)))
         reasons.setdefault((place, shown), []).append(what)
     return [
         ": ".join(part for part in (place, shown, "; or ".join(dict.fromkeys(what))) if part)
         for (place, shown), what in reasons.items()
     ]
+
+
+def _up_to_date(source: Source, model: type[ConfigModel]) -> list[str]:
+    """Bring a source to this version's keys, tell what was moved, and return its problems."""
+    fill_tags(source.data, model)
+    for note in apply_moves(source, model):
+        print(f"note: {visible(note)}", file=sys.stderr)
+    fill_tags(source.data, model)
+    return source.problems
 
 
 def load_text(text: str, name: str, model: type[M], overrides: Sequence[str] = ()) -> M:
@@ -94,15 +110,17 @@ def load_text(text: str, name: str, model: type[M], overrides: Sequence[str] = (
     Raises:
         ConfigError: one line per error, all of them.
     """
-    source = parse_text(text, name)
+    return _validated(parse_text(text, name), model, overrides)
+
+
+def _validated(source: Source, model: type[M], overrides: Sequence[str]) -> M:
     problems: list[str] = []
     for override in overrides:
         try:
             apply_override(source, override)
         except ConfigError as error:
             problems.append(str(error))
-    problems.extend(source.problems)
-    fill_tags(source.data, model)
+    problems.extend(_up_to_date(source, model))
     try:
         # By way of JSON: strict mode then takes lists for tuples, and text for paths and enums.
         validated = model.model_validate_json(json.dumps(source.data))
@@ -126,7 +144,8 @@ def load_mapping(values: Mapping[str, Any], model: type[M], name: str) -> M:
         ConfigError: one line per error, all of them.
     """
     source = Source(name, copy.deepcopy(dict(values)))
-    fill_tags(source.data, model)
+    if problems := _up_to_date(source, model):
+        raise ConfigError("\n".join(problems))
     try:
         return model.model_validate(source.data, strict=False)
     except ValidationError as error:
@@ -137,22 +156,91 @@ def load_mapping(values: Mapping[str, Any], model: type[M], name: str) -> M:
 def load(path: str | FilePath, model: type[M], overrides: Sequence[str] = ()) -> M:
     """Return the configuration of a YAML file with overrides; see :func:`load_text`.
 
+    A file may say ``extends: FILE`` (a place relative to its own): what it holds then stands on top
+    of that file, key by key; a section that names another ``kind`` replaces the whole section.
+
     Raises:
-        ConfigError: the file is missing, not a file, not UTF-8, empty, or holds errors.
+        ConfigError: the file is missing, not a file, not UTF-8, empty, extends itself, or holds
+            errors; each is told with the file that holds it.
     """
-    file = FilePath(path)
+    source = _source_of(FilePath(path), ())
+    _judge_plugins(source, overrides)
+    return _validated(source, model, overrides)
+
+
+def _judge_plugins(source: Source, overrides: Sequence[str]) -> None:
+    """Note which code a file may name; see :func:`marec_env.registry.judge`."""
+    for path, place in {**source.values, **source.keys}.items():
+        value: Any = source.data
+        for part in path:
+            value = value[part] if isinstance(value, list) or part in (value or ()) else None
+        for name in (path[-1:], (value,)):
+            if name and isinstance(name[0], str) and is_place(name[0]):
+                judge(name[0], place.rsplit(":", 2)[0], place)
+    for override in overrides:  # what is typed on the command line is meant
+        for name in re.findall(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", override):
+            trust(name)
+
+
+def _source_of(file: FilePath, chain: tuple[FilePath, ...]) -> Source:
+    """Return a file's source on top of those it extends; ``chain`` are the files that led here."""
+    source = parse_text(_read(file), str(file))
+    if EXTENDS not in source.data:
+        return source
+    place, wanted = source.place((EXTENDS,)), source.data.pop(EXTENDS)
+    if not isinstance(wanted, str) or not wanted.strip():
+        raise ConfigError(f"{place}: {EXTENDS}: must be the place of a YAML file")
+    below = file.parent / wanted
+    chain = (*chain, file.resolve())
+    if below.resolve() in chain:
+        names = " -> ".join(step.name for step in (*chain, below))
+        raise ConfigError(f"{place}: {EXTENDS}: the files extend one another: {names}")
+    try:
+        base = _source_of(below, chain)
+    except ConfigError as error:
+        if not below.is_file():
+            raise ConfigError(f"{place}: {EXTENDS}: {error}") from error
+        raise
+    _stack(base, source, ())
+    base.name = source.name
+    base.problems += source.problems
+    return base
+
+
+def _stack(base: Source, top: Source, path: Path) -> None:
+    """Put what ``top`` holds at ``path`` on top of ``base``, with its places."""
+    below, above = base.data, top.data
+    for part in path:
+        below, above = below[part], above[part]
+    for key, value in above.items():
+        place = (*path, key)
+        old = below.get(key)
+        kind = value.get("kind") if isinstance(value, dict) else None
+        if isinstance(value, dict) and isinstance(old, dict) and kind in (None, old.get("kind")):
+            _stack(base, top, place)
+            continue
+        below[key] = value
+        for known, added in ((base.keys, top.keys), (base.values, top.values)):
+            for below_it in [given for given in known if given[: len(place)] == place]:
+                del known[below_it]
+            known.update({k: v for k, v in added.items() if k[: len(place)] == place})
+
+
+def _read(file: FilePath) -> str:
+    """Return the text of a configuration file, which is not empty."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         known = sorted(str(near) for near in file.parent.glob("*.yaml"))
         hint = f" (there are: {', '.join(known)})" if known else ""
-        raise ConfigError(f"{path}: no such configuration file{hint}") from error
+        raise ConfigError(f"{file}: no such configuration file{hint}") from error
     except IsADirectoryError as error:
-        raise ConfigError(f"{path}: is a folder; name a YAML file in it") from error
+        raise ConfigError(f"{file}: is a folder; name a YAML file in it") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    if not text.strip():
-        raise ConfigError(f"{path}: is empty; write {{}} for all defaults")
-    return load_text(text, str(path), model, overrides)
+        raise ConfigError(f"{file}: byte {error.start} is not UTF-8; save it as UTF-8") from error
+    except (OSError, ValueError) as error:  # too long a name, a NUL in it
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{file}: cannot be read: {reason}") from error
+    if not re.sub(r"(?m)^\s*#.*$", "", text).strip():
+        raise ConfigError(f"{file}: is empty; write {{}} for all defaults")
+    return text

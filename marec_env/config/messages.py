@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from marec_env.config.fields import (
+    all_paths,
     allowed_range,
     choices,
     field_at,
@@ -68,9 +69,14 @@ def _unknown_key(model: type[BaseModel], location: tuple[str | int, ...]) -> str
     known = sorted(fields_at(model, location[:-1]))
     if kinds := kinds_with(model, location[:-1], name):
         return f"has no effect with kind '{location[-2]}'; it belongs to {', '.join(kinds)}"
+    elsewhere = paths_of_field(model, name)
     hint = _near(name, known)
-    if not hint and (elsewhere := paths_of_field(model, name)):
+    if elsewhere and elsewhere[0] != name:
         hint = f"; did you mean '{elsewhere[0]}'?"
+    elif not hint:
+        names = {path.rpartition(".")[2]: path for path in reversed(all_paths(model))}
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.75)
+        hint = f"; did you mean '{names[near[0]]}'?" if near else ""
     return f"unknown key{hint} (known: {', '.join(known) or 'none'})"
 
 
@@ -111,7 +117,7 @@ def describe(error: ErrorDetails, model: type[BaseModel]) -> str:
         field = field_at(model, location)
         allowed = allowed_range(field) if field else ""
         tail = f"; allowed: {allowed}" if " " in allowed.removeprefix("from ") else ""
-        return f"must be {words} {context[key]:g} (got {show_value(value)}){tail}"
+        return f"must be {words} {context[key]:.12g} (got {show_value(value)}){tail}"
     if kind in ("too_short", "too_long"):
         words, key = ("least", "min_length") if kind == "too_short" else ("most", "max_length")
         return f"must have at {words} {context[key]} entries (got {context['actual_length']})"

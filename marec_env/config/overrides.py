@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from marec_env.config.yaml_source import Path, Source, parse_value
-from marec_env.errors import ConfigError
+from marec_env.errors import ConfigError, visible
 
 __all__ = ["apply_override"]
 
@@ -38,7 +38,7 @@ def apply_override(source: Source, override: str) -> None:
     Raises:
         ConfigError: no ``=``, an empty key, invalid YAML, or a path through a value.
     """
-    label = f"--set {override}"
+    label = visible(f"--set {override}")
     name, equals, text = override.partition("=")
     parts = name.strip().split(".")
     if not equals or not all(parts):

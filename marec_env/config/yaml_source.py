@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from marec_env.errors import ConfigError
+from marec_env.errors import ConfigError, visible
 
 __all__ = ["Path", "Source", "parse_scalar", "parse_text", "parse_value"]
 
@@ -21,6 +21,7 @@ Path = tuple[str | int, ...]
 """Keys and list indices from the root to a value."""
 
 _MAX_DEPTH = 64  # deeper nesting is a mistake, or an anchor that contains itself
+_MAX_NODES = 100_000  # values after aliases are written out: a bomb of them is no configuration
 _MAX_DIGITS = 100  # a longer run of digits is an identifier
 _DIGITS = r"[0-9]+(?:_[0-9]+)*"
 _INT = re.compile(rf"[-+]?{_DIGITS}")
@@ -76,11 +77,11 @@ def parse_scalar(text: str) -> object:
 
 
 def _mark(name: str, mark: yaml.Mark) -> str:
-    return f"{name}:{mark.line + 1}:{mark.column + 1}"
+    return f"{visible(name)}:{mark.line + 1}:{mark.column + 1}"
 
 
 def _show(path: Path) -> str:
-    return ".".join(str(part) for part in path)
+    return visible(".".join(str(part) for part in path))
 
 
 def _compose(text: str, name: str) -> yaml.Node | None:
@@ -104,6 +105,8 @@ def _compose(text: str, name: str) -> yaml.Node | None:
 
 def _construct(node: yaml.Node, path: Path, source: Source) -> Any:
     source.values[path] = _mark(source.name, node.start_mark)
+    if len(source.values) + len(source.keys) > _MAX_NODES:
+        raise ConfigError(f"{source.name}: holds more than {_MAX_NODES:,} values, aliases counted")
     if len(path) > _MAX_DEPTH:
         raise ConfigError(f"{source.values[path]}: nested deeper than {_MAX_DEPTH} levels")
     if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from marec_env.config.base import ConfigModel
+from marec_env.config import ConfigModel, Seed
 
 __all__ = ["DataConfig", "SyntheticConfig"]
 
@@ -18,7 +18,7 @@ class SyntheticConfig(ConfigModel):
     sessions_per_user: float = Field(
         default=8.0, gt=0.0, description="mean sessions a user, at least one"
     )
-    seed: int = Field(default=0, ge=0, description="seed of all draws")
+    seed: Seed = Field(default=0, description="seed of all draws")
 
 
 class DataConfig(ConfigModel):

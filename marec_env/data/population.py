@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from marec_env.catalog.population import Population
-from marec_env.config.base import ConfigModel
+from marec_env.config import ConfigModel, Seed
 from marec_env.data.factors import fit_factors
 from marec_env.data.intercept import calibrate_intercept
 from marec_env.data.log import InteractionLog
@@ -77,7 +77,7 @@ class PopulationConfig(ConfigModel):
         description="ratings at the mean added to each item's quality estimate",
     )
     sweeps: int = Field(default=10, ge=1, le=200, description="alternations of the factor fit")
-    seed: int = Field(default=0, ge=0, description="of the factor fit")
+    seed: Seed = Field(default=0, description="of the factor fit")
 
 
 def random_click_rate(config: PopulationConfig, log: InteractionLog) -> float:

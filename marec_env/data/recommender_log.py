@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from marec_env import random
-from marec_env.config.base import ConfigModel
+from marec_env.config import ConfigModel, Seed
 from marec_env.data.factors import Factors, fit_factors
 from marec_env.data.log import InteractionLog
 from marec_env.errors import DataError
@@ -47,9 +47,7 @@ class KnowledgeConfig(ConfigModel):
     ridge: float = Field(default=30.0, gt=0.0, description="ridge term of the factors")
     sweeps: int = Field(default=10, ge=1, le=200, description="alternations of the factor fit")
     neighbours: int = Field(default=50, ge=1, le=10_000, description="similar items kept per item")
-    seed: int = Field(
-        default=1, ge=0, description="of the selection and the fit; not the population's"
-    )
+    seed: Seed = Field(default=1, description="of the selection and the fit; not the population's")
 
 
 @dataclass(frozen=True, slots=True)

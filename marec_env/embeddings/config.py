@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from marec_env.config.base import ConfigModel
+from marec_env.config import ConfigModel, Seed
 
 __all__ = ["EmbeddingConfig", "ReductionConfig"]
 
@@ -28,7 +28,7 @@ class ReductionConfig(ConfigModel):
     whiten: bool = Field(
         default=False, description="divide each kept direction by its standard deviation (pca only)"
     )
-    seed: int = Field(default=0, description="seed of a random projection")
+    seed: Seed = Field(default=0, description="seed of a random projection")
 
 
 class EmbeddingConfig(ConfigModel):

@@ -303,8 +303,9 @@ def test_files(tmp_path: Path) -> None:
         load(tmp_path, Root)
     good.write_text("{}")
     assert load(good, Root) == Root()
-    good.write_text("# all defaults\n")
-    assert load(good, Root) == Root()
+    good.write_text("# all defaults\n  # and more\n")
+    with pytest.raises(ConfigError, match="is empty"):
+        load(good, Root)
     with pytest.raises(ConfigError, match=r"good\.yaml/x: cannot be read: Not a directory"):
         load(good / "x", Root)
     good.write_text("name: \x00\n")
