@@ -12,7 +12,7 @@ from torch import Tensor
 from agents.learners.config import CloningConfig
 from agents.learners.networks import Actor
 from agents.learners.team import TeamSpec
-from marec_env.errors import ConfigError
+from marec_env.errors import ConfigError, RunError
 from marec_env.registry import load_object
 from marec_env.vector import Action, VectorEnv
 
@@ -73,6 +73,7 @@ def clone(
 
     Raises:
         ConfigError: the policy cannot be loaded, or an actor is recurrent.
+        RunError: an actor diverged.
     """
     factory: Any = load_object(config.policy)
     if not callable(factory):
@@ -91,9 +92,13 @@ def clone(
         if actor.trunk.normaliser is not None:
             actor.trunk.normaliser.update(observations)
         inputs = actor.trunk.normalise(observations)
-        results[f"cloning/log_likelihood/{name}"] = _fit(
-            actor, inputs, actions, agent_id, config, generator
-        )
+        likelihood = _fit(actor, inputs, actions, agent_id, config, generator)
+        if not math.isfinite(likelihood):
+            raise RunError(
+                f"cloning diverged: the likelihood of '{name}' is not finite; try a smaller"
+                f" algorithm.cloning.learning_rate ({config.learning_rate:g})"
+            )
+        results[f"cloning/log_likelihood/{name}"] = likelihood
     return results
 
 

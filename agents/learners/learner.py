@@ -21,10 +21,14 @@ from agents.learners.rl_modules import INPUTS, VALUES, FamilyConfig, critic_plan
 from agents.learners.rollout_batch import TEAM, is_raw
 from agents.learners.team import TeamSpec
 from agents.learners.values import CriticTargets, evaluate_critic
+from marec_env.errors import RunError
 
 __all__ = ["TeamLearner"]
 
 Columns = dict[str, Tensor]
+
+_PROBED = 64
+"""Rows (or sequences) on which a network must give finite numbers after each update."""
 
 
 class TeamLearner(PPOTorchLearner):
@@ -45,6 +49,7 @@ class TeamLearner(PPOTorchLearner):
         self._sums: dict[str, list[Tensor]] = {}
         self._stopped: set[str] = set()
         self._fresh_inputs: dict[str, Tensor] = {}
+        self._data: dict[str, Columns] = {}
         self._updating: list[str] = []
         self._trained: dict[str, list[torch.nn.Parameter]] = {}
         self.statistics: dict[str, float] = {}
@@ -79,7 +84,12 @@ class TeamLearner(PPOTorchLearner):
                 self._set_optimizer_lr(optimizer, self._learning_rate(module_id) * self._decay)
 
     def after_gradient_based_update(self, *, timesteps: Mapping[str, Any]) -> None:
-        """Move input statistics, and reduce what the epochs logged to :attr:`statistics`."""
+        """Move input statistics, and reduce what the epochs logged to :attr:`statistics`.
+
+        Raises:
+            RunError: a network diverged in this update, or could not learn from what it was given.
+        """
+        self._require_finite(int(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)))
         for module_id, inputs in self._fresh_inputs.items():
             normaliser = self.module[module_id].unwrapped().net.trunk.normaliser
             if normaliser is not None:
@@ -90,6 +100,44 @@ class TeamLearner(PPOTorchLearner):
         self.statistics.update(zip(names, means.tolist(), strict=True))
         self._sums = {}
         self.metrics.log_dict(dict(self.statistics), key=ALL_MODULES, window=1)
+
+    @torch.no_grad()
+    def _require_finite(self, env_steps: int) -> None:
+        update = f"the update at env step {env_steps:,}"
+        diverged = [n for n, c in self._data.items() if not self._gives_finite(n, c)]
+        for name in [*diverged, *(n for n in self._data if n not in diverged)]:
+            passes = len(self._sums.get(f"gradient_norm/{name}", ()))
+            skipped = len(self._sums.get(f"skipped_updates/{name}", ()))
+            if name not in diverged and (not passes or skipped < passes):
+                continue
+            bad = _not_finite(self._data[name])
+            if name not in diverged or {"inputs", "observations"} & set(bad):
+                raise RunError(
+                    f"{update} could teach the network '{name}' nothing: no gradient was finite,"
+                    f" nor its data's {', '.join(bad) or 'losses'}; look at the environment's"
+                    " rewards and observations"
+                )
+            rate = "critic_learning_rate" if name in self._plans else "learning_rate"
+            raise RunError(
+                f"training diverged: {update} made the network '{name}' give numbers that are not"
+                f" finite; try a smaller algorithm.{rate} (of this network"
+                f" {self._learning_rate(name):g}) or rewards nearer to 1"
+            )
+
+    def _gives_finite(self, name: str, columns: Columns) -> bool:
+        """Return whether a critic's values, or an actor's draws and their probabilities, are."""
+        few = {key: column[:_PROBED] for key, column in columns.items()}
+        module = self.module[name].unwrapped()
+        outputs = module._forward(few)
+        if name in self._plans:
+            found = outputs[VALUES]
+        else:
+            net, inputs, mask = module.net, outputs[INPUTS], few.get("masks")
+            quantiles = inputs.new_full((*inputs.shape[:-1], net.distribution.num_uniforms), 0.3)
+            drawn = net.distribution.sample(inputs, quantiles, mask)
+            log_p, entropy = net.distribution.evaluate(inputs, drawn, mask)
+            found = inputs.sum(-1) + drawn.sum(-1) + log_p + entropy
+        return bool(torch.isfinite(found[few["weights"] > 0]).all())
 
     # Gradients ------------------------------------------------------------------------------
 
@@ -203,9 +251,10 @@ class TeamLearner(PPOTorchLearner):
             self.config.learner_config_dict["seed"] * 1_000_003 + self._weights_seq_no
         )
         self._stopped = set()
+        self._data = {**critics, **actors}
         if isinstance(self.algorithm, HAPPOConfig):
             return self._sequential(actors, critics, generator)
-        return self._epochs({**critics, **actors}, generator)
+        return self._epochs(self._data, generator)
 
     def prepare(self, batch: MultiAgentBatch) -> tuple[dict[str, Columns], dict[str, Columns]]:
         """Return training data of each actor and of each critic from a raw rollout.
@@ -380,3 +429,14 @@ class TeamLearner(PPOTorchLearner):
         """Take over the state dict of each actor and critic, with its statistics."""
         for name, module in self.module.items():
             module.unwrapped().load_state_dict(modules[name])
+
+
+def _not_finite(columns: Columns) -> list[str]:
+    """Return the names of columns that are not finite where they count."""
+    counted = columns["weights"] > 0
+    rows = counted if "advantages" in columns else counted.any(dim=-1)  # critics have heads
+    return [
+        key
+        for key, column in columns.items()
+        if column.shape[: rows.dim()] == rows.shape and not torch.isfinite(column[rows]).all()
+    ]

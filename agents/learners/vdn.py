@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from agents.learners.distributions import LEAST_LOGIT, CategoricalDistribution
 from agents.learners.networks import Actor
 from agents.learners.rollout_batch import RolloutBatch
 from agents.learners.team import TeamSpec
-from marec_env.errors import ConfigError
+from marec_env.errors import ConfigError, RunError
 from marec_env.vector import VectorEnv
 
 __all__ = ["VDNEngine"]
@@ -130,7 +131,11 @@ class VDNEngine:
         return epsilon
 
     def iterate(self, env_steps_done: int) -> dict[str, float]:
-        """Sample with ε of the steps done, remember, and take gradient steps."""
+        """Sample with ε of the steps done, remember, and take gradient steps.
+
+        Raises:
+            RunError: Q values are not finite.
+        """
         start = time.perf_counter()
         epsilon = self._set_epsilon(env_steps_done)
         rollout = self._collector.collect(self._sampling.rollout_length)
@@ -141,6 +146,12 @@ class VDNEngine:
             loss, value = self._update()
             losses.append(loss)
             values.append(value)
+        if not math.isfinite(sum(losses)):
+            raise RunError(
+                f"training diverged: Q values or rewards were not finite in the update at env step"
+                f" {env_steps_done + rollout.env_steps:,}; try a smaller algorithm.learning_rate"
+                f" ({self._config.learning_rate:g}) or rewards nearer to 1"
+            )
         for agent, columns in rollout.agents.items():
             normaliser = self._nets[agent].trunk.normaliser
             if normaliser is not None:

@@ -4,7 +4,7 @@ import torch
 from agents.games import two_step
 from agents.learners.config import CloningConfig, MAPPOConfig, NetworkConfig, SamplingConfig
 from agents.learners.trainer import Trainer
-from marec_env.errors import ConfigError
+from marec_env.errors import ConfigError, RunError
 
 
 class Best:
@@ -55,3 +55,10 @@ def test_a_restored_run_does_not_clone_again(tmp_path):
     got = other.iterate()
     assert got["policy_loss/player_0"] == expected["policy_loss/player_0"]
     assert "cloning/log_likelihood/player_0" not in got
+
+
+def test_diverged_cloning_is_said():
+    config = CloningConfig(policy=HERE, env_steps=100, learning_rate=1e30)
+    trainer = Trainer(MAPPOConfig(cloning=config), SAMPLING, 0, two_step)
+    with pytest.raises(RunError, match=r"cloning diverged.*player_0.*learning_rate"):
+        trainer.iterate()

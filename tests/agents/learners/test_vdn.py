@@ -7,7 +7,7 @@ from agents.games import MatrixGame, two_step
 from agents.learners.config import SamplingConfig, VDNConfig
 from agents.learners.policy_files import load_policy
 from agents.learners.trainer import Trainer
-from marec_env.errors import ConfigError
+from marec_env.errors import ConfigError, RunError
 from marec_env.vector import VecStep
 
 SAMPLING = SamplingConfig(num_sessions=8, rollout_length=4)
@@ -178,3 +178,10 @@ def test_next_masks_and_activity_are_those_of_the_following_step():
 def test_recurrence_is_refused():
     with pytest.raises(ValueError, match="recurrent_units must be 0"):
         VDNConfig(network={"recurrent_units": 8})
+
+
+def test_divergence_is_said():
+    config = VDNConfig(learning_rate=1e30)
+    trainer = Trainer(config, SamplingConfig(num_sessions=4, rollout_length=2), 0, two_step)
+    with pytest.raises(RunError, match=r"diverged.*env step 8.*learning_rate \(1e\+30\)"):
+        trainer.iterate()
