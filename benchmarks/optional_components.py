@@ -19,8 +19,7 @@ from agents.baselines.teams import StaticTeam, hand_set_actions
 from agents.config import RunConfig
 from marec_env.config.loader import load
 from marec_env.environment_config import EnvironmentConfig
-from marec_env.evaluation.outcomes import Outcomes
-from marec_env.evaluation.rollout import rollout
+from marec_env.evaluation.rollout import RolloutResult, rollout
 from marec_env.evaluation.statistics import mean_estimate, paired_difference
 from marec_env.simulator import Simulator
 from marec_env.vector import Action
@@ -52,13 +51,13 @@ def arm(world: World, components: tuple[str, ...], **sections: dict[str, float])
     return replace(world, config=changed)
 
 
-def play(world: World, sessions: int, **changed: Action) -> Outcomes:
+def play(world: World, sessions: int, **changed: Action) -> RolloutResult:
     """Play the hand-set actions, but for those given by agent."""
     actions = hand_set_actions(Simulator(world, 1))
     return rollout(world, StaticTeam(actions | changed), sessions, SEED)
 
 
-def print_arm(label: str, found: Outcomes, base: Outcomes) -> None:
+def print_arm(label: str, found: RolloutResult, base: RolloutResult) -> None:
     """Print one line: what was reached, and the difference in clicks to the first arm."""
     clicks, before = (o.per_session["clicks"].double().numpy() for o in (found, base))
     new = found.is_new.numpy()

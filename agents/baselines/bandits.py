@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from agents.baselines.scoring import best_unseen
-from marec_env.evaluation.view import RecommenderView, recommender_view
+from marec_env.evaluation.policies import RecommenderView, recommender_view
 from marec_env.random import normal
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from agents.baselines.scoring import ScoringPolicy, liked_items
-from marec_env.evaluation.view import RecommenderView
+from marec_env.evaluation.policies import RecommenderView
 
 __all__ = ["ArticleScheme", "ContentSimilarity", "Hybrid"]
 

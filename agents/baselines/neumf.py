@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from agents.baselines.scoring import ScoringPolicy, liked_items
 from agents.baselines.training_log import TrainingLog
-from marec_env.evaluation.view import RecommenderView
+from marec_env.evaluation.policies import RecommenderView
 
 __all__ = ["NeuMF", "NeuMFNetwork"]
 

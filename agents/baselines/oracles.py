@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from marec_env.evaluation.view import recommender_view
+from marec_env.evaluation.policies import recommender_view
 from marec_env.users.oracles import farsighted_slate, myopic_slate
 
 if TYPE_CHECKING:

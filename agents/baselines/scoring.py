@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from marec_env.evaluation.view import RecommenderView, recommender_view
+from marec_env.evaluation.policies import RecommenderView, recommender_view
 from marec_env.pipeline.topk import top_k
 
 if TYPE_CHECKING:

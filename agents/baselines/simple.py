@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from agents.baselines.scoring import ScoringPolicy, best_unseen
-from marec_env.evaluation.view import RecommenderView, recommender_view
+from marec_env.evaluation.policies import RecommenderView, recommender_view
 from marec_env.random import uniform
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from agents.comparison.runs import Run
 from agents.comparison.summary import Summary
 from agents.comparison.tables import OBJECTIVE, OUTCOMES, name_of
 from marec_env.evaluation.statistics import FEWEST_TO_RESAMPLE, bootstrap_band
+from marec_env.reporting.charts import Bar, Line, bars_figure, groups_figure, lines_figure
 from marec_env.reporting.drawing import NEUTRAL, ORACLE, Figure, color_of, sentence, shown
-from marec_env.reporting.figures import Bar, Line, bars_figure, groups_figure, lines_figure
 
 __all__ = [
     "curve_figures",

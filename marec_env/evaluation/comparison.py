@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from marec_env.evaluation.exposure import exposure_by_group
+import torch
+from torch import Tensor
+
 from marec_env.evaluation.metrics import coverage
-from marec_env.evaluation.outcomes import Outcomes
+from marec_env.evaluation.rollout import RolloutResult
 from marec_env.evaluation.statistics import (
     Estimate,
     PairedDifference,
@@ -20,23 +22,22 @@ from marec_env.evaluation.statistics import (
 from marec_env.inequality import gini
 from marec_env.reporting.table import csv_text
 
-__all__ = ["GROUP_OUTCOMES", "REGRETTED", "Comparison", "compare_outcomes"]
+__all__ = ["Comparison", "compare_outcomes", "exposure_by_group"]
 
 RANKED_BY = "clicks"
 """What the best baseline is chosen by: an outcome that every kind of policy has in one unit."""
-
-
 GROUP_OUTCOMES = ("clicks", "satisfaction", "length", "ndcg")
 """Outcomes that are also reported by user group."""
 REGRETTED = ("return", "clicks", "length", "satisfaction")
 """Outcomes whose distance to the oracle is reported."""
+MAX_LISTED_GROUPS = 100  # of items; more are summed up by their Gini index alone
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Policies by name, in order of evaluation."""
 
-    outcomes: dict[str, Outcomes]
+    outcomes: dict[str, RolloutResult]
     privileged: dict[str, bool]
     reference: str
     """The unprivileged baseline that the others are compared with."""
@@ -52,11 +53,7 @@ class Comparison:
 
     def difference(self, policy: str, metric: str) -> PairedDifference | None:
         """Return the paired difference to the reference, ``None`` if either lacks the outcome."""
-        values = self.outcomes[policy].per_session.get(metric)
-        others = self.outcomes[self.reference].per_session.get(metric)
-        if policy == self.reference or values is None or others is None:
-            return None
-        return paired_difference(values.numpy(), others.numpy())
+        return self._paired(policy, self.reference, metric)
 
     @property
     def oracle(self) -> str | None:
@@ -66,13 +63,13 @@ class Comparison:
 
     def regret(self, policy: str, metric: str) -> PairedDifference | None:
         """Return how much more the oracle reaches on the same sessions, ``None`` without one."""
-        if self.oracle is None or policy == self.oracle:
+        return None if self.oracle is None else self._paired(self.oracle, policy, metric)
+
+    def _paired(self, first: str, second: str, metric: str) -> PairedDifference | None:
+        found = [self.outcomes[name].per_session.get(metric) for name in (first, second)]
+        if first == second or found[0] is None or found[1] is None:
             return None
-        bound = self.outcomes[self.oracle].per_session.get(metric)
-        values = self.outcomes[policy].per_session.get(metric)
-        if bound is None or values is None:
-            return None
-        return paired_difference(bound.numpy(), values.numpy())
+        return paired_difference(found[0].numpy(), found[1].numpy())
 
     def cohort(self, policy: str) -> dict[str, float]:
         """Return outcomes of the cohort as a whole: catalog coverage and Gini of exposure."""
@@ -81,15 +78,11 @@ class Comparison:
 
     def by_group(self, policy: str, metric: str) -> dict[str, Estimate]:
         """Return an outcome by user group, and for new and known users."""
-        outcomes = self.outcomes[policy]
-        values = outcomes.per_session[metric]
-        found = {
-            name: mean_estimate(values[outcomes.group == index].numpy())
-            for index, name in enumerate(outcomes.group_names)
-        }
-        found["new users"] = mean_estimate(values[outcomes.is_new].numpy())
-        found["known users"] = mean_estimate(values[~outcomes.is_new].numpy())
-        return found
+        found = self.outcomes[policy]
+        values = found.per_session[metric]
+        parts = {name: found.group == index for index, name in enumerate(found.group_names)}
+        parts |= {"new users": found.is_new, "known users": ~found.is_new}
+        return {name: mean_estimate(values[there].numpy()) for name, there in parts.items()}
 
     def gaps(self, policy: str, metric: str) -> dict[str, Estimate]:
         """Return how far user groups lie apart, with Welch's interval.
@@ -98,25 +91,20 @@ class Comparison:
         their values, which makes the gap look larger than it is. ``known - new users`` follows. A
         gap without users on either side is left out.
         """
-        outcomes = self.outcomes[policy]
-        values = outcomes.per_session[metric]
-        parts = {
-            name: values[outcomes.group == index].numpy()
-            for index, name in enumerate(outcomes.group_names)
-        }
+        found = self.outcomes[policy]
+        values = found.per_session[metric]
+        parts = {n: values[found.group == k].numpy() for k, n in enumerate(found.group_names)}
         parts = {name: part for name, part in parts.items() if mean_estimate(part).count}
-        found = {}
+        gaps = {}
         if len(parts) == 2:
-            first, second = parts.values()
-            found[" - ".join(parts)] = mean_difference(first, second)
+            gaps[" - ".join(parts)] = mean_difference(*parts.values())
         elif len(parts) > 2:
             ordered = sorted(parts.values(), key=lambda part: mean_estimate(part).value)
-            found["best - worst group"] = mean_difference(ordered[-1], ordered[0])
-        if bool(outcomes.is_new.any()) and not bool(outcomes.is_new.all()):
-            found["known - new users"] = mean_difference(
-                values[~outcomes.is_new].numpy(), values[outcomes.is_new].numpy()
-            )
-        return found
+            gaps["best - worst group"] = mean_difference(ordered[-1], ordered[0])
+        known, new = values[~found.is_new].numpy(), values[found.is_new].numpy()
+        if known.size and new.size:
+            gaps["known - new users"] = mean_difference(known, new)
+        return gaps
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON takes it: numbers that do not exist are null."""
@@ -131,33 +119,26 @@ class Comparison:
 
     def _policy(self, name: str) -> dict[str, Any]:
         outcomes: dict[str, Any] = {}
-        for metric in self.metric_names():
-            estimate = self.estimate(name, metric)
-            if estimate is None:
-                continue
+        for metric in self.outcomes[name].per_session:
+            estimate, paired = self.estimate(name, metric), self.difference(name, metric)
+            assert estimate is not None
             outcomes[metric] = _numbers(estimate)
-            difference = self.difference(name, metric)
-            if difference is not None:
+            if paired is not None:
+                factor = finite_or_none(paired.pairing_factor)
                 outcomes[metric]["difference"] = {
-                    **_numbers(difference.difference),
-                    "pairing_factor": finite_or_none(difference.pairing_factor),
+                    **_numbers(paired.difference),
+                    "pairing_factor": factor,
                 }
         present = self.outcomes[name]
-        by_group = [metric for metric in GROUP_OUTCOMES if metric in present.per_session]
+        by_group = [metric for metric in GROUP_OUTCOMES if metric in outcomes]
         regrets = {metric: self.regret(name, metric) for metric in REGRETTED}
         return {
             "privileged": self.privileged[name],
             "outcomes": outcomes,
             "regret": {m: _numbers(r.difference) for m, r in regrets.items() if r is not None},
             "cohort": self.cohort(name),
-            "groups": {
-                metric: {g: _numbers(e) for g, e in self.by_group(name, metric).items()}
-                for metric in by_group
-            },
-            "gaps": {
-                metric: {g: _numbers(e) for g, e in self.gaps(name, metric).items()}
-                for metric in by_group
-            },
+            "groups": {metric: _all_numbers(self.by_group(name, metric)) for metric in by_group},
+            "gaps": {metric: _all_numbers(self.gaps(name, metric)) for metric in by_group},
             "exposure": {
                 division: exposure_by_group(present.impressions, present.clicks, of_item)
                 for division, of_item in present.item_groups.items()
@@ -184,7 +165,9 @@ class Comparison:
 
 
 def compare_outcomes(
-    outcomes: Mapping[str, Outcomes], privileged: Mapping[str, bool], candidates: tuple[str, ...]
+    outcomes: Mapping[str, RolloutResult],
+    privileged: Mapping[str, bool],
+    candidates: tuple[str, ...],
 ) -> Comparison:
     """Compare policies that met the same sessions.
 
@@ -207,5 +190,36 @@ def compare_outcomes(
     return Comparison(dict(outcomes), dict(privileged), reference)
 
 
+def exposure_by_group(impressions: Tensor, clicks: Tensor, groups: Tensor) -> dict[str, Any]:
+    """Return each item group's shares of catalog, impressions and clicks.
+
+    Exposure in proportion to the catalog would give every group a share of impressions equal to its
+    share of items (Singh and Joachims, "Fairness of Exposure in Rankings", KDD 2018, with equal
+    merit).
+
+    Args:
+        impressions: float32 ``[N]``, how often each item was shown.
+        clicks: float32 ``[N]``.
+        groups: int64 ``[N]``, the group of each item; groups without items do not count.
+
+    Returns:
+        ``groups`` (their number), ``gini`` of impressions an item over the groups, and, for up to
+        :data:`MAX_LISTED_GROUPS`, lists in the order of the groups' numbers: ``items``,
+        ``impressions`` and ``clicks``, shares that sum to 1 (to 0 where there were none).
+    """
+    place = torch.unique(groups, return_inverse=True)[1]
+    items = torch.bincount(place).to(torch.float64)
+    shown, clicked = (torch.bincount(place, weights=w.double()) for w in (impressions, clicks))
+    found: dict[str, Any] = {"groups": items.numel(), "gini": gini((shown / items).numpy())}
+    if items.numel() <= MAX_LISTED_GROUPS:
+        for name, sums in (("items", items), ("impressions", shown), ("clicks", clicked)):
+            found[name] = (sums / sums.sum().clamp(min=1.0)).tolist()
+    return found
+
+
 def _numbers(estimate: Estimate) -> dict[str, Any]:
     return {**estimate.as_json("mean"), "sessions": estimate.count}
+
+
+def _all_numbers(found: Mapping[str, Estimate]) -> dict[str, Any]:
+    return {name: _numbers(estimate) for name, estimate in found.items()}

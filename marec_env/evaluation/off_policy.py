@@ -23,15 +23,13 @@ from numpy.typing import ArrayLike, NDArray
 from marec_env.evaluation.statistics import Estimate, mean_estimate
 
 __all__ = [
-    "cascade_ratios",
     "cross_fit_folds",
-    "direct_method",
     "doubly_robust",
     "effective_sample_size",
     "importance_sampling",
     "plackett_luce_log_probability",
+    "prefix_ratios",
     "self_normalised",
-    "slate_ratio",
 ]
 
 Floats = NDArray[np.float64]
@@ -47,8 +45,7 @@ def importance_sampling(
         ratio: ``[n]``, or as ``reward``: target over logging probability.
         session: int ``[n]``, whose requests these are; by default each is independent.
     """
-    gain, weight = _by_position(reward), _by_position(ratio)
-    return mean_estimate((weight * gain).sum(axis=1), session)
+    return doubly_robust(reward, ratio, 0.0, 0.0, session)
 
 
 def self_normalised(
@@ -64,24 +61,11 @@ def self_normalised(
     if np.any(scale <= 0):
         raise ValueError("the target policy never does what the log holds: all ratios are 0")
     value = (weight * gain).mean(axis=0) / scale
-    influence = (weight * (gain - value) / scale).sum(axis=1)
-    spread = mean_estimate(influence, session)
+    spread = mean_estimate((weight * (gain - value) / scale).sum(axis=1), session)
     total = float(value.sum())
     return Estimate(
         total, total + spread.low, total + spread.high, spread.standard_error, spread.count
     )
-
-
-def direct_method(value: ArrayLike, session: ArrayLike | None = None) -> Estimate:
-    """Return the mean of a model's predicted rewards under the target policy.
-
-    The interval does not count the model's own error.
-
-    Args:
-        value: ``[n]`` or ``[n, K]``: the model's expectation over the target policy's actions.
-        session: as of :func:`importance_sampling`.
-    """
-    return mean_estimate(_by_position(value).sum(axis=1), session)
 
 
 def doubly_robust(
@@ -91,7 +75,7 @@ def doubly_robust(
     value: ArrayLike,
     session: ArrayLike | None = None,
 ) -> Estimate:
-    """Return the DR estimate.
+    """Return the DR estimate; without a model (both 0) it is IPS, with ratios of 0 it is DM.
 
     Args:
         reward: ``[n]`` or ``[n, K]``.
@@ -113,19 +97,13 @@ def effective_sample_size(ratio: ArrayLike) -> float:
     return float(weight.sum()) ** 2 / square if square > 0 else 0.0
 
 
-def slate_ratio(log_target: ArrayLike, log_logging: ArrayLike) -> Floats:
-    """Return the ratio of whole slates, ``[n]``, from log-probabilities by position, ``[n, K]``."""
-    difference = np.asarray(log_target, np.float64) - np.asarray(log_logging, np.float64)
-    return np.asarray(np.exp(difference.sum(axis=1)))
+def prefix_ratios(log_target: ArrayLike, log_logging: ArrayLike) -> Floats:
+    """Return the ratio of each position's prefix from log-probabilities by position, ``[n, K]``.
 
-
-def cascade_ratios(log_target: ArrayLike, log_logging: ArrayLike) -> Floats:
-    """Return the ratio of each position's prefix, ``[n, K]``.
-
-    With them importance sampling is unbiased where a position's reward depends on the items above
-    it and on its own, never on those below (McInerney et al., "Counterfactual evaluation of slate
-    recommendations with sequential reward interactions", KDD 2020); the upper positions' ratios
-    are far smaller than the whole slate's.
+    The last is the whole slate's. With a ratio for each position importance sampling is unbiased
+    where a position's reward depends on the items above it and on its own, never on those below
+    (McInerney et al., "Counterfactual evaluation of slate recommendations with sequential reward
+    interactions", KDD 2020); the upper positions' ratios are far smaller than the whole slate's.
     """
     difference = np.asarray(log_target, np.float64) - np.asarray(log_logging, np.float64)
     return np.asarray(np.exp(difference.cumsum(axis=1)))

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from marec_env.vector import Action
 
-__all__ = ["DrawingPolicy", "Policy", "SlatePolicy", "TeamPolicy"]
+if TYPE_CHECKING:
+    from marec_env.simulator import Simulator
+
+__all__ = [
+    "DrawingPolicy",
+    "Policy",
+    "RecommenderView",
+    "SlatePolicy",
+    "TeamPolicy",
+    "recommender_view",
+]
 
 
 @runtime_checkable
@@ -57,9 +68,45 @@ class SlatePolicy(Protocol):
 
         Args:
             simulator: a :class:`marec_env.simulator.Simulator`; unprivileged policies read only
-                what :func:`marec_env.evaluation.view.recommender_view` returns.
+                what :func:`recommender_view` returns.
         """
         ...
 
 
 Policy = TeamPolicy | SlatePolicy
+
+
+@dataclass(frozen=True)
+class RecommenderView:
+    """``B`` sessions over ``N`` items, without anything hidden; read-only."""
+
+    history: Tensor
+    """Int64 ``[B, H]``: items consumed before the episode, oldest first, padded with -1."""
+    history_liked: Tensor
+    """Bool ``[B, H]``: which of them the user liked."""
+    session_items: Tensor
+    """Int64 ``[B, L]``: items shown in this episode, oldest first, padded with -1."""
+    session_clicks: Tensor
+    """Float32 ``[B, L]``: 1 where the shown item was clicked."""
+    seen: Tensor
+    """Bool ``[B, N]``: must not be recommended (again)."""
+    request_index: Tensor
+    """Int64 ``[B]``: requests answered so far in this episode."""
+    slate_size: int
+    """The number of items to show, K."""
+
+
+def recommender_view(simulator: Simulator) -> RecommenderView:
+    """Return what the pipeline of a simulator may see at this moment."""
+    memory = simulator.pipeline.memory
+    # Only requests made so far: the log's later rows are empty and would cost time.
+    made = min(int(memory.requests.max()), memory.session_items.shape[1])
+    return RecommenderView(
+        history=memory.history,
+        history_liked=memory.history_liked,
+        session_items=memory.session_items[:, :made].flatten(1),
+        session_clicks=memory.session_clicks[:, :made].flatten(1),
+        seen=memory.seen,
+        request_index=memory.requests,
+        slate_size=simulator.config.pipeline.slate_size,
+    )

@@ -9,27 +9,59 @@ at every request and averaged over the session's requests.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
 
+from marec_env.errors import ConfigError
 from marec_env.evaluation import metrics
-from marec_env.evaluation.outcomes import Outcomes, join
 from marec_env.evaluation.policies import DrawingPolicy, Policy, SlatePolicy, TeamPolicy
 from marec_env.pipeline.request import Request
 from marec_env.simulator import Simulator
 from marec_env.vector import VecStep
 from marec_env.world import World
 
-__all__ = ["DEFAULT_BATCH", "play_request", "relevant_items", "rollout"]
+__all__ = ["RolloutResult", "play_request", "relevant_items", "rollout"]
 
 DEFAULT_BATCH = 256  # sessions simulated at once; results do not depend on it
-FUNNEL = ("relevant", "candidates", "scored", "slate", "clicked")
+_FUNNEL = ("relevant", "candidates", "scored", "slate", "clicked")
 _OF_TEAMS = ("candidates", "scored")  # stages that a recommender of whole slates does not pass
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutResult:
+    """One policy on ``S`` sessions; equal ``seed`` and sessions make two of them comparable."""
+
+    seed: int
+    sessions: Tensor
+    """Int64 ``[S]``: which sessions were run."""
+    per_session: dict[str, Tensor]
+    """Float32 ``[S]`` by outcome; NaN where a session has none (nothing relevant, no history)."""
+    user: Tensor
+    """Int64 ``[S]``: who the user was."""
+    group: Tensor
+    """Int64 ``[S]``: the user's group."""
+    group_names: tuple[str, ...]
+    is_new: Tensor
+    """Bool ``[S]``: the recommender had no history of the user."""
+    impressions: Tensor
+    """Float32 ``[N]``: how often each item was shown."""
+    clicks: Tensor
+    """Float32 ``[N]``: how often each item was clicked."""
+    funnel: dict[str, Tensor]
+    """Float32 ``[S]`` by stage, in order: relevant items that survived it, per request."""
+    item_groups: dict[str, Tensor] = field(default_factory=dict)
+    """Int64 ``[N]`` by division (``provider``, ``popularity``): the group of each item."""
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each outcome over the sessions that have it."""
+        return {name: float(values.nanmean()) for name, values in self.per_session.items()}
 
 
 def rollout(
     world: World, policy: Policy, sessions: int, seed: int, batch: int = DEFAULT_BATCH
-) -> Outcomes:
+) -> RolloutResult:
     """Evaluate a policy on sessions ``0 ... sessions - 1``.
 
     Args:
@@ -38,48 +70,19 @@ def rollout(
         sessions: size of the cohort, at least 1.
         seed: of the cohort; the same for all policies that are to be compared.
         batch: sessions simulated at once.
+
+    Raises:
+        ConfigError: no sessions are asked for.
     """
+    if sessions < 1:
+        raise ConfigError("no sessions were evaluated; ask for at least one")
     size = max(1, min(batch, sessions))
     simulator = Simulator(world, size, autoreset=False)
     parts = []
     for first in range(0, sessions, size):
         numbers = torch.arange(first, first + size)
         parts.append(_cohort(simulator, policy, numbers, seed, min(size, sessions - first)))
-    return join(parts)
-
-
-@torch.no_grad()
-def _cohort(
-    simulator: Simulator, policy: Policy, sessions: Tensor, seed: int, kept: int
-) -> Outcomes:
-    """Run one batch of sessions to their ends and keep the first ``kept`` of them."""
-    step = simulator.begin(sessions, seed)
-    if isinstance(policy, TeamPolicy):
-        policy.reset()
-    if isinstance(policy, DrawingPolicy):
-        policy.begin(simulator.session_keys)
-    population = simulator.world.population
-    record = _Record(simulator)
-    alive = torch.ones(simulator.num_envs, dtype=torch.bool, device=simulator.device)
-    alive[kept:] = False  # the last batch is filled up with sessions that nobody asked for
-    while bool(alive.any()):
-        step = play_request(simulator, policy)
-        record.add(step, alive)
-        alive = alive & ~(step.terminated | step.truncated)
-    users = simulator.users
-    return Outcomes(
-        seed=seed,
-        sessions=sessions[:kept],
-        per_session=record.per_session(kept, isinstance(policy, SlatePolicy)),
-        user=users.user_index[:kept].cpu().clone(),
-        group=population.groups[users.user_index][:kept].cpu().clone(),
-        group_names=population.group_names,
-        is_new=users.is_new[:kept].cpu().clone(),
-        impressions=record.impressions.cpu(),
-        clicks=record.clicks.cpu(),
-        funnel=record.funnel(kept, isinstance(policy, SlatePolicy)),
-        item_groups=_item_groups(simulator.world),
-    )
+    return _join(parts)
 
 
 def play_request(simulator: Simulator, policy: Policy) -> VecStep:
@@ -106,13 +109,67 @@ def relevant_items(simulator: Simulator) -> Tensor:
     return torch.zeros_like(seen).scatter_(1, truth.top, wanted)
 
 
-def _item_groups(world: World) -> dict[str, Tensor]:
-    """Return the divisions of the catalog by which exposure is reported, int64 ``[N]`` each."""
+@torch.no_grad()
+def _cohort(
+    simulator: Simulator, policy: Policy, sessions: Tensor, seed: int, kept: int
+) -> RolloutResult:
+    """Run one batch of sessions to their ends and keep the first ``kept`` of them."""
+    simulator.begin(sessions, seed)
+    if isinstance(policy, TeamPolicy):
+        policy.reset()
+    if isinstance(policy, DrawingPolicy):
+        policy.begin(simulator.session_keys)
+    record = _Record(simulator)
+    alive = torch.ones(simulator.num_envs, dtype=torch.bool, device=simulator.device)
+    alive[kept:] = False  # the last batch is filled up with sessions that nobody asked for
+    while bool(alive.any()):
+        step = play_request(simulator, policy)
+        record.add(step, alive)
+        alive = alive & ~(step.terminated | step.truncated)
+    users, world = simulator.users, simulator.world
+    slates = isinstance(policy, SlatePolicy)
     counts = torch.bincount(world.visible_log.item.cpu(), minlength=world.catalog.num_items)
-    return {
-        "provider": world.catalog.providers.cpu(),
-        "popularity": metrics.popularity_bands(counts),
-    }
+    return RolloutResult(
+        seed=seed,
+        sessions=sessions[:kept],
+        per_session=record.per_session(kept, slates),
+        user=users.user_index[:kept].cpu().clone(),
+        group=world.population.groups[users.user_index][:kept].cpu().clone(),
+        group_names=world.population.group_names,
+        is_new=users.is_new[:kept].cpu().clone(),
+        impressions=record.impressions.cpu(),
+        clicks=record.clicks.cpu(),
+        funnel=record.funnel(kept, slates),
+        item_groups={
+            "provider": world.catalog.providers.cpu(),
+            "popularity": metrics.popularity_bands(counts),
+        },
+    )
+
+
+def _join(parts: list[RolloutResult]) -> RolloutResult:
+    """Return the results of all sessions of several batches under one seed."""
+
+    def tables(name: str) -> dict[str, Tensor]:
+        found = [getattr(part, name) for part in parts]
+        return {key: torch.cat([table[key] for table in found]) for key in found[0]}
+
+    def joined(name: str) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts])
+
+    return RolloutResult(
+        seed=parts[0].seed,
+        sessions=joined("sessions"),
+        per_session=tables("per_session"),
+        user=joined("user"),
+        group=joined("group"),
+        group_names=parts[0].group_names,
+        is_new=joined("is_new"),
+        impressions=torch.stack([part.impressions for part in parts]).sum(dim=0),
+        clicks=torch.stack([part.clicks for part in parts]).sum(dim=0),
+        funnel=tables("funnel"),
+        item_groups=parts[0].item_groups,
+    )
 
 
 class _Record:
@@ -126,14 +183,10 @@ class _Record:
         )
         self._expected = self._counts.topk(simulator.config.measure.true_top).indices
         self._sums: dict[str, Tensor] = {}
-        self._totals: frozenset[str] = frozenset()  # outcomes that add up over a session
-        self._defined: dict[str, Tensor] = {}
-        self._last: dict[str, Tensor] = {}
+        self._defined: dict[str, Tensor] = {}  # requests that had a value
+        self._satisfaction = torch.zeros(simulator.num_envs, device=device)  # of the last request
         self._stages: dict[str, Tensor] = {}
-        self._length = torch.zeros(simulator.num_envs, device=device)
-        self._click_total = torch.zeros(simulator.num_envs, device=device)
-        self._returns = torch.zeros(simulator.num_envs, device=device)
-        self._gone = torch.zeros(simulator.num_envs, dtype=torch.bool, device=device)
+        self._totals: dict[str, Tensor] = {}  # what adds up over a session
         self.impressions = torch.zeros(world.catalog.num_items, device=device)
         self.clicks = torch.zeros(world.catalog.num_items, device=device)
 
@@ -141,29 +194,33 @@ class _Record:
         """Count one request of the sessions that are ``alive`` (bool ``[B]``)."""
         outcome = self._simulator.last
         assert outcome is not None
-        slate, clicked = outcome.slate, outcome.feedback.clicks
+        slate, feedback = outcome.slate, outcome.feedback
         relevance = relevant_items(self._simulator)
-        values = {**step.metrics, **self._list_metrics(slate, relevance)}
-        for name, value in values.items():
+        for name, value in {**step.metrics, **self._list_metrics(slate, relevance)}.items():
             counted = alive & value.isfinite()
-            zero = torch.zeros_like(value)
-            self._sums[name] = self._sums.get(name, zero) + torch.where(counted, value, zero)
-            self._defined[name] = self._defined.get(name, zero) + counted
-            self._last[name] = torch.where(counted, value, self._last.get(name, zero))
-        self._count_funnel(relevance.to(torch.float32), clicked, alive)
-        self._totals = frozenset(outcome.feedback.outcomes)
-        self._length += alive
-        self._click_total += alive * clicked.sum(dim=1)
-        self._gone |= alive & step.terminated
-        if outcome.feedback.gap_days is not None:
-            self._returns += alive & (outcome.feedback.gap_days > 0)
-        weight = alive.to(torch.float32).unsqueeze(1).expand_as(clicked)
+            _add(self._sums, name, torch.where(counted, value, 0.0))
+            _add(self._defined, name, counted.to(value.dtype))
+            if name == "satisfaction":
+                self._satisfaction = torch.where(counted, value, self._satisfaction)
+        for stage, count in self._funnel_of(relevance.to(torch.float32), feedback.clicks).items():
+            _add(self._stages, stage, alive * count)
+        gap = feedback.gap_days
+        totals = {
+            "length": alive,
+            "clicks": alive * feedback.clicks.sum(dim=1),
+            "gone": alive & step.terminated,
+            "returns": alive & (gap > 0) if gap is not None else alive & False,
+        }
+        for name, value in totals.items():
+            _add(self._totals, name, value.to(torch.float32))
+        weight = alive.to(torch.float32).unsqueeze(1).expand_as(feedback.clicks)
         self.impressions.scatter_add_(0, slate.flatten(), weight.flatten())
-        self.clicks.scatter_add_(0, slate.flatten(), (weight * clicked).flatten())
+        self.clicks.scatter_add_(0, slate.flatten(), (weight * feedback.clicks).flatten())
 
     def _list_metrics(self, slate: Tensor, relevance: Tensor) -> dict[str, Tensor]:
         catalog, memory = self._simulator.world.catalog, self._simulator.pipeline.memory
         expected = self._expected.expand(slate.shape[0], -1)
+        topics, history = catalog.topics, memory.history
         return {
             "precision": metrics.precision(slate, relevance),
             "recall": metrics.recall(slate, relevance),
@@ -174,25 +231,17 @@ class _Record:
             "diversity": metrics.intra_list_diversity(slate, catalog.text),
             "novelty": metrics.novelty(slate, self._counts),
             "serendipity": metrics.serendipity(slate, relevance, expected),
-            "miscalibration": metrics.miscalibration(
-                slate, memory.history, catalog.topics, catalog.num_topics
-            ),
+            "miscalibration": metrics.miscalibration(slate, history, topics, catalog.num_topics),
         }
 
-    def _count_funnel(self, relevance: Tensor, clicked: Tensor, alive: Tensor) -> None:
+    def _funnel_of(self, relevance: Tensor, clicked: Tensor) -> dict[str, Tensor]:
+        """Return how many relevant items survive each stage of this request, ``[B]`` each."""
         outcome = self._simulator.last
         assert outcome is not None and outcome.request.candidates is not None
         shown = relevance.gather(1, outcome.slate)
         among = relevance.gather(1, outcome.request.candidates)
-        stages = {
-            "relevant": relevance.sum(dim=1),
-            "candidates": among.sum(dim=1),
-            "scored": among.gather(1, _best_scored(outcome.request)).sum(dim=1),
-            "slate": shown.sum(dim=1),
-            "clicked": (shown * clicked).sum(dim=1),
-        }
-        for stage, count in stages.items():
-            self._stages[stage] = self._stages.get(stage, torch.zeros_like(count)) + alive * count
+        counts = (relevance, among, among.gather(1, _best_scored(outcome.request)), shown)
+        return dict(zip(_FUNNEL, [c.sum(dim=1) for c in (*counts, shown * clicked)], strict=True))
 
     def per_session(self, kept: int, slates: bool) -> dict[str, Tensor]:
         """Return the outcomes of the first ``kept`` sessions, on the CPU.
@@ -202,30 +251,35 @@ class _Record:
             slates: whether the policy chose slates by itself; objectives of components that decided
                 nothing are left out.
         """
+        outcome = self._simulator.last
+        assert outcome is not None
         found = {
             "return": self._sums["team_reward"],
-            "length": self._length,
-            "clicks": self._click_total,
-            "stayed": 1.0 - self._gone.to(torch.float32),
-            "satisfaction_end": self._last["satisfaction"],
+            "length": self._totals["length"],
+            "clicks": self._totals["clicks"],
+            "stayed": 1.0 - self._totals["gone"],
+            "satisfaction_end": self._satisfaction,
         }
         for name, total in self._sums.items():
             if name == "clicks" or (slates and name.startswith("objective/")):
                 continue
-            if name in self._totals:
-                found[name] = total
-                continue
-            defined = self._defined[name]
-            found[name] = total / torch.where(defined > 0, defined, torch.nan)
+            if name not in outcome.feedback.outcomes:  # users' outcomes add up over a session
+                defined = self._defined[name]
+                total = total / torch.where(defined > 0, defined, torch.nan)
+            found[name] = total
         if self._simulator.config.users.returning.sessions > 1:
-            found["returns"] = self._returns
+            found["returns"] = self._totals["returns"]
         return {name: value[:kept].to("cpu", copy=True) for name, value in found.items()}
 
     def funnel(self, kept: int, slates: bool) -> dict[str, Tensor]:
         """Return how many relevant items survived each stage, a request, ``[kept]`` each."""
-        stages = [stage for stage in FUNNEL if not (slates and stage in _OF_TEAMS)]
-        length = self._length.clamp(min=1)
+        stages = [stage for stage in _FUNNEL if not (slates and stage in _OF_TEAMS)]
+        length = self._totals["length"].clamp(min=1)
         return {stage: (self._stages[stage] / length)[:kept].cpu() for stage in stages}
+
+
+def _add(table: dict[str, Tensor], name: str, value: Tensor) -> None:
+    table[name] = table[name] + value if name in table else value
 
 
 def _best_scored(request: Request) -> Tensor:
@@ -236,6 +290,5 @@ def _best_scored(request: Request) -> Tensor:
     assert request.candidates is not None and request.slate is not None
     if request.scores is None:  # a slate handed in from outside was never scored
         return torch.zeros_like(request.slate)
-    scores = request.scores if request.bonus is None else request.scores + request.bonus
-    scores = scores if request.veto is None else scores - request.veto
+    scores = request.scores if request.veto is None else request.scores - request.veto
     return scores.topk(request.slate.shape[1], dim=1).indices

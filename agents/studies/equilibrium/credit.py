@@ -20,7 +20,7 @@ from agents.studies.equilibrium.lineups import Replay, Sessions, play_lineups
 from agents.studies.equilibrium.normal_form import Floats
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.evaluation.statistics import Estimate, mean_estimate
-from marec_env.reporting.figures import groups_figure
+from marec_env.reporting.charts import groups_figure
 from marec_env.reporting.page import Section
 from marec_env.reporting.table import TextTable
 

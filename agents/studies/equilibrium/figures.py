@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from marec_env.evaluation.statistics import Estimate
+from marec_env.reporting.charts import Line, lines_figure
 from marec_env.reporting.drawing import FONT, Figure, draw
-from marec_env.reporting.figures import Line, lines_figure
 
 __all__ = ["estimate_lines", "heat_map"]
 

@@ -21,9 +21,8 @@ from agents.studies.equilibrium.lineups import SimulatorReplay
 from agents.studies.equilibrium.normal_form import Floats
 from agents.studies.equilibrium.search import search
 from agents.studies.headroom.controls import ShuffledObservations, frozen_mean, record_play
-from marec_env.evaluation.outcomes import Outcomes
 from marec_env.evaluation.policies import Policy, TeamPolicy
-from marec_env.evaluation.rollout import rollout
+from marec_env.evaluation.rollout import RolloutResult, rollout
 from marec_env.evaluation.statistics import Estimate, mean_estimate, paired_difference
 from marec_env.reporting.table import TextTable
 from marec_env.simulator import Simulator
@@ -169,7 +168,7 @@ def _over_teams(
     return _numbers(mean_estimate(np.array(gains)))
 
 
-def _estimates(outcomes: Outcomes) -> dict[str, dict[str, float | None]]:
+def _estimates(outcomes: RolloutResult) -> dict[str, dict[str, float | None]]:
     return {name: _numbers(mean_estimate(outcomes.per_session[name].numpy())) for name in OUTCOMES}
 
 

@@ -24,9 +24,8 @@ from agents.learners.policy import TrainedPolicy
 from agents.studies.explain.team import OpenTeam
 from marec_env import random
 from marec_env.evaluation.off_policy import (
-    cascade_ratios,
     plackett_luce_log_probability,
-    slate_ratio,
+    prefix_ratios,
 )
 from marec_env.pipeline.ranking import standardised
 from marec_env.pipeline.request import Request
@@ -231,6 +230,7 @@ class _Play:
         picks, clicks = self._show(before, request.candidates, ours, "slate/logged")
         log_target = plackett_luce_log_probability(wanted.cpu().numpy(), picks.cpu().numpy())
         log_logging = plackett_luce_log_probability(ours.cpu().numpy(), picks.cpu().numpy())
+        cascade = torch.as_tensor(prefix_ratios(log_target, log_logging))
         places = torch.eye(picks.shape[1], device=picks.device).expand(picks.shape[0], -1, -1)
         user = statistics.unsqueeze(1).expand(-1, picks.shape[1], -1)
         table = [ours.unsqueeze(2), wanted.unsqueeze(2)]
@@ -247,8 +247,8 @@ class _Play:
         _, truth = self._show(before, request.candidates, wanted, "slate/target0")
         return {
             "reward": clicks,
-            "ratio": torch.as_tensor(slate_ratio(log_target, log_logging)).unsqueeze(1),
-            "cascade": torch.as_tensor(cascade_ratios(log_target, log_logging)),
+            "ratio": cascade[:, -1:],
+            "cascade": cascade,
             "features": features(picks),
             "target_features": torch.stack([features(chosen) for chosen in draws], dim=1),
             "truth": truth.sum(dim=1),

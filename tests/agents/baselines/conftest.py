@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from agents.baselines.training_log import TrainingLog
-from marec_env.evaluation.view import recommender_view
+from marec_env.evaluation.policies import recommender_view
 from marec_env.random import session_keys
 
 TASTES, ITEMS_PER_TASTE, USERS, LIKES, K = 8, 20, 240, 12, 5

@@ -8,13 +8,13 @@ import torch
 from scipy import stats
 
 from marec_env.evaluation.comparison import compare_outcomes
-from marec_env.evaluation.outcomes import Outcomes
+from marec_env.evaluation.rollout import RolloutResult
 
 
 def _outcomes(clicks, seed=0, **more):
     values = torch.tensor(clicks)
     sessions = torch.arange(len(clicks))
-    return Outcomes(
+    return RolloutResult(
         seed=seed,
         sessions=sessions,
         per_session={"clicks": values, **more},

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from marec_env.evaluation.exposure import MAX_LISTED_GROUPS, exposure_by_group
+from marec_env.evaluation.comparison import MAX_LISTED_GROUPS, exposure_by_group
 
 
 def test_shares_and_gini_by_hand():

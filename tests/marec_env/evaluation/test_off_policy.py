@@ -49,7 +49,7 @@ def _errors(size, model, repetitions=200):
         predicted = guess[np.arange(size), action]
         found["ips"].append(off_policy.importance_sampling(reward, ratio).value)
         found["snips"].append(off_policy.self_normalised(reward, ratio).value)
-        found["dm"].append(off_policy.direct_method(value).value)
+        found["dm"].append(off_policy.doubly_robust(reward, 0.0, 0.0, value).value)
         found["dr"].append(off_policy.doubly_robust(reward, ratio, predicted, value).value)
     return {name: float(np.sqrt(np.mean((np.array(v) - TRUTH) ** 2))) for name, v in found.items()}
 
@@ -106,7 +106,6 @@ def test_requests_of_one_session_are_one_unit():
     for estimator, places in (
         (off_policy.importance_sampling, (0, 1)),
         (off_policy.self_normalised, (0, 1)),
-        (off_policy.direct_method, (3,)),
         (off_policy.doubly_robust, (0, 1, 2, 3)),
     ):
         once = estimator(*(parts[k] for k in places))
@@ -152,9 +151,8 @@ def test_cascade_ratios_estimate_slates_with_less_variance():
         clicks = (generator.random((300, 2)) < chance[picks] * seen).astype(float)
         log_target = off_policy.plackett_luce_log_probability(np.tile(target, (300, 1)), picks)
         log_logging = off_policy.plackett_luce_log_probability(np.tile(logging, (300, 1)), picks)
-        ratio = off_policy.slate_ratio(log_target, log_logging)
-        whole.append(off_policy.importance_sampling(clicks, ratio).value)
-        by_prefix = off_policy.cascade_ratios(log_target, log_logging)
+        by_prefix = off_policy.prefix_ratios(log_target, log_logging)
+        whole.append(off_policy.importance_sampling(clicks, by_prefix[:, -1]).value)
         cascade.append(off_policy.importance_sampling(clicks, by_prefix).value)
     for estimates in (whole, cascade):
         error = np.std(estimates) / np.sqrt(300)

@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from marec_env.evaluation.outcomes import join
+from marec_env.errors import ConfigError
 from marec_env.evaluation.rollout import rollout
 from marec_env.simulator import Simulator
 
@@ -144,6 +144,6 @@ def test_recurrent_teams_are_reset_before_each_batch(world):
     assert policy.resets == 3
 
 
-def test_nothing_to_join_is_an_error():
-    with pytest.raises(Exception, match="at least one"):
-        join([])
+def test_no_sessions_are_an_error(world):
+    with pytest.raises(ConfigError, match="at least one"):
+        rollout(world, Defaults(world, 1), sessions=0, seed=0)

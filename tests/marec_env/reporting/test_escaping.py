@@ -7,7 +7,7 @@ import re
 import pytest
 
 from marec_env.evaluation.statistics import Estimate
-from marec_env.reporting.figures import Bar, Line, bars_figure, groups_figure, lines_figure
+from marec_env.reporting.charts import Bar, Line, bars_figure, groups_figure, lines_figure
 from marec_env.reporting.page import Section, render_markdown, render_page
 from marec_env.reporting.table import TextTable, csv_text, markdown, print_tables
 from marec_env.reporting.terminal import Terminal
