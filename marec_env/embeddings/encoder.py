@@ -18,6 +18,7 @@ from marec_env.embeddings.config import EmbeddingConfig, Pooling
 from marec_env.embeddings.packed_bert import BertShape, PackedBert
 from marec_env.embeddings.tokens import Ids, TextTokenizer, pad, pool_padded, token_budget_batches
 from marec_env.errors import ConfigError
+from marec_env.memory import require_memory
 
 __all__ = [
     "Encoder",
@@ -31,6 +32,7 @@ __all__ = [
 _LOG = logging.getLogger(__name__)
 # Texts tokenised ahead of the model: enough for many batches sorted by length, little memory.
 CHUNK = 4096
+_FLOATS_A_TOKEN = 12  # times the width: states, queries, keys, values, the hidden layer of the MLP
 _LENGTH_NAMES = ("max_position_embeddings", "n_positions", "n_ctx")
 _WORD = re.compile(r"\w+")
 
@@ -77,16 +79,16 @@ class TextEncoder:
             ConfigError: ``max_length`` is more than the model's positions.
         """
         self.config = config
-        where = resolve_device(device)
-        dtype = resolve_precision(config, where)
+        self._device = resolve_device(device)
+        dtype = resolve_precision(config, self._device)
         files = locate(config)
         files.verify()
         self._tokenizer = TextTokenizer(files.folder, config.max_length)
         shape = BertShape.read(files)
         self._model: PackedBert | _PaddedModel = (
-            _PaddedModel(files, dtype, where)
+            _PaddedModel(files, dtype, self._device)
             if shape is None
-            else PackedBert(files.read_weights(), shape, dtype, where)
+            else PackedBert(files.read_weights(), shape, dtype, self._device)
         )
         self.dimension = self._model.dimension
         limit = self._model.max_tokens
@@ -95,10 +97,15 @@ class TextEncoder:
                 f"max_length is {config.max_length}, but encoder '{files.name}' has "
                 f"{limit} positions; allowed: 2 to {limit}"
             )
-        _LOG.info("encoder '%s' on %s in %s: %s", files.name, where, dtype, self._model.path)
+        _LOG.info("encoder '%s' on %s in %s: %s", files.name, self._device, dtype, self._model.path)
 
     def encode(self, inputs: Sequence[str], on_batch: OnBatch | None = None) -> Tensor:
         """Return unit vectors, float32 ``[N, D]`` on the CPU, in the order of the texts."""
+        require_memory(
+            f"embeddings of {len(inputs):,} texts in {self.dimension} dimensions",
+            len(inputs) * self.dimension * 4.0,
+            "embed fewer",
+        )
         out = torch.empty(len(inputs), self.dimension)
         chunks = [inputs[start : start + CHUNK] for start in range(0, len(inputs), CHUNK)]
         with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as pool:
@@ -108,8 +115,16 @@ class TextEncoder:
 
     @torch.inference_mode()
     def _encode_chunk(self, tokens: Sequence[Ids], out: Tensor, on_batch: OnBatch | None) -> None:
+        batches = list(token_budget_batches(tokens, self.config.token_budget, self._model.padded))
+        largest = max(sum(len(tokens[row]) for row in rows) for rows in batches)
+        if self._device.type == "cpu":
+            require_memory(
+                f"embedding {largest:,} tokens at a time",
+                largest * self.dimension * _FLOATS_A_TOKEN * 4.0,
+                "lower environment.embeddings.token_budget or max_length",
+            )
         done: list[tuple[list[int], Tensor]] = []
-        for rows in token_budget_batches(tokens, self.config.token_budget, self._model.padded):
+        for rows in batches:
             batch = [tokens[row] for row in rows]
             done.append((rows, self._model.embed(batch, self.config.pooling)))
             if on_batch is not None:

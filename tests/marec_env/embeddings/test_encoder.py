@@ -112,6 +112,16 @@ def test_more_tokens_than_positions_are_refused(tiny_bert):
         TextEncoder(config, "cpu")
 
 
+def test_what_cannot_fit_is_refused_with_the_estimate(tiny, monkeypatch):
+    monkeypatch.setattr("marec_env.memory.available_memory", lambda: 20_000)
+    encoder = TextEncoder(tiny, "cpu")
+    encoder.encode(["a film", "toy"])  # 2 * 32 * 4 and 7 * 32 * 12 * 4 bytes
+    with pytest.raises(ConfigError, match="embeddings of 200 texts in 32 dimensions: needs about"):
+        encoder.encode(["a film"] * 200)
+    with pytest.raises(ConfigError, match=r"embedding 20 tokens.*token_budget or max_length"):
+        encoder.encode(["a film"] * 5)
+
+
 def test_minilm_needs_no_transformers(minilm):
     import subprocess
 
