@@ -25,7 +25,7 @@ def answered(simulator, change_slate):
     request = simulator.pipeline.begin(simulator.session_keys)
     simulator.pipeline.finish(request)
     request.slate = change_slate(simulator, request)
-    metrics = simulator._answer(request, request.slate).metrics
+    metrics = simulator._played(request, request.slate).metrics
     return {agent: metrics[f"objective/{agent}"] for agent in AGENTS}
 
 
