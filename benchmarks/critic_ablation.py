@@ -218,7 +218,7 @@ def advantage_deviation(engine: LocalEngine) -> float:
     """Return the standard deviation of a new batch's advantages, in units of reward."""
     algorithm = engine.learner.algorithm
     engine.learner.algorithm = algorithm.model_copy(update={"normalise_advantages": "none"})
-    actors, _ = engine.learner.prepare(engine.runner.sample())
+    actors, _ = engine.learner.prepare(engine.sample())
     engine.learner.algorithm = algorithm
     return float(torch.cat([columns["advantages"] for columns in actors.values()]).std())
 

@@ -192,7 +192,7 @@ def null_comparison(quick: bool) -> dict[str, Any]:
 
 def learner_shares(engine: LocalEngine) -> dict[str, float]:
     """Return which part of an update is spent before the first epoch (values and advantages)."""
-    batch = engine.runner.sample()
+    batch = engine.sample()
     start = time.process_time()
     engine.learner.prepare(batch)
     prepared = time.process_time() - start
@@ -241,7 +241,7 @@ def learner_overhead(quick: bool) -> dict[str, float]:
     found = {}
     for B in (64, 256, 1024):
         engine = LocalEngine(MAPPO, SamplingConfig(num_sessions=B, rollout_length=32), 0, NullEnv)
-        batch = engine.runner.sample()
+        batch = engine.sample()
         ratios = []
         for _ in range(3 if quick else 9):
             start = time.process_time()

@@ -1,34 +1,166 @@
-"""RLlib's PPO with rollouts of whole teams: the configuration and the training step."""
+"""RLlib's parts of a team's training on remote processes: runner, training step, configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ray.rllib.algorithms.ppo import PPO, PPOConfig
+import ray
+import torch
+from gymnasium import spaces
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import COMPONENT_RL_MODULE
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
     LEARNER_RESULTS,
     LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
     SYNCH_WORKER_WEIGHTS_TIMER,
     TIMERS,
+    WEIGHTS_SEQ_NO,
 )
 
+from agents.learners.collector import Collector
 from agents.learners.config import SamplingConfig
-from agents.learners.env_runner import BatchedEnvRunner
 from agents.learners.learner import TeamLearner
 from agents.learners.rl_modules import FamilyConfig, multi_module_spec
 from agents.learners.rollout_batch import RolloutBatch, concatenate
 from agents.learners.team import TeamSpec
 from marec_env.vector import VectorEnv
 
-__all__ = ["TeamPPO", "rllib_config"]
+__all__ = ["BatchedEnvRunner", "TeamAlgorithm", "TeamConfig", "rllib_config"]
+
+_RESTART_STRIDE = 1_000_003  # a prime; keeps a restarted runner's sessions off its first ones
 
 
-class TeamPPO(PPO):
+class BatchedEnvRunner(EnvRunner):
+    """Samples rollouts ``[B, T]`` of a vector environment instead of episodes.
+
+    ``config.env_config`` holds ``factory`` (sessions to VectorEnv), ``team``, ``seed``,
+    ``rollout_length``, ``keep_next_observations`` and ``torch_threads``. Neither connectors nor
+    episode callbacks run: actions are clipped and observations normalised by the modules.
+    """
+
+    def __init__(self, *, config: AlgorithmConfig, **kwargs: Any) -> None:
+        """Args:
+        config: of the algorithm.
+        kwargs: as RLlib gives them, ``worker_index`` among them.
+        """
+        super().__init__(config=config, **kwargs)
+        self._settings = self.config.env_config
+        self._team: TeamSpec = self._settings["team"]
+        self._collector: Collector | None = None
+        self._seed_offset = 0
+        self._weights_seq_no = 0
+        # RLlib samples with the local runner only where there are no remote ones.
+        if self.worker_index or not self.config.num_env_runners:
+            self.make_env()
+        self.make_module()
+
+    def make_env(self) -> None:
+        """Build the vector environment."""
+        if self._settings["torch_threads"] is not None:
+            torch.set_num_threads(self._settings["torch_threads"])
+        factory: Callable[[int], VectorEnv] = self._settings["factory"]
+        self.env = factory(self.config.num_envs_per_env_runner)
+
+    def make_module(self) -> None:
+        """Build the actors."""
+        spec = self.config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=True)
+        self.module = spec.build()
+
+    @property
+    def collector(self) -> Collector:
+        """The collector; it is built, and the environment reset, at first use."""
+        if self._collector is None:
+            self._collector = Collector(
+                self.env,
+                self._team,
+                {name: self.module[name].net for name in self._team.actors},
+                self._settings["seed"] + self._seed_offset,
+                index=self.worker_index or 0,
+                keep_next_observations=self._settings["keep_next_observations"],
+            )
+        return self._collector
+
+    def sample(self, **kwargs: Any) -> RolloutBatch:
+        """Return the next rollout."""
+        batch = RolloutBatch(self.collector.collect(self._settings["rollout_length"]))
+        steps = batch.env_steps()
+        self.metrics.log_value(NUM_ENV_STEPS_SAMPLED, steps, reduce="sum")  # ends RLlib's sampling
+        self.metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, steps, reduce="lifetime_sum")
+        return batch
+
+    def get_metrics(self) -> Any:
+        """Return what was logged since the last call."""
+        return self.metrics.reduce()
+
+    def get_spaces(self) -> dict[str, tuple[spaces.Space[Any], spaces.Space[Any]]]:
+        """Return observation and action space of each actor."""
+        team = self._team
+        return {
+            name: (team.observation_spaces[agents[0]], team.action_spaces[agents[0]])
+            for name, agents in team.actors.items()
+        }
+
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the actors' weights and their number of updates."""
+        return {
+            COMPONENT_RL_MODULE: self.module.get_state(),
+            WEIGHTS_SEQ_NO: self._weights_seq_no,
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take newer weights; a runner restarted in mid-run draws sessions of its own."""
+        updates = int(state.get(WEIGHTS_SEQ_NO, 0))
+        if COMPONENT_RL_MODULE not in state:
+            return
+        if self._collector is None and updates > 1:
+            self._seed_offset = updates * _RESTART_STRIDE
+        if updates == 0 or self._weights_seq_no < updates:
+            weights = state[COMPONENT_RL_MODULE]
+            sent = isinstance(weights, ray.ObjectRef)  # once for all runners
+            self.module.set_state(ray.get(weights) if sent else weights)
+        self._weights_seq_no = updates or self._weights_seq_no
+
+    def continue_from(
+        self,
+        weights: Mapping[str, Mapping[str, Any]],
+        updates: int,
+        collectors: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Continue a saved run.
+
+        Args:
+            weights: per actor, its module's state dict.
+            updates: of the learner so far.
+            collectors: states of the runners' collectors, in order; a runner beyond them starts
+                sessions of its own.
+        """
+        for name, state in weights.items():
+            self.module[name].load_state_dict(state)
+        self._weights_seq_no = updates
+        index = max(0, (self.worker_index or 0) - 1)
+        if index < len(collectors):
+            self.collector.load_state_dict(collectors[index])
+
+    def assert_healthy(self) -> None:
+        """Raise unless there is something to sample from."""
+        assert self.env is not None
+
+    def stop(self) -> None:
+        """Close the environment."""
+        if self.env is not None:
+            self.env.close()
+
+
+class TeamAlgorithm(Algorithm):
     """Synchronous: all runners sample ``[B, T]``, the learners update, actors are sent out."""
 
     def training_step(self) -> None:
@@ -47,13 +179,9 @@ class TeamPPO(PPO):
             self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
         batch = concatenate(batches)
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            done = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
             learner_results = self.learner_group.update(
-                batch=batch,
-                timesteps={
-                    NUM_ENV_STEPS_SAMPLED_LIFETIME: self.metrics.peek(
-                        (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
-                    )
-                },
+                batch=batch, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: done}
             )
             self.metrics.aggregate(learner_results, key=LEARNER_RESULTS)
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
@@ -65,20 +193,28 @@ class TeamPPO(PPO):
         self.last_batch = batch
 
 
+class TeamConfig(AlgorithmConfig):
+    """RLlib's configuration; what is learned and how, the learner reads from ``algorithm``."""
+
+    def get_default_learner_class(self) -> type[TeamLearner]:
+        """Return the learner."""
+        return TeamLearner
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """Return what RLlib fills in where a module is not configured; here all of them are."""
+        return RLModuleSpec()
+
+
 def rllib_config(
     algorithm: FamilyConfig,
     sampling: SamplingConfig,
     team: TeamSpec,
     factory: Callable[[int], VectorEnv],
     seed: int,
-) -> PPOConfig:
-    """Return RLlib's configuration of a run.
-
-    RLlib's own PPO settings contradict MAPPO (λ 1, 30 epochs, clip 0.3, KL loss, no entropy); the
-    learner reads ``algorithm`` instead, and the fields that RLlib shows are set to agree.
-    """
-    return (
-        PPOConfig(algo_class=TeamPPO)
+) -> TeamConfig:
+    """Return RLlib's configuration of a run."""
+    config: TeamConfig = (
+        TeamConfig(algo_class=TeamAlgorithm)
         .environment(
             env="marec-vector-env",
             env_config={
@@ -91,9 +227,7 @@ def rllib_config(
             },
             disable_env_checking=True,
         )
-        .multi_agent(
-            policies=list(team.actors), policy_mapping_fn=_ActorOf(team), count_steps_by="env_steps"
-        )
+        .multi_agent(policies=list(team.actors), policy_mapping_fn=_ActorOf(team))
         .env_runners(
             env_runner_cls=BatchedEnvRunner,
             num_env_runners=sampling.num_env_runners,
@@ -103,20 +237,12 @@ def rllib_config(
             validate_env_runners_after_construction=True,
         )
         .learners(
-            learner_class=TeamLearner,
             learner_config_dict={"algorithm": algorithm, "team": team, "seed": seed},
             num_learners=sampling.num_learners,
             num_gpus_per_learner=sampling.gpus_per_learner,
         )
         .rl_module(rl_module_spec=multi_module_spec(algorithm, team))
         .training(
-            lr=algorithm.learning_rate,
-            gamma=algorithm.gamma,
-            lambda_=algorithm.gae_lambda,
-            clip_param=algorithm.clip,
-            entropy_coeff=algorithm.entropy_coefficient,
-            grad_clip=algorithm.max_gradient_norm,
-            use_kl_loss=False,
             num_epochs=algorithm.epochs,
             minibatch_size=None,
             train_batch_size_per_learner=max(
@@ -126,6 +252,7 @@ def rllib_config(
         .fault_tolerance(restart_failed_env_runners=True, ignore_env_runner_failures=True)
         .debugging(seed=seed, log_level="ERROR")
     )
+    return config
 
 
 class _ActorOf:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -9,9 +10,11 @@ from typing import Any, Protocol
 import torch
 
 from agents.learners.cloning import clone
+from agents.learners.collector import Collector
 from agents.learners.config import SamplingConfig
 from agents.learners.networks import Actor
 from agents.learners.ray_session import check_local_gpus, start_ray
+from agents.learners.rollout_batch import RolloutBatch
 from agents.learners.team import TeamSpec
 from marec_env.config import usable_device
 from marec_env.errors import ConfigError, RunError
@@ -57,7 +60,7 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """RLlib's runner and learner in this process, without starting Ray; exactly repeatable."""
+    """A collector and RLlib's learner in this process, without starting Ray; exactly repeatable."""
 
     def __init__(
         self,
@@ -69,7 +72,6 @@ class LocalEngine:
         from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
         from agents.learners.algorithm import rllib_config
-        from agents.learners.env_runner import BatchedEnvRunner
         from agents.learners.learner import TeamLearner
 
         check_local_gpus(sampling)
@@ -77,46 +79,49 @@ class LocalEngine:
             torch.set_num_threads(sampling.torch_threads)
         env = env_factory(sampling.num_sessions)
         self.team = TeamSpec.of(env, algorithm.share_parameters)
-        config = rllib_config(algorithm, sampling, self.team, _Once(env, env_factory), seed)
-        config.num_env_runners = config.num_learners = 0
+        config = rllib_config(algorithm, sampling, self.team, env_factory, seed)
         # RLlib seeds every global generator; the process that calls us keeps its own.
         with torch.random.fork_rng(devices=[]):
-            self.runner = BatchedEnvRunner(config=config, worker_index=0)
             self.learner = TeamLearner(config=config, module_spec=config.rl_module_spec)
             self.learner.build()
-        self._cloning, self._seed = algorithm.cloning, seed
-        self._demonstrations = env_factory
+        device = usable_device("sampling.device", sampling.device)
+        # Collector and learner share the actors when they share a device: nothing to sync.
+        self._shared = self.learner.device == device
+        actors = self.actors()
+        if not self._shared:
+            actors = {name: copy.deepcopy(actor).to(device) for name, actor in actors.items()}
+        self._acting = actors
+        self.collector = Collector(
+            env,
+            self.team,
+            actors,
+            seed,
+            keep_next_observations=algorithm.critic_input != "state",
+        )
+        self._algorithm, self._sampling, self._seed = algorithm, sampling, seed
+        self._env_factory = env_factory
         self._lifetime_key = NUM_ENV_STEPS_SAMPLED_LIFETIME
-        self._device = usable_device("sampling.device", sampling.device)
-        for name, actor in self._learner_actors().items():
-            # Runner and learner share the actors when they share a device: nothing to sync.
-            if self.learner.device == self._device:
-                self.runner.module[name].net = actor
-            else:
-                self.runner.module[name].to(self._device)
-        self._shared = self.learner.device == self._device
-        self._sync()
-
-    def _learner_actors(self) -> dict[str, Actor]:
-        return {name: self.learner.module[name].unwrapped().net for name in self.team.actors}
 
     def _sync(self) -> None:
-        if self._shared:
-            return
-        for name, actor in self._learner_actors().items():
-            self.runner.module[name].net.load_state_dict(actor.state_dict())
+        if not self._shared:
+            for name, actor in self.actors().items():
+                self._acting[name].load_state_dict(actor.state_dict())
+
+    def sample(self) -> RolloutBatch:
+        """Return the next rollout."""
+        return RolloutBatch(self.collector.collect(self._sampling.rollout_length))
 
     def iterate(self, env_steps_done: int) -> dict[str, float]:
         """Sample, update, sync; before the very first sample, clone if that is configured."""
-        cloned = {}
-        if self._cloning is not None and env_steps_done == 0:
+        cloned, cloning = {}, self._algorithm.cloning
+        if cloning is not None and env_steps_done == 0:
             # An environment of its own: the run's must start as if nothing had been played.
-            env = self._demonstrations(self.runner.num_envs)
-            cloned = clone(self._cloning, env, self.team, self._learner_actors(), self._seed)
+            env = self._env_factory(self._sampling.num_sessions)
+            cloned = clone(cloning, env, self.team, self.actors(), self._seed)
             env.close()
             self._sync()
         start = time.perf_counter()
-        batch = self.runner.sample()
+        batch = self.sample()
         sampled = time.perf_counter()
         steps = env_steps_done + batch.env_steps()
         self.learner.update(
@@ -136,19 +141,19 @@ class LocalEngine:
 
     def actors(self) -> dict[str, Actor]:
         """Return the learner's actors."""
-        return self._learner_actors()
+        return {name: self.learner.module[name].unwrapped().net for name in self.team.actors}
 
     def state_dict(self) -> dict[str, Any]:
         """Return learner and collector states."""
         return {
             "learner": self.learner.training_state(),
-            "collectors": [self.runner.collector.state_dict()],
+            "collectors": [self.collector.state_dict()],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state."""
         self.learner.load_training_state(state["learner"])
-        self.runner.collector.load_state_dict(state["collectors"][0])
+        self.collector.load_state_dict(state["collectors"][0])
         self._sync()
 
     def load_networks(self, state: Mapping[str, Any]) -> None:
@@ -158,22 +163,7 @@ class LocalEngine:
 
     def close(self) -> None:
         """Close the environment."""
-        self.runner.stop()
-
-
-class _Once:
-    """Hands out an environment that was built to read its spaces, then builds new ones."""
-
-    def __init__(self, env: VectorEnv, factory: Callable[[int], VectorEnv]) -> None:
-        self._env: VectorEnv | None = env
-        self._factory = factory
-
-    def __call__(self, num_envs: int) -> VectorEnv:
-        env, self._env = self._env, None
-        return env if env is not None else self._factory(num_envs)
-
-    def __deepcopy__(self, memo: Any) -> _Once:
-        return self
+        self.collector.env.close()
 
 
 class RayEngine:

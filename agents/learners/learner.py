@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
@@ -31,7 +30,7 @@ _PROBED = 64
 """Rows (or sequences) on which a network must give finite numbers after each update."""
 
 
-class TeamLearner(PPOTorchLearner):
+class TeamLearner(TorchLearner):
     """Learns from rollouts ``[B, T]`` of the whole team.
 
     ``config.learner_config_dict`` holds ``algorithm`` (a PPO family configuration), ``team`` and
@@ -74,7 +73,7 @@ class TeamLearner(PPOTorchLearner):
 
     def before_gradient_based_update(self, *, timesteps: Mapping[str, Any]) -> None:
         """Set learning rates and entropy bonus for the env steps done."""
-        TorchLearner.before_gradient_based_update(self, timesteps=timesteps)
+        super().before_gradient_based_update(timesteps=timesteps)
         horizon = self.algorithm.decay_env_steps
         if horizon is not None:
             done = float(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))

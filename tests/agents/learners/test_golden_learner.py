@@ -54,7 +54,7 @@ def learner(engine):
 
 @pytest.fixture(scope="module")
 def rollout(engine):
-    return engine.runner.sample()
+    return engine.sample()
 
 
 def at(learner, env_steps):
@@ -262,7 +262,7 @@ def test_a_state_continues_and_memories_are_kept(rollout):
     recurrent = NetworkConfig(hidden=(4,), recurrent_units=3)
     config = MAPPOConfig(actor=recurrent, critic=recurrent)
     one, other = (LocalEngine(config, SAMPLING, seed, MixedTeam) for seed in (0, 1))
-    batch = one.runner.sample()
+    batch = one.sample()
     actors, critics = one.learner.prepare(batch)
     assert float(critics["critic"]["memory"].abs().max()) == 0.0
     assert torch.equal(actors["a"]["starts"], batch.policy_batches["__team__"]["starts"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 
+from agents.learners.algorithm import BatchedEnvRunner, rllib_config
 from agents.learners.collector import Rollout
 from agents.learners.config import (
     ComponentOverrides,
@@ -71,15 +72,17 @@ def test_every_network_learns_and_is_logged(engine, config):
     assert all(f"explained_variance/{c}" in metrics for c in critics)
     assert all(torch.isfinite(torch.tensor(v)) for v in metrics.values())
     # Before the next update's first step, new and old probabilities are equal.
-    actors, _ = e.learner.prepare(e.runner.sample())
+    actors, _ = e.learner.prepare(e.sample())
     for name, columns in actors.items():
         ratio = e.learner._ratio(name, columns)
         torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=1e-5)
 
 
-def test_critics_are_not_on_the_runner(engine):
+def test_critics_are_not_on_the_runner(engine, mixed_team, small_sampling):
     e = engine()
-    assert set(e.runner.module.keys()) == {"a", "b", "c"}
+    config = rllib_config(MAPPOConfig(), small_sampling, e.team, mixed_team, 0)
+    runner = BatchedEnvRunner(config=config, worker_index=0)
+    assert set(runner.module.keys()) == {"a", "b", "c"}
     assert set(e.learner.module.keys()) == {"a", "b", "c", "critic"}
 
 
@@ -97,7 +100,7 @@ def test_networks_and_optimisers_are_separate(engine):
 
 def test_the_critics_gradient_leaves_actors_untouched(engine):
     e = engine()
-    _, critics = e.learner.prepare(e.runner.sample())
+    _, critics = e.learner.prepare(e.sample())
     before = {n: parameters(e, n) for n in ("a", "b", "c")}
     for batch in e.learner._epochs(critics, torch.Generator()):
         e.learner._update(batch.policy_batches)
@@ -106,7 +109,7 @@ def test_the_critics_gradient_leaves_actors_untouched(engine):
 
 def test_joint_ratio_multiplies_sub_actions(engine):
     e = engine()
-    actors, _ = e.learner.prepare(e.runner.sample())
+    actors, _ = e.learner.prepare(e.sample())
     columns = actors["b"]
     logits = e.learner.module["b"]._forward(columns)[INPUTS]
     masked = torch.where(columns["masks"], logits, -1e9)
@@ -130,7 +133,7 @@ def corrupt_inactive(batch: RolloutBatch) -> RolloutBatch:
 @pytest.mark.parametrize("config", [MAPPOConfig(), HAPPOConfig(), IPPOConfig()])
 def test_data_under_a_mask_change_nothing(engine, config):
     engines = [engine(config), engine(config)]
-    batch = engines[0].runner.sample()
+    batch = engines[0].sample()
     results = []
     for e, data in zip(engines, (batch, corrupt_inactive(batch)), strict=True):
         # Recorded observations under the mask must not move input statistics either.
@@ -143,7 +146,7 @@ def test_session_agent_and_step_stay_together(engine):
     """Advantages that name (session, agent, step) reach the rows whose observations do."""
     e = engine(MAPPOConfig(minibatches=3, normalise_advantages="none",
                            actor=NetworkConfig(normalise_inputs=False)))  # fmt: skip
-    batch = e.runner.sample()
+    batch = e.sample()
     sessions, length = 8, 10
     code = {}
     for number, agent in enumerate(("a", "b", "c")):
@@ -168,7 +171,7 @@ def test_shared_actor_keeps_agents_apart():
 
     config = MAPPOConfig(share_parameters=True)
     e = LocalEngine(config, SamplingConfig(num_sessions=4, rollout_length=3), 0, two_step)
-    batch = e.runner.sample()
+    batch = e.sample()
     batch.policy_batches["player_0"]["log_probabilities"] = torch.full((4, 3), 7.0)
     batch.policy_batches["player_1"]["log_probabilities"] = torch.full((4, 3), 9.0)
     actors, _ = e.learner.prepare(batch)
@@ -204,7 +207,7 @@ def test_happo_with_one_agent_is_ppo(small_sampling):
 
 def test_happo_factors_start_at_one_and_multiply(engine):
     e = engine(HAPPOConfig(epochs=3, learning_rate=0.05))
-    actors, critics = e.learner.prepare(e.runner.sample())
+    actors, critics = e.learner.prepare(e.sample())
     raw = {name: columns["advantages"].clone() for name, columns in actors.items()}
     expected, order = torch.ones_like(raw["a"]), []
     for batch in e.learner._sequential(actors, critics, torch.Generator().manual_seed(1)):
@@ -231,7 +234,7 @@ def test_advantages_need_denormalised_values(small_sampling):
     )
     for _ in range(30):
         e.iterate(0)
-    batch = e.runner.sample()
+    batch = e.sample()
     with_it = e.learner.prepare(batch)[0]["player_0"]["advantages"].abs().mean()
     e.learner.module["critic"].denormalise = lambda values: values
     without = e.learner.prepare(batch)[0]["player_0"]["advantages"].abs().mean()
@@ -242,7 +245,7 @@ def test_value_normalisation_raises_explained_variance(engine):
     def final(normalise):
         e = engine(MAPPOConfig(normalise_values=normalise, value_clip=None))
         for _ in range(15):
-            batch = e.runner.sample()
+            batch = e.sample()
             for agent in ("a", "b", "c"):
                 # Value depends on the session, at a scale far from one.
                 columns = batch.policy_batches[agent]
@@ -281,7 +284,7 @@ def test_rates_and_bonus_decay_to_zero(engine):
 def test_target_kl_stops_the_actor_not_the_critic(engine):
     def passes(limit):
         e = engine(MAPPOConfig(learning_rate=0.05, target_kl=limit))
-        actors, critics = e.learner.prepare(e.runner.sample())
+        actors, critics = e.learner.prepare(e.sample())
         counts = {}
         for batch in e.learner._epochs({**critics, **actors}, torch.Generator()):
             for name in batch.policy_batches:
@@ -296,7 +299,7 @@ def test_target_kl_stops_the_actor_not_the_critic(engine):
 
 def test_a_gradient_that_is_not_finite_is_skipped_and_said(engine):
     e = engine(MAPPOConfig(minibatches=4))
-    batch = e.runner.sample()
+    batch = e.sample()
     batch.policy_batches["a"]["log_probabilities"][0, 0] = float("nan")
     e.learner.update(batch=batch, timesteps={}, _no_metrics_reduce=True)
     assert all(bool(torch.isfinite(p).all()) for p in parameters(e, "a"))
@@ -334,7 +337,7 @@ def test_divergence_names_the_update_the_network_and_the_cure(engine, changes, n
 )
 def test_data_that_are_not_finite_are_not_blamed_on_the_learner(engine, agent, column, blamed):
     e = engine()
-    batch = e.runner.sample()
+    batch = e.sample()
     batch.policy_batches[agent][column][0, 0] = float("nan")
     with pytest.raises(RunError, match=blamed):
         e.learner.update(batch=batch, timesteps={}, _no_metrics_reduce=True)

@@ -108,7 +108,7 @@ def torchrl_data(engine, batch):
 
 
 def test_an_update_of_several_epochs_is_torchrls(engine):
-    batch = engine.runner.sample()
+    batch = engine.sample()
     ended = batch.policy_batches[TEAM]["ended"]
     assert bool(ended[:, :-1].any()) and not bool(ended[:, -1].any())
     module = engine.learner.module
