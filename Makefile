@@ -42,7 +42,7 @@ test: $(VENV)/.dev  ## Set up, then run the tests (ARGS="-k name" for some of th
 lint: $(VENV)/.dev  ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-configs: $(VENV)/.run  ## Write configs/default.yaml, scenarios and schema.json from the Python defaults
+configs: $(VENV)/.run  ## Write docs/reference.md from the configuration in Python
 	@$(BIN)/python -m agents.config_files
 
 clean:  ## Remove the virtual environment and caches; runs stay

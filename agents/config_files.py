@@ -1,34 +1,41 @@
-"""Writes the committed configuration files from the Python defaults: ``make configs``."""
+"""What is made from the configuration's Python types: ``make configs`` writes docs/reference.md.
+
+``python -m agents.config_files schema`` prints the JSON Schema, with which editors complete and
+check YAML.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from agents.config import RunConfig
 from marec_env import io
-from marec_env.config.dump import dump, json_schema
-from marec_env.scenarios import SCENARIO_CHANGES, scenario_environment
+from marec_env.config.dump import json_schema
+from marec_env.config.reference import reference
 
-__all__ = ["main"]
+__all__ = ["main", "page"]
 
-_FIRST_LINE = "# The main job: shared-reward MAPPO on the default preset."
+_FIRST = (
+    "Every key of a run's file, made from the code by `make configs`. A file need only name what "
+    "differs from these defaults; `extends: FILE` builds on another; `--set key=value` overrides "
+    "one key. Each run's folder holds its complete configuration."
+)
 
 
-def main(folder: Path = Path("configs")) -> None:
-    """Write ``default.yaml``, every key at its default, what the scenarios change, and the JSON
-    Schema for editors.
-    """
-    io.write_text(folder / "default.yaml", f"{_FIRST_LINE}\n{dump(RunConfig())}")
-    for name in SCENARIO_CHANGES:
-        config = RunConfig(name=name, environment=scenario_environment(name))
-        first = f"# Scenario {name}: what differs from default.yaml (docs/users.md)."
-        io.write_text(
-            folder / "scenarios" / f"{name}.yaml", f"{first}\n{dump(config, RunConfig())}"
-        )
-    schema = json.dumps(json_schema(RunConfig), indent=2) + "\n"
-    io.write_text(folder / "schema.json", schema)
+def page() -> str:
+    """Return the reference of a run's configuration."""
+    return reference(RunConfig, "Configuration", _FIRST)
+
+
+def main(arguments: list[str], folder: Path = Path("docs")) -> None:
+    """Print the schema, or write the reference."""
+    if arguments == ["schema"]:
+        print(json.dumps(json_schema(RunConfig), indent=2))
+    else:
+        io.write_text(folder / "reference.md", page())
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,11 +1,13 @@
 """The committed configuration files equal the Python defaults and load."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from agents.config import RunConfig
-from agents.config_files import main
+from agents.config_files import main, page
+from marec_env.config.fields import all_paths
 from marec_env.config.loader import load, load_text
 from marec_env.errors import ConfigError
 from marec_env.scenarios import SCENARIO_CHANGES, scenario_environment
@@ -13,13 +15,26 @@ from marec_env.scenarios import SCENARIO_CHANGES, scenario_environment
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-def test_default_and_schema_are_what_make_configs_writes(tmp_path):
-    main(tmp_path)
-    scenarios = [f"scenarios/{name}.yaml" for name in SCENARIO_CHANGES]
-    for name in ("default.yaml", "schema.json", *scenarios):
-        assert (CONFIGS / name).read_text() == (tmp_path / name).read_text(), (
-            f"run: make configs ({name})"
-        )
+def test_the_reference_is_what_make_configs_writes(tmp_path, capsys):
+    main([], tmp_path)
+    assert (tmp_path / "reference.md").read_text() == (
+        CONFIGS.parent / "docs/reference.md"
+    ).read_text(), "run: make configs"
+    main(["schema"])
+    assert json.loads(capsys.readouterr().out)["title"] == "RunConfig"
+
+
+def test_the_reference_names_every_key_with_its_range():
+    for path in all_paths(RunConfig):
+        assert f"`{path}" in page(), path
+    assert "| `sampling.num_sessions` | whole number | `256` | from 1" in page()
+    assert "## environment.users.patience (with kind `hazard`)" in page()
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.rglob("*.yaml")), ids=lambda file: file.stem)
+def test_a_shipped_file_says_what_the_run_is(file):
+    assert len(file.read_text().splitlines()) <= 40
+    load(file, RunConfig)
 
 
 def test_default_yaml_equals_the_python_defaults():
