@@ -137,9 +137,7 @@ def command(
         for found in study.part(name):
             # Written as often as there is news: a long study that is stopped keeps what it has.
             done[name] = found
-            places = write_report(
-                folder, "Equilibrium analysis", command_line(), settings.as_json(), done
-            )
+            places = write_report(folder, "Equilibrium analysis", command_line(), settings, done)
         if name not in done:
             needed = "two runs" if name == "swaps" else "a run"
             tell(f"{name}: left out, it needs {needed}")
@@ -180,7 +178,7 @@ def _solve_games(names: list[str], output: Path | None, overwrite: bool) -> None
         print_tables(tables)
         found[name.replace(":", "-")] = Finding(record, Section(name, tables))
     if output is not None:
-        _written(write_report(output, "Matrix games", command_line(), {}, found))
+        _written(write_report(output, "Matrix games", command_line(), None, found))
 
 
 def _written(places: tuple[Path, ...]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,6 +41,7 @@ def command(
         request_sentences,
         request_table,
     )
+    from agents.studies.records import plain
     from marec_env.errors import ConfigError
     from marec_env.io import write_json
     from marec_env.world import build_world
@@ -58,7 +59,7 @@ def command(
     console = table_console()
     print_tables([average_table(average)], console)
     lines = average_sentences(average)
-    document = {"average": average.as_dict(), "sentences": lines}
+    document: dict[str, Any] = {"average": average, "sentences": lines}
     for line in lines:
         console.print(line, markup=False, highlight=False)
     if session is not None:
@@ -68,6 +69,6 @@ def command(
         print_tables([request_table(one)], console)
         for line in told:
             console.print(line, markup=False, highlight=False)
-        document |= {"request": one.as_dict(), "request_sentences": told}
-    write_json(place, document)
+        document |= {"request": one, "request_sentences": told}
+    write_json(place, plain(document))
     typer.echo(f"written: {place}")

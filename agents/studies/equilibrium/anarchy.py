@@ -8,7 +8,7 @@ sessions, with paired bootstrap intervals; 1 says that nothing is lost.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from agents.studies.equilibrium.decisions import DecisionGame, PipelineGame
 from agents.studies.equilibrium.figures import estimate_lines
 from agents.studies.equilibrium.normal_form import Floats
 from agents.studies.equilibrium.search import search
+from agents.studies.records import plain
 from marec_env.evaluation.statistics import Estimate, bootstrap_means
 from marec_env.reporting.drawing import Figure
 from marec_env.reporting.page import Section
@@ -47,38 +48,16 @@ class AnarchyPoint:
 
     own_share: float
     """λ: 1 is selfish play, 0 shared reward."""
-    stable: tuple[Stable, ...]
+    stable: tuple[Stable, ...] = field(repr=False)
     """One a start."""
     anarchy: Mapping[str, Estimate]
     """Per outcome (``team`` and the user's) the ratio at the play of the lowest F, of those that
     settled (of all, if none did)."""
     stability: Mapping[str, Estimate]
     """The same at the play of the highest F."""
-    means: tuple[Mapping[str, float], ...]
+    means: tuple[Mapping[str, float], ...] = field(repr=False)
     """Means an outcome at each play in ``stable``."""
     warnings: tuple[str, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return all numbers by name."""
-        return {
-            "own_share": self.own_share,
-            "anarchy": {k: v.as_json() for k, v in self.anarchy.items()},
-            "stability": {k: v.as_json() for k, v in self.stability.items()},
-            "stable": [
-                {
-                    "decision": s.decision.tolist(),
-                    "means": dict(means),
-                    "rounds": s.rounds,
-                    "settled": s.settled,
-                    "left_to_gain": {
-                        r.component: {"own": r.gain_own.as_json(), "team": r.gain_team.as_json()}
-                        for r in s.responses
-                    },
-                }
-                for s, means in zip(self.stable, self.means, strict=True)
-            ],
-            "warnings": list(self.warnings),
-        }
 
 
 def measure_anarchy(
@@ -214,11 +193,24 @@ def anarchy_curves(
             from_optimum=settings.starts > 1,
         )
         points += [(width, point) for point in of_width]
-        record[str(width)] = {
-            "optimum": {"decision": optimum.decision.tolist(), "means": dict(optimum.means)},
-            "points": [point.as_json() for point in of_width],
-        }
+        record[str(width)] = plain({"optimum": optimum, "points": list(map(_record, of_width))})
         yield Finding(dict(record), _section(points, settings.per))
+
+
+def _record(point: AnarchyPoint) -> dict[str, Any]:
+    stable = [
+        {
+            "decision": s.decision,
+            "means": means,
+            "rounds": s.rounds,
+            "settled": s.settled,
+            "left_to_gain": {
+                r.component: {"own": r.gain_own, "team": r.gain_team} for r in s.responses
+            },
+        }
+        for s, means in zip(point.stable, point.means, strict=True)
+    ]
+    return {**plain(point), "stable": stable}
 
 
 def _section(points: Sequence[tuple[int, AnarchyPoint]], per: str) -> Section:

@@ -8,8 +8,7 @@ paired with what is played; a negative gain says that the response found is wors
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,24 +76,10 @@ class BestResponse:
     half_budget: float
     """Mean gain of the best point at half the budget."""
     warning: str | None
-    gain_samples: Floats
+    gain_samples: Floats = field(repr=False)
     """``[S]``: the paired gains themselves, for sums over components."""
-    decision: Floats | None = None
+    decision: Floats | None = field(default=None, repr=False)
     """``[d_i]`` of a searched response."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return all but the samples and the decision."""
-        return {
-            "component": self.component,
-            "gain": self.gain.as_json(),
-            "gain_own": self.gain_own.as_json(),
-            "gain_team": self.gain_team.as_json(),
-            "gain_outcomes": {k: v.as_json() for k, v in self.gain_outcomes.items()},
-            "train_gain": self.train_gain,
-            "by_seed": list(self.by_seed),
-            "half_budget": self.half_budget,
-            "warning": self.warning,
-        }
 
 
 def _judged(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -58,10 +58,6 @@ class Settings:
         """Return how searches are run."""
         return SearchPlan(self.train(), self.held_out(), self.budget, tuple(range(self.seeds)))
 
-    def as_json(self) -> dict[str, Any]:
-        """Return all settings by name."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Play:
@@ -78,7 +74,7 @@ class Finding:
     """What a part found: for the JSON, and for people."""
 
     record: Mapping[str, Any]
-    """JSON-able, but for NaN."""
+    """What :func:`agents.studies.records.plain` can write."""
     section: Section
     """Its notes are warnings."""
 

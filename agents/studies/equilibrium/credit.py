@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from agents.studies.equilibrium.common import Finding, Play, Settings, short
 from agents.studies.equilibrium.lineups import Replay, Sessions, play_lineups
 from agents.studies.equilibrium.normal_form import Floats
+from agents.studies.records import plain
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.evaluation.statistics import Estimate, mean_estimate
 from marec_env.reporting.charts import groups_figure
@@ -105,23 +106,8 @@ class Credit:
     alone: tuple[Estimate, ...]
     total: Estimate
     """The team's value minus the defaults'; the Shapley values sum to it."""
-    worth: Floats
-    """``[2^n]``: mean worth of every coalition, in the order of :func:`coalitions`."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return all numbers by name."""
-        names = [
-            "+".join(c for c, m in zip(self.components, members, strict=True) if m) or "nobody"
-            for members in coalitions(len(self.components))
-        ]
-        return {
-            "components": list(self.components),
-            "shapley": [e.as_json() for e in self.shapley],
-            "difference": [e.as_json() for e in self.difference],
-            "alone": [e.as_json() for e in self.alone],
-            "total": self.total.as_json(),
-            "worth": dict(zip(names, self.worth.tolist(), strict=True)),
-        }
+    worth: dict[str, float]
+    """Mean worth of every coalition by its members' names, in the order of :func:`coalitions`."""
 
 
 def measure_credit(
@@ -141,10 +127,11 @@ def measure_credit(
         value: ``team``, or an outcome: ``clicks``, ``length``.
     """
     agents = tuple(replay.agents)
-    lineups = [
-        {a: policy if member else default for a, member in zip(agents, members, strict=True)}
+    inside = [
+        [agent for agent, member in zip(agents, members, strict=True) if member]
         for members in coalitions(len(agents))
     ]
+    lineups = [{a: policy if a in names else default for a in agents} for names in inside]
     worth = play_lineups(replay, lineups, sessions).of(value).T  # [S, 2^n]
 
     def estimates(shares: Floats) -> tuple[Estimate, ...]:
@@ -156,7 +143,10 @@ def measure_credit(
         difference=estimates(difference_rewards(worth)),
         alone=estimates(stand_alone(worth)),
         total=mean_estimate(worth[:, -1] - worth[:, 0]),
-        worth=worth.mean(axis=0),
+        worth={
+            "+".join(names) or "nobody": float(mean)
+            for names, mean in zip(inside, worth.mean(axis=0), strict=True)
+        },
     )
 
 
@@ -191,7 +181,7 @@ def credit(replay: Replay, plays: Sequence[Play], default: Play, settings: Setti
                 for name, *cells in zip(found.components, *columns.values(), strict=True)
             }
             figures.append(groups_figure(f"{value} a session", dots, title))
-            record.setdefault(play.name, {})[value] = found.as_json()
+            record.setdefault(play.name, {})[value] = found
     return Finding(record, Section("Credit: who earned it", tables, figures))
 
 
@@ -241,7 +231,7 @@ def swaps(replay: Replay, plays: Sequence[Play], settings: Settings) -> Finding:
                 )
             )
             record.setdefault(value, {})[component] = [
-                {"host": host, "donor": donor, **estimate.as_json()}
+                {"host": host, "donor": donor, **plain(estimate)}
                 for (host, donor), estimate in found.items()
             ]
     return Finding(record, Section("Swap tests: partners never trained with", tables))

@@ -156,21 +156,19 @@ def estimated_record(
             "exploitability": gap / len(game.players),
             "gains": [gain.value for gain in estimated.gains(uniform)],
         },
-        "intervals": {name: i.as_json() for name, i in intervals.items()},
+        "intervals": intervals,
         "support": [
             {
                 "profile": profile_names(game, game.pure(actions)),
                 "share_of_resamples": count / resamples,
-                "gains_on_other_half": [
-                    gain.as_json() for gain in estimated.gains(game.pure(actions))
-                ],
+                "gains_on_other_half": estimated.gains(game.pure(actions)),
             }
             for actions, count in sorted(support.items())
             if count
         ],
-        "payoffs": game.payoffs.tolist(),
-        "welfare": game.welfare.tolist(),
-        "labels": [list(names) for names in game.labels],
+        "payoffs": game.payoffs,
+        "welfare": game.welfare,
+        "labels": game.labels,
     }
 
 
@@ -267,7 +265,7 @@ def _doubt(name: str, record: Mapping[str, Any], learned: bool) -> TextTable:
         (
             " | ".join("+".join(weights) for weights in entry["profile"].values()),
             f"{entry['share_of_resamples']:.2f}",
-            ", ".join(_interval(gain) for gain in entry["gains_on_other_half"]),
+            ", ".join(str(gain) for gain in entry["gains_on_other_half"]),
         )
         for entry in record["support"]
         if entry["share_of_resamples"] >= SHOWN_SHARE
@@ -280,10 +278,6 @@ def _doubt(name: str, record: Mapping[str, Any], learned: bool) -> TextTable:
         (
             f"Profiles in at least {SHOWN_SHARE:.0%} of the resamples; all are in the JSON.",
             f"NashConv of {who} play within these options: "
-            f"{_interval(record['intervals']['nash_conv'])} a session.",
+            f"{record['intervals']['nash_conv']} a session.",
         ),
     )
-
-
-def _interval(record: Mapping[str, float]) -> str:
-    return f"{record['value']:.3f} [{record['low']:.3f}, {record['high']:.3f}]"

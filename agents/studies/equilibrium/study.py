@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agents.baselines.teams import StaticTeam
 from agents.studies.equilibrium.anarchy import anarchy_curves
@@ -20,6 +20,7 @@ from agents.studies.equilibrium.exploitability import (
 )
 from agents.studies.equilibrium.lineups import SimulatorReplay
 from agents.studies.equilibrium.matrix import matrix
+from agents.studies.records import plain
 from marec_env.config.loader import load_mapping
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, unknown_name
@@ -126,7 +127,7 @@ def write_report(
     folder: Path,
     title: str,
     command: str,
-    settings: Mapping[str, Any],
+    settings: Settings | None,
     found: Mapping[str, Finding],
 ) -> tuple[Path, ...]:
     """Write ``equilibrium.json`` and ``equilibrium.html`` and return their places.
@@ -135,7 +136,7 @@ def write_report(
         folder: where.
         title: of the page.
         command: that made it.
-        settings: of all parts.
+        settings: of the parts, where they have any.
         found: findings by the part's name.
     """
     places = tuple(folder / name for name in REPORT)
@@ -143,17 +144,9 @@ def write_report(
         name: {"title": f.section.title, "warnings": list(f.section.notes), **f.record}
         for name, f in found.items()
     }
-    write_json(places[0], _finite({"command": command, "settings": settings, "sections": parts}))
-    how = Section("How this was made", verbatim=(command, json.dumps(settings)))
+    budgets = {} if settings is None else plain(settings)
+    write_json(places[0], plain({"command": command, "settings": budgets, "sections": parts}))
+    how = Section("How this was made", verbatim=(command, json.dumps(budgets)))
     sections = [*(f.section for f in found.values()), how]
     write_text(places[1], render_page(title, (), (), sections))
     return places
-
-
-def _finite(value: Any) -> Any:
-    """Return the value with NaN, which JSON lacks, as null."""
-    if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and value != value else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -94,29 +94,8 @@ class TeamExplanation:
     """Answered in the cohort; the average input is over all of them."""
     slate_size: int
     components: dict[str, ComponentExplanation]
-    baselines: dict[str, Tensor]
+    baselines: dict[str, Tensor] = field(repr=False)
     """Per agent, the average input, float32 ``[d + h]``."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        found = {
-            agent: {
-                "completeness_gap": component.completeness_gap,
-                "groups": {
-                    name: {
-                        "share": group.share,
-                        "decision_change": group.decision_change,
-                        "items_changed": group.items_changed.as_json(),
-                        "worth": {n: w.difference.as_json() for n, w in group.worth.items()},
-                    }
-                    for name, group in component.groups.items()
-                },
-                "decisions": {name: asdict(one) for name, one in component.decisions.items()},
-            }
-            for agent, component in self.components.items()
-        }
-        head = {n: getattr(self, n) for n in ("sessions", "seed", "requests", "slate_size")}
-        return {**head, "components": found}
 
 
 @dataclass(frozen=True, slots=True)

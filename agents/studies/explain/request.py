@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -102,10 +102,6 @@ class RequestExplanation:
     """By component and decision."""
     masked: dict[str, dict[str, Masked]]
     """By component, the groups whose masking changes the slate most first."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        return asdict(self)
 
 
 def find_request(

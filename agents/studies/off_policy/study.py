@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.studies.off_policy.logs import RequestLog
+from agents.studies.records import plain
 from marec_env.evaluation import off_policy
 from marec_env.evaluation.statistics import Estimate, mean_estimate
 from marec_env.reporting.table import TextTable
@@ -178,13 +179,10 @@ def judge(name: str, log: RequestLog) -> tuple[dict[str, Any], TextTable]:
         "requests": int(log.session.size),
         "effective_requests": worth,
         "mean_ratio": float(log.ratio.mean()),
-        "estimates": {name: estimate.as_json() for name, estimate in found.items()},
-        "errors": [
-            {"sessions": e.sessions, "requests": e.requests, "good": e.good, "poor": e.poor}
-            for e in errors
-        ],
+        "estimates": found,
+        "errors": errors,
     }
-    return record, table
+    return plain(record), table
 
 
 def _spread(estimate: Estimate) -> str:

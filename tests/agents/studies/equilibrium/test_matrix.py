@@ -4,6 +4,7 @@ import pytest
 from agents.studies.equilibrium.best_response import nash_conv
 from agents.studies.equilibrium.matrix import EstimatedGame, estimated_record
 from agents.studies.equilibrium.normal_form import matrix_game
+from agents.studies.records import plain
 
 
 def _noisy(game, sessions, noise, common, seed=0):
@@ -15,9 +16,13 @@ def _noisy(game, sessions, noise, common, seed=0):
     return EstimatedGame(payoffs, payoffs.sum(axis=1), game.players, game.labels)
 
 
+def _record(*arguments, **options):
+    return plain(estimated_record(*arguments, **options))
+
+
 def test_common_noise_cancels_in_gains():
     game = matrix_game("penalty:-25")
-    record = estimated_record(_noisy(game, 400, noise=0.0, common=30.0), resamples=100)
+    record = _record(_noisy(game, 400, noise=0.0, common=30.0), resamples=100)
     found = record["intervals"]
     assert found["nash_conv"]["value"] == pytest.approx(7.556, abs=1e-3)
     assert found["nash_conv"]["high"] - found["nash_conv"]["low"] < 1e-9
@@ -30,7 +35,7 @@ def test_common_noise_cancels_in_gains():
 
 def test_doubt_about_an_equilibrium_shows_in_its_support():
     game = matrix_game("prisoners-dilemma:3.05")  # defecting gains 0.05, noise is far larger
-    record = estimated_record(_noisy(game, 50, noise=1.0, common=0.0), resamples=200)
+    record = _record(_noisy(game, 50, noise=1.0, common=0.0), resamples=200)
     shares = {
         tuple(next(iter(weights)) for weights in e["profile"].values()): e["share_of_resamples"]
         for e in record["support"]
@@ -73,7 +78,7 @@ def test_what_is_told_of_a_measured_game_is_cross_fitted():
     payoffs = np.random.default_rng(5).normal(0.0, 0.1, size=(200, 2, 2, 3))
     payoffs[:, 0, 1] += 1.0
     sample = EstimatedGame(payoffs, payoffs.sum(axis=1), ("a", "b"), (("0", "1"), ("x", "y", "z")))
-    record = estimated_record(sample, [np.array([1.0, 0.0]), np.full(3, 1 / 3)], resamples=20)
+    record = _record(sample, [np.array([1.0, 0.0]), np.full(3, 1 / 3)], resamples=20)
     assert record["intervals"]["nash_conv"]["value"] == pytest.approx(1.0, abs=0.05)
     assert record["uniform"]["nash_conv"] == pytest.approx(0.5, abs=0.05)
     assert record["uniform"]["gains"][0] == pytest.approx(0.5, abs=0.05)

@@ -182,7 +182,7 @@ def test_every_part_runs_and_the_report_holds_it(run, tmp_path):
     study = Study(CONFIG, [run, run], QUICK, lambda line: None)
     parts = checked_parts("all")
     found = {name: list(study.part(name))[-1] for name in parts}
-    places = write_report(tmp_path, "T", "python evaluate.py ...", QUICK.as_json(), found)
+    places = write_report(tmp_path, "T", "python evaluate.py ...", QUICK, found)
     document = json.loads(places[0].read_text())
     assert tuple(document["sections"]) == parts
     assert document["settings"]["budget"] == 5

@@ -14,6 +14,7 @@ from agents.studies.explain.attribution import decision_names, input_groups
 from agents.studies.explain.average import average_sentences, explain_team
 from agents.studies.explain.request import explain_request, request_sentences
 from agents.studies.explain.team import MaskedTeam, OpenTeam, expected_decisions
+from agents.studies.records import plain
 from marec_env.errors import ConfigError
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.evaluation.rollout import rollout
@@ -98,7 +99,7 @@ def test_one_slate_is_explained(world, policy):
     lines = request_sentences(found)
     assert lines[0].startswith("Session 3 (seed 5), request 2 of 0")
     assert any(found.slate[0].title in line for line in lines)
-    json.dumps([found.as_dict(), average.as_dict()], allow_nan=False)
+    json.dumps(plain([found, average]), allow_nan=False)
 
 
 def test_the_explained_slate_is_the_one_shown(world, policy):
