@@ -1,21 +1,36 @@
-"""The team's policy in plain torch: what the runner samples from and what evaluation runs."""
+"""A trained team in plain torch: what evaluation runs, and its files.
+
+``policy.json`` describes the team; ``actors/<name>.safetensors`` has the weights of one actor.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from gymnasium import spaces
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from agents.learners.config import NetworkConfig
 from agents.learners.networks import Actor
+from agents.learners.state_files import FORMAT, check_format
 from agents.learners.team import TeamSpec
 from marec_env import random
+from marec_env.errors import RunError, unknown_name
+from marec_env.io import read_json, write_json
 from marec_env.vector import Action
 
-__all__ = ["TrainedPolicy"]
+__all__ = ["TrainedPolicy", "load_actor", "load_policy", "save_policy"]
 
 _STREAM = "policy/actions"
+_DESCRIPTION = "policy.json"
+_WRONG_SHAPE = (KeyError, TypeError, ValueError, AttributeError, IndexError, ValidationError)
 
 
 class TrainedPolicy:
@@ -89,3 +104,135 @@ class TrainedPolicy:
         keys = random.session_keys(self._seed, torch.arange(batch, device=device))
         lanes = self.actors[self._of[agent][0]].distribution.num_uniforms
         return random.uniform(keys, self._step, f"{_STREAM}/{agent}", lanes)
+
+
+def save_policy(folder: Path, team: TeamSpec, actors: Mapping[str, Actor]) -> None:
+    """Write ``policy.json`` and ``actors/<name>.safetensors`` into an existing folder."""
+    (folder / "actors").mkdir(exist_ok=True)
+    for name, actor in actors.items():
+        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in actor.state_dict().items()}
+        save_file(tensors, folder / "actors" / f"{name}.safetensors")
+    write_json(
+        folder / _DESCRIPTION,
+        {
+            "format": FORMAT,
+            "agents": list(team.agents),
+            "turns": [list(turn) for turn in team.turns],
+            "state_size": int(team.state_space.shape[0]),
+            "observation_sizes": {a: int(team.observation_spaces[a].shape[0]) for a in team.agents},
+            "action_spaces": {a: _describe(team.action_spaces[a]) for a in team.agents},
+            "actors": {
+                name: {
+                    "agents": list(team.actors[name]),
+                    "network": actor.config.model_dump(mode="json"),
+                    "squashed": actor.squashed,
+                    "num_agents": actor.num_agents,
+                }
+                for name, actor in actors.items()
+            },
+        },
+    )
+
+
+def load_policy(folder: str | Path) -> TrainedPolicy:
+    """Return the policy of a checkpoint folder, without RLlib or Ray.
+
+    Raises:
+        RunError: a file is missing, damaged, or of a newer format.
+    """
+    path = Path(folder)
+    document = _read(path)
+    try:
+        agents = tuple(document["agents"])
+        team = TeamSpec(
+            agents=agents,
+            turns=tuple(tuple(turn) for turn in document["turns"]),
+            observation_spaces={a: _box(document["observation_sizes"][a]) for a in agents},
+            action_spaces={a: _space(document["action_spaces"][a]) for a in agents},
+            state_space=_box(document["state_size"]),
+            actors={name: tuple(entry["agents"]) for name, entry in document["actors"].items()},
+        )
+    except _WRONG_SHAPE as error:
+        raise _damaged(path, error) from error
+    return TrainedPolicy(team, {name: load_actor(path, name) for name in team.actors})
+
+
+def load_actor(folder: str | Path, name: str) -> Actor:
+    """Return one component's actor of a checkpoint folder.
+
+    Raises:
+        RunError: there is no such actor, or its file is missing or damaged.
+    """
+    path = Path(folder)
+    document = _read(path)
+    try:
+        if name not in document["actors"]:
+            raise RunError(unknown_name(f"actor of checkpoint {path}:", name, document["actors"]))
+        entry = document["actors"][name]
+        agent = entry["agents"][0]
+        actor = Actor(
+            _box(document["observation_sizes"][agent]),
+            _space(document["action_spaces"][agent]),
+            NetworkConfig.model_validate(entry["network"]),
+            squashed=entry["squashed"],
+            num_agents=entry["num_agents"],
+        )
+    except _WRONG_SHAPE as error:
+        raise _damaged(path, error) from error
+    weights = path / "actors" / f"{name}.safetensors"
+    try:
+        actor.load_state_dict(load_file(weights))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"cannot read {weights}: {reason}") from error
+    return actor.eval()
+
+
+def _damaged(folder: Path, error: Exception) -> RunError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return RunError(f"{folder / _DESCRIPTION} does not describe a policy ({reason})")
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    document: dict[str, Any] = read_json(folder / _DESCRIPTION, dict[str, Any])
+    check_format(folder / _DESCRIPTION, document)
+    return document
+
+
+def _box(size: int) -> spaces.Box:
+    return spaces.Box(-np.inf, np.inf, (size,), np.float32)
+
+
+def _describe(space: spaces.Space[Any]) -> dict[str, Any]:
+    if isinstance(space, spaces.Box):
+        # JSON lacks infinities: bounds are written in hexadecimal notation of floats.
+        bounds = {
+            "low": [float(x).hex() for x in space.low.reshape(-1)],
+            "high": [float(x).hex() for x in space.high.reshape(-1)],
+        }
+        return {"kind": "box", "shape": list(space.shape), **bounds}
+    if isinstance(space, spaces.Discrete):
+        return {"kind": "discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {"kind": "multi_discrete", "n": space.nvec.tolist(), "start": space.start.tolist()}
+    if isinstance(space, spaces.MultiBinary):
+        return {"kind": "multi_binary", "n": int(space.n)}
+    if isinstance(space, spaces.Tuple):
+        return {"kind": "tuple", "parts": [_describe(part) for part in space]}
+    raise RunError(f"cannot describe action space {space}")
+
+
+def _space(document: Mapping[str, Any]) -> spaces.Space[Any]:
+    kind = document["kind"]
+    if kind == "box":
+        shape = tuple(document["shape"])
+        low = np.array([float.fromhex(x) for x in document["low"]], np.float32).reshape(shape)
+        high = np.array([float.fromhex(x) for x in document["high"]], np.float32).reshape(shape)
+        return spaces.Box(low, high, shape, np.float32)
+    if kind == "discrete":
+        return spaces.Discrete(document["n"], start=document["start"])
+    if kind == "multi_discrete":
+        return spaces.MultiDiscrete(document["n"], start=document["start"])
+    if kind == "multi_binary":
+        return spaces.MultiBinary(document["n"])
+    return spaces.Tuple([_space(part) for part in document["parts"]])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
+from safetensors import SafetensorError
 
-from agents.learners.checkpoint import atomic_folder, load_tree, save_tree
 from agents.learners.config import (
     AlgorithmConfig,
     HAPPOConfig,
@@ -19,8 +19,8 @@ from agents.learners.config import (
     VDNConfig,
 )
 from agents.learners.engines import Engine, LocalEngine, RayEngine
-from agents.learners.policy import TrainedPolicy
-from agents.learners.policy_files import save_policy
+from agents.learners.policy import TrainedPolicy, load_policy, save_policy
+from agents.learners.state_files import load_tree, save_tree
 from agents.learners.vdn import VDNEngine
 from marec_env.errors import ConfigError, RunError
 from marec_env.vector import VectorEnv
@@ -86,22 +86,24 @@ class Trainer:
         return TrainedPolicy(self._engine.team, self._engine.actors(), self.seed)
 
     def save(self, folder: str | Path) -> None:
-        """Write a checkpoint folder, whole or not at all.
+        """Write all state into a folder, which is made if missing.
 
-        It holds ``trainer.json`` and ``trainer.safetensors`` (all state), and ``policy.json`` with
-        one ``actors/<name>.safetensors`` a component, which :func:`load_policy` reads alone.
+        ``trainer.json`` and ``trainer.safetensors`` hold it; ``policy.json`` with one
+        ``actors/<name>.safetensors`` a component is what :func:`load_policy` reads alone. A run
+        makes checkpoints of it, which are whole or absent.
 
         Raises:
             RunError: it cannot be written.
         """
-        with atomic_folder(folder) as temporary:
+        path = Path(folder)
+        kind = TypeAdapter(AlgorithmConfig).dump_python(self.algorithm, mode="json")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
             save_tree(
-                temporary,
+                path,
                 _STATE,
                 {
-                    "algorithm": TypeAdapter(AlgorithmConfig).dump_python(
-                        self.algorithm, mode="json"
-                    ),
+                    "algorithm": kind,
                     "env_steps": self.env_steps,
                     "agent_steps": self.agent_steps,
                     "iterations": self.iterations,
@@ -109,7 +111,9 @@ class Trainer:
                 },
             )
             if not isinstance(self.algorithm, RLlibConfig):
-                save_policy(temporary, self._engine.team, self._engine.actors())
+                save_policy(path, self._engine.team, self._engine.actors())
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"cannot write {path}: {error}") from error
 
     def restore(self, folder: str | Path) -> None:
         """Continue from a checkpoint folder.
@@ -117,25 +121,15 @@ class Trainer:
         Raises:
             RunError: it is missing, damaged, or of another algorithm, network or environment.
         """
-        state: dict[str, Any] = load_tree(Path(folder), _STATE)
-        self._check_kind(folder, state)
-        try:
-            self._engine.load_state_dict(state["engine"])
-        except (KeyError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise RunError(
-                f"checkpoint {folder} does not fit this run's networks or environment: {reason}"
-            ) from error
-        self.env_steps = state["env_steps"]
-        self.agent_steps = state["agent_steps"]
-        self.iterations = state["iterations"]
 
-    def _check_kind(self, folder: str | Path, state: Mapping[str, Any]) -> None:
-        kind = state["algorithm"]["kind"]
-        if kind != self.algorithm.kind:
-            raise RunError(
-                f"checkpoint {folder} is of algorithm '{kind}', the run of '{self.algorithm.kind}'"
-            )
+        def take(state: dict[str, Any]) -> None:
+            self._engine.load_state_dict(state["engine"])
+            self.env_steps = state["env_steps"]
+            self.agent_steps = state["agent_steps"]
+            self.iterations = state["iterations"]
+
+        refusal = "checkpoint {} does not fit this run's networks or environment"
+        self._take(Path(folder), take, refusal)
 
     def begin_with(self, folder: str | Path) -> None:
         """Take over the networks of a checkpoint folder and nothing else: not the count of steps,
@@ -149,15 +143,52 @@ class Trainer:
             raise ConfigError(
                 "--init-from and algorithm.cloning both say how to begin; leave one out"
             )
-        state: dict[str, Any] = load_tree(Path(folder), _STATE)
-        self._check_kind(folder, state)
+        path = Path(folder)
+        if not isinstance(self.algorithm, RLlibConfig):
+            self._check_components(path)
+        self._take(
+            path,
+            lambda state: self._engine.load_networks(state["engine"]),
+            "the networks of {} do not fit this run's components",
+        )
+
+    def _take(self, folder: Path, take: Callable[[dict[str, Any]], None], refusal: str) -> None:
+        """Read a checkpoint and take of it; ``refusal`` says what does not fit."""
+        state: dict[str, Any] = load_tree(folder, _STATE)
         try:
-            self._engine.load_networks(state["engine"])
-        except (KeyError, RuntimeError, ValueError) as error:
+            kind = state["algorithm"]["kind"]
+            if kind != self.algorithm.kind:
+                raise RunError(
+                    f"checkpoint {folder} is of algorithm '{kind}', the run of "
+                    f"'{self.algorithm.kind}'"
+                )
+            take(state)
+        except (KeyError, TypeError, IndexError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
+            raise RunError(f"{refusal.format(folder)}: {reason}") from error
+
+    def _check_components(self, folder: Path) -> None:
+        """Refuse networks of other components, naming those that differ and how."""
+        theirs, ours = load_policy(folder).team, self._engine.team
+        told = [f"'{name}' is there only" for name in theirs.agents if name not in ours.agents]
+        for name in ours.agents:
+            if name not in theirs.agents:
+                told.append(f"'{name}' is here only")
+                continue
+            sizes = [int(team.observation_spaces[name].shape[0]) for team in (theirs, ours)]
+            if sizes[0] != sizes[1]:
+                told.append(f"'{name}' observed {sizes[0]} numbers there and {sizes[1]} here")
+            if theirs.action_spaces[name] != ours.action_spaces[name]:
+                told.append(
+                    f"'{name}' acted in {theirs.action_spaces[name]} there and in "
+                    f"{ours.action_spaces[name]} here"
+                )
+        if told:
+            reason = " ".join("; ".join(told).split())
             raise RunError(
-                f"the networks of {folder} do not fit this run's components: {reason}"
-            ) from error
+                f"the networks of {folder} do not fit this run's components: {reason}; components "
+                "and networks must be as they were (environment.pipeline, algorithm)"
+            )
 
     def close(self) -> None:
         """Release processes and environments."""

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from agents.config import RunConfig
 from agents.learners.config import RLlibConfig
-from agents.learners.policy import TrainedPolicy
-from agents.learners.policy_files import load_policy
+from agents.learners.policy import TrainedPolicy, load_policy
 from agents.runs.checkpoints import Checkpoint, latest_checkpoint, whole_checkpoints
 from agents.runs.environment import input_hashes
 from agents.runs.folder import RunFolder, open_run

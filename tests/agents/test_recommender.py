@@ -46,7 +46,7 @@ def test_equals_the_first_slate_that_the_simulator_shows(
     run: Path, recommender: Recommender
 ) -> None:
     from agents.config import RunConfig
-    from agents.learners.policy_files import load_policy
+    from agents.learners.policy import load_policy
     from marec_env.simulator import Simulator
     from marec_env.world import build_world
 

@@ -2,11 +2,12 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from agents.games import two_step
-from agents.learners.checkpoint import load_tree, save_tree
 from agents.learners.config import (
     CloningConfig,
     HAPPOConfig,
@@ -15,7 +16,8 @@ from agents.learners.config import (
     NetworkConfig,
     SamplingConfig,
 )
-from agents.learners.policy_files import load_actor, load_policy
+from agents.learners.policy import load_actor, load_policy
+from agents.learners.state_files import load_tree, save_tree
 from agents.learners.trainer import Trainer
 from marec_env.errors import ConfigError, RunError
 
@@ -91,6 +93,63 @@ def test_damaged_checkpoints_are_named(damage, mixed_team, small_sampling, tmp_p
         trainer.restore(folder)
 
 
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda d: [],
+        lambda d: {**d, "format": "x"},
+        lambda d: {**d, "agents": 3},
+        lambda d: {**d, "actors": []},
+        lambda d: {**d, "turns": [1]},
+        lambda d: {**d, "observation_sizes": {}},
+        lambda d: {**d, "action_spaces": {"a": {"kind": "box"}, "b": {}, "c": {}}},
+        lambda d: {**d, "actors": {"a": {"agents": ["a"], "network": {"hidden": "x"}}}},
+    ],
+)
+def test_policies_of_another_shape_are_named(harm, mixed_team, small_sampling, tmp_path):
+    Trainer(MAPPOConfig(), small_sampling, 0, mixed_team).save(tmp_path / "c")
+    place = tmp_path / "c" / "policy.json"
+    place.write_text(json.dumps(harm(json.loads(place.read_text()))))
+    with pytest.raises(RunError, match=r"policy\.json") as caught:
+        load_policy(tmp_path / "c")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '{"format": 1}', '{"format": 1, "tree": {"x": 3}}'])
+def test_states_of_another_shape_are_named(text, mixed_team, small_sampling, tmp_path):
+    trainer = Trainer(MAPPOConfig(), small_sampling, 0, mixed_team)
+    trainer.save(tmp_path / "c")
+    (tmp_path / "c" / "trainer.json").write_text(text)
+    with pytest.raises(RunError) as caught:
+        trainer.restore(tmp_path / "c")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_networks_of_other_components_are_named(mixed_team, small_sampling, tmp_path):
+    class Other(mixed_team):
+        def __init__(self, num_envs):
+            super().__init__(num_envs)
+            self.agents = ("a", "b", "d")
+            self.turns = (self.agents,)
+            sizes = {"a": 7, "b": 5, "d": 3}
+            self.observation_spaces = {
+                k: spaces.Box(-np.inf, np.inf, (n,), np.float32) for k, n in sizes.items()
+            }
+            self.action_spaces = {
+                "a": self.action_spaces["a"], "b": spaces.Discrete(9), "d": spaces.Discrete(4),
+            }  # fmt: skip
+
+    Trainer(MAPPOConfig(), small_sampling, 0, mixed_team).save(tmp_path / "c")
+    other = Trainer(MAPPOConfig(), small_sampling, 0, Other)
+    with pytest.raises(RunError) as caught:
+        other.begin_with(tmp_path / "c")
+    for told in (
+        "'c' is there only", "'d' is here only", "'a' observed 4 numbers there and 7 here",
+        "'b' acted in MultiDiscrete([3 2]) there and in Discrete(9) here",
+    ):  # fmt: skip
+        assert told in str(caught.value)
+
+
 def test_other_algorithms_and_networks_are_refused(mixed_team, small_sampling, tmp_path):
     Trainer(MAPPOConfig(), small_sampling, 0, mixed_team).save(tmp_path / "c")
     with pytest.raises(RunError, match="algorithm 'mappo'"):
@@ -134,7 +193,7 @@ def test_policies_load_without_ray_and_act_alike(mixed_team, small_sampling, tmp
     with pytest.raises(RunError, match="unknown"):
         load_actor(tmp_path / "c", "nobody")
     code = (
-        "import sys; from agents.learners.policy_files import load_policy;"
+        "import sys; from agents.learners.policy import load_policy;"
         f" load_policy({str(tmp_path / 'c')!r}); assert 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

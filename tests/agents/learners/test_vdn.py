@@ -5,7 +5,7 @@ from gymnasium import spaces
 
 from agents.games import MatrixGame, two_step
 from agents.learners.config import SamplingConfig, VDNConfig
-from agents.learners.policy_files import load_policy
+from agents.learners.policy import load_policy
 from agents.learners.trainer import Trainer
 from marec_env.errors import ConfigError, RunError
 from marec_env.vector import VecStep

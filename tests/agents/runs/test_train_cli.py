@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from agents.learners import checkpoint
+from agents.learners import state_files
 from agents.runs.metrics_log import TIME_PREFIX, read_metrics
 from agents.runs.trained import load_run
 from marec_env.errors import RunError
@@ -276,7 +276,7 @@ def test_a_full_disk_while_a_checkpoint_is_written(
 ) -> None:
     """safetensors does not raise OSError on a full disk but an error of its own."""
     folder, written = tmp_path / "run", 0
-    save_file = checkpoint.save_file
+    save_file = state_files.save_file
 
     def full(tensors: object, path: Path) -> None:
         nonlocal written
@@ -286,7 +286,7 @@ def test_a_full_disk_while_a_checkpoint_is_written(
             raise SafetensorError("Error while serializing: No space left on device (os error 28)")
         save_file(tensors, path)
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(state_files, "save_file", full)
     message = user_error(in_process(capfd, config, "--run-dir", folder))
     assert "No space left on device" in message
     assert f"make room, then python train.py --resume {folder}" in message

@@ -1,13 +1,13 @@
-"""Training state on disk: tensors as safetensors, the rest as JSON; nothing is unpickled."""
+"""Training state on disk: tensors as safetensors, the rest as JSON; nothing is unpickled.
+
+Whether the files are whole is the business of a run's checkpoints (:mod:`agents.runs.checkpoints`),
+which are atomic and have checksums.
+"""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +18,25 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from marec_env.errors import RunError
-from marec_env.io import sha256_of, write_json
+from marec_env.io import read_json, write_json
 
-__all__ = ["FORMAT", "atomic_folder", "load_tree", "save_tree"]
+__all__ = ["FORMAT", "check_format", "load_tree", "save_tree"]
 
 FORMAT = 1
 """Version of the layout; a change that old code cannot read raises it."""
 
 
-@contextmanager
-def atomic_folder(target: str | Path) -> Iterator[Path]:
-    """Give a temporary folder to fill, which becomes ``target`` when all is written.
-
-    An existing folder is replaced only after the new one is complete.
+def check_format(path: Path, document: Mapping[str, Any]) -> None:
+    """Refuse a file that a newer version wrote.
 
     Raises:
-        RunError: it cannot be written; ``target`` keeps what it held.
+        RunError: it is, or does not say.
     """
-    final = Path(target)
-    temporary: Path | None = None
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}."))
-        yield temporary
-        if final.exists():
-            old = temporary.with_name(temporary.name + ".old")
-            os.replace(final, old)
-            os.replace(temporary, final)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(temporary, final)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"cannot write {final}: {error}") from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+    found = document.get("format")
+    if not isinstance(found, int) or found > FORMAT:
+        raise RunError(
+            f"{path} has format {found}; this version reads up to {FORMAT}: update marec"
+        )
 
 
 def save_tree(folder: Path, name: str, tree: Any) -> None:
@@ -75,30 +59,21 @@ def save_tree(folder: Path, name: str, tree: Any) -> None:
             os.fsync(stream.fileno())
     except (OSError, SafetensorError) as error:
         raise RunError(f"cannot write {weights}: {error}") from error
-    write_json(
-        folder / f"{name}.json",
-        {"format": FORMAT, "sha256": sha256_of(weights), "tree": encoded},
-    )
+    write_json(folder / f"{name}.json", {"format": FORMAT, "tree": encoded})
 
 
 def load_tree(folder: Path, name: str) -> Any:
     """Return what :func:`save_tree` wrote; numpy arrays come back as such.
 
     Raises:
-        RunError: a file is missing, damaged, or of a newer format.
+        RunError: a file is missing, cut short, or of a newer format.
     """
     description, weights = folder / f"{name}.json", folder / f"{name}.safetensors"
     try:
-        document = json.loads(description.read_text())
-        if document["format"] > FORMAT:
-            raise RunError(
-                f"{description} has format {document['format']}; this version reads up to"
-                f" {FORMAT}: update marec"
-            )
-        if sha256_of(weights) != document["sha256"]:
-            raise RunError(f"{weights} is damaged (its hash differs); use an earlier checkpoint")
+        document = read_json(description, dict[str, Any])
+        check_format(description, document)
         return _decode(document["tree"], load_file(weights))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise RunError(
             f"cannot read the checkpoint {folder} ({description.name}): {error};"
             " use an earlier checkpoint"
