@@ -5,21 +5,21 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marec_env.errors import ConfigError, MarecError, RunError
+from marec_env.config import MAX_SEED
+from marec_env.errors import ConfigError, RunError
 from marec_env.reporting.table import TextTable, print_tables, table_console
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from agents.config import RunConfig
     from agents.runs.trained import TrainedRun
-    from marec_env.environment_config import EnvironmentConfig
     from marec_env.evaluation.comparison import Comparison
     from marec_env.evaluation.policies import Policy
     from marec_env.world import World
@@ -28,7 +28,6 @@ __all__ = [
     "command",
     "evaluate_policy",
     "load_checked",
-    "load_run_policy",
     "prepare_baselines",
     "print_comparison",
     "write_comparison",
@@ -58,7 +57,8 @@ def command(
         int | None, typer.Option(min=2, help="Sessions; by default those of the run.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of the sessions; by default that of the run.")
+        int | None,
+        typer.Option(min=0, max=MAX_SEED, help="Seed of the sessions; by default that of the run."),
     ] = None,
     replace: Annotated[
         bool,
@@ -110,12 +110,6 @@ def load_checked(path: Path) -> TrainedRun:
     return run
 
 
-def load_run_policy(path: Path) -> tuple[RunConfig, EnvironmentConfig, Policy]:
-    """Return a run's configuration, its environment, and the policy of its newest checkpoint."""
-    run = load_checked(path)
-    return run.config, run.environment, run.policy
-
-
 def prepare_baselines(world: World, names: Sequence[str]) -> Callable[[], dict[str, Policy]]:
     """Build baselines, and try those of the user's own on a few sessions.
 
@@ -123,11 +117,12 @@ def prepare_baselines(world: World, names: Sequence[str]) -> Callable[[], dict[s
         A function that hands them out; a user's own are built anew, as if they had not been tried.
 
     Raises:
-        ConfigError: a baseline is unknown, cannot be built, or fails on its first sessions.
+        ConfigError: a baseline is unknown, or no policy.
+        PluginError: one of the user's own cannot be built, or fails on its first sessions.
     """
     from agents.baselines import BASELINES
     from marec_env.evaluation.rollout import rollout
-    from marec_env.registry import is_own
+    from marec_env.registry import is_own, naming
     from marec_env.simulator import Simulator
 
     for name in names:
@@ -136,40 +131,24 @@ def prepare_baselines(world: World, names: Sequence[str]) -> Callable[[], dict[s
     made = {name: _built(name, simulator) for name in names}
     own = [name for name in names if is_own(name)]
     for name in own:
-        try:
+        with naming(f"baseline '{name}' on its first sessions"):
             rollout(world, made[name], _TRIAL, seed=0)
-        except MarecError as error:
-            raise ConfigError(f"baseline '{name}': {error}") from error
-        except Exception as error:  # a user's code may raise anything
-            raise ConfigError(
-                f"baseline '{name}' fails on its first sessions: {_reason(error)}"
-            ) from error
     return lambda: {**made, **{name: _built(name, simulator) for name in own}}
 
 
 def _built(name: str, simulator: Any) -> Policy:
     from agents.baselines import build_baseline
     from marec_env.evaluation.policies import SlatePolicy, TeamPolicy
-    from marec_env.registry import is_own
+    from marec_env.registry import is_own, naming
 
-    try:
+    with naming(f"baseline '{name}'") if is_own(name) else nullcontext():
         found = build_baseline(name, simulator)
-    except MarecError:
-        raise
-    except Exception as error:
-        if not is_own(name):
-            raise
-        raise ConfigError(f"baseline '{name}' cannot be built: {_reason(error)}") from error
     if not isinstance(found, TeamPolicy | SlatePolicy):
         raise ConfigError(
             f"baseline '{name}' is {type(found).__name__}, neither a team's policy (act, reset) "
             "nor one of slates (recommend)"
         )
     return found
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def evaluate_policy(

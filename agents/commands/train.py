@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from agents.config import RunConfig, config_hash, preset_name
 from agents.entry import USER_ERROR
 from agents.learners.ray_session import watch_ray
@@ -20,17 +18,17 @@ from agents.runs import manifest
 from agents.runs.checkpoints import Checkpoint, Progress, latest_checkpoint, save_checkpoint
 from agents.runs.environment import build_trainer, input_hashes, limit_threads
 from agents.runs.folder import RunFolder, check_place, create_run, open_run, run_name
-from agents.runs.interrupt import INTERRUPTED
 from agents.runs.metrics_log import restore_metrics
-from agents.runs.progress import open_progress
+from agents.runs.progress import ProgressDisplay
 from agents.runs.seeds import parse_seeds, train_seeds
 from agents.runs.tracking import RunIdentity, Trackers, open_trackers
-from agents.runs.train_loop import train
+from agents.runs.train_loop import INTERRUPTED, train
 from agents.runs.trained import FIXED, load_run
 from marec_env import io
 from marec_env.config.dump import dump
 from marec_env.config.loader import load
 from marec_env.errors import ConfigError, RunError
+from marec_env.reporting.terminal import Terminal
 from marec_env.world import build_world
 
 if TYPE_CHECKING:
@@ -56,7 +54,7 @@ class _Job:
 
 
 def _say(message: str) -> None:
-    Console(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)
+    Terminal(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def start_run(
@@ -243,7 +241,7 @@ def _run(job: _Job) -> int:
     trackers = open_trackers(config.tracking, identity, folder.path, settings, _say)
     try:
         start = job.checkpoint.progress.env_steps if job.checkpoint else 0
-        with open_progress(training.env_steps, start) as progress, watch_ray(_ends(folder)):
+        with ProgressDisplay(training.env_steps, start) as progress, watch_ray(_ends(folder)):
             result = train(
                 training,
                 folder,

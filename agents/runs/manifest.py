@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -214,13 +216,18 @@ def changed_settings(manifest: Manifest, config: RunConfig) -> dict[str, str]:
     Labels do not count. Manifests of versions that did not keep the configuration tell of the seed
     alone: their hashes do not outlive a new setting.
 
+    Code that the manifest alone names is not loaded to find out.
+
     Raises:
         ConfigError: the manifest's configuration cannot be read.
     """
-    now = flatten(config.model_dump(mode="json"))
+    document = config.model_dump(mode="json")
+    now = flatten(document)
     if "config" in manifest:
-        kept = load_mapping(manifest["config"], RunConfig, "manifest.json: config")
-        then = flatten(kept.model_dump(mode="json"))
+        kept = manifest["config"]
+        if kept != document and _places(kept) <= _places(document):
+            kept = load_mapping(kept, RunConfig, "manifest.json").model_dump(mode="json")
+        then = flatten(kept)
     else:
         then = {**now, "seed": manifest.get("seeds", {}).get("run", config.seed)}
     return {
@@ -228,6 +235,11 @@ def changed_settings(manifest: Manifest, config: RunConfig) -> dict[str, str]:
         for key in sorted(then.keys() | now.keys())
         if then.get(key) != now.get(key) and not key.startswith(_LABELS)
     }
+
+
+def _places(document: Mapping[str, Any]) -> set[str]:
+    """Return the places of code, ``package.module:object``, that a configuration names."""
+    return set(re.findall(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", json.dumps(document)))
 
 
 def flatten(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

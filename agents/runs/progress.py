@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Protocol
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from agents.runs.metrics_log import Metrics
+from marec_env.reporting.terminal import Terminal
 
-__all__ = ["ProgressDisplay", "describe_metrics", "open_progress"]
+__all__ = ["ProgressDisplay", "describe_metrics"]
 
 SHOWN: tuple[tuple[str, str, str], ...] = (
     ("F", "team_reward", ".3f"),
@@ -27,133 +27,77 @@ _PLAIN_EVERY = 5.0  # seconds between plain lines, so that a log of an hour stay
 
 def describe_metrics(metrics: Metrics) -> str:
     """Return the shown numbers as ``F 0.231  clicks/session 3.10 ...``."""
-    parts = []
-    for label, key, style in SHOWN:
-        value = metrics.get(key)
-        if value is not None:
-            parts.append(f"{label} {value:{style}}")
-    return "  ".join(parts)
+    found = [(label, metrics.get(key), style) for label, key, style in SHOWN]
+    return "  ".join(
+        f"{label} {value:{style}}" for label, value, style in found if value is not None
+    )
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+class ProgressDisplay:
+    """Where a run's progress is shown, while it is entered."""
 
-
-class ProgressDisplay(Protocol):
-    """Where a run's progress is shown."""
-
-    def update(self, metrics: Metrics) -> None:
-        """Show one iteration."""
-        ...
-
-    def say(self, message: str) -> None:
-        """Show one line of text."""
-        ...
-
-    def __enter__(self) -> ProgressDisplay: ...
-
-    def __exit__(
+    def __init__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
-
-class _Plain:
-    """Lines at most every few seconds, and the last one."""
-
-    def __init__(self, console: Console, total: int, start: int, clock: Callable[[], float]):
-        self._console = console
-        self._total = total
-        self._start = start
-        self._clock = clock
+        total: int,
+        start: int,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Args:
+        total: the run's budget in env steps.
+        start: where a resumed run stands.
+        console: by default standard error.
+        clock: seconds.
+        """
+        self._console = console or Terminal(stderr=True)
+        self._total, self._start, self._clock = total, start, clock
         self._began = self._shown = clock()
         self._last: Metrics | None = None
-
-    def _line(self, metrics: Metrics) -> str:
-        steps = int(metrics["env_steps"] or 0)
-        gained = steps - self._start
-        elapsed = self._clock() - self._began
-        line = f"env_steps {steps:,}/{self._total:,}  {describe_metrics(metrics)}"
-        if gained > 0 and steps < self._total:
-            line += f"  left {_duration(elapsed * (self._total - steps) / gained)}"
-        return line
+        self._bar: Progress | None = None
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("env_steps {task.completed:,.0f}/{task.total:,.0f}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[numbers]}"),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("train", total=total, completed=start, numbers="")
 
     def update(self, metrics: Metrics) -> None:
+        """Show one iteration: in place, or as a line every few seconds and at the end."""
+        if self._bar is not None:
+            done = int(metrics["env_steps"] or 0)
+            self._bar.update(self._task, completed=done, numbers=describe_metrics(metrics))
+            return
         self._last = metrics
         if self._clock() - self._shown >= _PLAIN_EVERY:
             self._flush()
 
-    def _flush(self) -> None:
-        if self._last is not None:
-            self.say(self._line(self._last))
-            self._shown = self._clock()
-            self._last = None
-
     def say(self, message: str) -> None:
+        """Show one line of text."""
         self._console.print(message, markup=False, highlight=False, soft_wrap=True)
 
-    def __enter__(self) -> _Plain:
+    def _flush(self) -> None:
+        if self._last is None:
+            return
+        steps = int(self._last["env_steps"] or 0)
+        line = f"env_steps {steps:,}/{self._total:,}  {describe_metrics(self._last)}"
+        if self._start < steps < self._total:
+            elapsed = self._clock() - self._began
+            left = round(elapsed * (self._total - steps) / (steps - self._start))
+            hours, minutes, seconds = left // 3600, left // 60 % 60, left % 60
+            line += f"  left {f'{hours}:{minutes:02d}' if hours else minutes}:{seconds:02d}"
+        self.say(line)
+        self._last, self._shown = None, self._clock()
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._flush()
-
-
-class _Live:
-    """One line that changes in place."""
-
-    def __init__(self, console: Console, total: int, start: int) -> None:
-        self._progress = Progress(
-            TextColumn("env_steps {task.completed:,.0f}/{task.total:,.0f}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[numbers]}"),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        self._task = self._progress.add_task("train", total=total, completed=start, numbers="")
-
-    def update(self, metrics: Metrics) -> None:
-        self._progress.update(
-            self._task,
-            completed=int(metrics["env_steps"] or 0),
-            numbers=describe_metrics(metrics),
-        )
-
-    def say(self, message: str) -> None:
-        self._progress.console.print(message, markup=False, highlight=False, soft_wrap=True)
-
-    def __enter__(self) -> _Live:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
-
-
-def open_progress(total: int, start: int, console: Console | None = None) -> ProgressDisplay:
-    """Return a display for this terminal or log.
-
-    Args:
-        total: the run's budget in env steps.
-        start: where a resumed run stands.
-        console: by default standard error.
-    """
-    console = console or Console(stderr=True)
-    if console.is_terminal:
-        return _Live(console, total, start)
-    return _Plain(console, total, start, time.monotonic)
+        if self._bar is not None:
+            self._bar.stop()

@@ -11,13 +11,14 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from agents.runs.interrupt import INTERRUPTED
+from agents.runs.train_loop import INTERRUPTED
+from marec_env.config import MAX_SEED
 from marec_env.errors import ConfigError
 
 __all__ = ["parse_seeds", "train_seeds"]
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+_RANGE = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 _MAX_SEEDS = 10_000  # more is a slip of the keyboard
 _TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 
@@ -37,6 +38,8 @@ def parse_seeds(text: str) -> list[int]:
         last = int(match[2]) if match[2] else first
         if last < first:
             raise ConfigError(f"--seeds {text}: range '{part}' runs backwards")
+        if last > MAX_SEED:
+            raise ConfigError(f"--seeds {text}: seeds lie between 0 and {MAX_SEED:,} (got {last})")
         if last - first >= _MAX_SEEDS:
             raise ConfigError(f"--seeds {text}: more than {_MAX_SEEDS} seeds")
         seeds.update(dict.fromkeys(range(first, last + 1)))

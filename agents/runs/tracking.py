@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast, get_args
 
 from agents.runs.config import TrackingConfig
 from agents.runs.metrics_log import Metrics
@@ -80,17 +80,10 @@ def resolve_wandb_mode(wanted: str, say: Callable[[str], None]) -> WandbMode:
         say: receives one line.
     """
     if wanted == "auto":
-        asked = os.environ.get("WANDB_MODE", "")
-        if asked in ("online", "offline", "disabled"):
-            wanted = asked
-        elif asked == "dryrun":
-            wanted = "offline"
-    if wanted == "online":
-        return "online"
-    if wanted == "disabled":
-        return "disabled"
-    if wanted == "offline":
-        return "offline"
+        asked = os.environ.get("WANDB_MODE", "auto")
+        wanted = "offline" if asked == "dryrun" else asked
+    if wanted in get_args(WandbMode):
+        return cast(WandbMode, wanted)
     import wandb
 
     wandb.setup(wandb.Settings(silent=True))
@@ -107,14 +100,13 @@ def resolve_wandb_mode(wanted: str, say: Callable[[str], None]) -> WandbMode:
 @contextmanager
 def _staged_in(folder: Path) -> Iterator[None]:
     """Let W&B keep what it is to send later in the run's folder rather than in the home folder."""
-    if "WANDB_DATA_DIR" in os.environ:
-        yield
-        return
-    os.environ["WANDB_DATA_DIR"] = str(folder.absolute() / "wandb")
+    chosen = "WANDB_DATA_DIR" in os.environ
+    os.environ.setdefault("WANDB_DATA_DIR", str(folder.absolute() / "wandb"))
     try:
         yield
     finally:
-        del os.environ["WANDB_DATA_DIR"]
+        if not chosen:
+            del os.environ["WANDB_DATA_DIR"]
 
 
 class _Wandb:
@@ -226,39 +218,41 @@ def _cell(value: str | float | None) -> str:
 
 
 class Trackers:
-    """Several trackers as one; those that fail are dropped and named once."""
+    """Several trackers as one, for what :class:`Tracker` has; those that fail are dropped and named
+    once.
+    """
 
     def __init__(self, trackers: Mapping[str, Tracker], say: Callable[[str], None]) -> None:
         self._trackers = dict(trackers)
         self._say = say
 
-    def _each(self, action: Callable[[Tracker], None]) -> None:
+    def _each(self, method: str, *arguments: object) -> None:
         for name, tracker in list(self._trackers.items()):
             try:
-                action(tracker)
+                getattr(tracker, method)(*arguments)
             except Exception as error:  # a dashboard must never stop a run
                 self._say(f"{name} failed and is left out from here on: {error}")
                 del self._trackers[name]
 
     def log(self, metrics: Metrics) -> None:
         """Take one iteration's numbers."""
-        self._each(lambda tracker: tracker.log(metrics))
+        self._each("log", metrics)
 
     def summary(self, values: Mapping[str, float]) -> None:
         """Take final numbers."""
-        self._each(lambda tracker: tracker.summary(values))
+        self._each("summary", values)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """Take a table."""
-        self._each(lambda tracker: tracker.table(name, columns, rows))
+        self._each("table", name, columns, rows)
 
     def artifact(self, kind: str, paths: Sequence[Path]) -> None:
         """Take files and folders that belong together."""
-        self._each(lambda tracker: tracker.artifact(kind, paths))
+        self._each("artifact", kind, paths)
 
     def close(self) -> None:
         """Flush and end."""
-        self._each(lambda tracker: tracker.close())
+        self._each("close")
 
 
 def open_trackers(

@@ -7,25 +7,54 @@ checkpoint does not, so that a run continued from a checkpoint repeats the unint
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Protocol
 
 from agents.runs.checkpoints import Checkpoint, Progress, save_checkpoint
 from agents.runs.config import TrainingConfig
 from agents.runs.folder import RunFolder
-from agents.runs.interrupt import StopRequest
 from agents.runs.metrics_log import TIME_PREFIX, Metrics, append_metrics, restore_metrics
 from agents.runs.progress import ProgressDisplay
 from agents.runs.tracking import Trackers
 from marec_env.errors import RunError
 
-__all__ = ["TrainingResult", "Trains", "train"]
+__all__ = ["INTERRUPTED", "StopRequest", "TrainingResult", "Trains", "train"]
 
+INTERRUPTED = 130
+"""Exit code of a run stopped by a signal, as shells report Ctrl-C (128 + SIGINT)."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _DECISIVE = ("team_reward", "reward/", "value_loss/")
 """Metrics without which nothing can be learned."""
+
+
+class StopRequest:
+    """While entered, the first signal sets :attr:`requested`; a second one raises at once."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.requested = False
+        self._say = say
+        self._previous: dict[signal.Signals, object] = {}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        self._say("stopping after this iteration; once more to stop without a checkpoint")
+
+    def __enter__(self) -> StopRequest:
+        for number in _SIGNALS:
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
 
 
 class Trains(Protocol):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,14 @@ def test_an_edited_configuration_is_told(edit: dict[str, Any], line: str) -> Non
     assert changed_settings(found, CONFIG) == {}
     assert changed_settings(found, changed(name="other", tracking={"project": "p"})) == {}
     assert list(changed_settings(found, changed(**edit)).values()) == [line]
+
+
+def test_code_that_only_the_manifest_names_is_not_loaded(tmp_path: Path) -> None:
+    found = build_manifest(CONFIG, {}, [])
+    found["config"]["environment"]["users"]["model"] = "antigravity_of_a_stranger:open"
+    [line] = changed_settings(found, CONFIG).values()
+    assert "antigravity_of_a_stranger:open then" in line
+    assert "antigravity_of_a_stranger" not in sys.modules
 
 
 def test_manifests_of_older_versions_tell_of_the_seed_alone() -> None:

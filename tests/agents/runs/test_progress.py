@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from agents.runs.progress import _Plain, describe_metrics, open_progress
+from agents.runs.progress import ProgressDisplay, describe_metrics
 
 ROW = {
     "env_steps": 100,
@@ -22,7 +22,7 @@ def test_numbers_that_are_missing_are_left_out() -> None:
 def test_plain_lines_come_seldom_and_the_last_always() -> None:
     out = io.StringIO()
     now = iter([0.0, 1.0, 6.0, 6.0, 6.0, 7.0, 8.0, 8.0])
-    display = _Plain(Console(file=out, width=20), 400, 0, lambda: next(now))
+    display = ProgressDisplay(400, 0, Console(file=out, width=20), lambda: next(now))
     with display:
         display.update(ROW)
         display.update({**ROW, "env_steps": 200})
@@ -37,7 +37,7 @@ def test_plain_lines_come_seldom_and_the_last_always() -> None:
 def test_a_terminal_gets_one_live_line() -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=120)
-    with open_progress(400, 0, console) as display:
+    with ProgressDisplay(400, 0, console) as display:
         display.update(ROW)
         display.say("[not] markup")
     assert "F 0.235" in out.getvalue()

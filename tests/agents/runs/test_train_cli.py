@@ -438,7 +438,7 @@ def fails(simulator, seed):
     [
         ("not_a_policy", "is int, neither a team's policy"),
         ("raises", "ValueError: of mine"),
-        ("fails", "on its first sessions"),
+        ("fails", "on its first sessions failed"),
     ],
 )
 def test_a_wrong_baseline_of_the_users_own_is_told_before_training(
@@ -461,7 +461,12 @@ def test_a_wrong_baseline_of_the_users_own_is_told_before_training(
         "--run-dir",
         tmp_path / "run",
     )
-    assert told in user_error(done)
+    assert done.returncode == 2
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert f"baseline 'own_baselines:{name}'" in line
+    assert told in line
+    # What a user's own function raised is shown below the line that names it.
+    assert ("Traceback" in done.stderr) is (name != "not_a_policy")
     assert not (tmp_path / "run").exists()
 
 
@@ -469,7 +474,13 @@ def test_usage(capfd: pytest.CaptureFixture[str], tmp_path: Path, config: Path) 
     assert "name a configuration" in user_error(in_process(capfd))
     assert "leave the others out" in user_error(in_process(capfd, config, "--resume", tmp_path))
     assert "no such run folder" in user_error(in_process(capfd, "--resume", tmp_path / "none"))
-    assert "neither a seed nor a range" in user_error(in_process(capfd, config, "--seeds", "a-b"))
+    for seeds, told in (
+        ("a-b", "neither a seed nor a range"),
+        ("4294967296", "between 0 and 4,294,967,295"),
+        ("9" * 30, "neither a seed nor a range"),
+        ("5-2", "runs backwards"),
+    ):
+        assert told in user_error(in_process(capfd, config, "--seeds", seeds))
 
 
 def test_several_seeds(config: Path, tmp_path: Path) -> None:

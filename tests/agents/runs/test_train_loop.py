@@ -15,7 +15,7 @@ from agents.runs.checkpoints import latest_checkpoint
 from agents.runs.config import TrainingConfig
 from agents.runs.folder import RunFolder
 from agents.runs.metrics_log import TIME_PREFIX, read_metrics
-from agents.runs.progress import open_progress
+from agents.runs.progress import ProgressDisplay
 from agents.runs.tracking import Trackers
 from agents.runs.train_loop import TrainingResult, train
 from marec_env.errors import RunError
@@ -33,7 +33,7 @@ def run(folder: Path, trainer: Any, config: TrainingConfig = CONFIG) -> Training
         trainer,
         checkpoint=checkpoint,
         trackers=Trackers({}, print),
-        progress=open_progress(config.env_steps, 0, Console(quiet=True)),
+        progress=ProgressDisplay(config.env_steps, 0, Console(quiet=True)),
     )
 
 
