@@ -24,6 +24,7 @@ from marec_env.data.recommender_log import learn
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.evaluation.statistics import mean_estimate, paired_difference
 from marec_env.pipeline import Knowledge
+from marec_env.pipeline.knowledge import NEIGHBOURS
 from marec_env.simulator import Simulator
 from marec_env.world import World, build_world
 
@@ -61,8 +62,7 @@ def with_cold_items(world: World, share: float, seed: int) -> tuple[World, torch
     learned = learn(visible, world.config.knowledge)
     catalog = replace(world.catalog, popularity=learned.popularity)
     cf = torch.nn.functional.normalize(learned.factors.item.to(torch.float32), dim=1)
-    width = min(world.config.pipeline.recall.neighbours, learned.neighbours.shape[1])
-    neighbours = learned.neighbours[:, :width]
+    neighbours = learned.neighbours[:, :NEIGHBOURS]
     knowledge = Knowledge.of(catalog, cf, neighbours, f"{world.knowledge.version}-cold")
     history = world.population.history
     met = torch.where((history >= 0) & cold[history.clamp(min=0)], -1, history)

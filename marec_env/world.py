@@ -19,7 +19,7 @@ from marec_env.data.recommender_log import LearnedSpace, directions, learn, sele
 from marec_env.embeddings import embed_texts, fit_reduction
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError
-from marec_env.pipeline.knowledge import Knowledge
+from marec_env.pipeline.knowledge import NEIGHBOURS, Knowledge
 
 __all__ = ["World", "build_world"]
 
@@ -78,9 +78,8 @@ def _build(serialised: str) -> World:
     visible = select_log(log, config.knowledge)
     learned = learn(visible, config.knowledge)
     cf = directions(learned.factors.item.to(torch.float32))
-    width = min(config.pipeline.recall.neighbours, learned.neighbours.shape[1])
     version = f"{log.fingerprint[:12]}-{config.knowledge.seed}"
-    knowledge = Knowledge.of(catalog, cf, learned.neighbours[:, :width], version)
+    knowledge = Knowledge.of(catalog, cf, learned.neighbours[:, :NEIGHBOURS], version)
     return World(
         config=config,
         log=log,
@@ -115,8 +114,6 @@ def build_world(config: EnvironmentConfig) -> World:
     """
     usable_device("environment.device", config.device)
     plain = EnvironmentConfig()
-    neighbours = config.pipeline.recall.neighbours
-    recall = plain.pipeline.recall.model_copy(update={"neighbours": neighbours})
     shared = config.model_copy(
         update={
             "max_requests": plain.max_requests,
@@ -124,7 +121,7 @@ def build_world(config: EnvironmentConfig) -> World:
             "users": plain.users,
             "rewards": plain.rewards,
             "measure": plain.measure,
-            "pipeline": plain.pipeline.model_copy(update={"recall": recall}),
+            "pipeline": plain.pipeline,
         }
     )
     world = replace(_build(shared.model_dump_json()), config=config)

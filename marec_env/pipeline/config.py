@@ -15,7 +15,6 @@ __all__ = [
     "MessageConfig",
     "NoMessages",
     "PipelineConfig",
-    "RankingConfig",
     "RecallConfig",
     "TrainerConfig",
 ]
@@ -32,19 +31,6 @@ class RecallConfig(ConfigModel):
     )
     levels: int = Field(
         default=4, ge=2, le=16, description="Quota levels per channel: 0 ... levels - 1."
-    )
-    recent_clicks: int = Field(
-        default=8,
-        ge=1,
-        le=64,
-        description="Latest clicked items whose neighbours item_to_item offers.",
-    )
-    neighbours: int = Field(default=16, ge=1, le=256, description="Neighbours kept per item.")
-    fresh_share: float = Field(
-        default=0.25,
-        gt=0,
-        le=1,
-        description="Newest share of the catalog from which 'fresh' explores.",
     )
     index: Literal["exact", "faiss"] = Field(
         default="exact",
@@ -63,34 +49,6 @@ class RecallConfig(ConfigModel):
     topic_penalty: float = Field(
         default=3.0, ge=0, description="Score units that 'diverse' takes off a fully exposed topic."
     )
-
-
-class RankingConfig(ConfigModel):
-    """How scores become a slate."""
-
-    max_weight: float = Field(
-        default=2.0, gt=0, description="Largest weight of a block (block scores have unit spread)."
-    )
-    max_diversity: float = Field(
-        default=2.0,
-        ge=0,
-        description="Largest score taken off an item for each better one of its topic.",
-    )
-    min_temperature: float = Field(
-        default=0.01, ge=1e-4, le=1, description="Smallest exploration temperature, in score units."
-    )
-    max_temperature: float = Field(
-        default=1.0, gt=0, description="Largest exploration temperature."
-    )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> RankingConfig:
-        if self.min_temperature > self.max_temperature:
-            raise ValueError(
-                f"min_temperature {self.min_temperature} exceeds max_temperature "
-                f"{self.max_temperature}; lower the first or raise the second"
-            )
-        return self
 
 
 class NoMessages(ConfigModel):
@@ -163,18 +121,6 @@ class TrainerConfig(ConfigModel):
 
     every: int = Field(default=5, ge=1, description="Requests between two decisions to refit.")
     cost: float = Field(default=0.02, ge=0, description="Taken off the team reward per refit.")
-    ridge: float = Field(
-        default=1.0, gt=0, description="Penalty on the vector's length (ridge regression)."
-    )
-    unclicked_weight: float = Field(
-        default=0.2,
-        ge=0,
-        le=1,
-        description="Weight of an item shown and not clicked, of a clicked one's.",
-    )
-    blend: float = Field(
-        default=1.0, ge=0, description="Weight of the refitted vector in the CF profile."
-    )
 
 
 class PipelineConfig(ConfigModel):
@@ -209,7 +155,6 @@ class PipelineConfig(ConfigModel):
         description="Feature blocks (name or package.module:object) and what computing each costs, "
         "in units of f_feature.",
     )
-    ranking: RankingConfig = RankingConfig()
     messages: MessageConfig = Field(
         default=NoMessages(), description="What components tell each other."
     )

@@ -11,7 +11,10 @@ from torch.nn.functional import normalize
 
 from marec_env.catalog.catalog import Catalog
 
-__all__ = ["Knowledge"]
+__all__ = ["NEIGHBOURS", "Knowledge"]
+
+NEIGHBOURS = 16
+"""Items kept as an item's neighbours, most often consumed together with it."""
 
 
 @dataclass(frozen=True)

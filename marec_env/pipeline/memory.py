@@ -20,6 +20,7 @@ _SLOW = 0.9  # keeps of the slow click rate: a half-life of 6.6 requests
 EXPOSURE_KEEP = 0.75  # keeps of the topic exposure, a half-life of 2.4 requests
 _USEFULNESS = 0.9  # keeps of channel hit rates and block usefulness
 _DISLIKE_HALF_LIFE = 8.0  # requests
+_RECENT = 8  # latest clicked items whose neighbours item_to_item offers
 _PRIOR_RATE = 0.15  # click rate assumed before the first request
 
 
@@ -128,7 +129,7 @@ class SessionMemory:
         kinds: dict[torch.dtype, dict[str, tuple[int, ...]]] = {
             torch.int64: {
                 "history": (history_length,),
-                "recent": (config.recall.recent_clicks,),
+                "recent": (_RECENT,),
                 "session_items": shown,
                 "requests": (),
             },

@@ -32,9 +32,11 @@ Block = Callable[[Request, Tensor], Tensor]
 BLOCKS: Registry[Block] = Registry("feature block")
 
 _SMALL = 1e-6  # spread below which a block says nothing
-_WEIGHT = 1.0  # hand-set: every block alike
-_DIVERSITY = 0.3
-_TEMPERATURE = 0.05
+_MAX_WEIGHT = 2.0  # of a block, whose scores have unit spread
+_MAX_DIVERSITY = 2.0  # score units taken off an item for each better one of its topic
+_MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.01, 1.0  # of exploration, in score units
+_TEMPERATURES = math.log(_MAX_TEMPERATURE / _MIN_TEMPERATURE)
+_WEIGHT, _DIVERSITY, _TEMPERATURE = 1.0, 0.3, 0.05  # hand-set: every block alike
 _DRAW = 20.0  # Gumbel draws of float32 lie between -2.9 and 16.7
 
 
@@ -140,11 +142,10 @@ class Ranking(Component):
 
     def act(self, request: Request, action: Tensor) -> None:
         """Score the candidates and draw the slate."""
-        limits, share = self.config.ranking, unit(action)
-        ratio = math.log(limits.max_temperature / limits.min_temperature)
-        weights = limits.max_weight * share[:, :-2]
-        diversity = limits.max_diversity * share[:, -2]
-        temperature = limits.min_temperature * torch.exp(ratio * share[:, -1])
+        share = unit(action)
+        weights = _MAX_WEIGHT * share[:, :-2]
+        diversity = _MAX_DIVERSITY * share[:, -2]
+        temperature = _MIN_TEMPERATURE * torch.exp(_TEMPERATURES * share[:, -1])
         blocks, candidates = request.need("blocks"), request.need("candidates")
         ranked = request.scores = (blocks * weights.unsqueeze(1)).sum(2)
         if request.bonus is not None:
@@ -164,13 +165,9 @@ class Ranking(Component):
 
     def default_action(self) -> Tensor:
         """Return every block alike, some diversity, little exploration."""
-        ranking = self.config.ranking
-        blocks = len(self.config.blocks)
-        share = torch.full((blocks + 2,), min(1.0, _WEIGHT / ranking.max_weight))
-        share[-2] = min(1.0, _DIVERSITY / max(ranking.max_diversity, 1e-6))
-        span = math.log(ranking.max_temperature / ranking.min_temperature)
-        wanted = math.log(_TEMPERATURE / ranking.min_temperature)
-        share[-1] = min(1.0, max(0.0, wanted / span)) if span > 0 else 0.0
+        share = torch.full((len(self.config.blocks) + 2,), _WEIGHT / _MAX_WEIGHT)
+        share[-2] = _DIVERSITY / _MAX_DIVERSITY
+        share[-1] = math.log(_TEMPERATURE / _MIN_TEMPERATURE) / _TEMPERATURES
         return 2.0 * share - 1.0
 
 

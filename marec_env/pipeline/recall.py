@@ -37,6 +37,7 @@ Channel = Callable[[Request, int], Tensor]
 CHANNELS: Registry[Channel] = Registry("recall channel")
 
 _FIXED_ORDER_DEPTH = 3  # times C: how deep a fixed order is read, since its head may be seen
+_FRESH_SHARE = 0.25  # the newest share of the catalog, from which 'fresh' explores
 _STRIDES = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)  # primes; those coprime to n permute it
 
 
@@ -118,8 +119,7 @@ def popular(request: Request, length: int) -> Tensor:
 def fresh(request: Request, length: int) -> Tensor:
     """A random walk through the newest share of the catalog: exploration."""
     knowledge = request.knowledge
-    share = request.config.recall.fresh_share
-    pool = min(knowledge.num_items, max(length, int(share * knowledge.num_items)))
+    pool = min(knowledge.num_items, max(length, int(_FRESH_SHARE * knowledge.num_items)))
     walks = _walks(pool, knowledge.by_freshness.device)
     draws = random.integers(request.keys, request.step, "pipeline/fresh", 2, 1 << 30)
     depth = min(_FIXED_ORDER_DEPTH * length, pool)
@@ -215,14 +215,6 @@ def quotas_of(levels: Tensor, total: int) -> Tensor:
     Returns:
         Int64 ``[B, channels]``; rows sum to ``total``; ties go to the earlier channel.
     """
-    if not levels.is_cpu:
-        return _quotas_by_sorting(levels, total)
-    quotas = torch.empty(levels.shape, dtype=torch.int64)
-    _share_places(levels.numpy(), total, quotas.numpy())
-    return quotas
-
-
-def _quotas_by_sorting(levels: Tensor, total: int) -> Tensor:
     channels = levels.shape[1]
     weight = torch.where(levels.sum(1, keepdim=True) > 0, levels, torch.ones_like(levels))
     scaled = weight * total
@@ -233,25 +225,6 @@ def _quotas_by_sorting(levels: Tensor, total: int) -> Tensor:
     rank = (remainder * channels + order).argsort(1, descending=True).argsort(1)
     missing = total - quota.sum(1, keepdim=True)
     return quota + (rank < missing).to(torch.int64)
-
-
-@compiled
-def _share_places(levels: NDArray[np.int64], total: int, quotas: NDArray[np.int64]) -> None:
-    """Fill ``quotas`` as :func:`quotas_of` says."""
-    sessions, channels = levels.shape
-    remainder = np.empty(channels, np.int64)
-    for session in range(sessions):
-        whole = levels[session].sum()
-        missing = total
-        for channel in range(channels):
-            scaled = (levels[session, channel] if whole else 1) * total
-            quotas[session, channel] = scaled // (whole or channels)
-            remainder[channel] = scaled % (whole or channels)
-            missing -= quotas[session, channel]
-        for _ in range(missing):
-            largest = remainder.argmax()  # the first of equals
-            quotas[session, largest] += 1
-            remainder[largest] = -1
 
 
 def merge(

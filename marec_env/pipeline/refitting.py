@@ -26,14 +26,16 @@ from marec_env.pipeline.request import Request
 __all__ = ["Refitting", "fold_in"]
 
 
-def fold_in(memory: SessionMemory, rows: Tensor, ridge: float, unclicked: float) -> Tensor:
+_RIDGE = 1.0  # penalty on the vector's squared length
+_UNCLICKED = 0.2  # weight of an item shown and not clicked, of a clicked one's
+
+
+def fold_in(memory: SessionMemory, rows: Tensor) -> Tensor:
     """Fit the vectors of sessions ``rows`` to what they liked and clicked.
 
     Args:
         memory: the sessions' logs.
         rows: int64 ``[n]``.
-        ridge: penalty on the squared length.
-        unclicked: weight of an item that was not liked or clicked; of a positive one, 1.
 
     Returns:
         Float32 ``[n, d]``, unit length (0 where nothing was logged).
@@ -42,12 +44,12 @@ def fold_in(memory: SessionMemory, rows: Tensor, ridge: float, unclicked: float)
     positive = torch.cat(
         [memory.history_liked[rows], memory.session_clicks[rows].flatten(1) > 0], dim=1
     )
-    weight = torch.where(positive, 1.0, unclicked) * (items >= 0)  # [n, M]
+    weight = torch.where(positive, 1.0, _UNCLICKED) * (items >= 0)  # [n, M]
     factors = memory.knowledge.cf[items.clamp(min=0)]  # [n, M, d]
     weighted = (weight.unsqueeze(-1) * factors).transpose(1, 2)
     target = torch.where(positive, 1.0, -1.0)
     size = factors.shape[-1]
-    gram = weighted @ factors + ridge * torch.eye(size, device=factors.device)
+    gram = weighted @ factors + _RIDGE * torch.eye(size, device=factors.device)
     solved = torch.linalg.solve(gram, weighted @ target.unsqueeze(-1))
     return normalize(solved.squeeze(-1), dim=-1)
 
@@ -85,15 +87,14 @@ class Refitting(Component):
 
     def act(self, request: Request, action: Tensor) -> None:
         """Refit where it was decided and a decision is due."""
-        config = self.config.trainer
         refit = self.active(request.memory) & (action == 1)
         rows = refit.nonzero().squeeze(1)
         fitted = self.state["fitted_cf"].clone()
         if rows.numel():
-            fitted[rows] = fold_in(request.memory, rows, config.ridge, config.unclicked_weight)
+            fitted[rows] = fold_in(request.memory, rows)
         request.notes |= {"fitted_cf": fitted, "refitted": refit}
-        request.shift_profile(config.blend * fitted)
-        request.spend(config.cost * refit.to(torch.float32))
+        request.shift_profile(fitted)
+        request.spend(self.config.trainer.cost * refit.to(torch.float32))
 
     def learn(self, request: Request, clicks: Tensor) -> None:
         """Remember the refit."""

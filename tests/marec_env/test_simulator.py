@@ -350,12 +350,10 @@ def test_what_is_no_integer_is_no_seed(seed):
         make(2).reset(seed)
 
 
-def test_a_stage_nobody_decides_keeps_the_limits_of_its_component():
-    limits = {"max_diversity": 0.0, "max_weight": 0.5, "min_temperature": 0.5}
+def test_a_part_nobody_decides_is_as_its_components_default():
     slates = []
     for components in (("profile",), ("profile", "ranking")):
-        pipeline = {"components": components, "ranking": limits}
-        simulator = make(8, pipeline=pipeline)
+        simulator = make(8, pipeline={"components": components})
         simulator.step(simulator.default_actions())
         slates.append(simulator.last.slate)
     assert torch.equal(*slates)

@@ -1,6 +1,9 @@
+import math
+
 import pytest
 import torch
 
+from marec_env.pipeline import ranking
 from marec_env.pipeline.auditor import provider_share, unsuitable
 
 STRICT, AT_LIMIT, LENIENT = 1.0, 0.0, -1.0
@@ -64,12 +67,10 @@ def test_exposed_topics_are_vetoed_by_strictness(audited, make, strictness, veto
             assert not set(topics[request.slate[row]].tolist()) & set(vetoed)
 
 
-def test_no_weight_and_no_luck_outbids_a_veto(make):
-    pipeline = make.pipeline(
-        components=TEAM,
-        audit={"max_topic_share": 0.3},
-        ranking={"max_weight": 1e4, "max_temperature": 1e3},
-    )
+def test_no_weight_and_no_luck_outbids_a_veto(make, monkeypatch):
+    monkeypatch.setattr(ranking, "_MAX_WEIGHT", 1e4)
+    monkeypatch.setattr(ranking, "_TEMPERATURES", math.log(1e3 / 0.01))
+    pipeline = make.pipeline(components=TEAM, audit={"max_topic_share": 0.3})
     pipeline.memory.exposure[:] = torch.tensor([0.0, 0.5, 0.0, 0.0])
     for temperature in (-1.0, 1.0):
         request = pipeline.begin(make.keys())

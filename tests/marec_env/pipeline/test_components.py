@@ -108,6 +108,7 @@ def test_the_version_follows_the_items_not_the_class(make):
 
 def test_the_example_of_ones_own_component_through_yaml(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.chdir(tmp_path)  # a file outside the working directory may not name code
     place = tmp_path / "own.yaml"
     place.write_text(
         "embeddings: {encoder: hashing, reduction: {dimension: 8}}\n"
@@ -137,6 +138,7 @@ def test_the_example_of_ones_own_component_through_yaml(tmp_path, monkeypatch):
 
 def test_the_example_of_ones_own_channel_through_yaml(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.chdir(tmp_path)  # a file outside the working directory may not name code
     place = tmp_path / "own.yaml"
     place.write_text(
         "embeddings: {encoder: hashing, reduction: {dimension: 8}}\n"
@@ -161,6 +163,7 @@ def test_the_example_of_ones_own_channel_through_yaml(tmp_path, monkeypatch):
 
 def test_the_example_of_ones_own_reward_through_yaml(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.chdir(tmp_path)  # a file outside the working directory may not name code
     place = tmp_path / "own.yaml"
     place.write_text(
         "embeddings: {encoder: hashing, reduction: {dimension: 8}}\n"

@@ -30,19 +30,19 @@ def test_fold_in_is_ridge_regression_on_history_and_log(trained):
     memory.session_items[0, 0], memory.session_clicks[0, 0] = SLATE[0], CLICKS[0]
     items = [0, 1, 2, 20, 21, 22, 23, 24]
     target = np.array([1, 1, -1, 1, -1, -1, -1, 1.0])
-    weight = np.where(target > 0, 1.0, 0.3)
+    weight = np.where(target > 0, 1.0, 0.2)
     factors = memory.knowledge.cf[items].double().numpy()
-    gram = factors.T @ (weight[:, None] * factors) + 0.5 * np.eye(5)
+    gram = factors.T @ (weight[:, None] * factors) + np.eye(5)
     expected = np.linalg.solve(gram, factors.T @ (weight * target))
     expected /= np.linalg.norm(expected)
-    found = fold_in(memory, torch.tensor([0]), ridge=0.5, unclicked=0.3)[0]
+    found = fold_in(memory, torch.tensor([0]))[0]
     assert np.allclose(found.numpy(), expected, atol=1e-5)
 
 
 def test_a_user_without_any_log_has_no_vector(trained):
     none = torch.full((1, 4), -1)
     trained.memory.reset(torch.tensor([1]), none, none > 0, torch.tensor([0]))
-    fitted = fold_in(trained.memory, torch.arange(3), 1.0, 0.2)
+    fitted = fold_in(trained.memory, torch.arange(3))
     assert bool((fitted[1] == 0).all())
     assert fitted[0].norm().item() == pytest.approx(1.0, abs=1e-5)
 
