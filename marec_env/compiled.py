@@ -9,16 +9,13 @@ bits, and tests hold them together. Steps that are products or element by elemen
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 __all__ = ["compiled"]
-
-_CACHE_ERRORS = (OSError, EOFError, pickle.UnpicklingError)
-"""Of kept code that is damaged, or cannot be read or written."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,9 +24,9 @@ R = TypeVar("R")
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """Let numba compile a function of arrays and numbers when it is first called.
 
-    The compiled code is kept on disk for the next process, where numba may write: beside the
-    source, else in the user's cache folder (``NUMBA_CACHE_DIR`` names another). A place outside an
-    array raises ``IndexError``.
+    The compiled code is kept on disk for the next process. What numba keeps are pickles, and
+    loading one runs it: so it lies in a folder of the user's own, which nobody else may write. A
+    place outside an array raises ``IndexError``.
     """
     made: list[Callable[P, R]] = []
 
@@ -39,7 +36,7 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
             made.append(_compile(function))
         try:
             return made[0](*args, **kwargs)
-        except _CACHE_ERRORS:  # before the first line has run: the code is read, then called
+        except Exception:  # damaged code fails in any way; what is no fault of it fails again
             _forget(made[0])
             made[0] = _compile(function, keep=False)
             return made[0](*args, **kwargs)
@@ -50,12 +47,32 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
 def _compile(function: Callable[P, R], keep: bool = True) -> Callable[P, R]:
     import numba  # a third of a second, which importing the package need not pay
 
-    if keep:
+    folder = _folder() if keep else None
+    if folder is not None:
+        others, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
         try:
             return numba.njit(cache=True, nogil=True, boundscheck=True)(function)  # type: ignore[no-any-return]
-        except RuntimeError:  # nowhere to keep the code
+        except RuntimeError:  # the code cannot be kept there
             pass
+        finally:
+            numba.config.CACHE_DIR = others
     return numba.njit(nogil=True, boundscheck=True)(function)  # type: ignore[no-any-return]
+
+
+def _folder() -> Path | None:
+    """Return where compiled code is kept (``MAREC_CACHE``, else ``~/.cache/marec``, ``compiled``);
+    ``None`` if it cannot be made, or somebody else may write there.
+    """
+    try:
+        cache = Path(os.environ.get("MAREC_CACHE") or "~/.cache/marec").expanduser()
+        place = cache / "compiled"
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = place.stat()
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        return None
+    if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
+        return None
+    return place
 
 
 def _forget(dispatcher: Any) -> None:

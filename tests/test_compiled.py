@@ -51,7 +51,7 @@ print(compiled(kept.number)(1))
 
 
 def run_kept(folder, before=""):
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "MAREC_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
     command = f'{before} exec "{sys.executable}" -B -c \'{KEPT}\' "{folder}"'
     done = subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True, env=environment, check=False
@@ -70,9 +70,10 @@ def test_damaged_code_is_compiled_anew(tmp_path, ending):
     assert run_kept(tmp_path) == "5"
     files = list((tmp_path / "cache").rglob(f"*.{ending}"))
     assert files
-    for file in files:
-        file.write_bytes(b"")
-    assert run_kept(tmp_path) == "5"
+    for damage in (b"", b"\x80\x04garbage", b"[1, 2]", files[0].read_bytes()[:40]):
+        for file in files:
+            file.write_bytes(damage)
+        assert run_kept(tmp_path) == "5"
 
 
 def test_a_full_disk_neither_stops_nor_revives_older_code(tmp_path):
@@ -81,6 +82,21 @@ def test_a_full_disk_neither_stops_nor_revives_older_code(tmp_path):
     write_kept(tmp_path, 700)
     assert run_kept(tmp_path, before="ulimit -f 4;") == "700"
     assert run_kept(tmp_path) == "700"
+
+
+def test_code_that_somebody_else_could_have_written_is_not_loaded(tmp_path):
+    """What numba keeps are pickles: loading one runs it."""
+    write_kept(tmp_path, 5)
+    planted = tmp_path / "planted"
+    planted.mkdir()
+    place = tmp_path / "cache" / "compiled"
+    place.mkdir(parents=True)
+    place.chmod(0o777)
+    assert run_kept(tmp_path, before=f'export NUMBA_CACHE_DIR="{planted}";') == "5"
+    assert list(planted.iterdir()) == [] == list(place.iterdir())
+    place.chmod(0o700)
+    assert run_kept(tmp_path, before=f'export NUMBA_CACHE_DIR="{planted}";') == "5"
+    assert list(planted.iterdir()) == [] != list(place.iterdir())
 
 
 def test_importing_the_environment_does_not_load_numba():
