@@ -30,13 +30,13 @@ def run_command(action: Callable[[], int]) -> int:
     Configuration errors are one line each; what a plug-in raised is shown below its line. An
     interrupt before training began gives 130.
     """
-    from marec_env.errors import MarecError, PluginError, visible
+    from marec_env.errors import MarecError, PluginError
 
     try:
         return action()
     except MarecError as error:
         for line in str(error).splitlines():
-            print(f"error: {visible(line)}", file=sys.stderr)
+            print(f"error: {line}", file=sys.stderr)
         if isinstance(error, PluginError) and error.__cause__ is not None:
             traceback.print_exception(error.__cause__, file=sys.stderr)
         return USER_ERROR

@@ -26,7 +26,14 @@ _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff
 
 
 class MarecError(Exception):
-    """Base of every error whose cause lies in the input rather than in marec."""
+    """Base of every error whose cause lies in the input rather than in marec.
+
+    What it quotes from files and calls cannot act in a terminal: see :func:`visible`.
+    """
+
+    def __str__(self) -> str:
+        """Return the message, a line for each error."""
+        return "\n".join(visible(line) for line in super().__str__().split("\n"))
 
 
 class ConfigError(MarecError, ValueError):

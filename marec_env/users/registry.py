@@ -6,15 +6,15 @@ Refusal of damaged populations, with the name of what is wrong and what is allow
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from marec_env.catalog.population import Population
 from marec_env.errors import ConfigError
-from marec_env.registry import Registry
-from marec_env.users.base import Users
+from marec_env.registry import Registry, callable_at, is_own, naming
+from marec_env.users.base import Feedback, Users
 from marec_env.users.composed import ComposedUsers
 from marec_env.users.config import UsersConfig
 
@@ -32,6 +32,18 @@ class UsersFactory(Protocol):
 
 
 USER_MODELS: Registry[UsersFactory] = Registry("user model")
+_NEEDED = (
+    "reset",
+    "respond",
+    "click_probability",
+    "long_term_relevance",
+    "hidden_state",
+    "state_dict",
+    "load_state_dict",
+    "user_index",
+    "is_new",
+    "behaviours",
+)
 
 USER_MODELS.register("marec")(ComposedUsers)
 for _name, _place in (
@@ -63,7 +75,93 @@ def make_users(
     if num_sessions < 1:
         raise ConfigError(f"num_sessions is {num_sessions}; allowed: at least 1")
     check_population(population)
-    return USER_MODELS.get(config.model)(config, population, num_sessions, torch.device(device))
+    factory = callable_at("users.model", USER_MODELS, config.model)
+    device = torch.device(device)
+    if not is_own(config.model):
+        return factory(config, population, num_sessions, device)
+    with naming(f"user model '{config.model}'"):
+        users = factory(config, population, num_sessions, device)
+    return cast(Users, OwnUsers(config.model, users, num_sessions, population.num_items))
+
+
+class OwnUsers:
+    """A user model of the user's own, whose answers are looked at before the simulator uses them.
+
+    Everything else is the model's: attributes and methods pass through.
+    """
+
+    def __init__(self, name: str, users: Any, num_sessions: int, num_items: int) -> None:
+        """Args:
+        name: where the model comes from, for messages.
+        users: what its factory gave.
+        num_sessions: B.
+        num_items: N.
+
+        Raises:
+            ConfigError: it lacks something that users must have.
+        """
+        self._name, self._users = f"user model '{name}'", users
+        self._shape = (num_sessions, num_items)
+        needed = [part for part in _NEEDED if not hasattr(users, part)]
+        if needed:
+            raise ConfigError(
+                f"{self._name} gives {type(users).__name__}, which lacks {', '.join(needed)}; see "
+                "marec_env.users.base.Users"
+            )
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what is the model's."""
+        return getattr(self._users, name)
+
+    def reset(self, keys: Tensor, where: Tensor | None = None) -> None:
+        """See :meth:`marec_env.users.base.Users.reset`."""
+        with naming(f"{self._name}: reset"):
+            self._users.reset(keys, where)
+
+    def respond(self, slate: Tensor) -> Feedback:
+        """See :meth:`marec_env.users.base.Users.respond`."""
+        with naming(f"{self._name}: respond"):
+            found = self._users.respond(slate)
+        if not isinstance(found, Feedback):
+            raise ConfigError(f"{self._name}: respond gave {type(found).__name__}; give a Feedback")
+        if "click" not in found.behaviours:
+            raise ConfigError(f"{self._name}: respond gave no behaviour 'click'")
+        rows = (self._shape[0],)
+        for what, value in found.behaviours.items():
+            self._look(f"respond's behaviour '{what}'", value, tuple(slate.shape))
+        for what in ("engagement", "satisfaction", "left"):
+            self._look(f"respond's {what}", getattr(found, what), rows)
+        for what, value in found.outcomes.items():
+            self._look(f"respond's outcome '{what}'", value, rows)
+        return found
+
+    def click_probability(self, items: Tensor | None = None) -> Tensor:
+        """See :meth:`marec_env.users.base.Users.click_probability`."""
+        with naming(f"{self._name}: click_probability"):
+            found = self._users.click_probability(items)
+        return self._look("click_probability", found, self._shape if items is None else items.shape)
+
+    def long_term_relevance(
+        self, items: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        """See :meth:`marec_env.users.base.Users.long_term_relevance`."""
+        with naming(f"{self._name}: long_term_relevance"):
+            found = self._users.long_term_relevance(items, rows=rows)
+        count = self._shape[0] if rows is None else len(rows)
+        return self._look(
+            "long_term_relevance", found, (count, self._shape[1]) if items is None else items.shape
+        )
+
+    def _look(self, what: str, value: Any, shape: tuple[int, ...]) -> Tensor:
+        """Return a tensor of numbers of the right shape."""
+        if not isinstance(value, Tensor) or tuple(value.shape) != tuple(shape):
+            given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ConfigError(
+                f"{self._name}: {what} is {given}; needed: a tensor of shape {tuple(shape)}"
+            )
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ConfigError(f"{self._name}: {what} holds numbers that are not finite")
+        return value
 
 
 def _finite(name: str, values: Tensor) -> None:
