@@ -6,23 +6,162 @@ of an adaptive one, are validated before the first trial starts.
 
 from __future__ import annotations
 
+import itertools
+import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+import numpy as np
 import typer
+from pydantic import Field, model_validator
 
 from agents.config import RunConfig
-from agents.tune_space import Axis, SearchConfig, overrides_of, points, validate_points
+from marec_env.config import ConfigModel, Seed
 from marec_env.config.loader import load
 from marec_env.errors import ConfigError, unknown_name
 from marec_env.io import write_json
+from marec_env.registry import TRUSTED_FOLDERS
 
-__all__ = ["run_search", "run_trial"]
+__all__ = ["Axis", "SearchConfig", "overrides_of", "points", "run_search", "run_trial"]
 
-_SCORE = "score"
-_POINT = "point"
+Value = bool | int | float | str | None | list[Any] | dict[str, Any]
+_MAX_CORNERS = 512
+"""Combinations of extremes that are checked before an adaptive search; further ones are not."""
+_SCORE, _POINT = "score", "point"
+
+
+class Axis(ConfigModel):
+    """The values of one key: a list of choices, or a range."""
+
+    choice: list[Value] | None = Field(
+        default=None, min_length=1, description="Values to choose among."
+    )
+    uniform: tuple[float, float] | None = Field(
+        default=None, strict=False, description="Lower and upper bound, all equally likely."
+    )
+    log_uniform: tuple[float, float] | None = Field(
+        default=None, strict=False, description="The same for the logarithm."
+    )
+    integer: tuple[int, int] | None = Field(
+        default=None, strict=False, description="Least and greatest whole number."
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Axis:
+        kinds = ("choice", "uniform", "log_uniform", "integer")
+        if sum(getattr(self, name) is not None for name in kinds) != 1:
+            raise ValueError(f"give exactly one of {', '.join(kinds)}")
+        low, high = self.uniform or self.log_uniform or self.integer or (0, 1)
+        if not low < high:
+            raise ValueError(f"the lower bound {low} is not below the upper {high}")
+        if self.log_uniform is not None and low <= 0:
+            raise ValueError("log_uniform needs bounds above 0")
+        return self
+
+    def extremes(self) -> list[Value]:
+        """Return all choices, or both bounds."""
+        return list(self.choice or self.uniform or self.log_uniform or self.integer or ())
+
+    def draw(self, generator: np.random.Generator) -> Value:
+        """Return one value."""
+        if self.choice is not None:
+            return self.choice[int(generator.integers(len(self.choice)))]
+        if self.integer is not None:
+            return int(generator.integers(self.integer[0], self.integer[1] + 1))
+        if self.log_uniform is not None:
+            low, high = np.log(self.log_uniform)
+            return float(np.exp(generator.uniform(low, high)))
+        assert self.uniform is not None
+        return float(generator.uniform(*self.uniform))
+
+    def domain(self) -> Any:
+        """Return the values as Ray Tune describes them."""
+        from ray import tune
+
+        if self.choice is not None:
+            return tune.choice(self.choice)
+        if self.integer is not None:
+            return tune.randint(self.integer[0], self.integer[1] + 1)
+        if self.log_uniform is not None:
+            return tune.loguniform(*self.log_uniform)
+        assert self.uniform is not None
+        return tune.uniform(*self.uniform)
+
+
+class SearchConfig(ConfigModel):
+    """A search over the keys of a run's YAML."""
+
+    base: str = Field(description="YAML of the run; the search changes keys of it.")
+    method: Literal["grid", "random", "optuna"] = Field(
+        default="random",
+        description="grid: every combination of choices; random: independent draws; optuna: the"
+        " tree-structured Parzen estimator.",
+    )
+    trials: int = Field(default=16, ge=1, description="Trials of random and optuna.")
+    seed: Seed = Field(default=0, description="Of the draws.")
+    seeds: tuple[Seed, ...] = Field(
+        default=(0,), strict=False, min_length=1, description="Run seeds averaged in each trial."
+    )
+    metric: str = Field(
+        default="episode/return", description="Name of the trainer's metric that is compared."
+    )
+    mode: Literal["max", "min"] = Field(default="max", description="Which end is better.")
+    last: int = Field(default=10, ge=1, description="Last iterations over which it is averaged.")
+    env_steps: int = Field(default=100_000, ge=1, description="Budget of each run.")
+    jobs: int = Field(default=2, ge=1, description="Trials at once, one thread each.")
+    output: str = Field(default="runs/search", min_length=1, description="Folder of the results.")
+    space: dict[str, Axis] = Field(
+        min_length=1, description="By dotted key of the run's YAML: what to try."
+    )
+
+    @model_validator(mode="after")
+    def _grid_has_choices(self) -> SearchConfig:
+        ranges = [key for key, axis in self.space.items() if axis.choice is None]
+        if self.method == "grid" and ranges:
+            raise ValueError(f"method grid needs choices, but {', '.join(ranges)} is a range")
+        return self
+
+
+def overrides_of(point: Mapping[str, Value]) -> list[str]:
+    """Return a point as ``key=value`` arguments of train.py's ``--set``."""
+    return [f"{key}={json.dumps(value)}" for key, value in point.items()]
+
+
+def points(config: SearchConfig) -> list[dict[str, Value]]:
+    """Return the points of a grid or random search; of an adaptive one, the corners of its space.
+
+    Corners beyond the first 512 combinations are left out; each extreme then appears once.
+    """
+    if config.method == "random":
+        generator = np.random.default_rng(config.seed)
+        return [
+            {key: axis.draw(generator) for key, axis in config.space.items()}
+            for _ in range(config.trials)
+        ]
+    keys, sides = list(config.space), [axis.extremes() for axis in config.space.values()]
+    if config.method == "grid" or math.prod(map(len, sides)) <= _MAX_CORNERS:
+        return [dict(zip(keys, values, strict=True)) for values in itertools.product(*sides)]
+    first = {key: side[0] for key, side in zip(keys, sides, strict=True)}
+    return [{**first, key: value} for key, side in zip(keys, sides, strict=True) for value in side]
+
+
+def _validate(config: SearchConfig, chosen: Sequence[Mapping[str, Value]]) -> None:
+    """Check that every point is a valid run.
+
+    Raises:
+        ConfigError: names the first point that is not, and what is wrong with it.
+    """
+    if not Path(config.base).is_file():
+        raise ConfigError(f"base: there is no file '{config.base}'")
+    for number, point in enumerate(chosen):
+        try:
+            load(config.base, RunConfig, overrides_of(point))
+        except ConfigError as error:
+            told = ", ".join(overrides_of(point))
+            raise ConfigError(f"point {number + 1} of the search ({told}): {error}") from error
 
 
 def run_trial(config: SearchConfig, point: Mapping[str, Any]) -> float:
@@ -59,15 +198,20 @@ def run_search(config: SearchConfig) -> list[dict[str, Any]]:
         ConfigError: a point is not a valid run; nothing has been started then.
     """
     chosen = points(config)
-    validate_points(config, chosen)
+    _validate(config, chosen)
     import ray
     from ray import tune
 
-    base = str(Path(config.base).absolute())
-    config = config.model_copy(update={"base": base})
+    config = config.model_copy(update={"base": str(Path(config.base).absolute())})
+    adaptive = config.method == "optuna"
+    algorithm = _optuna(config) if adaptive else None
+    space = {key: axis.domain() for key, axis in config.space.items()}
     started = not ray.is_initialized()
     if started:
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+        # Trials run in folders of their own; what is trusted here is trusted there.
+        trusted = [os.getcwd(), *filter(None, [os.environ.get(TRUSTED_FOLDERS)])]
+        os.environ[TRUSTED_FOLDERS] = os.pathsep.join(trusted)
         ray.init(
             num_cpus=config.jobs,
             include_dashboard=False,
@@ -75,20 +219,14 @@ def run_search(config: SearchConfig) -> list[dict[str, Any]]:
             logging_level="ERROR",
         )
     try:
-        adaptive = config.method == "optuna"
-        space = (
-            {key: _domain(axis) for key, axis in config.space.items()}
-            if adaptive
-            else {_POINT: tune.grid_search(chosen)}
-        )
         tuner = tune.Tuner(
             tune.with_resources(_Trial(config, adaptive), {"cpu": 1}),
-            param_space=space,
+            param_space=space if adaptive else {_POINT: tune.grid_search(chosen)},
             tune_config=tune.TuneConfig(
                 metric=_SCORE,
                 mode=config.mode,
                 num_samples=config.trials if adaptive else 1,
-                search_alg=_optuna(config) if adaptive else None,
+                search_alg=algorithm,
                 max_concurrent_trials=config.jobs,
             ),
             run_config=tune.RunConfig(
@@ -99,23 +237,18 @@ def run_search(config: SearchConfig) -> list[dict[str, Any]]:
     finally:
         if started:
             ray.shutdown()
-    trials = []
-    for result in results:
-        tried = dict(result.config) if adaptive else dict(result.config[_POINT])
-        score = None if result.error else float(result.metrics[_SCORE])
-        trials.append({"set": overrides_of(tried), _SCORE: score,
-                       "error": str(result.error) if result.error else None})  # fmt: skip
+    trials: list[dict[str, Any]] = [
+        {
+            "set": overrides_of(result.config if adaptive else result.config[_POINT]),
+            _SCORE: None if result.error else float(result.metrics[_SCORE]),
+            "error": str(result.error) if result.error else None,
+        }
+        for result in results
+    ]
     sign = -1.0 if config.mode == "max" else 1.0
-
-    def rank(trial: Mapping[str, Any]) -> float:
-        score: float | None = trial[_SCORE]
-        return float("inf") if score is None else sign * score
-
-    trials.sort(key=rank)
-    write_json(
-        Path(config.output) / "results.json",
-        {"search": config.model_dump(mode="json"), "trials": trials},
-    )
+    trials.sort(key=lambda t: math.inf if t[_SCORE] is None else sign * t[_SCORE])
+    document = {"search": config.model_dump(mode="json"), "trials": trials}
+    write_json(Path(config.output) / "results.json", document)
     return trials
 
 
@@ -131,19 +264,6 @@ class _Trial:
 
         point = parameters if self._adaptive else parameters[_POINT]
         tune.report({_SCORE: run_trial(self._config, point)})
-
-
-def _domain(axis: Axis) -> Any:
-    from ray import tune
-
-    if axis.choice is not None:
-        return tune.choice(axis.choice)
-    if axis.integer is not None:
-        return tune.randint(axis.integer[0], axis.integer[1] + 1)
-    if axis.log_uniform is not None:
-        return tune.loguniform(*axis.log_uniform)
-    assert axis.uniform is not None
-    return tune.uniform(*axis.uniform)
 
 
 def _optuna(config: SearchConfig) -> Any:
@@ -178,4 +298,6 @@ def _main(
 
 
 if __name__ == "__main__":
-    typer.run(_main)
+    from agents.tune import _main as main  # Ray pickles by reference, which __main__ is not
+
+    typer.run(main)

@@ -16,7 +16,7 @@ from agents.learners.ray_session import watch_ray
 from agents.pettingzoo_adapter import PettingZooConfig
 from agents.runs import manifest
 from agents.runs.checkpoints import Checkpoint, Progress, latest_checkpoint, save_checkpoint
-from agents.runs.environment import build_trainer, input_hashes, limit_threads
+from agents.runs.environment import build_trainer, data_warnings, input_hashes, limit_threads
 from agents.runs.folder import RunFolder, check_place, create_run, open_run, run_name
 from agents.runs.metrics_log import restore_metrics
 from agents.runs.progress import ProgressDisplay
@@ -95,7 +95,7 @@ def start_run(
     trainer = build_trainer(config)
     try:
         source = None if init_from is None else _begin_with(trainer, init_from)
-        content = manifest.build_manifest(config, hashes, sys.argv)
+        content = manifest.build_manifest(config, hashes, sys.argv, data_warnings(config))
 
         def fill(folder: RunFolder) -> None:
             io.write_text(folder.config, dump(config))

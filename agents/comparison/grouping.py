@@ -81,6 +81,7 @@ def group_runs(runs: Sequence[Run], mixed_code: bool = False) -> Grouping:
     groups = tuple(Group(label, tuple(group)) for label, group in zip(labels, members, strict=True))
     for group in groups:
         _refuse_twins(group)
+    notes += dict.fromkeys(f"data: {line}" for run in sound for line in run.warnings)
     notes += _code_notes(groups, mixed_code)
     notes += _evaluation_notes(sound)
     notes += _seed_notes(groups)

@@ -199,4 +199,5 @@ def run_page(run: Run) -> str:
         Section("Runs", verbatim=[command]),
     ]
     shown = [s for s in sections if s.figures or s.verbatim]
-    return render_page(title, [], run.defects, shown)
+    notes = [*run.defects, *(f"data: {line}" for line in run.warnings)]
+    return render_page(title, [], notes, shown)

@@ -138,6 +138,8 @@ class Run:
     evaluation: Evaluation | None = None
     topics: str | None = None
     """Hash of the environment's topics where it was trained; ``None`` if it was not kept."""
+    warnings: tuple[str, ...] = ()
+    """What is not plausible about its data."""
     defects: tuple[str, ...] = ()
     """Why the run's numbers do not enter any average; empty for a sound run."""
 
@@ -207,6 +209,7 @@ def read_run(path: Path, evaluation: str = "evaluation.json") -> Run:
         metrics=metrics,
         evaluation=_evaluation(path / evaluation, steps, defects),
         topics=manifest.get("inputs", {}).get(TOPICS),
+        warnings=tuple(manifest.get("warnings", ())),
         defects=tuple(defects),
     )
 

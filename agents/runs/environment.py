@@ -16,7 +16,7 @@ from marec_env.vector import VectorEnv
 if TYPE_CHECKING:
     from agents.learners.trainer import Trainer
 
-__all__ = ["build_trainer", "input_hashes", "limit_threads", "make_environment"]
+__all__ = ["build_trainer", "data_warnings", "input_hashes", "limit_threads", "make_environment"]
 
 _RAY_SETTINGS = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS": "1"}
 """Ray's announced default for GPUs, so that it does not warn; repeated worker lines once."""
@@ -57,6 +57,15 @@ def build_trainer(config: RunConfig) -> Trainer:
 
     factory = partial(make_environment, config)
     return Trainer(config.algorithm, config.sampling, config.seed, factory)
+
+
+def data_warnings(config: RunConfig) -> list[str]:
+    """Return what is not plausible about the log that a run reads, a line each."""
+    if isinstance(config.environment, PettingZooConfig):
+        return []
+    from marec_env.world import build_world
+
+    return list(getattr(build_world(config.environment).log, "warnings", ()))
 
 
 def input_hashes(config: RunConfig) -> dict[str, str]:

@@ -76,6 +76,7 @@ class Manifest(TypedDict, total=False):
     config_hash: str
     config: dict[str, Any]
     inputs: dict[str, str]
+    warnings: list[str]
     resumes: list[_Resume]
 
 
@@ -167,13 +168,16 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def build_manifest(config: RunConfig, inputs: Mapping[str, str], command: list[str]) -> Manifest:
+def build_manifest(
+    config: RunConfig, inputs: Mapping[str, str], command: list[str], warnings: Sequence[str] = ()
+) -> Manifest:
     """Return the manifest of a run that starts now.
 
     Args:
         config: of the run; kept, so that a later edit of ``config.yaml`` is noticed.
         inputs: hashes by name of the data and the weights that the run reads.
         command: the command line.
+        warnings: what is not plausible about the data.
     """
     return {
         "started": _now(),
@@ -184,6 +188,7 @@ def build_manifest(config: RunConfig, inputs: Mapping[str, str], command: list[s
         "config_hash": config_hash(config),
         "config": config.model_dump(mode="json"),
         "inputs": dict(inputs),
+        "warnings": list(warnings),
         "hardware": _hardware(),
         "python": sys.executable,
         "resumes": [],

@@ -2,9 +2,15 @@ import json
 
 import pytest
 
-from agents.tune import run_search, run_trial
-from agents.tune_space import SearchConfig, overrides_of, points, validate_points
+from agents.tune import SearchConfig, _validate, overrides_of, points, run_search, run_trial
 from marec_env.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def trusted(monkeypatch, tmp_path):
+    """The runs' files lie outside the working directory and name an environment."""
+    monkeypatch.setenv("MAREC_TRUSTED_FOLDERS", str(tmp_path))
+
 
 RUN = """
 environment:
@@ -46,7 +52,7 @@ def test_random_points_repeat_by_seed_and_keep_their_bounds(search):
     assert {p["algorithm.epochs"] for p in chosen} == {2, 3, 4}
     rates = [p["algorithm.learning_rate"] for p in chosen]
     assert all(1e-4 <= r <= 1e-2 for r in rates) and sum(r < 1e-3 for r in rates) > 8
-    validate_points(search(), chosen)
+    _validate(search(), chosen)
 
 
 def test_grid_is_every_combination(search):

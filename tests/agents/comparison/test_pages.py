@@ -153,6 +153,13 @@ def test_one_run_has_a_page_of_its_own(write_run):
     assert "one seed" in words
 
 
+def test_what_is_not_plausible_about_the_data_stands_on_every_page(make_run):
+    run = replace(make_run(), warnings=("no times",))
+    assert "data: no times" in as_page(summarise([run, make_run(seed=1)]), "t", "x")
+    assert "data: no times" in run_page(run)
+    assert "data: no times" in run_page(replace(run, evaluation=None))
+
+
 def test_a_run_without_evaluation_has_its_curves(make_run):
     run = replace(make_run(), evaluation=None, defects=("not evaluated",))
     document = Document(run_page(run))
