@@ -15,10 +15,12 @@ from marec_env.catalog.population import Population
 from marec_env.config import usable_device
 from marec_env.data.log import InteractionLog, load_log
 from marec_env.data.population import build_population
+from marec_env.data.readers import files_fingerprint
 from marec_env.data.recommender_log import LearnedSpace, directions, learn, select_log
 from marec_env.embeddings import embed_texts, fit_reduction
 from marec_env.environment_config import EnvironmentConfig
-from marec_env.errors import ConfigError
+from marec_env.errors import ConfigError, DataError
+from marec_env.memory import require_memory
 from marec_env.pipeline.knowledge import NEIGHBOURS, Knowledge
 
 __all__ = ["World", "build_world"]
@@ -50,6 +52,12 @@ class World:
         names = self.config.pipeline.audit.suitability.values()
         none = torch.full((self.population.num_users,), torch.inf)
         columns = [self.log.user_attributes.get(name, none).to(torch.float32) for name in names]
+        for name, column in zip(names, columns, strict=True):
+            if bool(column.isnan().any()):
+                raise ConfigError(
+                    f"pipeline.audit.suitability: '{name}' is unknown of "
+                    f"{int(column.isnan().sum())} of {len(column)} users; complete users.csv"
+                )
         return torch.stack(columns, dim=1) if columns else none.new_zeros(len(none), 0)
 
 
@@ -65,10 +73,14 @@ def _moved(record: _Record, device: torch.device) -> _Record:
 
 
 @lru_cache(maxsize=8)
-def _build(serialised: str) -> World:
+def _build(serialised: str, fingerprint: str | None) -> World:
+    """Build a world; ``fingerprint``, that of the source's files, tells contents apart."""
     config = EnvironmentConfig.model_validate_json(serialised)
     device = torch.device(config.device)
     log = load_log(config.data)
+    if fingerprint is not None and log.fingerprint != fingerprint:
+        raise DataError(f"{config.data.source}: the files changed while they were read; try again")
+    _check_memory(config, log)
     full = embed_texts(config.embeddings, log.texts)
     reduced = fit_reduction(config.embeddings, full).apply(full)
     catalog = build_catalog(log, reduced, config.catalog)
@@ -91,6 +103,24 @@ def _build(serialised: str) -> World:
     )
 
 
+def _check_memory(config: EnvironmentConfig, log: InteractionLog) -> None:
+    """Refuse sizes that cannot fit; the estimate counts what grows with users and items."""
+    users, items, topics = log.num_users, log.num_items, config.catalog.num_topics
+    needed = {  # bytes at the peak: numbers of 8 bytes while fitted, of 4 when kept
+        "population.history": 27 * users * config.population.history,
+        "population.dim": 40 * (users + items) * config.population.dim,
+        "catalog.num_topics": 24 * (users + items) * topics,
+        "knowledge.dim": 40 * (users + items) * config.knowledge.dim,
+        "knowledge.neighbours": 24 * items * config.knowledge.neighbours,
+    }
+    largest = max(needed, key=lambda key: needed[key])
+    require_memory(
+        f"environment of {users:,} users and {items:,} items",
+        sum(needed.values()),
+        f"lower {largest}, which takes most, or the log's size",
+    )
+
+
 def _check_supply(config: EnvironmentConfig, num_items: int) -> None:
     """A session may not run out of unseen items."""
     pipeline = config.pipeline
@@ -106,7 +136,9 @@ def _check_supply(config: EnvironmentConfig, num_items: int) -> None:
 
 
 def build_world(config: EnvironmentConfig) -> World:
-    """Build what simulators of this configuration share; kept for further calls in this process.
+    """Build what simulators of this configuration share.
+
+    It is kept for further calls in this process, as long as the log's files hold the same.
 
     Raises:
         ConfigError, DataError, AssetError: as the parts do; also if the catalog is too small for
@@ -124,6 +156,6 @@ def build_world(config: EnvironmentConfig) -> World:
             "pipeline": plain.pipeline,
         }
     )
-    world = replace(_build(shared.model_dump_json()), config=config)
+    world = replace(_build(shared.model_dump_json(), files_fingerprint(config.data)), config=config)
     _check_supply(config, world.knowledge.num_items)
     return world

@@ -14,7 +14,7 @@ from marec_env import random
 from marec_env.catalog.catalog import Catalog
 from marec_env.catalog.kmeans import kmeans
 from marec_env.config import ConfigModel, Seed
-from marec_env.data.log import InteractionLog
+from marec_env.data.interactions import InteractionLog, without_gaps
 from marec_env.data.recommender_log import popularity
 from marec_env.errors import DataError
 
@@ -77,7 +77,7 @@ def build_catalog(
         popularity=popularity(log),
         age=_ages(log),
         providers=_providers(log, config),
-        attributes=log.item_attributes,
+        attributes=without_gaps(log.item_attributes),
     )
 
 

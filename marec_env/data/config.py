@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from marec_env.config import ConfigModel, Seed
+from marec_env.data.times import TimeUnit
 
 __all__ = ["DataConfig", "SyntheticConfig"]
 
@@ -32,6 +33,11 @@ class DataConfig(ConfigModel):
     like_threshold: float = Field(
         default=4.0,
         description="an interaction counts as liked from this rating on, in the log's units",
+    )
+    time_unit: TimeUnit = Field(
+        default="auto",
+        description="what timestamps of a folder's files count, where they are numbers; 'auto' "
+        "takes the unit in which all lie between 1980 and 2100, and says so unless it is seconds",
     )
     group_by: str = Field(
         default="gender",

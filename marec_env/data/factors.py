@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from marec_env import random
-from marec_env.data.log import InteractionLog
+from marec_env.data.interactions import InteractionLog
 from marec_env.errors import DataError
 
 __all__ = ["Factors", "FactorModel", "fit_factors"]

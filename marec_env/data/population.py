@@ -20,8 +20,8 @@ from torch import Tensor
 from marec_env.catalog.population import Population
 from marec_env.config import ConfigModel, Seed
 from marec_env.data.factors import fit_factors
+from marec_env.data.interactions import InteractionLog, without_gaps
 from marec_env.data.intercept import calibrate_intercept
-from marec_env.data.log import InteractionLog
 from marec_env.data.propensity import has_propensities, position_curve
 from marec_env.errors import DataError
 
@@ -211,8 +211,8 @@ def build_population(
         groups=log.group,
         group_names=log.group_names,
         providers=log.provider if providers is None else providers,
-        item_attributes=log.item_attributes,
-        user_attributes=log.user_attributes,
+        item_attributes=without_gaps(log.item_attributes),
+        user_attributes=without_gaps(log.user_attributes),
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from marec_env.data.log import Impressions
+from marec_env.data.interactions import Impressions
 from marec_env.errors import DataError
 
 __all__ = [
@@ -19,24 +19,40 @@ __all__ = [
     "has_propensities",
     "item_click_rates",
     "item_clicks",
+    "known_propensities",
     "position_curve",
 ]
 
 _PRIOR = 20.0  # impressions at the mean rate that every item is given
 _SMALLEST = 1e-300  # keeps quotients of items without impressions finite
+_ENOUGH = 100  # known propensities at the first place, from which the unknown can be left out
+
+
+def known_propensities(shown: Impressions) -> Tensor:
+    """Return where the probability of the platform's choice is known, bool ``[M]``."""
+    return torch.isfinite(shown.propensity)
 
 
 def has_propensities(shown: Impressions) -> bool:
-    """Return whether the platform's choice probabilities are known."""
-    return bool(torch.isfinite(shown.propensity).all())
+    """Return whether enough of the platform's choice probabilities are known to weight by them.
+
+    That is: all, or at the first place a hundred, of clicked and of other impressions. Those that
+    are not known are left out.
+    """
+    known = known_propensities(shown)
+    if bool(known.all()):
+        return True
+    click = shown.behaviours["click"][known & (shown.position == 0)]
+    return click.numel() >= _ENOUGH and 0 < int(click.sum()) < click.numel()
 
 
 def _weights(shown: Impressions) -> Tensor:
+    """Return inverse propensities, float64 ``[M]``; 0 where they are not known."""
     if not has_propensities(shown):
         raise DataError(
             "impressions: the propensities are not known; give a column 'propensity' in (0, 1]"
         )
-    return 1.0 / shown.propensity.to(torch.float64)
+    return (1.0 / shown.propensity.to(torch.float64)).nan_to_num(0.0)
 
 
 def position_curve(shown: Impressions, weighted: bool) -> Tensor:

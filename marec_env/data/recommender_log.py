@@ -11,7 +11,7 @@ from torch import Tensor
 from marec_env import random
 from marec_env.config import ConfigModel, Seed
 from marec_env.data.factors import Factors, fit_factors
-from marec_env.data.log import InteractionLog
+from marec_env.data.interactions import InteractionLog
 from marec_env.errors import DataError
 
 __all__ = [

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from marec_env import random
-from marec_env.data.assemble import item_text
 from marec_env.data.config import DataConfig, SyntheticConfig
-from marec_env.data.log import Impressions, InteractionLog, make_log
+from marec_env.data.interactions import Impressions, InteractionLog, make_log
+from marec_env.data.readers import item_text
 from marec_env.data.scenarios import SCENARIOS, Scenario
 from marec_env.data.scenarios.base import LoggedRequest
 from marec_env.data.scenarios.world import GeneratedWorld, make_world
 from marec_env.errors import ConfigError, unknown_name
+from marec_env.memory import require_memory
 
 __all__ = ["generate", "generate_log"]
 
@@ -40,6 +41,9 @@ _EXAMINATION = 0.85  # position k is looked at with probability .85^k
 _PLATFORM_POPULARITY = 1.0  # weights of the logging platform's scores
 _PLATFORM_TASTE = 2.0
 _CALIBRATION_SLATES = 2_000  # slates used to set the intercept
+_REQUESTS = 4.0  # slates of a visit on average, for the estimate of memory
+_SCORE_BYTES, _SHOWN_BYTES = 40, 120  # a user-item score and its draws; a shown item, twice
+_PERSON_BYTES, _ITEM_BYTES = 400, 3_000  # a user; an item with its texts
 _BISECTIONS = 50
 _LOGIT_BOUND = 30.0
 _GROUPS = ("occasional", "regular")
@@ -159,18 +163,33 @@ class _Engine:
             users = users[stay]
 
 
+def _check_memory(config: SyntheticConfig, slate_size: int) -> None:
+    users, items, visits = config.num_users, config.num_items, config.sessions_per_user
+    together = max(_CALIBRATION_SLATES, min(1.0, 4 / 3 * visits / config.days) * users)
+    slates = min(visits * _REQUESTS, config.days * _MAX_REQUESTS) * users
+    require_memory(
+        f"data.synthetic: a log of {users:,} users and {items:,} items",
+        _SCORE_BYTES * together * items
+        + _SHOWN_BYTES * slates * slate_size
+        + _PERSON_BYTES * users
+        + _ITEM_BYTES * items,
+        "lower num_users, num_items or sessions_per_user",
+    )
+
+
 def generate(
     name: str, config: SyntheticConfig, like_threshold: float
 ) -> tuple[InteractionLog, GeneratedWorld]:
     """Generate a scenario's log, and the truth behind it.
 
     Raises:
-        ConfigError: the scenario is unknown.
+        ConfigError: the scenario is unknown, or the log too large for memory.
         DataError: so few users, items or days that nobody clicked.
     """
     if name not in SCENARIOS:
         raise ConfigError("data.source: " + unknown_name("scenario", name, SCENARIOS))
     kind = SCENARIOS.get(name)
+    _check_memory(config, kind.slate_size)
     world = make_world(kind.vocabulary, config)
     scenario = kind(world, config)
     engine = _Engine(world, scenario, config)

@@ -3,31 +3,69 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
 import math
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from marec_env.errors import DataError
+from marec_env.errors import DataError, visible
 
-__all__ = ["Table", "read_table"]
+__all__ = ["UNKNOWN", "Table", "UnfitError", "number", "number_or_unknown", "read_table", "whole"]
 
 T = TypeVar("T")
-_SHOWN = 5  # line numbers or identifiers quoted in an error
+_SHOWN = 5  # line numbers quoted in an error
+_LONGEST = 60  # characters of a cell quoted in an error
+_CURE = "correct or remove them"
+_LARGEST = 3.4028234663852886e38  # of float32, in which numbers are kept
+UNKNOWN = frozenset(("", "na", "n/a", "nan", "null", "none", "<na>"))
+_INDEX = re.compile(r"|index|level_\d+|unnamed: \d+|row|rownames|row\.names", re.IGNORECASE)
+_FEWEST_TO_COUNT = 10  # rows from which numbers k, k + 1, k + 2 ... are no coincidence
 
 
+class UnfitError(ValueError):
+    """A bad cell that another description fits better than its column's."""
+
+
+def number(cell: str) -> float:
+    """Return a finite number that float32 can hold; ``ValueError`` for anything else."""
+    value = float(cell)
+    if not math.isfinite(value) or "_" in cell:  # Python's own way to write thousands
+        raise ValueError(cell)
+    if abs(value) > _LARGEST:
+        raise UnfitError("a number of at most 3.4e38")
+    return value
+
+
+def number_or_unknown(cell: str) -> float:
+    """Return a number, or NaN for an empty cell or a word for it, such as ``NA``."""
+    return math.nan if cell.lower() in UNKNOWN else number(cell)
+
+
+def whole(cell: str) -> int:
+    """Return a whole number, also of ``3.0``; ``ValueError`` for anything else."""
+    value = number(cell)
+    if value != round(value):
+        raise ValueError(cell)
+    return int(value)
+
+
+@dataclass
 class Table:
     """A file's columns as text, with the line each row came from."""
 
-    def __init__(self, path: Path, columns: dict[str, list[str]], lines: list[int]) -> None:
-        """Args:
-        path: the file, for messages.
-        columns: the cells of each column, stripped.
-        lines: the line of each row, from 1.
-        """
-        self.path = path
-        self.columns = columns
-        self.lines = lines
+    path: Path
+    columns: dict[str, list[str]]
+    """The cells of each column, stripped."""
+    lines: list[int]
+    """The line of each row, from 1."""
+    digest: str = ""
+    """SHA-256 of the file that was read."""
+    notes: list[str] = field(default_factory=list)
+    """What was left out of it, one line each."""
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -35,33 +73,37 @@ class Table:
     def __contains__(self, name: str) -> bool:
         return name in self.columns
 
-    def fail(self, bad: Sequence[int], what: str) -> DataError:
+    def fail(self, bad: Sequence[int], what: str, cure: str = _CURE) -> DataError:
         """Return the error for bad rows (positions): how many of how many, what, which lines."""
         lines = ", ".join(str(self.lines[row]) for row in bad[:_SHOWN])
         more = ", ..." if len(bad) > _SHOWN else ""
-        rows = "row" if len(bad) == 1 else "rows"
+        rows, line = ("row", "line") if len(bad) == 1 else ("rows", "lines")
         return DataError(
             f"{self.path}: {len(bad)} bad {rows} of {len(self)}: {what} "
-            f"(line{'s' if len(bad) > 1 else ''} {lines}{more}); correct or remove them"
+            f"({line} {lines}{more}); {cure}"
         )
 
-    def parse(self, name: str, convert: Callable[[str], T], what: str) -> list[T]:
+    def parse(
+        self, name: str, convert: Callable[[str], T], what: str, cure: str = _CURE
+    ) -> list[T]:
         """Return a column converted; ``convert`` raises ``ValueError`` for a bad cell."""
         values: list[T] = []
         bad: list[int] = []
         for row, cell in enumerate(self.columns[name]):
             try:
                 values.append(convert(cell))
-            except ValueError:
+            except ValueError as error:
+                if not bad and isinstance(error, UnfitError):
+                    what = str(error)
                 bad.append(row)
         if bad:
-            found = self.columns[name][bad[0]]
-            raise self.fail(bad, f"'{name}' must be {what}, found '{found}'")
+            found = quoted(self.columns[name][bad[0]])
+            raise self.fail(bad, f"'{visible(name)}' must be {what}, found {found}", cure)
         return values
 
-    def numbers(self, name: str) -> list[float]:
+    def numbers(self, name: str, cure: str = _CURE) -> list[float]:
         """Return a column of finite numbers."""
-        return self.parse(name, _finite, "a finite number")
+        return self.parse(name, number, "a finite number", cure)
 
     def identifiers(self, name: str) -> list[str]:
         """Return a column of which no cell is empty."""
@@ -73,15 +115,52 @@ class Table:
         seen: set[str] = set()
         bad = [row for row, value in enumerate(values) if value in seen or seen.add(value)]  # type: ignore[func-returns-value]
         if bad:
-            raise self.fail(bad, f"duplicate '{name}', first '{values[bad[0]]}'")
+            raise self.fail(bad, f"duplicate '{name}', first {quoted(values[bad[0]])}")
         return values
 
+    def places(self, name: str, known: dict[str, int], where: Path) -> list[int]:
+        """Return where each identifier of a column stands in another file.
 
-def _finite(cell: str) -> float:
-    value = float(cell)
-    if not math.isfinite(value):
-        raise ValueError(cell)
-    return value
+        Raises:
+            DataError: one of them does not stand there.
+        """
+        column = self.identifiers(name)
+        bad = [row for row, value in enumerate(column) if value not in known]
+        if bad:
+            first = quoted(column[bad[0]])
+            raise self.fail(bad, f"'{name}' is not in {where.name}, first {first}")
+        return [known[value] for value in column]
+
+    def drop_indices(self, known: Sequence[str]) -> None:
+        """Leave out columns that only count rows, as tables saved with their index have.
+
+        These are columns without a name, those with an index's usual name and distinct whole
+        numbers, and those that count up from row to row.
+
+        Args:
+            known: columns that are needed whatever they hold.
+        """
+        for name in [name for name in self.columns if name not in known]:
+            if name and not self._counts_rows(name):
+                continue
+            del self.columns[name]
+            label = f"the column '{visible(name)}'" if name else "a column without a name"
+            self.notes.append(f"{self.path.name}: {label} is left out as an index of the rows")
+
+    def _counts_rows(self, name: str) -> bool:
+        try:
+            values = [whole(cell) for cell in self.columns[name]]
+        except ValueError:
+            return False
+        if _INDEX.fullmatch(name):
+            return len(set(values)) == len(values)
+        up = all(value == values[0] + row for row, value in enumerate(values))
+        return up and len(values) >= _FEWEST_TO_COUNT
+
+
+def quoted(cell: str) -> str:
+    """Return a cell as errors show it: in quotes, short, on one line."""
+    return f"'{visible(cell if len(cell) <= _LONGEST else cell[: _LONGEST - 3] + '...')}'"
 
 
 def _not_empty(cell: str) -> str:
@@ -90,58 +169,57 @@ def _not_empty(cell: str) -> str:
     return cell
 
 
-def read_table(path: Path, required: Sequence[str], delimiter: str = ",") -> Table:
+def read_table(
+    path: Path, required: Sequence[str], optional: Sequence[str] = (), delimiter: str = ","
+) -> Table:
     """Read a delimited file with a header.
 
     Args:
         path: a UTF-8 file; a byte-order mark is skipped.
-        required: columns that must be there; others are kept too.
-        delimiter: ``","`` (quotes as in RFC 4180) or a tab (no quotes).
+        required: columns that must be there.
+        optional: further columns that have a meaning; others are kept unless they count rows.
+        delimiter: ``","`` (quotes as in RFC 4180) or a tab (no quotes; a name of the header ends at
+            a colon, after which RecBole's files state the type).
 
     Raises:
         DataError: the file is missing, unreadable, empty, not UTF-8, has a repeated or missing
             column, or rows with the wrong number of cells.
     """
-    rows: list[list[str]] = []
-    lines: list[int] = []
+    tabs = delimiter == "\t"
+    quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(
-                stream,
-                delimiter=delimiter,
-                quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,
-            )
-            header = [cell.strip() for cell in next(reader, [])]
-            for row in reader:
-                if row:  # a blank line is no row
-                    rows.append(row)
-                    lines.append(reader.line_num)
+        content = path.read_bytes()
+        text = io.StringIO(content.decode("utf-8-sig"), newline="")
+        reader = csv.reader(text, delimiter=delimiter, quoting=quoting)
+        header = [cell.strip() for cell in next(reader, [])]
+        rows = [(reader.line_num, row) for row in reader if row]  # a blank line is no row
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}); convert it") from error
     except csv.Error as error:
         raise DataError(f"{path}: not a delimited text file: {error}") from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    if tabs:
+        header = [cell.split(":")[0] for cell in header]
     if not header:
         raise DataError(f"{path}: the file is empty; it needs the columns {', '.join(required)}")
-    repeated = sorted({name for name in header if header.count(name) > 1})
+    repeated = sorted({name for name in header if name and header.count(name) > 1})
     if repeated:
-        raise DataError(f"{path}: repeated column '{repeated[0]}'; each column once")
+        raise DataError(f"{path}: repeated column '{visible(repeated[0])}'; each column once")
     missing = [name for name in required if name not in header]
     if missing:
         raise DataError(
             f"{path}: missing column{'s' if len(missing) > 1 else ''} {', '.join(missing)} "
-            f"(there are: {', '.join(header)}; needed: {', '.join(required)})"
+            f"(there are: {visible(', '.join(header))}; needed: {', '.join(required)})"
         )
     if not rows:
         raise DataError(f"{path}: no rows below the header; it needs at least one")
-    table = Table(path, {}, lines)
-    bad = [index for index, row in enumerate(rows) if len(row) != len(header)]
+    table = Table(path, {}, [line for line, _ in rows], hashlib.sha256(content).hexdigest())
+    bad = [index for index, (_, row) in enumerate(rows) if len(row) != len(header)]
     if bad:
-        found = len(rows[bad[0]])
+        found = len(rows[bad[0]][1])
         raise table.fail(bad, f"{len(header)} cells expected, found {found}")
-    cells = zip(*rows, strict=True)
-    columns = {
-        name: [cell.strip() for cell in column] for name, column in zip(header, cells, strict=True)
-    }
-    return Table(path, columns, lines)
+    for place, name in enumerate(header):
+        table.columns[name] = [row[place].strip() for _, row in rows]
+    table.drop_indices((*required, *optional))
+    return table

@@ -49,6 +49,15 @@ def test_impressions_are_read_and_sorted(tmp_path: Path) -> None:
     assert "impressions.csv" in log.sources
 
 
+def test_whole_floats_are_whole_numbers(tmp_path: Path) -> None:
+    shown = load_log(
+        write(tmp_path, impressions=SHOWN.replace(",1,1,", ",1.0,1.0,").replace(",0,1,", ",0.0,1,"))
+    ).impressions
+    assert shown is not None
+    assert shown.position.tolist() == [0, 0, 1, 0]
+    assert shown.behaviours["click"].tolist() == [1, 0, 1, 0]
+
+
 def test_users_numbers_become_attributes(tmp_path: Path) -> None:
     log = load_log(write(tmp_path, users="user_id,gender,risk_limit\n1,F,3\n2,M,7\n3,F,1\n4,M,2\n"))
     assert {name: values.tolist() for name, values in log.user_attributes.items()} == {
@@ -67,11 +76,15 @@ def test_a_risk_limit_that_is_no_number_is_named(tmp_path: Path) -> None:
         ("1,a,10,0,2,0.5,0\n", r"1 bad row of 1: 'click' must be 0 or 1, found '2' \(line 2\)"),
         ("1,a,10,-1,1,0.5,0\n", r"'position' must be a whole number from 0 on, found '-1'"),
         ("1,a,10,0.5,1,0.5,0\n", r"'position' must be a whole number"),
+        ("1,a,10,1e20,1,0.5,0\n", r"'position' must be a whole number from 0 to 9,999"),
         ("1,a,10,1,1,0.5,0\n", r"no impression at position 0; positions count from 0"),
         ("1,a,10,0,1,0,0\n", r"'propensity' must be in \(0, 1\], or empty if unknown, found '0'"),
         ("1,z,10,0,1,1,0\n", r"'item_id' is not in items.csv, first 'z'"),
         ("1,a,10,0,0,1,1\n", r"'purchase' must be 0 where 'click' is 0"),
-        ("1,a,soon,0,0,1,0\n", r"'timestamp' must be a finite number"),
+        (
+            "1,a,soon,0,0,1,0\n",
+            r"'timestamp' must be a time: seconds since 1970, or text such as 2021",
+        ),
     ],
 )
 def test_faults_are_named(tmp_path: Path, rows: str, message: str) -> None:

@@ -108,6 +108,27 @@ HEADER = "user_id,item_id,rating,timestamp\n"
             {"users": "user_id,gender\n2,F\n"},
             r"2 bad rows of 4: 'user_id' is not in users.csv, first '10'",
         ),
+        (
+            {"interactions": HEADER + "1,a,1e39,1\n"},
+            r"'rating' must be a number of at most 3.4e38, found '1e39'",
+        ),
+        ({"interactions": HEADER + "1,a,1_0,1\n"}, r"'rating' must be a finite number"),
+        (
+            {"interactions": HEADER + f"1,{'9' * 5000},3,1\n"},
+            r"'item_id' is not in items.csv, first '9{57}\.\.\.'",
+        ),
+        (
+            {"items": "item_id,title,year\na,x,1e30\nb,y,\n"},
+            r"'year' must be a whole year or empty, found '1e30'",
+        ),
+        (
+            {"items": f"item_id,title,year\na,x,{2**63}\nb,y,\n"},
+            r"'year' must be a whole year or empty, found '9223372036854775808'",
+        ),
+        (
+            {"interactions": HEADER.strip() + ",event\n2,a,3,1,view\n2,b,3,1,cart\n"},
+            r"'event' must be a finite number, found 'view'.*write a 0/1 column for each",
+        ),
         ({"users": "user_id\n2\n2\n10\n"}, r"users.csv: 1 bad row of 3: duplicate 'user_id'"),
     ],
 )
@@ -133,3 +154,21 @@ def test_missing_places_and_wrong_encoding(tmp_path: Path) -> None:
     (tmp_path / "interactions.csv").write_bytes(HEADER.encode() + b"1,a,3,\xff\n")
     with pytest.raises(DataError, match="not UTF-8 text"):
         load_log(DataConfig(source=str(tmp_path)))
+
+
+def test_cells_as_other_tools_write_them(tmp_path: Path) -> None:
+    """Whole numbers as floats, unknown ones in words, years in titles, long identifiers."""
+    long = "9" * 5000
+    log = load_log(
+        write(
+            tmp_path,
+            interactions=HEADER + f"{long},a,5.0,100.0\n10,b,1,1e2\n9,c,3,300\n",
+            items="item_id,title,year,price\na,Alien (1979),NaN,1\nb,Brazil,1985.0,\n"
+            "c,Casablanca (1942),1943,3\nd,Dune (12),0,4\n",
+        )
+    )
+    assert log.user_ids == ("9", "10", long)
+    assert log.time.tolist() == [300, 100, 100]
+    assert log.year.tolist() == [1979, 1985, 1943, -1]
+    assert log.titles[0] == "Alien (1979)"
+    assert log.item_attributes["price"].isnan().tolist() == [False, True, False, False]

@@ -70,6 +70,13 @@ def test_unknown_scenario_names_the_known_ones() -> None:
         load_log(DataConfig(source="synthetic/comerce"))
 
 
+@pytest.mark.parametrize("sizes", [{"num_users": 10**9}, {"num_items": 10**9}])
+def test_sizes_beyond_memory_are_refused_with_the_estimate(sizes: dict[str, int]) -> None:
+    config = DataConfig(source="synthetic/ecommerce", synthetic=SyntheticConfig(**sizes))
+    with pytest.raises(ConfigError, match=r"1,000,000,000 .*needs about [\d,.]+ GB of memory"):
+        load_log(config)
+
+
 def test_new_items_appear_during_the_log() -> None:
     log, world = generate("ecommerce", SIZES, 4.0)
     day = (log.time - int(log.time.min()) // 86_400 * 86_400) // 86_400
