@@ -186,11 +186,12 @@ def read_table(
             column, or rows with the wrong number of cells.
     """
     tabs = delimiter == "\t"
-    quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
     try:
         content = path.read_bytes()
         text = io.StringIO(content.decode("utf-8-sig"), newline="")
-        reader = csv.reader(text, delimiter=delimiter, quoting=quoting)
+        reader = csv.reader(
+            text, delimiter=delimiter, quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
+        )
         header = [cell.strip() for cell in next(reader, [])]
         rows = [(reader.line_num, row) for row in reader if row]  # a blank line is no row
     except UnicodeDecodeError as error:
