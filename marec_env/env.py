@@ -33,7 +33,9 @@ __all__ = ["PipelineAECEnv", "PipelineParallelEnv", "aec_env", "make_vec", "para
 Config = EnvironmentConfig | Mapping[str, Any] | str | Path | None
 """A configuration, a mapping of its keys, a YAML file holding it, or ``None`` for the defaults."""
 
+_Space = spaces.Space[Any]
 _VERSION = "pipeline_v0"
+_RENDER_MODES = ("ansi", "rgb_array")
 _SECTIONS_OF_A_RUN = re.compile(
     r"^(environment|algorithm|sampling|training|evaluation|tracking)\s*:", re.MULTILINE
 )
@@ -94,20 +96,6 @@ def make_vec(config: Config = None, num_sessions: int = 64, device: str | None =
     return Simulator(build_world(resolve(config, device=device)), num_sessions)
 
 
-def parallel_env(
-    config: Config = None, render_mode: str | None = None
-) -> ParallelEnv[str, NDArray[np.float32], Any]:
-    """Return the PettingZoo parallel environment of one session."""
-    return PipelineParallelEnv(config, render_mode=render_mode)
-
-
-def aec_env(config: Config = None, render_mode: str | None = None) -> PipelineAECEnv:
-    """Return the sequential environment: within a request each component sees what those before it
-    did.
-    """
-    return PipelineAECEnv(config, render_mode=render_mode)
-
-
 def _one(value: Tensor) -> NDArray[np.float32]:
     array: NDArray[np.float32] = value[0].cpu().numpy().astype(np.float32)
     return array
@@ -137,26 +125,30 @@ def _batched(agent: str, action: Any, device: torch.device) -> Action:
 class _SessionView:
     """What both PettingZoo views share: one session, its spaces, its episodes and its pictures."""
 
-    def _open(self, config: Config, render_mode: str | None, *, sequential: bool) -> None:
-        """Build the simulator of one session; to be called by each view's constructor."""
-        if render_mode not in (None, "ansi", "rgb_array"):
+    _sequential = False
+
+    def __init__(self, config: Config = None, render_mode: str | None = None) -> None:
+        """Args:
+        config: see :data:`Config`; the view says whether the pipeline is sequential.
+        render_mode: ``ansi``, ``rgb_array`` or ``None``.
+        """
+        super().__init__()
+        if render_mode not in (None, *_RENDER_MODES):
             raise ConfigError(f"render_mode '{render_mode}' is unknown (known: ansi, rgb_array)")
         resolved = resolve(config)
-        pipeline = resolved.pipeline.model_copy(update={"sequential": sequential})
+        pipeline = resolved.pipeline.model_copy(update={"sequential": self._sequential})
         self.config = resolved.model_copy(update={"pipeline": pipeline})
         self.metadata: dict[str, Any] = {
             "name": _VERSION,
-            "render_modes": ["ansi", "rgb_array"],
-            "is_parallelizable": not sequential,
+            "render_modes": list(_RENDER_MODES),
+            "is_parallelizable": not self._sequential,
         }
         self.render_mode = render_mode
         self.simulator = Simulator(build_world(self.config), 1, autoreset=False)
         self.possible_agents = list(self.simulator.agents)
         self.agents: list[str] = []
-        self.observation_spaces: dict[str, spaces.Space[Any]] = {
-            **self.simulator.observation_spaces
-        }
-        self.action_spaces: dict[str, spaces.Space[Any]] = {**self.simulator.action_spaces}
+        self.observation_spaces: dict[str, _Space] = {**self.simulator.observation_spaces}
+        self.action_spaces: dict[str, _Space] = {**self.simulator.action_spaces}
         self.state_space = self.simulator.state_space
         self._seed = 0
         self._episode = -1
@@ -171,11 +163,11 @@ class _SessionView:
         self._seed, self._episode = seed, episode
         self.agents = list(self.possible_agents)
 
-    def observation_space(self, agent: str) -> spaces.Space[Any]:
+    def observation_space(self, agent: str) -> _Space:
         """Return an agent's observation space."""
         return self.observation_spaces[self._known(agent)]
 
-    def action_space(self, agent: str) -> spaces.Space[Any]:
+    def action_space(self, agent: str) -> _Space:
         """Return an agent's action space."""
         return self.action_spaces[self._known(agent)]
 
@@ -207,13 +199,6 @@ class PipelineParallelEnv(_SessionView, ParallelEnv[str, NDArray[np.float32], An
     ``reset(seed)`` fixes the user and all luck; without a seed the next episode of the present
     sequence begins, so no two episodes are the same and every run can be repeated.
     """
-
-    def __init__(self, config: Config = None, render_mode: str | None = None) -> None:
-        """Args:
-        config: see :data:`Config`; ``pipeline.sequential`` is off in this view.
-        render_mode: ``ansi``, ``rgb_array`` or ``None``.
-        """
-        self._open(config, render_mode, sequential=False)
 
     @torch.inference_mode()
     def reset(
@@ -266,14 +251,8 @@ class PipelineParallelEnv(_SessionView, ParallelEnv[str, NDArray[np.float32], An
 class PipelineAECEnv(_SessionView, AECEnv[str, NDArray[np.float32], Any]):
     """One session; components act in pipeline order, each seeing what those before it did."""
 
-    def __init__(self, config: Config = None, render_mode: str | None = None) -> None:
-        """Args:
-        config: see :data:`Config`; ``pipeline.sequential`` is on in this view.
-        render_mode: ``ansi``, ``rgb_array`` or ``None``.
-        """
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._open(config, render_mode, sequential=True)
-        self.agent_selection = ""
+    _sequential = True
+    agent_selection = ""
 
     @torch.inference_mode()
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
@@ -323,3 +302,6 @@ class PipelineAECEnv(_SessionView, AECEnv[str, NDArray[np.float32], Any]):
         for agent in self.agents:
             self.terminations[agent], self.truncations[agent] = ended, cut
             self.infos[agent] = dict(infos)
+
+
+parallel_env, aec_env = PipelineParallelEnv, PipelineAECEnv

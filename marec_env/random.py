@@ -110,17 +110,8 @@ def bits(key: Tensor, step: Tensor | int, stream: str, lanes: int) -> Tensor:
 
 def uniform(key: Tensor, step: Tensor | int, stream: str, lanes: int) -> Tensor:
     """Return float32 draws in the open interval (0, 1), ``[B, lanes]``: odd multiples of 2^-24."""
-    drawn = bits(key, step, stream, lanes)
-    if not key.is_cpu:
-        return _unit(drawn)
-    found = torch.empty(drawn.shape)
-    _write_unit(_unsigned(drawn).reshape(-1), found.numpy().reshape(-1))
-    return found
-
-
-def _unit(drawn: Tensor) -> Tensor:
-    high = (drawn >> (64 - _BITS)) & ((1 << _BITS) - 1)
-    return (high.to(torch.float32) + 0.5) * 2.0**-_BITS
+    high = (bits(key, step, stream, lanes) >> (64 - _BITS)).bitwise_and_((1 << _BITS) - 1)
+    return high.to(torch.float32).add_(0.5).mul_(2.0**-_BITS)
 
 
 def _counter(key: Tensor, step: Tensor | int, stream: str) -> Tensor:
@@ -155,14 +146,6 @@ def _write_bits(counter: NDArray[np.uint64], found: NDArray[np.uint64]) -> None:
             draw ^= draw >> np.uint64(27)
             draw *= _UNSIGNED_MIX_2
             found[row, lane] = draw ^ (draw >> np.uint64(31))
-
-
-@compiled
-def _write_unit(drawn: NDArray[np.uint64], found: NDArray[np.float32]) -> None:
-    """Write each draw's high bits as the middle of an interval of 2^-23."""
-    for place in range(len(drawn)):
-        high = np.float32(np.int64(drawn[place] >> np.uint64(64 - _BITS)))
-        found[place] = (high + np.float32(0.5)) * np.float32(2.0**-_BITS)
 
 
 def normal(key: Tensor, step: Tensor | int, stream: str, lanes: int) -> Tensor:

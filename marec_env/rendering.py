@@ -15,10 +15,6 @@ _BAR = 20  # characters of the longest bar
 _TITLE = 34
 
 
-def _bar(share: float) -> str:
-    return "█" * round(_BAR * share)
-
-
 def _channel_counts(world: World, outcome: Outcome) -> list[tuple[str, int, int]]:
     """Return (channel, candidates, shown) of session 0; a slate from outside has no channels."""
     request = outcome.request
@@ -45,7 +41,7 @@ def funnel_text(world: World, outcome: Outcome | None) -> str:
         total = max(1, max(count for _, count, _ in counts))
         for name, count, shown in counts:
             if count or shown:
-                bar = _bar(count / total)
+                bar = "█" * round(_BAR * count / total)
                 lines.append(f"{name:<14}{count:>10}  {bar:<{_BAR}} {shown:>5}")
     lines.append(f"{'':>2} {'slate':<{_TITLE}} {'topic':<24} {'p(click)':>8}  feedback")
     probability = outcome.truth.candidate_probability[0]
@@ -53,11 +49,8 @@ def funnel_text(world: World, outcome: Outcome | None) -> str:
     for place, (item, slot) in enumerate(zip(outcome.slate[0].tolist(), slots, strict=True)):
         title = world.catalog.titles[item][:_TITLE]
         topic = world.catalog.topic_names[int(world.catalog.topics[item])][:24]
-        said = [
-            name
-            for name, values in outcome.feedback.behaviours.items()
-            if float(values[0, place]) > 0
-        ]
+        behaviours = outcome.feedback.behaviours.items()
+        said = [name for name, values in behaviours if float(values[0, place]) > 0]
         chance = float(probability[int(slot)])
         lines.append(
             f"{place + 1:>2} {title:<{_TITLE}} {topic:<24} {chance:>8.2f}  {' '.join(said) or '-'}"
@@ -92,7 +85,7 @@ def funnel_image(world: World, outcome: Outcome | None) -> NDArray[np.uint8]:
             chance = chance[request.slate_slot[0]]
         clicked = outcome.feedback.clicks[0] > 0
         titles = [
-            f"{place + 1} {_plain(world.catalog.titles[item][:30])}"
+            f"{place + 1} {world.catalog.titles[item][:30]}".replace("$", r"\$")  # no formulas
             for place, item in enumerate(outcome.slate[0].tolist())
         ]
         colours = ["#d9822b" if bool(click) else "#c8c8c8" for click in clicked]
@@ -104,8 +97,3 @@ def funnel_image(world: World, outcome: Outcome | None) -> NDArray[np.uint8]:
         figure.suptitle(f"request {int(request.step[0]) + 1}: the user {mood}")
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _plain(title: str) -> str:
-    """Return a title in which matplotlib finds no formula."""
-    return title.replace("$", r"\$")

@@ -30,7 +30,8 @@ def test_draws_are_alike_on_every_device():
     keys, steps = random.session_keys(5, torch.arange(70)), torch.arange(70)
     drawn = random.bits(keys, steps, "clicks", 9)
     assert torch.equal(drawn, random._mix_lanes(random._counter(keys, steps, "clicks"), 9))
-    assert torch.equal(random.uniform(keys, steps, "clicks", 9), random._unit(drawn))
+    places = (drawn >> 41) & 0x7FFFFF  # the upper 23 bits: odd multiples of 2^-24
+    assert torch.equal(random.uniform(keys, steps, "clicks", 9), (2 * places + 1) / 2.0**24)
 
 
 def test_uniform_is_open_and_uniform():

@@ -152,52 +152,59 @@ class _Guard(Component):
     _what = ""
     _width: int | None = None
 
+    def _called(self, method: str, *arguments: Any) -> tuple[str, Any]:
+        """Return what the user's own method is called, and what it gave."""
+        what = f"{self._what}: {method}"
+        with naming(what):
+            found = getattr(super(), method)
+            return what, found(*arguments) if arguments or callable(found) else found
+
     def __init__(self, config: PipelineConfig) -> None:
         with naming(self._what):
             super().__init__(config)
-        _check_space(self._what, self.action_space)
-        self._check_default()
-
-    @property
-    def action_space(self) -> spaces.Space[Any]:
-        with naming(f"{self._what}: action_space"):
-            return super().action_space  # type: ignore[safe-super]
-
-    def _check_default(self) -> None:
-        space, default = self.action_space, self.default_action()
-        what = f"{self._what}: default_action"
+        space = self.action_space
+        _check_space(self._what, space)
+        what, default = self._called("default_action")
         if not isinstance(default, Tensor):
             raise ConfigError(f"{what} returned {type(default).__name__}; return a tensor")
-        form = ActionForm(what, space, 1, default.device)
-        fitting = form.fit(default.unsqueeze(0))
+        fitting = ActionForm(what, space, 1, default.device).fit(default.unsqueeze(0))
         assert isinstance(fitting, Tensor)
         if not space.contains(fitting[0].cpu().numpy().astype(space.dtype)):
             raise ConfigError(f"{what} returned {default.tolist()}, which is not in {space}")
 
+    @property
+    def action_space(self) -> spaces.Space[Any]:
+        space: spaces.Space[Any] = self._called("action_space")[1]
+        return space
+
+    def default_action(self) -> Tensor:
+        default: Tensor = self._called("default_action")[1]
+        return default
+
     def initial_state(self, knowledge: Knowledge) -> dict[str, Tensor]:
-        what = f"{self._what}: initial_state"
-        with naming(what):
-            found = super().initial_state(knowledge)
-        fits = isinstance(found, dict) and all(
-            isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
-        )
-        if not fits:
+        what, found = self._called("initial_state", knowledge)
+        if not (isinstance(found, dict) and all(isinstance(v, Tensor) for v in found.values())):
             raise ConfigError(f"{what} returned {found!r}; return tensors by name")
         return found
 
     def observe(self, view: Mapping[str, Tensor]) -> Tensor:
-        what = f"{self._what}: observe"
-        with naming(what):
-            found = super().observe(view)
+        what, found = self._called("observe", view)
         rows = next((len(value) for value in view.values()), None)
-        self._width = numbers(what, found, rows, self._width).shape[1]
-        return found
+        seen = numbers(what, found, rows, self._width)
+        self._width = seen.shape[1]
+        return seen
+
+    def active(self, memory: SessionMemory) -> Tensor | None:
+        what, found = self._called("active", memory)
+        return None if found is None else numbers(what, found, len(memory.seen), dtype=torch.bool)
+
+    def summary(self, request: Request, action: Tensor) -> Tensor:
+        what, found = self._called("summary", request, action)
+        return numbers(what, found, request.num_sessions, None)
 
     def act(self, request: Request, action: Tensor) -> None:
-        what = f"{self._what}: act"
         slate = None if request.slate is None else request.slate.clone()
-        with naming(what):
-            super().act(request, action)  # type: ignore[safe-super]
+        what, _ = self._called("act", request, action)
         self._check_request(what, request)
         if slate is not None and not torch.equal(slate, request.need("slate")):
             raise ConfigError(
@@ -221,18 +228,14 @@ class _Guard(Component):
                 of = f"{what}: request.{name}"
                 wanted = (request.num_sessions, *map(sizes.get, shape))
                 numbers(of, part, *wanted, dtype=dtype, verb="holds")
+                if name in ("candidates", "slate"):
+                    checked_slate(part, sizes[name], request.memory, of)
         if request.veto is not None and bool((request.veto < 0).any()):
             raise ConfigError(f"{what} made a veto negative; request.add_bonus adds to scores")
-        for name, size in (("candidates", config.candidates), ("slate", config.slate_size)):
-            part = getattr(request, name)
-            if part is not None:
-                checked_slate(part, size, request.memory, f"{what}: request.{name}")
 
     def learn(self, request: Request, clicks: Tensor) -> None:
-        what = f"{self._what}: learn"
         forms = {name: (value.dtype, value.shape) for name, value in self.state.items()}
-        with naming(what):
-            super().learn(request, clicks)
+        what, _ = self._called("learn", request, clicks)
         if set(self.state) != set(forms):
             raise ConfigError(
                 f"{what} left the state {sorted(self.state)}; initial_state has {sorted(forms)}"
@@ -240,24 +243,6 @@ class _Guard(Component):
         for name, (dtype, shape) in forms.items():
             of = f"{what}: state '{name}'"
             numbers(of, self.state[name], *shape, dtype=dtype, verb="holds")
-
-    def active(self, memory: SessionMemory) -> Tensor | None:
-        what = f"{self._what}: active"
-        with naming(what):
-            found = super().active(memory)
-        if found is None:
-            return None
-        return numbers(what, found, memory.num_sessions, dtype=torch.bool)
-
-    def default_action(self) -> Tensor:
-        with naming(f"{self._what}: default_action"):
-            return super().default_action()  # type: ignore[safe-super]
-
-    def summary(self, request: Request, action: Tensor) -> Tensor:
-        what = f"{self._what}: summary"
-        with naming(what):
-            found = super().summary(request, action)
-        return numbers(what, found, request.num_sessions, None)
 
 
 def _check_space(what: str, space: object) -> None:
