@@ -13,11 +13,23 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from marec_env.errors import ConfigError, MarecError, PluginError, unknown_name
 
-__all__ = ["Registry", "callable_at", "is_own", "load_object", "names_own", "naming"]
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+__all__ = [
+    "Registry",
+    "callable_at",
+    "is_own",
+    "load_object",
+    "names_own",
+    "naming",
+    "numbers",
+]
 
 T = TypeVar("T")
 
@@ -230,3 +242,39 @@ def _checked(
         return check(what, found, *arguments)
 
     return call
+
+
+def numbers(
+    what: str,
+    found: object,
+    *shape: int | None,
+    dtype: torch.dtype | None = None,
+    verb: str = "returned",
+) -> Tensor:
+    """Return what a plug-in gave, if it is a tensor of that kind and shape, and finite.
+
+    Args:
+        what: whose, for messages: ``"reward term 'shop.terms:margin'"``.
+        found: what it gave.
+        shape: the sizes; ``None`` where any will do.
+        dtype: the kind of numbers, float32 unless given.
+        verb: between the two, for messages.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    import torch  # what reads configurations only does without it
+
+    dtype = torch.float32 if dtype is None else dtype
+    wanted = ", ".join("any" if size is None else str(size) for size in shape)
+    hint = f"needed: {dtype} [{wanted}], one row a session"
+    if not isinstance(found, torch.Tensor):
+        raise ConfigError(f"{what} {verb} {type(found).__name__}; {hint}")
+    fits = found.dim() == len(shape) and all(
+        size is None or size == given for size, given in zip(shape, found.shape, strict=True)
+    )
+    if found.dtype != dtype or not fits:
+        raise ConfigError(f"{what} {verb} {found.dtype} {list(found.shape)}; {hint}")
+    if not bool(found.isfinite().all()):
+        raise ConfigError(f"{what} {verb} numbers that are not finite; mend it")
+    return found

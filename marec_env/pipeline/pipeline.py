@@ -25,13 +25,13 @@ from marec_env.pipeline.observations import (
     Summaries,
     summarise,
 )
-from marec_env.pipeline.plugin_checks import guarded, numbers
+from marec_env.pipeline.plugin_checks import guarded
 from marec_env.pipeline.profile import Profile
 from marec_env.pipeline.ranking import Feature, Ranking
 from marec_env.pipeline.recall import Recall
 from marec_env.pipeline.refitting import Refitting  # noqa: F401  (registers)
 from marec_env.pipeline.request import Request
-from marec_env.registry import callable_at, is_own
+from marec_env.registry import callable_at, is_own, numbers
 from marec_env.vector import Action
 
 __all__ = ["Pipeline"]

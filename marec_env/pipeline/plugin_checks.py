@@ -20,9 +20,9 @@ from marec_env.pipeline.knowledge import Knowledge
 from marec_env.pipeline.memory import SessionMemory
 from marec_env.pipeline.request import Request
 from marec_env.pipeline.topk import sort_rows
-from marec_env.registry import naming
+from marec_env.registry import naming, numbers
 
-__all__ = ["checked_offer", "checked_slate", "guarded", "numbers"]
+__all__ = ["checked_offer", "checked_slate", "guarded"]
 
 _PARTS: dict[str, tuple[torch.dtype, tuple[str, ...]]] = {
     "profile_shift": (torch.float32, ("cf",)),
@@ -43,39 +43,6 @@ _PARTS: dict[str, tuple[torch.dtype, tuple[str, ...]]] = {
     "extra_cost": (torch.float32, ()),
 }
 """What a component may write into a request, ``[B, ...]`` each, by the sizes' names."""
-
-
-def numbers(
-    what: str,
-    found: object,
-    *shape: int | None,
-    dtype: torch.dtype = torch.float32,
-    verb: str = "returned",
-) -> Tensor:
-    """Return what a plug-in gave, if it is a tensor of that kind and shape, and finite.
-
-    Args:
-        what: whose, for messages: ``"reward term 'shop.terms:margin'"``.
-        found: what it gave.
-        shape: the sizes; ``None`` where any will do.
-        dtype: the kind of numbers.
-        verb: between the two, for messages.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    wanted = ", ".join("any" if size is None else str(size) for size in shape)
-    hint = f"needed: {dtype} [{wanted}], one row a session"
-    if not isinstance(found, Tensor):
-        raise ConfigError(f"{what} {verb} {type(found).__name__}; {hint}")
-    fits = found.dim() == len(shape) and all(
-        size is None or size == given for size, given in zip(shape, found.shape, strict=True)
-    )
-    if found.dtype != dtype or not fits:
-        raise ConfigError(f"{what} {verb} {found.dtype} {list(found.shape)}; {hint}")
-    if not bool(found.isfinite().all()):
-        raise ConfigError(f"{what} {verb} numbers that are not finite; mend it")
-    return found
 
 
 def checked_offer(what: str, found: object, request: Request) -> Tensor:

@@ -21,10 +21,9 @@ from marec_env import random
 from marec_env.compiled import compiled
 from marec_env.pipeline.component import COMPONENTS, Component, unit
 from marec_env.pipeline.config import PipelineConfig
-from marec_env.pipeline.plugin_checks import numbers
 from marec_env.pipeline.request import Request
 from marec_env.pipeline.topk import sort_rows, top_k
-from marec_env.registry import Registry, callable_at
+from marec_env.registry import Registry, callable_at, numbers
 
 __all__ = ["BLOCKS", "Block", "Feature", "Ranking", "compose_slate", "rank_within_topic"]
 

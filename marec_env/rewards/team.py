@@ -15,8 +15,7 @@ from torch import Tensor
 from marec_env.errors import ConfigError, unknown_name
 from marec_env.pipeline.component import Component
 from marec_env.pipeline.memory import SessionMemory
-from marec_env.pipeline.plugin_checks import numbers
-from marec_env.registry import Registry, callable_at
+from marec_env.registry import Registry, callable_at, numbers
 from marec_env.rewards.config import RewardConfig, ShapingConfig
 from marec_env.rewards.terms import TERMS, Outcome, Term
 

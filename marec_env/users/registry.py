@@ -1,19 +1,22 @@
 """User models by name, and :func:`make_users`, which builds one.
 
-Refusal of damaged populations, with the name of what is wrong and what is allowed.
+Damaged populations are refused, with the name of what is wrong and what is allowed; what a user
+model of one's own gives is checked wherever the simulator meets it.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from marec_env.catalog.population import Population
 from marec_env.errors import ConfigError
-from marec_env.registry import Registry, callable_at, is_own, naming
+from marec_env.registry import Registry, callable_at, is_own, naming, numbers
 from marec_env.users.base import Feedback, Users
 from marec_env.users.composed import ComposedUsers
 from marec_env.users.config import UsersConfig
@@ -32,18 +35,6 @@ class UsersFactory(Protocol):
 
 
 USER_MODELS: Registry[UsersFactory] = Registry("user model")
-_NEEDED = (
-    "reset",
-    "respond",
-    "click_probability",
-    "long_term_relevance",
-    "hidden_state",
-    "state_dict",
-    "load_state_dict",
-    "user_index",
-    "is_new",
-    "behaviours",
-)
 
 USER_MODELS.register("marec")(ComposedUsers)
 for _name, _place in (
@@ -75,93 +66,151 @@ def make_users(
     if num_sessions < 1:
         raise ConfigError(f"num_sessions is {num_sessions}; allowed: at least 1")
     check_population(population)
-    factory = callable_at("users.model", USER_MODELS, config.model)
-    device = torch.device(device)
+    model = callable_at("users.model", USER_MODELS, config.model)
+    place = torch.device(device)
     if not is_own(config.model):
-        return factory(config, population, num_sessions, device)
-    with naming(f"user model '{config.model}'"):
-        users = factory(config, population, num_sessions, device)
-    return cast(Users, OwnUsers(config.model, users, num_sessions, population.num_items))
+        return model(config, population, num_sessions, place)
+    what = f"user model '{config.model}'"
+    with naming(what):
+        users = model(config, population, num_sessions, place)
+    _Guard(what, users, population.num_users, (num_sessions, population.num_items), place)
+    return users
 
 
-class OwnUsers:
-    """A user model of the user's own, whose answers are looked at before the simulator uses them.
+class _Guard:
+    """Stands before the methods of a user model of one's own: names it, and checks what it gives.
 
-    Everything else is the model's: attributes and methods pass through.
+    Built-in models are tested instead, and pay for none of this.
     """
 
-    def __init__(self, name: str, users: Any, num_sessions: int, num_items: int) -> None:
-        """Args:
-        name: where the model comes from, for messages.
-        users: what its factory gave.
-        num_sessions: B.
-        num_items: N.
+    def __init__(
+        self, what: str, users: Users, people: int, sizes: tuple[int, int], device: torch.device
+    ) -> None:
+        self.what, self.users, self.people, self.device = what, users, people, device
+        self.names: tuple[str, ...] | None = None
+        """Of the outcomes: the same in every response."""
+        for name, wanted in zip(("num_sessions", "num_items"), sizes, strict=True):
+            if getattr(users, name, None) != wanted:
+                self.refuse(f"{name} is {getattr(users, name, None)!r}; set it to {wanted}")
+        self.sessions, self.items = sizes
+        size: Any = getattr(users, "hidden_size", None)
+        if not isinstance(size, int) or size < 0:
+            self.refuse(f"hidden_size is {size!r}; set it to the width of hidden_state()")
+        named = getattr(users, "behaviours", None)
+        if not isinstance(named, tuple) or not named or named[0] != "click":
+            self.refuse(f"behaviours is {named!r}; name them, the click first: ('click',)")
+        self.who()
+        for name in (
+            "reset",
+            "respond",
+            "click_probability",
+            "long_term_relevance",
+            "hidden_state",
+            "state_dict",
+            "load_state_dict",
+        ):
+            method: Any = getattr(users, name, None)
+            if not callable(method):
+                self.refuse(f"{name} is missing; define it as marec_env.users.Users says")
+            check = getattr(self, f"after_{name}", lambda found, *_, **__: found)
+            with naming(f"{what}: {name}"):
+                setattr(users, name, functools.partial(self.call, name, method, check))
 
-        Raises:
-            ConfigError: it lacks something that users must have.
-        """
-        self._name, self._users = f"user model '{name}'", users
-        self._shape = (num_sessions, num_items)
-        needed = [part for part in _NEEDED if not hasattr(users, part)]
-        if needed:
-            raise ConfigError(
-                f"{self._name} gives {type(users).__name__}, which lacks {', '.join(needed)}; see "
-                "marec_env.users.base.Users"
-            )
+    def refuse(self, why: str) -> None:
+        raise ConfigError(f"{self.what}: {why}")
 
-    def __getattr__(self, name: str) -> Any:
-        """Return what is the model's."""
-        return getattr(self._users, name)
+    def call(
+        self,
+        name: str,
+        method: Callable[..., Any],
+        check: Callable[..., Any],
+        *given: Any,
+        **named: Any,
+    ) -> Any:
+        """Call a method, and return what it gave once that is checked."""
+        before = self.users.request_index.clone()
+        with naming(f"{self.what}: {name}"):
+            found = method(*given, **named)
+        if name == "respond" and not torch.equal(self.users.request_index, before + 1):
+            self.refuse("respond did not add 1 to request_index, by which luck is drawn")
+        return check(found, *given, **named)
 
-    def reset(self, keys: Tensor, where: Tensor | None = None) -> None:
-        """See :meth:`marec_env.users.base.Users.reset`."""
-        with naming(f"{self._name}: reset"):
-            self._users.reset(keys, where)
+    def numbers(
+        self,
+        name: str,
+        found: object,
+        *shape: int,
+        least: float = -math.inf,
+        most: float = math.inf,
+    ) -> Tensor:
+        """Return float32 numbers on the sessions' device, within a range."""
+        values = numbers(f"{self.what}: {name}", found, *shape)
+        if values.device.type != self.device.type:
+            self.refuse(f"{name} is on {values.device}; the sessions are on {self.device}")
+        if bool(((values < least) | (values > most)).any()):
+            self.refuse(f"{name} leaves [{least:g}, {most:g}]; mend it")
+        return values
 
-    def respond(self, slate: Tensor) -> Feedback:
-        """See :meth:`marec_env.users.base.Users.respond`."""
-        with naming(f"{self._name}: respond"):
-            found = self._users.respond(slate)
+    def who(self) -> None:
+        for name, dtype in (
+            ("user_index", torch.int64),
+            ("is_new", torch.bool),
+            ("request_index", torch.int64),
+        ):
+            found = getattr(self.users, name, None)
+            numbers(f"{self.what}: {name}", found, self.sessions, dtype=dtype, verb="is")
+        index = self.users.user_index
+        if bool(((index < 0) | (index >= self.people)).any()):
+            self.refuse(f"user_index leaves 0 ... {self.people - 1}, the population's users")
+
+    def after_reset(self, found: None, *given: Any, **named: Any) -> None:
+        del found, given, named
+        self.who()
+
+    def after_respond(self, found: object, slate: Tensor) -> Feedback:
+        name = "respond"
         if not isinstance(found, Feedback):
-            raise ConfigError(f"{self._name}: respond gave {type(found).__name__}; give a Feedback")
-        if "click" not in found.behaviours:
-            raise ConfigError(f"{self._name}: respond gave no behaviour 'click'")
-        rows = (self._shape[0],)
-        for what, value in found.behaviours.items():
-            self._look(f"respond's behaviour '{what}'", value, tuple(slate.shape))
-        for what in ("engagement", "satisfaction", "left"):
-            self._look(f"respond's {what}", getattr(found, what), rows)
-        for what, value in found.outcomes.items():
-            self._look(f"respond's outcome '{what}'", value, rows)
+            self.refuse(
+                f"{name} returned {type(found).__name__}; return a marec_env.users.Feedback"
+            )
+        assert isinstance(found, Feedback)
+        behaviours, outcomes = found.behaviours, found.outcomes
+        if not isinstance(behaviours, Mapping) or tuple(behaviours) != self.users.behaviours:
+            self.refuse(f"{name} returned other behaviours than {self.users.behaviours}, in order")
+        for key, values in behaviours.items():
+            self.numbers(f"{name}: behaviour '{key}'", values, *slate.shape)
+        if bool(((found.clicks != 0) & (found.clicks != 1)).any()):
+            self.refuse(f"{name}: behaviour 'click' holds numbers other than 0 and 1")
+        for key in ("engagement", "satisfaction"):
+            self.numbers(f"{name}: {key}", getattr(found, key), self.sessions, least=0, most=1)
+        numbers(f"{self.what}: {name}: left", found.left, self.sessions, dtype=torch.bool)
+        if found.gap_days is not None:
+            self.numbers(f"{name}: gap_days", found.gap_days, self.sessions, least=0)
+        if not isinstance(outcomes, Mapping) or tuple(outcomes) != (self.names or tuple(outcomes)):
+            self.refuse(f"{name} returned other outcomes than before ({self.names})")
+        self.names = tuple(outcomes)
+        for key, values in outcomes.items():
+            self.numbers(f"{name}: outcome '{key}'", values, self.sessions)
         return found
 
-    def click_probability(self, items: Tensor | None = None) -> Tensor:
-        """See :meth:`marec_env.users.base.Users.click_probability`."""
-        with naming(f"{self._name}: click_probability"):
-            found = self._users.click_probability(items)
-        return self._look("click_probability", found, self._shape if items is None else items.shape)
+    def after_click_probability(self, found: object, items: Tensor | None = None) -> Tensor:
+        size = self.items if items is None else items.shape[1]
+        return self.numbers("click_probability", found, self.sessions, size, least=0, most=1)
 
-    def long_term_relevance(
-        self, items: Tensor | None = None, rows: Tensor | None = None
+    def after_long_term_relevance(
+        self, found: object, items: Tensor | None = None, rows: Tensor | None = None
     ) -> Tensor:
-        """See :meth:`marec_env.users.base.Users.long_term_relevance`."""
-        with naming(f"{self._name}: long_term_relevance"):
-            found = self._users.long_term_relevance(items, rows=rows)
-        count = self._shape[0] if rows is None else len(rows)
-        return self._look(
-            "long_term_relevance", found, (count, self._shape[1]) if items is None else items.shape
-        )
+        size = self.items if items is None else items.shape[1]
+        count = self.sessions if rows is None else len(rows)
+        return self.numbers("long_term_relevance", found, count, size)
 
-    def _look(self, what: str, value: Any, shape: tuple[int, ...]) -> Tensor:
-        """Return a tensor of numbers of the right shape."""
-        if not isinstance(value, Tensor) or tuple(value.shape) != tuple(shape):
-            given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ConfigError(
-                f"{self._name}: {what} is {given}; needed: a tensor of shape {tuple(shape)}"
-            )
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise ConfigError(f"{self._name}: {what} holds numbers that are not finite")
-        return value
+    def after_hidden_state(self, found: object) -> Tensor:
+        return self.numbers("hidden_state", found, self.sessions, self.users.hidden_size)
+
+    def after_state_dict(self, found: object) -> object:
+        if not isinstance(found, Mapping):
+            self.refuse(f"state_dict returned {type(found).__name__}; return tensors by name")
+        return found
 
 
 def _finite(name: str, values: Tensor) -> None:
