@@ -173,7 +173,10 @@ class Collector:
             torch.ones_like(self._starts) if active is None else active
         )
         if mask is not None:
-            columns.setdefault("masks", []).append(mask)
+            masks = columns.setdefault("masks", [])
+            # An environment may show its first mask in the middle of a rollout.
+            masks.extend([torch.ones_like(mask)] * (t - len(masks)))
+            masks.append(mask)
         return actor.distribution.to_env(flat)
 
     def _record_outcome(

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -136,10 +137,9 @@ class CategoricalDistribution(ActionDistribution):
     """Independent categorical sub-actions, of Discrete (one) and MultiDiscrete."""
 
     def __init__(self, space: spaces.Discrete[Any] | spaces.MultiDiscrete) -> None:
-        self._single = isinstance(space, spaces.Discrete)
-        sizes = [int(space.n)] if isinstance(space, spaces.Discrete) else space.nvec.tolist()
-        start = space.start
-        self._start = torch.as_tensor(start, dtype=torch.int64).reshape(-1)
+        sizes = [space.n] if isinstance(space, spaces.Discrete) else space.nvec.reshape(-1)
+        self._shape: tuple[int, ...] = tuple(space.shape or ())
+        self._start = torch.as_tensor(space.start, dtype=torch.int64).reshape(-1)
         self._sizes: list[int] = [int(n) for n in sizes]
         self.num_inputs = self.mask_width = sum(self._sizes)
         self.width = self.num_uniforms = len(self._sizes)
@@ -202,11 +202,11 @@ class CategoricalDistribution(ActionDistribution):
 
     def to_env(self, actions: Tensor) -> Action:
         whole = actions.to(torch.int64) + self._start.to(actions.device)
-        return whole.squeeze(-1) if self._single else whole
+        return whole.view((-1, *self._shape))
 
     def from_env(self, actions: Action) -> Tensor:
         assert isinstance(actions, Tensor)
-        whole = actions.unsqueeze(-1) if self._single else actions
+        whole = actions.reshape(-1, self.width)
         return (whole - self._start.to(actions.device)).to(torch.float32)
 
 
@@ -331,8 +331,8 @@ class TupleDistribution(ActionDistribution):
         return torch.cat([part.from_env(piece) for part, piece in pieces], dim=-1)
 
     def flat_mask(self, mask: Any) -> Tensor | None:
-        if mask is None or not self.mask_width:
-            return None
+        if mask is None or not self.mask_width or isinstance(mask, Tensor):
+            return mask if self.mask_width else None
         flat = []
         for part, piece in zip(self._parts, mask, strict=True):
             if part.mask_width:
@@ -359,7 +359,7 @@ def distribution_for(space: spaces.Space[Any], squashed: bool = False) -> Action
     if isinstance(space, spaces.MultiDiscrete):
         return CategoricalDistribution(space)
     if isinstance(space, spaces.MultiBinary):
-        return CategoricalDistribution(spaces.MultiDiscrete([2] * int(space.n)))
+        return CategoricalDistribution(spaces.MultiDiscrete(np.full(space.shape, 2)))
     if isinstance(space, spaces.Tuple) and not any(isinstance(s, spaces.Tuple) for s in space):
         return TupleDistribution([distribution_for(part, squashed) for part in space])
     raise ConfigError(

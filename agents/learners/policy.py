@@ -216,7 +216,7 @@ def _describe(space: spaces.Space[Any]) -> dict[str, Any]:
     if isinstance(space, spaces.MultiDiscrete):
         return {"kind": "multi_discrete", "n": space.nvec.tolist(), "start": space.start.tolist()}
     if isinstance(space, spaces.MultiBinary):
-        return {"kind": "multi_binary", "n": int(space.n)}
+        return {"kind": "multi_binary", "n": np.asarray(space.n).tolist()}
     if isinstance(space, spaces.Tuple):
         return {"kind": "tuple", "parts": [_describe(part) for part in space]}
     raise RunError(f"cannot describe action space {space}")

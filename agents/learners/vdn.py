@@ -199,8 +199,10 @@ class VDNEngine:
             self._replay = {
                 k: torch.zeros((0, *v.shape[1:]), dtype=v.dtype) for k, v in flat.items()
             }
+        before = self._replay["reward"].shape[0]
         for key, new in flat.items():
-            old = self._replay[key]
+            # A mask may come later than all else; until then everything was allowed.
+            old = self._replay.setdefault(key, new.new_ones((before, *new.shape[1:])))
             if old.shape[0] < size:
                 self._replay[key] = torch.cat([old, new])[-size:]
             else:

@@ -6,7 +6,8 @@ from pettingzoo import ParallelEnv
 
 from agents.learners.config import IPPOConfig, MAPPOConfig, SamplingConfig
 from agents.learners.trainer import Trainer
-from agents.pettingzoo_adapter import PettingZooConfig, PettingZooVectorEnv, make_pettingzoo
+from agents.pettingzoo_adapter import PettingZooConfig, make_pettingzoo
+from agents.pettingzoo_vector import PettingZooVectorEnv
 from marec_env.errors import ConfigError
 from marec_env.vector import VectorEnv
 
@@ -171,7 +172,7 @@ def test_no_value_flows_past_an_agents_own_end():
         torch.nn.init.zeros_(head.weight)
         torch.nn.init.zeros_(head.bias)
     torch.nn.init.constant_(learner.module["critic_second"].net.head.bias, 100.0)
-    actors, _ = learner.prepare(trainer._engine.runner.sample())
+    actors, _ = learner.prepare(trainer._engine.sample())
     first = actors["first"]["advantages"].view(2, 8)[0]
     second = actors["second"]["advantages"].view(2, 8)[0]
     assert first.tolist() == [2.0, 1.0, 0.0, 0.0] * 2
