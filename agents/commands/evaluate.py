@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from agents.runs.trained import TrainedRun
     from marec_env.evaluation.comparison import Comparison
     from marec_env.evaluation.policies import Policy
+    from marec_env.evaluation.statistics import Estimate
     from marec_env.world import World
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "write_comparison",
 ]
 
+_OBJECTIVE = "objective/"
 _TRIAL = 2  # sessions on which a user's own baseline is tried
 _LONGEST = 60  # characters of a file's name that tell the baselines
 _COLUMNS = {
@@ -217,101 +219,65 @@ def _suffix(content: Mapping[str, Any], known: Path) -> str:
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print outcomes with intervals, differences to the best baseline, objectives and coverage."""
-    tables = [
-        _outcomes_table(comparison),
-        _gaps_table(comparison),
-        _user_outcomes_table(comparison),
-        _objectives_table(comparison),
-    ]
-    print_tables([table for table in tables if table is not None], console)
-
-
-def _outcomes_table(comparison: Comparison) -> TextTable:
-    first = next(iter(comparison.outcomes.values()))
-    return TextTable(
-        f"{first.sessions.numel()} sessions, the same for all; mean ± half the 95 % interval",
-        ["policy", *_COLUMNS.values()],
-        [
-            [_label(comparison, name), *(_cell(comparison, name, m) for m in _COLUMNS)]
-            for name in comparison.outcomes
-        ],
-        (
-            "(p) privileged: reads the users' hidden state; F of slate policies counts neutral "
-            "component objectives",
-        ),
-    )
-
-
-def _gaps_table(comparison: Comparison) -> TextTable:
-    return TextTable(
-        f"Paired difference to {comparison.reference}, the best baseline by clicks "
-        "(* zero lies outside the 95 % interval)",
-        ["policy", *_COLUMNS.values()],
-        [
-            [_label(comparison, name), *(_gap(comparison, name, m) for m in _COLUMNS)]
-            for name in comparison.outcomes
-            if name != comparison.reference
-        ],
-    )
-
-
-def _user_outcomes_table(comparison: Comparison) -> TextTable | None:
-    """Return what the scenario's users bring beside clicks: revenue, minutes watched, shares ..."""
     from marec_env.users.base import USER_OUTCOMES
 
-    there = set(comparison.metric_names())
-    names = [name for name in USER_OUTCOMES if name in there]
-    if not names:
-        return None
-    return TextTable(
-        "Users' outcomes a session",
-        ["policy", *(name.replace("_", " ") for name in names)],
-        [
-            [_label(comparison, policy), *(_cell(comparison, policy, name) for name in names)]
-            for policy in comparison.outcomes
-        ],
-    )
+    policies, there = list(comparison.outcomes), comparison.metric_names()
+    sessions = comparison.outcomes[policies[0]].sessions.numel()
 
+    def table(
+        title: str,
+        columns: Mapping[str, str],
+        cell: Callable[[Comparison, str, str], str] = _cell,
+        shown: Sequence[str] = policies,
+        notes: Sequence[str] = (),
+    ) -> TextTable:
+        labels = {name: f"{name} (p)" if comparison.privileged[name] else name for name in shown}
+        rows = [[labels[name], *(cell(comparison, name, key) for key in columns)] for name in shown]
+        return TextTable(title, ["policy", *columns.values()], rows, notes)
 
-def _objectives_table(comparison: Comparison) -> TextTable:
-    objectives = [m for m in comparison.metric_names() if m.startswith("objective/")]
-    rows = []
-    for name in comparison.outcomes:
-        cohort = comparison.cohort(name)
-        rows.append(
-            [
-                _label(comparison, name),
-                *(_cell(comparison, name, metric) for metric in objectives),
-                f"{cohort['coverage']:.3f}",
-                f"{cohort['gini']:.3f}",
-            ]
-        )
-    names = [metric.removeprefix("objective/") for metric in objectives]
-    header = ["policy", *names, "coverage", "Gini"]
-    return TextTable("Objectives f_i a request, and the cohort", header, rows)
-
-
-def _label(comparison: Comparison, name: str) -> str:
-    return f"{name} (p)" if comparison.privileged[name] else name
-
-
-def _digits(value: float) -> int:
-    return 1 if abs(value) >= 10 else 3
+    own = {name: name.replace("_", " ") for name in USER_OUTCOMES if name in there}
+    objectives = {m: m.removeprefix(_OBJECTIVE) for m in there if m.startswith(_OBJECTIVE)}
+    tables = [
+        table(
+            f"{sessions} sessions, the same for all; mean ± half the 95 % interval",
+            _COLUMNS,
+            notes=(
+                "(p) privileged: reads the users' hidden state; F of slate policies counts neutral "
+                "component objectives",
+            ),
+        ),
+        table(
+            f"Paired difference to {comparison.reference}, the best baseline by clicks "
+            "(* zero lies outside the 95 % interval)",
+            _COLUMNS,
+            _gap,
+            [name for name in policies if name != comparison.reference],
+        ),
+        *([table("Users' outcomes a session", own)] if own else []),
+        table(
+            "Objectives f_i a request, and the cohort",
+            {**objectives, "coverage": "coverage", "gini": "Gini"},
+        ),
+    ]
+    print_tables(tables, console)
 
 
 def _cell(comparison: Comparison, name: str, metric: str) -> str:
-    estimate = comparison.estimate(name, metric)
-    if estimate is None or estimate.count == 0:
-        return "-"
-    digits = _digits(estimate.value)
-    return f"{estimate.value:.{digits}f}\n±{(estimate.high - estimate.low) / 2:.{digits}f}"
+    if metric in ("coverage", "gini"):
+        return f"{comparison.cohort(name)[metric]:.3f}"
+    return _told(comparison.estimate(name, metric))
 
 
 def _gap(comparison: Comparison, name: str, metric: str) -> str:
     paired = comparison.difference(name, metric)
-    if paired is None or paired.difference.count == 0:
+    if paired is None:
         return "-"
-    gap = paired.difference
-    mark = "*" if paired.significant else ""
-    digits = _digits(gap.value)
-    return f"{gap.value:+.{digits}f}{mark}\n±{(gap.high - gap.low) / 2:.{digits}f}"
+    return _told(paired.difference, "+", "*" if paired.significant else "")
+
+
+def _told(found: Estimate | None, sign: str = "", mark: str = "") -> str:
+    if found is None or found.count == 0:
+        return "-"
+    digits = 1 if abs(found.value) >= 10 else 3
+    half = (found.high - found.low) / 2
+    return f"{found.value:{sign}.{digits}f}{mark}\n±{half:.{digits}f}"
