@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from agents.comparison.runs import Run
@@ -83,9 +84,7 @@ def group_runs(runs: Sequence[Run], mixed_code: bool = False) -> Grouping:
         _refuse_twins(group)
     notes += dict.fromkeys(f"data: {line}" for run in sound for line in run.warnings)
     notes += _code_notes(groups, mixed_code)
-    notes += _evaluation_notes(sound)
-    notes += _seed_notes(groups)
-    notes += _environment_notes(groups)
+    notes += _difference_notes(groups)
     return Grouping(groups, left_out, tuple(notes))
 
 
@@ -101,20 +100,17 @@ def seed_ranges(seeds: Iterable[int]) -> str:
 
 
 def _world_of(run: Run) -> dict[str, Any]:
-    environment = dict(run.config.get("environment", {}))
+    environment = run.config.get("environment", {})
     world = {key: value for key, value in environment.items() if key not in _FREE}
-    # What counts as relevant; older runs have it in the pipeline's section.
-    measure = environment.get("measure") or environment.get("pipeline") or {}
-    return {**world, "true_top": measure.get("true_top")}
+    relevant = environment.get("measure", {}).get("true_top")  # what counts as relevant
+    return flatten({**world, "measure.true_top": relevant})
 
 
 def _refuse_other_worlds(runs: Sequence[Run]) -> None:
-    first = flatten(_world_of(runs[0]))
+    first = _world_of(runs[0])
     for run in runs[1:]:
-        other = flatten(_world_of(run))
-        keys = sorted(
-            key for key in first.keys() | other.keys() if first.get(key) != other.get(key)
-        )
+        other = _world_of(run)
+        keys = sorted(k for k in first.keys() | other.keys() if first.get(k) != other.get(k))
         if keys:
             shown = ", ".join(
                 f"environment.{key}: {other.get(key)} and {first.get(key)}" for key in keys[:3]
@@ -155,38 +151,43 @@ def _refuse_other_sessions(runs: Sequence[Run]) -> None:
 
 
 def _refuse_twins(group: Group) -> None:
-    seen: dict[int, Run] = {}
-    for run in group.runs:
-        if run.seed in seen:
+    for one, other in pairwise(group.runs):
+        if one.seed == other.seed:
             raise RunError(
-                f"seed {run.seed} of {group.label} is given twice: {seen[run.seed].path} and "
-                f"{run.path}; leave one out"
+                f"seed {one.seed} of {group.label} is given twice: {one.path} and {other.path}; "
+                "leave one out"
             )
-        seen[run.seed] = run
 
 
 def _code_notes(groups: Sequence[Group], mixed_code: bool) -> list[str]:
     """Compare the code behind the runs; seeds trained by different code are refused or marked."""
     notes = []
     for group in groups:
-        versions = _versions([code for run in group.runs for code in run.codes])
-        if len(versions) > 1:
-            by_code: dict[str, list[int]] = {}
-            for run in group.runs:
-                by_code.setdefault(run.code, []).append(run.seed)
-            shown = "; ".join(f"{code}: seeds {seed_ranges(s)}" for code, s in by_code.items())
-            if not mixed_code:
-                raise RunError(
-                    f"the seeds of {group.label} were trained by different code ({shown}); train "
-                    "them anew, or average them all the same, marked, with --mixed-code"
-                )
-            notes.append(f"{group.label} averages seeds trained by different code: {shown}")
+        if len(_versions(code for run in group.runs for code in run.codes)) < 2:
+            continue
+        by_code: dict[str, list[int]] = {}
+        for run in group.runs:
+            by_code.setdefault(run.code, []).append(run.seed)
+        shown = "; ".join(f"{code}: seeds {seed_ranges(s)}" for code, s in by_code.items())
+        if not mixed_code:
+            raise RunError(
+                f"the seeds of {group.label} were trained by different code ({shown}); train them "
+                "anew, or average them all the same, marked, with --mixed-code"
+            )
+        notes.append(f"{group.label} averages seeds trained by different code: {shown}")
     codes = [code for group in groups for run in group.runs for code in run.codes]
     if not notes and len(_versions(codes)) > 1:
         shown = ", ".join(f"{group.label}: {group.runs[0].codes[0]}" for group in groups)
         notes.append(f"the experiments were trained by different versions of the code ({shown})")
     elif any(code.dirty for code in codes):
         notes.append("some runs were trained by code with uncommitted changes")
+    judges = _versions(CodeVersion.of({"git": r.evaluated.git}) for g in groups for r in g.runs)
+    if len(judges) > 1:
+        shown = ", ".join(sorted(map(str, judges)))
+        notes.append(
+            f"the runs were evaluated by different versions of the code ({shown}); 'python "
+            "evaluate.py run RUN...' evaluates them anew by one"
+        )
     return notes
 
 
@@ -199,35 +200,17 @@ def _versions(codes: Iterable[CodeVersion]) -> list[CodeVersion]:
     return found
 
 
-def _evaluation_notes(runs: Sequence[Run]) -> list[str]:
-    """Tell where runs were evaluated by different code, which may measure them differently."""
-    codes = _versions(CodeVersion.of({"git": run.evaluated.git}) for run in runs)
-    if len(codes) == 1:
-        return []
-    shown = ", ".join(sorted(map(str, codes)))
-    return [
-        f"the runs were evaluated by different versions of the code ({shown}); 'python evaluate.py "
-        "run RUN...' evaluates them anew by one"
-    ]
-
-
-def _seed_notes(groups: Sequence[Group]) -> list[str]:
+def _difference_notes(groups: Sequence[Group]) -> list[str]:
+    """Tell where seeds, budgets, F or the pipeline, though not the users, are not the same."""
     notes = []
     if len({tuple(group.seeds) for group in groups}) > 1:
         listed = "; ".join(f"{group.label}: {seed_ranges(group.seeds)}" for group in groups)
         notes.append(f"the experiments were run with different seeds ({listed})")
-    budgets = {group.label: group.runs[0].config.get("training", {}).get("env_steps")
-               for group in groups}  # fmt: skip
+    budgets = {g.label: g.runs[0].config.get("training", {}).get("env_steps") for g in groups}
     if len(set(budgets.values())) > 1:
         listed = ", ".join(f"{label}: {steps:,}" for label, steps in budgets.items())
         notes.append(f"the experiments were trained for different numbers of requests ({listed})")
-    return notes
-
-
-def _environment_notes(groups: Sequence[Group]) -> list[str]:
-    """Tell where F or the pipeline, though not the users, are not the same everywhere."""
     keys = _differences([group.runs[0] for group in groups])
-    notes = []
     # Who is paid what does not change what F is; weights and terms do.
     paid = ("environment.rewards.mode", "environment.rewards.mix", "environment.rewards.shaping")
     rewards = [k for k in keys if k.startswith("environment.rewards.") and not k.startswith(paid)]
