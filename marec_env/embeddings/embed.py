@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from rich.progress import Progress
 from torch import Tensor
 
 from marec_env.embeddings.assets import HASHING, requested
@@ -19,17 +17,16 @@ from marec_env.embeddings.config import EmbeddingConfig
 from marec_env.embeddings.encoder import (
     Encoder,
     HashingTestEncoder,
-    OnBatch,
     TextEncoder,
     resolve_device,
 )
 from marec_env.embeddings.images import ImageEncoder
 from marec_env.embeddings.tokens import clean
 from marec_env.errors import ConfigError, DataError
+from marec_env.reporting.terminal import Terminal
 
-__all__ = ["embed_images", "embed_texts", "progress"]
+__all__ = ["embed_images", "embed_texts"]
 
-_LOG = logging.getLogger(__name__)
 _BAR_ABOVE = 2000  # texts; fewer take a few seconds
 
 
@@ -101,8 +98,14 @@ def _embed(
     if vectors is None:
         distinct = dict(zip(reversed(rows), reversed(inputs), strict=True))  # the first of each
         encoder = _encoder(config, device)
-        with progress(len(distinct)) as on_batch:
-            vectors = encoder.encode([distinct[row] for row in range(len(distinct))], on_batch)
+        shown = len(distinct) > _BAR_ABOVE and sys.stderr.isatty()
+        console = Terminal(stderr=True)
+        with Progress(console=console, transient=True, disable=not shown) as bar:
+            task = bar.add_task("embedding", total=len(distinct))
+            vectors = encoder.encode(
+                [distinct[row] for row in range(len(distinct))],
+                lambda done: bar.advance(task, done),
+            )
         if cache is not None:
             cache.write(vectors)
     return vectors if len(places) == len(rows) else vectors[rows]
@@ -110,34 +113,3 @@ def _embed(
 
 def _encoder(config: EmbeddingConfig, device: torch.device) -> Encoder:
     return (ImageEncoder if config.modality == "image" else TextEncoder)(config, device)
-
-
-@contextmanager
-def progress(texts: int) -> Iterator[OnBatch]:
-    """Give a function to be told of what is done; a terminal shows a bar of long requests."""
-    from rich import progress as bars
-
-    from marec_env.reporting.terminal import Terminal
-
-    begin, tokens = time.perf_counter(), 0
-    columns = (
-        bars.TextColumn("embedding"),
-        bars.BarColumn(),
-        bars.MofNCompleteColumn(),
-        bars.TextColumn("{task.fields[rate]:,.0f} tokens/s"),
-        bars.TimeRemainingColumn(),
-    )
-    shown = texts > _BAR_ABOVE and sys.stderr.isatty()
-    with bars.Progress(
-        *columns, console=Terminal(stderr=True), transient=True, disable=not shown
-    ) as bar:
-        task = bar.add_task("embedding", total=texts, rate=0.0)
-
-        def advance(done: int, more: int) -> None:
-            nonlocal tokens
-            tokens += more
-            bar.update(task, advance=done, rate=tokens / max(time.perf_counter() - begin, 1e-9))
-
-        yield advance
-    if texts > _BAR_ABOVE:
-        _LOG.info("embedded %d texts in %.0f s", texts, time.perf_counter() - begin)

@@ -36,8 +36,8 @@ _FLOATS_A_TOKEN = 12  # times the width: states, queries, keys, values, the hidd
 _LENGTH_NAMES = ("max_position_embeddings", "n_positions", "n_ctx")
 _WORD = re.compile(r"\w+")
 
-OnBatch = Callable[[int, int], None]
-"""Is told how many texts, and tokens, are done."""
+OnBatch = Callable[[int], object]
+"""Is told how many inputs are done since it was told last."""
 
 
 class Encoder(Protocol):
@@ -128,7 +128,7 @@ class TextEncoder:
             batch = [tokens[row] for row in rows]
             done.append((rows, self._model.embed(batch, self.config.pooling)))
             if on_batch is not None:
-                on_batch(len(rows), sum(map(len, batch)))
+                on_batch(len(rows))
         # fetched together: on CUDA a fetch waits for every batch queued before it
         for rows, vectors in done:
             out[rows] = vectors.cpu()

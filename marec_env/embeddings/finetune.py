@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +32,6 @@ from marec_env.errors import AssetError, DataError, MarecError, visible
 from marec_env.io import write_json
 
 __all__ = [
-    "FineTuning",
     "PairSplit",
     "co_consumed_pairs",
     "fine_tune",
@@ -43,29 +42,12 @@ __all__ = [
 ]
 
 _CUTOFFS = (10, 50)  # of the recall
-_COPIED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+_COPIED = ("tokenizer.json", "tokenizer_json", "special_tokens_map.json", "vocab.txt")
 _TEMPERATURE = 0.05  # divisor of the cosines, as in sentence-transformers' ranking loss (scale 20)
 _WARM_UP = 0.1  # share of the steps in which the learning rate rises
 _WINDOW = 3  # largest distance of a pair in a user's sequence
+_TOLD_EVERY = 20  # steps
 _HELD_OUT = 0.1  # share of the users, and of the items
-
-
-@dataclass(frozen=True, slots=True)
-class FineTuning:
-    """Length and step size."""
-
-    steps: int = 200
-    batch_size: int = 64
-    """Pairs in a batch, >= 2; each sees the others as negatives."""
-    learning_rate: float = 5e-5
-    """Peak learning rate of AdamW; it decays to 0."""
-    popularity_correction: bool = True
-    """Take the log of an item's frequency off its score as a negative, so that cosines model what
-    is consumed rather than what is consumed beyond its popularity (Yi et al., RecSys 2019)."""
-    lora_rank: int = 0
-    """Rank of the adapters of all linear layers; 0: all weights."""
-    seed: int = 0
-    """Of batches and adapters."""
 
 
 def co_consumed_pairs(user: Tensor, item: Tensor, window: int = _WINDOW) -> tuple[Tensor, Tensor]:
@@ -178,60 +160,72 @@ def retrieval_recall(vectors: Tensor, pairs: Tensor, k: int) -> float:
 
 def fine_tune(
     encoder: EmbeddingConfig,
-    config: FineTuning,
     texts: Sequence[str],
     pairs: Tensor,
     folder: Path,
-    on_step: Callable[[int, float], None],
-) -> None:
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    popularity_correction: bool = True,
+    lora_rank: int = 0,
+    seed: int = 0,
+) -> Iterator[float]:
     """Train the configured encoder and save it as a folder that ``encoder: FOLDER`` takes.
 
     Args:
         encoder: where the weights come from, pooling and length.
-        config: steps and step size.
         texts: the items' texts, N of them.
         pairs: int64 ``[P, 2]``, items consumed by the same user.
-        folder: receives ``model.safetensors``, ``config.json`` and the tokenizer.
-        on_step: called with the step's number and loss.
+        folder: receives ``model.safetensors``, ``json`` and the tokenizer.
+        steps: gradient steps.
+        batch_size: pairs in a batch, >= 2; each sees the others as negatives.
+        learning_rate: the peak; it decays to 0.
+        popularity_correction: take the log of an item's frequency off its score as a negative, so
+            that cosines model what is consumed rather than what is consumed beyond its popularity
+            (Yi et al., RecSys 2019).
+        lora_rank: rank of the adapters of all linear layers; 0: all weights.
+        seed: of batches and adapters.
+
+    Yields:
+        The loss of each step; the folder is written after the last.
 
     Raises:
         AssetError: the encoder is missing; or peft, for LoRA.
         DataError: fewer pairs than a batch.
     """
-    if len(pairs) < config.batch_size:
-        raise DataError(
-            f"{len(pairs)} training pairs are fewer than one batch ({config.batch_size})"
-        )
+    if len(pairs) < batch_size:
+        raise DataError(f"{len(pairs)} training pairs are fewer than one batch ({batch_size})")
     files = locate(encoder)
     files.verify()
     model = files.load_model(torch.float32)
-    torch.manual_seed(config.seed)  # dropout and adapters draw from torch's own generator
-    if config.lora_rank:
-        model = _with_adapters(model, config.lora_rank)
+    torch.manual_seed(seed)  # dropout and adapters draw from torch's own generator
+    if lora_rank:
+        model = _with_adapters(model, lora_rank)
     model.train()
     tokens = TextTokenizer(files.folder, encoder.max_length)(texts)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimiser = torch.optim.AdamW(weights, lr=config.learning_rate)
+    optimiser = torch.optim.AdamW(weights, lr=learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, config.learning_rate, total_steps=config.steps + 1, pct_start=_WARM_UP
+        optimiser, learning_rate, total_steps=steps + 1, pct_start=_WARM_UP
     )
     counts = torch.bincount(pairs.flatten(), minlength=len(texts)).float()
     log_frequency = (counts / counts.sum()).log()
-    generator = torch.Generator().manual_seed(config.seed)
-    for step in range(config.steps):
-        batch = pairs[torch.randint(len(pairs), (config.batch_size,), generator=generator)]
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        batch = pairs[torch.randint(len(pairs), (batch_size,), generator=generator)]
         ids, mask = pad([tokens[i] for i in batch.T.flatten()], model.config.pad_token_id or 0)
         states = model(input_ids=ids, attention_mask=mask).last_hidden_state
         left, right = pool_padded(states, mask, encoder.pooling).chunk(2)
-        offset = log_frequency[batch] if config.popularity_correction else None
+        offset = log_frequency[batch] if popularity_correction else None
         loss = info_nce(left, right, batch, log_frequency=offset)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
         schedule.step()
-        on_step(step, float(loss.detach()))
-    if config.lora_rank:
+        yield float(loss.detach())
+    if lora_rank:
         model = model.merge_and_unload()
     model.eval().save_pretrained(folder)
     for name in _COPIED:
@@ -260,33 +254,6 @@ def _recalls(encoder: EmbeddingConfig, texts: Sequence[str], split: PairSplit) -
     }
 
 
-def _run(
-    out: Path, data: DataConfig, encoder: EmbeddingConfig, config: FineTuning
-) -> dict[str, dict[str, float]]:
-    if out.exists():
-        raise MarecError(f"{out} exists already; give --out a new folder")
-    log = load_log(data)
-    liked = log.select(log.liked)
-    split = split_pairs(*co_consumed_pairs(liked.user, liked.item), seed=config.seed)
-    before = _recalls(encoder, log.texts, split)
-
-    def show(step: int, loss: float) -> None:
-        if (step + 1) % 20 == 0:
-            print(f"step {step + 1}/{config.steps}: loss {loss:.3f}", file=sys.stderr)
-
-    fine_tune(encoder, config, log.texts, split.train, out, show)
-    after = _recalls(encoder.model_copy(update={"encoder": str(out)}), log.texts, split)
-    report = {
-        "data": log.fingerprint,
-        "pairs": {"train": len(split.train), "warm": len(split.warm), "cold": len(split.cold)},
-        "settings": asdict(config),
-        "before": before,
-        "after": after,
-    }
-    write_json(out / "finetune.json", report)
-    return {"before": before, "after": after}
-
-
 def main(
     out: Annotated[Path, typer.Option(help="folder to save the encoder in; must not exist")],
     source: Annotated[str, typer.Option(help="as data.source")] = "movielens-100k",
@@ -302,19 +269,35 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="seed of split and training")] = 0,
 ) -> None:
     """Fine-tune the text encoder on pairs of items that the same users liked."""
+    settings: dict[str, Any] = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "popularity_correction": popularity_correction,
+        "lora_rank": lora_rank,
+        "seed": seed,
+    }
     try:
-        report = _run(
-            out,
-            DataConfig(source=source),
-            EmbeddingConfig(encoder=encoder, max_length=max_length),
-            FineTuning(steps, batch_size, learning_rate, popularity_correction, lora_rank, seed),
-        )
+        if out.exists():
+            raise MarecError(f"{out} exists already; give --out a new folder")
+        log = load_log(DataConfig(source=source))
+        liked = log.select(log.liked)
+        split = split_pairs(*co_consumed_pairs(liked.user, liked.item), seed=seed)
+        config = EmbeddingConfig(encoder=encoder, max_length=max_length)
+        before = _recalls(config, log.texts, split)
+        for step, loss in enumerate(fine_tune(config, log.texts, split.train, out, **settings), 1):
+            if step % _TOLD_EVERY == 0:
+                print(f"step {step}/{steps}: loss {loss:.3f}", file=sys.stderr)
+        after = _recalls(config.model_copy(update={"encoder": str(out)}), log.texts, split)
+        pairs = {"train": len(split.train), "warm": len(split.warm), "cold": len(split.cold)}
+        report = {"data": log.fingerprint, "pairs": pairs, "settings": settings}
+        write_json(out / "finetune.json", {**report, "before": before, "after": after})
     except MarecError as error:
         print(visible(str(error)), file=sys.stderr)
         raise typer.Exit(2) from error
     print(f"{'held-out recall':<16}{'before':>8}{'after':>8}")
-    for name, before in report["before"].items():
-        print(f"{name:<16}{before:>8.4f}{report['after'][name]:>8.4f}")
+    for name, value in before.items():
+        print(f"{name:<16}{value:>8.4f}{after[name]:>8.4f}")
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ class ImageEncoder:
             pixels = torch.stack([self._shape.read(path) for path in chosen])
             out[start : start + _BATCH] = self._embed(pixels)
             if on_batch is not None:
-                on_batch(len(chosen), 0)
+                on_batch(len(chosen))
         return out
 
     @torch.inference_mode()

@@ -9,7 +9,8 @@ at every request and averaged over the session's requests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -150,26 +151,17 @@ def _cohort(
 def _join(parts: list[RolloutResult]) -> RolloutResult:
     """Return the results of all sessions of several batches under one seed."""
 
-    def tables(name: str) -> dict[str, Tensor]:
-        found = [getattr(part, name) for part in parts]
-        return {key: torch.cat([table[key] for table in found]) for key in found[0]}
+    def all_of(name: str) -> list[Any]:
+        return [getattr(part, name) for part in parts]
 
-    def joined(name: str) -> Tensor:
-        return torch.cat([getattr(part, name) for part in parts])
-
-    return RolloutResult(
-        seed=parts[0].seed,
-        sessions=joined("sessions"),
-        per_session=tables("per_session"),
-        user=joined("user"),
-        group=joined("group"),
-        group_names=parts[0].group_names,
-        is_new=joined("is_new"),
-        impressions=torch.stack([part.impressions for part in parts]).sum(dim=0),
-        clicks=torch.stack([part.clicks for part in parts]).sum(dim=0),
-        funnel=tables("funnel"),
-        item_groups=parts[0].item_groups,
-    )
+    rows = {n: torch.cat(all_of(n)) for n in ("sessions", "user", "group", "is_new")}
+    sums = {n: torch.stack(all_of(n)).sum(dim=0) for n in ("impressions", "clicks")}
+    tables = {
+        n: {key: torch.cat([table[key] for table in all_of(n)]) for key in getattr(parts[0], n)}
+        for n in ("per_session", "funnel")
+    }
+    changes: dict[str, Any] = {**rows, **sums, **tables}
+    return replace(parts[0], **changes)
 
 
 class _Record:

@@ -1,3 +1,4 @@
+import io
 import logging
 import sys
 
@@ -91,9 +92,20 @@ def test_chunks_and_progress_cover_every_text_once(tiny, monkeypatch):
     whole = TextEncoder(tiny, "cpu").encode(TEXTS)
     monkeypatch.setattr("marec_env.embeddings.encoder.CHUNK", 5)
     counted = []
-    cut = TextEncoder(tiny, "cpu").encode(TEXTS, lambda texts, tokens: counted.append(texts))
+    cut = TextEncoder(tiny, "cpu").encode(TEXTS, counted.append)
     assert sum(counted) == len(TEXTS) and max(counted) <= 5
     assert torch.allclose(cut, whole, atol=1e-6)
+
+
+@pytest.mark.parametrize(("terminal", "most", "seen"), [(1, 3, 1), (1, 99, 0), (0, 3, 0)])
+def test_long_requests_show_a_bar_in_a_terminal(tiny, monkeypatch, terminal, most, seen):
+    stream = io.StringIO()
+    stream.isatty = lambda: bool(terminal)
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr("marec_env.embeddings.embed._BAR_ABOVE", most)
+    embed_texts(tiny, TEXTS)
+    assert ("embedding" in stream.getvalue()) == bool(seen)
+    assert bool(stream.getvalue()) == bool(seen)
 
 
 def test_no_texts_give_no_vectors(tiny):

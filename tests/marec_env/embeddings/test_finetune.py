@@ -7,7 +7,6 @@ from typer.testing import CliRunner
 
 from marec_env.embeddings import EmbeddingConfig, embed_texts
 from marec_env.embeddings.finetune import (
-    FineTuning,
     co_consumed_pairs,
     fine_tune,
     info_nce,
@@ -100,10 +99,10 @@ def test_training_brings_pairs_together(trainable_bert, tmp_path, rank):
     encoder = EmbeddingConfig(encoder=str(trainable_bert), max_length=16, dtype="fp32", cache=False)
     texts = [f"the {word}" for word in WORDS] + [f"{word} of x" for word in WORDS]
     pairs = torch.stack([torch.arange(10), torch.arange(10, 20)], dim=1)
-    config = FineTuning(steps=80, batch_size=8, learning_rate=6e-3, lora_rank=rank)
-    losses = []
     folder = tmp_path / "tuned"
-    fine_tune(encoder, config, texts, pairs, folder, lambda _, loss: losses.append(loss))
+    settings = {"steps": 80, "batch_size": 8, "learning_rate": 6e-3, "lora_rank": rank}
+    losses = list(fine_tune(encoder, texts, pairs, folder, **settings))
+    assert len(losses) == 80
     assert sum(losses[-10:]) < 0.2 * sum(losses[:10])
     tuned = encoder.model_copy(update={"encoder": str(folder)})
     before, after = embed_texts(encoder, texts), embed_texts(tuned, texts)
@@ -119,7 +118,12 @@ def test_training_brings_pairs_together(trainable_bert, tmp_path, rank):
 def test_too_few_pairs_are_refused(tiny_bert, tmp_path):
     encoder = EmbeddingConfig(encoder=str(tiny_bert), max_length=16)
     with pytest.raises(DataError, match="3 training pairs are fewer than one batch"):
-        fine_tune(encoder, FineTuning(), ["a"] * 9, torch.zeros(3, 2).long(), tmp_path, print)
+        next(
+            fine_tune(
+                encoder, ["a"] * 9, torch.zeros(3, 2).long(), tmp_path,
+                steps=1, batch_size=4, learning_rate=1e-3,
+            )
+        )  # fmt: skip
 
 
 def test_the_command(tiny_bert, tmp_path):
