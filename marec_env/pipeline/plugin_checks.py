@@ -129,6 +129,8 @@ class _Guard(Component):
     def __init__(self, config: PipelineConfig) -> None:
         with naming(self._what):
             super().__init__(config)
+        if not hasattr(self, "granted"):
+            raise ConfigError(f"{self._what}: its __init__ must call super().__init__(config)")
         space = self.action_space
         _check_space(self._what, space)
         what, default = self._called("default_action")
