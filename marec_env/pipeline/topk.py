@@ -41,7 +41,7 @@ def _columns(width: int, device: str) -> Tensor:
     return torch.arange(width, device=device)
 
 
-def _sorted_keys(scores: Tensor, excluded: Tensor | None, k: int, ordered: bool) -> Tensor:
+def _sorted_keys(scores: Tensor, excluded: Tensor | None, k: int) -> Tensor:
     """Return columns by sorting keys in tensor operations: what CUDA does."""
     keys = torch.empty(scores.shape, dtype=torch.float64, device=scores.device)
     if excluded is not None:
@@ -49,7 +49,7 @@ def _sorted_keys(scores: Tensor, excluded: Tensor | None, k: int, ordered: bool)
     # An infinity with a column in its low bits is not a number.
     keys.copy_(scores).clamp_(-_LARGEST, _LARGEST)
     keys.view(torch.int64).bitwise_or_(_columns(scores.shape[1], str(scores.device)))
-    return keys.topk(k, dim=-1, sorted=ordered).values.view(torch.int64) & _COLUMN
+    return keys.topk(k, dim=-1).values.view(torch.int64) & _COLUMN
 
 
 @compiled
@@ -86,30 +86,18 @@ def _write_keys_but(
             bits[row, column] |= column
 
 
-@compiled
-def _read_columns(bits: NDArray[np.int64], columns: NDArray[np.int64], first: int) -> None:
-    """Write the columns of each row's last keys into ``columns[first:]``, last key first."""
-    rows, width = bits.shape
-    for row in range(rows):
-        for place in range(columns.shape[1]):
-            columns[first + row, place] = bits[row, width - 1 - place] & _COLUMN
-
-
 def row_blocks(rows: int, width: int) -> list[slice]:
     """Return slices of rows so small that a block of ``width`` columns stays in a core's cache."""
     step = max(1, _BLOCK // width)
     return [slice(first, first + step) for first in range(0, rows, step)]
 
 
-def top_k(
-    scores: Tensor, k: int, *, ordered: bool = True, excluded: Tensor | None = None
-) -> Tensor:
-    """Return the columns of each row's ``k`` largest scores.
+def top_k(scores: Tensor, k: int, *, excluded: Tensor | None = None) -> Tensor:
+    """Return the columns of each row's ``k`` largest scores, largest first.
 
     Args:
         scores: float32 ``[B, N]`` without NaN; N below 2^29.
         k: how many, ``1 <= k <= N``.
-        ordered: largest first; else in no particular (but repeatable) order.
         excluded: bool ``[B, N]``, taken only where nothing else is left; scores must then be small
             beside ``EXCLUDED``, which is added to these.
 
@@ -117,7 +105,7 @@ def top_k(
         Int64 ``[B, k]``.
     """
     if not scores.is_cpu:
-        return _sorted_keys(scores, excluded, k, ordered)
+        return _sorted_keys(scores, excluded, k)
     rows, width = scores.shape
     columns = torch.empty(rows, k, dtype=torch.int64)
     for block in row_blocks(rows, width):
@@ -130,9 +118,8 @@ def top_k(
             _write_keys_but(part, excluded[block].numpy(), keys, bits)
         if k < width:
             keys.partition(width - k, axis=-1)
-        if ordered:
-            keys[:, width - k :].sort(axis=-1)
-        _read_columns(bits, columns.numpy(), block.start)
+        keys[:, width - k :].sort(axis=-1)
+        np.bitwise_and(bits[:, ::-1][:, :k], _COLUMN, out=columns[block].numpy())
     return columns
 
 

@@ -175,7 +175,7 @@ def test_the_same_sessions_meet_the_same_users_and_luck():
 def test_two_policies_are_compared_under_common_random_numbers():
     simulator = make(32)
     simulator.begin(torch.arange(32), 2)
-    unseen = top_k(simulator.pipeline.memory.seen.logical_not().float(), 20, ordered=False)
+    unseen = top_k(simulator.pipeline.memory.seen.logical_not().float(), 20)
     item, other = unseen[:, :10], unseen[:, [0, 1, 2, 3, 4, 15, 16, 17, 18, 19]]
     simulator.step_slate(item)
     same = simulator.last.feedback.clicks
@@ -187,9 +187,9 @@ def test_two_policies_are_compared_under_common_random_numbers():
 def test_a_slate_from_outside_is_checked():
     simulator = make(2)
     simulator.begin(torch.tensor([0, 1]), 0)
-    good = top_k(simulator.pipeline.memory.seen.logical_not().float(), 10, ordered=False)
+    good = top_k(simulator.pipeline.memory.seen.logical_not().float(), 10)
     simulator.step_slate(good)
-    good = top_k(simulator.pipeline.memory.seen.logical_not().float(), 10, ordered=False)
+    good = top_k(simulator.pipeline.memory.seen.logical_not().float(), 10)
     for slate, message in (
         (good[:, :9], r"shape \(2, 9\); needed: \(2, 10\)"),
         (good[:, :0], r"shape \(2, 0\)"),

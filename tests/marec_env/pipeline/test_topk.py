@@ -15,7 +15,7 @@ def test_equals_a_full_sort_where_no_scores_are_equal(rows, width, k):
     scores = torch.randn(rows, width, generator=source) * 100
     expected = scores.argsort(dim=1, descending=True)[:, :k]
     assert torch.equal(top_k(scores, k), expected)
-    assert torch.equal(top_k(scores, k, ordered=False).sort(1).values, expected.sort(1).values)
+    assert torch.equal(top_k(scores, k).sort(1).values, expected.sort(1).values)
 
 
 def test_rows_are_chosen_alike_whatever_the_block(monkeypatch):
@@ -64,7 +64,7 @@ def test_equal_scores_are_chosen_alike_on_every_device(excluding):
     scores[0, :2] = torch.tensor([torch.inf, -torch.inf]) if not excluding else 0.0
     excluded = torch.rand(20, 50, generator=source) < 0.3 if excluding else None
     for k in (1, 7, 50):
-        expected = topk._sorted_keys(scores, excluded, k, ordered=True)
+        expected = topk._sorted_keys(scores, excluded, k)
         assert torch.equal(top_k(scores, k, excluded=excluded), expected)
 
 

@@ -52,7 +52,7 @@ def test_padding_the_slate_with_poor_items_raises_no_objective(simulator, agent)
 @pytest.mark.parametrize("agent", AGENTS)
 def test_nothing_can_be_left_out_of_a_slate(simulator, agent):
     simulator.begin(torch.arange(SESSIONS), 0)
-    unseen = top_k(simulator.pipeline.memory.seen.logical_not().float(), 10, ordered=False)
+    unseen = top_k(simulator.pipeline.memory.seen.logical_not().float(), 10)
     for short in (unseen[:, :0], unseen[:, :9]):
         with pytest.raises(ConfigError, match="needed"):
             simulator.step_slate(short)
@@ -98,7 +98,7 @@ def test_no_item_is_shown_twice_whatever_the_agent_does(simulator, agent):
 
 def test_repeating_an_item_is_refused_within_and_across_slates(simulator):
     simulator.begin(torch.arange(SESSIONS), 0)
-    slate = top_k(simulator.pipeline.memory.seen.logical_not().float(), 10, ordered=False)
+    slate = top_k(simulator.pipeline.memory.seen.logical_not().float(), 10)
     twice = slate.clone()
     twice[:, 1] = twice[:, 0]
     with pytest.raises(ConfigError, match="twice"):
