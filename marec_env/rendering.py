@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from marec_env.errors import visible
 from marec_env.rewards.terms import Outcome
 from marec_env.world import World
 
@@ -47,10 +48,10 @@ def funnel_text(world: World, outcome: Outcome | None) -> str:
     probability = outcome.truth.candidate_probability[0]
     slots = request.slate_slot[0] if request.slate_slot is not None else range(len(probability))
     for place, (item, slot) in enumerate(zip(outcome.slate[0].tolist(), slots, strict=True)):
-        title = world.catalog.titles[item][:_TITLE]
-        topic = world.catalog.topic_names[int(world.catalog.topics[item])][:24]
+        title = visible(world.catalog.titles[item])[:_TITLE]
+        topic = visible(world.catalog.topic_names[int(world.catalog.topics[item])])[:24]
         behaviours = outcome.feedback.behaviours.items()
-        said = [name for name, values in behaviours if float(values[0, place]) > 0]
+        said = [visible(name) for name, values in behaviours if float(values[0, place]) > 0]
         chance = float(probability[int(slot)])
         lines.append(
             f"{place + 1:>2} {title:<{_TITLE}} {topic:<24} {chance:>8.2f}  {' '.join(said) or '-'}"
@@ -85,7 +86,7 @@ def funnel_image(world: World, outcome: Outcome | None) -> NDArray[np.uint8]:
             chance = chance[request.slate_slot[0]]
         clicked = outcome.feedback.clicks[0] > 0
         titles = [
-            f"{place + 1} {world.catalog.titles[item][:30]}".replace("$", r"\$")  # no formulas
+            f"{place + 1} {visible(world.catalog.titles[item])[:30]}".replace("$", r"\$")
             for place, item in enumerate(outcome.slate[0].tolist())
         ]
         colours = ["#d9822b" if bool(click) else "#c8c8c8" for click in clicked]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from agents.commands.shared import Overrides, Overwrite, claim, read_environment
+from marec_env.errors import visible
 from marec_env.reporting.table import print_tables
 
 __all__ = ["command"]
@@ -50,4 +51,4 @@ def command(
     write_json(places[0], report.as_dict())
     write_text(places[1], render_page(report))
     print_tables(tables_of(report))
-    typer.echo(f"written: {places[0]}, {places[1]}")
+    typer.echo(visible(f"written: {places[0]}, {places[1]}"))

@@ -45,6 +45,7 @@ def command(
     from agents.comparison.report import as_markdown, as_page
     from agents.comparison.runs import read_run
     from agents.comparison.summary import summarise
+    from marec_env.errors import visible
     from marec_env.io import write_json, write_text
 
     summary = summarise([read_run(path) for path in runs], rows or (), mixed_code)
@@ -53,10 +54,10 @@ def command(
     write_json(output / "comparison.json", summary.as_dict())
     write_text(output / "comparison.csv", summary.as_csv())
     write_text(output / "comparison.html", as_page(summary, title, made_by))
-    typer.echo(f"written: {output}/comparison.json, .csv, .html")
+    typer.echo(visible(f"written: {output}/comparison.json, .csv, .html"))
     if markdown is not None:
         write_text(markdown, as_markdown(summary, title, made_by))
-        typer.echo(f"written: {markdown}")
+        typer.echo(visible(f"written: {markdown}"))
 
 
 def _print(summary: Summary, console: Console) -> None:

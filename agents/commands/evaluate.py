@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from marec_env.config import MAX_SEED
-from marec_env.errors import ConfigError, RunError
+from marec_env.errors import ConfigError, RunError, visible
 from marec_env.reporting.table import TextTable, print_tables, table_console
 
 if TYPE_CHECKING:
@@ -91,11 +91,12 @@ def command(
         written = write_comparison(comparison, path, env_steps=steps, replace=replace)
         print_comparison(comparison, table_console())
         if written[0].name != "evaluation.json":
+            there = visible(str(path / "evaluation.json"))
             typer.echo(
-                f"{path / 'evaluation.json'} is of other sessions or baselines and stays as it is; "
+                f"{there} is of other sessions or baselines and stays as it is; "
                 "--replace puts this evaluation in its place"
             )
-        typer.echo(f"written: {', '.join(str(file) for file in written)}")
+        typer.echo(visible(f"written: {', '.join(str(file) for file in written)}"))
 
 
 def load_checked(path: Path) -> TrainedRun:
@@ -106,9 +107,9 @@ def load_checked(path: Path) -> TrainedRun:
     """
     from agents.runs.trained import load_run
 
-    run = load_run(path, lambda line: typer.echo(line, err=True))
+    run = load_run(path, lambda line: typer.echo(visible(line), err=True))
     for name in run.changed_inputs():
-        typer.echo(f"warning: {path} was trained on other {name} than are here", err=True)
+        typer.echo(visible(f"warning: {path} was trained on other {name} than are here"), err=True)
     return run
 
 

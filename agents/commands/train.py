@@ -27,7 +27,7 @@ from agents.runs.trained import FIXED, load_run
 from marec_env import io
 from marec_env.config.dump import dump
 from marec_env.config.loader import load
-from marec_env.errors import ConfigError, RunError
+from marec_env.errors import ConfigError, RunError, visible
 from marec_env.reporting.terminal import Terminal
 from marec_env.world import build_world
 
@@ -267,7 +267,7 @@ def _run(job: _Job) -> int:
             trackers.artifact("checkpoint", [result.checkpoint])
     finally:
         trackers.close()
-    print(f"Run folder: {folder.path}")
+    print(visible(f"Run folder: {folder.path}"))
     return 0
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from marec_env.embeddings.assets import locate
 from marec_env.embeddings.config import EmbeddingConfig
 from marec_env.embeddings.encoder import resolve_precision
-from marec_env.errors import RunError
+from marec_env.errors import RunError, visible
 from marec_env.io import write_bytes
 
 __all__ = ["CorpusCache"]
@@ -77,7 +77,8 @@ class CorpusCache:
             problem = "it does not hold what its name says"
         except (OSError, ValueError, SafetensorError) as error:
             problem = str(error)
-        _LOG.warning("%s is damaged (%s); its texts are embedded again", self.path, problem)
+        line = f"{self.path} is damaged ({problem}); its texts are embedded again"
+        _LOG.warning(visible(line))
         return None
 
     def write(self, vectors: Tensor) -> None:
@@ -90,7 +91,7 @@ class CorpusCache:
             )
             self._evict()
         except (OSError, RunError) as error:
-            _LOG.warning("cannot write the cache: %s; going on", error)
+            _LOG.warning("cannot write the cache: %s; going on", visible(str(error)))
 
     def _evict(self) -> None:
         """Remove the files used longest ago until the others fit into the limit."""

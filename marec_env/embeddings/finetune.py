@@ -28,7 +28,7 @@ from marec_env.embeddings.assets import locate
 from marec_env.embeddings.config import EmbeddingConfig
 from marec_env.embeddings.embed import embed_texts
 from marec_env.embeddings.tokens import TextTokenizer, pad, pool_padded
-from marec_env.errors import AssetError, DataError, MarecError, visible
+from marec_env.errors import AssetError, DataError, MarecError
 from marec_env.io import write_json
 
 __all__ = [
@@ -293,7 +293,7 @@ def main(
         report = {"data": log.fingerprint, "pairs": pairs, "settings": settings}
         write_json(out / "finetune.json", {**report, "before": before, "after": after})
     except MarecError as error:
-        print(visible(str(error)), file=sys.stderr)
+        print(error, file=sys.stderr)
         raise typer.Exit(2) from error
     print(f"{'held-out recall':<16}{'before':>8}{'after':>8}")
     for name, value in before.items():

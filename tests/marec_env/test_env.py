@@ -163,16 +163,22 @@ def test_a_mapping_with_errors_names_each_in_a_line():
     assert any("max_requests" in line for line in lines)
 
 
-def test_titles_with_dollars_are_drawn():
-    env = marec_env.parallel_env(SMALL, render_mode="rgb_array")
+@pytest.mark.parametrize("mode", ["rgb_array", "ansi"])
+def test_any_titles_are_drawn_and_do_nothing(mode):
+    env = marec_env.parallel_env(SMALL, render_mode=mode)
     env.reset(seed=0)
     world = env.simulator.world
-    titles = tuple(f"Win $5^^ now, ${n}" for n in range(len(world.catalog.titles)))
+    titles = tuple(f"Win $5^^ now, ${n} \x1b[2J\ud800" for n in range(len(world.catalog.titles)))
     env.simulator.world = dataclasses.replace(
         world, catalog=dataclasses.replace(world.catalog, titles=titles)
     )
     env.step({agent: env.action_space(agent).sample() for agent in env.agents})
-    assert env.render().ndim == 3
+    picture = env.render()
+    if mode == "ansi":
+        assert r"\x1b[2J" in picture and "\x1b" not in picture
+        picture.encode()
+    else:
+        assert picture.ndim == 3
 
 
 def test_an_environment_can_be_copied():

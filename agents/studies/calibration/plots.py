@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from agents.studies.calibration.report import Calibration
+from marec_env.errors import visible
 from marec_env.reporting.drawing import (
     MARKERS,
     Figure,
@@ -166,7 +167,8 @@ def _topics(report: Calibration) -> Figure:
     )
 
 
-def _shorten(name: str) -> str:
+def _shorten(title: str) -> str:
+    name = visible(title)
     return name if len(name) <= _SHORT else f"{name[: _SHORT - 1]}…"
 
 
