@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
+import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -56,8 +56,11 @@ def claim(*places: Path | None, overwrite: bool) -> None:
                 f"{place} holds results of {made}; write elsewhere (--output), or add --overwrite"
             )
         there = next(folder for folder in place.parents if folder.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise RunError(f"cannot write {place}: {there} is no folder that can be written")
+        try:
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            raise RunError(f"cannot write {place}: {error.strerror or error}: {there}") from error
 
 
 def read_environment(

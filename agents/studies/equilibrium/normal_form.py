@@ -37,6 +37,7 @@ TOLERANCE = 1e-9
 ENUMERATION_LIMIT = 16
 """Undominated actions of both players up to which all equilibria are enumerated; that visits up to
 2^16 pairs of supports (seconds), and twice as many for one action more."""
+LARGEST = 1e6  # payoff that a named game may be given
 CHECK = 1e-6  # relative gain above which an equilibrium handed back by the solver is refused
 SAME = 1e-5  # largest difference of probabilities at which two equilibria are the same
 
@@ -285,6 +286,6 @@ def matrix_game(spec: str) -> NormalFormGame:
         value = float(number) if number else default
     except ValueError as error:
         raise ConfigError(f"'{number}' in game '{spec}' is not a number") from error
-    if not np.isfinite(value):
-        raise ConfigError(f"'{number}' in game '{spec}' is not a finite number")
+    if not abs(value) <= LARGEST:
+        raise ConfigError(f"'{number}' in game '{spec}' is not between ±{LARGEST:g}")
     return make(value)

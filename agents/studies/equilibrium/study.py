@@ -43,9 +43,11 @@ def checked_parts(wanted: str) -> tuple[str, ...]:
     """Return the parts named in a comma-separated list, in the order of :data:`PARTS`.
 
     Raises:
-        ConfigError: a part is unknown.
+        ConfigError: a part is unknown, or none is named.
     """
     names = [name.strip() for name in wanted.split(",") if name.strip()]
+    if not names:
+        raise ConfigError(f"--parts names none of {', '.join(PARTS)}, all")
     for name in names:
         if name != "all" and name not in PARTS:
             raise ConfigError(unknown_name("part", name, (*PARTS, "all")))

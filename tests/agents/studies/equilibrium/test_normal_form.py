@@ -145,6 +145,6 @@ def test_bad_games_are_refused():
         matrix_game("penalt:3")
     with pytest.raises(ConfigError, match="not a number"):
         matrix_game("penalty:minus")
-    for number in ("nan", "inf", "1e999"):
-        with pytest.raises(ConfigError, match="not a finite number"):
+    for number in ("nan", "inf", "-1e7"):
+        with pytest.raises(ConfigError, match="not between"):
             matrix_game(f"penalty:{number}")
