@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from agents.commands.shared import Overrides, Overwrite, claim, read_environment
+from agents.commands.shared import Overrides, Replace, claim, read_environment
 from marec_env.errors import visible
 from marec_env.reporting.table import print_tables
 
@@ -21,7 +21,7 @@ def command(
         Path, typer.Option(help="Folder for calibration.json and calibration.html.")
     ] = Path("calibration"),
     sessions: Annotated[int, typer.Option(min=2, help="Simulated sessions a batch.")] = 1024,
-    overwrite: Overwrite = False,
+    replace: Replace = False,
 ) -> None:
     """Compare simulated users with their log: held-out click model, rates, distributions."""
     # Heavy imports wait until the command is run, so that --help is quick.
@@ -33,7 +33,7 @@ def command(
     from marec_env.world import build_world
 
     places = output / "calibration.json", output / "calibration.html"
-    claim(*places, overwrite=overwrite)
+    claim(*places, replace=replace)
     run, found = read_environment(config, overrides)
     # The report runs on the CPU whatever the run's device: its tensors are small.
     environment = found.model_copy(update={"device": "cpu"})

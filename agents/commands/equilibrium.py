@@ -9,7 +9,7 @@ import typer
 
 from agents.commands.shared import (
     Overrides,
-    Overwrite,
+    Replace,
     claim,
     command_line,
     open_runs,
@@ -57,7 +57,7 @@ def command(
             "run's folder, or here."
         ),
     ] = None,
-    overwrite: Overwrite = False,
+    replace: Replace = False,
     budget: Annotated[int, typer.Option(min=2, help="Evaluations of each search.")] = 96,
     seeds: Annotated[int, typer.Option(min=1, help="Search seeds and response seeds.")] = 3,
     sessions: Annotated[int, typer.Option(min=2, help="Sessions that searches see.")] = 64,
@@ -99,7 +99,7 @@ def command(
     from marec_env.errors import ConfigError
 
     if game:
-        _solve_games(game, output, overwrite)
+        _solve_games(game, output, replace)
         return
     own_shares = _numbers("--mixing", mixing, float)
     if not all(0.0 <= share <= 1.0 for share in own_shares):
@@ -127,9 +127,13 @@ def command(
         raise ConfigError("name a run, or --config CONFIG.yaml, or --game penalty:-25")
     folder = output or (runs[0] if runs else Path()) / "equilibrium"
     if not runs or runs[0].is_dir():  # else told below that it is no run
-        claim(*(folder / name for name in REPORT), overwrite=overwrite)
+        claim(*(folder / name for name in REPORT), replace=replace)
     opened = open_runs(runs or [])
-    whole = opened[0].config if config is None else read_environment(config, overrides)[0]
+    whole = (
+        next(iter(opened.values())).config
+        if config is None
+        else read_environment(config, overrides)[0]
+    )
     study = Study(whole, opened, settings, tell)
     done: dict[str, Finding] = {}
     for name in wanted:
@@ -160,7 +164,7 @@ def _numbers(option: str, text: str, kind: type[N]) -> tuple[N, ...]:
         raise ConfigError(f"{option} '{text}' is not a list of numbers such as 20,50") from error
 
 
-def _solve_games(names: list[str], output: Path | None, overwrite: bool) -> None:
+def _solve_games(names: list[str], output: Path | None, replace: bool) -> None:
     """Print, and write if a folder is given, the solutions of matrix games."""
     from agents.studies.equilibrium.common import Finding
     from agents.studies.equilibrium.game_report import game_record, game_tables
@@ -170,7 +174,7 @@ def _solve_games(names: list[str], output: Path | None, overwrite: bool) -> None
 
     games = {name: matrix_game(name) for name in names}
     if output is not None:
-        claim(*(output / name for name in REPORT), overwrite=overwrite)
+        claim(*(output / name for name in REPORT), replace=replace)
     found = {}
     for name, game in games.items():
         record = game_record(game)

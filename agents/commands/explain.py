@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from agents.commands.shared import Overwrite, claim, open_runs, tell
+from agents.commands.shared import Replace, claim, open_runs, tell
+from marec_env.config import MAX_SEED
 from marec_env.reporting.table import print_tables, table_console
 
 __all__ = ["command"]
@@ -16,7 +17,8 @@ __all__ = ["command"]
 def command(
     run: Annotated[Path, typer.Argument(help="Folder of a run on the marec environment.")],
     session: Annotated[
-        int | None, typer.Option(min=0, help="Also explain one slate of this session.")
+        int | None,
+        typer.Option(min=0, max=MAX_SEED, help="Also explain one slate of this session."),
     ] = None,
     request: Annotated[
         int | None,
@@ -26,12 +28,13 @@ def command(
         int, typer.Option(min=2, help="Sessions that the averages are over.")
     ] = 128,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of the sessions; by default that of the run.")
+        int | None,
+        typer.Option(min=0, max=MAX_SEED, help="Seed of the sessions; by default that of the run."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder of explanation.json; the run's by default.")
     ] = None,
-    overwrite: Overwrite = False,
+    replace: Replace = False,
 ) -> None:
     """Explain a trained team on average, and one slate for one user; write explanation.json."""
     from agents.studies.explain.average import average_sentences, average_table, explain_team
@@ -48,9 +51,9 @@ def command(
 
     if request is not None and session is None:
         raise ConfigError("--request says which request of a session; give --session N as well")
-    (trained,) = open_runs([run])
+    (trained,) = open_runs([run]).values()
     place = (output or run) / "explanation.json"
-    claim(place, overwrite=overwrite)
+    claim(place, replace=replace)
     world, policy = build_world(trained.environment), trained.policy
     cohort = trained.config.evaluation.seed if seed is None else seed
     if session is not None:

@@ -9,12 +9,13 @@ import typer
 
 from agents.commands.shared import (
     Overrides,
-    Overwrite,
+    Replace,
     claim,
     command_line,
     open_runs,
     read_environment,
 )
+from marec_env.config import MAX_SEED
 from marec_env.reporting.table import print_tables
 
 __all__ = ["command"]
@@ -30,12 +31,12 @@ def command(
     search_sessions: Annotated[int, typer.Option(min=2, help="Sessions of each try.")] = 256,
     seeds: Annotated[int, typer.Option(min=1, help="Searches for clicks, and as many for F.")] = 3,
     sessions: Annotated[int, typer.Option(min=2, help="Held-out sessions.")] = 1024,
-    cohort: Annotated[int, typer.Option(min=0, help="Their seed.")] = 1_000_003,
+    cohort: Annotated[int, typer.Option(min=0, max=MAX_SEED - 1, help="Their seed.")] = 1_000_003,
     output: Annotated[Path, typer.Option(help="The report, as JSON.")] = Path("game.json"),
     markdown: Annotated[
         Path | None, typer.Option(help="Also write the tables as Markdown into this file.")
     ] = None,
-    overwrite: Overwrite = False,
+    replace: Replace = False,
 ) -> None:
     """Measure random, hand-set and searched static play, the oracles, trained runs and controls.
 
@@ -48,7 +49,7 @@ def command(
     from marec_env.reporting.page import Section, render_markdown
     from marec_env.world import build_world
 
-    claim(output, markdown, overwrite=overwrite)
+    claim(output, markdown, replace=replace)
     run, environment = read_environment(config, overrides)
     plan = LevelsPlan(
         search_budget=budget,
@@ -58,7 +59,7 @@ def command(
         sessions=sessions,
         cohort=cohort,
     )
-    trained = {f"trained: {one.name}": one.policy for one in open_runs(runs or [])}
+    trained = {f"trained: {name}": one.policy for name, one in open_runs(runs or []).items()}
     report = measure_levels(build_world(environment), plan, trained)
     report["inputs"] = input_hashes(run)
     write_json(output, report)

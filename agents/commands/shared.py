@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Overrides",
-    "Overwrite",
+    "Replace",
     "claim",
     "command_line",
     "open_runs",
@@ -30,15 +30,15 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="section.key=value; may be repeated.", metavar="KEY=VALUE"),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Replace earlier results.")]
 
 
-def claim(*places: Path | None, overwrite: bool) -> None:
+def claim(*places: Path | None, replace: bool) -> None:
     """Refuse places of results that hold earlier ones, or that cannot be written.
 
     Args:
         places: of files that will be written; ``None`` is none.
-        overwrite: whether earlier results may go.
+        replace: whether earlier results may go.
 
     Raises:
         RunError: the first place that is refused, and what to do about it.
@@ -50,10 +50,10 @@ def claim(*places: Path | None, overwrite: bool) -> None:
             continue
         if place.is_dir():
             raise RunError(f"{place} is a folder; name a file to write")
-        if place.exists() and not overwrite:
+        if place.exists() and not replace:
             made = datetime.fromtimestamp(place.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
             raise RunError(
-                f"{place} holds results of {made}; write elsewhere (--output), or add --overwrite"
+                f"{place} holds results of {made}; write elsewhere (--output), or add --replace"
             )
         there = next(folder for folder in place.parents if folder.exists())
         try:
@@ -82,24 +82,31 @@ def read_environment(
     return run, run.environment
 
 
-def open_runs(paths: list[Path]) -> list[TrainedRun]:
-    """Return trained runs on marec's environment.
+def open_runs(paths: list[Path]) -> dict[str, TrainedRun]:
+    """Return trained runs on marec's environment by name: the folder's, its path if two share it.
 
     Says so if an environment does not come out here as it did where the run was trained.
 
     Raises:
-        RunError: a folder is no run's, or has no undamaged checkpoint.
+        RunError: a folder is no run's, is given twice, or has no undamaged checkpoint.
         ConfigError: a run is on another environment, or its learner cannot be read back.
     """
     from agents.runs.trained import load_run
+    from marec_env.errors import RunError
 
     runs = [load_run(path, tell) for path in paths]
-    for run in runs:
+    names = [run.name for run in runs]
+    named: dict[str, TrainedRun] = {}
+    for path, run in zip(paths, runs, strict=True):
         _ = run.environment, run.policy  # refused now, before any work
+        name = run.name if names.count(run.name) == 1 else str(path)
+        if name in named:
+            raise RunError(f"{path} is given twice")
+        named[name] = run
     for run in runs:
         for name in run.changed_inputs():
             tell(f"warning: {run.folder.path} was trained on other {name} than are here")
-    return runs
+    return named
 
 
 def tell(line: str) -> None:

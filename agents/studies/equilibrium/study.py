@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,7 +60,8 @@ class Study:
 
     config: RunConfig
     """Of the first run, or as given; its environment is the one that all plays meet."""
-    runs: Sequence[TrainedRun]
+    runs: Mapping[str, TrainedRun]
+    """By name."""
     settings: Settings
     say: Callable[[str], None]
 
@@ -68,20 +69,20 @@ class Study:
         environment = self.config.environment
         if not isinstance(environment, EnvironmentConfig):
             raise ConfigError("equilibrium studies need environment.kind 'marec'")
-        for run in self.runs[1:]:
-            if (
-                run.config.environment.model_copy(update={"rewards": environment.rewards})
-                != environment
-            ):
+        for name, run in self.runs.items():
+            other = run.config.environment.model_copy(update={"rewards": environment.rewards})
+            if other != environment:
                 raise ConfigError(
-                    f"run {run.name} was trained in another environment than "
-                    f"{self.runs[0].name}; only 'rewards' may differ"
+                    f"run {name} was trained in another environment than "
+                    f"{next(iter(self.runs))}; only 'rewards' may differ"
                 )
         self.environment = environment
         self.world = build_world(environment)
         self.replay = SimulatorReplay(self.world)
         self.static = Play("static", StaticTeam(self.replay.defaults))
-        self.learned = [Play(run.name, run.policy, run.config.algorithm) for run in self.runs]
+        self.learned = [
+            Play(name, run.policy, run.config.algorithm) for name, run in self.runs.items()
+        ]
         self.responders = Responders(
             self.replay,
             self.replay.defaults,
@@ -108,7 +109,7 @@ class Study:
             defaults = self.replay.defaults
             yield matrix(self.replay, self.environment.pipeline, defaults, base, own, settings)
         elif name == "course" and learned:
-            checkpoints = {run.name: run.policies() for run in self.runs}
+            checkpoints = {name: run.policies() for name, run in self.runs.items()}
             yield course_of_training(checkpoints, self.responders)
         elif name == "credit" and learned:
             yield credit(self.replay, learned, self.static, settings)

@@ -79,14 +79,13 @@ def run():
     trainer = Trainer(MAPPOConfig(epochs=1), CONFIG.sampling, 0, lambda n: Simulator(world, n))
     trainer.iterate()
     policy = trainer.policy()
-    return Trained("tiny", CONFIG, policy)
+    return Trained(CONFIG, policy)
 
 
 @dataclass
 class Trained:
     """What a study reads of a run."""
 
-    name: str
     config: RunConfig
     policy: object
 
@@ -179,7 +178,7 @@ def test_who_answers_looks_ahead_even_where_the_team_did_not():
 
 
 def test_every_part_runs_and_the_report_holds_it(run, tmp_path):
-    study = Study(CONFIG, [run, run], QUICK, lambda line: None)
+    study = Study(CONFIG, {"one": run, "two": run}, QUICK, lambda line: None)
     parts = checked_parts("all")
     found = {name: list(study.part(name))[-1] for name in parts}
     places = write_report(tmp_path, "T", "python evaluate.py ...", QUICK, found)
@@ -202,19 +201,19 @@ def test_every_part_runs_and_the_report_holds_it(run, tmp_path):
 
 def test_the_curve_is_told_after_every_width_and_widths_do_not_depend_on_each_other():
     two = replace(QUICK, widths=(10, 20), own_shares=(1.0,))
-    first, both = Study(CONFIG, [], two, lambda line: None).part("anarchy")
+    first, both = Study(CONFIG, {}, two, lambda line: None).part("anarchy")
     assert set(first.record) == {"10"}
     assert first.section.figures == ()  # a curve of one point is not drawn
     assert first.record["10"] == both.record["10"]
     (figure,) = both.section.figures
     assert "funnel's width" in figure.caption
-    (alone,) = Study(CONFIG, [], replace(two, widths=(20,)), lambda line: None).part("anarchy")
+    (alone,) = Study(CONFIG, {}, replace(two, widths=(20,)), lambda line: None).part("anarchy")
     assert alone.record["20"] == both.record["20"]
     assert [*first.section.notes, *alone.section.notes] == [*both.section.notes]
 
 
 def test_parts_without_runs_are_left_out():
-    study = Study(CONFIG, [], QUICK, lambda line: None)
+    study = Study(CONFIG, {}, QUICK, lambda line: None)
     assert list(study.part("credit")) == []
     assert list(study.part("swaps")) == []
     assert checked_parts("credit, matrix") == ("credit", "matrix")
@@ -227,7 +226,7 @@ def test_runs_of_other_environments_are_refused(run):
         update={"environment": CONFIG.environment.model_copy(update={"max_requests": 6})}
     )
     with pytest.raises(ConfigError, match="another environment"):
-        Study(CONFIG, [run, Trained("b", other, run.policy)], QUICK, print)
+        Study(CONFIG, {"a": run, "b": Trained(other, run.policy)}, QUICK, print)
 
 
 def _invoke(*arguments):
@@ -274,7 +273,7 @@ def test_command_names_what_is_wrong(arguments, message):
 def test_widths_that_cannot_be_are_refused_before_the_first(width, message):
     settings = replace(QUICK, widths=(10, width))
     with pytest.raises(ConfigError, match=message):
-        next(Study(CONFIG, [], settings, lambda line: None).part("anarchy"))
+        next(Study(CONFIG, {}, settings, lambda line: None).part("anarchy"))
 
 
 def test_parts_that_need_runs_are_not_nothing(tmp_path):
@@ -308,9 +307,9 @@ def test_results_are_not_written_over_unless_told(tmp_path):
     before = (tmp_path / "equilibrium.json").read_bytes()
     again = _invoke("--game", "climbing", "--output", str(tmp_path))
     assert isinstance(again.exception, RunError)
-    assert "--overwrite" in str(again.exception)
+    assert "--replace" in str(again.exception)
     assert again.output == "", "told before any work"
     assert (tmp_path / "equilibrium.json").read_bytes() == before
-    assert _invoke(*arguments, "--overwrite").exit_code == 0
+    assert _invoke(*arguments, "--replace").exit_code == 0
     inside = _invoke(*arguments[:3], str(tmp_path / "equilibrium.json"))
     assert "cannot write" in str(inside.exception)

@@ -144,7 +144,7 @@ class _Run:
 
 def _explain(monkeypatch, world, policy, *arguments):
     run = _Run(RunConfig(environment=world.config), policy)
-    monkeypatch.setattr(command_module, "open_runs", lambda paths: [run])
+    monkeypatch.setattr(command_module, "open_runs", lambda paths: {"run": run})
     app = typer.Typer()
     app.command()(command_module.command)
     return CliRunner().invoke(app, list(map(str, arguments)))
@@ -160,9 +160,9 @@ def test_the_command_prints_and_writes(world, policy, tmp_path, monkeypatch):
     assert set(document) == {"average", "sentences", "request", "request_sentences"}
     assert set(document["average"]["components"]) == set(policy.team.agents)
     again = _explain(monkeypatch, world, policy, *arguments)
-    assert "--overwrite" in str(again.exception)
+    assert "--replace" in str(again.exception)
     assert again.output == ""
-    assert _explain(monkeypatch, world, policy, *arguments, "--overwrite").exit_code == 0
+    assert _explain(monkeypatch, world, policy, *arguments, "--replace").exit_code == 0
 
 
 @pytest.mark.parametrize(
