@@ -93,6 +93,20 @@ def test_agents_import_downwards(path: Path):
             assert not wrong, f"{module_of(path)} imports upwards: {node.module}"
 
 
+@pytest.mark.parametrize("path", [*MAREC, *AGENTS], ids=module_of)
+def test_nobody_but_commands_imports_the_laboratory(path: Path):
+    """Not even within a function: who reads the core does not meet the studies."""
+    if module_of(path).startswith(("agents.studies", "agents.commands")):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        assert not [name for name in names if name.startswith("agents.studies")]
+
+
 def test_importing_marec_env_is_light():
     code = "import marec_env, sys; print([m for m in ('ray', 'wandb', 'transformers', 'torch') "
     code += "if m in sys.modules])"
