@@ -30,7 +30,6 @@ __all__ = [
     "mean_difference",
     "mean_estimate",
     "paired_difference",
-    "probability_of_improvement",
     "seeds_interval",
     "seeds_warning",
 ]
@@ -264,15 +263,8 @@ def _students(value: float, error: float, freedom: float, count: int) -> Estimat
     return Estimate(value, value - half, value + half, error, count)
 
 
-def probability_of_improvement(scores: ArrayLike, reference: ArrayLike) -> float:
-    """Return P(X > Y) + P(X = Y) / 2 for random runs ``[R]`` and ``[S]`` of two algorithms."""
-    first = np.asarray(scores, dtype=np.float64)[:, None]
-    second = np.asarray(reference, dtype=np.float64)
-    return float(((first > second) + 0.5 * (first == second)).mean())
-
-
 def improvement_interval(scores: ArrayLike, reference: ArrayLike) -> Estimate:
-    """Return the probability of improvement with its interval.
+    """Return P(X > Y) + P(X = Y) / 2 for random runs of two algorithms, with its interval.
 
     The interval is Newcombe's method 5 ("Confidence intervals for an effect size measure based on
     the Mann-Whitney statistic, part 2", Statistics in Medicine 25, 2006): the probabilities that
@@ -287,8 +279,9 @@ def improvement_interval(scores: ArrayLike, reference: ArrayLike) -> Estimate:
     Returns:
         An estimate whose ends are NaN where either has fewer than two runs.
     """
-    runs, others = np.size(scores), np.size(reference)
-    value = probability_of_improvement(scores, reference)
+    first, second = np.asarray(scores, dtype=np.float64)[:, None], np.asarray(reference)
+    value = float(((first > second) + 0.5 * (first == second)).mean())
+    runs, others = first.size, second.size
     if min(runs, others) < 2:
         return Estimate(value, count=min(runs, others))
     p, pairs = Polynomial([0.0, 1.0]), runs * others

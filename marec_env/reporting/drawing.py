@@ -78,7 +78,11 @@ def draw(
         paint: is given the axes.
         width: inches.
     """
+    import matplotlib
+    from matplotlib.figure import Figure as Canvas
+
     settings = {
+        "svg.fonttype": "none",  # text stays text
         "svg.hashsalt": visible(f"marec {caption} {alt}"),
         "font.size": FONT,
         "font.family": "sans-serif",
@@ -86,35 +90,16 @@ def draw(
         "axes.spines.right": False,
         "text.parse_math": False,  # a dollar in a name is a dollar
     }
-    svg = _svg_of(paint, (width, height), settings)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the reader's fonts draw it
+        canvas, out = Canvas(figsize=(width, height), layout="constrained"), io.StringIO()
+        paint(canvas.subplots())
+        canvas.savefig(out, format="svg", metadata={"Date": None})
+    svg = out.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     # Names of groups repeat from figure to figure, and nothing refers to them.
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     return Figure(svg, caption, alt)
-
-
-def _svg_of(
-    paint: Callable[[Any], None], size: tuple[float, float], settings: Mapping[str, Any]
-) -> str:
-    """Return as SVG what ``paint`` draws into a matplotlib axes, text kept as text.
-
-    Args:
-        paint: is given the axes.
-        size: width and height, inches.
-        settings: matplotlib's; ``svg.hashsalt`` among them makes the bytes the same each time.
-    """
-    import matplotlib
-    from matplotlib.figure import Figure as Canvas
-
-    with matplotlib.rc_context({"svg.fonttype": "none", **settings}):
-        canvas = Canvas(figsize=size, layout="constrained")
-        paint(canvas.subplots())
-        out = io.StringIO()
-        with warnings.catch_warnings():  # text stays text: the reader's fonts draw it
-            warnings.filterwarnings("ignore", "Glyph")
-            canvas.savefig(out, format="svg", metadata={"Date": None})
-    svg = out.getvalue()
-    return svg[svg.index("<svg") :]
 
 
 def shown(value: float) -> str:

@@ -71,8 +71,8 @@ def test_probability_of_improvement_is_the_mann_whitney_statistic():
     first = generator.integers(0, 5, size=7).astype(float)
     second = generator.integers(0, 5, size=9).astype(float)
     expected = stats.mannwhitneyu(first, second).statistic / (7 * 9)
-    assert statistics.probability_of_improvement(first, second) == pytest.approx(expected)
-    assert statistics.probability_of_improvement(first, first) == pytest.approx(0.5)
+    assert statistics.improvement_interval(first, second).value == pytest.approx(expected)
+    assert statistics.improvement_interval(first, first).value == pytest.approx(0.5)
 
 
 def test_too_few_seeds_are_said():
