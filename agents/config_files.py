@@ -12,7 +12,6 @@ from pathlib import Path
 
 from agents.config import RunConfig
 from marec_env import io
-from marec_env.config.dump import json_schema
 from marec_env.config.reference import reference
 
 __all__ = ["main", "page"]
@@ -32,7 +31,8 @@ def page() -> str:
 def main(arguments: list[str], folder: Path = Path("docs")) -> None:
     """Print the schema, or write the reference."""
     if arguments == ["schema"]:
-        print(json.dumps(json_schema(RunConfig), indent=2))
+        dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+        print(json.dumps({**dialect, **RunConfig.model_json_schema()}, indent=2))
     else:
         io.write_text(folder / "reference.md", page())
 

@@ -25,8 +25,8 @@ from agents.runs.tracking import RunIdentity, Trackers, open_trackers
 from agents.runs.train_loop import INTERRUPTED, train
 from agents.runs.trained import FIXED, load_run
 from marec_env import io
-from marec_env.config.dump import dump
 from marec_env.config.loader import load
+from marec_env.config.yaml_source import dump
 from marec_env.errors import ConfigError, RunError, visible
 from marec_env.reporting.terminal import Terminal
 from marec_env.world import build_world

@@ -21,8 +21,7 @@ from marec_env.config.base import ConfigModel
 from marec_env.config.fields import fill_tags
 from marec_env.config.messages import describe
 from marec_env.config.moved import apply_moves
-from marec_env.config.overrides import apply_override
-from marec_env.config.yaml_source import Path, Source, parse_text
+from marec_env.config.yaml_source import Path, Source, apply_override, parse_text
 from marec_env.errors import ConfigError, visible
 from marec_env.registry import is_place, judge, trust
 

@@ -1,4 +1,4 @@
-"""YAML as plain data that remembers where every key and value was written.
+"""YAML as plain data that remembers where every key and value was written; and back.
 
 Scalars follow the core schema of YAML 1.2 rather than PyYAML's 1.1: ``3e-4`` is a number, ``on``
 and ``no`` are words, ``1:30`` is not sixty times anything, and underscores may group digits.
@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from marec_env.errors import ConfigError, visible
 
-__all__ = ["Path", "Source", "parse_scalar", "parse_text", "parse_value"]
+__all__ = ["Path", "Source", "apply_override", "dump", "parse_text", "parse_value"]
 
 Path = tuple[str | int, ...]
 """Keys and list indices from the root to a value."""
@@ -65,7 +66,7 @@ class Source:
         return self.values.get(path, self.name)
 
 
-def parse_scalar(text: str) -> object:
+def _scalar(text: str) -> object:
     """Return the value of an unquoted scalar."""
     if text in _WORDS:
         return _WORDS[text]
@@ -115,7 +116,7 @@ def _construct(node: yaml.Node, path: Path, source: Source) -> Any:
         )
         return None
     if isinstance(node, yaml.ScalarNode):
-        return parse_scalar(node.value) if node.style is None else node.value
+        return _scalar(node.value) if node.style is None else node.value
     if isinstance(node, yaml.SequenceNode):
         return [_construct(item, (*path, i), source) for i, item in enumerate(node.value)]
     assert isinstance(node, yaml.MappingNode)
@@ -171,3 +172,91 @@ def parse_value(text: str, name: str) -> Any:
     if source.problems:
         raise ConfigError(source.problems[0])
     return value
+
+
+def _child(container: Any, key: str, shown: str, label: str) -> tuple[Any, str | int]:
+    """Return the container and the key or index that ``key`` means in it.
+
+    Raises:
+        ConfigError: ``container`` has no parts, or is a list and ``key`` is no index of it.
+    """
+    if isinstance(container, dict):
+        return container, key
+    if isinstance(container, list):
+        if not key.isdigit() or int(key) >= len(container):
+            raise ConfigError(
+                f"{label}: '{shown}' is a list of {len(container)}; "
+                f"'{key}' is not an index from 0 to {len(container) - 1}"
+            )
+        return container, int(key)
+    raise ConfigError(f"{label}: '{shown}' is a value ({container!r}), not a section")
+
+
+def apply_override(source: Source, override: str) -> None:
+    """Set one value in ``source``, whose place becomes the override's own text.
+
+    Args:
+        source: changed in place; sections on the way are made if missing.
+        override: ``a.b.c=value``, the value being YAML (``3e-4``, ``[1, 2]``, ``{kind: ippo}``).
+
+    Raises:
+        ConfigError: no ``=``, an empty key, invalid YAML, or a path through a value.
+    """
+    label = visible(f"--set {override}")
+    name, equals, text = override.partition("=")
+    parts = name.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"{label}: expected section.key=value")
+    value = parse_value(text, label)
+    container: Any = source.data
+    path: Path = ()
+    for part in parts[:-1]:
+        container, key = _child(container, part, ".".join(map(str, path)), label)
+        path = (*path, key)
+        if isinstance(container, dict) and container.get(part) is None:
+            container[part] = {}
+            source.keys[path] = source.values[path] = label
+        container = container[key]
+    container, key = _child(container, parts[-1], ".".join(map(str, path)), label)
+    path = (*path, key)
+    container[key] = value
+    for places in (source.values, source.keys):
+        for below in [known for known in places if known[: len(path)] == path]:
+            del places[below]
+        places[path] = label
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text so that readers of YAML 1.1 and of 1.2 both take it for text."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None if _scalar(text) == text else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+def _section(dumper: yaml.SafeDumper, section: dict[str, Any]) -> yaml.MappingNode:
+    # A section's kind decides what else it may hold, so it comes first.
+    entries = sorted(section.items(), key=lambda entry: entry[0] != "kind")
+    return dumper.represent_mapping("tag:yaml.org,2002:map", entries)
+
+
+_Dumper.add_representer(str, _text)
+_Dumper.add_representer(dict, _section)
+
+
+def dump(model: BaseModel) -> str:
+    """Return a whole configuration as YAML that :func:`marec_env.config.loader.load` reads back
+    equal.
+    """
+    written: str = yaml.dump(
+        model.model_dump(mode="json"),
+        Dumper=_Dumper,
+        sort_keys=False,
+        default_flow_style=None,
+        width=100,
+    )
+    return written

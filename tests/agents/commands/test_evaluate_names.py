@@ -8,7 +8,7 @@ import pytest
 
 from agents.config import RunConfig
 from agents.runs.trained import load_run
-from marec_env.config.dump import dump
+from marec_env.config.yaml_source import dump
 from marec_env.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]

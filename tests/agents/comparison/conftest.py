@@ -5,7 +5,7 @@ import pytest
 from agents.comparison.runs import TRAINED, Evaluation, Run, experiment_hash
 from agents.config import RunConfig
 from agents.runs.manifest import CodeVersion
-from marec_env.config.dump import dump
+from marec_env.config.yaml_source import dump
 
 ORACLE_CLICKS = 100.0
 
