@@ -105,11 +105,6 @@ def _write(partial: Path, save: Callable[[Path], None], progress: Progress, metr
     _sync(partial)
 
 
-def _prune(root: Path, keep: int) -> None:
-    for old in _names(root)[:-keep] if keep else []:
-        shutil.rmtree(root / old)
-
-
 def save_checkpoint(
     root: Path, save: Callable[[Path], None], progress: Progress, keep: int
 ) -> Path:
@@ -138,7 +133,8 @@ def save_checkpoint(
         _write(partial, save, progress, root.parent / _METRICS)
         partial.rename(target)
         _sync(root)
-        _prune(root, keep)
+        for old in _names(root)[:-keep] if keep else []:
+            shutil.rmtree(root / old)
     except (OSError, RunError) as error:
         # What was half written would keep a full disk full.
         shutil.rmtree(partial, ignore_errors=True)

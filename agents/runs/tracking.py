@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from agents.runs.config import TrackingConfig
 from agents.runs.metrics_log import Metrics
 from agents.runs.workspace import STEP, ensure_workspace
 
-__all__ = ["Row", "RunIdentity", "Tracker", "Trackers", "open_trackers", "resolve_wandb_mode"]
+__all__ = ["Row", "RunIdentity", "Trackers", "open_trackers", "resolve_wandb_mode"]
 
 WandbMode = Literal["online", "offline", "disabled"]
 _LOGIN_TIMEOUT = 10  # seconds
@@ -35,7 +35,6 @@ class RunIdentity:
     preset: str
     seed: int
     config_hash: str
-    job_type: Literal["train", "eval", "tune"] = "train"
 
     @property
     def default_group(self) -> str:
@@ -45,30 +44,6 @@ class RunIdentity:
 
 Row = Sequence[str | float | None]
 """One line of a table."""
-
-
-class Tracker(Protocol):
-    """One dashboard."""
-
-    def log(self, metrics: Metrics) -> None:
-        """Take one iteration's numbers; ``env_steps`` is among them."""
-        ...
-
-    def summary(self, values: Mapping[str, float]) -> None:
-        """Take final numbers of the run as a whole."""
-        ...
-
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
-        """Take a table: a text, then numbers, in each row; ``None`` where there is no number."""
-        ...
-
-    def artifact(self, kind: str, paths: Sequence[Path]) -> None:
-        """Take files and folders that belong together; those that do not exist are left out."""
-        ...
-
-    def close(self) -> None:
-        """Flush and end."""
-        ...
 
 
 def resolve_wandb_mode(wanted: str, say: Callable[[str], None]) -> WandbMode:
@@ -130,7 +105,7 @@ class _Wandb:
             project=config.project,
             entity=config.entity,
             group=config.group or identity.default_group,
-            job_type=identity.job_type,
+            job_type="train",
             tags=list(config.tags),
             config={
                 **settings,
@@ -218,11 +193,11 @@ def _cell(value: str | float | None) -> str:
 
 
 class Trackers:
-    """Several trackers as one, for what :class:`Tracker` has; those that fail are dropped and named
+    """Several dashboards as one, which have the same methods; those that fail are dropped and named
     once.
     """
 
-    def __init__(self, trackers: Mapping[str, Tracker], say: Callable[[str], None]) -> None:
+    def __init__(self, trackers: Mapping[str, Any], say: Callable[[str], None]) -> None:
         self._trackers = dict(trackers)
         self._say = say
 
@@ -235,19 +210,19 @@ class Trackers:
                 del self._trackers[name]
 
     def log(self, metrics: Metrics) -> None:
-        """Take one iteration's numbers."""
+        """Take one iteration's numbers; ``env_steps`` is among them."""
         self._each("log", metrics)
 
     def summary(self, values: Mapping[str, float]) -> None:
-        """Take final numbers."""
+        """Take final numbers of the run as a whole."""
         self._each("summary", values)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
-        """Take a table."""
+        """Take a table: a text, then numbers, in each row; ``None`` where there is no number."""
         self._each("table", name, columns, rows)
 
     def artifact(self, kind: str, paths: Sequence[Path]) -> None:
-        """Take files and folders that belong together."""
+        """Take files and folders that belong together; those that do not exist are left out."""
         self._each("artifact", kind, paths)
 
     def close(self) -> None:
@@ -268,7 +243,7 @@ def open_trackers(
         settings: the whole configuration as nested plain data, for the dashboard.
         say: receives lines for the user.
     """
-    trackers: dict[str, Tracker] = {}
+    trackers: dict[str, Any] = {}
     if config.wandb != "disabled":
         try:
             mode = resolve_wandb_mode(config.wandb, say)

@@ -38,24 +38,18 @@ def comparison_workspace(entity: str, project: str) -> Any:
     import wandb_workspaces.reports.v2 as reports
     import wandb_workspaces.workspaces as workspaces
 
+    grouped = {
+        "groupby": reports.Config("algo"),
+        "groupby_aggfunc": "mean",
+        "groupby_rangefunc": "stderr",
+    }
+
     def curve(title: str, **what: Any) -> Any:
-        return reports.LinePlot(
-            title=title,
-            x=STEP,
-            groupby=reports.Config("algo"),
-            groupby_aggfunc="mean",
-            groupby_rangefunc="stderr",
-            **what,
-        )
+        return reports.LinePlot(title=title, x=STEP, **grouped, **what)
 
     def bar(outcome: str) -> Any:
-        return reports.BarPlot(
-            title=f"{outcome}, final comparison",
-            metrics=[f"{_TRAINED}/{outcome}"],
-            groupby=reports.Config("algo"),
-            groupby_aggfunc="mean",
-            groupby_rangefunc="stderr",
-        )
+        title, metric = f"{outcome}, final comparison", f"{_TRAINED}/{outcome}"
+        return reports.BarPlot(title=title, metrics=[metric], **grouped)
 
     return workspaces.Workspace(
         entity=entity,
