@@ -64,7 +64,13 @@ class VectorEnv(Protocol):
     One step consists of one or more *turns*. In a parallel environment there is one turn, in which
     all agents act on the observations that the last step returned. In a sequential one each agent
     has a turn and sees what the agents before it did: ask :meth:`observe` for the turn's
-    observations, hand its actions to :meth:`act`, and close the step with :meth:`advance`.
+    observations, hand its actions to :meth:`act`, and close the step with :meth:`advance`::
+
+        step = env.reset(seed=0)
+        while True:
+            for turn in env.turns:
+                env.act({agent: policy(agent, env.observe(agent)) for agent in turn})
+            step = env.advance()                      # rewards, ends, what ended episodes came to
     """
 
     num_envs: int

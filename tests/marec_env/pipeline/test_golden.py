@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import normalize
 
 import marec_env
+from marec_env.pipeline import ranking
 from marec_env.pipeline.observations import FIELDS
 
 SMALL_WORLD = {
@@ -222,3 +223,96 @@ def test_episodes_add_up_and_begin_anew():
             mean = [value / 4 for value in totals[name]]
             assert outcomes[f"{name}_per_request"].tolist() == pytest.approx(mean), name
     assert [step.episodes == {} for step in steps] == [True, True, True, False] * 2
+
+
+def test_the_profile_by_hand(make):
+    pipeline = make.pipeline()
+    request, memory = pipeline.begin(make.keys()), pipeline.memory
+    weights = torch.tensor([0.9, 0.5, 0.2, 0.3, 0.7])  # three time scales, dislikes, the prior
+    pipeline.act(request, "profile_0", (2 * weights - 1).expand(3, -1))
+    for space in ("text", "cf"):
+        taste = normalize(getattr(memory, f"taste_{space}")[1], dim=-1)
+        dislike = normalize(getattr(memory, f"dislike_{space}")[1], dim=-1)
+        centre = getattr(request.knowledge, f"centre_{space}")
+        expected = (weights[:3, None] * taste).sum(0) - 0.3 * dislike + 0.7 * centre
+        found = getattr(request, f"profile_{space}")[1]
+        assert found.tolist() == pytest.approx(normalize(expected, dim=0).tolist(), abs=1e-5)
+
+
+def test_scores_and_logits_of_the_ranking_by_hand(make):
+    pipeline = make.pipeline()
+    request = pipeline.begin(make.keys())
+    shares = torch.tensor([0.1, 0.2, 0.35, 0.5, 0.65, 0.9, 0.3, 0.25])
+    bonus = torch.linspace(-1.0, 1.0, 20).expand(3, -1)
+    request.add_bonus(bonus)
+    pipeline.act(request, "ranking_0", (2 * shares - 1).expand(3, -1))
+    scores = sum(2 * shares[k] * request.blocks[1, :, k] for k in range(6))
+    assert request.scores[1].tolist() == pytest.approx(scores.tolist(), abs=1e-5)
+    ranked, topics = (scores + bonus[1]).tolist(), request.topics_of(request.candidates)[1].tolist()
+    better = [
+        sum(t == topics[c] and s > ranked[c] for s, t in zip(ranked, topics, strict=True))
+        for c in range(20)
+    ]
+    expected = [(ranked[c] - 0.6 * better[c]) / (0.01 * 100**0.25) for c in range(20)]
+    assert request.slate_logits[1].tolist() == pytest.approx(expected, rel=1e-3, abs=1e-2)
+    assert torch.equal(request.slate, request.candidates.gather(1, request.slate_slot))
+
+
+def test_what_a_veto_outbids_by_hand():
+    scores = torch.tensor([[0.0, 3.0, 1.0], [2.0, 2.0, 2.0]])
+    found = ranking._outbid(scores, torch.tensor([0.5, 0.0]), torch.tensor([0.1, 0.2]))
+    assert found.tolist() == pytest.approx([3.0 + 0.5 * 3 + 20 * 0.1, 20 * 0.2])
+
+
+def test_hand_set_decisions(make):
+    found = {
+        agent: action[0].tolist() for agent, action in make.pipeline().default_actions().items()
+    }
+    assert found["profile_0"] == pytest.approx([1.0, 1.0, 1.0, -0.6, -0.8])
+    assert found["recall_0"] == [1] * 7
+    assert found["feature_0"] == [1] * 6
+    temperature = 2 * math.log(5) / math.log(100) - 1
+    assert found["ranking_0"] == pytest.approx([0.0] * 6 + [-0.7, temperature], abs=1e-6)
+    six = make.pipeline(components=("trainer", "auditor", "ranking")).default_actions()
+    assert six["trainer_0"].tolist() == [1] * 3
+    assert six["auditor_0"].tolist() == [[0.0, 0.0]] * 3
+
+
+def test_what_is_learned_of_channels_and_blocks_is_of_what_was_shown(make):
+    pipeline = make.pipeline()
+    request = pipeline.begin(make.keys())
+    pipeline.finish(request)
+    clicks = torch.tensor([[1.0, 0.0, 0.0, 1.0, 0.0]] * 3)
+    pipeline.learn(request, clicks)
+    for row in range(3):
+        shown = [request.candidates[row].tolist().index(i) for i in request.slate[row].tolist()]
+        assert request.slate_slot[row].tolist() == shown
+        channel = request.candidate_channel[row][shown]
+        for place in range(7):
+            of = channel == place
+            rate = float(clicks[row][of].mean()) if bool(of.any()) else 0.0
+            assert pipeline.memory.channel_hits[row, place].item() == pytest.approx(0.1 * rate)
+        for block in range(6):
+            values = request.blocks[row, shown, block].numpy()
+            expected = 0.1 * np.corrcoef(values, clicks[row].numpy())[0, 1] if values.std() else 0.0
+            found = pipeline.memory.block_use[row, block].item()
+            assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_what_knowledge_derives_by_hand(make):
+    knowledge = make.knowledge(items=6, topics=2)
+    popularity, age = knowledge.popularity.tolist(), knowledge.age.tolist()
+    oldest_last = sorted(range(6), key=lambda item: age[item])
+    assert knowledge.num_items == 6
+    assert knowledge.by_freshness.tolist() == oldest_last
+    assert knowledge.by_popularity.tolist() == sorted(range(6), key=lambda i: -popularity[i])
+    for rank, item in enumerate(oldest_last):
+        assert knowledge.freshness[item].item() == pytest.approx(1 - rank / 5)
+    weight = [sum(popularity[t::2]) + 0.5 for t in (0, 1)]
+    assert knowledge.topic_share.tolist() == pytest.approx([w / sum(weight) for w in weight])
+    assert knowledge.topic_indicator.tolist() == [[1.0, 0.0], [0.0, 1.0]] * 3
+    assert torch.equal(knowledge.items_of_topic, knowledge.topic_indicator.T)
+    for space in ("text", "cf"):
+        mean = sum(p * v for p, v in zip(popularity, getattr(knowledge, space), strict=True))
+        centre = getattr(knowledge, f"centre_{space}")
+        assert centre.tolist() == pytest.approx((mean / mean.norm()).tolist(), abs=1e-5)
