@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from agents.commands.shared import Overrides, Replace, claim, read_environment
+from agents.commands.shared import Overrides, claim, read_environment
 from marec_env.errors import visible
 from marec_env.reporting.table import print_tables
 
@@ -21,7 +21,6 @@ def command(
         Path, typer.Option(help="Folder for calibration.json and calibration.html.")
     ] = Path("calibration"),
     sessions: Annotated[int, typer.Option(min=2, help="Simulated sessions a batch.")] = 1024,
-    replace: Replace = False,
 ) -> None:
     """Compare simulated users with their log: held-out click model, rates, distributions."""
     # Heavy imports wait until the command is run, so that --help is quick.
@@ -33,7 +32,8 @@ def command(
     from marec_env.world import build_world
 
     places = output / "calibration.json", output / "calibration.html"
-    claim(*places, replace=replace)
+    claim(*places, replace=True)  # seconds make it again; what it replaces is told
+    earlier = " (in place of an earlier report)" if places[0].exists() else ""
     run, found = read_environment(config, overrides)
     # The report runs on the CPU whatever the run's device: its tensors are small.
     environment = found.model_copy(update={"device": "cpu"})
@@ -51,4 +51,4 @@ def command(
     write_json(places[0], report.as_dict())
     write_text(places[1], render_page(report))
     print_tables(tables_of(report))
-    typer.echo(visible(f"written: {places[0]}, {places[1]}"))
+    typer.echo(visible(f"written: {places[0]}, {places[1]}{earlier}"))
