@@ -71,6 +71,13 @@ class ComponentOverrides(ConfigModel):
     clip: float | None = Field(default=None, gt=0, description="Of the probability ratio.")
     frozen: bool = Field(default=False, description="Act, but do not learn.")
 
+    @model_validator(mode="after")
+    def _frozen_learns_nothing(self) -> ComponentOverrides:
+        for key in ("learning_rate", "entropy_coefficient", "clip"):
+            if self.frozen and getattr(self, key) is not None:
+                raise ValueError(f"{key} has no effect where frozen is true")
+        return self
+
 
 class CloningConfig(ConfigModel):
     """Behaviour cloning of a given policy before reinforcement learning starts."""
@@ -151,9 +158,11 @@ class PPOFamilyConfig(ConfigModel):
     )
 
     @model_validator(mode="after")
-    def _frozen_whole(self) -> PPOFamilyConfig:
+    def _effective(self) -> PPOFamilyConfig:
         if self.share_parameters and self.components:
             raise ValueError("components cannot differ where share_parameters is true")
+        if not (self.agent_ids or self.share_parameters):
+            raise ValueError("agent_ids has an effect only where share_parameters is true")
         return self
 
 

@@ -13,21 +13,24 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import ALL_MODULES, NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 
-from agents.learners.advantages import normalise_advantages
 from agents.learners.config import HAPPOConfig
-from agents.learners.losses import clipped_policy_loss, clipped_value_loss, weighted_mean
+from agents.learners.losses import (
+    clipped_policy_loss,
+    clipped_value_loss,
+    not_finite,
+    weighted_mean,
+)
 from agents.learners.rl_modules import INPUTS, VALUES, FamilyConfig, critic_plans
 from agents.learners.rollout_batch import TEAM, is_raw
 from agents.learners.team import TeamSpec
-from agents.learners.values import CriticTargets, evaluate_critic
+from agents.learners.values import CriticTargets, evaluate_critic, normalise_advantages
 from marec_env.errors import RunError
 
 __all__ = ["TeamLearner"]
 
 Columns = dict[str, Tensor]
 
-_PROBED = 64
-"""Rows (or sequences) on which a network must give finite numbers after each update."""
+_RECORDED = ("observations", "actions", "log_probabilities", "masks")
 
 
 class TeamLearner(TorchLearner):
@@ -103,13 +106,14 @@ class TeamLearner(TorchLearner):
     @torch.no_grad()
     def _require_finite(self, env_steps: int) -> None:
         update = f"the update at env step {env_steps:,}"
-        diverged = [n for n, c in self._data.items() if not self._gives_finite(n, c)]
+        modules = {name: self.module[name].unwrapped() for name in self._data}
+        diverged = [n for n, c in self._data.items() if not modules[n].gives_finite(c)]
         for name in [*diverged, *(n for n in self._data if n not in diverged)]:
             passes = len(self._sums.get(f"gradient_norm/{name}", ()))
             skipped = len(self._sums.get(f"skipped_updates/{name}", ()))
             if name not in diverged and (not passes or skipped < passes):
                 continue
-            bad = _not_finite(self._data[name])
+            bad = not_finite(self._data[name])
             if name not in diverged or {"inputs", "observations"} & set(bad):
                 raise RunError(
                     f"{update} could teach the network '{name}' nothing: no gradient was finite,"
@@ -122,21 +126,6 @@ class TeamLearner(TorchLearner):
                 f" finite; try a smaller algorithm.{rate} (of this network"
                 f" {self._learning_rate(name):g}) or rewards nearer to 1"
             )
-
-    def _gives_finite(self, name: str, columns: Columns) -> bool:
-        """Return whether a critic's values, or an actor's draws and their probabilities, are."""
-        few = {key: column[:_PROBED] for key, column in columns.items()}
-        module = self.module[name].unwrapped()
-        outputs = module._forward(few)
-        if name in self._plans:
-            found = outputs[VALUES]
-        else:
-            net, inputs, mask = module.net, outputs[INPUTS], few.get("masks")
-            quantiles = inputs.new_full((*inputs.shape[:-1], net.distribution.num_uniforms), 0.3)
-            drawn = net.distribution.sample(inputs, quantiles, mask)
-            log_p, entropy = net.distribution.evaluate(inputs, drawn, mask)
-            found = inputs.sum(-1) + drawn.sum(-1) + log_p + entropy
-        return bool(torch.isfinite(found[few["weights"] > 0]).all())
 
     # Gradients ------------------------------------------------------------------------------
 
@@ -193,39 +182,33 @@ class TeamLearner(TorchLearner):
         bonus = overrides.entropy_coefficient
         if bonus is None:
             bonus = self.algorithm.entropy_coefficient
-        distribution = self.module[module_id].unwrapped().net.distribution
-        log_p, entropy = distribution.evaluate(
-            fwd_out[INPUTS], batch["actions"], batch.get("masks")
-        )
+        log_ratio, entropy = self._log_ratio(module_id, batch, fwd_out[INPUTS])
         weights = batch["weights"]
-        # Where nothing was decided the ratio is 1 by definition, whatever the data say.
-        log_ratio = torch.where(weights > 0, log_p - batch["log_probabilities"], 0.0)
-        policy_loss = clipped_policy_loss(log_ratio, batch["advantages"], weights, clip)
+        loss = clipped_policy_loss(log_ratio, batch["advantages"], weights, clip)
         mean_entropy = weighted_mean(entropy, weights)
-        self._log_policy(module_id, log_ratio.detach(), weights, policy_loss, mean_entropy, clip)
-        return policy_loss - bonus * self._decay * mean_entropy
-
-    def _log_policy(
-        self,
-        module_id: str,
-        log_ratio: Tensor,
-        weights: Tensor,
-        policy_loss: Tensor,
-        entropy: Tensor,
-        clip: float,
-    ) -> None:
+        log_ratio = log_ratio.detach()
         ratio = log_ratio.exp()
         # Schulman's low-variance estimator of KL(old || new): mean of r - 1 - log r.
         kl = weighted_mean(ratio - 1.0 - log_ratio, weights)
-        self._log(module_id, "policy_loss", policy_loss)
-        self._log(module_id, "entropy", entropy)
+        self._log(module_id, "policy_loss", loss)
+        self._log(module_id, "entropy", mean_entropy)
         self._log(module_id, "kl", kl)
         self._log(module_id, "ratio", weighted_mean(ratio, weights))
         clipped = ((ratio - 1.0).abs() > clip).to(ratio.dtype)
         self._log(module_id, "clip_fraction", weighted_mean(clipped, weights))
-        target = self.algorithm.target_kl
-        if target is not None and float(kl) > target:
+        if self.algorithm.target_kl is not None and float(kl) > self.algorithm.target_kl:
             self._stopped.add(module_id)
+        return loss - bonus * self._decay * mean_entropy
+
+    def _log_ratio(
+        self, name: str, columns: Mapping[str, Tensor], inputs: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return log new - log old probability of the joint sub-actions, and joint entropies."""
+        distribution = self.module[name].unwrapped().net.distribution
+        log_p, entropy = distribution.evaluate(inputs, columns["actions"], columns.get("masks"))
+        # Where nothing was decided the ratio is 1 by definition, whatever the data say.
+        decided = columns["weights"] > 0
+        return torch.where(decided, log_p - columns["log_probabilities"], 0.0), entropy
 
     def _log(self, module_id: str, name: str, value: Tensor) -> None:
         self._sums.setdefault(f"{name}/{module_id}", []).append(value.detach())
@@ -286,7 +269,7 @@ class TeamLearner(TorchLearner):
             active,
             self.algorithm.normalise_advantages,
         )
-        sequences = self._recurrent()
+        sequences = any(m.unwrapped().net.memory_size > 0 for m in self.module.values())
         actors = {
             name: self._actor_columns(name, agents, data, team, active, advantages, sequences)
             for name, agents in self.team.actors.items()
@@ -297,9 +280,6 @@ class TeamLearner(TorchLearner):
             critics[name] = target.columns(self.module[name].unwrapped(), sequences)
             self._fresh_inputs[name] = target.raw_inputs[target.weights.amax(dim=-1) > 0]
         return actors, critics
-
-    def _recurrent(self) -> bool:
-        return any(m.unwrapped().net.memory_size > 0 for m in self.module.values())
 
     def _actor_columns(
         self,
@@ -312,31 +292,23 @@ class TeamLearner(TorchLearner):
         sequences: bool,
     ) -> Columns:
         net = self.module[name].unwrapped().net
-        pieces: dict[str, list[Tensor]] = {}
+        pieces: list[Columns] = []
         for index, agent in enumerate(agents):
             source = data[agent]
-            columns = {
-                "observations": source["observations"],
-                "actions": source["actions"],
-                "log_probabilities": source["log_probabilities"],
-                "advantages": advantages[agent],
-                "weights": active[agent],
-            }
-            if "masks" in source:
-                columns["masks"] = source["masks"]
+            columns = {key: source[key] for key in _RECORDED if key in source}
+            columns |= {"advantages": advantages[agent], "weights": active[agent]}
             agent_id = net.agent_id(index, tuple(active[agent].shape), self._device)
             if agent_id is not None:
                 columns["agent_id"] = agent_id
             if sequences:
-                sessions = active[agent].shape[0]
-                columns["starts"] = team["starts"]
-                columns["memory"] = source.get(
-                    "memory", active[agent].new_zeros(sessions, net.memory_size)
-                )
-            for key, column in columns.items():
-                flat = column if sequences else column.flatten(0, 1)
-                pieces.setdefault(key, []).append(flat)
-        rows = {k: v[0] if len(v) == 1 else torch.cat(v) for k, v in pieces.items()}
+                none = active[agent].new_zeros(active[agent].shape[0], net.memory_size)
+                columns |= {"starts": team["starts"], "memory": source.get("memory", none)}
+            else:
+                columns = {key: column.flatten(0, 1) for key, column in columns.items()}
+            pieces.append(columns)
+        rows = pieces[0]
+        if len(pieces) > 1:
+            rows = {key: torch.cat([piece[key] for piece in pieces]) for key in rows}
         self._fresh_inputs[name] = rows["observations"][rows["weights"] > 0]
         # Statistics stand still during the epochs, so observations are normalised once.
         rows["observations"] = net.trunk.normalise(rows["observations"])
@@ -397,13 +369,8 @@ class TeamLearner(TorchLearner):
     @torch.no_grad()
     def _ratio(self, name: str, columns: Columns) -> Tensor:
         """Return new over old probability of the joint sub-actions; 1 where nothing was decided."""
-        module = self.module[name].unwrapped()
-        inputs = module._forward(columns)[INPUTS]
-        log_p, _ = module.net.distribution.evaluate(
-            inputs, columns["actions"], columns.get("masks")
-        )
-        log_ratio = log_p - columns["log_probabilities"]
-        return torch.where(columns["weights"] > 0, log_ratio, 0.0).exp()
+        inputs = self.module[name].unwrapped()._forward(columns)[INPUTS]
+        return self._log_ratio(name, columns, inputs)[0].exp()
 
     # State ----------------------------------------------------------------------------------
 
@@ -428,14 +395,3 @@ class TeamLearner(TorchLearner):
         """Take over the state dict of each actor and critic, with its statistics."""
         for name, module in self.module.items():
             module.unwrapped().load_state_dict(modules[name])
-
-
-def _not_finite(columns: Columns) -> list[str]:
-    """Return the names of columns that are not finite where they count."""
-    counted = columns["weights"] > 0
-    rows = counted if "advantages" in columns else counted.any(dim=-1)  # critics have heads
-    return [
-        key
-        for key, column in columns.items()
-        if column.shape[: rows.dim()] == rows.shape and not torch.isfinite(column[rows]).all()
-    ]

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-__all__ = ["clipped_policy_loss", "clipped_value_loss", "explained_variance", "weighted_mean"]
+__all__ = [
+    "clipped_policy_loss",
+    "clipped_value_loss",
+    "explained_variance",
+    "not_finite",
+    "weighted_mean",
+]
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
@@ -65,3 +73,14 @@ def explained_variance(predictions: Tensor, targets: Tensor, weights: Tensor) ->
     error = targets - predictions
     residual = weighted_mean((error - weighted_mean(error, weights)).square(), weights)
     return torch.where(variance > 0, 1.0 - residual / variance.clamp_min(1e-12), 0.0)
+
+
+def not_finite(columns: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of columns that are not finite where they count."""
+    counted = columns["weights"] > 0
+    rows = counted if "advantages" in columns else counted.any(dim=-1)  # critics have heads
+    return [
+        key
+        for key, column in columns.items()
+        if column.shape[: rows.dim()] == rows.shape and not torch.isfinite(column[rows]).all()
+    ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -14,9 +15,8 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
 from agents.learners.config import HAPPOConfig, IPPOConfig, MAPPOConfig
-from agents.learners.networks import Critic
+from agents.learners.networks import Critic, ValueNormaliser
 from agents.learners.team import TeamSpec
-from agents.learners.value_norm import ValueNormaliser
 
 __all__ = [
     "INPUTS",
@@ -30,6 +30,9 @@ __all__ = [
 
 INPUTS = "distribution_inputs"
 VALUES = "values"
+
+_PROBED = 64
+"""Rows (or sequences) that are looked at."""
 
 FamilyConfig = MAPPOConfig | IPPOConfig | HAPPOConfig
 
@@ -94,6 +97,17 @@ class ActorModule(_SettledModule):
             }
         return {INPUTS: self.net.flat(batch["observations"], agent_id)}
 
+    def gives_finite(self, batch: Mapping[str, Any]) -> bool:
+        """Return whether draws on the first rows, their probabilities and entropies are finite."""
+        batch = {key: column[:_PROBED] for key, column in batch.items()}
+        distribution, inputs = self.net.distribution, self._forward(batch)[INPUTS]
+        mask = batch.get("masks")
+        quantiles = inputs.new_full((*inputs.shape[:-1], distribution.num_uniforms), 0.3)
+        drawn = distribution.sample(inputs, quantiles, mask)
+        log_p, entropy = distribution.evaluate(inputs, drawn, mask)
+        found = inputs.sum(-1) + drawn.sum(-1) + log_p + entropy
+        return bool(torch.isfinite(found[batch["weights"] > 0]).all())
+
 
 class CriticModule(_SettledModule):
     """A critic with its value normaliser; only learners hold it. ``model_config`` holds ``plan``
@@ -111,6 +125,12 @@ class CriticModule(_SettledModule):
         if "memory" in batch:
             return {VALUES: self.net.sequence(batch["inputs"], batch["starts"], batch["memory"])[0]}
         return {VALUES: self.net(batch["inputs"])[0]}
+
+    def gives_finite(self, batch: Mapping[str, Any]) -> bool:
+        """Return whether values of the first rows are finite."""
+        batch = {key: column[:_PROBED] for key, column in batch.items()}
+        values = self._forward(batch)[VALUES]
+        return bool(torch.isfinite(values[batch["weights"] > 0]).all())
 
     def denormalise(self, values: Tensor) -> Tensor:
         """Return values in units of reward."""

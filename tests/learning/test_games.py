@@ -5,7 +5,6 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from agents.games import MatrixGame, coordination, penalty, two_step
 from agents.learners.config import (
     HAPPOConfig,
     IPPOConfig,
@@ -15,6 +14,7 @@ from agents.learners.config import (
 )
 from agents.learners.trainer import Trainer
 from marec_env.vector import VecStep
+from tests.games import MatrixGame, coordination, penalty, two_step
 
 pytestmark = pytest.mark.learning
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from agents.games import two_step
 from agents.learners.config import CloningConfig, MAPPOConfig, NetworkConfig, SamplingConfig
 from agents.learners.trainer import Trainer
 from marec_env.errors import ConfigError, RunError
+from tests.games import two_step
 
 
 class Best:

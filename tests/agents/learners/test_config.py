@@ -47,6 +47,11 @@ def test_kind_selects_the_algorithm():
         {"kind": "happo", "share_parameters": True},
         {"kind": "ippo", "critic_input": "state"},
         {"kind": "mappo", "share_parameters": True, "components": {"a": {}}},
+        {"kind": "mappo", "agent_ids": False},
+        {"kind": "mappo", "components": {"a": {"frozen": True, "clip": 0.1}}},
+        {"kind": "vdn", "clip": 0.2},
+        {"kind": "rllib", "gamma": 0.9},
+        {"kind": "ippo", "kl_coeff": 0.2},
     ],
 )
 def test_bad_settings_are_refused(bad):

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from agents.learners.advantages import generalised_advantages, normalise_advantages
 from agents.learners.config import IPPOConfig, MAPPOConfig
 from agents.learners.losses import (
     clipped_policy_loss,
@@ -14,9 +13,13 @@ from agents.learners.losses import (
     explained_variance,
     weighted_mean,
 )
+from agents.learners.networks import ValueNormaliser
 from agents.learners.rl_modules import CriticPlan
-from agents.learners.value_norm import ValueNormaliser
-from agents.learners.values import evaluate_critic
+from agents.learners.values import (
+    evaluate_critic,
+    generalised_advantages,
+    normalise_advantages,
+)
 
 BETA = 0.99999
 

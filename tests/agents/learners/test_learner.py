@@ -166,8 +166,8 @@ def test_session_agent_and_step_stay_together(engine):
 
 
 def test_shared_actor_keeps_agents_apart():
-    from agents.games import two_step
     from agents.learners.config import SamplingConfig
+    from tests.games import two_step
 
     config = MAPPOConfig(share_parameters=True)
     e = LocalEngine(config, SamplingConfig(num_sessions=4, rollout_length=3), 0, two_step)
@@ -191,7 +191,7 @@ def single(batch: RolloutBatch, agent: str) -> RolloutBatch:
 
 
 def test_happo_with_one_agent_is_ppo(small_sampling):
-    from agents.games import MatrixGame
+    from tests.games import MatrixGame
 
     def game(n):
         return MatrixGame(torch.tensor([[0.0, 1.0, 0.5]]), n)
@@ -226,7 +226,7 @@ def test_happo_factors_start_at_one_and_multiply(engine):
 
 def test_advantages_need_denormalised_values(small_sampling):
     """With rewards far from zero, raw critic outputs in the advantage would be far off."""
-    from agents.games import MatrixGame
+    from tests.games import MatrixGame
 
     config = MAPPOConfig(normalise_advantages="none")
     e = LocalEngine(

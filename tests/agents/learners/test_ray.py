@@ -9,11 +9,11 @@ import time
 import pytest
 import torch
 
-from agents.games import two_step
 from agents.learners import ray_session
 from agents.learners.config import MAPPOConfig, RLlibConfig, SamplingConfig
 from agents.learners.trainer import Trainer
 from marec_env.errors import ConfigError, RunError
+from tests.games import two_step
 
 ray = pytest.importorskip("ray")
 from ray.util.placement_group import placement_group, remove_placement_group  # noqa: E402

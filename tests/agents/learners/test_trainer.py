@@ -7,7 +7,6 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from agents.games import two_step
 from agents.learners.config import (
     CloningConfig,
     HAPPOConfig,
@@ -20,6 +19,7 @@ from agents.learners.policy import load_actor, load_policy
 from agents.learners.state_files import load_tree, save_tree
 from agents.learners.trainer import Trainer
 from marec_env.errors import ConfigError, RunError
+from tests.games import two_step
 
 RECURRENT = NetworkConfig(hidden=(8,), recurrent_units=4)
 

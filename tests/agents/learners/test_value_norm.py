@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from agents.learners.value_norm import ValueNormaliser
+from agents.learners.networks import ValueNormaliser
 
 value_norm = pytest.importorskip("torchrl.modules.value_norm")
 

@@ -3,12 +3,12 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from agents.games import MatrixGame, two_step
 from agents.learners.config import SamplingConfig, VDNConfig
 from agents.learners.policy import load_policy
 from agents.learners.trainer import Trainer
 from marec_env.errors import ConfigError, RunError
 from marec_env.vector import VecStep
+from tests.games import MatrixGame, two_step
 
 SAMPLING = SamplingConfig(num_sessions=8, rollout_length=4)
 CONFIG = VDNConfig(replay_size=100, minibatch_size=16, epsilon_env_steps=200)

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from agents.games import MatrixGame, coordination, penalty, two_step
 from marec_env.vector import VectorEnv
+from tests.games import MatrixGame, coordination, penalty, two_step
 
 
 def test_payoffs_go_to_each_player_by_the_joint_action():
