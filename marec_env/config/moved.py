@@ -3,134 +3,31 @@
 An old file keeps working for one version. A key that has moved is taken to its new place, and a
 line names it. A key that is gone, or that has no effect any more under its section's ``kind``, is
 dropped where it stands at its old default, as it does in the resolved configuration of every old
-run; at another value it is refused. Entries are paths in a run's file.
+run; at another value it is refused. The table is ``moved.yaml``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from importlib.resources import files
 from typing import Any
 
 from pydantic import BaseModel
 
 from marec_env.config.fields import members
-from marec_env.config.yaml_source import Path, Source
+from marec_env.config.yaml_source import Path, Source, parse_text
 
 __all__ = ["GONE", "MOVED", "apply_moves"]
 
-MOVED: Mapping[str, str] = {
-    "environment.pipeline.probe_items": "environment.measure.probe_items",
-    "environment.pipeline.true_top": "environment.measure.true_top",
-}
+_TABLE = parse_text(files("marec_env.config").joinpath("moved.yaml").read_text(), "moved.yaml").data
+MOVED: dict[str, str] = _TABLE["moved"]
 """Old path: new path."""
-
-_CONSTANT = "it is a constant now, beside the code that uses it"
-_SETTINGS = "settings of a user model stand in users.settings"
-_U = "environment.users"
-GONE: Mapping[str, tuple[Any, str]] = {
-    f"{_U}.boredom.window": (5, ""),
-    f"{_U}.boredom.max_clicks": (10, ""),
-    f"{_U}.boredom.clicks": (5, ""),
-    f"{_U}.boredom.duration": (5, ""),
-    f"{_U}.boredom.weight": (9.0, ""),
-    f"{_U}.boredom.memory": (0.75, ""),
-    f"{_U}.boredom.threshold": (0.12, ""),
-    f"{_U}.boredom.saturation": (0.3, ""),
-    f"{_U}.boredom.susceptible_share": ((0.5, 0.0), ""),
-    f"{_U}.examination.stop_after_click": (0.0, ""),
-    f"{_U}.choice.no_click": (0.0, ""),
-    f"{_U}.choice.min_score": (-1.0, ""),
-    f"{_U}.choice.score_scaling": (0.5, ""),
-    f"{_U}.drift.mean": ("per_axis", "the published defect is users.model sardine/as_published"),
-    f"{_U}.drift.inertia": (0.95, ""),
-    f"{_U}.drift.step": (0.02, ""),
-    f"{_U}.drift.gain": (0.1, ""),
-    f"{_U}.patience.initial": (1.0, ""),
-    f"{_U}.patience.maximum": (2.0, ""),
-    f"{_U}.patience.gain": (1.4, ""),
-    f"{_U}.patience.cost": (0.17, ""),
-    f"{_U}.patience.hazard": (0.5, ""),
-    f"{_U}.patience.hazard_slope": (2.0, ""),
-    f"{_U}.behaviours.follow_slope": (0.5, _CONSTANT),
-    f"{_U}.behaviours.completion_offset": (None, _CONSTANT),
-    f"{_U}.behaviours.completion_slope": (1.5, _CONSTANT),
-    f"{_U}.behaviours.completion_noise": (1.5, _CONSTANT),
-    f"{_U}.price.level_spread": (0.5, _CONSTANT),
-    f"{_U}.wear_out.memory": (0.9, _CONSTANT),
-    f"{_U}.friends.near": (6, _CONSTANT),
-    f"{_U}.friends.chance": (3, _CONSTANT),
-    f"{_U}.friends.met": (60, _CONSTANT),
-    f"{_U}.friends.activity": (0.1, _CONSTANT),
-    f"{_U}.friends.memory": (0.9, _CONSTANT),
-    f"{_U}.holding.selling_days": (0.1, _CONSTANT),
-    f"{_U}.holding.realised_gain": (0.148, _CONSTANT),
-    f"{_U}.holding.realised_loss": (0.098, _CONSTANT),
-    f"{_U}.holding.max_days": (60, _CONSTANT),
-    f"{_U}.interest_evolution": (
-        {
-            "budget": 200.0,
-            "length": 4.0,
-            "no_click": 1.0,
-            "min_score": -1.0,
-            "quality_gain": 0.9 / 3.4,
-            "no_click_cost": 0.5,
-            "step": 0.3,
-        },
-        _SETTINGS,
-    ),
-    f"{_U}.long_term_satisfaction": (
-        {
-            "memory": 0.7,
-            "sensitivity": 0.3,
-            "innovation": 0.05,
-            "clickbait_mean": 5.0,
-            "quality_mean": 4.0,
-            "deviation": 1.0,
-            "requests": 60,
-        },
-        _SETTINGS,
-    ),
-    f"{_U}.kuaisim": (
-        {
-            "level": "session",
-            "probability": "sigmoid",
-            "similarity": "cosine",
-            "diversity_weight": 0.2,
-            "temper": 20.0,
-            "leave_below": 1.0,
-            "tolerance": 2.0,
-            "requests": 5,
-            "sessions": 6,
-            "return_base": 0.4,
-            "return_slope": 0.1,
-            "return_spread": 0.1,
-            "max_gap": 10,
-        },
-        _SETTINGS,
-    ),
-    "environment.pipeline.recall.recent_clicks": (8, _CONSTANT),
-    "environment.pipeline.recall.neighbours": (16, _CONSTANT),
-    "environment.pipeline.recall.fresh_share": (0.25, _CONSTANT),
-    "environment.pipeline.ranking": (
-        {
-            "max_weight": 2.0,
-            "max_diversity": 2.0,
-            "min_temperature": 0.01,
-            "max_temperature": 1.0,
-        },
-        _CONSTANT,
-    ),
-    "environment.pipeline.trainer.ridge": (1.0, _CONSTANT),
-    "environment.pipeline.trainer.unclicked_weight": (0.2, _CONSTANT),
-    "environment.pipeline.trainer.blend": (1.0, _CONSTANT),
-    "environment.pipeline.messages.topology": ("downstream", ""),
-    "environment.pipeline.messages.dim": (4, ""),
-    "environment.pipeline.messages.every": (1, ""),
-    "environment.pipeline.messages.delay": (0, ""),
-    "environment.pipeline.messages.noise": (0.0, ""),
-    "environment.pipeline.messages.bandwidth_cost": (0.0, ""),
+GONE: dict[str, tuple[Any, str]] = {
+    f"{section}.{key}": (default, instead)
+    for instead, sections in _TABLE["gone"].items()
+    for section, keys in sections.items()
+    for key, default in keys.items()
 }
-"""Old path: its old default (a tuple of defaults, a section of them), and what came instead."""
+"""Old path: its old default, and what came instead; nothing where other kinds still have it."""
 
 
 def apply_moves(source: Source, model: type[BaseModel]) -> list[str]:
@@ -223,7 +120,7 @@ def _accepted(model: type[BaseModel], data: Any, path: Path) -> bool:
 
 
 def _is_default(value: Any, default: Any) -> bool:
-    if isinstance(default, tuple):
+    if isinstance(default, list):
         return value in default
     if isinstance(default, dict):
         return isinstance(value, dict) and value.items() <= default.items()
