@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from marec_env.vector import VectorEnv
 __all__ = ["Trainer"]
 
 _STATE = "trainer"
+_PATIENCE = 180.0  # seconds in which dead runners should have come back
 
 
 class Trainer:
@@ -56,6 +58,7 @@ class Trainer:
         self.env_steps = 0
         self.agent_steps = 0
         self.iterations = 0
+        self._idle = 0.0
         self._engine = _engine(algorithm, sampling, seed, env_factory)
 
     def iterate(self) -> dict[str, float]:
@@ -66,8 +69,18 @@ class Trainer:
             environment's step metrics, and of ended episodes as ``episode/<name>``; per network
             ``entropy/``, ``kl/``, ``clip_fraction/``, ``ratio/``, ``gradient_norm/``,
             ``explained_variance/``, losses; times in seconds as ``time/``.
+
+        Raises:
+            RunError: nothing has been gathered for minutes.
         """
+        began = time.monotonic()
         metrics = self._engine.iterate(self.env_steps)
+        self._idle = 0.0 if metrics["env_steps"] else self._idle + time.monotonic() - began
+        if self._idle > _PATIENCE:
+            raise RunError(
+                f"no runner has gathered anything for {_PATIENCE:.0f} s: they die as soon as they "
+                "start; try sampling.num_env_runners=0, which shows why"
+            )
         self.env_steps += int(metrics["env_steps"])
         self.agent_steps += int(metrics["agent_steps"])
         self.iterations += 1

@@ -7,6 +7,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from agents.learners import trainer as trainer_module
 from agents.learners.config import (
     CloningConfig,
     HAPPOConfig,
@@ -48,6 +49,16 @@ def test_a_restored_run_continues_exactly(config, mixed_team, small_sampling, tm
     other.restore(tmp_path / "checkpoint")
     assert [numbers(other.iterate()) for _ in range(3)] == expected
     assert expected[-1]["env_steps"] == 480 and expected[-1]["iterations"] == 6
+
+
+def test_runners_that_gather_nothing_end_the_run(mixed_team, small_sampling, monkeypatch):
+    trainer = Trainer(MAPPOConfig(), small_sampling, 0, mixed_team)
+    nothing = {"env_steps": 0.0, "agent_steps": 0.0}
+    monkeypatch.setattr(trainer._engine, "iterate", lambda done: nothing)
+    assert trainer.iterate()["env_steps"] == 0.0
+    monkeypatch.setattr(trainer_module, "_PATIENCE", -1.0)
+    with pytest.raises(RunError, match="no runner has gathered anything"):
+        trainer.iterate()
 
 
 def test_runs_repeat_and_seeds_differ(mixed_team, small_sampling):
