@@ -2,145 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from agents.studies.calibration.report import Calibration
 from marec_env.errors import visible
-from marec_env.reporting.drawing import (
-    MARKERS,
-    Figure,
-    color_of,
-    draw,
-    legend_above,
-    legend_height,
-)
+from marec_env.reporting.charts import Line, lines_figure
+from marec_env.reporting.drawing import Figure, color_of, draw, legend_above, legend_height
 
 __all__ = ["draw_plots"]
 
-_HEIGHT, _TALL = 3.0, 4.3  # inches, without the legend
+_TALL = 4.3  # inches, without the legend
 _STYLES = {"log": "-", "simulated": "--"}
 _SHORT = 28  # letters of a topic's name
 
 
 def _reliability(report: Calibration) -> Figure:
-    def paint(axes: Any) -> None:
-        top = max(max(mean, seen) for task in report.tasks for mean, seen, _ in task.forecast.curve)
-        axes.plot([0, top], [0, top], color="0.5", linewidth=1, label="perfect")
-        for number, task in enumerate(report.tasks):
-            points = np.array([(mean, seen) for mean, seen, _ in task.forecast.curve])
-            marker = MARKERS[number % len(MARKERS)]
-            axes.plot(
-                *points.T, color=color_of(number), marker=marker, markersize=4, label=task.question
-            )
-        axes.set_xlabel("forecast probability")
-        axes.set_ylabel("observed rate")
-        _finish(axes, len(report.tasks) + 1)
-
+    curves = {task.question: np.array(task.forecast.curve)[:, :2].T for task in report.tasks}
+    top = max(float(points.max()) for points in curves.values())
     words = "; ".join(
         f"{task.question}: AUC {task.forecast.auc:.3f}, calibration error "
         f"{task.forecast.calibration_error:.3f}"
         for task in report.tasks
     )
-    return draw(
+    return lines_figure(
+        {
+            **{question: Line(mean, seen) for question, (mean, seen) in curves.items()},
+            "perfect": Line([0.0, top], [0.0, top], style=":"),
+        },
+        ("forecast probability", "observed rate"),
         "Click model on held-out interactions. Each point is a tenth of the held-out cases. On the "
         "diagonal, events come as often as forecast.",
-        f"Calibration curves. {words}.",
-        _HEIGHT + legend_height(["perfect", *(task.question for task in report.tasks)]),
-        paint,
+        alt=f"Calibration curves. {words}.",
     )
 
 
 def _sessions(report: Calibration) -> Figure:
     values = report.distributions["session_lengths"]
-
-    def paint(axes: Any) -> None:
-        for number, (name, style) in enumerate(_STYLES.items()):
-            ordered = np.sort(np.array(values[name]))
-            share = 1.0 - np.arange(ordered.size) / max(ordered.size, 1)
-            axes.step(
-                ordered, share, where="pre", color=color_of(number), linestyle=style, label=name
-            )
-        axes.set_xscale("log")
-        axes.set_xlabel("clicks in the session")
-        axes.set_ylabel("share of sessions at least as long")
-        _finish(axes, len(_STYLES))
-
+    lines = {}
+    for name, style in _STYLES.items():
+        ordered = np.sort(np.array(values[name]))
+        share = 1.0 - np.arange(ordered.size) / max(ordered.size, 1)
+        lines[name] = Line(ordered, share, style=style)
     means = ", ".join(f"{name} {np.mean(values[name] or [0]):.1f}" for name in values)
-    return draw(
+    return lines_figure(
+        lines,
+        ("clicks in the session", "share of sessions at least as long"),
         "Session length. A log's sessions are cut at pauses of 30 minutes. Sessions without clicks "
         "do not count, since a log does not show them.",
-        f"Share of sessions with at least so many clicks. Means: {means}.",
-        _HEIGHT + legend_height(_STYLES),
-        paint,
+        alt=f"Share of sessions with at least so many clicks. Means: {means}.",
+        log="x",
+        marked=False,
+        steps="steps-pre",
     )
 
 
 def _positions(report: Calibration) -> Figure:
     curves = report.distributions["positions"]
-
-    def paint(axes: Any) -> None:
-        for number, (name, style) in enumerate(_STYLES.items()):
-            if name in curves:
-                curve = curves[name]
-                axes.plot(
-                    range(1, len(curve) + 1),
-                    curve,
-                    color=color_of(number),
-                    linestyle=style,
-                    marker="o",
-                    markersize=4,
-                    label=name,
-                )
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("position")
-        axes.set_ylabel("clicks per impression")
-        _finish(axes, len(curves))
-
     note = (
         "Where the log states propensities its impressions are weighted by their inverse, so that "
         "better items at the top do not pass for attention."
         if "log" in curves
         else "The log does not say what was shown where; only the simulation has a curve."
     )
-    return draw(
+    told = "; ".join(f"{name} from {c[0]:.3f} to {c[-1]:.3f}" for name, c in curves.items())
+    return lines_figure(
+        {
+            name: Line(range(1, len(curves[name]) + 1), curves[name], style=style)
+            for name, style in _STYLES.items()
+            if name in curves
+        },
+        ("position", "clicks per impression"),
         f"Position. {note}",
-        f"Clicks per impression by position, evenly chosen items: {_ends(curves)}.",
-        _HEIGHT + legend_height(curves),
-        paint,
-    )
-
-
-def _ends(curves: Mapping[str, Sequence[float]]) -> str:
-    return "; ".join(
-        f"{name} from {curve[0]:.3f} to {curve[-1]:.3f}" for name, curve in curves.items()
+        alt=f"Clicks per impression by position, evenly chosen items: {told}.",
+        span=(0.0, None),
     )
 
 
 def _popularity(report: Calibration) -> Figure:
     values = report.distributions["popularity"]
-
-    def paint(axes: Any) -> None:
-        for number, (name, style) in enumerate(_STYLES.items()):
-            share = np.array(values[name])
-            share = share[share > 0]
-            ranks = np.arange(1, share.size + 1)
-            axes.plot(ranks, share, color=color_of(number), linestyle=style, label=name)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlabel("rank of the item")
-        axes.set_ylabel("share of all clicks")
-        _finish(axes, len(_STYLES))
-
+    lines = {}
+    for name, style in _STYLES.items():
+        share = np.array(values[name])
+        share = share[share > 0]
+        lines[name] = Line(np.arange(1, share.size + 1), share, style=style)
     tops = ", ".join(f"{name} {100 * sum(part[:100]):.0f} %" for name, part in values.items())
-    return draw(
+    return lines_figure(
+        lines,
+        ("rank of the item", "share of all clicks"),
         "Popularity. The simulated platform shows items in proportion to their popularity in the "
         "log.",
-        f"Share of clicks by rank of the item. The first hundred items have: {tops}.",
-        _HEIGHT + legend_height(_STYLES),
-        paint,
+        alt=f"Share of clicks by rank of the item. The first hundred items have: {tops}.",
+        log="xy",
+        marked=False,
     )
 
 
@@ -155,7 +111,9 @@ def _topics(report: Calibration) -> Figure:
         axes.set_yticks(places, [_shorten(name) for name in report.topic_names])
         axes.invert_yaxis()
         axes.set_xlabel("share of clicks")
-        _finish(axes, len(_STYLES), "x")
+        axes.grid(axis="x", alpha=0.25)
+        axes.set_axisbelow(True)
+        legend_above(axes, len(_STYLES))
 
     largest = int(np.argmax(values["log"]))
     return draw(
@@ -173,27 +131,15 @@ def _shorten(title: str) -> str:
 
 
 def _topic_share(report: Calibration) -> Figure:
-    def paint(axes: Any) -> None:
-        axes.plot(*np.array(report.topic_shares).T, color=color_of(0), marker="o")
-        axes.set_xlabel("share w of topic identity in true tastes")
-        axes.set_ylabel("held-out AUC of u·x")
-        axes.grid(alpha=0.25)
-
-    return draw(
+    share, auc = np.array(report.topic_shares).T
+    told = ", ".join(f"{x:.1f}: {y:.3f}" for x, y in report.topic_shares)
+    return lines_figure(
+        {"held-out AUC": Line(share, auc)},
+        ("share w of topic identity in true tastes", "held-out AUC of u·x"),
         "What the log says of topics. The share is a choice of the scenario "
         "(population.topic_share); this is what it costs or brings in agreement with the log.",
-        "Held-out AUC of taste against random items by the share of topic identity: "
-        + ", ".join(f"{share:.1f}: {auc:.3f}" for share, auc in report.topic_shares)
-        + ".",
-        _HEIGHT,
-        paint,
+        alt=f"Held-out AUC of taste against random items by the share of topic identity: {told}.",
     )
-
-
-def _finish(axes: Any, series: int, grid: str = "both") -> None:
-    axes.grid(axis=grid, alpha=0.25)
-    axes.set_axisbelow(True)
-    legend_above(axes, series)
 
 
 def draw_plots(report: Calibration) -> Sequence[Figure]:

@@ -23,6 +23,7 @@ from marec_env.data.propensity import (
     item_clicks,
     position_curve,
 )
+from marec_env.evaluation.statistics import Estimate, mean_estimate
 from marec_env.inequality import gini
 
 if TYPE_CHECKING:
@@ -55,9 +56,8 @@ class RandomPolicy:
 
     promised: float
     """``population.random_click_rate``: clicks per examined item."""
-    measured: float
+    measured: Estimate
     """In the simulation: click probability of an even draw from the catalog, before any boredom."""
-    standard_error: float
     log_estimate: float | None
     """From the log's impressions by inverse propensities; ``None`` if it has none."""
     liked_density: float
@@ -240,8 +240,7 @@ def _random_policy(log: InteractionLog, config: PopulationConfig, even: Simulate
     per_session = even.first_probability.double().mean(1)
     return RandomPolicy(
         promised=random_click_rate(config, log),
-        measured=float(per_session.mean()),
-        standard_error=float(per_session.std() / math.sqrt(per_session.numel())),
+        measured=mean_estimate(per_session.numpy()),
         log_estimate=_even_rate(log),
         liked_density=float(log.liked.sum()) / (log.num_users * log.num_items),
         liked_share=float(log.liked.double().mean()),

@@ -84,6 +84,7 @@ def _comparison(report: Calibration) -> TextTable:
 
 def _random_policy(report: Calibration) -> TextTable:
     found = report.random_policy
+    measured = found.measured
     return TextTable(
         "Random policy: click probability of an examined item drawn evenly",
         ("", "value"),
@@ -91,7 +92,7 @@ def _random_policy(report: Calibration) -> TextTable:
             ("calibrated to (population.random_click_rate)", _number(found.promised)),
             (
                 "simulated, before boredom",
-                f"{found.measured:.3f} ± {_NORMAL_95 * found.standard_error:.3f}",
+                f"{measured.value:.3f} ± {(measured.high - measured.low) / 2:.3f}",
             ),
             ("log, impressions by inverse propensity", _number(found.log_estimate)),
             (
