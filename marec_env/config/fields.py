@@ -1,26 +1,22 @@
-"""What a configuration model allows at a path: the fields, their kinds, ranges and choices."""
+"""What a configuration model allows at a path: the fields, their kinds, ranges and choices; and
+pydantic's errors in those words: what is wrong, got, allowed, meant.
+"""
 
 from __future__ import annotations
 
+import difflib
+import json
+import math
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
-__all__ = [
-    "all_paths",
-    "allowed_range",
-    "choices",
-    "field_at",
-    "fields_at",
-    "fill_tags",
-    "kinds_with",
-    "members",
-    "paths_of_field",
-]
+__all__ = ["all_paths", "allowed_range", "choices", "describe", "fill_tags", "members"]
 
 
 def _unwrap(annotation: Any) -> Iterator[Any]:
@@ -85,7 +81,7 @@ def members(sections: list[type[BaseModel]], key: str, data: Any) -> list[type[B
     return below
 
 
-def fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> dict[str, FieldInfo]:
+def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> dict[str, FieldInfo]:
     """Return the fields of the section at a pydantic error location (union tags included)."""
     candidates = list(_unwrap(model))
     for part in location:
@@ -97,7 +93,7 @@ def fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> dict[s
     return fields
 
 
-def kinds_with(model: type[BaseModel], location: tuple[str | int, ...], name: str) -> list[str]:
+def _kinds_with(model: type[BaseModel], location: tuple[str | int, ...], name: str) -> list[str]:
     """Return the kinds of the union at an error location (its tag last) that have a field."""
     if not location:
         return []
@@ -111,9 +107,9 @@ def kinds_with(model: type[BaseModel], location: tuple[str | int, ...], name: st
     return [str(kind) for field in kinds if field for kind in get_args(field.annotation)]
 
 
-def field_at(model: type[BaseModel], location: tuple[str | int, ...]) -> FieldInfo | None:
+def _field_at(model: type[BaseModel], location: tuple[str | int, ...]) -> FieldInfo | None:
     """Return the field at a pydantic error location, ``None`` if there is none."""
-    return fields_at(model, location[:-1]).get(str(location[-1])) if location else None
+    return _fields_at(model, location[:-1]).get(str(location[-1])) if location else None
 
 
 def _number(bound: Any) -> str:
@@ -158,11 +154,6 @@ def all_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
     return sorted(dict.fromkeys(found), key=lambda path: path.count("."))
 
 
-def paths_of_field(model: type[BaseModel], name: str) -> list[str]:
-    """Return the dotted paths of every field of that name below ``model``, the shortest first."""
-    return [path for path in all_paths(model) if path.rpartition(".")[2] == name]
-
-
 def fill_tags(data: Any, annotation: Any) -> None:
     """Write the tag of each discriminated union whose section leaves it out: the default's.
 
@@ -182,3 +173,113 @@ def fill_tags(data: Any, annotation: Any) -> None:
             if isinstance(tag, str) and isinstance(default, BaseModel):
                 below.setdefault(tag, getattr(default, tag))
             fill_tags(below, field)
+
+
+_MAX_SHOWN = 60  # characters of an offending value in a message
+_KINDS: Mapping[str, str] = {
+    "bool": "true or false",
+    "dict": "a section of 'key: value' lines",
+    "mapping": "a section of 'key: value' lines",
+    "model": "a section of 'key: value' lines",
+    "model_attributes": "a section of 'key: value' lines",
+    "dataclass": "a section of 'key: value' lines",
+    "float": "a number",
+    "int": "a whole number",
+    "list": "a list",
+    "none_required": "null",
+    "path": "a path",
+    "set": "a list",
+    "frozen_set": "a list",
+    "string": "text",
+    "tuple": "a list",
+}
+_BOUNDS: Mapping[str, tuple[str, str]] = {
+    "greater_than": ("above", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("below", "lt"),
+    "less_than_equal": ("at most", "le"),
+    "multiple_of": ("a multiple of", "multiple_of"),
+}
+
+
+def _show(value: object) -> str:
+    """Return a value as YAML would write it, cut to a line."""
+    if isinstance(value, float) and not math.isfinite(value):
+        shown = str(value)
+    else:
+        shown = json.dumps(value, ensure_ascii=False, default=str).replace('"', "'")
+    return shown if len(shown) <= _MAX_SHOWN else shown[: _MAX_SHOWN - 1] + "…"
+
+
+def _near(name: object, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _unknown_key(model: type[BaseModel], location: tuple[str | int, ...]) -> str:
+    name = str(location[-1])
+    known = sorted(_fields_at(model, location[:-1]))
+    if kinds := _kinds_with(model, location[:-1], name):
+        return f"has no effect with kind '{location[-2]}'; it belongs to {', '.join(kinds)}"
+    elsewhere = [path for path in all_paths(model) if path.rpartition(".")[2] == name]
+    hint = _near(name, known)
+    if elsewhere and elsewhere[0] != name:
+        hint = f"; did you mean '{elsewhere[0]}'?"
+    elif not hint:
+        names = {path.rpartition(".")[2]: path for path in reversed(all_paths(model))}
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.75)
+        hint = f"; did you mean '{names[near[0]]}'?" if near else ""
+    return f"unknown key{hint} (known: {', '.join(known) or 'none'})"
+
+
+def _wrong_kind(kind: str, value: object) -> str:
+    wanted = _KINDS.get(kind, kind.replace("_", " "))
+    if kind == "int" and isinstance(value, float) and value.is_integer():
+        return f"must be a whole number (got {value}); write {int(value)}"
+    return f"must be {wanted} (got {_show(value)})"
+
+
+def describe(error: ErrorDetails, model: type[BaseModel]) -> str:
+    """Return one line that says what is wrong with a value, what is allowed and what was meant.
+
+    Args:
+        error: one entry of ``ValidationError.errors()``.
+        model: the model that was validated, for its fields' names and ranges.
+    """
+    kind, value, location = error["type"], error["input"], error["loc"]
+    context: dict[str, Any] = error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return _unknown_key(model, location)
+    if kind == "missing":
+        return "is missing; give it a value"
+    if kind in ("literal_error", "enum"):
+        expected = str(context.get("expected", ""))
+        known = [part.strip(" '") for part in expected.replace(" or ", ",").split(",")]
+        return f"must be {expected} (got {_show(value)}){_near(value, known)}"
+    if kind == "union_tag_invalid":
+        tags = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
+        given = context["tag"]
+        return f"must be one of {', '.join(tags)} (got {_show(given)}){_near(given, tags)}"
+    if kind == "union_tag_not_found":
+        field = _field_at(model, location)
+        allowed = ", ".join(map(str, choices(field))) if field else ""
+        return f"is missing; choose one of {allowed}" if allowed else "is missing; give it a value"
+    if kind in _BOUNDS:
+        words, key = _BOUNDS[kind]
+        field = _field_at(model, location)
+        allowed = allowed_range(field) if field else ""
+        tail = f"; allowed: {allowed}" if " " in allowed.removeprefix("from ") else ""
+        return f"must be {words} {context[key]:.12g} (got {_show(value)}){tail}"
+    if kind in ("too_short", "too_long"):
+        words, key = ("least", "min_length") if kind == "too_short" else ("most", "max_length")
+        return f"must have at {words} {context[key]} entries (got {context['actual_length']})"
+    if kind == "finite_number":
+        return f"must be finite (got {_show(value)})"
+    if kind == "value_error":
+        return f"{context['error']}"
+    if kind == "int_from_float":
+        return _wrong_kind("int", value)
+    for suffix in ("_type", "_parsing"):
+        if kind.endswith(suffix):
+            return _wrong_kind(kind.removesuffix(suffix), value)
+    return f"{error['msg'][0].lower()}{error['msg'][1:]} (got {_show(value)})"
