@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -101,10 +102,16 @@ def stock_config(
             unknown_name("algorithm.name: RLlib algorithm", algorithm.name, ALGORITHMS)
         )
     _, config = ALGORITHMS[algorithm.name]()
+    known = _training_keys(config)
     for key in algorithm.settings:
-        if not hasattr(config, key):
-            known = [name for name in vars(config) if not name.startswith("_")]
+        if key not in known:
             raise ConfigError(unknown_name(f"algorithm.settings of {algorithm.name}:", key, known))
+    without_kl = (
+        algorithm.settings.get("use_kl_loss", getattr(config, "use_kl_loss", True)) is False
+    )
+    for key in ("kl_coeff", "kl_target"):
+        if without_kl and key in algorithm.settings:
+            raise ConfigError(f"algorithm.settings: {key} has no effect where use_kl_loss is false")
     config = (
         config.environment(
             SessionEnv, env_config={"factory": factory, "seed": seed}, disable_env_checking=True
@@ -128,6 +135,19 @@ def stock_config(
     if (getattr(config, "minibatch_size", None) or 0) > batch:
         config = config.training(minibatch_size=batch)
     return config.training(**algorithm.settings)
+
+
+def _training_keys(config: Any) -> list[str]:
+    """Return what the algorithm's ``training()`` takes; other attributes are set elsewhere."""
+    methods = [vars(kind)["training"] for kind in type(config).__mro__ if "training" in vars(kind)]
+    return sorted(
+        {
+            name
+            for method in methods
+            for name, parameter in inspect.signature(method).parameters.items()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        }
+    )
 
 
 def _by_name(agent: str, *args: Any, **kwargs: Any) -> str:

@@ -175,3 +175,7 @@ def test_bad_stock_settings_are_named(trainer):
         trainer(RLlibConfig(name="PPOO"))
     with pytest.raises(ConfigError, match="did you mean 'gamma'"):
         trainer(RLlibConfig(settings={"gama": 0.9}))
+    with pytest.raises(ConfigError, match="num_env_runners"):  # set by sampling, not by training()
+        trainer(RLlibConfig(settings={"num_env_runners": 2}))
+    with pytest.raises(ConfigError, match="kl_coeff has no effect where use_kl_loss is false"):
+        trainer(RLlibConfig(settings={"use_kl_loss": False, "kl_coeff": 0.1}))
