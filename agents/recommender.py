@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import operator
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 from agents.learners.policy import TrainedPolicy
-from marec_env.errors import ConfigError, DataError, unknown_name
+from marec_env.errors import ConfigError, DataError, RunError, unknown_name, visible
 from marec_env.pipeline.pipeline import Pipeline
 from marec_env.random import session_keys
 from marec_env.world import World, build_world
@@ -48,15 +50,19 @@ class Recommender:
         self._positions = {item: place for place, item in enumerate(world.catalog.ids)}
 
     @classmethod
-    def load(cls, run: str | Path, device: str = "cpu") -> Recommender:
+    def load(
+        cls, run: str | Path, device: str = "cpu", *, changed_log: bool = False
+    ) -> Recommender:
         """Return the recommender of a run's newest undamaged checkpoint.
 
         Args:
             run: folder of a finished or running run of ``environment.kind: marec``.
             device: on which it works.
+            changed_log: whether the log may be another than that of training: newer, for instance.
 
         Raises:
-            RunError: the folder is no run's, or has no undamaged checkpoint.
+            RunError: the folder is no run's, or has no undamaged checkpoint; or log, encoder
+                weights or topics are not those of training and ``changed_log`` is false.
             ConfigError: the run is not on the marec environment.
             DataError, AssetError: the run's log or encoder cannot be read.
         """
@@ -64,6 +70,12 @@ class Recommender:
 
         found = load_run(Path(run))
         policy = found.policy
+        changed = found.changed_inputs()
+        if changed and not changed_log:
+            raise RunError(
+                f"{run} was trained on other {', '.join(changed)} than are here; put back what "
+                "was, or load with changed_log=True to recommend from what is here now"
+            )
         world = build_world(found.environment.model_copy(update={"device": device}))
         for actor in policy.actors.values():
             actor.to(device)
@@ -72,9 +84,9 @@ class Recommender:
     @torch.no_grad()
     def recommend(
         self,
-        history: Sequence[str | int],
+        history: Iterable[str | int],
         k: int = 10,
-        feedback: Sequence[bool | float] | None = None,
+        feedback: Iterable[bool | float] | None = None,
         group: str | None = None,
         seed: int = 0,
     ) -> list[Recommendation]:
@@ -85,19 +97,23 @@ class Recommender:
                 ``population.history`` of them make the profile; none of them is shown again.
             k: items wanted, at most ``pipeline.candidates``.
             feedback: per item of the history, whether it was liked, or a rating in the log's units
-                (liked from ``data.like_threshold`` on). Without it every item counts as liked.
+                (liked from ``data.like_threshold`` on). 0 and 1 alone are dislikes and likes if 0
+                is no rating of the log. Without it every item counts as liked.
             group: the user's group, for components that ask for it.
             seed: of the ranking component's exploration; equal calls give equal items.
 
         Raises:
-            DataError: an item is not in the log, or feedback has another length than history.
+            DataError: an item is not in the log; history is one text, or has no order; feedback has
+                another length, is no number, or could be ratings as well as likes.
             ConfigError: k or group is out of range.
         """
-        pipeline = self._pipeline(k, len(set(map(str, history))))
+        past = self._places(_listed("history", history))
+        liked = self._liked(feedback, len(past))
+        pipeline = self._pipeline(k, len(set(past.tolist())))
         first = torch.zeros(1, dtype=torch.int64, device=self._device)
-        pipeline.reset(first, *self._known(history, feedback, group))
+        pipeline.reset(first, *self._known(past, liked, group))
         # All of the history is seen, also what is too old for the profile.
-        pipeline.memory.seen[0, self._places(history)] = True
+        pipeline.memory.seen[0, past] = True
         self._policy.reset()
         request = pipeline.begin(session_keys(seed, first))
         sequential = self._world.config.pipeline.sequential
@@ -119,6 +135,10 @@ class Recommender:
 
     def _pipeline(self, k: int, past: int) -> Pipeline:
         config, world = self._world.config, self._world
+        try:
+            k = operator.index(k)
+        except TypeError as error:
+            raise ConfigError(f"k is {k!r}; give a whole number such as 10") from error
         free = world.catalog.num_items - past
         most = min(config.pipeline.candidates, free)
         if not 1 <= k <= most or free < config.pipeline.candidates:
@@ -135,34 +155,49 @@ class Recommender:
             groups=len(world.population.group_names),
         )
 
-    def _places(self, history: Sequence[str | int]) -> Tensor:
+    def _places(self, history: Sequence[object]) -> Tensor:
         places = []
-        for item in map(str, history):
-            if item not in self._positions:
+        for item in history:
+            whole = isinstance(item, float | np.floating) and float(item).is_integer()
+            name = str(int(item)) if whole else str(item)  # type: ignore[call-overload]
+            if name not in self._positions:
                 raise DataError(
-                    f"history: item '{item}' is not in the log"
+                    f"history: item '{visible(name)}' is not in the log"
                     f" '{self._world.config.data.source}'; leave it out"
                 )
-            places.append(self._positions[item])
+            places.append(self._positions[name])
         return torch.tensor(places, dtype=torch.int64, device=self._device)
 
+    def _liked(self, feedback: Iterable[object] | None, items: int) -> list[bool]:
+        """Return which items of the history were liked."""
+        if feedback is None:
+            return [True] * items
+        values = _listed("feedback", feedback)
+        if len(values) != items:
+            raise DataError(
+                f"feedback has {len(values)} entries, history {items}; give one an item"
+            )
+        if all(isinstance(value, bool | np.bool_) for value in values):
+            return [bool(value) for value in values]
+        numbers = [_number(value, place) for place, value in enumerate(values)]
+        threshold, ratings = self._world.log.like_threshold, self._world.log.rating
+        if not set(numbers) <= {0.0, 1.0} or bool(ratings.max() <= 1.0):
+            return [value >= threshold for value in numbers]
+        # The log knows other ratings than 0 and 1: is this one of them, or a like?
+        if 0.0 in numbers and bool(ratings.min() > 0.0):
+            return [value == 1.0 for value in numbers]
+        raise DataError(
+            f"feedback of 0 and 1 alone may be ratings ({float(ratings.min()):g} ... "
+            f"{float(ratings.max()):g}) or likes; give True and False, for instance rating >= "
+            f"{threshold:g}"
+        )
+
     def _known(
-        self,
-        history: Sequence[str | int],
-        feedback: Sequence[bool | float] | None,
-        group: str | None,
+        self, past: Tensor, liked: Sequence[bool], group: str | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return history and what was liked, ``[1, L]`` each and -1 padded, and the group."""
-        if feedback is None:
-            feedback = [True] * len(history)
-        if len(feedback) != len(history):
-            raise DataError(
-                f"feedback has {len(feedback)} entries, history {len(history)}; give one an item"
-            )
-        threshold = self._world.log.like_threshold
-        liked = [bool(x) if isinstance(x, bool | np.bool_) else x >= threshold for x in feedback]
         length = self._world.population.history.shape[1]
-        places = self._places(history)[-length:]
+        places = past[-length:]
         items = torch.full((1, length), -1, dtype=torch.int64, device=self._device)
         likes = torch.zeros(1, length, dtype=torch.bool, device=self._device)
         if len(places):
@@ -173,3 +208,25 @@ class Recommender:
             raise ConfigError(unknown_name("group", group, names))
         number = names.index(group) if group is not None else 0
         return items, likes, torch.tensor([number], device=self._device)
+
+
+def _listed(what: str, values: Iterable[object]) -> list[object]:
+    """Return values in their order; one text is no list of letters, and sets have no order."""
+    if isinstance(values, str | bytes):
+        raise DataError(f"{what} is the text {values!r}; give a list, such as [{values!r}]")
+    if isinstance(values, Set | Mapping) or not isinstance(values, Iterable):
+        raise DataError(f"{what} is a {type(values).__name__}; give a list, oldest first")
+    return list(values)
+
+
+def _number(value: object, place: int) -> float:
+    try:
+        found = math.nan if isinstance(value, str | bytes) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise DataError(
+            f"feedback holds {value!r} at position {place}; give True, False or a rating, or leave "
+            "the item out of history and feedback"
+        )
+    return found

@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING
 
 from agents.baselines.bandits import LinearPosterior, LinTS, LinUCB
 from agents.baselines.content import ArticleScheme, ContentSimilarity, Hybrid
-from agents.baselines.factors import ALS, BPR, EASE
-from agents.baselines.lightgcn import LightGCN
-from agents.baselines.neighbours import ItemKNN
-from agents.baselines.neumf import NeuMF
+from agents.baselines.linear import ALS, BPR, EASE, ItemKNN
+from agents.baselines.neural import LightGCN, NeuMF, SASRec
 from agents.baselines.oracles import MyopicOracle, PlanningOracle
-from agents.baselines.sasrec import SASRec
-from agents.baselines.simple import PopularityPolicy, RandomSlates
+from agents.baselines.scoring import PopularityPolicy, RandomSlates, TrainingLog, training_log
 from agents.baselines.teams import RandomTeam, StaticTeam, hand_set_actions
-from agents.baselines.training_log import TrainingLog, training_log
 from marec_env.embeddings import embed_texts
 from marec_env.evaluation.policies import Policy
 from marec_env.registry import Registry
@@ -53,104 +49,46 @@ def _log(simulator: Simulator) -> TrainingLog:
     return training_log(simulator.world.visible_log)
 
 
-@BASELINES.register("random")
-def _random(simulator: Simulator, seed: int) -> Policy:
-    return RandomTeam(simulator.action_spaces, seed)
-
-
-@BASELINES.register("random_slates")
-def _random_slates(simulator: Simulator, seed: int) -> Policy:
-    return RandomSlates()
-
-
-@BASELINES.register("static")
-def _static(simulator: Simulator, seed: int) -> Policy:
-    return StaticTeam(hand_set_actions(simulator))
-
-
-@BASELINES.register("popularity")
-def _popularity(simulator: Simulator, seed: int) -> Policy:
-    return PopularityPolicy(_log(simulator).counts)
-
-
-@BASELINES.register("item_knn")
-def _item_knn(simulator: Simulator, seed: int) -> Policy:
-    return ItemKNN(_log(simulator))
-
-
-@BASELINES.register("als")
-def _als(simulator: Simulator, seed: int) -> Policy:
-    return ALS(_log(simulator), seed)
-
-
-@BASELINES.register("bpr")
-def _bpr(simulator: Simulator, seed: int) -> Policy:
-    return BPR(_log(simulator), seed)
-
-
-@BASELINES.register("ease")
-def _ease(simulator: Simulator, seed: int) -> Policy:
-    return EASE(_log(simulator))
-
-
-@BASELINES.register("neumf")
-def _neumf(simulator: Simulator, seed: int) -> Policy:
-    return NeuMF(_log(simulator), seed)
-
-
-@BASELINES.register("lightgcn")
-def _lightgcn(simulator: Simulator, seed: int) -> Policy:
-    return LightGCN(_log(simulator), seed)
-
-
-@BASELINES.register("sasrec")
-def _sasrec(simulator: Simulator, seed: int) -> Policy:
-    return SASRec(_log(simulator), seed)
-
-
 def _posterior(simulator: Simulator) -> LinearPosterior:
     knowledge = simulator.world.knowledge
     return LinearPosterior(knowledge.cf, knowledge.popularity)
 
 
-@BASELINES.register("linucb")
-def _linucb(simulator: Simulator, seed: int) -> Policy:
-    return LinUCB(_posterior(simulator))
-
-
-@BASELINES.register("lints")
-def _lints(simulator: Simulator, seed: int) -> Policy:
-    return LinTS(_posterior(simulator))
-
-
-def _content_parts(simulator: Simulator) -> ContentSimilarity:
+def _content(simulator: Simulator) -> ContentSimilarity:
     knowledge = simulator.world.knowledge
     return ContentSimilarity(knowledge.text, knowledge.popularity)
 
 
-@BASELINES.register("content")
-def _content(simulator: Simulator, seed: int) -> Policy:
-    return _content_parts(simulator)
-
-
-@BASELINES.register("article")
-def _article(simulator: Simulator, seed: int) -> Policy:
+def _article(simulator: Simulator) -> Policy:
     world = simulator.world
     encode = partial(embed_texts, world.config.embeddings)
     return ArticleScheme(world.catalog.texts, encode, world.knowledge.popularity)
 
 
-@BASELINES.register("hybrid")
-def _hybrid(simulator: Simulator, seed: int) -> Policy:
+def _hybrid(simulator: Simulator) -> Policy:
     log = _log(simulator)
-    return Hybrid((EASE(log), _content_parts(simulator), PopularityPolicy(log.counts)))
+    return Hybrid((EASE(log), _content(simulator), PopularityPolicy(log.counts)))
 
 
-@BASELINES.register("oracle_myopic")
-def _oracle_myopic(simulator: Simulator, seed: int) -> Policy:
-    return MyopicOracle()
-
-
-@BASELINES.register("oracle")
-def _oracle(simulator: Simulator, seed: int) -> Policy:
-    return PlanningOracle()
+_FACTORIES: dict[str, Factory] = {
+    "random": lambda simulator, seed: RandomTeam(simulator.action_spaces, seed),
+    "random_slates": lambda simulator, seed: RandomSlates(),
+    "static": lambda simulator, seed: StaticTeam(hand_set_actions(simulator)),
+    "popularity": lambda simulator, seed: PopularityPolicy(_log(simulator).counts),
+    "item_knn": lambda simulator, seed: ItemKNN(_log(simulator)),
+    "als": lambda simulator, seed: ALS(_log(simulator), seed),
+    "bpr": lambda simulator, seed: BPR(_log(simulator), seed),
+    "ease": lambda simulator, seed: EASE(_log(simulator)),
+    "neumf": lambda simulator, seed: NeuMF(_log(simulator), seed),
+    "lightgcn": lambda simulator, seed: LightGCN(_log(simulator), seed),
+    "sasrec": lambda simulator, seed: SASRec(_log(simulator), seed),
+    "linucb": lambda simulator, seed: LinUCB(_posterior(simulator)),
+    "lints": lambda simulator, seed: LinTS(_posterior(simulator)),
+    "content": lambda simulator, seed: _content(simulator),
+    "article": lambda simulator, seed: _article(simulator),
+    "hybrid": lambda simulator, seed: _hybrid(simulator),
+    "oracle_myopic": lambda simulator, seed: MyopicOracle(),
+    "oracle": lambda simulator, seed: PlanningOracle(),
+}
+for _name, _factory in _FACTORIES.items():
+    BASELINES.register(_name)(_factory)

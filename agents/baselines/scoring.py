@@ -1,20 +1,75 @@
-"""The common part of slate policies: score every item, drop what was seen, show the best."""
+"""What slate policies share: the log as they train on it, and the best unseen items by score."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
+from marec_env.data.interactions import InteractionLog
 from marec_env.evaluation.policies import RecommenderView, recommender_view
 from marec_env.pipeline.topk import top_k
+from marec_env.random import uniform
 
 if TYPE_CHECKING:
     from marec_env.simulator import Simulator
 
-__all__ = ["ScoringPolicy", "best_unseen", "liked_items", "liked_matrix"]
+__all__ = [
+    "PopularityPolicy",
+    "RandomSlates",
+    "ScoringPolicy",
+    "TrainingLog",
+    "best_unseen",
+    "liked_items",
+    "training_log",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingLog:
+    """The likes of ``U`` users over ``N`` items that the recommender may see."""
+
+    user: Tensor
+    """Int64 ``[R]``, sorted by user, then time."""
+    item: Tensor
+    """Int64 ``[R]``."""
+    num_users: int
+    num_items: int
+
+    @property
+    def counts(self) -> Tensor:
+        """Float32 ``[N]``: likes of each item."""
+        return torch.bincount(self.item, minlength=self.num_items).to(torch.float32)
+
+    def matrix(self) -> sparse.csr_matrix:
+        """Return the ``[U, N]`` matrix of likes, float32, each 1."""
+        shape = (self.num_users, self.num_items)
+        entries = (np.ones(self.user.numel(), dtype=np.float32), (self.user, self.item))
+        matrix = sparse.csr_matrix(entries, shape=shape)
+        matrix.data[:] = 1.0  # a repeated like counts once
+        return matrix
+
+    def sequences(self, length: int) -> Tensor:
+        """Return each user's latest ``length`` likes, int64 ``[U, length]``, front-padded by -1."""
+        totals = torch.bincount(self.user, minlength=self.num_users)
+        ends = totals.cumsum(0)
+        position = torch.arange(self.user.numel())
+        from_end = ends[self.user] - 1 - position
+        kept = from_end < length
+        table = torch.full((self.num_users, length), -1, dtype=torch.int64)
+        table[self.user[kept], length - 1 - from_end[kept]] = self.item[kept]
+        return table
+
+
+def training_log(log: InteractionLog) -> TrainingLog:
+    """Return the likes of a log that is already cut to what the recommender may see."""
+    liked = log.liked
+    return TrainingLog(log.user[liked], log.item[liked], log.num_users, log.num_items)
 
 
 class ScoringPolicy(ABC):
@@ -60,8 +115,32 @@ def liked_items(view: RecommenderView, limit: int) -> Tensor:
     return packed[:, -width:]
 
 
-def liked_matrix(liked: Tensor, num_items: int) -> Tensor:
-    """Return float32 ``[B, N]`` with 1 at each of the ``[B, L]`` items, -1 being none."""
-    matrix = torch.zeros(liked.shape[0], num_items + 1, device=liked.device)
-    matrix.scatter_(1, torch.where(liked >= 0, liked, num_items), 1.0)
-    return matrix[:, :num_items]
+class RandomSlates:
+    """Show ``K`` unseen items drawn uniformly; the draw depends on the session's key alone."""
+
+    name = "random_slates"
+    privileged = False
+
+    def recommend(self, simulator: Simulator) -> Tensor:
+        """Return int64 ``[B, K]``."""
+        view = recommender_view(simulator)
+        draws = uniform(
+            simulator.session_keys, view.request_index, "baseline/random", view.seen.shape[1]
+        )
+        return best_unseen(draws, view.seen, view.slate_size)
+
+
+class PopularityPolicy(ScoringPolicy):
+    """Show the items most liked in the log."""
+
+    name = "popularity"
+
+    def __init__(self, counts: Tensor) -> None:
+        """Args:
+        counts: float32 ``[N]``, likes of each item.
+        """
+        self.counts = counts
+
+    def scores(self, view: RecommenderView) -> Tensor:
+        """Return the same scores for every session."""
+        return self.counts.to(view.seen.device).expand(view.seen.shape[0], -1)

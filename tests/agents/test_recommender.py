@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,6 +95,60 @@ def test_feedback_is_heard_as_liking_or_as_ratings(recommender: Recommender) -> 
     # Numpy's booleans are no ratings of 1 and 0.
     assert liked == recommender.recommend(history, 5, list(np.ones(5, dtype=bool)))
     assert disliked != liked
+
+
+def test_zeros_and_ones_are_dislikes_and_likes_unless_they_could_be_ratings(
+    recommender: Recommender,
+) -> None:
+    history = ["50", "181", "174"]
+    flags = recommender.recommend(history, 5, [True, False, True])
+    for feedback in ([1, 0, 1], [1.0, 0.0, 1.0], np.array([1, 0, 1]), [True, 0, 1]):
+        assert flags == recommender.recommend(history, 5, list(feedback))
+    for feedback in ([1, 1, 1], [True, 1, 1]):  # MovieLens has ratings of 1
+        with pytest.raises(
+            DataError, match=r"ratings \(1 \.\.\. 5\) or likes; give True and False"
+        ):
+            recommender.recommend(history, 5, feedback)
+
+
+@pytest.mark.parametrize("history", ["11", b"11", {"50"}, {"50": 5}, 50])
+def test_what_is_no_list_is_refused(recommender: Recommender, history: Any) -> None:
+    with pytest.raises(DataError, match=r"history is .*; give a list"):
+        recommender.recommend(history)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "5", "liked"])
+def test_feedback_that_says_nothing_is_refused(recommender: Recommender, value: Any) -> None:
+    with pytest.raises(DataError, match=r"feedback holds .* at position 1; give True, False"):
+        recommender.recommend(["50", "181"], 3, [5, value])
+
+
+def test_lists_of_other_kinds_are_taken(recommender: Recommender) -> None:
+    expected = recommender.recommend(["50", "181"], 3, [True, False])
+    assert expected == recommender.recommend(iter(["50", "181"]), 3, iter([True, False]))
+    assert expected == recommender.recommend(np.array([50.0, 181.0]), np.int64(3), [5, 1])
+    with pytest.raises(ConfigError, match=r"k is 2\.5; give a whole number"):
+        recommender.recommend(["50"], 2.5)  # type: ignore[arg-type]
+
+
+def test_a_log_that_changed_after_training_is_noticed(tmp_path: Path) -> None:
+    draws = [(n % 9, 7 * n % 200, 1 + n % 5, 1_500_000_000 + 9_000 * n) for n in range(900)]
+    head = "user_id,item_id,rating,timestamp\n"
+    rows = [",".join(map(str, row)) + "\n" for row in draws]
+    (tmp_path / "interactions.csv").write_text(head + "".join(rows))
+    titles = "".join(f"{n},Title {n}\n" for n in range(200))
+    (tmp_path / "items.csv").write_text("item_id,title\n" + titles)
+    text = CONFIG + "name: own\n"
+    text = text.replace("environment:", f"environment:\n  data: {{source: {tmp_path}}}")
+    text = text.replace("max_requests: 8", "max_requests: 3\n  pipeline: {candidates: 60}")
+    (tmp_path / "own.yaml").write_text(text)
+    assert start_run(str(tmp_path / "own.yaml"), [], tmp_path / "run") == 0
+    before = Recommender.load(tmp_path / "run").recommend(["7"], 3)
+    assert len(before) == 3
+    (tmp_path / "interactions.csv").write_text(head + "".join(rows[:600]))
+    with pytest.raises(RunError, match=r"trained on other data .* load with changed_log=True"):
+        Recommender.load(tmp_path / "run")
+    assert len(Recommender.load(tmp_path / "run", changed_log=True).recommend(["7"], 3)) == 3
 
 
 def test_a_new_user_and_numbers_for_identifiers(recommender: Recommender) -> None:

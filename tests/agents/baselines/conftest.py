@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from agents.baselines.training_log import TrainingLog
+from agents.baselines.scoring import TrainingLog
 from marec_env.evaluation.policies import recommender_view
 from marec_env.random import session_keys
 

@@ -1,17 +1,16 @@
 """Closed forms and published implementations as oracles for the vectorised ones."""
 
 import numpy as np
+import pytest
 import torch
 from implicit.als import AlternatingLeastSquares
 from scipy import sparse
 
 from agents.baselines.bandits import LinearPosterior
-from agents.baselines.factors import ALS, BPR, EASE
-from agents.baselines.lightgcn import LightGCN
-from agents.baselines.neighbours import ItemKNN
-from agents.baselines.sasrec import SASRecNetwork
-from agents.baselines.scoring import liked_items, liked_matrix
-from agents.baselines.training_log import TrainingLog
+from agents.baselines.linear import ALS, BPR, EASE, ItemKNN
+from agents.baselines.neural import LightGCN, NeuMF, SASRec, SASRecNetwork
+from agents.baselines.scoring import TrainingLog, liked_items
+from marec_env.errors import ConfigError
 
 
 def test_als_folds_in_as_implicit_does(planted):
@@ -21,7 +20,8 @@ def test_als_folds_in_as_implicit_does(planted):
     )
     reference.item_factors = policy.item_factors.numpy()
     liked = torch.tensor([[-1, 4, 9], [30, 31, 77]])
-    rows = sparse.csr_matrix(liked_matrix(liked, planted.items).numpy())
+    places = ([0, 0, 1, 1, 1], [4, 9, 30, 31, 77])
+    rows = sparse.csr_matrix((np.ones(5, np.float32), places), shape=(2, planted.items))
     expected = np.stack([reference.recalculate_user(k, rows[k]) for k in range(2)])
     np.testing.assert_allclose(policy.user_vectors(liked).numpy(), expected, atol=1e-4)
 
@@ -121,3 +121,23 @@ def test_liked_items_are_in_order_of_time(planted):
 def test_sequences_keep_the_latest_likes():
     log = TrainingLog(torch.tensor([0, 0, 0, 2]), torch.tensor([5, 6, 7, 1]), 3, 8)
     assert log.sequences(2).tolist() == [[6, 7], [-1, -1], [-1, 1]]
+
+
+@pytest.mark.parametrize("kind", [NeuMF, LightGCN, SASRec])
+def test_networks_learn_although_gradients_are_off_where_they_are_built(planted, kind):
+    """An evaluation builds baselines under no_grad or inference_mode."""
+    log = TrainingLog(planted.log.user[:200], planted.log.item[:200], 20, planted.items)
+    view = planted.simulator(torch.tensor([[-1, 4, 9]])).view
+    expected = kind(log, seed=2, epochs=1).scores(view)
+    for mode in (torch.no_grad(), torch.inference_mode()):
+        with mode:
+            assert torch.equal(kind(log, seed=2, epochs=1).scores(view), expected)
+
+
+def test_a_dense_autoencoder_beyond_memory_is_refused_with_the_estimate():
+    log = TrainingLog(torch.tensor([0]), torch.tensor([1]), 1, 2_000_000)
+    for kind, name in ((EASE, "ease"), (SASRec, "sasrec")):
+        with pytest.raises(
+            ConfigError, match=rf"{name}.* on 2,000,000 items: needs about [\d,.]+ GB"
+        ):
+            kind(log)

@@ -5,12 +5,9 @@ import torch
 
 from agents.baselines.bandits import LinearPosterior, LinTS, LinUCB
 from agents.baselines.content import ArticleScheme, ContentSimilarity, Hybrid
-from agents.baselines.factors import ALS, BPR, EASE
-from agents.baselines.lightgcn import LightGCN
-from agents.baselines.neighbours import ItemKNN
-from agents.baselines.neumf import NeuMF
-from agents.baselines.sasrec import SASRec
-from agents.baselines.simple import PopularityPolicy, RandomSlates
+from agents.baselines.linear import ALS, BPR, EASE, ItemKNN
+from agents.baselines.neural import LightGCN, NeuMF, SASRec
+from agents.baselines.scoring import PopularityPolicy, RandomSlates
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
-"""Matrix factorisation with fold-in: item factors are learned from the log, users from the session.
+"""Linear recommenders: item factors, an autoencoder and neighbours, learned from the log.
 
-A session's user vector is solved from the items that the user is known to like, so every click
-counts at the next request and new users are handled like old ones.
+A session's user is folded in from the items that the user is known to like, so every click counts
+at the next request and new users are handled like old ones.
 """
 
 from __future__ import annotations
@@ -9,17 +9,20 @@ from __future__ import annotations
 import torch
 from implicit.als import AlternatingLeastSquares
 from implicit.bpr import BayesianPersonalizedRanking
+from implicit.nearest_neighbours import ItemItemRecommender, normalize
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn import functional
 
-from agents.baselines.scoring import ScoringPolicy, liked_items
-from agents.baselines.training_log import TrainingLog
+from agents.baselines.scoring import ScoringPolicy, TrainingLog, liked_items
 from marec_env.evaluation.policies import RecommenderView
+from marec_env.memory import require_memory
 
-__all__ = ["ALS", "BPR", "EASE"]
+__all__ = ["ALS", "BPR", "EASE", "ItemKNN"]
 
+NEIGHBOURS = 50  # of each item
 HISTORY = 200  # latest likes that count
+_EASE_BYTES = 28  # a pair of items: two float64 matrices, what inverting needs, one float32
 
 
 class ALS(ScoringPolicy):
@@ -147,6 +150,12 @@ class EASE(ScoringPolicy):
     name = "ease"
 
     def __init__(self, log: TrainingLog, regularization: float = 200.0) -> None:
+        count = log.num_items
+        require_memory(
+            f"baselines ease and hybrid on {count:,} items",
+            _EASE_BYTES * count**2,
+            "leave them out of evaluation.baselines, or take a log with fewer items",
+        )
         matrix = log.matrix()
         gram = torch.from_numpy((matrix.T @ matrix).toarray()).to(torch.float64)
         gram.diagonal().add_(regularization)
@@ -167,3 +176,43 @@ class EASE(ScoringPolicy):
             liked.clamp(min=0), self.weights.to(device), per_sample_weights=present, mode="sum"
         )
         return scores + 1e-6 * self.popularity.to(device)
+
+
+class ItemKNN(ScoringPolicy):
+    """Item-based neighbours (Sarwar et al., WWW 2001), found by ``implicit``.
+
+    Score an item by its cosine similarity to what the user likes; clicks count at once.
+    """
+
+    name = "item_knn"
+
+    def __init__(self, log: TrainingLog, neighbours: int = NEIGHBOURS) -> None:
+        model = ItemItemRecommender(K=min(neighbours + 1, log.num_items), num_threads=1)
+        # As implicit's CosineRecommender, which hands itself another format and warns of it.
+        model.fit(normalize(log.matrix().T).T.tocsr(), show_progress=False)
+        similarity = model.similarity.tocsr()
+        similarity.setdiag(0)
+        similarity.eliminate_zeros()
+        # One row of neighbours an item, so that a request is a gather and a scatter on any device.
+        sizes = torch.from_numpy(similarity.indptr).to(torch.int64).diff()
+        rows = torch.repeat_interleave(torch.arange(log.num_items), sizes)
+        columns = torch.arange(rows.numel()) - (sizes.cumsum(0) - sizes)[rows]
+        width = max(1, int(sizes.max()))
+        self.neighbour_ids = torch.zeros(log.num_items, width, dtype=torch.int64)
+        self.weights = torch.zeros(log.num_items, width)
+        self.neighbour_ids[rows, columns] = torch.from_numpy(similarity.indices).to(torch.int64)
+        self.weights[rows, columns] = torch.from_numpy(similarity.data).to(torch.float32)
+        self.popularity = log.counts / log.counts.max().clamp(min=1)
+
+    def scores(self, view: RecommenderView) -> Tensor:
+        """Return summed similarities; without any, popularity decides."""
+        liked = liked_items(view, HISTORY)
+        device = liked.device
+        present = (liked >= 0).unsqueeze(-1)
+        places = liked.clamp(min=0)
+        weights = self.weights.to(device)[places] * present
+        # Far below any similarity: popularity orders only what neighbours leave equal.
+        scores = 1e-6 * self.popularity.to(device).repeat(liked.shape[0], 1)
+        return scores.scatter_add_(
+            1, self.neighbour_ids.to(device)[places].flatten(1), weights.flatten(1)
+        )
