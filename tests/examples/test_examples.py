@@ -31,11 +31,11 @@ def _from_the_root(monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
 
 
-def test_there_are_seven_and_each_is_short_and_listed():
+def test_there_are_eight_and_each_is_short_and_listed():
     names = {path.stem for path in EXAMPLES}
     assert names == {
         "first_run", "own_reward", "own_component", "own_channel", "own_user_model", "own_data",
-        "compare_algorithms",
+        "compare_algorithms", "own_algorithm",
     }  # fmt: skip
     readme = (ROOT / "README.md").read_text()
     for path in EXAMPLES:
@@ -122,3 +122,9 @@ def _wandb_records(run):
     command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(log)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_own_algorithm(capsys):
+    found = load_object("examples.own_algorithm:main")(2, 16, SMALL)
+    assert set(found) == {"searched", "random", "static"}
+    assert "generation 1:" in capsys.readouterr().out
