@@ -47,19 +47,26 @@ def split(log: InteractionLog) -> Split:
 
     With impressions the cuts are the same moments for everybody, so that nothing of the future
     leaks through other users; without, they are shares of each user's interactions, because in logs
-    like MovieLens most users stay for a single day.
+    like MovieLens most users stay for a single day; so it is, with impressions drawn at random,
+    where times do not tell three parts apart.
     """
     shares = torch.tensor([_TRAIN_SHARE, _TRAIN_SHARE + _TUNE_SHARE], dtype=torch.float64)
     if log.impressions is not None:
         cuts = torch.quantile(log.impressions.time.to(torch.float64), shares).to(torch.int64)
-        return Split(
-            interactions=torch.bucketize(log.time, cuts, right=True),
-            impressions=torch.bucketize(log.impressions.time, cuts, right=True),
-        )
+        both = [
+            torch.bucketize(time, cuts, right=True) for time in (log.time, log.impressions.time)
+        ]
+        if all(torch.bincount(part, minlength=TEST + 1).all() for part in both):
+            return Split(*both)
     count = torch.bincount(log.user, minlength=log.num_users)
     place = torch.arange(log.num_interactions) - (torch.cumsum(count, 0) - count)[log.user]
     fraction = (place.to(torch.float64) + 0.5) / count[log.user]
-    return Split(interactions=torch.bucketize(fraction, shares), impressions=None)
+    shown = None
+    if log.impressions is not None:
+        keys = random.session_keys(0, torch.arange(log.impressions.user.numel()))
+        drawn = random.uniform(keys, 0, "calibration/split", 1).squeeze(1)
+        shown = torch.bucketize(drawn.to(torch.float64), shares)
+    return Split(interactions=torch.bucketize(fraction, shares), impressions=shown)
 
 
 def cases_among_rated(log: InteractionLog, part: Tensor) -> Cases:

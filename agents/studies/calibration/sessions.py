@@ -50,9 +50,9 @@ def consumption_of(log: InteractionLog, topics: Tensor, num_topics: int) -> Cons
         shown = log.impressions.behaviours
         behaviours = {name: values[shown["click"] > 0] for name, values in shown.items()}
     rates |= {
-        name: float(values.double().mean())
+        name: float(values.double().nanmean())
         for name, values in behaviours.items()
-        if name != "click" and values.numel()
+        if name != "click" and not bool(values.isnan().all())
     }
     return Consumption(
         session_lengths=session_lengths(log.user, log.time),

@@ -70,6 +70,21 @@ def test_parts_follow_each_other_in_time(blocks: InteractionLog, ecommerce: Inte
     assert int(ecommerce.time[both.interactions == holdout.TUNE].min()) > last_train - 1
 
 
+def test_a_log_without_times_is_split_at_random(ecommerce: InteractionLog) -> None:
+    shown = ecommerce.impressions
+    assert shown is not None
+    timeless = dataclasses.replace(
+        ecommerce,
+        time=torch.zeros_like(ecommerce.time),
+        impressions=dataclasses.replace(shown, time=torch.zeros_like(shown.time)),
+    )
+    parts = holdout.split(timeless)
+    for part in (parts.interactions, parts.impressions):
+        assert part is not None
+        shares = torch.bincount(part) / part.numel()
+        torch.testing.assert_close(shares, torch.tensor([0.6, 0.2, 0.2]), atol=0.04, rtol=0.0)
+
+
 def test_random_negatives_were_never_met(blocks: InteractionLog) -> None:
     part = holdout.split(blocks).interactions == holdout.TEST
     cases = holdout.cases_against_random(blocks, part, 4, seed=0)
