@@ -1,0 +1,112 @@
+"""A device that is not the CPU, on a machine without one.
+
+Tensors there say that they are on ``meta`` and hold CPU numbers, so that every operation works,
+also those whose shape depends on numbers; one that mixes them with a CPU tensor of more than one
+number raises, as on CUDA. (Fake CUDA tensors let some mixtures pass, among them a CPU tensor
+indexed by a CUDA mask, and cannot index at all on a build without CUDA.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+DEVICE = torch.device("meta")
+_COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+
+
+class There(torch.Tensor):
+    """A tensor on the other device."""
+
+    held: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, held: torch.Tensor) -> There:
+        found = torch.Tensor._make_wrapper_subclass(
+            cls, held.shape, strides=held.stride(), dtype=held.dtype, device=DEVICE
+        )
+        found.held = held
+        return found
+
+    def __repr__(self) -> str:
+        return f"There({self.held})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+class _Dispatch(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+class _FromNumbers(TorchFunctionMode):
+    """``torch.tensor`` drops its numbers on ``meta``: make them on the CPU and move them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        wanted = func in (torch.tensor, torch.as_tensor) and kwargs.get("device") is not None
+        if wanted and torch.device(kwargs["device"]) == DEVICE and not isinstance(args[0], There):
+            del kwargs["device"]
+            return There(func(*args, **kwargs))
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def other_device() -> Iterator[None]:
+    """Within, what is made on :data:`DEVICE` is a :class:`There`."""
+    with _Dispatch(), _FromNumbers():
+        yield
+
+
+def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    given = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, torch.Tensor)]
+    there = {id(value.held): value for value in given if isinstance(value, There)}
+    here = [value for value in given if not isinstance(value, There) and value.dim()]
+    if there and here and func not in _COPIES:
+        raise RuntimeError(f"{func} mixes devices: {[tuple(value.shape) for value in given]}")
+    target = kwargs.get("device")
+    if target is not None and torch.device(target) == DEVICE:
+        kwargs = {**kwargs, "device": torch.device("cpu")}
+        stays = False
+    else:
+        stays = not there or target is not None
+    args, kwargs = tree_map(
+        lambda value: value.held if isinstance(value, There) else value, (args, kwargs)
+    )
+
+    def wrap(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        return there.get(id(value), value if stays else There(value))
+
+    found = func(*args, **kwargs)
+    if func is torch.ops.aten.copy_.default:  # what was written to says where it is
+        stays = id(found) not in there
+    return tree_map(wrap, found)
+
+
+def to_there(value: Any) -> Any:
+    """Return a tensor, or what is made of tensors, on the other device."""
+    if isinstance(value, torch.Tensor):
+        return There(value.clone())
+    if isinstance(value, dict):
+        return {name: to_there(part) for name, part in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [part.name for part in dataclasses.fields(value)]
+        return dataclasses.replace(value, **{n: to_there(getattr(value, n)) for n in names})
+    return value
+
+
+def back(value: torch.Tensor) -> torch.Tensor:
+    """Return the numbers of a tensor that must be on the other device."""
+    assert isinstance(value, There), f"{value} is on the CPU"
+    return value.held
