@@ -36,6 +36,11 @@ def _is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """Return the sections among the members of an annotation."""
+    return [member for member in _unwrap(annotation) if _is_model(member)]
+
+
 def _tagged(model: type[BaseModel], tag: str | int) -> bool:
     """Return whether ``tag`` selects the model in a discriminated union."""
     return any(
@@ -45,8 +50,15 @@ def _tagged(model: type[BaseModel], tag: str | int) -> bool:
     )
 
 
+def _at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[Any]:
+    """Return the annotations at a pydantic error location (union tags included)."""
+    candidates: list[Any] = [model]
+    for part in location:
+        candidates = _descend(candidates, part)
+    return candidates
+
+
 def _descend(candidates: list[Any], part: str | int) -> list[Any]:
-    """Return the annotations that one part of a pydantic location leads to."""
     found: list[Any] = []
     for annotation in candidates:
         if _is_model(annotation):
@@ -69,12 +81,8 @@ def _descend(candidates: list[Any], part: str | int) -> list[Any]:
 def members(sections: list[type[BaseModel]], key: str, data: Any) -> list[type[BaseModel]]:
     """Return the sections that ``key`` may hold below these; of a union, the one ``data`` names."""
     below: list[type[BaseModel]] = []
-    for section in sections:
-        field = section.model_fields.get(key)
-        if field is None:
-            continue
-        found = [member for member in _unwrap(field) if _is_model(member)]
-        tag = field.discriminator
+    for field in (section.model_fields[key] for section in sections if key in section.model_fields):
+        found, tag = _models(field), field.discriminator
         if isinstance(tag, str) and isinstance(data, dict) and tag in data:
             found = [member for member in found if _tagged(member, data[tag])]
         below += found
@@ -82,34 +90,18 @@ def members(sections: list[type[BaseModel]], key: str, data: Any) -> list[type[B
 
 
 def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> dict[str, FieldInfo]:
-    """Return the fields of the section at a pydantic error location (union tags included)."""
-    candidates = list(_unwrap(model))
-    for part in location:
-        candidates = _descend(candidates, part)
-    fields: dict[str, FieldInfo] = {}
-    for annotation in candidates:
-        if _is_model(annotation):
-            fields.update(annotation.model_fields)
-    return fields
+    """Return the fields of the section at a pydantic error location."""
+    sections = filter(_is_model, _at(model, location))
+    return {key: field for section in sections for key, field in section.model_fields.items()}
 
 
 def _kinds_with(model: type[BaseModel], location: tuple[str | int, ...], name: str) -> list[str]:
     """Return the kinds of the union at an error location (its tag last) that have a field."""
-    if not location:
+    union = list(filter(_is_model, _at(model, location[:-1])))
+    if len(union) < 2 or not any(_tagged(member, location[-1]) for member in union):
         return []
-    candidates = list(_unwrap(model))
-    for part in location[:-1]:
-        candidates = _descend(candidates, part)
-    members = [member for member in candidates if _is_model(member)]
-    if len(members) < 2 or not any(_tagged(member, location[-1]) for member in members):
-        return []
-    kinds = (member.model_fields.get("kind") for member in members if name in member.model_fields)
+    kinds = (member.model_fields.get("kind") for member in union if name in member.model_fields)
     return [str(kind) for field in kinds if field for kind in get_args(field.annotation)]
-
-
-def _field_at(model: type[BaseModel], location: tuple[str | int, ...]) -> FieldInfo | None:
-    """Return the field at a pydantic error location, ``None`` if there is none."""
-    return _fields_at(model, location[:-1]).get(str(location[-1])) if location else None
 
 
 def _number(bound: Any) -> str:
@@ -148,9 +140,8 @@ def all_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
     found: list[str] = []
     for key, field in model.model_fields.items():
         found.append(f"{prefix}{key}")
-        for annotation in _unwrap(field):
-            if _is_model(annotation) and annotation is not model:
-                found.extend(all_paths(annotation, f"{prefix}{key}."))
+        for section in _models(field):
+            found.extend(all_paths(section, f"{prefix}{key}."))
     return sorted(dict.fromkeys(found), key=lambda path: path.count("."))
 
 
@@ -161,9 +152,7 @@ def fill_tags(data: Any, annotation: Any) -> None:
         data: parsed YAML, changed in place.
         annotation: the model, or a field's annotation, that it is meant for.
     """
-    for model in (a for a in _unwrap(annotation) if _is_model(a)):
-        if not isinstance(data, dict):
-            return
+    for model in _models(annotation):
         for name, field in model.model_fields.items():
             below = data.get(name)
             if not isinstance(below, dict):
@@ -219,7 +208,7 @@ def _near(name: object, known: Iterable[str]) -> str:
 def _unknown_key(model: type[BaseModel], location: tuple[str | int, ...]) -> str:
     name = str(location[-1])
     known = sorted(_fields_at(model, location[:-1]))
-    if kinds := _kinds_with(model, location[:-1], name):
+    if len(location) > 1 and (kinds := _kinds_with(model, location[:-1], name)):
         return f"has no effect with kind '{location[-2]}'; it belongs to {', '.join(kinds)}"
     elsewhere = [path for path in all_paths(model) if path.rpartition(".")[2] == name]
     hint = _near(name, known)
@@ -248,6 +237,7 @@ def describe(error: ErrorDetails, model: type[BaseModel]) -> str:
     """
     kind, value, location = error["type"], error["input"], error["loc"]
     context: dict[str, Any] = error.get("ctx", {})
+    field = _fields_at(model, location[:-1]).get(str(location[-1])) if location else None
     if kind == "extra_forbidden":
         return _unknown_key(model, location)
     if kind == "missing":
@@ -261,12 +251,10 @@ def describe(error: ErrorDetails, model: type[BaseModel]) -> str:
         given = context["tag"]
         return f"must be one of {', '.join(tags)} (got {_show(given)}){_near(given, tags)}"
     if kind == "union_tag_not_found":
-        field = _field_at(model, location)
         allowed = ", ".join(map(str, choices(field))) if field else ""
         return f"is missing; choose one of {allowed}" if allowed else "is missing; give it a value"
     if kind in _BOUNDS:
         words, key = _BOUNDS[kind]
-        field = _field_at(model, location)
         allowed = allowed_range(field) if field else ""
         tail = f"; allowed: {allowed}" if " " in allowed.removeprefix("from ") else ""
         return f"must be {words} {context[key]:.12g} (got {_show(value)}){tail}"
