@@ -24,9 +24,8 @@ def command(
 ) -> None:
     """Compare simulated users with their log: held-out click model, rates, distributions."""
     # Heavy imports wait until the command is run, so that --help is quick.
-    from agents.studies.calibration.page import render_page
+    from agents.studies.calibration.page import render_page, tables_of
     from agents.studies.calibration.report import calibrate
-    from agents.studies.calibration.tables import tables_of
     from marec_env.io import write_json, write_text
     from marec_env.users import make_users
     from marec_env.world import build_world

@@ -29,7 +29,7 @@ from marec_env.inequality import gini
 if TYPE_CHECKING:
     from marec_env.users.base import Users
 
-__all__ = ["Calibration", "Comparison", "Debiasing", "RandomPolicy", "calibrate"]
+__all__ = ["Calibration", "Quantity", "Debiasing", "RandomPolicy", "calibrate"]
 
 _LOG_BATCHES = 16  # batches of sessions in the demonstration of biased logs
 _LOG_SLATE = 10
@@ -38,7 +38,7 @@ _SMOOTHING = 1.0  # interactions added to every item where its popularity is a l
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Quantity:
     """One line of the table: a quantity in the log and in the simulation."""
 
     name: str
@@ -91,7 +91,7 @@ class Calibration:
     fingerprint: str
     size: dict[str, int]
     tasks: list[TaskReport]
-    comparisons: list[Comparison]
+    comparisons: list[Quantity]
     random_policy: RandomPolicy
     debiasing: Debiasing
     suggestions: dict[str, float]
@@ -159,11 +159,11 @@ def calibrate(
 
 def _compare(
     log: InteractionLog, real: Consumption, popular: Simulated, even: Simulated
-) -> list[Comparison]:
+) -> list[Quantity]:
     fake = popular.consumption
     rows = [
         _rate("clicks per impression, platform's choice", _click_rate(log), popular),
-        Comparison(
+        Quantity(
             "clicks per impression, even choice at the first place",
             "",
             _even_rate(log),
@@ -177,10 +177,10 @@ def _compare(
     for name in dict.fromkeys(names):
         left, right = real.rates.get(name), fake.rates.get(name)
         gap = None if left is None or right is None else abs(left - right)
-        rows.append(Comparison(f"{name} per click", "", left, right, gap, "difference"))
+        rows.append(Quantity(f"{name} per click", "", left, right, gap, "difference"))
     lengths = [part.session_lengths.double().numpy() for part in (real, fake)]
     rows.append(
-        Comparison(
+        Quantity(
             "clicks per session",
             "clicks",
             float(lengths[0].mean()),
@@ -190,7 +190,7 @@ def _compare(
         )
     )
     rows.append(
-        Comparison(
+        Quantity(
             "requests per session",
             "requests",
             None,
@@ -201,7 +201,7 @@ def _compare(
     )
     items = [part.item_counts.double().numpy() for part in (real, fake)]
     rows.append(
-        Comparison(
+        Quantity(
             "concentration on items (Gini)",
             "",
             gini(items[0]),
@@ -212,7 +212,7 @@ def _compare(
     )
     topics = [part.topic_counts.double().numpy() for part in (real, fake)]
     rows.append(
-        Comparison(
+        Quantity(
             "share of the largest topic",
             "",
             float(topics[0].max() / topics[0].sum()),
@@ -230,10 +230,10 @@ def _click_rate(log: InteractionLog) -> float | None:
     return float(log.impressions.behaviours["click"].double().mean())
 
 
-def _rate(name: str, real: float | None, simulated: Simulated) -> Comparison:
+def _rate(name: str, real: float | None, simulated: Simulated) -> Quantity:
     fake = float(simulated.impressions.behaviours["click"].double().mean())
     gap = None if real is None else abs(real - fake)
-    return Comparison(name, "", real, fake, gap, "difference")
+    return Quantity(name, "", real, fake, gap, "difference")
 
 
 def _random_policy(log: InteractionLog, config: PopulationConfig, even: Simulated) -> RandomPolicy:
