@@ -13,15 +13,14 @@ import torch
 from torch import Tensor
 
 from marec_env import random
-from marec_env.classic.base import ClassicUsers
-from marec_env.users.base import Feedback
+from marec_env.users.base import BatchedUsers, Feedback
 
 SCALE = 4.0  # logits of taste between an item and its opposite are twice this
 REST = 3  # requests after a click in which a user clicks half as often
 LEAVE = 0.05  # probability of leaving at each request
 
 
-class RestingUsers(ClassicUsers):
+class RestingUsers(BatchedUsers):
     """Clicks by taste, less often for a while after every click."""
 
     hidden_size = 1

@@ -17,18 +17,17 @@ import torch
 from torch import Tensor
 
 from marec_env.catalog.population import Population
-from marec_env.classic.base import ClassicUsers
 from marec_env.classic.config import InterestEvolutionConfig
 from marec_env.config.loader import load_mapping
 from marec_env.users import base as lane
-from marec_env.users.base import Feedback
+from marec_env.users.base import BatchedUsers, Feedback
 from marec_env.users.config import ProportionalChoice, UsersConfig
 from marec_env.users.modules import Choice
 
 __all__ = ["InterestEvolutionUsers"]
 
 
-class InterestEvolutionUsers(ClassicUsers):
+class InterestEvolutionUsers(BatchedUsers):
     """Users whose interests move with what they watch, within a time budget."""
 
     behaviours: tuple[str, ...] = ("click", "watch_time")
@@ -36,7 +35,7 @@ class InterestEvolutionUsers(ClassicUsers):
     def __init__(
         self, config: UsersConfig, population: Population, num_sessions: int, device: torch.device
     ) -> None:
-        """See :class:`ClassicUsers`; user factors are the interests at first, in [-1, 1]."""
+        """See :class:`BatchedUsers`; user factors are the interests at first, in [-1, 1]."""
         super().__init__(config, population, num_sessions, device)
         own = load_mapping(config.settings, InterestEvolutionConfig, "users.settings")
         self._own = own

@@ -26,11 +26,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from marec_env.catalog.population import Population
-from marec_env.classic.base import ClassicUsers
 from marec_env.classic.config import KuaiSimConfig
 from marec_env.config.loader import load_mapping
 from marec_env.users import base as lane
-from marec_env.users.base import Feedback
+from marec_env.users.base import BatchedUsers, Feedback
 from marec_env.users.config import UsersConfig
 from marec_env.users.dynamics import geometric_days
 
@@ -43,7 +42,7 @@ WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, -1.0)
 """Reward of each behaviour, as published."""
 
 
-class KuaiSimUsers(ClassicUsers):
+class KuaiSimUsers(BatchedUsers):
     """Users with a temper, several behaviours, and a return day."""
 
     behaviours: tuple[str, ...] = BEHAVIOURS
@@ -51,7 +50,7 @@ class KuaiSimUsers(ClassicUsers):
     def __init__(
         self, config: UsersConfig, population: Population, num_sessions: int, device: torch.device
     ) -> None:
-        """See :class:`ClassicUsers`."""
+        """See :class:`BatchedUsers`."""
         super().__init__(config, population, num_sessions, device)
         self._own = load_mapping(config.settings, KuaiSimConfig, "users.settings")
         self._offsets = torch.tensor(OFFSETS, device=device)

@@ -20,10 +20,9 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.catalog.population import Population
-from marec_env.classic.base import ClassicUsers
 from marec_env.classic.config import LongTermSatisfactionConfig
 from marec_env.config.loader import load_mapping
-from marec_env.users.base import Feedback
+from marec_env.users.base import BatchedUsers, Feedback
 from marec_env.users.config import UsersConfig
 
 __all__ = ["LongTermSatisfactionUsers"]
@@ -31,7 +30,7 @@ __all__ = ["LongTermSatisfactionUsers"]
 _ENGAGEMENT_LIMIT = 100.0  # MAX_ENGAGEMENT_MAGNITUDE of the published observation
 
 
-class LongTermSatisfactionUsers(ClassicUsers):
+class LongTermSatisfactionUsers(BatchedUsers):
     """Users whose satisfaction follows the quality of what they consumed."""
 
     behaviours: tuple[str, ...] = ("click", "watch_time")
@@ -39,7 +38,7 @@ class LongTermSatisfactionUsers(ClassicUsers):
     def __init__(
         self, config: UsersConfig, population: Population, num_sessions: int, device: torch.device
     ) -> None:
-        """See :class:`ClassicUsers`; the only item factor is the clickbait in [0, 1]."""
+        """See :class:`BatchedUsers`; the only item factor is the clickbait in [0, 1]."""
         super().__init__(config, population, num_sessions, device)
         self._own = load_mapping(config.settings, LongTermSatisfactionConfig, "users.settings")
         self._clickbait = population.item_factors[:, 0]

@@ -8,16 +8,12 @@ says between two requests is therefore exactly what the next response draws from
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from marec_env import random
 from marec_env.catalog.population import Population
 from marec_env.users import base as lane
-from marec_env.users.base import Feedback, rows_of
+from marec_env.users.base import BatchedUsers, Feedback
 from marec_env.users.behaviours import Behaviours, Shown
 from marec_env.users.boredom import ClickBoredom, ExposureBoredom
 from marec_env.users.config import ClickBoredomConfig, ContinuousBoredom, UsersConfig
@@ -27,12 +23,11 @@ from marec_env.users.modules import Choice, Examination, Intent, Patience, Relev
 
 __all__ = ["ComposedUsers"]
 
-_USER, _NEW, _BORED, _INTENT = range(4)  # columns of the numbers drawn at a reset
-_RESET_LANES = 8  # four to spare, so that a new module does not move the others' numbers
+_BORED, _INTENT = range(2)  # columns of the numbers drawn at a reset
 _LEAST = 1e-6  # keeps a quotient finite where its divisor may be zero
 
 
-class ComposedUsers:
+class ComposedUsers(BatchedUsers):
     """``B`` users of a population (implements :class:`marec_env.users.base.Users`)."""
 
     def __init__(
@@ -44,11 +39,7 @@ class ComposedUsers:
         num_sessions: B.
         device: where all tensors live.
         """
-        self.config = config
-        self.population = population
-        self.num_sessions = num_sessions
-        self.num_items = population.num_items
-        self.device = device
+        super().__init__(config, population, num_sessions, device)
         size = population.user_factors.shape[1]
         boredom = config.boredom
         self._full_boredom = boredom.weight if isinstance(boredom, ContinuousBoredom) else 1.0
@@ -95,16 +86,12 @@ class ComposedUsers:
             Supply(config.supply, num_sessions, population) if config.supply.enabled else None
         )
 
-        self.user_index = torch.zeros(num_sessions, dtype=torch.int64, device=device)
-        self.is_new = torch.zeros(num_sessions, dtype=torch.bool, device=device)
-        self.request_index = torch.zeros(num_sessions, dtype=torch.int64, device=device)
         self.susceptibility = torch.zeros(num_sessions, device=device)
         """Float32 ``[B]``: logits lost at full boredom; 0 for users who never get bored."""
         self.satisfaction = torch.zeros(num_sessions, device=device)
         """Float32 ``[B]`` in [0, 1]."""
         self._taste = torch.ones(num_sessions, size + 1, device=device)
         self._interest = torch.ones(num_sessions, size + 1, device=device)
-        self._keys = torch.zeros(num_sessions, dtype=torch.int64, device=device)
         self.hidden_size = self.hidden_state().shape[1]
 
     @property
@@ -112,19 +99,8 @@ class ComposedUsers:
         """Float32 ``[B, d]``: the users' lasting taste now. Privileged."""
         return self._taste[:, :-1]
 
-    def reset(self, keys: Tensor, where: Tensor | None = None) -> None:
-        """Begin new episodes; see :meth:`marec_env.users.base.Users.reset`."""
-        rows = rows_of(where, self.num_sessions, self.device)
-        if rows.numel() == 0:
-            return
-        keys = keys[rows]
-        draw = random.uniform(keys, 0, "users/reset", _RESET_LANES)
-        users = lane.pick(draw[:, _USER], self.population.num_users)
+    def _begin(self, rows: Tensor, users: Tensor, draw: Tensor) -> None:
         config = self.config
-        self._keys[rows] = keys
-        self.user_index[rows] = users
-        self.is_new[rows] = draw[:, _NEW] < config.new_user_share
-        self.request_index[rows] = 0
         if config.boredom.kind != "none":
             bored = draw[:, _BORED] < config.boredom.susceptible_share
             self.susceptibility[rows] = self._full_boredom * bored
@@ -142,7 +118,7 @@ class ComposedUsers:
             if module is not None:
                 module.reset(rows)
         if self._effects is not None:
-            self._effects.reset(rows, users, keys)
+            self._effects.reset(rows, users, self._keys[rows])
         self._refresh(rows)
 
     def _refresh(self, rows: Tensor | None = None) -> None:
@@ -332,13 +308,8 @@ class ComposedUsers:
         parts += [(self.susceptibility / weight).unsqueeze(1), self.satisfaction.unsqueeze(1)]
         return torch.cat(parts, dim=1)
 
-    def _state(self) -> dict[str, Tensor]:
-        """Return the live tensors that make up the state."""
+    def _model_state(self) -> dict[str, Tensor]:
         found = {
-            "keys": self._keys,
-            "user_index": self.user_index,
-            "is_new": self.is_new,
-            "request_index": self.request_index,
             "susceptibility": self.susceptibility,
             "satisfaction": self.satisfaction,
             "taste": self._taste,
@@ -357,12 +328,3 @@ class ComposedUsers:
             if module is not None:
                 found |= {f"{name}/{key}": value for key, value in module.state().items()}
         return found
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return copies of everything needed to continue exactly."""
-        return {name: value.clone() for name, value in self._state().items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` returned."""
-        for name, value in self._state().items():
-            value.copy_(state[name])
