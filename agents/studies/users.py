@@ -19,7 +19,7 @@ from torch import Tensor
 from marec_env import random
 from marec_env.catalog.population import Population
 from marec_env.classic.populations import synthetic_population
-from marec_env.classic.rollout import Outcome, offer, play
+from marec_env.classic.rollout import EpisodeTotals, offer, play
 from marec_env.users.base import Users
 from marec_env.users.composed import ComposedUsers
 from marec_env.users.config import (
@@ -71,7 +71,7 @@ class _Bench:
         self.population: Population = synthetic_population(seed, items=500)
         self.keys = random.session_keys(seed + 1, torch.arange(sessions))
 
-    def play(self, config: UsersConfig, policy: Oracle, horizon: int = _HORIZON) -> Outcome:
+    def play(self, config: UsersConfig, policy: Oracle, horizon: int = _HORIZON) -> EpisodeTotals:
         users = make_users(config, self.population, len(self.keys))
         people = self.population
         return play(
@@ -256,7 +256,7 @@ def _repeatable(bench: _Bench) -> Line:
     again = part.play(config, random_slate)
     same = all(
         torch.equal(getattr(whole, field.name)[:few], getattr(again, field.name))
-        for field in dataclasses.fields(Outcome)
+        for field in dataclasses.fields(EpisodeTotals)
     )
     return Line(
         12,

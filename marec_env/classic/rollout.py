@@ -11,11 +11,11 @@ from marec_env import random
 from marec_env.users.base import Feedback, Users
 from marec_env.users.oracles import Oracle
 
-__all__ = ["Outcome", "offer", "play", "reward_of"]
+__all__ = ["EpisodeTotals", "offer", "play", "reward_of"]
 
 
 @dataclass(slots=True)
-class Outcome:
+class EpisodeTotals:
     """What ``B`` episodes came to; float32 ``[B]`` each."""
 
     reward: Tensor
@@ -66,7 +66,7 @@ def play(
     reward: str = "click",
     topics: Tensor | None = None,
     num_topics: int = 1,
-) -> Outcome:
+) -> EpisodeTotals:
     """Play one episode in every session.
 
     Args:
@@ -104,4 +104,4 @@ def play(
             break
     share = consumed / consumed.sum(1, keepdim=True).clamp(min=1.0)
     entropy = torch.special.entr(share).sum(1)
-    return Outcome(total, clicks, length, satisfaction, sessions, days, entropy)
+    return EpisodeTotals(total, clicks, length, satisfaction, sessions, days, entropy)

@@ -83,7 +83,13 @@ def rows_of(where: Tensor | None, num_sessions: int, device: torch.device) -> Te
 
 
 class Users(Protocol):
-    """``B`` users, one a session, as a struct of arrays on one device.
+    """``B`` users, one a session, as a struct of arrays on one device::
+
+        users = make_users(UsersConfig(), population, num_sessions=64)
+        keys = random.session_keys(0, torch.arange(64))
+        users.reset(keys)
+        feedback = users.respond(slate)                 # int64 [64, K]
+        users.reset(keys + 1, where=feedback.left)      # new episodes where users left
 
     All draws come from :mod:`marec_env.random` under the session's key and the request's index, so
     a session does not depend on the batch it runs in.

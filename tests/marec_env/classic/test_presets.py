@@ -10,11 +10,13 @@ import torch
 
 from marec_env import random
 from marec_env.classic import PRESETS, get_preset
-from marec_env.classic.rollout import Outcome, offer, play
+from marec_env.classic.rollout import EpisodeTotals, offer, play
 from marec_env.users import ORACLES
 
 
-def _play(name: str, policy: str, sessions: int, published: bool = False, **changes) -> Outcome:
+def _play(
+    name: str, policy: str, sessions: int, published: bool = False, **changes
+) -> EpisodeTotals:
     preset = get_preset(name, published)
     keys = random.session_keys(1, torch.arange(sessions))
     settings = {"candidates": preset.candidates, "reward": preset.reward} | changes
@@ -26,7 +28,7 @@ def _play(name: str, policy: str, sessions: int, published: bool = False, **chan
 AMOUNTS = ("completion", "watch_time", "payment", "holding_return")
 
 
-def _mean(outcome: Outcome) -> float:
+def _mean(outcome: EpisodeTotals) -> float:
     return float(outcome.reward.mean())
 
 
