@@ -151,7 +151,7 @@ MASKS = [
 ]
 
 
-@pytest.mark.parametrize(("actions", "mask", "legal"), MASKS, ids=lambda x: str(x)[:30])
+@pytest.mark.parametrize(("actions", "mask", "legal"), MASKS, ids=range(len(MASKS)))
 def test_masks_of_every_action_space(actions, mask, legal):
     _, taken = train(actions=actions, told=lambda a, t: {"action_mask": mask})
     assert len(taken) == 96 and all(legal(x) for _, _, x in taken)
@@ -201,7 +201,7 @@ SEEN = [
 ]
 
 
-@pytest.mark.parametrize(("space", "value", "row"), SEEN, ids=lambda x: str(x)[:30])
+@pytest.mark.parametrize(("space", "value", "row"), SEEN, ids=range(len(SEEN)))
 def test_observation_spaces_are_flattened(space, value, row):
     env = PettingZooVectorEnv(lambda: Game(space=space, see=lambda a, t: value), 1)
     assert env.reset(0).observations["a1"].tolist() == [row]
