@@ -16,7 +16,7 @@ from torch import Tensor
 from marec_env.data.tables import Table, number, quoted
 from marec_env.errors import DataError
 
-__all__ = ["TimeUnit", "Times", "read_times"]
+__all__ = ["TimeUnit", "Times", "read_times", "session_lengths"]
 
 TimeUnit = Literal[
     "auto",
@@ -35,6 +35,7 @@ TimeUnit = Literal[
 Floats = NDArray[np.float64]
 
 _DAY = 86_400.0  # seconds
+_SESSION_GAP = 1_800  # seconds: 30 minutes, the usual cut (Catledge and Pitkow 1995; web analytics)
 _SPREADSHEET = 25_569  # days from 1899-12-30, where spreadsheets begin to count, to 1970
 _FIRST, _LAST = 315_532_800.0, 4_102_444_800.0  # 1980 and 2100: where a log's times may lie
 _LAST_DAY = 2_524_608_000.0  # 2050: beyond it days since 1970 would be a spreadsheet's since 1980
@@ -203,3 +204,15 @@ def _moment(cell: str) -> float:
     if not _TEXT_FIRST <= value < _TEXT_LAST:
         raise ValueError(cell)
     return value
+
+
+def session_lengths(user: Tensor, time: Tensor) -> Tensor:
+    """Return the number of interactions in each session, int64 ``[S]``.
+
+    Args:
+        user: int64 ``[R]``, sorted; likewise ``time`` within a user.
+        time: int64 ``[R]``, seconds; a pause longer than 30 minutes begins a new session.
+    """
+    begins = torch.ones(user.shape, dtype=torch.bool)
+    begins[1:] = (user[1:] != user[:-1]) | (time[1:] - time[:-1] > _SESSION_GAP)
+    return torch.bincount(torch.cumsum(begins, 0) - 1)

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from marec_env.data.log import InteractionLog
+from marec_env.data.times import session_lengths
 
-__all__ = ["Consumption", "consumption_of", "session_lengths"]
-
-SESSION_GAP = 1_800  # seconds: 30 minutes, the usual cut (Catledge and Pitkow 1995; web analytics)
+__all__ = ["Consumption", "consumption_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +26,6 @@ class Consumption:
     rates: dict[str, float]
     """Mean of each behaviour over the clicked impressions, or, where nothing is known of those,
     over the consumed items; ``like`` is the share liked unless the impressions hold likes."""
-
-
-def session_lengths(user: Tensor, time: Tensor) -> Tensor:
-    """Return the number of interactions in each session, int64 ``[S]``.
-
-    Args:
-        user: int64 ``[R]``, sorted; likewise ``time`` within a user.
-        time: int64 ``[R]``, seconds; a pause longer than 30 minutes begins a new session.
-    """
-    begins = torch.ones(user.shape, dtype=torch.bool)
-    begins[1:] = (user[1:] != user[:-1]) | (time[1:] - time[:-1] > SESSION_GAP)
-    return torch.bincount(torch.cumsum(begins, 0) - 1)
 
 
 def consumption_of(log: InteractionLog, topics: Tensor, num_topics: int) -> Consumption:

@@ -20,12 +20,13 @@ from agents.studies.calibration.metrics import (
 )
 from agents.studies.calibration.page import render_page
 from agents.studies.calibration.report import Calibration, calibrate
-from agents.studies.calibration.sessions import consumption_of, session_lengths
+from agents.studies.calibration.sessions import consumption_of
 from marec_env import random
 from marec_env.catalog.build import CatalogConfig, build_catalog
 from marec_env.data.log import InteractionLog
 from marec_env.data.population import PopulationConfig, build_population
 from marec_env.data.propensity import even_click_rate
+from marec_env.data.times import session_lengths
 from marec_env.users import UsersConfig, make_users
 from marec_env.users.config import IntentConfig, NoBoredom
 

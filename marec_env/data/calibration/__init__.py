@@ -1,0 +1,1 @@
+"""Moved: calibration is :mod:`agents.studies.calibration`; this place stays for one version."""
