@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads that compete are slower
 
@@ -56,7 +55,7 @@ def main(arguments: list[str]) -> int:
     """Run the command line and return its exit code."""
     arguments = without_flags(arguments)
     first = arguments[0] if arguments else ""
-    if first and not first.startswith("-") and first not in SUBCOMMANDS and Path(first).exists():
+    if first and not first.startswith("-") and first not in SUBCOMMANDS and os.path.exists(first):
         arguments = ["run", *arguments]
     wanted = arguments[0] if arguments else ""
 

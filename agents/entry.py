@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 __all__ = ["ALLOW_PLUGINS", "USER_ERROR", "run_command", "without_flags"]
 
+_LONGEST_NAME = 200  # characters shown of a file's name
 USER_ERROR = 2
 """Exit code for input that is at fault, as for wrong command-line usage."""
 
@@ -30,7 +31,7 @@ def run_command(action: Callable[[], int]) -> int:
     Configuration errors are one line each; what a plug-in raised is shown below its line. An
     interrupt before training began gives 130.
     """
-    from marec_env.errors import MarecError, PluginError
+    from marec_env.errors import MarecError, PluginError, visible
 
     try:
         return action()
@@ -40,8 +41,15 @@ def run_command(action: Callable[[], int]) -> int:
         if isinstance(error, PluginError) and error.__cause__ is not None:
             traceback.print_exception(error.__cause__, file=sys.stderr)
         return USER_ERROR
+    except BrokenPipeError:
+        return 0  # the reader of our output has gone, for example `| head`
+    except OSError as error:
+        if error.filename is None:
+            raise
+        name = visible(str(error.filename))  # a name too long, a file without leave, a full disk
+        shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+        print(f"error: {shown}: {(error.strerror or 'cannot be used').lower()}", file=sys.stderr)
+        return USER_ERROR
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return 0  # the reader of our output has gone, for example `| head`

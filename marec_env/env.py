@@ -6,6 +6,7 @@ sixth of a step. The simulator behind such a view must not be stepped by itself.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,7 +61,10 @@ def resolve(config: Config, **overrides: Any) -> EnvironmentConfig:
     """
     if isinstance(config, str | Path):
         path = Path(config)
-        of_a_run = path.is_file() and _SECTIONS_OF_A_RUN.search(path.read_text(errors="replace"))
+        # os.path: pathlib raises where a name is too long to be a file's.
+        of_a_run = os.path.isfile(path) and _SECTIONS_OF_A_RUN.search(
+            path.read_text(errors="replace")
+        )
         config = load(path, _RunFile).environment if of_a_run else load(path, EnvironmentConfig)
     elif config is None:
         config = EnvironmentConfig()

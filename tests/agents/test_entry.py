@@ -1,29 +1,42 @@
-"""What a command's end looks like: one line and exit code 2, with a plug-in's traceback below."""
+"""What a command answers where files cannot be used."""
 
-from agents.entry import run_command
-from marec_env.errors import ConfigError
-from marec_env.registry import naming
+import errno
+import subprocess
+import sys
+from pathlib import Path
 
+import pytest
 
-def test_what_a_plug_in_raised_is_shown_below_its_line(capsys):
-    def margin():
-        return 1 / 0
+from agents.entry import USER_ERROR, run_command
 
-    def command():
-        with naming("reward term 'shop:margin'"):
-            margin()
-
-    assert run_command(command) == 2
-    told = capsys.readouterr().err.splitlines()
-    assert told[0] == "error: reward term 'shop:margin' failed: ZeroDivisionError: division by zero"
-    assert told[1].startswith("Traceback")
-    assert any("in margin" in line for line in told)
+ROOT = Path(__file__).parents[2]
+LONG = "x" * 300
 
 
-def test_a_mistake_is_one_line(capsys):
-    def command():
-        with naming("reward term 'shop:margin'"):
-            raise ConfigError("rewards.team: name one")
+def raising(error):
+    def action() -> int:
+        raise error
 
-    assert run_command(command) == 2
-    assert capsys.readouterr().err == "error: rewards.team: name one\n"
+    return action
+
+
+def test_a_file_that_cannot_be_used_is_a_line(capsys):
+    error = OSError(errno.EACCES, "Permission denied", "there\x1b.csv")
+    assert run_command(raising(error)) == USER_ERROR
+    assert capsys.readouterr().err == "error: there\\x1b.csv: permission denied\n"
+    assert (
+        run_command(raising(OSError(errno.ENAMETOOLONG, "File name too long", LONG))) == USER_ERROR
+    )
+    assert len(capsys.readouterr().err) < 300
+    assert run_command(raising(BrokenPipeError(errno.EPIPE, "Broken pipe"))) == 0
+    with pytest.raises(OSError, match="no name"):
+        run_command(raising(OSError("no name")))
+
+
+@pytest.mark.parametrize("arguments", [[LONG], ["run", LONG], ["equilibrium", LONG]])
+def test_names_too_long_for_a_file_are_refused(arguments):
+    done = subprocess.run(
+        [sys.executable, "evaluate.py", *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == USER_ERROR
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: ")
