@@ -14,6 +14,7 @@ from marec_env.errors import DataError, visible
 __all__ = ["check_liked", "doubts"]
 
 _FEW_LIKED, _MANY_LIKED = 0.01, 0.95  # shares outside of which a threshold is probably another's
+_LOW_THRESHOLD = 0.8  # share liked, from which a threshold in the scale's lower half is doubted
 _TIED = 0.2  # share of interactions in one second with another of the user
 _ONCE = 0.5  # share of users with a single interaction
 _LARGEST_USER = 0.5  # share of all interactions
@@ -46,6 +47,7 @@ def doubts(log: InteractionLog) -> Iterator[str]:
     """
     yield from _of_ratings(log)
     yield from _of_times(log)
+    yield from _of_repeats(log)
     yield from _of_gaps("items", log.item_attributes)
     yield from _of_gaps("users", log.user_attributes)
     yield from _of_gaps("interactions", log.behaviours)
@@ -68,7 +70,9 @@ def _of_ratings(log: InteractionLog) -> Iterator[str]:
     scale = f"all ratings are {low:g}" if low == high else f"ratings are {low:g} ... {high:g}"
     if share == 1.0:
         yield f"all interactions count as liked: {scale}, {threshold}; nothing tells dislikes"
-    elif not _FEW_LIKED <= share <= _MANY_LIKED:
+    elif not _FEW_LIKED <= share <= _MANY_LIKED or (
+        share > _LOW_THRESHOLD and log.like_threshold < (low + high) / 2
+    ):
         yield f"{_percent(share)} of the interactions count as liked: {scale}, {threshold}"
 
 
@@ -86,6 +90,16 @@ def _of_times(log: InteractionLog) -> Iterator[str]:
         yield (
             f"{_percent(tied)} of the interactions share their time with another of the same user: "
             "the order among these is drawn by user and item"
+        )
+
+
+def _of_repeats(log: InteractionLog) -> Iterator[str]:
+    rows = torch.stack([log.user, log.item, log.time])
+    repeats = log.num_interactions - torch.unique(rows, dim=1).shape[1]
+    if repeats:
+        yield (
+            f"{repeats:,} of {log.num_interactions:,} interactions repeat user, item and time of "
+            "another: was a file joined or appended twice? Each counts"
         )
 
 

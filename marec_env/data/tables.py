@@ -21,8 +21,11 @@ _SHOWN = 5  # line numbers quoted in an error
 _LONGEST = 60  # characters of a cell quoted in an error
 _CURE = "correct or remove them"
 _LARGEST = 3.4028234663852886e38  # of float32, in which numbers are kept
-UNKNOWN = frozenset(("", "na", "n/a", "nan", "null", "none", "<na>"))
-_INDEX = re.compile(r"|index|level_\d+|unnamed: \d+|row|rownames|row\.names", re.IGNORECASE)
+UNKNOWN = frozenset(("", "na", "n/a", "nan", "null", "none", "<na>", "#n/a", "\\n"))
+_INDEX = re.compile(
+    r"|index|(__index_)?level_\d+(__)?|unnamed: \d+|(row_?)?id|row|rownames|row\.names",
+    re.IGNORECASE,
+)
 _FEWEST_TO_COUNT = 10  # rows from which numbers k, k + 1, k + 2 ... are no coincidence
 
 

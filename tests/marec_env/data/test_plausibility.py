@@ -143,6 +143,42 @@ def test_nothing_liked_is_refused_and_everything_is_told(tmp_path: Path) -> None
     assert "all interactions count as liked: all ratings are 1" in line
     [line] = shop(tmp_path, ratings=lambda n: 80 if n else 3).warnings
     assert "98.3 % of the interactions count as liked: ratings are 3 ... 80" in line
+    [line] = shop(tmp_path, ratings=lambda n: 2 if n % 10 == 0 else 10).warnings
+    assert "90 % of the interactions count as liked: ratings are 2 ... 10" in line
+    assert shop(tmp_path, ratings=lambda n: 2 if n % 10 == 0 else 5).warnings == ()
+
+
+def test_rows_that_repeat_others_are_told(tmp_path: Path) -> None:
+    assert shop(tmp_path).warnings == ()
+    path = tmp_path / "interactions.csv"
+    rows = path.read_text().splitlines()
+    path.write_text("\n".join([*rows, *rows[1:4]]))
+    log = load_log(DataConfig(source=str(tmp_path)))
+    [line] = [line for line in log.warnings if "repeat" in line]
+    assert line.startswith("3 of 63 interactions repeat user, item and time of another")
+
+
+@pytest.mark.parametrize("name", ["id", "ROW_ID", "__index_level_0__", "Unnamed: 0"])
+def test_an_index_with_gaps_is_left_out(tmp_path: Path, name: str) -> None:
+    shop(tmp_path)
+    path = tmp_path / "interactions.csv"
+    head, *rows = path.read_text().splitlines()
+    numbered = [f"{name},{head}", *(f"{3 * n + n % 2},{row}" for n, row in enumerate(rows))]
+    path.write_text("\n".join(numbered))
+    assert load_log(DataConfig(source=str(tmp_path))).behaviours == {}
+
+
+@pytest.mark.parametrize("word", ["\\N", "#N/A", "<NA>"])
+def test_unknown_numbers_as_databases_and_spreadsheets_write_them(
+    tmp_path: Path, word: str
+) -> None:
+    shop(tmp_path)
+    path = tmp_path / "items.csv"
+    head, *rows = path.read_text().splitlines()
+    priced = (f"{row},{n + 0.5 if n else word}" for n, row in enumerate(rows))
+    path.write_text("\n".join([f"{head},price", *priced]))
+    price = load_log(DataConfig(source=str(tmp_path))).item_attributes["price"]
+    assert price.isnan().sum() == 1
 
 
 @pytest.mark.parametrize("name", ["", "Unnamed: 0", "index", "row", "anything"])
