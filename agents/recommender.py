@@ -205,17 +205,19 @@ class Recommender:
             likes[0, -len(places) :] = torch.tensor(liked[-length:], device=self._device)
         names = self._world.population.group_names
         if group is not None and group not in names:
-            raise ConfigError(unknown_name("group", group, names))
+            raise ConfigError(unknown_name("group", str(group), names))
         number = names.index(group) if group is not None else 0
         return items, likes, torch.tensor([number], device=self._device)
 
 
 def _listed(what: str, values: Iterable[object]) -> list[object]:
     """Return values in their order; one text is no list of letters, and sets have no order."""
-    if isinstance(values, str | bytes):
+    if isinstance(values, str | bytes | bytearray | memoryview):
         raise DataError(f"{what} is the text {values!r}; give a list, such as [{values!r}]")
     if isinstance(values, Set | Mapping) or not isinstance(values, Iterable):
         raise DataError(f"{what} is a {type(values).__name__}; give a list, oldest first")
+    if getattr(values, "ndim", 1) == 0:  # iterable by its type only
+        raise DataError(f"{what} is the single value {values!r}; give a list, oldest first")
     return list(values)
 
 

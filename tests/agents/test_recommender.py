@@ -13,6 +13,7 @@ import torch
 
 from agents import Recommender
 from agents.commands.train import start_run
+from agents.recommender import _listed
 from marec_env.config.loader import load_text
 from marec_env.errors import ConfigError, DataError, RunError
 
@@ -175,3 +176,11 @@ def test_needs_no_ray(run: Path) -> None:
         f" Recommender.load({str(run)!r}).recommend(['50']); assert 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.parametrize(
+    "history", [bytearray(b"11"), memoryview(b"11"), np.array(5), np.array("11"), torch.tensor(3)]
+)
+def test_what_is_iterable_by_its_type_only_is_no_history(history: Any) -> None:
+    with pytest.raises(DataError, match="give a list"):
+        _listed("history", history)
