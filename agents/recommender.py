@@ -15,7 +15,7 @@ from torch import Tensor
 from agents.learners.policy import TrainedPolicy
 from marec_env.errors import ConfigError, DataError, RunError, unknown_name, visible
 from marec_env.pipeline.pipeline import Pipeline
-from marec_env.random import session_keys
+from marec_env.random import session_keys, whole_seed
 from marec_env.world import World, build_world
 
 __all__ = ["Recommendation", "Recommender"]
@@ -115,7 +115,7 @@ class Recommender:
         # All of the history is seen, also what is too old for the profile.
         pipeline.memory.seen[0, past] = True
         self._policy.reset()
-        request = pipeline.begin(session_keys(seed, first))
+        request = pipeline.begin(session_keys(whole_seed(seed), first))
         sequential = self._world.config.pipeline.sequential
         agents = pipeline.agents
         for turn in [(agent,) for agent in agents] if sequential else [agents]:

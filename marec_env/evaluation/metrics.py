@@ -14,6 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from marec_env.errors import ConfigError
+
 __all__ = [
     "coverage",
     "f1",
@@ -161,7 +163,17 @@ def miscalibration(slate: Tensor, history: Tensor, topics: Tensor, num_topics: i
 
 
 def _gains(slate: Tensor, relevance: Tensor) -> Tensor:
-    """Return the gain at each position, float32 ``[B, K]``; 0 where empty or a repeat."""
+    """Return the gain at each position, float32 ``[B, K]``; 0 where empty or a repeat.
+
+    Raises:
+        ConfigError: the lists have no positions, or hold items outside ``0 ... N - 1``.
+    """
+    if slate.ndim != 2 or slate.shape[1] == 0:
+        raise ConfigError(
+            f"lists of shape {tuple(slate.shape)} have no metric; needed: [B, K], K > 0"
+        )
+    if slate.numel() and int(slate.max()) >= relevance.shape[1]:
+        raise ConfigError(f"a list holds item {int(slate.max())} of {relevance.shape[1]}")
     repeat = (slate.unsqueeze(2) == slate.unsqueeze(1)).tril(-1).any(dim=2)
     gains = relevance.to(torch.float32).gather(1, slate.clamp(min=0))
     return gains * ((slate >= 0) & ~repeat)

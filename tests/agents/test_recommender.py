@@ -157,6 +157,12 @@ def test_a_new_user_and_numbers_for_identifiers(recommender: Recommender) -> Non
     assert recommender.recommend([50, 181], 3) == recommender.recommend(["50", "181"], 3)
 
 
+def test_seeds_are_whole(recommender: Recommender) -> None:
+    for seed in ("x", 1.5, None):
+        with pytest.raises(ConfigError, match="is no integer"):
+            recommender.recommend([], seed=seed)  # type: ignore[arg-type]
+
+
 def test_refusals(recommender: Recommender, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="item 'nothing' is not in the log 'movielens-100k'"):
         recommender.recommend(["nothing"])

@@ -5,6 +5,7 @@ import pytest
 import torch
 from ir_measures import RR, P, R, SetF, Success, nDCG
 
+from marec_env.errors import ConfigError
 from marec_env.evaluation import metrics
 
 USERS, ITEMS, K = 40, 60, 10
@@ -165,3 +166,12 @@ def test_miscalibration_by_hand():
     )
     assert values[1] == pytest.approx(float(expected), rel=1e-5)
     assert values[2].isnan()
+
+
+def test_lists_without_positions_and_unknown_items_are_refused():
+    relevance = torch.tensor([[1.0, 0.0, 1.0]])
+    for metric in (metrics.precision, metrics.recall, metrics.ndcg, metrics.reciprocal_rank):
+        with pytest.raises(ConfigError, match="no metric"):
+            metric(torch.zeros(1, 0, dtype=torch.int64), relevance)
+        with pytest.raises(ConfigError, match="item 3 of 3"):
+            metric(torch.tensor([[0, 3]]), relevance)
