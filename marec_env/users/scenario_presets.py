@@ -47,8 +47,8 @@ SCENARIO_USERS: Mapping[str, dict[str, Any]] = MappingProxyType(
         "ecommerce": {
             "behaviours": {
                 "names": ("cart", "purchase"),
-                "cart_rate": numbers.CART_RATE,
-                "purchase_rate": numbers.PURCHASES_PER_CART,
+                "cart_rate": round(numbers.CART_RATE, 3),
+                "purchase_rate": round(numbers.PURCHASES_PER_CART, 3),
             },
             "price": {"sensitivity": numbers.PRICE_SENSITIVITY},
             "boredom": _NO_BOREDOM,

@@ -6,8 +6,8 @@ FOLLOW_SLOPE = 0.5
 """Logits of a behaviour with a rate per logit of the click that it follows (assumption)."""
 
 # ecommerce
-CART_RATE = 0.026  # RetailRocket: 69,332 carts of 2,664,312 product pages viewed
-PURCHASES_PER_CART = 0.324  # RetailRocket: 22,457 transactions of 69,332 carts
+CART_RATE = 69_332 / 2_664_312  # RetailRocket: carts per product page viewed
+PURCHASES_PER_CART = 22_457 / 69_332  # RetailRocket: transactions per cart
 PRICE_SENSITIVITY = 1.0  # logits lost per unit of log price above the user's level (assumption)
 PRICE_LEVEL_SPREAD = 0.5  # standard deviation of users' log price level (assumption)
 
