@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from marec_env.errors import ConfigError
 
@@ -16,6 +16,7 @@ __all__ = ["MAX_SEED", "ConfigModel", "Device", "Seed", "usable_device"]
 
 MAX_SEED = 2**32 - 1
 """What numpy's generators take, on which learners and libraries rely."""
+_LARGEST = 2**53  # whole numbers beyond it are no numbers of anything, nor exact as floats
 _DEVICE = re.compile(r"cpu|cuda(:(0|[1-9][0-9]{0,2}))?")
 
 
@@ -29,6 +30,14 @@ class ConfigModel(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _fits(cls, value: Any) -> Any:
+        """Refuse whole numbers that no tensor can hold."""
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise ValueError(f"{value} is beyond any use; allowed: within ±{_LARGEST}")
+        return value
 
 
 def _device(value: str) -> str:

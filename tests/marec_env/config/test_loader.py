@@ -315,3 +315,11 @@ def test_files(tmp_path: Path) -> None:
 
 def test_infinite_value_round_trip_is_refused_only_for_numbers() -> None:
     assert math.isinf(load_text("kwargs: {a: .inf}", "a", Root).kwargs["a"])
+
+
+@pytest.mark.parametrize("key", ["environment.measure.true_top", "training.env_steps"])
+def test_whole_numbers_that_no_tensor_holds_are_refused(key: str) -> None:
+    from agents.config import RunConfig
+
+    with pytest.raises(ConfigError, match=f"{key}: .*beyond any use"):
+        load_text("{}", "t.yaml", RunConfig, [f"{key}={10**30}"])
