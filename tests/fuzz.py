@@ -419,9 +419,10 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--inputs", type=int, help="stop after so many, time left or not")
     parser.add_argument("--only", type=int, help="draw this input alone")
     arguments = parser.parse_args()
-    return int(fuzz(arguments.minutes, arguments.seed, arguments.only) > 0)
+    return int(fuzz(arguments.minutes, arguments.seed, arguments.only, arguments.inputs) > 0)
 
 
 if __name__ == "__main__":
