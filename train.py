@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from agents.entry import run_command
+from agents.entry import FLAG, allow_plugins, run_command
 from marec_env.errors import ConfigError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -40,14 +40,14 @@ def train(
         Path | None,
         typer.Option(metavar="RUN", help="Begin with the networks of this run's last checkpoint."),
     ] = None,
-    allow_plugins: Annotated[
+    plugins: Annotated[
         bool,
-        typer.Option("--allow-plugins", help="Let a file outside this folder name code to run."),
+        typer.Option(FLAG, help="Let a file outside this folder name code to run."),
     ] = False,
 ) -> None:
     """Train a team, compare it with the baselines, and print the run's folder."""
-    if allow_plugins:
-        os.environ["MAREC_ALLOW_PLUGINS"] = "1"
+    if plugins:
+        allow_plugins()
     raise typer.Exit(
         run_command(
             lambda: _train(config, overrides or [], resume, run_dir, seeds, jobs, group, init_from)

@@ -7,22 +7,30 @@ import sys
 import traceback
 from collections.abc import Callable
 
-__all__ = ["ALLOW_PLUGINS", "USER_ERROR", "run_command", "without_flags"]
+from marec_env.errors import MarecError, PluginError, visible
+from marec_env.registry import ALLOW_PLUGINS
+
+__all__ = ["FLAG", "USER_ERROR", "allow_plugins", "run_command", "without_flags"]
 
 _LONGEST_NAME = 200  # characters shown of a file's name
 USER_ERROR = 2
 """Exit code for input that is at fault, as for wrong command-line usage."""
 
 
-ALLOW_PLUGINS = "--allow-plugins"
+FLAG = "--allow-plugins"
 """Flag of every command: files outside the working directory may name code to run, too."""
+
+
+def allow_plugins() -> None:
+    """Let any file name code, in this process and those that it starts."""
+    os.environ[ALLOW_PLUGINS] = "1"
 
 
 def without_flags(arguments: list[str]) -> list[str]:
     """Return command-line arguments without the flags that every command has, which take effect."""
-    if ALLOW_PLUGINS in arguments:
-        os.environ["MAREC_ALLOW_PLUGINS"] = "1"
-    return [argument for argument in arguments if argument != ALLOW_PLUGINS]
+    if FLAG in arguments:
+        allow_plugins()
+    return [argument for argument in arguments if argument != FLAG]
 
 
 def run_command(action: Callable[[], int]) -> int:
@@ -31,8 +39,6 @@ def run_command(action: Callable[[], int]) -> int:
     Configuration errors are one line each; what a plug-in raised is shown below its line. An
     interrupt before training began gives 130.
     """
-    from marec_env.errors import MarecError, PluginError, visible
-
     try:
         return action()
     except MarecError as error:

@@ -1,5 +1,13 @@
 """Typed, strict configuration."""
 
-from marec_env.config.base import MAX_SEED, ConfigModel, Device, Seed, usable_device
+from marec_env.config.base import (
+    MAX_SEED,
+    ConfigModel,
+    Device,
+    Seed,
+    between,
+    share,
+    usable_device,
+)
 
-__all__ = ["MAX_SEED", "ConfigModel", "Device", "Seed", "usable_device"]
+__all__ = ["MAX_SEED", "ConfigModel", "Device", "Seed", "between", "share", "usable_device"]

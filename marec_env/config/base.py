@@ -12,7 +12,7 @@ from marec_env.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["MAX_SEED", "ConfigModel", "Device", "Seed", "usable_device"]
+__all__ = ["MAX_SEED", "ConfigModel", "Device", "Seed", "between", "share", "usable_device"]
 
 MAX_SEED = 2**32 - 1
 """What numpy's generators take, on which learners and libraries rely."""
@@ -38,6 +38,16 @@ class ConfigModel(BaseModel):
         if isinstance(value, int) and abs(value) > _LARGEST:
             raise ValueError(f"{value} is beyond any use; allowed: within ±{_LARGEST}")
         return value
+
+
+def between(default: float | None, low: float, high: float, description: str) -> Any:
+    """Return a number's field with its range."""
+    return Field(default=default, ge=low, le=high, description=description)
+
+
+def share(default: float, description: str) -> Any:
+    """Return the field of a share or a probability."""
+    return between(default, 0, 1, description)
 
 
 def _device(value: str) -> str:

@@ -172,8 +172,9 @@ def _gains(slate: Tensor, relevance: Tensor) -> Tensor:
         raise ConfigError(
             f"lists of shape {tuple(slate.shape)} have no metric; needed: [B, K], K > 0"
         )
-    if slate.numel() and int(slate.max()) >= relevance.shape[1]:
-        raise ConfigError(f"a list holds item {int(slate.max())} of {relevance.shape[1]}")
+    last = int(slate.max()) if slate.numel() else -1
+    if last >= relevance.shape[1]:
+        raise ConfigError(f"a list holds item {last} of {relevance.shape[1]}")
     repeat = (slate.unsqueeze(2) == slate.unsqueeze(1)).tril(-1).any(dim=2)
     gains = relevance.to(torch.float32).gather(1, slate.clamp(min=0))
     return gains * ((slate >= 0) & ~repeat)

@@ -10,15 +10,13 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from marec_env.config import ConfigModel
+from marec_env.config import ConfigModel, between, share
 from marec_env.users.scenario_config import (
     BehaviourConfig,
     FriendsConfig,
     PriceConfig,
     TirednessConfig,
     WearOutConfig,
-    between,
-    share,
 )
 
 _NARROWEST = 1e-6  # a range of exposure that float32 can still divide by

@@ -42,8 +42,8 @@ from torch.nn.functional import embedding, normalize
 
 from marec_env import random
 from marec_env.catalog.population import Population
-from marec_env.errors import ConfigError
 from marec_env.users.config import DriftConfig, ReturnConfig, SupplyConfig
+from marec_env.users.effects import needed_providers
 
 __all__ = ["Drift", "Returning", "Supply", "geometric_days"]
 
@@ -188,13 +188,10 @@ class Supply:
         Raises:
             ConfigError: the population does not say who offers its items.
         """
-        if population.providers is None:
-            raise ConfigError(
-                "users.supply.enabled is true, but the population has no providers; "
-                "set Population.providers or switch supply off"
-            )
         self._config = config
-        self._provider = population.providers
+        self._provider = needed_providers(
+            population, "users.supply.enabled is true", "switch supply off"
+        )
         device = self._provider.device
         counts = torch.bincount(self._provider)
         order = torch.argsort(self._provider, stable=True)

@@ -73,6 +73,7 @@ __all__ = [
     "WearOut",
     "befriend",
     "needed_attribute",
+    "needed_providers",
     "trait",
 ]
 
@@ -97,6 +98,24 @@ def needed_attribute(population: Population, name: str, what_for: str) -> Tensor
             "choose a data.source that has it or switch this off"
         )
     return found
+
+
+def needed_providers(population: Population, what: str, cure: str) -> Tensor:
+    """Return who offers each item, int64 ``[N]``.
+
+    Args:
+        population: whose items.
+        what: needs them, for the message.
+        cure: what to set instead.
+
+    Raises:
+        ConfigError: the population does not say who offers its items.
+    """
+    if population.providers is None:
+        raise ConfigError(
+            f"{what}, but the population has no providers; set Population.providers or {cure}"
+        )
+    return population.providers
 
 
 _CHEAPEST = 1e-6  # currency units; keeps the logarithm of a free item finite
@@ -142,15 +161,12 @@ class WearOut:
         Raises:
             ConfigError: the population does not say who offers its items.
         """
-        if population.providers is None:
-            raise ConfigError(
-                "users.wear_out.weight is above 0, but the population has no providers; "
-                "set Population.providers or the weight to 0"
-            )
         self._config = config
-        self._provider = population.providers
-        providers = int(population.providers.max()) + 1
-        self.seen = torch.zeros(num_sessions, providers, device=population.providers.device)
+        self._provider = needed_providers(
+            population, "users.wear_out.weight is above 0", "the weight to 0"
+        )
+        providers = int(self._provider.max()) + 1
+        self.seen = torch.zeros(num_sessions, providers, device=self._provider.device)
         """Float32 ``[B, P]``."""
 
     def reset(self, rows: Tensor) -> None:

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from marec_env.config import ConfigModel
+from marec_env.config import ConfigModel, between
 
 _LEAST_MINUTES = 0.01  # below it a loss in logits may become infinite
-
-
-def between(default: float | None, low: float, high: float, description: str) -> Any:
-    """Return a number's field with its range."""
-    return Field(default=default, ge=low, le=high, description=description)
-
-
-def share(default: float, description: str) -> Any:
-    """Return the field of a share or a probability."""
-    return between(default, 0, 1, description)
 
 
 BehaviourName = Literal[

@@ -12,18 +12,11 @@ from pettingzoo.test import parallel_api_test
 import marec_env
 from agents.config import RunConfig
 from marec_env.registry import load_object
+from tests.worlds import small_environment
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-SMALL = {
-    "max_requests": 6,
-    "data": {"source": "synthetic/streaming", "synthetic": {"num_users": 60, "num_items": 200}},
-    "embeddings": {"encoder": "hashing", "reduction": {"dimension": 8}},
-    "catalog": {"num_topics": 6},
-    "population": {"history": 12},
-    "pipeline": {"candidates": 20, "slate_size": 5},
-    "measure": {"true_top": 20},
-}
+SMALL = small_environment(60, 200)
 
 
 @pytest.fixture(autouse=True)

@@ -12,27 +12,14 @@ from marec_env.evaluation.policies import SlatePolicy, TeamPolicy
 from marec_env.evaluation.rollout import rollout
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
+from tests.worlds import small_environment
 
 PRIVILEGED = {"oracle", "oracle_myopic"}
 TEAMS = {"random", "static"}
 
 
 def _world(**users):
-    config = EnvironmentConfig.model_validate(
-        {
-            "max_requests": 6,
-            "data": {
-                "source": "synthetic/streaming",
-                "synthetic": {"num_users": 60, "num_items": 200},
-            },
-            "embeddings": {"encoder": "hashing", "reduction": {"dimension": 8}},
-            "catalog": {"num_topics": 6},
-            "population": {"history": 12},
-            "pipeline": {"candidates": 20, "slate_size": 5},
-            "measure": {"true_top": 20},
-            "users": users,
-        }
-    )
+    config = EnvironmentConfig.model_validate(small_environment(60, 200, users=users))
     return build_world(config)
 
 

@@ -32,6 +32,7 @@ from marec_env.errors import ConfigError, MarecError, RunError
 from marec_env.rewards.config import DISCOUNT
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
+from tests.worlds import small_environment
 
 QUICK = Settings(
     train_sessions=8,
@@ -49,19 +50,7 @@ QUICK = Settings(
 )
 CONFIG = RunConfig.model_validate(
     {
-        "environment": {
-            "kind": "marec",
-            "max_requests": 5,
-            "data": {
-                "source": "synthetic/streaming",
-                "synthetic": {"num_users": 120, "num_items": 300},
-            },
-            "embeddings": {"encoder": "hashing", "reduction": {"dimension": 8}},
-            "catalog": {"num_topics": 6},
-            "population": {"history": 12},
-            "pipeline": {"candidates": 20, "slate_size": 5},
-            "measure": {"true_top": 20},
-        },
+        "environment": {"kind": "marec", **small_environment(max_requests=5)},
         "sampling": {"num_sessions": 8, "rollout_length": 5},
     }
 )

@@ -17,6 +17,7 @@ from marec_env.environment_config import EnvironmentConfig
 from marec_env.evaluation.off_policy import effective_sample_size
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
+from tests.worlds import small_environment
 
 SESSIONS, REQUESTS = 2048, 2
 SMALL, LARGE, REPETITIONS = 16, 256, 25  # sixteen times the sessions: a fourth of the error
@@ -26,19 +27,8 @@ COMPONENTS = ("profile_0", "recall_0", "feature_0", "ranking_0")
 @pytest.fixture(scope="module")
 def world():
     config = EnvironmentConfig.model_validate(
-        {
-            "max_requests": 6,
-            "data": {
-                "source": "synthetic/streaming",
-                "synthetic": {"num_users": 120, "num_items": 300},
-            },
-            "embeddings": {"encoder": "hashing", "reduction": {"dimension": 8}},
-            "catalog": {"num_topics": 6},
-            "population": {"history": 12},
-            "users": {"relevance": {"scale_factor": 2.0}},  # clicks that can be predicted
-            "pipeline": {"candidates": 20, "slate_size": 5},
-            "measure": {"true_top": 20},
-        }
+        # clicks that can be predicted
+        small_environment(users={"relevance": {"scale_factor": 2.0}})
     )
     return build_world(config)
 
