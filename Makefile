@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check
 CALM := 2> >(grep -v -e '^recbole ' -e "^ERROR: pip's dependency resolver" >&2)
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
-TEST_EXTRAS := dev,tune,games,explain,ann,lora,images,tensorboard,trackio,workspaces
+TEST_EXTRAS := dev,tune,games,explain,ann,lora,tensorboard,trackio,workspaces
 
 # Where wheels lie on disk (PIP_FIND_LINKS) they decide the build; macOS has but one build.
 ifeq ($(TORCH)$(PIP_FIND_LINKS)$(shell uname -s),cpuLinux)

@@ -30,7 +30,7 @@ from marec_env.data.config import DataConfig
 from marec_env.data.log import load_log
 from marec_env.embeddings import EmbeddingConfig, TextEncoder, embed_texts
 from marec_env.embeddings.assets import locate
-from marec_env.embeddings.cache import CorpusCache
+from marec_env.embeddings.embed import CorpusCache
 from marec_env.embeddings.packed_bert import BertShape, Linear, grouped_attention
 from marec_env.embeddings.tokens import (
     TextTokenizer,
@@ -261,7 +261,7 @@ def start(items: int = 100_000, rounds: int = 7) -> None:
     vectors = functional.normalize(torch.randn(items, 384), dim=1)
     with tempfile.TemporaryDirectory() as folder:
         config = EmbeddingConfig(encoder="minilm", cache_folder=folder)
-        CorpusCache(config, [text.encode() for text in texts], torch.device("cpu")).write(vectors)
+        CorpusCache(config, texts, torch.device("cpu")).write(vectors)
         taken = []
         for _ in range(rounds):
             begin = time.perf_counter()

@@ -47,7 +47,6 @@ _SHAPING = (  # files beside the weights that change what comes out
     "tokenizer_config.json",
     "vocab.txt",
     "tokenizer.model",
-    "preprocessor_config.json",
 )
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]

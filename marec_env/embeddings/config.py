@@ -1,4 +1,4 @@
-"""What turns texts and images into vectors, and how far those vectors are reduced."""
+"""What turns texts into vectors, and how far those vectors are reduced."""
 
 from __future__ import annotations
 
@@ -43,9 +43,6 @@ class EmbeddingConfig(ConfigModel):
     )
     revision: str | None = Field(
         default=None, description="commit, tag or branch of a hub name; null: the default branch"
-    )
-    modality: Literal["text", "image"] = Field(
-        default="text", description="whether inputs are texts or paths of image files"
     )
     pooling: Pooling = Field(
         default="mean",

@@ -1,33 +1,43 @@
-"""Texts and images to vectors, through the cache."""
+"""Texts to vectors, kept on disk: one file for each corpus and encoder.
+
+A file holds the vectors of all distinct texts of one request, and says in its metadata what they
+are of: a hash of the texts and all that shapes the vectors. It is written whole and then named, so
+that another process sees all of it or nothing. What does not fit, or is damaged, is embedded again.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
+import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import suppress
 
 import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from marec_env.embeddings.assets import HASHING, requested
-from marec_env.embeddings.cache import CorpusCache
+from marec_env.embeddings.assets import HASHING, locate, requested
 from marec_env.embeddings.config import EmbeddingConfig
 from marec_env.embeddings.encoder import (
-    Encoder,
     HashingTestEncoder,
     TextEncoder,
     resolve_device,
+    resolve_precision,
 )
-from marec_env.embeddings.images import ImageEncoder
 from marec_env.embeddings.tokens import clean
-from marec_env.errors import ConfigError, DataError
+from marec_env.errors import RunError, visible
+from marec_env.io import write_bytes
 from marec_env.reporting.terminal import Terminal
 
-__all__ = ["embed_images", "embed_texts"]
+__all__ = ["CorpusCache", "embed_texts"]
 
+_LOG = logging.getLogger(__name__)
 _BAR_ABOVE = 2000  # texts; fewer take a few seconds
+_LAYOUT = "2"  # raised when a change of the code changes vectors
+_FOLDER = "embeddings"
 
 
 def embed_texts(
@@ -38,78 +48,105 @@ def embed_texts(
     Each distinct text is embedded once; with ``config.cache``, a corpus once for all runs.
 
     Args:
-        config: encoder, pooling, precision and cache; its modality must be text.
+        config: encoder, pooling, precision and cache.
         texts: any strings; empty, long and repeated ones included.
         device: where the encoder runs; ``auto`` is CUDA where there is one.
 
     Raises:
         AssetError: the encoder is missing or damaged.
         DataError: something is not a string.
-        ConfigError: the configuration is one for images.
     """
-    if config.modality != "text":
-        raise ConfigError("embeddings.modality is 'image', but texts are to be embedded")
     cleaned = [clean(text) for text in texts]
-    return _embed(config, cleaned, [text.encode() for text in cleaned], resolve_device(device))
-
-
-def embed_images(
-    config: EmbeddingConfig, paths: Sequence[str | None], device: str | torch.device = "auto"
-) -> Tensor:
-    """Return unit vectors of image files, float32 ``[N, D]`` on the CPU, through the same cache.
-
-    An item without an image (``None`` or an empty path) gets zeros, which a reduction passes on as
-    zeros and leaves out of its fit. The cache goes by a file's content, not by its name.
-
-    Raises:
-        AssetError: the encoder is missing or damaged.
-        DataError: a file is missing or is not an image.
-        ConfigError: the configuration is one for texts.
-    """
-    if config.modality != "image":
-        raise ConfigError("embeddings.modality is 'text', but images are to be embedded")
-    present = [path for path in paths if path]
-    vectors = _embed(config, present, list(map(_digest, present)), resolve_device(device))
-    out = torch.zeros(len(paths), vectors.shape[1])
-    out[[row for row, path in enumerate(paths) if path]] = vectors
-    return out
-
-
-def _digest(path: str) -> bytes:
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).digest()
-    except (OSError, ValueError) as error:
-        problem = getattr(error, "strerror", None) or error
-        raise DataError(f"image '{path}' cannot be read: {problem}") from error
-
-
-def _embed(
-    config: EmbeddingConfig, inputs: Sequence[str], keys: Sequence[bytes], device: torch.device
-) -> Tensor:
-    """Return the vectors of inputs that are the same where their keys are."""
     if requested(config) == HASHING:
-        return HashingTestEncoder().encode(inputs)
-    if not inputs:
-        return torch.zeros(0, _encoder(config, device).dimension)
-    places: dict[bytes, int] = {}
-    rows = [places.setdefault(key, len(places)) for key in keys]
-    cache = CorpusCache(config, list(places), device) if config.cache else None
+        return HashingTestEncoder().encode(cleaned)
+    place = resolve_device(device)
+    if not cleaned:
+        return torch.zeros(0, TextEncoder(config, place).dimension)
+    rows: dict[str, int] = {}
+    order = [rows.setdefault(text, len(rows)) for text in cleaned]
+    cache = CorpusCache(config, list(rows), place) if config.cache else None
     vectors = cache.read() if cache is not None and not config.refresh else None
     if vectors is None:
-        distinct = dict(zip(reversed(rows), reversed(inputs), strict=True))  # the first of each
-        encoder = _encoder(config, device)
-        shown = len(distinct) > _BAR_ABOVE and sys.stderr.isatty()
-        console = Terminal(stderr=True)
-        with Progress(console=console, transient=True, disable=not shown) as bar:
-            task = bar.add_task("embedding", total=len(distinct))
-            vectors = encoder.encode(
-                [distinct[row] for row in range(len(distinct))],
-                lambda done: bar.advance(task, done),
-            )
+        encoder = TextEncoder(config, place)
+        shown = len(rows) > _BAR_ABOVE and sys.stderr.isatty()
+        with Progress(console=Terminal(stderr=True), transient=True, disable=not shown) as bar:
+            task = bar.add_task("embedding", total=len(rows))
+            vectors = encoder.encode(list(rows), lambda done: bar.advance(task, done))
         if cache is not None:
             cache.write(vectors)
-    return vectors if len(places) == len(rows) else vectors[rows]
+    return vectors if len(rows) == len(order) else vectors[order]
 
 
-def _encoder(config: EmbeddingConfig, device: torch.device) -> Encoder:
-    return (ImageEncoder if config.modality == "image" else TextEncoder)(config, device)
+class CorpusCache:
+    """The file of one corpus under one encoder."""
+
+    def __init__(self, config: EmbeddingConfig, texts: Sequence[str], device: torch.device) -> None:
+        """Args:
+        config: encoder, pooling and what else shapes vectors; where the cache is.
+        texts: the distinct texts, in order.
+        device: where the encoder runs, which ``dtype: auto`` goes by.
+
+        Raises:
+            AssetError: the encoder is missing or a pinned file has changed.
+        """
+        corpus = b"".join(hashlib.sha256(text.encode()).digest() for text in texts)
+        self._rows = len(texts)
+        self._facts = {
+            "layout": _LAYOUT,
+            "corpus": hashlib.sha256(corpus).hexdigest(),
+            **locate(config).hashes(),
+            "modality": "text",
+            "pooling": config.pooling,
+            "max_length": str(config.max_length),
+            "dtype": str(resolve_precision(config, device)),
+        }
+        name = hashlib.sha256(json.dumps(self._facts, sort_keys=True).encode()).hexdigest()[:32]
+        self.path = config.cache_root() / _FOLDER / f"{name}.safetensors"
+        self._limit = int(config.cache_limit_gib * 2**30)
+
+    def read(self) -> Tensor | None:
+        """Return the vectors, float32 ``[N, D]``; ``None`` if they are not there or damaged."""
+        from safetensors import SafetensorError, safe_open
+
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(str(self.path), framework="pt") as file:
+                facts = file.metadata() or {}
+                vectors: Tensor = file.get_tensor("vectors")
+            fits = vectors.dtype == torch.float32 and vectors.shape[:-1] == (self._rows,)
+            if fits and facts == {**self._facts, "sum": _sum(vectors)}:
+                with suppress(OSError):  # a folder that is read only
+                    os.utime(self.path)  # eviction goes by the last use
+                return vectors
+            problem = "it does not hold what its name says"
+        except (OSError, ValueError, SafetensorError) as error:
+            problem = str(error)
+        line = f"{self.path} is damaged ({problem}); its texts are embedded again"
+        _LOG.warning(visible(line))
+        return None
+
+    def write(self, vectors: Tensor) -> None:
+        """Keep the vectors; a disk that is full or read only costs the cache, not the run."""
+        from safetensors.torch import save
+
+        try:
+            write_bytes(
+                self.path, save({"vectors": vectors}, {**self._facts, "sum": _sum(vectors)})
+            )
+            self._evict()
+        except (OSError, RunError) as error:
+            _LOG.warning("cannot write the cache: %s; going on", visible(str(error)))
+
+    def _evict(self) -> None:
+        """Remove the files used longest ago until the others fit into the limit."""
+        found = [(path.stat(), path) for path in self.path.parent.glob("*.safetensors*")]
+        total = 0
+        for state, path in sorted(found, key=lambda entry: -entry[0].st_mtime_ns):
+            total += state.st_size
+            if total > self._limit and path != self.path and path.is_file():
+                path.unlink(missing_ok=True)
+
+
+def _sum(vectors: Tensor) -> str:
+    return hashlib.sha256(vectors.numpy().tobytes()).hexdigest()

@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +21,6 @@ from marec_env.errors import ConfigError
 from marec_env.memory import require_memory
 
 __all__ = [
-    "Encoder",
     "HashingTestEncoder",
     "OnBatch",
     "TextEncoder",
@@ -38,16 +37,6 @@ _WORD = re.compile(r"\w+")
 
 OnBatch = Callable[[int], object]
 """Is told how many inputs are done since it was told last."""
-
-
-class Encoder(Protocol):
-    """What turns inputs into vectors."""
-
-    dimension: int
-    """Dimensions of the vectors."""
-
-    def encode(self, inputs: Sequence[str], on_batch: OnBatch | None = None) -> Tensor:
-        """Return unit vectors, float32 ``[N, dimension]`` on the CPU, in order."""
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

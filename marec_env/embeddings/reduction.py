@@ -34,8 +34,8 @@ class Reduction:
             embeddings: float32 ``[N, D]``.
 
         Returns:
-            float32 ``[N, d]`` on the embeddings' device. Zeros (an item without an image) stay
-            zeros; so does a vector that is the mean itself, which has no direction.
+            float32 ``[N, d]`` on the embeddings' device. Zeros stay zeros; so does a vector that
+            is the mean itself, which has no direction.
 
         Raises:
             DataError: D differs from that of the fit.
@@ -59,7 +59,7 @@ def fit_reduction(config: EmbeddingConfig | ReductionConfig, embeddings: Tensor)
 
     Args:
         config: the section, or the whole embedding configuration.
-        embeddings: float32 ``[N, D]``, finite; rows of zeros (no image) are left out.
+        embeddings: float32 ``[N, D]``, finite; rows of zeros are left out.
 
     Raises:
         ConfigError: more dimensions are asked for than there are.
