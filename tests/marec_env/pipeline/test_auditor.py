@@ -107,3 +107,35 @@ def test_provider_share_by_hand(audited, make):
     assert not bool((shown.knowledge.providers[shown.slate[0]] == 0).any())
     of_provider = shown.knowledge.providers[shown.candidates[1]] == 0
     assert bool(of_provider.any()) and bool((shown.veto[1][of_provider] == 0).all())
+
+
+def test_vetoes_of_both_exposures_and_of_two_limits_add_up_by_hand(make):
+    knowledge = make.knowledge()
+    knowledge.attributes["risk"] = (torch.arange(60) % 7 + 1).float()
+    knowledge.attributes["maturity"] = (torch.arange(60) % 11).float()
+    limits = {"risk": "risk_limit", "maturity": "age_limit"}
+    audit = {"max_topic_share": 0.3, "max_provider_share": 0.45, "suitability": limits}
+    pipeline = make.pipeline(knowledge=knowledge, components=TEAM, audit=audit)
+    pipeline.memory.limits[:] = torch.tensor([[3.0, 9.0], [6.0, 4.0], [torch.inf, torch.inf]])
+    pipeline.memory.exposure[:] = torch.tensor([0.0, 0.5, 0.2, 0.35])
+    pipeline.memory.session_items[:, 0] = torch.tensor([0, 5, 10, 1, 2])  # 3 of provider 0
+    pipeline.memory.session_items[1, 1] = torch.tensor([3, 3, 3, 3, 3])
+    request = pipeline.begin(make.keys())
+    action = torch.tensor([[0.1, -0.2], [-0.7, 0.6], [0.8, -0.4]])
+    pipeline.act(request, "auditor_0", action)
+    shares = [{0: 0.6, 1: 0.2, 2: 0.2}, {0: 0.3, 1: 0.1, 2: 0.1, 3: 0.5}, {0: 0.6, 1: 0.2, 2: 0.2}]
+    seen = set()
+    for row in range(3):
+        topic_limit, provider_limit = (
+            limit * (1 - float(strict))
+            for limit, strict in zip((0.3, 0.45), action[row], strict=True)
+        )
+        for slot, item in enumerate(request.candidates[row].tolist()):
+            exposed = [0.0, 0.5, 0.2, 0.35][item % 4] > topic_limit
+            owned = shares[row].get(item % 5, 0.0) > provider_limit
+            risk, age = pipeline.memory.limits[row].tolist()
+            unsuitable_ = item % 7 + 1 > risk or item % 11 > age
+            expected = float(exposed or owned) + 2.0 * unsuitable_
+            assert request.veto[row, slot].item() == expected, (row, item)
+            seen.add((exposed, owned, unsuitable_))
+    assert len(seen) >= 7  # of the eight combinations

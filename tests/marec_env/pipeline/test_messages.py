@@ -5,6 +5,7 @@ import torch
 from gymnasium import spaces
 
 import marec_env
+from marec_env import random
 from marec_env.errors import ConfigError
 from marec_env.pipeline.component import Component
 from marec_env.pipeline.config import FixedMessages, LearnedMessages
@@ -223,3 +224,26 @@ def test_fixed_messages_say_what_was_decided(make):
 def test_keys_without_effect_are_refused():
     with pytest.raises(ConfigError, match="bandwidth_cost"):
         marec_env.parallel_env({"pipeline": {"messages": {"kind": "none", "bandwidth_cost": 1.0}}})
+
+
+def test_what_is_said_is_cut_to_the_bounds_of_its_space_on_both_sides():
+    box = mailbox()
+    box.send(0, request_at(0), torch.tensor([[9.0, 1.7, -2.3], [9.0, -1.2, 0.25]]))
+    assert box.read(1).tolist() == [[1.0, -1.0], [-1.0, 0.25]]
+    of_pairs = box.space(spaces.Discrete(3))[1]
+    assert (of_pairs.low.tolist(), of_pairs.high.tolist()) == ([-1.0, -1.0], [1.0, 1.0])
+
+
+def test_each_session_pays_the_mean_size_of_its_own_message():
+    box = mailbox(bandwidth_cost=0.5)
+    box.send(0, request_at(0), torch.tensor([[9.0, 0.5, -0.25], [9.0, 1.0, 0.0]]))
+    assert cost(box).tolist() == [0.1875, 0.25]
+
+
+def test_noise_is_added_as_drawn():
+    box = mailbox(noise=0.3)
+    request = request_at(2)
+    box.send(0, request, torch.tensor([[9.0, 0.5, -0.25], [9.0, 1.0, 0.0]]))
+    drawn = random.normal(request.keys, request.step, "pipeline/message/0", 2)
+    expected = torch.tensor([[0.5, -0.25], [1.0, 0.0]]) + 0.3 * drawn
+    assert torch.equal(box.read(1), expected)
