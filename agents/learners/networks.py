@@ -9,7 +9,6 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.learners.config import NetworkConfig
-from agents.learners.dense import affine_stack
 from agents.learners.distributions import (
     ActionDistribution,
     GaussianDistribution,
@@ -101,7 +100,6 @@ class Trunk(nn.Module):
             size = config.recurrent_units
         self.size = size
         self.num_inputs = num_inputs
-        self._rectified = bool(config.hidden) and config.activation == "relu"
 
     @property
     def memory_size(self) -> int:
@@ -115,25 +113,8 @@ class Trunk(nn.Module):
     def _features(self, inputs: Tensor, extra: Tensor | None) -> Tensor:
         if extra is not None:
             inputs = torch.cat([inputs, extra], dim=-1)
-        if self._rectified:
-            return affine_stack(inputs, self._weights(), relu_last=True)
         features: Tensor = self.layers(inputs)
         return features
-
-    def _weights(self) -> list[tuple[Tensor, Tensor]]:
-        affine = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
-        return [(layer.weight, layer.bias) for layer in affine]
-
-    def outputs(self, head: nn.Linear, inputs: Tensor, extra: Tensor | None = None) -> Tensor:
-        """Return a head's outputs ``[..., out]``; for networks without recurrence.
-
-        Inputs are normalised already.
-        """
-        if not self._rectified:
-            return _linear(head, self._features(inputs, extra))
-        if extra is not None:
-            inputs = torch.cat([inputs, extra], dim=-1)
-        return affine_stack(inputs, [*self._weights(), (head.weight, head.bias)], relu_last=False)
 
     def forward(
         self, inputs: Tensor, memory: Tensor | None = None, extra: Tensor | None = None
@@ -168,10 +149,6 @@ class Trunk(nn.Module):
             memory = self.cell(features[:, t], memory * keep[:, t])
             outputs.append(memory)
         return torch.stack(outputs, dim=1)
-
-
-def _linear(layer: nn.Linear, inputs: Tensor) -> Tensor:
-    return affine_stack(inputs, [(layer.weight, layer.bias)], relu_last=False)
 
 
 def _log_std_slots(distribution: ActionDistribution) -> list[bool]:
@@ -254,15 +231,13 @@ class Actor(nn.Module):
         self, observations: Tensor, memory: Tensor | None = None, agent_id: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Return distribution inputs ``[N, num_inputs]`` and the next recurrent state."""
-        normalised = self.trunk.normalise(observations)
-        if not self.memory_size:
-            return self.flat(normalised, agent_id), None
-        features, memory = self.trunk(normalised, memory, agent_id)
-        return self._inputs(_linear(self.head, features)), memory
+        features, memory = self.trunk(self.trunk.normalise(observations), memory, agent_id)
+        return self._inputs(self.head(features)), memory
 
     def flat(self, normalised: Tensor, agent_id: Tensor | None = None) -> Tensor:
         """Return distribution inputs ``[N, num_inputs]`` of normalised observations."""
-        return self._inputs(self.trunk.outputs(self.head, normalised, agent_id))
+        features, _ = self.trunk(normalised, None, agent_id)
+        return self._inputs(self.head(features))
 
     def sequence(
         self,
@@ -273,7 +248,7 @@ class Actor(nn.Module):
     ) -> Tensor:
         """Return distribution inputs ``[N, T, num_inputs]`` of sequences; see :class:`Trunk`."""
         features = self.trunk.sequence(normalised, starts, memory, agent_id)
-        return self._inputs(_linear(self.head, features))
+        return self._inputs(self.head(features))
 
 
 class Critic(nn.Module):
@@ -293,15 +268,13 @@ class Critic(nn.Module):
 
     def forward(self, inputs: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return values ``[N, heads]`` of normalised inputs and the next recurrent state."""
-        if not self.memory_size:
-            return self.trunk.outputs(self.head, inputs), None
         features, memory = self.trunk(inputs, memory)
-        return _linear(self.head, features), memory
+        return self.head(features), memory
 
     def sequence(self, inputs: Tensor, starts: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Return values ``[N, T, heads]`` and recurrent states; inputs are normalised."""
         features = self.trunk.sequence(inputs, starts, memory)
-        return _linear(self.head, features), features
+        return self.head(features), features
 
 
 class ValueNormaliser(nn.Module):
