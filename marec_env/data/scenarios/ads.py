@@ -20,7 +20,7 @@ from marec_env.data.scenarios.numbers import (
     CONVERSION_RATE,
     WEAR_OUT,
 )
-from marec_env.data.scenarios.world import Category, GeneratedWorld, Vocabulary
+from marec_env.data.scenarios.world import GeneratedWorld, read_vocabulary
 
 __all__ = ["Ads"]
 
@@ -30,102 +30,12 @@ _FORGETTING = 0.5 ** (1.0 / 3.0)  # of the sightings count after a day: half in 
 _OWN_VISITS = 3  # pages of advertisers that a user opens on a day of activity
 _OWN_TASTE = 8.0  # logits per unit of taste in the choice of those pages
 
-_VOCABULARY = Vocabulary(
-    categories=(
-        Category(
-            "Insurance",
-            ("car policy", "home cover", "travel policy", "pet cover", "dental plan"),
-            ("simple", "flexible", "award-winning", "family", "online"),
-            (
-                "quotes in two minutes",
-                "no paperwork",
-                "a no-claims bonus",
-                "cancellation at any time",
-                "claims by phone",
-            ),
-        ),
-        Category(
-            "Travel",
-            ("city break", "beach holiday", "ski week", "cruise", "rail pass"),
-            ("last-minute", "all-inclusive", "romantic", "early-bird", "group"),
-            (
-                "free cancellation",
-                "breakfast included",
-                "a welcome drink",
-                "flexible dates",
-                "kids stay free",
-            ),
-        ),
-        Category(
-            "Groceries",
-            ("meal kit", "fruit box", "coffee subscription", "snack bundle", "wine crate"),
-            ("organic", "weekly", "half-price", "seasonal", "local"),
-            (
-                "delivery to your door",
-                "recipes included",
-                "no minimum order",
-                "a free first box",
-                "less packaging",
-            ),
-        ),
-        Category(
-            "Cars",
-            ("electric hatchback", "family van", "lease offer", "winter tyres", "test drive"),
-            ("new", "affordable", "certified", "limited", "quiet"),
-            (
-                "zero deposit",
-                "a seven-year guarantee",
-                "home charging",
-                "instant trade-in",
-                "free servicing",
-            ),
-        ),
-        Category(
-            "Games",
-            ("puzzle game", "strategy game", "racing game", "farm simulator", "word quiz"),
-            ("free", "addictive", "multiplayer", "relaxing", "top-rated"),
-            (
-                "daily rewards",
-                "offline play",
-                "leagues with friends",
-                "no sign-up",
-                "a bonus for new players",
-            ),
-        ),
-        Category(
-            "Education",
-            ("language course", "coding bootcamp", "evening degree", "piano lessons", "tutoring"),
-            ("online", "certified", "self-paced", "small-group", "free trial of a"),
-            (
-                "native teachers",
-                "a job guarantee",
-                "lessons of ten minutes",
-                "personal feedback",
-                "a certificate",
-            ),
-        ),
-    ),
-    providers=(
-        "Northway",
-        "Plume",
-        "Tally",
-        "Quanta",
-        "Saffron",
-        "Umbra",
-        "Verity",
-        "Wren",
-        "Yarrow",
-    ),
-    title="{provider}: {quality} {noun}",
-    description="Your {quality} {noun}, with {feature} and {other}.",
-)
-
 
 @SCENARIOS.register("ads")
 class Ads(Scenario):
     """See the module."""
 
-    vocabulary = _VOCABULARY
+    vocabulary = read_vocabulary("ads")
     behaviours = ("conversion", "payment")
     click_rate = 0.005
     slate_size = 4

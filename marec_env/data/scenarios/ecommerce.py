@@ -20,7 +20,7 @@ from marec_env.data.scenarios.numbers import (
     PRICE_SENSITIVITY,
     PURCHASES_PER_CART,
 )
-from marec_env.data.scenarios.world import Category, GeneratedWorld, Vocabulary
+from marec_env.data.scenarios.world import GeneratedWorld, read_vocabulary
 
 __all__ = ["Ecommerce"]
 
@@ -28,116 +28,12 @@ _PRICE_SPREAD = 0.6  # standard deviation of the log price within a category
 _OWNED = -6.0  # logits for a product that the user has bought
 _FIRST_PRICE, _PRICE_STEP = 12.0, 1.6  # median price of the cheapest category; ratio to the next
 
-_VOCABULARY = Vocabulary(
-    categories=(
-        Category(
-            "Kitchen",
-            ("frying pan", "kettle", "knife set", "blender", "coffee grinder", "baking tray"),
-            ("compact", "stainless", "family-size", "non-stick", "quiet"),
-            (
-                "a dishwasher-safe body",
-                "a cool-touch handle",
-                "a five-year guarantee",
-                "a measuring scale inside",
-                "an energy-saving base",
-            ),
-        ),
-        Category(
-            "Books",
-            ("cookbook", "crime novel", "travel guide", "picture book", "history of science"),
-            ("illustrated", "paperback", "award-winning", "annotated", "pocket"),
-            (
-                "large print",
-                "a foreword by the author",
-                "maps and photographs",
-                "a reading ribbon",
-                "thick recycled paper",
-            ),
-        ),
-        Category(
-            "Sports",
-            ("yoga mat", "running shoes", "water bottle", "resistance band", "bike helmet"),
-            ("lightweight", "breathable", "professional", "beginner's", "foldable"),
-            (
-                "a non-slip surface",
-                "reflective strips",
-                "a carrying strap",
-                "a leak-proof cap",
-                "shock-absorbing foam",
-            ),
-        ),
-        Category(
-            "Garden",
-            ("pruning shears", "garden hose", "herb planter", "lawn rake", "bird feeder"),
-            ("weatherproof", "ergonomic", "galvanised", "self-watering", "telescopic"),
-            (
-                "rust-free steel",
-                "a wooden grip",
-                "a drip tray",
-                "frost protection",
-                "an easy-fill lid",
-            ),
-        ),
-        Category(
-            "Clothing",
-            ("rain jacket", "wool sweater", "denim shirt", "summer dress", "hiking trousers"),
-            ("organic", "slim-fit", "washable", "lined", "stretch"),
-            (
-                "deep zip pockets",
-                "taped seams",
-                "a detachable hood",
-                "soft merino yarn",
-                "adjustable cuffs",
-            ),
-        ),
-        Category(
-            "Toys",
-            ("building blocks", "train set", "jigsaw puzzle", "board game", "science kit"),
-            ("wooden", "cooperative", "glow-in-the-dark", "magnetic", "educational"),
-            (
-                "rounded edges",
-                "parts for four players",
-                "a storage box",
-                "rules in six languages",
-                "water-based paint",
-            ),
-        ),
-        Category(
-            "Furniture",
-            ("desk", "bookshelf", "armchair", "bedside table", "shoe cabinet"),
-            ("solid oak", "height-adjustable", "space-saving", "upholstered", "stackable"),
-            (
-                "soft-close drawers",
-                "a cable channel",
-                "felt pads",
-                "hidden fittings",
-                "a scratch-resistant top",
-            ),
-        ),
-        Category(
-            "Electronics",
-            ("headphones", "tablet", "smart watch", "portable speaker", "e-reader"),
-            ("wireless", "noise-cancelling", "waterproof", "ultra-thin", "refurbished"),
-            (
-                "thirty hours of battery life",
-                "fast charging",
-                "a glare-free display",
-                "hands-free calls",
-                "two years of updates",
-            ),
-        ),
-    ),
-    providers=("Alder", "Brook", "Cobalt", "Dune", "Ember", "Fjord", "Grove", "Harbour"),
-    title="{quality} {noun}",
-    description="Features: {feature} and {other}. Made by {provider}.",
-)
-
 
 @SCENARIOS.register("ecommerce")
 class Ecommerce(Scenario):
     """See the module."""
 
-    vocabulary = _VOCABULARY
+    vocabulary = read_vocabulary("ecommerce")
     behaviours = ("cart", "purchase")
     click_rate = 0.08  # an assumption; the log names no impressions
 

@@ -25,7 +25,7 @@ from marec_env.data.scenarios.numbers import (
     TRADING_DAYS,
     VOLATILITY,
 )
-from marec_env.data.scenarios.world import Category, GeneratedWorld, Vocabulary
+from marec_env.data.scenarios.world import GeneratedWorld, read_vocabulary
 
 __all__ = ["Finance"]
 
@@ -33,86 +33,12 @@ _CLASSES = 7
 _CLASS_OF_CATEGORY = (1, 2, 3, 4, 5, 6)  # middle class of each category; ± 1 at random
 _LIKED_DAYS = 14.0  # held as long: liked most
 
-_VOCABULARY = Vocabulary(
-    categories=(
-        Category(
-            "Savings",
-            ("savings account", "fixed deposit", "money market fund", "savings certificate"),
-            ("instant-access", "one-year", "insured", "fee-free"),
-            (
-                "a guaranteed rate",
-                "no minimum amount",
-                "interest paid monthly",
-                "protection by the deposit scheme",
-            ),
-        ),
-        Category(
-            "Government bonds",
-            ("bond fund", "inflation-linked bond", "treasury note", "bond ladder"),
-            ("short-term", "ten-year", "European", "laddered"),
-            (
-                "issuers of the highest rating",
-                "low running costs",
-                "yearly coupons",
-                "protection against inflation",
-            ),
-        ),
-        Category(
-            "Corporate bonds",
-            ("corporate bond fund", "high-yield fund", "convertible bond", "green bond"),
-            ("diversified", "investment-grade", "actively managed", "medium-term"),
-            (
-                "hundreds of issuers",
-                "a half-yearly payout",
-                "currency hedging",
-                "an exclusion list",
-            ),
-        ),
-        Category(
-            "Mixed funds",
-            ("balanced fund", "retirement fund", "income fund", "multi-asset fund"),
-            ("defensive", "balanced", "target-date", "sustainable"),
-            (
-                "automatic rebalancing",
-                "shares and bonds in one product",
-                "a monthly savings plan",
-                "a risk budget",
-            ),
-        ),
-        Category(
-            "Share funds",
-            ("world index fund", "technology fund", "dividend fund", "emerging markets fund"),
-            ("low-cost", "broad", "accumulating", "small-cap"),
-            (
-                "more than a thousand companies",
-                "daily liquidity",
-                "full replication",
-                "dividends reinvested",
-            ),
-        ),
-        Category(
-            "Speculation",
-            ("leveraged certificate", "commodity note", "crypto tracker", "option strategy"),
-            ("leveraged", "speculative", "short-dated", "volatile"),
-            (
-                "the risk of total loss",
-                "a knock-out barrier",
-                "trading around the clock",
-                "high costs of holding",
-            ),
-        ),
-    ),
-    providers=("Anchor Bank", "Beacon Invest", "Cedar Funds", "Dockside", "Elm Trust"),
-    title="{provider} {quality} {noun}",
-    description="A {quality} {noun} with {feature} and {other}.",
-)
-
 
 @SCENARIOS.register("finance")
 class Finance(Scenario):
     """See the module."""
 
-    vocabulary = _VOCABULARY
+    vocabulary = read_vocabulary("finance")
     behaviours = ("purchase", "holding_days", "sold")
     click_rate = 0.06  # an assumption
     slate_size = 5

@@ -25,125 +25,19 @@ from marec_env.data.scenarios.numbers import (
     READINESS_SPREAD,
     SHARE_RATE,
 )
-from marec_env.data.scenarios.world import Category, GeneratedWorld, Vocabulary
+from marec_env.data.scenarios.world import GeneratedWorld, read_vocabulary
 
 __all__ = ["Social"]
 
 _FADING = 0.7  # of an endorsement's weight is left after a day
 _SHARE_WEIGHT = 2.0  # endorsements that a share is worth
 
-_VOCABULARY = Vocabulary(
-    categories=(
-        Category(
-            "Food",
-            ("pasta recipe", "street market", "sourdough loaf", "picnic", "tasting menu"),
-            ("quick", "family", "spicy", "budget", "seasonal"),
-            (
-                "five ingredients",
-                "a tip from grandma",
-                "step-by-step photos",
-                "a vegan variant",
-                "leftovers for tomorrow",
-            ),
-        ),
-        Category(
-            "Travel",
-            ("island", "night train", "mountain hut", "old town", "coastal walk"),
-            ("hidden", "sunny", "crowded", "quiet", "off-season"),
-            (
-                "a packing list",
-                "the best viewpoint",
-                "what it cost",
-                "a rainy-day plan",
-                "directions by bus",
-            ),
-        ),
-        Category(
-            "Pets",
-            ("puppy", "rescue cat", "parrot", "aquarium", "old dog"),
-            ("clumsy", "grumpy", "tiny", "clever", "sleepy"),
-            (
-                "a first bath",
-                "a trick that took weeks",
-                "a new best friend",
-                "the vet's advice",
-                "a slow-motion jump",
-            ),
-        ),
-        Category(
-            "Fitness",
-            ("morning run", "kettlebell routine", "stretching plan", "bike commute", "swim"),
-            ("gentle", "intense", "ten-minute", "weekly", "first"),
-            (
-                "no equipment",
-                "a warm-up",
-                "progress after a month",
-                "a playlist",
-                "common mistakes",
-            ),
-        ),
-        Category(
-            "Music",
-            ("guitar cover", "festival set", "choir rehearsal", "vinyl find", "home studio"),
-            ("acoustic", "unexpected", "late-night", "live", "unfinished"),
-            (
-                "the full setlist",
-                "tabs in the comments",
-                "a guest singer",
-                "a broken string",
-                "the story behind the song",
-            ),
-        ),
-        Category(
-            "Technology",
-            ("keyboard build", "phone repair", "home server", "photo app", "game mod"),
-            ("cheap", "over-engineered", "open-source", "retro", "minimal"),
-            ("a parts list", "benchmarks", "source code", "what went wrong", "a demo video"),
-        ),
-        Category(
-            "News",
-            ("council vote", "strike", "heatwave", "election night", "bridge closure"),
-            ("local", "breaking", "disputed", "long-awaited", "surprising"),
-            (
-                "eyewitness photos",
-                "numbers in a chart",
-                "both sides quoted",
-                "a timeline",
-                "reader questions",
-            ),
-        ),
-    ),
-    providers=tuple(
-        f"@{name}"
-        for name in (
-            "ana",
-            "ben",
-            "chi",
-            "dev",
-            "eli",
-            "fay",
-            "gus",
-            "hana",
-            "ivo",
-            "jun",
-            "kai",
-            "lea",
-            "mio",
-            "noa",
-            "oli",
-            "pia",
-        )
-    ),
-    title="{provider}: {quality} {noun}",
-    description="A post about a {quality} {noun}: {feature}, {other}.",
-)
-
 
 @SCENARIOS.register("social")
 class Social(Scenario):
     """See the module."""
 
-    vocabulary = _VOCABULARY
+    vocabulary = read_vocabulary("social")
     behaviours = ("like", "share")
     click_rate = 0.15  # an assumption
 

@@ -20,130 +20,19 @@ from marec_env.data.scenarios.numbers import (
     SEEN_THROUGH,
     TIRING_MINUTES,
 )
-from marec_env.data.scenarios.world import Category, GeneratedWorld, Vocabulary
+from marec_env.data.scenarios.world import GeneratedWorld, read_vocabulary
 
 __all__ = ["Streaming"]
 
 _LENGTH_SPREAD = 0.25  # standard deviation of the log length
 _MINUTES = (95.0, 48.0, 25.0, 55.0, 90.0, 24.0, 60.0, 100.0)  # median length of each category
 
-_VOCABULARY = Vocabulary(
-    categories=(
-        Category(
-            "Thriller",
-            ("detective", "informant", "kidnapping", "conspiracy", "courier", "witness"),
-            ("silent", "last", "midnight", "hidden", "northern"),
-            (
-                "a twist in the final act",
-                "a city under curfew",
-                "an unreliable narrator",
-                "a chase across three borders",
-                "a betrayal among friends",
-            ),
-        ),
-        Category(
-            "Series drama",
-            ("family", "harbour town", "hospital ward", "newsroom", "vineyard"),
-            ("divided", "restless", "forgotten", "proud", "wounded"),
-            (
-                "three generations of secrets",
-                "a contested inheritance",
-                "an ensemble cast",
-                "slow-burning rivalries",
-                "a return after twenty years",
-            ),
-        ),
-        Category(
-            "Sitcom",
-            ("flatmates", "office", "bakery", "book club", "night shift"),
-            ("hopeless", "overbooked", "accidental", "cheerful", "noisy"),
-            (
-                "running jokes",
-                "awkward misunderstandings",
-                "a studio audience",
-                "a meddling neighbour",
-                "a new disaster every week",
-            ),
-        ),
-        Category(
-            "Documentary",
-            ("glacier", "coral reef", "space probe", "railway", "orchestra"),
-            ("vanishing", "living", "unseen", "long", "fragile"),
-            (
-                "footage never shown before",
-                "interviews with researchers",
-                "archive recordings",
-                "time-lapse photography",
-                "a journey of four years",
-            ),
-        ),
-        Category(
-            "Comedy film",
-            ("wedding", "road trip", "treasure hunt", "reunion", "cooking contest"),
-            ("unlikely", "disastrous", "second", "secret", "perfect"),
-            (
-                "mistaken identities",
-                "a stolen van",
-                "an over-eager best man",
-                "physical comedy",
-                "a talking parrot",
-            ),
-        ),
-        Category(
-            "Children",
-            ("dragon", "tiny robot", "forest patrol", "lighthouse keeper", "flying school"),
-            ("brave", "curious", "sleepy", "musical", "friendly"),
-            (
-                "songs to join in",
-                "gentle lessons about sharing",
-                "colourful animation",
-                "a riddle in each episode",
-                "a happy ending",
-            ),
-        ),
-        Category(
-            "Sport",
-            ("title race", "marathon", "comeback", "mountain stage", "training camp"),
-            ("unforgettable", "decisive", "golden", "gruelling", "historic"),
-            (
-                "locker-room access",
-                "commentary by former champions",
-                "slow-motion replays",
-                "rival coaches",
-                "a record under threat",
-            ),
-        ),
-        Category(
-            "Science fiction",
-            ("colony", "signal", "android", "time loop", "generation ship"),
-            ("distant", "frozen", "awakened", "broken", "silver"),
-            (
-                "a mystery from deep space",
-                "machines that dream",
-                "a crew that cannot trust itself",
-                "striking visual effects",
-                "a paradox at its heart",
-            ),
-        ),
-    ),
-    providers=(
-        "Aurora Pictures",
-        "Bluebird",
-        "Cinder Lane",
-        "Delta House",
-        "Evergreen",
-        "Foxglove",
-    ),
-    title="The {quality} {noun}",
-    description="From {provider}: the story of the {quality} {noun}, with {feature} and {other}.",
-)
-
 
 @SCENARIOS.register("streaming")
 class Streaming(Scenario):
     """See the module."""
 
-    vocabulary = _VOCABULARY
+    vocabulary = read_vocabulary("streaming")
     behaviours = ("completion", "watch_time")
     click_rate = 0.1  # an assumption
 

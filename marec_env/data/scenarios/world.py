@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor
 
 from marec_env import random
 from marec_env.data.config import SyntheticConfig
 
-__all__ = ["Category", "GeneratedWorld", "Vocabulary", "make_world"]
+__all__ = ["Category", "GeneratedWorld", "Vocabulary", "make_world", "read_vocabulary"]
 
 _STYLE_DIM = 6  # dimensions of taste within a category
 _CATEGORY_SHARE = 0.6  # of taste that is liking of categories; the rest is style
@@ -30,19 +32,26 @@ class Category:
     """Words of a category; every item draws one of each kind."""
 
     name: str
-    nouns: tuple[str, ...]
-    qualities: tuple[str, ...]
-    features: tuple[str, ...]
+    nouns: Sequence[str]
+    qualities: Sequence[str]
+    features: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
     """Words of a scenario. Templates know ``{provider} {quality} {noun} {feature} {other}``."""
 
-    categories: tuple[Category, ...]
-    providers: tuple[str, ...]
+    categories: Sequence[Category]
+    providers: Sequence[str]
     title: str
     description: str
+
+
+def read_vocabulary(scenario: str) -> Vocabulary:
+    """Return the words of a scenario of this package, from the file beside this one."""
+    read = yaml.safe_load((Path(__file__).parent / f"{scenario}.yaml").read_text("utf-8"))
+    categories = [Category(**category) for category in read.pop("categories")]
+    return Vocabulary(categories, **read)
 
 
 @dataclass(frozen=True)
