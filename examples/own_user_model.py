@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from marec_env import random
-from marec_env.users.base import BatchedUsers, Feedback
+from marec_env.users.base import Feedback, Rows, Users
 
 SCALE = 4.0  # logits of taste between an item and its opposite are twice this
 REST = 3  # requests after a click in which a user clicks half as often
 LEAVE = 0.05  # probability of leaving at each request
 
 
-class RestingUsers(BatchedUsers):
+class RestingUsers(Users):
     """Clicks by taste, less often for a while after every click."""
 
     hidden_size = 1
@@ -29,8 +29,8 @@ class RestingUsers(BatchedUsers):
         super().__init__(config, population, num_sessions, device)
         self.rest = torch.zeros(num_sessions, device=device)  # requests of rest left
 
-    def _begin(self, rows: Tensor, users: Tensor, draw: Tensor) -> None:
-        self.rest[rows] = 0.0
+    def _begin(self, rows: Rows, users: Tensor, draw: Tensor) -> None:
+        rows.put(self.rest, 0.0)
 
     def _model_state(self) -> dict[str, Tensor]:
         return {"rest": self.rest}  # everything that must survive a checkpoint

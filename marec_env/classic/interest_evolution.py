@@ -20,14 +20,14 @@ from marec_env.catalog.population import Population
 from marec_env.classic.config import InterestEvolutionConfig
 from marec_env.config.loader import load_mapping
 from marec_env.users import base as lane
-from marec_env.users.base import BatchedUsers, Feedback
+from marec_env.users.base import Feedback, Rows, Users
 from marec_env.users.config import ProportionalChoice, UsersConfig
 from marec_env.users.modules import Choice
 
 __all__ = ["InterestEvolutionUsers"]
 
 
-class InterestEvolutionUsers(BatchedUsers):
+class InterestEvolutionUsers(Users):
     """Users whose interests move with what they watch, within a time budget."""
 
     behaviours: tuple[str, ...] = ("click", "watch_time")
@@ -35,7 +35,7 @@ class InterestEvolutionUsers(BatchedUsers):
     def __init__(
         self, config: UsersConfig, population: Population, num_sessions: int, device: torch.device
     ) -> None:
-        """See :class:`BatchedUsers`; user factors are the interests at first, in [-1, 1]."""
+        """See :class:`Users`; user factors are the interests at first, in [-1, 1]."""
         super().__init__(config, population, num_sessions, device)
         own = load_mapping(config.settings, InterestEvolutionConfig, "users.settings")
         self._own = own
@@ -49,10 +49,10 @@ class InterestEvolutionUsers(BatchedUsers):
         """Float32 ``[B]`` in [0, 1]: running mean of the quality watched, from [-3.4, 3.4]."""
         self.hidden_size = size + 2
 
-    def _begin(self, rows: Tensor, users: Tensor, draw: Tensor) -> None:
-        self.interest[rows] = self.population.user_factors[users]
-        self.budget[rows] = self._own.budget
-        self.satisfaction[rows] = self.config.satisfaction.initial
+    def _begin(self, rows: Rows, users: Tensor, draw: Tensor) -> None:
+        rows.put(self.interest, self.population.user_factors[users])
+        rows.put(self.budget, self._own.budget)
+        rows.put(self.satisfaction, self.config.satisfaction.initial)
 
     def respond(self, slate: Tensor) -> Feedback:
         """Show ``slate``; see :meth:`marec_env.users.base.Users.respond`."""
@@ -80,7 +80,7 @@ class InterestEvolutionUsers(BatchedUsers):
         self.satisfaction = torch.where(
             any_click, torch.lerp(contentment, self.satisfaction, memory), self.satisfaction
         )
-        self.request_index = self.request_index + 1
+        self.request_index += 1
         behaviours = {"click": clicks, "watch_time": clicks * watch.unsqueeze(1)}
         return Feedback(behaviours, watch / own.length, self.satisfaction.clone(), self.budget <= 0)
 

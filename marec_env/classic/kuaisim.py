@@ -29,7 +29,7 @@ from marec_env.catalog.population import Population
 from marec_env.classic.config import KuaiSimConfig
 from marec_env.config.loader import load_mapping
 from marec_env.users import base as lane
-from marec_env.users.base import BatchedUsers, Feedback
+from marec_env.users.base import Feedback, Rows, Users
 from marec_env.users.config import UsersConfig
 from marec_env.users.dynamics import geometric_days
 
@@ -42,7 +42,7 @@ WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, -1.0)
 """Reward of each behaviour, as published."""
 
 
-class KuaiSimUsers(BatchedUsers):
+class KuaiSimUsers(Users):
     """Users with a temper, several behaviours, and a return day."""
 
     behaviours: tuple[str, ...] = BEHAVIOURS
@@ -50,7 +50,7 @@ class KuaiSimUsers(BatchedUsers):
     def __init__(
         self, config: UsersConfig, population: Population, num_sessions: int, device: torch.device
     ) -> None:
-        """See :class:`BatchedUsers`."""
+        """See :class:`marec_env.users.base.Users`."""
         super().__init__(config, population, num_sessions, device)
         self._own = load_mapping(config.settings, KuaiSimConfig, "users.settings")
         self._offsets = torch.tensor(OFFSETS, device=device)
@@ -68,13 +68,13 @@ class KuaiSimUsers(BatchedUsers):
         self._bias = torch.zeros(num_sessions, device=device)
         self.hidden_size = size + 3
 
-    def _begin(self, rows: Tensor, users: Tensor, draw: Tensor) -> None:
-        self._taste[rows] = self.population.user_factors[users]
-        self.temper[rows] = self._own.temper
-        self.sessions[rows] = 0
-        self.satisfaction[rows] = self.config.satisfaction.initial
-        self._reward[rows] = 0.0
-        self._bias[rows] = self._own.return_spread * (2.0 * draw[:, 0] - 1.0)
+    def _begin(self, rows: Rows, users: Tensor, draw: Tensor) -> None:
+        rows.put(self._taste, self.population.user_factors[users])
+        rows.put(self.temper, self._own.temper)
+        rows.put(self.sessions, 0)
+        rows.put(self.satisfaction, self.config.satisfaction.initial)
+        rows.put(self._reward, 0.0)
+        rows.put(self._bias, self._own.return_spread * (2.0 * draw[:, 0] - 1.0))
 
     def _logits(self, items: Tensor | None) -> Tensor:
         people, relevance = self.population, self.config.relevance
@@ -105,7 +105,7 @@ class KuaiSimUsers(BatchedUsers):
         happened = happened.to(torch.float32)
         reward = (happened @ self._weights).mean(1)
 
-        self.request_index = self.request_index + 1
+        self.request_index += 1
         self._reward = self._reward + reward
         level = (reward / own.tolerance).clamp(0.0, 1.0)
         self.satisfaction = torch.lerp(level, self.satisfaction, self.config.satisfaction.memory)

@@ -22,7 +22,7 @@ from marec_env import random
 from marec_env.catalog.population import Population
 from marec_env.classic.config import LongTermSatisfactionConfig
 from marec_env.config.loader import load_mapping
-from marec_env.users.base import BatchedUsers, Feedback
+from marec_env.users.base import Feedback, Rows, Users
 from marec_env.users.config import UsersConfig
 
 __all__ = ["LongTermSatisfactionUsers"]
@@ -30,7 +30,7 @@ __all__ = ["LongTermSatisfactionUsers"]
 _ENGAGEMENT_LIMIT = 100.0  # MAX_ENGAGEMENT_MAGNITUDE of the published observation
 
 
-class LongTermSatisfactionUsers(BatchedUsers):
+class LongTermSatisfactionUsers(Users):
     """Users whose satisfaction follows the quality of what they consumed."""
 
     behaviours: tuple[str, ...] = ("click", "watch_time")
@@ -38,7 +38,7 @@ class LongTermSatisfactionUsers(BatchedUsers):
     def __init__(
         self, config: UsersConfig, population: Population, num_sessions: int, device: torch.device
     ) -> None:
-        """See :class:`BatchedUsers`; the only item factor is the clickbait in [0, 1]."""
+        """See :class:`Users`; the only item factor is the clickbait in [0, 1]."""
         super().__init__(config, population, num_sessions, device)
         self._own = load_mapping(config.settings, LongTermSatisfactionConfig, "users.settings")
         self._clickbait = population.item_factors[:, 0]
@@ -51,8 +51,8 @@ class LongTermSatisfactionUsers(BatchedUsers):
         """Float32 ``[B]`` in [0, 1]."""
         return torch.sigmoid(self._own.sensitivity * self.exposure)
 
-    def _begin(self, rows: Tensor, users: Tensor, draw: Tensor) -> None:
-        self.exposure[rows] = (draw[:, 0] - 0.5) / (1.0 - self._own.memory)
+    def _begin(self, rows: Rows, users: Tensor, draw: Tensor) -> None:
+        rows.put(self.exposure, (draw[:, 0] - 0.5) / (1.0 - self._own.memory))
 
     def _mean(self, clickbait: Tensor, satisfaction: Tensor) -> Tensor:
         """Return the mean of the log engagement."""
@@ -73,7 +73,7 @@ class LongTermSatisfactionUsers(BatchedUsers):
         self.exposure = (
             own.memory * self.exposure - 2.0 * (clickbait - 0.5) + own.innovation * noise[:, 1]
         )
-        self.request_index = self.request_index + 1
+        self.request_index += 1
         clicks = torch.zeros(slate.shape, device=self.device)
         clicks[:, 0] = 1.0
         watch = torch.zeros_like(clicks)

@@ -5,23 +5,32 @@ Populations fitted to a log come from :mod:`marec_env.data`; these need no data.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from marec_env import random
 from marec_env.catalog.population import Population
+from marec_env.data.config import SyntheticConfig
 from marec_env.data.intercept import calibrate_intercept
+from marec_env.data.population import PopulationConfig, histories, random_click_rate
+from marec_env.data.scenarios import SCENARIOS
+from marec_env.data.synthetic import generate
+from marec_env.scenarios import LIKED_FROM
 
 __all__ = [
     "interest_evolution_population",
     "interest_exploration_population",
     "long_term_satisfaction_population",
     "sardine_population",
+    "scenario_population",
     "synthetic_population",
 ]
 
 _HISTORY = 30  # items a synthetic user has consumed before
+_LOGGED = 50  # latest items kept of each user of a generated log
 
 
 def _keys(seed: int, kind: int, count: int) -> Tensor:
@@ -199,3 +208,33 @@ def interest_exploration_population(
     affinity = torch.exp(affinity_mean + 0.1 * random.normal(user_keys, 0, "population/factors", 2))
     x = one_hot(topic, 2).to(torch.float32)
     return _population(affinity, x, topic, 2, quality=quality)
+
+
+@lru_cache(maxsize=8)
+def scenario_population(name: str, seed: int) -> Population:
+    """Return the true users and items of a scenario: 300 users, 500 items, ten days of history.
+
+    Topics are the generator's categories; the intercept makes evenly drawn items clicked as the
+    log's impressions say.
+    """
+    sizes = SyntheticConfig(num_users=300, num_items=500, days=10, sessions_per_user=6.0, seed=seed)
+    log, world = generate(name, sizes, LIKED_FROM[name])
+    scale = SCENARIOS.get(name).relevance
+    logits = scale * world.user_taste @ world.item_taste.T + world.quality
+    history, liked = histories(log, _LOGGED)
+    return Population(
+        user_factors=world.user_taste,
+        item_factors=world.item_taste,
+        quality=world.quality,
+        scale=scale,
+        intercept=calibrate_intercept(logits, random_click_rate(PopulationConfig(), log)),
+        topics=world.category,
+        num_topics=len(SCENARIOS.get(name).vocabulary.categories),
+        history=history,
+        history_liked=liked,
+        groups=log.group,
+        group_names=log.group_names,
+        providers=world.provider,
+        item_attributes=log.item_attributes,
+        user_attributes=log.user_attributes,
+    )

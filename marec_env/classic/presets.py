@@ -19,12 +19,15 @@ from marec_env.classic.populations import (
     interest_exploration_population,
     long_term_satisfaction_population,
     sardine_population,
+    scenario_population,
     synthetic_population,
 )
 from marec_env.data.scenarios import SCENARIOS
 from marec_env.registry import Registry
+from marec_env.scenarios import SCENARIO_USERS
 from marec_env.users.base import Users
 from marec_env.users.config import (
+    BehaviourConfig,
     ClickBoredomConfig,
     InfluenceDrift,
     IntentConfig,
@@ -36,8 +39,6 @@ from marec_env.users.config import (
     UsersConfig,
 )
 from marec_env.users.registry import make_users
-from marec_env.users.scenario_config import BehaviourConfig
-from marec_env.users.scenario_presets import SCENARIO_USERS, scenario_population
 
 __all__ = ["PRESETS", "Preset", "get_preset"]
 

@@ -30,4 +30,5 @@ class PublishedSardineUsers(ComposedUsers):
     ) -> None:
         """Args: see :class:`marec_env.users.composed.ComposedUsers`."""
         super().__init__(config, population, num_sessions, device)
-        self._drift = _OneNumber(config.drift, population.item_factors)
+        if "drift" in self.modules:
+            self.modules["drift"] = _OneNumber(config, population, num_sessions)

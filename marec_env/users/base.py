@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,13 +16,12 @@ from marec_env.users.config import UsersConfig
 
 __all__ = [
     "USER_OUTCOMES",
-    "BatchedUsers",
     "Draws",
     "Feedback",
+    "Rows",
     "Users",
     "pick",
     "request_draws",
-    "rows_of",
 ]
 
 USER_OUTCOMES = (
@@ -69,96 +68,40 @@ class Feedback:
         return self.behaviours["click"]
 
 
-def rows_of(where: Tensor | None, num_sessions: int, device: torch.device) -> Tensor:
-    """Return the sessions that :meth:`Users.reset` is to begin anew, int64 ``[n]``.
+class Rows:
+    """Some of ``B`` sessions.
 
-    Args:
-        where: bool ``[B]``; all if ``None``.
-        num_sessions: B.
-        device: of the answer if all.
-    """
-    if where is None:
-        return torch.arange(num_sessions, device=device)
-    return where.nonzero().squeeze(1)
-
-
-class Users(Protocol):
-    """``B`` users, one a session, as a struct of arrays on one device::
-
-        users = make_users(UsersConfig(), population, num_sessions=64)
-        keys = random.session_keys(0, torch.arange(64))
-        users.reset(keys)
-        feedback = users.respond(slate)                 # int64 [64, K]
-        users.reset(keys + 1, where=feedback.left)      # new episodes where users left
-
-    All draws come from :mod:`marec_env.random` under the session's key and the request's index, so
-    a session does not depend on the batch it runs in.
+    On the CPU only they are computed. Elsewhere all are, and a mask decides what is kept: no shape
+    depends on numbers, and nothing waits for the device.
     """
 
-    num_sessions: int
-    num_items: int
-    behaviours: tuple[str, ...]
-    """Keys of :attr:`Feedback.behaviours`, in a fixed order, ``click`` first."""
-    user_index: Tensor
-    """Int64 ``[B]``: who the user is in the population (drawn by the session's key)."""
-    is_new: Tensor
-    """Bool ``[B]``: the recommender has no history of this user."""
-    request_index: Tensor
-    """Int64 ``[B]``: requests answered so far in this episode."""
-    hidden_size: int
+    __slots__ = ("index", "where")
 
-    def reset(self, keys: Tensor, where: Tensor | None = None) -> None:
-        """Begin new episodes.
-
-        Args:
-            keys: int64 ``[B]``, the sessions' keys (:func:`marec_env.random.session_keys`).
-            where: bool ``[B]``, which sessions begin anew; all if ``None``. ``keys`` of the others
-                are ignored.
+    def __init__(self, where: Tensor | None = None) -> None:
+        """Args:
+        where: bool ``[B]``, which; all if ``None``.
         """
-        ...
+        self.where = where
+        self.index = where.nonzero().squeeze(1) if where is not None and where.is_cpu else None
+        """Int64 ``[n]`` on the CPU, unless all."""
 
-    def respond(self, slate: Tensor) -> Feedback:
-        """Show int64 ``[B, K]`` items, update the users' state, and return their feedback."""
-        ...
+    def __bool__(self) -> bool:
+        """Whether there may be any."""
+        return self.index is None or len(self.index) > 0
 
-    def click_probability(self, items: Tensor | None = None) -> Tensor:
-        """Return the probability that an item would be clicked if it were examined now, from the
-        users' present hidden state. Privileged: for oracles, objectives and training only.
+    def of(self, values: Tensor) -> Tensor:
+        """Return what is computed of ``[B, ...]`` values: ``[n, ...]``, or all of them."""
+        return values if self.index is None else values[self.index]
 
-        Args:
-            items: int64 ``[B, M]``; the whole catalog if ``None``.
-
-        Returns:
-            Float32 ``[B, M]`` or ``[B, N]``.
-        """
-        ...
-
-    def long_term_relevance(
-        self, items: Tensor | None = None, rows: Tensor | None = None
-    ) -> Tensor:
-        """Return the click logit by lasting taste alone (no boredom, no passing intent); shapes as
-        in :meth:`click_probability`. Privileged.
-
-        Args:
-            items: int64 ``[B, M]``; the whole catalog if ``None``.
-            rows: int64 ``[n]``, the sessions asked about (``items`` then has ``n`` rows); all if
-                ``None``.
-        """
-        ...
-
-    def hidden_state(self) -> Tensor:
-        """Return the users' hidden state, scaled to about [-1, 1], float32 ``[B, hidden_size]``,
-        for a privileged critic.
-        """
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything needed to continue exactly."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` returned."""
-        ...
+    def put(self, target: Tensor, values: Tensor | float) -> None:
+        """Write numbers, one or as many as :meth:`of` returns, to these rows of ``[B, ...]``."""
+        if self.index is not None:
+            target[self.index] = values
+            return
+        if self.where is not None:
+            where = self.where.view(-1, *[1] * (target.dim() - 1))
+            values = torch.where(where, values, target)
+        target.copy_(values) if isinstance(values, Tensor) else target.fill_(values)
 
 
 # One call draws all random numbers of a request. The layout is fixed: a column a module, then K
@@ -207,20 +150,35 @@ def request_draws(keys: Tensor, step: Tensor, slate_size: int, behaviours: int) 
 
 def pick(draw: Tensor, count: Tensor | int) -> Tensor:
     """Return int64 ``floor(draw * count)``, below ``count`` for draws below one (float32)."""
-    index = (draw * count).to(torch.int64)
-    return torch.minimum(index, torch.as_tensor(count, device=draw.device) - 1)
+    return (draw * count).to(torch.int64).clamp(max=count - 1)
 
 
 _RESET_LANES = 8  # 0: user, 1: whether new, the others the model's own
 
 
-class BatchedUsers(ABC):
-    """What user models share: sessions, their keys and their state; a model adds its own state and
-    its response (``examples/own_user_model.py``).
+class Users(ABC):
+    """``B`` users, one a session, as a struct of arrays on one device::
+
+        users = make_users(UsersConfig(), population, num_sessions=64)
+        keys = random.session_keys(0, torch.arange(64))
+        users.reset(keys)
+        feedback = users.respond(slate)                 # int64 [64, K]
+        users.reset(keys + 1, where=feedback.left)      # new episodes where users left
+
+    All draws come from :mod:`marec_env.random` under the session's key and the request's index, so
+    a session does not depend on the batch it runs in. A model of one's own adds its state and its
+    response (``examples/own_user_model.py``), or offers all of this itself.
     """
 
     behaviours: tuple[str, ...] = ("click",)
+    """Keys of :attr:`Feedback.behaviours`, in a fixed order, ``click`` first."""
     hidden_size: int
+    user_index: Tensor
+    """Int64 ``[B]``: who the user is in the population (drawn by the session's key)."""
+    is_new: Tensor
+    """Bool ``[B]``: the recommender has no history of this user."""
+    request_index: Tensor
+    """Int64 ``[B]``: requests answered so far in this episode."""
 
     def __init__(
         self, config: UsersConfig, population: Population, num_sessions: int, device: torch.device
@@ -238,44 +196,67 @@ class BatchedUsers(ABC):
         self.device = device
         self.user_index = torch.zeros(num_sessions, dtype=torch.int64, device=device)
         self.is_new = torch.zeros(num_sessions, dtype=torch.bool, device=device)
-        self.request_index = torch.zeros(num_sessions, dtype=torch.int64, device=device)
-        self._keys = torch.zeros(num_sessions, dtype=torch.int64, device=device)
+        self.request_index = torch.zeros_like(self.user_index)
+        self._keys = torch.zeros_like(self.user_index)
 
     def reset(self, keys: Tensor, where: Tensor | None = None) -> None:
-        """Begin new episodes; see :meth:`Users.reset`."""
-        rows = rows_of(where, self.num_sessions, self.device)
-        if rows.numel() == 0:
+        """Begin new episodes.
+
+        Args:
+            keys: int64 ``[B]``, the sessions' keys (:func:`marec_env.random.session_keys`).
+            where: bool ``[B]``, which sessions begin anew; all if ``None``. ``keys`` of the others
+                are ignored.
+        """
+        rows = Rows(where)
+        if not rows:
             return
-        keys = keys[rows]
+        keys = rows.of(keys)
         draw = random.uniform(keys, 0, "users/reset", _RESET_LANES)
         users = pick(draw[:, 0], self.population.num_users)
-        self._keys[rows] = keys
-        self.user_index[rows] = users
-        self.is_new[rows] = draw[:, 1] < self.config.new_user_share
-        self.request_index[rows] = 0
+        rows.put(self._keys, keys)
+        rows.put(self.user_index, users)
+        rows.put(self.is_new, draw[:, 1] < self.config.new_user_share)
+        rows.put(self.request_index, 0)
         self._begin(rows, users, draw[:, 2:])
 
     @abstractmethod
-    def _begin(self, rows: Tensor, users: Tensor, draw: Tensor) -> None:
+    def _begin(self, rows: Rows, users: Tensor, draw: Tensor) -> None:
         """Set the model's state of ``rows`` for ``users``, by uniform ``draw`` ``[n, 6]``."""
 
     @abstractmethod
     def respond(self, slate: Tensor) -> Feedback:
-        """Show ``slate``; see :meth:`Users.respond`."""
+        """Show int64 ``[B, K]`` items, update the users' state, and return their feedback."""
 
     @abstractmethod
     def click_probability(self, items: Tensor | None = None) -> Tensor:
-        """See :meth:`Users.click_probability`."""
+        """Return the probability that an item would be clicked if it were examined now, from the
+        users' present hidden state. Privileged: for oracles, objectives and training only.
+
+        Args:
+            items: int64 ``[B, M]``; the whole catalog if ``None``.
+
+        Returns:
+            Float32 ``[B, M]`` or ``[B, N]``.
+        """
 
     @abstractmethod
     def long_term_relevance(
         self, items: Tensor | None = None, rows: Tensor | None = None
     ) -> Tensor:
-        """See :meth:`Users.long_term_relevance`."""
+        """Return the click logit by lasting taste alone (no boredom, no passing intent); shapes as
+        in :meth:`click_probability`. Privileged.
+
+        Args:
+            items: int64 ``[B, M]``; the whole catalog if ``None``.
+            rows: int64 ``[n]``, the sessions asked about (``items`` then has ``n`` rows); all if
+                ``None``.
+        """
 
     @abstractmethod
     def hidden_state(self) -> Tensor:
-        """See :meth:`Users.hidden_state`."""
+        """Return the users' hidden state, scaled to about [-1, 1], float32 ``[B, hidden_size]``,
+        for a privileged critic.
+        """
 
     @abstractmethod
     def _model_state(self) -> dict[str, Tensor]:

@@ -40,8 +40,7 @@ risk indicator (PRIIPs regulation (EU) 2017/653, annex II).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -59,32 +58,43 @@ from marec_env.data.scenarios.numbers import (
     TRADING_DAYS,
     VOLATILITY,
 )
+from marec_env.users.base import Rows
+from marec_env.users.config import BehaviourConfig, RelevanceConfig
 from marec_env.users.effects import PriceSense, needed_attribute, trait
-from marec_env.users.modules import Choice
-from marec_env.users.scenario_config import BehaviourConfig
+from marec_env.users.modules import Choice, Shown
 
-__all__ = ["Behaviours", "Shown", "follow_centre", "hold"]
+__all__ = ["Behaviours", "daily_volatility", "follow_centre", "hold"]
 
 _CELLS = 1 << 21  # user-item pairs over which rates are centred; more are thinned by even strides
 MAX_DAYS = 60  # trading days after which what is still held is valued
 _SMALLEST = 1e-12  # keeps the quotient of two click rates finite
 
 
-@dataclass(slots=True)
-class Shown:
-    """One answered slate of ``B`` sessions."""
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """What happens or not: Bernoulli, after a click or what else it follows."""
 
-    slate: Tensor
-    """Int64 ``[B, K]``."""
-    users: Tensor
-    """Int64 ``[B]``."""
-    keys: Tensor
-    """Int64 ``[B]``, the sessions' keys; ``step`` int64 ``[B]`` counts their requests."""
-    step: Tensor
-    logits: Tensor
-    """Float32 ``[B, K]``, of a click on the examined item."""
-    found: dict[str, Tensor] = field(default_factory=dict)
-    """Float32 ``[B, K]``: the behaviours so far, ``click`` first."""
+    total: str
+    """Its name in the outcomes."""
+    by: str = ""
+    """What moves its rate beside the fit: the user's readiness, the price."""
+    after: str = "click"
+    """What it follows where that is configured."""
+
+
+_EVENTS = {
+    "like": _Event("likes", by="readiness"),
+    "cart": _Event("carts", by="price"),
+    "purchase": _Event("purchases", by="price", after="cart"),
+    "share": _Event("shares", by="readiness"),
+    "conversion": _Event("conversions"),
+}
+_AMOUNTS = {
+    "watch_time": "watch_minutes",
+    "holding_days": "holding_days",
+    "holding_return": "holding_return",
+}
+_TOTALS = {name: event.total for name, event in _EVENTS.items()} | _AMOUNTS
 
 
 def follow_centre(logits: Tensor, chance: Tensor, slope: float) -> float:
@@ -106,10 +116,7 @@ class Behaviours:
     """The behaviours beside the click, in configured order."""
 
     def __init__(
-        self,
-        config: BehaviourConfig,
-        population: Population,
-        price: PriceSense | None = None,
+        self, config: BehaviourConfig, population: Population, price: PriceSense | None = None
     ) -> None:
         """Args:
         config: the section ``users.behaviours``.
@@ -126,56 +133,37 @@ class Behaviours:
         self._limit = population.user_attributes.get("risk_limit")
         self._centre = 0.0
         self._half_watched = 0.0
-        by_rate = {"completion", "cart", "share", "conversion"}
-        by_rate |= {"like"} if config.like_rate is not None else set()
-        by_rate |= {"purchase"} if config.purchase_rate is not None else set()
-        self._rated = bool(by_rate & set(config.names))
         if "payment" in config.names:
             self._bid = needed_attribute(population, "bid", "users.behaviours.names payment")
         if "holding_days" in config.names or "holding_return" in config.names:
-            needed_attribute(population, "risk", "users.behaviours.names holding_*")
+            risk = needed_attribute(population, "risk", "users.behaviours.names holding_*")
+            self._volatility = daily_volatility(risk)
+        self._held: tuple[Tensor, Tensor] | None = None
         self._ready: Tensor | None = None
         if config.readiness_spread > 0:
             spread = config.readiness_spread
             ready = spread * trait(population, "readiness")
             self._ready = ready - FOLLOW_SLOPE * spread**2 / 2.0
-        self._rules: dict[str, Callable[[Shown, Tensor], Tensor]] = {
-            "like": self._like,
-            "purchase": self._purchase,
-            "watch_time": self._watch_time,
-            "hide": self._hide,
-            "cart": self._cart,
-            "completion": self._completion,
-            "share": self._share,
-            "conversion": self._conversion,
-            "payment": self._payment,
-            "holding_days": self._holding_days,
-            "holding_return": self._holding_return,
-        }
 
-    def centre(self, population: Population, choice: Choice, factor: float, shift: float) -> None:
+    def centre(self, relevance: RelevanceConfig, population: Population, choice: Choice) -> None:
         """Set what rates are relative to, from clicks on evenly drawn items.
 
         Args:
+            relevance: the section ``users.relevance``.
             population: users and items.
             choice: how clicks follow from logits.
-            factor: on the population's scale, and logits added (``users.relevance``).
-            shift: see ``factor``.
         """
-        if not self._rated:
+        rated = {name for name in _EVENTS if getattr(self._config, f"{name}_rate") is not None}
+        if not (rated | {"completion"}) & set(self.names):
             return
         stride = max(1, -(-population.num_users * population.num_items // _CELLS))
         users = population.user_factors[::stride]
-        logits = factor * population.scale * users @ population.item_factors.T
-        logits = (logits + population.quality + (population.intercept + shift)).flatten()
+        logits = relevance.scale_factor * population.scale * users @ population.item_factors.T
+        shift = population.intercept + relevance.intercept_shift
+        logits = (logits + population.quality + shift).flatten()
         chance = choice.alone(logits)
         self._centre = follow_centre(logits, chance, FOLLOW_SLOPE)
         self._half_watched = float((chance * logits).sum() / chance.sum().clamp(min=_SMALLEST))
-
-    @property
-    def extra(self) -> int:
-        """How many behaviours need a number a position."""
-        return len(self.names) - 1
 
     def respond(self, clicks: Tensor, shown: Shown, draws: Tensor) -> dict[str, Tensor]:
         """Return every behaviour.
@@ -183,16 +171,20 @@ class Behaviours:
         Args:
             clicks: float32 ``[B, K]``.
             shown: what was shown to whom.
-            draws: float32 ``[B, extra * K]``, uniform.
+            draws: float32 ``[B, behaviours * K]``, uniform.
 
         Returns:
             Float32 ``[B, K]`` each, ``click`` first.
         """
         size = clicks.shape[1]
         shown.found = {"click": clicks}
+        self._held = None
         for place, name in enumerate(self._config.names):
             draw = draws[:, place * size : (place + 1) * size]
-            shown.found[name] = self._rules[name](shown, draw)
+            if name in _EVENTS:
+                shown.found[name] = self._event(name, shown, draw)
+            else:
+                shown.found[name] = getattr(self, f"_{name}")(shown, draw)
         return shown.found
 
     def outcomes(self, shown: Shown) -> dict[str, Tensor]:
@@ -202,19 +194,7 @@ class Behaviours:
         summed over purchases), unsuitable (items shown above the user's risk limit).
         """
         found = shown.found
-        totals = {}
-        for name, plural in (
-            ("like", "likes"),
-            ("cart", "carts"),
-            ("purchase", "purchases"),
-            ("share", "shares"),
-            ("conversion", "conversions"),
-            ("watch_time", "watch_minutes"),
-            ("holding_days", "holding_days"),
-            ("holding_return", "holding_return"),
-        ):
-            if name in found:
-                totals[plural] = found[name].sum(1)
+        totals = {_TOTALS[name]: found[name].sum(1) for name in _TOTALS if name in found}
         if "completion" in found:
             totals["finished"] = (found["completion"] >= SEEN_THROUGH).to(torch.float32).sum(1)
         revenue = [found["payment"].sum(1)] if "payment" in found else []
@@ -222,57 +202,33 @@ class Behaviours:
             revenue.append((found["purchase"] * self._attributes["price"][shown.slate]).sum(1))
         if revenue:
             totals["revenue"] = torch.stack(revenue).sum(0)
-        if "risk" in self._attributes and self._limit is not None:
-            above = self._attributes["risk"][shown.slate] > self._limit[shown.users].unsqueeze(1)
-            totals["unsuitable"] = above.to(torch.float32).sum(1)
+        suits = self._suits(shown)
+        if suits is not None:
+            totals["unsuitable"] = (~suits).to(torch.float32).sum(1)
         return totals
 
-    def _follows(self, rate: float, logits: Tensor) -> Tensor:
-        base = math.log(rate / (1.0 - rate))
-        return torch.sigmoid(base + FOLLOW_SLOPE * (logits - self._centre))
-
-    def _ready_logits(self, shown: Shown) -> Tensor:
-        if self._ready is None:
-            return shown.logits
-        return shown.logits + self._ready[shown.users].unsqueeze(1)
-
-    def _priced_logits(self, shown: Shown) -> Tensor:
-        if self._price is None:
-            return shown.logits
-        return shown.logits - self._price.loss(shown.slate, shown.users)
-
-    def _like(self, shown: Shown, draw: Tensor) -> Tensor:
-        config = self._config
-        if config.like_rate is None:
-            chance = torch.sigmoid(shown.logits - config.like_offset)
-        else:
-            chance = self._follows(config.like_rate, self._ready_logits(shown))
-        return shown.found["click"] * (draw < chance)
-
-    def _cart(self, shown: Shown, draw: Tensor) -> Tensor:
-        chance = self._follows(self._config.cart_rate, self._priced_logits(shown))
-        return shown.found["click"] * (draw < chance)
-
-    def _purchase(self, shown: Shown, draw: Tensor) -> Tensor:
-        config = self._config
-        if config.purchase_rate is None:
-            chance = torch.sigmoid(shown.logits - config.purchase_offset)
-        else:
-            chance = self._follows(config.purchase_rate, self._priced_logits(shown))
-        bought = shown.found.get("cart", shown.found["click"]) * (draw < chance)
+    def _suits(self, shown: Shown) -> Tensor | None:
+        """Return whether an item's risk is within the user's limit, bool ``[B, K]``."""
         if self._limit is None or "risk" not in self._attributes:
-            return bought
+            return None
+        return self._attributes["risk"][shown.slate] <= self._limit[shown.users].unsqueeze(1)
+
+    def _event(self, name: str, shown: Shown, draw: Tensor) -> Tensor:
+        event, logits = _EVENTS[name], shown.logits
+        rate = getattr(self._config, f"{name}_rate")
+        if rate is None:
+            chance = torch.sigmoid(logits - getattr(self._config, f"{name}_offset"))
+        else:
+            if event.by == "readiness" and self._ready is not None:
+                logits = logits + self._ready[shown.users].unsqueeze(1)
+            if event.by == "price" and self._price is not None:
+                logits = self._price.adjust(logits, shown)
+            base = math.log(rate / (1.0 - rate))
+            chance = torch.sigmoid(base + FOLLOW_SLOPE * (logits - self._centre))
+        found = shown.found.get(event.after, shown.found["click"]) * (draw < chance)
         # An order beyond what suits the client is refused (MiFID II, article 25).
-        suits = self._attributes["risk"][shown.slate] <= self._limit[shown.users].unsqueeze(1)
-        return bought * suits
-
-    def _share(self, shown: Shown, draw: Tensor) -> Tensor:
-        chance = self._follows(self._config.share_rate, self._ready_logits(shown))
-        return shown.found["click"] * (draw < chance)
-
-    def _conversion(self, shown: Shown, draw: Tensor) -> Tensor:
-        chance = self._follows(self._config.conversion_rate, shown.logits)
-        return shown.found["click"] * (draw < chance)
+        suits = self._suits(shown) if name == "purchase" else None
+        return found if suits is None else found * suits
 
     def _completion(self, shown: Shown, draw: Tensor) -> Tensor:
         luck = COMPLETION_NOISE * math.sqrt(2.0) * torch.erfinv(2.0 * draw - 1.0)
@@ -280,42 +236,48 @@ class Behaviours:
         return shown.found["click"] * torch.sigmoid(reached)
 
     def _watch_time(self, shown: Shown, draw: Tensor) -> Tensor:
-        config = self._config
+        minutes = self._config.watch_minutes
         completion = shown.found.get("completion")
         if completion is None:
-            mean = config.watch_minutes * torch.sigmoid(shown.logits)
+            mean = minutes * torch.sigmoid(shown.logits)
             return shown.found["click"] * mean * -torch.log(draw)
         length = self._attributes.get("length_minutes")
-        return completion * (config.watch_minutes if length is None else length[shown.slate])
+        return completion * (minutes if length is None else length[shown.slate])
 
     def _payment(self, shown: Shown, draw: Tensor) -> Tensor:
-        del draw
         rate = torch.sigmoid(shown.logits)
         bid = self._bid[shown.slate]
         below = torch.nn.functional.pad((bid * rate)[:, 1:], (0, 1))
         price = (below / rate.clamp(min=_SMALLEST)).clamp(min=self._config.reserve_price)
         return shown.found["click"] * torch.minimum(price, bid)
 
-    def _held(self, shown: Shown) -> tuple[Tensor, Tensor]:
-        risk = self._attributes["risk"][shown.slate]
-        return hold(shown.found["purchase"], risk, shown.keys, shown.step)
+    def _holding(self, shown: Shown) -> tuple[Tensor, Tensor]:
+        if self._held is None:
+            daily = self._volatility[shown.slate]
+            self._held = hold(shown.found["purchase"], daily, shown.keys, shown.step)
+        return self._held
 
     def _holding_days(self, shown: Shown, draw: Tensor) -> Tensor:
-        del draw
-        return self._held(shown)[0]
+        return self._holding(shown)[0]
 
     def _holding_return(self, shown: Shown, draw: Tensor) -> Tensor:
-        del draw
-        return self._held(shown)[1]
+        return self._holding(shown)[1]
 
     def _hide(self, shown: Shown, draw: Tensor) -> Tensor:
         chance = torch.sigmoid(-shown.logits - self._config.hide_offset)
         return (1 - shown.found["click"]) * (draw < chance)
 
 
+def daily_volatility(risk: Tensor) -> Tensor:
+    """Return the daily volatility of risk classes 1 to 7, float32 ``[...]`` each."""
+    which = (risk.to(torch.int64) - 1).clamp(0, len(VOLATILITY) - 1)
+    yearly = torch.tensor(VOLATILITY, device=risk.device)
+    return yearly[which] / math.sqrt(TRADING_DAYS)
+
+
 def hold(
     purchase: Tensor,
-    risk: Tensor,
+    volatility: Tensor,
     keys: Tensor,
     step: Tensor,
     sold_a_day: tuple[float, float] = (SELLING_DAYS * REALISED_GAIN, SELLING_DAYS * REALISED_LOSS),
@@ -325,7 +287,7 @@ def hold(
 
     Args:
         purchase: float32 ``[B, K]``, 1 where an item was bought.
-        risk: float32 ``[B, K]``, the items' risk classes, 1 to 7.
+        volatility: float32 ``[B, K]``, of the items' log prices a day.
         keys: int64 ``[B]``, the sessions' keys.
         step: int64 ``[B]``, the request's number.
         sold_a_day: probabilities that a gain and that a loss is sold on a day.
@@ -336,20 +298,21 @@ def hold(
         where nothing was bought.
     """
     days, earned = torch.zeros_like(purchase), torch.zeros_like(purchase)
-    row, place = purchase.nonzero(as_tuple=True)
-    if row.numel() == 0:
+    rows = Rows(purchase.flatten() > 0)
+    if not rows:
         return days, earned
     # One stream of keys a position, so that two purchases of one request differ.
-    own = random.session_keys(0, keys[row] + place)
-    yearly = torch.tensor(VOLATILITY, device=purchase.device)
-    which = (risk[row, place].to(torch.int64) - 1).clamp(0, len(VOLATILITY) - 1)
-    daily = (yearly[which] / TRADING_DAYS**0.5).unsqueeze(1)
-    walk = daily * random.normal(own, step[row], "users/holding_price", horizon)
+    place = torch.arange(purchase.shape[1], device=purchase.device)
+    own = random.session_keys(0, rows.of((keys.unsqueeze(1) + place).flatten()))
+    step = rows.of(step.unsqueeze(1).expand(purchase.shape).flatten())
+    daily = rows.of(volatility.flatten()).unsqueeze(1)
+    walk = daily * random.normal(own, step, "users/holding_price", horizon)
     walk = (walk - daily.square() / 2).cumsum(1)
-    rate = torch.where(walk > 0, *sold_a_day)
-    sold = random.uniform(own, step[row], "users/holding_sale", horizon) < rate
+    sold = random.uniform(own, step, "users/holding_sale", horizon) < torch.where(
+        walk > 0, *sold_a_day
+    )
     sold[:, -1] = True
     last = sold.to(torch.int8).argmax(1, keepdim=True)
-    days[row, place] = (last.squeeze(1) + 1).to(torch.float32)
-    earned[row, place] = 100.0 * torch.expm1(walk.gather(1, last).squeeze(1))
+    rows.put(days.view(-1), (last.squeeze(1) + 1).to(torch.float32))
+    rows.put(earned.view(-1), 100.0 * torch.expm1(walk.gather(1, last).squeeze(1)))
     return days, earned

@@ -30,48 +30,55 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from marec_env.catalog.population import Population
 from marec_env.errors import ConfigError
-from marec_env.users.config import ClickBoredomConfig, ContinuousBoredom, ThresholdBoredom
+from marec_env.users.base import Rows
+from marec_env.users.config import (
+    ClickBoredomConfig,
+    ContinuousBoredom,
+    ThresholdBoredom,
+    UsersConfig,
+)
+from marec_env.users.modules import Module, Shown
 
 __all__ = ["ClickBoredom", "ExposureBoredom"]
 
 
-class ExposureBoredom:
-    """Exposure ``m`` of ``B`` sessions to ``T`` topics and the boredom that follows from it."""
+class ExposureBoredom(Module):
+    """Exposure ``m`` of ``B`` sessions to ``T`` topics and the boredom that follows from it; kind
+    threshold or continuous.
+    """
 
-    def __init__(
-        self, config: ContinuousBoredom, num_sessions: int, topics: Tensor, num_topics: int
-    ) -> None:
-        """Args:
-        config: the section ``users.boredom``, kind threshold or continuous.
-        num_sessions: B.
-        topics: int64 ``[N]``, the items' topics.
-        num_topics: T.
-        """
-        self._memory = config.memory
-        self._start = config.threshold if isinstance(config, ThresholdBoredom) else 0.0
-        self._slope = 1.0 / (config.saturation - self._start)
-        self._topics = topics
-        self.exposure = torch.zeros(num_sessions, num_topics, device=topics.device)
+    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
+        """Args: see :class:`Module`."""
+        super().__init__(config, population, num_sessions)
+        own = config.boredom
+        assert isinstance(own, ContinuousBoredom)
+        self._memory = own.memory
+        self._start = own.threshold if isinstance(own, ThresholdBoredom) else 0.0
+        self._slope = 1.0 / (own.saturation - self._start)
+        self.exposure = self._keep("exposure", 0.0, population.num_topics)
         """Float32 ``[B, T]``, in [0, 1]."""
 
-    def reset(self, rows: Tensor) -> None:
-        """Forget all exposure of the sessions ``rows`` (int64 ``[n]``)."""
-        self.exposure[rows] = 0.0
+    def _bored(self, exposure: Tensor) -> Tensor:
+        return ((exposure - self._start) * self._slope).clamp_(0.0, 1.0)
 
     def level(self, topics: Tensor | None = None) -> Tensor:
         """Return boredom in [0, 1]: of int64 ``[B, M]`` topics, or of all, ``[B, T]``."""
-        exposure = self.exposure if topics is None else self.exposure.gather(1, topics)
-        return ((exposure - self._start) * self._slope).clamp_(0.0, 1.0)
+        return self._bored(self.exposure if topics is None else self.exposure.gather(1, topics))
 
-    def update(self, topics: Tensor) -> None:
-        """Take the topics of one slate, int64 ``[B, K]``, into the exposure."""
-        share = torch.full(
-            topics.shape, (1.0 - self._memory) / topics.shape[1], device=topics.device
-        )
-        self.exposure.mul_(self._memory).scatter_add_(1, topics, share)
+    def adjust(self, logits: Tensor, shown: Shown) -> Tensor:
+        """See :meth:`Module.adjust`."""
+        loss = self.level(shown.topics).mul_(shown.susceptibility.unsqueeze(1))
+        return logits.sub_(loss)
 
-    def room(self, slate_size: int) -> Tensor:
+    def update(self, shown: Shown) -> None:
+        """Take the topics of one slate into the exposure."""
+        share = (1.0 - self._memory) / shown.topics.shape[1]
+        shares = torch.full(shown.topics.shape, share, device=self._device)
+        self.exposure.mul_(self._memory).scatter_add_(1, shown.topics, shares)
+
+    def room(self, slate_size: int, step: Tensor) -> Tensor:
         """Return how many items of each topic fit into a slate without boredom at the next request,
         int64 ``[B, T]``: the largest ``n`` with ``memory m + (1 - memory) n / K <= threshold``.
         """
@@ -92,116 +99,91 @@ class ExposureBoredom:
         """
         kept = self._memory**requests
         exposure = self.exposure[:, :, None, None] * kept
-        exposure = exposure + (counts / slate_size)[:, None] * (1.0 - kept)
-        return ((exposure - self._start) * self._slope).clamp_(0.0, 1.0)
+        return self._bored(exposure + (counts / slate_size)[:, None] * (1.0 - kept))
 
-    def recover(self, rows: Tensor, requests: Tensor) -> None:
-        """Let the exposure of ``rows`` decay as over float32 ``[n]`` requests without any."""
-        self.exposure[rows] *= (self._memory**requests).unsqueeze(1)
+    def come_back(self, rows: Rows, rested: Tensor, shown: Shown) -> None:
+        """Let the exposure decay as over so many requests without any."""
+        kept = (self._memory ** rows.of(rested)).unsqueeze(1)
+        rows.put(self.exposure, rows.of(self.exposure) * kept)
 
-    def state(self) -> dict[str, Tensor]:
-        """Return the live tensors that make up the state."""
-        return {"exposure": self.exposure}
+    def hidden(self, users: Tensor) -> Tensor:
+        """Return :meth:`level`."""
+        return self.level()
 
 
 _NEVER = -(1 << 30)  # the request of a click that has not been made
 
 
-class ClickBoredom:
-    """Recent clicks and boredom timers of ``B`` sessions and ``T`` topics."""
+class ClickBoredom(Module):
+    """Recent clicks and boredom timers of ``B`` sessions and ``T`` topics; kind loss_of_interest or
+    churn.
+    """
 
-    def __init__(
-        self,
-        config: ClickBoredomConfig,
-        num_sessions: int,
-        num_topics: int,
-        num_factors: int,
-        device: torch.device,
-    ) -> None:
-        """Args:
-        config: the section ``users.boredom``, kind loss_of_interest or churn.
-        num_sessions: B.
-        num_topics: T.
-        num_factors: d.
-        device: where the state lives.
+    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
+        """Args: see :class:`Module`.
 
         Raises:
             ConfigError: loss_of_interest where topics are not the axes of the factor space.
         """
-        if config.kind == "loss_of_interest" and num_topics != num_factors:
+        super().__init__(config, population, num_sessions)
+        own, topics, size = config.boredom, population.num_topics, population.user_factors.shape[1]
+        assert isinstance(own, ClickBoredomConfig)
+        if own.kind == "loss_of_interest" and topics != size:
             raise ConfigError(
                 f"users.boredom.kind 'loss_of_interest' needs one factor a topic, but there are "
-                f"{num_factors} factors and {num_topics} topics; use 'churn' or 'threshold'"
+                f"{size} factors and {topics} topics; use 'churn' or 'threshold'"
             )
-        self._config = config
-        self.topics = torch.zeros(num_sessions, config.max_clicks, dtype=torch.int64, device=device)
+        self._own = own
+        self.topics = self._keep("topics", 0, own.max_clicks, dtype=torch.int64)
         """Int64 ``[B, M]``: the topics of the last clicks, oldest first, at the right."""
-        self.steps = torch.full_like(self.topics, _NEVER)
+        self.steps = self._keep("steps", _NEVER, own.max_clicks, dtype=torch.int64)
         """Int64 ``[B, M]``: in which request they were made."""
-        self.remaining = torch.zeros(num_sessions, num_topics, dtype=torch.int64, device=device)
+        self.remaining = self._keep("remaining", 0, topics, dtype=torch.int64)
         """Int64 ``[B, T]``: requests of boredom left."""
-
-    def reset(self, rows: Tensor) -> None:
-        """Forget all clicks and boredom of the sessions ``rows`` (int64 ``[n]``)."""
-        self.steps[rows] = _NEVER
-        self.remaining[rows] = 0
 
     def recent(self, step: Tensor) -> Tensor:
         """Return the clicks that count after request ``step`` (int64 ``[B]``), int64 ``[B, T]``."""
-        counted = (self.steps > (step - self._config.window).unsqueeze(1)).to(torch.int64)
+        counted = (self.steps > (step - self._own.window).unsqueeze(1)).to(torch.int64)
         return torch.zeros_like(self.remaining).scatter_add_(1, self.topics, counted)
 
-    def update(self, topics: Tensor, clicks: Tensor, step: Tensor, susceptible: Tensor) -> None:
-        """Take one request into account.
-
-        Args:
-            topics: int64 ``[B, K]``, of the slate.
-            clicks: float32 ``[B, K]``.
-            step: int64 ``[B]``, the request's number.
-            susceptible: bool ``[B]``, who can get bored.
-        """
-        size = self.topics.shape[1]
-        all_topics = torch.cat([self.topics, topics], dim=1)
-        clicked = torch.where(clicks > 0, step.unsqueeze(1), _NEVER)
-        all_steps = torch.cat([self.steps, clicked], dim=1)
-        valid = all_steps > _NEVER
+    def update(self, shown: Shown) -> None:
+        """Note the clicks and what they bore of; interests are others from now on."""
+        step, size = shown.step, self.topics.shape[1]
+        topics = torch.cat([self.topics, shown.topics], dim=1)
+        clicked = torch.where(shown.found["click"] > 0, step.unsqueeze(1), _NEVER)
+        steps = torch.cat([self.steps, clicked], dim=1)
+        valid = steps > _NEVER
         # Rank from the right among real clicks; the last `size` of them move to the right end, and
         # what is left over lands in a spare column that is cut off.
         rank = valid.to(torch.int64).flip(1).cumsum(1).flip(1)
         place = torch.where(valid & (rank <= size), size - rank, size)
-        self.topics = torch.zeros_like(all_topics[:, : size + 1]).scatter_(1, place, all_topics)[
-            :, :size
-        ]
-        spare = torch.full_like(all_steps[:, : size + 1], _NEVER)
-        self.steps = spare.scatter_(1, place, all_steps)[:, :size]
+        for kept, values, empty in ((self.topics, topics, 0), (self.steps, steps, _NEVER)):
+            spare = torch.full_like(values[:, : size + 1], empty)
+            kept.copy_(spare.scatter_(1, place, values)[:, :size])
 
-        self.remaining = (self.remaining - 1).clamp_(min=0)
-        over = (self.recent(step) >= self._config.clicks) & susceptible.unsqueeze(1)
-        self.remaining = torch.where(
-            over & (self.remaining == 0), self._config.duration, self.remaining
-        )
+        self.remaining.sub_(1).clamp_(min=0)
+        over = (self.recent(step) >= self._own.clicks) & (shown.susceptibility > 0).unsqueeze(1)
+        self.remaining.masked_fill_(over & (self.remaining == 0), self._own.duration)
+        shown.changed = Rows()
 
-    def gate(self, interest: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Return the interest, ``[n, d]``, with what is bored set to zero."""
-        bored = (self.remaining if rows is None else self.remaining[rows]) > 0
-        if self._config.kind == "churn":
-            return interest * ~bored.any(1, keepdim=True)
-        return interest * ~bored
+    def interest(self, interest: Tensor, rows: Rows) -> Tensor:
+        """Return the interest with what is bored set to zero."""
+        bored = rows.of(self.remaining) > 0
+        return interest * ~(bored.any(1, keepdim=True) if self._own.kind == "churn" else bored)
 
-    def level(self) -> Tensor:
-        """Return the share of the boredom still ahead, float32 ``[B, T]`` in [0, 1]."""
-        return self.remaining / self._config.duration
-
-    def room(self, step: Tensor) -> Tensor:
+    def room(self, slate_size: int, step: Tensor) -> Tensor:
         """Return how many clicks each topic can take in request ``step`` (int64 ``[B]``, the one to
         come) without getting bored, int64 ``[B, T]``.
         """
-        return (self._config.clicks - 1 - self.recent(step)).clamp_(min=0)
+        return (self._own.clicks - 1 - self.recent(step)).clamp_(min=0)
 
-    def recover(self, rows: Tensor, requests: Tensor) -> None:
+    def come_back(self, rows: Rows, rested: Tensor, shown: Shown) -> None:
         """Forget everything after an absence worth more than the window; keep it otherwise."""
-        self.reset(rows[requests >= self._config.window])
+        assert rows.where is not None
+        forgotten = Rows(rows.where & (rested >= self._own.window))
+        for name, first in self._first.items():
+            forgotten.put(self._live[name], first)
 
-    def state(self) -> dict[str, Tensor]:
-        """Return the live tensors that make up the state."""
-        return {"topics": self.topics, "steps": self.steps, "remaining": self.remaining}
+    def hidden(self, users: Tensor) -> Tensor:
+        """Return the share of the boredom still ahead, float32 ``[B, T]`` in [0, 1]."""
+        return self.remaining / self._own.duration

@@ -8,83 +8,88 @@ says between two requests is therefore exactly what the next response draws from
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
 from marec_env.catalog.population import Population
 from marec_env.users import base as lane
-from marec_env.users.base import BatchedUsers, Feedback
-from marec_env.users.behaviours import Behaviours, Shown
+from marec_env.users.base import Feedback, Rows, Users
+from marec_env.users.behaviours import Behaviours
 from marec_env.users.boredom import ClickBoredom, ExposureBoredom
 from marec_env.users.config import ClickBoredomConfig, ContinuousBoredom, UsersConfig
-from marec_env.users.dynamics import Drift, Returning, Supply
-from marec_env.users.effects import Effects
-from marec_env.users.modules import Choice, Examination, Intent, Patience, Relevance
+from marec_env.users.dynamics import Drift, Intent, Patience, Returning, Supply
+from marec_env.users.effects import Friends, PriceSense, Tiredness, WearOut
+from marec_env.users.modules import Choice, Examination, Module, Relevance, Shown
 
 __all__ = ["ComposedUsers"]
 
+M = TypeVar("M", bound=Module)
+
 _BORED, _INTENT = range(2)  # columns of the numbers drawn at a reset
 _LEAST = 1e-6  # keeps a quotient finite where its divisor may be zero
+_SEEN_BY_CRITICS = (  # in the order of the hidden state
+    "intent",
+    "exposure",
+    "fatigue",
+    "patience",
+    "returning",
+    "supply",
+    "wear_out",
+    "tiredness",
+    "price",
+)
 
 
-class ComposedUsers(BatchedUsers):
-    """``B`` users of a population (implements :class:`marec_env.users.base.Users`)."""
+def _configured(config: UsersConfig) -> dict[str, type[Module]]:
+    """Return the modules that are switched on, in the order in which they move on."""
+    returning = config.returning
+    modules: dict[str, tuple[bool, type[Module]]] = {
+        "patience": (config.patience.kind != "none", Patience),
+        "exposure": (isinstance(config.boredom, ContinuousBoredom), ExposureBoredom),
+        "supply": (config.supply.enabled, Supply),
+        "price": (config.price.sensitivity > 0, PriceSense),
+        "wear_out": (config.wear_out.weight > 0, WearOut),
+        "tiredness": (config.tiredness.minutes > 0, Tiredness),
+        "friends": (config.friends.influence > 0, Friends),
+        "drift": (config.drift.kind != "none", Drift),
+        "intent": (config.intent.weight > 0, Intent),
+        "fatigue": (isinstance(config.boredom, ClickBoredomConfig), ClickBoredom),
+        "returning": (returning.sessions > 1 or returning.requests > 0, Returning),
+    }
+    return {name: module for name, (wanted, module) in modules.items() if wanted}
+
+
+class ComposedUsers(Users):
+    """``B`` users of a population."""
 
     def __init__(
         self, config: UsersConfig, population: Population, num_sessions: int, device: torch.device
     ) -> None:
-        """Args:
-        config: the section ``users``.
-        population: who the users are; its tensors must be on ``device``.
-        num_sessions: B.
-        device: where all tensors live.
-        """
+        """Args: see :class:`marec_env.users.base.Users`."""
         super().__init__(config, population, num_sessions, device)
         size = population.user_factors.shape[1]
         boredom = config.boredom
         self._full_boredom = boredom.weight if isinstance(boredom, ContinuousBoredom) else 1.0
-
+        self.modules = {
+            name: module(config, population, num_sessions)
+            for name, module in _configured(config).items()
+        }
+        """By name, in the order in which they move on."""
+        self._exposure = self._module(ExposureBoredom)
+        self._boredom = self._exposure or self._module(ClickBoredom)
+        self._price = self._module(PriceSense)
+        self.supply = self._module(Supply)
+        self._items_alike = not {"supply", "price", "wear_out", "tiredness", "friends"} & set(
+            self.modules
+        )  # a logit depends on no more than taste and boredom
         self._relevance = Relevance(config.relevance, population)
         self._examination = Examination(config.examination, device)
         self._choice = Choice(config.choice)
-        effects = Effects(config, num_sessions, population, device)
-        self._effects = effects if effects.any else None
-        self._behaviours = Behaviours(config.behaviours, population, effects.price)
-        self._behaviours.centre(
-            population,
-            self._choice,
-            config.relevance.scale_factor,
-            config.relevance.intercept_shift,
-        )
+        self._behaviours = Behaviours(config.behaviours, population, self._price)
+        self._behaviours.centre(config.relevance, population, self._choice)
         self.behaviours = self._behaviours.names
-        self._patience = (
-            Patience(config.patience, num_sessions, device)
-            if config.patience.kind != "none"
-            else None
-        )
-        self._drift = Drift(config.drift, population.item_factors)
-        self._drifts = config.drift.kind != "none"
-        self._intent = (
-            Intent(config.intent, num_sessions, population) if config.intent.weight > 0 else None
-        )
-        self._exposure = (
-            ExposureBoredom(boredom, num_sessions, population.topics, population.num_topics)
-            if isinstance(boredom, ContinuousBoredom)
-            else None
-        )
-        self._fatigue = (
-            ClickBoredom(boredom, num_sessions, population.num_topics, size, device)
-            if isinstance(boredom, ClickBoredomConfig)
-            else None
-        )
-        self._returning = (
-            Returning(config.returning, num_sessions, device)
-            if config.returning.sessions > 1 or config.returning.requests
-            else None
-        )
-        self.supply = (
-            Supply(config.supply, num_sessions, population) if config.supply.enabled else None
-        )
 
         self.susceptibility = torch.zeros(num_sessions, device=device)
         """Float32 ``[B]``: logits lost at full boredom; 0 for users who never get bored."""
@@ -94,146 +99,110 @@ class ComposedUsers(BatchedUsers):
         self._interest = torch.ones(num_sessions, size + 1, device=device)
         self.hidden_size = self.hidden_state().shape[1]
 
+    def _module(self, kind: type[M]) -> M | None:
+        return next((found for found in self.modules.values() if isinstance(found, kind)), None)
+
     @property
     def taste(self) -> Tensor:
         """Float32 ``[B, d]``: the users' lasting taste now. Privileged."""
         return self._taste[:, :-1]
 
-    def _begin(self, rows: Tensor, users: Tensor, draw: Tensor) -> None:
+    def _begin(self, rows: Rows, users: Tensor, draw: Tensor) -> None:
         config = self.config
         if config.boredom.kind != "none":
             bored = draw[:, _BORED] < config.boredom.susceptible_share
-            self.susceptibility[rows] = self._full_boredom * bored
-        self.satisfaction[rows] = config.satisfaction.initial
-        self._taste[rows, :-1] = self.population.user_factors[users]
-        if self._intent is not None:
-            self._intent.reset(rows, users, draw[:, _INTENT])
-        for module in (
-            self._patience,
-            self._exposure,
-            self._fatigue,
-            self._returning,
-            self.supply,
-        ):
-            if module is not None:
-                module.reset(rows)
-        if self._effects is not None:
-            self._effects.reset(rows, users, self._keys[rows])
+            rows.put(self.susceptibility, self._full_boredom * bored)
+        rows.put(self.satisfaction, config.satisfaction.initial)
+        rows.put(self.taste, self.population.user_factors[users])
+        keys = rows.of(self._keys)
+        for module in self.modules.values():
+            module.reset(rows, users, keys, draw[:, _INTENT])
         self._refresh(rows)
 
-    def _refresh(self, rows: Tensor | None = None) -> None:
-        """Recompute the present interest, of all sessions or of ``rows``."""
-        interest = self.taste if rows is None else self.taste[rows]
-        if self._intent is not None:
-            interest = self._intent.interest(interest, rows)
-        if self._fatigue is not None:
-            interest = self._fatigue.gate(interest, rows)
-        if rows is None:
-            self._interest[:, :-1] = interest
-        else:
-            self._interest[rows, :-1] = interest
+    def _refresh(self, rows: Rows) -> None:
+        """Recompute the interest of the moment."""
+        interest = rows.of(self.taste)
+        for module in self.modules.values():
+            interest = module.interest(interest, rows)
+        rows.put(self._interest[:, :-1], interest)
+
+    def _shown(self, items: Tensor) -> Shown:
+        """Return int64 ``[B, M]`` items with their click logits now."""
+        shown = Shown(
+            slate=items,
+            topics=self.population.topics[items],
+            users=self.user_index,
+            keys=self._keys,
+            step=self.request_index,
+            taste=self.taste,
+            susceptibility=self.susceptibility,
+        )
+        shown.logits = self._relevance.logits(self._interest, items)
+        for module in self.modules.values():
+            shown.logits = module.adjust(shown.logits, shown)
+        return shown
 
     def respond(self, slate: Tensor) -> Feedback:
         """Show ``slate``; see :meth:`marec_env.users.base.Users.respond`."""
         size = slate.shape[1]
-        step = self.request_index
-        draws = lane.request_draws(self._keys, step, size, self._behaviours.extra)
-        topics = self.population.topics[slate]
-        logits = self._logits(slate, topics)
+        draws = lane.request_draws(
+            self._keys, self.request_index, size, len(self._behaviours.names) - 1
+        )
+        shown = self._shown(slate)
+        shown.draws = draws
         examined = self._examination.draw(size, draws.one(lane.EXAMINE))
-        clicks = self._choice.clicks(logits, examined, draws.choice, draws.one(lane.CHOICE))
+        clicks = self._choice.clicks(shown.logits, examined, draws.choice, draws.one(lane.CHOICE))
         clicks = self._examination.stop(clicks, draws.one(lane.STOP))
         if self.supply is not None:
             clicks = clicks * self.supply.available(slate)
-        shown = Shown(slate, self.user_index, self._keys, step, logits)
         behaviours = self._behaviours.respond(clicks, shown, draws.behaviours)
-        engagement = clicks.mean(1)
+        shown.engagement = clicks.mean(1)
+        self._enjoy(shown)
+        for module in self.modules.values():
+            module.update(shown)
+        if shown.gap is not None:
+            rows, rested = Rows(shown.gap > 0), shown.gap * self.config.returning.recovery
+            for module in self.modules.values():
+                module.come_back(rows, rested, shown)
+        if shown.changed is not None:
+            self._refresh(shown.changed)
+        self.request_index += 1
+        left = shown.left
+        if left is None:
+            left = torch.zeros_like(self.is_new)
+        return Feedback(
+            behaviours,
+            shown.engagement,
+            self.satisfaction.clone(),
+            left,
+            shown.gap,
+            self._behaviours.outcomes(shown),
+        )
 
-        self._enjoy(slate, logits)
-        if self._patience is None:
-            left = torch.zeros_like(engagement, dtype=torch.bool)
-        else:
-            left = self._patience.update(engagement, draws.scalars[:, lane.LEAVE])
-        if self._exposure is not None:
-            self._exposure.update(topics)
-        if self._fatigue is not None:
-            self._fatigue.update(topics, clicks, step, self.susceptibility > 0)
-        if self._effects is not None:
-            self._effects.update(slate, behaviours, self.user_index, self._keys, step)
-        if self._drifts:
-            self._taste[:, :-1] = self._drift.move(self.taste, slate, clicks, self._keys, step)
-        changed = None
-        if self._intent is not None:
-            changed = self._intent.update(
-                self.user_index,
-                draws.scalars[:, lane.INTENT_SWITCH],
-                draws.scalars[:, lane.INTENT_PICK],
-            )
-        if self.supply is not None:
-            arrive = draws.scalars[:, lane.ARRIVE]
-            self.supply.update(slate, clicks, step, arrive, draws.one(lane.PROVIDER))
-        gap = None
-        if self._returning is not None:
-            left, gap = self._come_back(left, draws)
-        if self._drifts or self._fatigue is not None or gap is not None:
-            self._refresh()
-        elif changed is not None:
-            self._refresh(changed)
-        self.request_index = step + 1
-        outcomes = self._behaviours.outcomes(shown)
-        return Feedback(behaviours, engagement, self.satisfaction.clone(), left, gap, outcomes)
-
-    def _logits(self, items: Tensor, topics: Tensor) -> Tensor:
-        """Return the click logits of int64 ``[B, M]`` items now, boredom and age included."""
-        logits = self._relevance.logits(self._interest, items)
-        if self._exposure is not None:
-            level = self._exposure.level(topics)
-            logits = logits.sub_(level.mul_(self.susceptibility.unsqueeze(1)))
-        if self.supply is not None:
-            logits = logits - self.supply.penalty(items, self.request_index)
-        if self._effects is not None:
-            logits = self._effects.apply(logits, items, self.user_index)
-        return logits
-
-    def _enjoy(self, slate: Tensor, logits: Tensor) -> None:
+    def _enjoy(self, shown: Shown) -> None:
         """Move satisfaction towards the examination-weighted mean of the slate's appeal."""
         config = self.config.satisfaction
-        appeal = self._choice.alone(logits)
+        appeal = self._choice.alone(shown.logits)
         if config.lasting > 0:
-            lasting = self._choice.alone(self._relevance.logits(self._taste, slate))
+            lasting = self._choice.alone(self._relevance.logits(self._taste, shown.slate))
             appeal = torch.lerp(appeal, lasting, config.lasting)
-        examined = self._examination.probability(slate.shape[1])
+        examined = self._examination.probability(shown.slate.shape[1])
         enjoyment = appeal @ (examined / examined.sum().clamp(min=_LEAST))
         self.satisfaction.lerp_(enjoyment, 1.0 - config.memory).clamp_(0.0, 1.0)
-
-    def _come_back(self, ended: Tensor, draws: lane.Draws) -> tuple[Tensor, Tensor]:
-        """Let users whose session ended return or not; return who left for good, and the gaps."""
-        assert self._returning is not None
-        left, gap = self._returning.update(ended, self.satisfaction, draws.scalars[:, lane.RETURN])
-        rows = (gap > 0).nonzero().squeeze(1)
-        if self._patience is not None:
-            self._patience.reset(rows)
-        rested = gap[rows] * self.config.returning.recovery
-        if self._exposure is not None:
-            self._exposure.recover(rows, rested)
-        if self._fatigue is not None:
-            self._fatigue.recover(rows, rested)
-        if self._intent is not None:
-            self._intent.reset(rows, self.user_index[rows], draws.scalars[rows, lane.INTENT_PICK])
-        return left, gap
+        shown.satisfaction = self.satisfaction
 
     def click_probability(self, items: Tensor | None = None) -> Tensor:
         """See :meth:`marec_env.users.base.Users.click_probability`."""
-        if items is None and (self.supply is not None or self._effects is not None):
+        if items is None and self._items_alike:
+            logits = self._relevance.logits(self._interest)
+            if self._exposure is not None:
+                loss = self._exposure.level().mul_(self.susceptibility.unsqueeze(1))
+                logits.sub_(loss.index_select(1, self.population.topics))
+            return self._choice.alone(logits)
+        if items is None:
             items = torch.arange(self.num_items, device=self.device).expand(self.num_sessions, -1)
-        if items is not None:
-            found = self._choice.alone(self._logits(items, self.population.topics[items]))
-            return found if self.supply is None else found * self.supply.available(items)
-        logits = self._relevance.logits(self._interest)
-        if self._exposure is not None:
-            loss = self._exposure.level().mul_(self.susceptibility.unsqueeze(1))
-            logits.sub_(loss.index_select(1, self.population.topics))
-        return self._choice.alone(logits)
+        found = self._choice.alone(self._shown(items).logits)
+        return found if self.supply is None else found * self.supply.available(items)
 
     def long_term_relevance(
         self, items: Tensor | None = None, rows: Tensor | None = None
@@ -241,13 +210,12 @@ class ComposedUsers(BatchedUsers):
         """See :meth:`marec_env.users.base.Users.long_term_relevance`."""
         taste = self._taste if rows is None else self._taste[rows]
         logits = self._relevance.logits(taste, items)
-        price = None if self._effects is None else self._effects.price
-        if price is None:
+        if self._price is None:
             return logits
         users = self.user_index if rows is None else self.user_index[rows]
         if items is None:
             items = torch.arange(self.num_items, device=self.device).expand(len(users), -1)
-        return logits - price.loss(items, users)
+        return logits - self._price.loss(items, users)
 
     def topic_room(self, slate_size: int) -> Tensor:
         """Return how many items of each topic the next slate may hold without boring the user,
@@ -255,12 +223,9 @@ class ComposedUsers(BatchedUsers):
         """
         shape = (self.num_sessions, self.population.num_topics)
         free = torch.full(shape, slate_size, dtype=torch.int64, device=self.device)
-        if self._exposure is not None:
-            room = self._exposure.room(slate_size)
-        elif self._fatigue is not None:
-            room = self._fatigue.room(self.request_index)
-        else:
+        if self._boredom is None:
             return free
+        room = self._boredom.room(slate_size, self.request_index)
         return torch.where((self.susceptibility > 0).unsqueeze(1), room, free)
 
     def boredom_ahead(self, slate_size: int, requests: Tensor) -> Tensor | None:
@@ -279,52 +244,33 @@ class ComposedUsers(BatchedUsers):
 
     def fresh_logits(self, items: Tensor) -> Tensor:
         """Return the click logits of int64 ``[B, M]`` items were no topic boring. Privileged."""
-        logits = self._logits(items, self.population.topics[items])
+        shown = self._shown(items)
         if self._exposure is None:
-            return logits
-        level = self._exposure.level(self.population.topics[items])
-        return logits + level * self.susceptibility.unsqueeze(1)
+            return shown.logits
+        return shown.logits + self._exposure.level(shown.topics) * self.susceptibility.unsqueeze(1)
 
     def hidden_state(self) -> Tensor:
         """Return taste, then, where there is such a module: intent, boredom by topic, patience,
         sessions and trust, providers' presence, their wear-out, tiredness, price level; then
         susceptibility and satisfaction. Friends' endorsements, a number an item, are left out.
         """
-        parts = [self.taste]
-        if self._intent is not None:
-            parts.append(self._intent.direction())
-        for boredom in (self._exposure, self._fatigue):
-            if boredom is not None:
-                parts.append(boredom.level())
-        if self._patience is not None:
-            parts.append(self._patience.scaled().unsqueeze(1))
-        if self._returning is not None:
-            parts.append(self._returning.scaled())
-        if self.supply is not None:
-            parts.append(self.supply.present.to(torch.float32))
-        if self._effects is not None:
-            parts += self._effects.hidden(self.user_index)
+        parts: list[Tensor | None] = [self.taste]
+        for name in _SEEN_BY_CRITICS:
+            if name in self.modules:
+                parts.append(self.modules[name].hidden(self.user_index))
         weight = max(self._full_boredom, _LEAST)
         parts += [(self.susceptibility / weight).unsqueeze(1), self.satisfaction.unsqueeze(1)]
-        return torch.cat(parts, dim=1)
+        return torch.cat([part for part in parts if part is not None], dim=1)
 
     def _model_state(self) -> dict[str, Tensor]:
-        found = {
+        own = {
             "susceptibility": self.susceptibility,
             "satisfaction": self.satisfaction,
             "taste": self._taste,
             "interest": self._interest,
         }
-        modules = {
-            "intent": self._intent,
-            "exposure": self._exposure,
-            "fatigue": self._fatigue,
-            "patience": self._patience,
-            "returning": self._returning,
-            "supply": self.supply,
-            "effects": self._effects,
+        return own | {
+            f"{name}/{key}": value
+            for name, module in self.modules.items()
+            for key, value in module.state().items()
         }
-        for name, module in modules.items():
-            if module is not None:
-                found |= {f"{name}/{key}": value for key, value in module.state().items()}
-        return found

@@ -1,4 +1,23 @@
-"""What moves beyond a request: tastes that drift, users who return, a supply that comes and goes.
+"""What moves from request to request and beyond: intents, patience, tastes, returns, supply.
+
+Intent: a passing interest mixed into the lasting taste.
+
+The present interest is ``normalise((1 - w) u + w v)``; it keeps unit length so that the calibrated
+scale keeps its meaning. ``v`` is the factor of one item: one the user liked before (the default;
+any item of the catalog for users without likes), or any item at all. After each request it is
+replaced with the configured probability, so what :meth:`Intent.interest` returns between two
+requests is what the next response uses.
+
+Patience: why and when a user leaves a session.
+
+    P <- min(maximum, P + gain * engagement - cost)
+
+* budget: the user leaves when ``P <= 0``. The engagement at which patience stays level is
+  ``cost / gain``.
+* hazard: the user also leaves with probability ``hazard * exp(-hazard_slope * P)`` a request.
+
+The budget is RecSim's time budget (Ie et al., "RecSim", 2019) in units of engagement; the hazard is
+the usual form in survival analysis with a log-linear covariate (Cox 1972).
 
 Drift: how lasting tastes move within an episode. All keep unit length.
 
@@ -42,53 +61,120 @@ from torch.nn.functional import embedding, normalize
 
 from marec_env import random
 from marec_env.catalog.population import Population
-from marec_env.users.config import DriftConfig, ReturnConfig, SupplyConfig
-from marec_env.users.effects import needed_providers
+from marec_env.users import base as lane
+from marec_env.users.base import Rows, pick
+from marec_env.users.config import BudgetPatience, HazardPatience, UsersConfig
+from marec_env.users.effects import liked_items, needed_providers
+from marec_env.users.modules import Module, Shown
 
-__all__ = ["Drift", "Returning", "Supply", "geometric_days"]
+__all__ = ["Drift", "Intent", "Patience", "Returning", "Supply", "geometric_days"]
 
 
-class Drift:
+class Intent(Module):
+    """The item that stands for the passing interest of each of ``B`` sessions."""
+
+    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
+        """Args: see :class:`Module`."""
+        super().__init__(config, population, num_sessions)
+        self._own = config.intent
+        self._liked, self._count = liked_items(population)
+        if self._own.source == "catalog":
+            self._count = torch.zeros_like(self._count)
+        self.item = self._keep("item", 0, dtype=torch.int64)
+        """Int64 ``[B]``."""
+
+    def _draw(self, users: Tensor, draw: Tensor) -> Tensor:
+        count = self._count[users]
+        some = self._liked[users, pick(draw, count.clamp(min=1))]
+        return torch.where(count > 0, some, pick(draw, self._population.num_items))
+
+    def reset(self, rows: Rows, users: Tensor, keys: Tensor, draw: Tensor) -> None:
+        """Draw an intent."""
+        rows.put(self.item, self._draw(users, draw))
+
+    def update(self, shown: Shown) -> None:
+        """Replace intents by chance."""
+        switch = shown.draws.scalars[:, lane.INTENT_SWITCH] < self._own.switch_probability
+        rows = Rows(switch)
+        self._renew(rows, shown)
+        shown.changed = shown.changed or rows
+
+    def _renew(self, rows: Rows, shown: Shown) -> None:
+        draw = shown.draws.scalars[:, lane.INTENT_PICK]
+        rows.put(self.item, self._draw(rows.of(shown.users), rows.of(draw)))
+
+    def come_back(self, rows: Rows, rested: Tensor, shown: Shown) -> None:
+        """Draw an intent for the new session."""
+        self._renew(rows, shown)
+
+    def interest(self, interest: Tensor, rows: Rows) -> Tensor:
+        """Mix the intents into tastes, float32 ``[n, d]``, unit length."""
+        direction = self._population.item_factors[rows.of(self.item)]
+        return normalize(interest.lerp(direction, self._own.weight), dim=-1)
+
+    def hidden(self, users: Tensor) -> Tensor:
+        """Return the intents' factors, float32 ``[B, d]``."""
+        return self._population.item_factors[self.item]
+
+
+class Patience(Module):
+    """The patience left to each of ``B`` sessions; kind budget or hazard."""
+
+    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
+        """Args: see :class:`Module`."""
+        super().__init__(config, population, num_sessions)
+        assert isinstance(config.patience, BudgetPatience)
+        self._own = config.patience
+        self.left = self._keep("left", self._own.initial)
+        """Float32 ``[B]``."""
+
+    def update(self, shown: Shown) -> None:
+        """Say who leaves the session."""
+        own = self._own
+        self.left.add_(shown.engagement, alpha=own.gain).sub_(own.cost)
+        self.left.clamp_(max=own.maximum)
+        shown.left = self.left <= 0
+        if isinstance(own, HazardPatience):
+            chance = own.hazard * torch.exp(-own.hazard_slope * self.left)
+            shown.left = shown.left | (shown.draws.scalars[:, lane.LEAVE] < chance)
+
+    def come_back(self, rows: Rows, rested: Tensor, shown: Shown) -> None:
+        """Give the new session its initial patience."""
+        rows.put(self.left, self._own.initial)
+
+    def hidden(self, users: Tensor) -> Tensor:
+        """Return patience over its maximum, float32 ``[B, 1]``, in [-1, 1]."""
+        return (self.left / self._own.maximum).clamp(-1.0, 1.0).unsqueeze(1)
+
+
+class Drift(Module):
     """One law of motion of tastes."""
 
-    def __init__(self, config: DriftConfig, item_factors: Tensor) -> None:
-        """Args:
-        config: the section ``users.drift``.
-        item_factors: float32 ``[N, d]``.
-        """
-        self._config = config
-        self._factors = item_factors
+    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
+        """Args: see :class:`Module`."""
+        super().__init__(config, population, num_sessions)
+        self._own = config.drift
 
-    def move(
-        self, taste: Tensor, slate: Tensor, clicks: Tensor, keys: Tensor, step: Tensor
-    ) -> Tensor:
-        """Return the tastes after one request.
+    def update(self, shown: Shown) -> None:
+        """Move the tastes."""
+        shown.taste.copy_(self._moved(shown))
+        shown.changed = Rows()
 
-        Args:
-            taste: float32 ``[B, d]``, unit length.
-            slate: int64 ``[B, K]``.
-            clicks: float32 ``[B, K]``.
-            keys: int64 ``[B]``, the sessions' keys (random_walk).
-            step: int64 ``[B]``, the request's number (random_walk).
-
-        Returns:
-            Float32 ``[B, d]``.
-        """
-        config = self._config
-        if config.kind == "none":
-            return taste
-        if config.kind == "random_walk":
+    def _moved(self, shown: Shown) -> Tensor:
+        own, taste, clicks = self._own, shown.taste, shown.found["click"]
+        if own.kind == "random_walk":
             size = taste.shape[1]
-            noise = random.normal(keys, step, "users/drift", size)
-            return normalize(taste + (config.step / math.sqrt(size)) * noise, dim=1)
-        shown = embedding(slate, self._factors)
-        if config.kind == "amplification":
-            liking = clicks * torch.bmm(shown, taste.unsqueeze(2)).squeeze(2)
-            pull = torch.bmm(liking.unsqueeze(1), shown).squeeze(1)
-            return normalize(taste + config.gain * pull, dim=1)
+            noise = random.normal(shown.keys, shown.step, "users/drift", size)
+            return normalize(taste + (own.step / math.sqrt(size)) * noise, dim=1)
+        items = embedding(shown.slate, self._population.item_factors)
+        if own.kind == "amplification":
+            liking = clicks * torch.bmm(items, taste.unsqueeze(2)).squeeze(2)
+            pull = torch.bmm(liking.unsqueeze(1), items).squeeze(1)
+            return normalize(taste + own.gain * pull, dim=1)
+        assert own.kind == "influence"
         count = clicks.sum(1, keepdim=True)
-        mean = torch.bmm(clicks.unsqueeze(1), shown).squeeze(1) / count.clamp(min=1.0)
-        moved = normalize(self._pull(mean).lerp(taste, config.inertia), dim=1)
+        mean = torch.bmm(clicks.unsqueeze(1), items).squeeze(1) / count.clamp(min=1.0)
+        moved = normalize(self._pull(mean).lerp(taste, own.inertia), dim=1)
         return torch.where(count > 0, moved, taste)
 
     def _pull(self, mean: Tensor) -> Tensor:
@@ -110,162 +196,110 @@ def geometric_days(probability: Tensor, draw: Tensor) -> Tensor:
     return torch.where(probability > 0, days.clamp(min=1.0), torch.inf)
 
 
-class Returning:
+class Returning(Module):
     """Sessions held, requests of the present one and trust, of ``B`` episodes."""
 
-    def __init__(self, config: ReturnConfig, num_sessions: int, device: torch.device) -> None:
-        """Args:
-        config: the section ``users.returning``.
-        num_sessions: B, the number of episodes side by side.
-        device: where the state lives.
-        """
-        self._config = config
-        self.sessions = torch.zeros(num_sessions, dtype=torch.int64, device=device)
+    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
+        """Args: see :class:`Module`."""
+        super().__init__(config, population, num_sessions)
+        self._own = config.returning
+        self.sessions = self._keep("sessions", 0, dtype=torch.int64)
         """Int64 ``[B]``: sessions ended so far in this episode."""
-        self.requests = torch.zeros_like(self.sessions)
+        self.requests = self._keep("requests", 0, dtype=torch.int64)
         """Int64 ``[B]``: requests of the present session."""
-        self.trust = torch.full((num_sessions,), config.trust_initial, device=device)
+        self.trust = self._keep("trust", self._own.trust_initial)
         """Float32 ``[B]``."""
 
-    def reset(self, rows: Tensor) -> None:
-        """Begin the episodes ``rows`` (int64 ``[n]``) anew."""
-        self.sessions[rows] = 0
-        self.requests[rows] = 0
-        self.trust[rows] = self._config.trust_initial
-
-    def update(self, ended: Tensor, satisfaction: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
-        """Take one request into account.
-
-        Args:
-            ended: bool ``[B]``, whose patience ended the session.
-            satisfaction: float32 ``[B]`` in [0, 1].
-            draw: float32 ``[B]``, uniform.
-
-        Returns:
-            Bool ``[B]``, who left for good, and float32 ``[B]``, the days until the next session
-            where one begins, 0 elsewhere.
-        """
-        config = self._config
+    def update(self, shown: Shown) -> None:
+        """Say who left for good, and after how many days a session begins where one does."""
+        own, satisfaction = self._own, shown.satisfaction
+        ended = torch.zeros_like(self.requests, dtype=torch.bool)
+        if shown.left is not None:
+            ended = shown.left
         self.requests += 1
-        if config.requests:
-            ended = ended | (self.requests >= config.requests)
+        if own.requests:
+            ended = ended | (self.requests >= own.requests)
         self.sessions += ended
-        change = config.trust_cost * (satisfaction / config.trust_break_even - 1.0)
-        self.trust = torch.where(ended, self.trust + change, self.trust)
-        self.trust.clamp_(max=config.trust_initial)
-        probability = (config.bias + config.slope * satisfaction).clamp_(0.0, 1.0)
-        days = geometric_days(probability, draw)
-        returns = (
-            ended & (days <= config.max_gap) & (self.trust > 0) & (self.sessions < config.sessions)
-        )
+        change = own.trust_cost * (satisfaction / own.trust_break_even - 1.0)
+        self.trust.copy_(torch.where(ended, self.trust + change, self.trust))
+        self.trust.clamp_(max=own.trust_initial)
+        probability = (own.bias + own.slope * satisfaction).clamp_(0.0, 1.0)
+        days = geometric_days(probability, shown.draws.scalars[:, lane.RETURN])
+        returns = ended & (days <= own.max_gap) & (self.trust > 0) & (self.sessions < own.sessions)
         self.requests.masked_fill_(ended, 0)
-        return ended & ~returns, torch.where(returns, days, 0.0)
+        shown.left, shown.gap = ended & ~returns, torch.where(returns, days, 0.0)
+        shown.changed = Rows()
 
-    def scaled(self) -> Tensor:
+    def hidden(self, users: Tensor) -> Tensor:
         """Return sessions over their maximum and trust over its initial value, ``[B, 2]``."""
-        return torch.stack(
-            [
-                self.sessions / self._config.sessions,
-                (self.trust / self._config.trust_initial).clamp(-1.0, 1.0),
-            ],
-            dim=1,
-        )
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the live tensors that make up the state."""
-        return {"sessions": self.sessions, "requests": self.requests, "trust": self.trust}
+        trust = (self.trust / self._own.trust_initial).clamp(-1.0, 1.0)
+        return torch.stack([self.sessions / self._own.sessions, trust], dim=1)
 
 
-class Supply:
+class Supply(Module):
     """Providers' credit and released items in the worlds of ``B`` sessions."""
 
-    def __init__(self, config: SupplyConfig, num_sessions: int, population: Population) -> None:
-        """Args:
-        config: the section ``users.supply``.
-        num_sessions: B.
-        population: its ``providers`` must be given.
+    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
+        """Args: see :class:`Module`.
 
         Raises:
             ConfigError: the population does not say who offers its items.
         """
-        self._config = config
+        super().__init__(config, population, num_sessions)
+        self._own = own = config.supply
         self._provider = needed_providers(
             population, "users.supply.enabled is true", "switch supply off"
         )
-        device = self._provider.device
-        counts = torch.bincount(self._provider)
-        order = torch.argsort(self._provider, stable=True)
-        starts = torch.cumsum(counts, 0) - counts
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(len(order), device=device) - starts[self._provider[order]]
-        self._rank = rank  # the item's place among its provider's, in catalog order
-        self._counts = counts
-        self._order, self._starts = order, starts
-        self._first = torch.ceil((1.0 - config.reserve) * counts).to(torch.int64)
-        providers = len(counts)
-        self.released = self._first.repeat(num_sessions, 1)
+        self._counts = counts = torch.bincount(self._provider)
+        self._order = torch.argsort(self._provider, stable=True)
+        self._starts = torch.cumsum(counts, 0) - counts
+        place = torch.arange(len(self._order), device=self._device)
+        # The item's place among its provider's, in catalog order.
+        self._rank = torch.empty_like(place)
+        self._rank[self._order] = place - self._starts[self._provider[self._order]]
+        first = torch.ceil((1.0 - own.reserve) * counts).to(torch.int64)
+        self.released = self._keep("released", first, len(counts), dtype=torch.int64)
         """Int64 ``[B, P]``: how many of the provider's items have appeared."""
-        self.credit = torch.full((num_sessions, providers), config.credit_initial, device=device)
+        self.credit = self._keep("credit", own.credit_initial, len(counts))
         """Float32 ``[B, P]``, in clicks."""
-        self.present = torch.ones(num_sessions, providers, dtype=torch.bool, device=device)
+        self.present = self._keep("present", True, len(counts), dtype=torch.bool)
         """Bool ``[B, P]``."""
-        self.arrived = torch.zeros(
-            num_sessions, population.num_items, dtype=torch.int32, device=device
-        )
+        self.arrived = self._keep("arrived", 0, population.num_items, dtype=torch.int32)
         """Int32 ``[B, N]``: the request at which the item appeared."""
-
-    def reset(self, rows: Tensor) -> None:
-        """Begin the worlds ``rows`` (int64 ``[n]``) anew."""
-        self.released[rows] = self._first
-        self.credit[rows] = self._config.credit_initial
-        self.present[rows] = True
-        self.arrived[rows] = 0
 
     def available(self, items: Tensor | None = None) -> Tensor:
         """Return which items can be had, bool ``[B, M]`` (or ``[B, N]`` for all)."""
         if items is None:
-            items = torch.arange(len(self._provider), device=self._provider.device)
-            items = items.expand(len(self.credit), -1)
+            items = torch.arange(len(self._provider), device=self._device)
+            items = items.expand(self._num_sessions, -1)
         provider = self._provider[items]
         out = self._rank[items] < self.released.gather(1, provider)
         return out & self.present.gather(1, provider)
 
-    def penalty(self, items: Tensor, step: Tensor) -> Tensor:
-        """Return the logits that int64 ``[B, M]`` items have lost by age at request ``step``."""
-        age = step.unsqueeze(1) - self.arrived.gather(1, items)
-        return (self._config.aging * age).clamp_(0.0, self._config.aging_limit)
+    def adjust(self, logits: Tensor, shown: Shown) -> Tensor:
+        """Take off what the items have lost by age."""
+        age = shown.step.unsqueeze(1) - self.arrived.gather(1, shown.slate)
+        return logits - (self._own.aging * age).clamp_(0.0, self._own.aging_limit)
 
-    def update(
-        self, slate: Tensor, clicks: Tensor, step: Tensor, arrive: Tensor, pick: Tensor
-    ) -> None:
-        """Take one request into account.
-
-        Args:
-            slate: int64 ``[B, K]``.
-            clicks: float32 ``[B, K]``.
-            step: int64 ``[B]``, the request's number.
-            arrive: float32 ``[B]``, uniform; below ``arrival`` an item arrives.
-            pick: float32 ``[B, 1]``, uniform; picks the provider.
-        """
-        config = self._config
-        self.credit.mul_(config.credit_memory)
-        self.credit.scatter_add_(1, self._provider[slate], clicks)
-        self.present &= self.credit >= config.leave_below
+    def update(self, shown: Shown) -> None:
+        """Let providers earn, leave and bring items."""
+        own, draws = self._own, shown.draws
+        self.credit.mul_(own.credit_memory)
+        self.credit.scatter_add_(1, self._provider[shown.slate], shown.found["click"])
+        self.present &= self.credit >= own.leave_below
         can = self.present & (self.released < self._counts)
-        weight = (1.0 + self.credit).square() * can
-        upper = weight.cumsum(1)
-        chosen = (upper <= pick * upper[:, -1:]).sum(1).clamp_(max=len(self._counts) - 1)
-        rows = ((arrive < config.arrival) & can.any(1)).nonzero().squeeze(1)
-        provider = chosen[rows]
-        item = self._order[self._starts[provider] + self.released[rows, provider]]
-        self.arrived[rows, item] = (step[rows] + 1).to(torch.int32)
-        self.released[rows, provider] += 1
+        upper = ((1.0 + self.credit).square() * can).cumsum(1)
+        below = upper <= draws.one(lane.PROVIDER) * upper[:, -1:]
+        provider = below.sum(1, keepdim=True).clamp_(max=len(self._counts) - 1)
+        arrives = (draws.one(lane.ARRIVE) < own.arrival) & can.any(1, keepdim=True)
+        # Where nothing arrives the place may lie beyond the last; what is there then stays.
+        place = self._starts[provider] + self.released.gather(1, provider)
+        item = self._order[place.clamp(max=len(self._order) - 1)]
+        new = (shown.step.unsqueeze(1) + 1).to(torch.int32)
+        now = torch.where(arrives, new, self.arrived.gather(1, item))
+        self.arrived.scatter_(1, item, now)
+        self.released.scatter_add_(1, provider, arrives.to(torch.int64))
 
-    def state(self) -> dict[str, Tensor]:
-        """Return the live tensors that make up the state."""
-        return {
-            "released": self.released,
-            "credit": self.credit,
-            "present": self.present,
-            "arrived": self.arrived,
-        }
+    def hidden(self, users: Tensor) -> Tensor:
+        """Return who is present."""
+        return self.present.to(torch.float32)

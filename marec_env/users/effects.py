@@ -1,7 +1,5 @@
 """What scenarios do to the logit of a click: price, wear-out, tiredness and friends.
 
-Traits of the users that no factor holds, and attributes that scenarios need.
-
 Price sensitivity: what is dearer than a user's level loses logits.
 
     dearness(i) = log price(i) - median log price of the item's topic,
@@ -36,13 +34,9 @@ endorses another with probability ``activity`` a request, each time one that the
 That popularity among others moves choices was shown by experiment (Salganik, Dodds and Watts 2006);
 the logarithm and the size are assumptions. Friends' own sessions are not simulated, so that a
 session does not depend on the batch it runs in.
-
-What scenarios do to the logit of a click, together: price, wear-out, tiredness and friends.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -56,22 +50,17 @@ from marec_env.data.scenarios.numbers import (
     PRICE_LEVEL_SPREAD,
 )
 from marec_env.errors import ConfigError
-from marec_env.users.base import pick
+from marec_env.users.base import Rows, pick
 from marec_env.users.config import UsersConfig
-from marec_env.users.scenario_config import (
-    FriendsConfig,
-    PriceConfig,
-    TirednessConfig,
-    WearOutConfig,
-)
+from marec_env.users.modules import Module, Shown
 
 __all__ = [
-    "Effects",
     "Friends",
     "PriceSense",
     "Tiredness",
     "WearOut",
     "befriend",
+    "liked_items",
     "needed_attribute",
     "needed_providers",
     "trait",
@@ -118,23 +107,30 @@ def needed_providers(population: Population, what: str, cure: str) -> Tensor:
     return population.providers
 
 
+def liked_items(population: Population) -> tuple[Tensor, Tensor]:
+    """Return the items each user liked, first, int64 ``[U, H]``, and how many, int64 ``[U]``."""
+    liked = population.history_liked & (population.history >= 0)
+    # Liked items first, so that one draw below their count picks one of them.
+    order = liked.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+    items = population.history.gather(1, order)
+    return items if items.shape[1] else items.new_zeros(len(items), 1), liked.sum(1)
+
+
 _CHEAPEST = 1e-6  # currency units; keeps the logarithm of a free item finite
 
 
-class PriceSense:
+class PriceSense(Module):
     """Logits lost to prices; it has no state."""
 
-    def __init__(self, config: PriceConfig, population: Population) -> None:
-        """Args:
-        config: the section ``users.price``.
-        population: its items need the attribute ``price`` (currency units).
-        """
+    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
+        """Args: see :class:`Module`; items need the attribute ``price`` (currency units)."""
+        super().__init__(config, population, num_sessions)
         price = needed_attribute(population, "price", "users.price.sensitivity")
         log_price = price.to(torch.float32).clamp(min=_CHEAPEST).log()
         middle = torch.zeros(population.num_topics, device=log_price.device)
         for topic in torch.unique(population.topics):
             middle[topic] = log_price[population.topics == topic].median()
-        self._sensitivity = config.sensitivity
+        self._sensitivity = config.price.sensitivity
         self.dearness = log_price - middle[population.topics]
         """Float32 ``[N]``."""
         self.level = PRICE_LEVEL_SPREAD * trait(population, "price_level")
@@ -145,68 +141,71 @@ class PriceSense:
         above = self.dearness[items] - self.level[users].unsqueeze(1)
         return self._sensitivity * above.clamp_(min=0.0)
 
+    def adjust(self, logits: Tensor, shown: Shown) -> Tensor:
+        """Take :meth:`loss` off."""
+        return logits - self.loss(shown.slate, shown.users)
+
+    def hidden(self, users: Tensor) -> Tensor:
+        """Return the price level."""
+        return self.level[users].unsqueeze(1)
+
 
 _SIGHTINGS_KEPT = 0.9  # from request to request (assumption)
 
 
-class WearOut:
+class WearOut(Module):
     """Sightings of ``P`` providers by ``B`` sessions."""
 
-    def __init__(self, config: WearOutConfig, num_sessions: int, population: Population) -> None:
-        """Args:
-        config: the section ``users.wear_out``.
-        num_sessions: B.
-        population: its ``providers`` must be given.
+    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
+        """Args: see :class:`Module`.
 
         Raises:
             ConfigError: the population does not say who offers its items.
         """
-        self._config = config
+        super().__init__(config, population, num_sessions)
+        self._weight = config.wear_out.weight
         self._provider = needed_providers(
             population, "users.wear_out.weight is above 0", "the weight to 0"
         )
-        providers = int(self._provider.max()) + 1
-        self.seen = torch.zeros(num_sessions, providers, device=self._provider.device)
+        self.seen = self._keep("seen", 0.0, int(self._provider.max()) + 1)
         """Float32 ``[B, P]``."""
 
-    def reset(self, rows: Tensor) -> None:
-        """Forget what the sessions ``rows`` (int64 ``[n]``) saw."""
-        self.seen[rows] = 0.0
+    def adjust(self, logits: Tensor, shown: Shown) -> Tensor:
+        """Take off what repetition costs."""
+        seen = self.seen.gather(1, self._provider[shown.slate])
+        return logits - self._weight * torch.log1p(seen)
 
-    def loss(self, items: Tensor) -> Tensor:
-        """Return logits lost by int64 ``[B, M]`` items."""
-        return self._config.weight * torch.log1p(self.seen.gather(1, self._provider[items]))
+    def update(self, shown: Shown) -> None:
+        """Count who was seen."""
+        once = torch.ones(shown.slate.shape, device=self._device)
+        self.seen.mul_(_SIGHTINGS_KEPT).scatter_add_(1, self._provider[shown.slate], once)
 
-    def update(self, slate: Tensor) -> None:
-        """Take one slate, int64 ``[B, K]``, into account."""
-        once = torch.ones(slate.shape, device=slate.device)
-        self.seen.mul_(_SIGHTINGS_KEPT).scatter_add_(1, self._provider[slate], once)
+    def hidden(self, users: Tensor) -> Tensor:
+        """Return log(1 + sightings)."""
+        return torch.log1p(self.seen)
 
 
-class Tiredness:
+class Tiredness(Module):
     """Minutes that ``B`` sessions have watched."""
 
-    def __init__(self, config: TirednessConfig, num_sessions: int, device: torch.device) -> None:
-        """Args:
-        config: the section ``users.tiredness``, with ``minutes`` above 0.
-        num_sessions: B.
-        device: where the state lives.
-        """
-        self._minutes = config.minutes
-        self.watched = torch.zeros(num_sessions, device=device)
+    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
+        """Args: see :class:`Module`."""
+        super().__init__(config, population, num_sessions)
+        self._minutes = config.tiredness.minutes
+        self.watched = self._keep("watched", 0.0)
         """Float32 ``[B]``, minutes."""
 
-    def reset(self, rows: Tensor) -> None:
-        """Let the sessions ``rows`` (int64 ``[n]``) begin rested."""
-        self.watched[rows] = 0.0
-
-    def loss(self) -> Tensor:
+    def hidden(self, users: Tensor) -> Tensor:
         """Return the logits that every item loses now, float32 ``[B, 1]``."""
         return (self.watched / self._minutes).unsqueeze(1)
 
-    def update(self, watch_time: Tensor) -> None:
-        """Add float32 ``[B, K]`` minutes."""
-        self.watched += watch_time.sum(1)
+    def adjust(self, logits: Tensor, shown: Shown) -> Tensor:
+        """Take :meth:`hidden` off."""
+        return logits - self.hidden(shown.users)
+
+    def update(self, shown: Shown) -> None:
+        """Add the minutes of a request."""
+        self.watched += shown.found["watch_time"].sum(1)
 
 
 _CELLS = 1 << 22  # likenesses computed at once
@@ -240,149 +239,43 @@ def befriend(population: Population) -> Tensor:
     return torch.cat([torch.cat(parts), chance], dim=1)
 
 
-class Friends:
+class Friends(Module):
     """Endorsements that ``B`` sessions see of ``N`` items."""
 
-    def __init__(self, config: FriendsConfig, num_sessions: int, population: Population) -> None:
-        """Args:
-        config: the section ``users.friends``.
-        num_sessions: B.
-        population: whose users befriend each other and whose histories tell what they like.
-        """
-        self._config = config
+    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
+        """Args: see :class:`Module`."""
+        super().__init__(config, population, num_sessions)
+        self._influence = config.friends.influence
         self.friends = befriend(population)
         """Int64 ``[U, F]``."""
-        liked = population.history_liked & (population.history >= 0)
-        order = liked.to(torch.int8).argsort(dim=1, descending=True, stable=True)
-        self._liked = population.history.gather(1, order)
-        self._count = liked.sum(1)
-        self.endorsed = torch.zeros(
-            num_sessions, population.num_items, device=population.user_factors.device
-        )
+        self._liked, self._count = liked_items(population)
+        self.endorsed = self._keep("endorsed", 0.0, population.num_items)
         """Float32 ``[B, N]``."""
 
-    def _endorse(self, rows: Tensor, users: Tensor, chosen: Tensor, active: Tensor) -> None:
+    def _endorse(self, rows: Rows, users: Tensor, chosen: Tensor, active: Tensor | bool) -> None:
         """Let the friends of ``users`` who are ``active`` endorse one liked item each."""
-        if self._liked.shape[1] == 0:
-            return
         friends = self.friends[users]
         count = self._count[friends]
         item = self._liked[friends, pick(chosen, count.clamp(min=1))]
         weight = (active & (count > 0)).to(torch.float32)
         # An unliked history has no item to name: its weight is 0 wherever it lands.
-        added = torch.zeros(len(rows), self.endorsed.shape[1], device=rows.device)
-        self.endorsed[rows] += added.scatter_add_(1, item.clamp(min=0), weight)
+        before = rows.of(self.endorsed)
+        added = torch.zeros_like(before).scatter_add_(1, item.clamp(min=0), weight)
+        rows.put(self.endorsed, before + added)
 
-    def reset(self, rows: Tensor, users: Tensor, keys: Tensor) -> None:
-        """Begin the sessions ``rows`` (int64 ``[n]``) of ``users``, with their ``keys``."""
-        self.endorsed[rows] = 0.0
+    def reset(self, rows: Rows, users: Tensor, keys: Tensor, draw: Tensor) -> None:
+        """Let every friend endorse an item."""
+        super().reset(rows, users, keys, draw)
         chosen = random.uniform(keys, 0, "users/friends_reset", self.friends.shape[1])
-        self._endorse(rows, users, chosen, torch.ones_like(chosen, dtype=torch.bool))
+        self._endorse(rows, users, chosen, True)
 
-    def gain(self, items: Tensor) -> Tensor:
-        """Return the logits won by int64 ``[B, M]`` items."""
-        return self._config.influence * torch.log1p(self.endorsed.gather(1, items))
+    def adjust(self, logits: Tensor, shown: Shown) -> Tensor:
+        """Add what endorsements win."""
+        return logits + self._influence * torch.log1p(self.endorsed.gather(1, shown.slate))
 
-    def update(self, users: Tensor, keys: Tensor, step: Tensor) -> None:
-        """Let a request pass: old endorsements fade, some friends endorse anew."""
+    def update(self, shown: Shown) -> None:
+        """Let old endorsements fade and some friends endorse anew."""
         count = self.friends.shape[1]
-        draws = random.uniform(keys, step, "users/friends", 2 * count)
+        draws = random.uniform(shown.keys, shown.step, "users/friends", 2 * count)
         self.endorsed *= _ENDORSEMENT_KEPT
-        active = draws[:, :count] < _ACTIVITY
-        self._endorse(
-            torch.arange(len(users), device=users.device), users, draws[:, count:], active
-        )
-
-
-class Effects:
-    """Those of the four that are configured, of ``B`` sessions."""
-
-    def __init__(
-        self, config: UsersConfig, num_sessions: int, population: Population, device: torch.device
-    ) -> None:
-        """Args:
-        config: the section ``users``; an effect of size 0 is left out.
-        num_sessions: B.
-        population: whose attributes and histories the effects need.
-        device: where the state lives.
-        """
-        self.price = PriceSense(config.price, population) if config.price.sensitivity > 0 else None
-        self._wear_out = (
-            WearOut(config.wear_out, num_sessions, population)
-            if config.wear_out.weight > 0
-            else None
-        )
-        self._tiredness = (
-            Tiredness(config.tiredness, num_sessions, device)
-            if config.tiredness.minutes > 0
-            else None
-        )
-        self._friends = (
-            Friends(config.friends, num_sessions, population)
-            if config.friends.influence > 0
-            else None
-        )
-        effects = (self.price, self._wear_out, self._tiredness, self._friends)
-        self.any = any(effect is not None for effect in effects)
-        """Whether a logit depends on more than taste and boredom."""
-
-    def reset(self, rows: Tensor, users: Tensor, keys: Tensor) -> None:
-        """Begin the sessions ``rows`` (int64 ``[n]``) of ``users`` anew, with their ``keys``."""
-        if self._wear_out is not None:
-            self._wear_out.reset(rows)
-        if self._tiredness is not None:
-            self._tiredness.reset(rows)
-        if self._friends is not None:
-            self._friends.reset(rows, users, keys)
-
-    def apply(self, logits: Tensor, items: Tensor, users: Tensor) -> Tensor:
-        """Return the logits of int64 ``[B, M]`` items for int64 ``[B]`` users, effects included."""
-        if self.price is not None:
-            logits = logits - self.price.loss(items, users)
-        if self._wear_out is not None:
-            logits = logits - self._wear_out.loss(items)
-        if self._tiredness is not None:
-            logits = logits - self._tiredness.loss()
-        if self._friends is not None:
-            logits = logits + self._friends.gain(items)
-        return logits
-
-    def update(
-        self,
-        slate: Tensor,
-        behaviours: Mapping[str, Tensor],
-        users: Tensor,
-        keys: Tensor,
-        step: Tensor,
-    ) -> None:
-        """Take one answered request into account."""
-        if self._wear_out is not None:
-            self._wear_out.update(slate)
-        if self._tiredness is not None:
-            self._tiredness.update(behaviours["watch_time"])
-        if self._friends is not None:
-            self._friends.update(users, keys, step)
-
-    def hidden(self, users: Tensor) -> list[Tensor]:
-        """Return what a privileged critic may see, float32 ``[B, n]`` each; friends' endorsements,
-        a number an item, are left out.
-        """
-        parts = []
-        if self._wear_out is not None:
-            parts.append(torch.log1p(self._wear_out.seen))
-        if self._tiredness is not None:
-            parts.append(self._tiredness.loss())
-        if self.price is not None:
-            parts.append(self.price.level[users].unsqueeze(1))
-        return parts
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the live tensors that make up the state."""
-        found = {}
-        if self._wear_out is not None:
-            found["sightings"] = self._wear_out.seen
-        if self._tiredness is not None:
-            found["watched"] = self._tiredness.watched
-        if self._friends is not None:
-            found["endorsed"] = self._friends.endorsed
-        return found
+        self._endorse(Rows(), shown.users, draws[:, count:], draws[:, :count] < _ACTIVITY)

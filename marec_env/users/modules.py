@@ -1,4 +1,4 @@
-"""The modules that users are composed of: what they want, look at and click, and when they leave.
+"""What a slate becomes clicks by: relevance, examination, choice; and what a module with state is.
 
 Relevance: the click logit of an item for an interest.
 
@@ -6,14 +6,6 @@ Relevance: the click logit of an item for an interest.
 
 with ``scale`` and ``intercept`` calibrated on the log (a matrix-factorisation model with item bias:
 Koren, Bell and Volinsky, "Matrix factorization techniques for recommender systems", 2009).
-
-Intent: a passing interest mixed into the lasting taste.
-
-The present interest is ``normalise((1 - w) u + w v)``; it keeps unit length so that the calibrated
-scale keeps its meaning. ``v`` is the factor of one item: one the user liked before (the default;
-any item of the catalog for users without likes), or any item at all. After each request it is
-replaced with the configured probability, so what :meth:`Intent.interest` returns between two
-requests is what the next response uses.
 
 Which positions of the slate the user looks at.
 
@@ -36,39 +28,121 @@ How clicks follow from logits ``r_k`` and examination ``e_k``.
 * exponential_cascade: down the list until the first click, which an item reached gets with
   probability ``e_k min(1, a exp(r_k))`` (RecSim's ExponentialCascadeChoiceModel; ``a`` its
   score scaling, ``e_k`` its attention).
-
-Patience: why and when a user leaves a session.
-
-    P <- min(maximum, P + gain * engagement - cost)
-
-* budget: the user leaves when ``P <= 0``. The engagement at which patience stays level is
-  ``cost / gain``.
-* hazard: the user also leaves with probability ``hazard * exp(-hazard_slope * P)`` a request.
-
-The budget is RecSim's time budget (Ie et al., "RecSim", 2019) in units of engagement; the hazard is
-the usual form in survival analysis with a log-linear covariate (Cox 1972).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, normalize
+from torch.nn.functional import embedding
 
 from marec_env.catalog.population import Population
-from marec_env.users.base import pick
-from marec_env.users.config import (
-    BudgetPatience,
-    ChoiceConfig,
-    ExaminationConfig,
-    HazardPatience,
-    IntentConfig,
-    RelevanceConfig,
-)
+from marec_env.users.base import Draws, Rows
+from marec_env.users.config import ChoiceConfig, ExaminationConfig, RelevanceConfig, UsersConfig
 
-__all__ = ["Choice", "Examination", "Intent", "Patience", "Relevance"]
+__all__ = ["Choice", "Examination", "Module", "Relevance", "Shown"]
 
 _DENSE_SHARE = 32  # from a 32nd of the catalog on, one dense product is faster (measured, CPU)
+
+
+@dataclass(slots=True)
+class Shown:
+    """Items that ``B`` sessions are shown, or asked about, and what came of it."""
+
+    slate: Tensor
+    """Int64 ``[B, K]``."""
+    topics: Tensor
+    """Int64 ``[B, K]``, of the items."""
+    users: Tensor
+    """Int64 ``[B]``."""
+    keys: Tensor
+    """Int64 ``[B]``, the sessions' keys; ``step`` int64 ``[B]`` counts their requests."""
+    step: Tensor
+    taste: Tensor
+    """Float32 ``[B, d]``, the users' own: a drift writes here."""
+    susceptibility: Tensor
+    """Float32 ``[B]``, logits lost at full boredom."""
+    logits: Tensor = field(init=False)
+    """Float32 ``[B, K]``, of a click on the examined item."""
+    draws: Draws = field(init=False)
+    found: dict[str, Tensor] = field(default_factory=dict)
+    """Float32 ``[B, K]``: the behaviours so far, ``click`` first."""
+    engagement: Tensor = field(init=False)
+    """Float32 ``[B]``; so is ``satisfaction``, after the request."""
+    satisfaction: Tensor = field(init=False)
+    left: Tensor | None = None
+    """Bool ``[B]``: who left, the session at first and in the end for good."""
+    gap: Tensor | None = None
+    """Float32 ``[B]``, days until the next session where one begins, 0 elsewhere."""
+    changed: Rows | None = None
+    """Whose interest of the moment is another after the request."""
+
+
+class Module:
+    """A part of the users that remembers something of ``B`` sessions.
+
+    A model calls its modules in a fixed order; each does what it does at any of these points.
+    """
+
+    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
+        """Args:
+        config: the section ``users``.
+        population: who the users are; the state lives on its device.
+        num_sessions: B.
+        """
+        self._population, self._num_sessions = population, num_sessions
+        self._device = population.user_factors.device
+        self._first: dict[str, Tensor | float] = {}
+        self._live: dict[str, Tensor] = {}
+
+    def _keep(
+        self, name: str, first: Tensor | float, *shape: int, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Return state ``[B, *shape]``, which every episode begins with ``first``."""
+        live = torch.empty(self._num_sessions, *shape, dtype=dtype, device=self._device)
+        self._first[name], self._live[name] = first, live
+        Rows().put(live, first)
+        return live
+
+    def reset(self, rows: Rows, users: Tensor, keys: Tensor, draw: Tensor) -> None:
+        """Begin episodes.
+
+        Args:
+            rows: the sessions; the others are of as many rows.
+            users: int64 ``[n]``.
+            keys: int64 ``[n]``.
+            draw: float32 ``[n]``, uniform.
+        """
+        for name, first in self._first.items():
+            rows.put(self._live[name], first)
+
+    def adjust(self, logits: Tensor, shown: Shown) -> Tensor:
+        """Return the click logits, float32 ``[B, K]``, after what the module does to them."""
+        return logits
+
+    def interest(self, interest: Tensor, rows: Rows) -> Tensor:
+        """Return the interest of the moment of ``rows``, float32 ``[n, d]``, likewise."""
+        return interest
+
+    def update(self, shown: Shown) -> None:
+        """Take one answered request into account."""
+
+    def come_back(self, rows: Rows, rested: Tensor, shown: Shown) -> None:
+        """Begin another session of the same episode in ``rows``, after an absence that is worth
+        float32 ``[B]`` requests.
+        """
+
+    def hidden(self, users: Tensor) -> Tensor | None:
+        """Return what a privileged critic may see of the users int64 ``[B]``, float32 ``[B, n]``,
+        about [-1, 1].
+        """
+        return None
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the live tensors that make up the state; they are written in place."""
+        return self._live
 
 
 class Relevance:
@@ -99,70 +173,6 @@ class Relevance:
         if items.shape[1] * _DENSE_SHARE > self._table.shape[0]:
             return (interest @ self._table.T).gather(1, items)
         return torch.bmm(embedding(items, self._table), interest.unsqueeze(2)).squeeze(2)
-
-
-class Intent:
-    """The item that stands for the passing interest of each of ``B`` sessions."""
-
-    def __init__(self, config: IntentConfig, num_sessions: int, population: Population) -> None:
-        """Args:
-        config: the section ``users.intent``.
-        num_sessions: B.
-        population: whose histories and item factors intents come from.
-        """
-        self.weight = config.weight
-        self._switch = config.switch_probability
-        self._num_items = population.num_items
-        self._factors = population.item_factors
-        liked = population.history_liked & (population.history >= 0)
-        if config.source == "catalog":
-            liked = torch.zeros_like(liked)
-        # Liked items first, so that one draw below their count picks one of them.
-        order = liked.to(torch.int8).argsort(dim=1, descending=True, stable=True)
-        self._liked = population.history.gather(1, order)
-        self._count = liked.sum(1)
-        if self._liked.shape[1] == 0:
-            self._liked = torch.zeros(
-                population.num_users, 1, dtype=torch.int64, device=self._factors.device
-            )
-        self.item = torch.zeros(num_sessions, dtype=torch.int64, device=self._factors.device)
-        """Int64 ``[B]``."""
-
-    def _draw(self, users: Tensor, draw: Tensor) -> Tensor:
-        count = self._count[users]
-        some = self._liked[users, pick(draw, count.clamp(min=1))]
-        return torch.where(count > 0, some, pick(draw, self._num_items))
-
-    def reset(self, rows: Tensor, users: Tensor, draw: Tensor) -> None:
-        """Draw an intent for the sessions ``rows`` (int64 ``[n]``) of ``users``, by ``draw``."""
-        self.item[rows] = self._draw(users, draw)
-
-    def update(self, users: Tensor, switch: Tensor, draw: Tensor) -> Tensor:
-        """Replace intents by chance.
-
-        Args:
-            users: int64 ``[B]``.
-            switch: float32 ``[B]``, uniform; below the switch probability the intent is replaced.
-            draw: float32 ``[B]``, uniform; picks the new one.
-
-        Returns:
-            Int64 ``[n]``: the sessions that have a new intent.
-        """
-        rows = (switch < self._switch).nonzero().squeeze(1)
-        self.item[rows] = self._draw(users[rows], draw[rows])
-        return rows
-
-    def direction(self, rows: Tensor | None = None) -> Tensor:
-        """Return the intents' factors, float32 ``[B, d]`` (or of ``rows``)."""
-        return self._factors[self.item if rows is None else self.item[rows]]
-
-    def interest(self, taste: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Return the present interest, unit length, ``[B, d]``, from the same rows' taste."""
-        return normalize(taste.lerp(self.direction(rows), self.weight), dim=-1)
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the live tensors that make up the state."""
-        return {"item": self.item}
 
 
 class Examination:
@@ -297,47 +307,3 @@ class Choice:
         upper = self.probability(logits, examined).cumsum(1)
         below = (one < upper).to(torch.float32)
         return torch.diff(below, dim=1, prepend=torch.zeros_like(below[:, :1]))
-
-
-class Patience:
-    """The patience left to each of ``B`` sessions."""
-
-    def __init__(self, config: BudgetPatience, num_sessions: int, device: torch.device) -> None:
-        """Args:
-        config: the section ``users.patience``, kind budget or hazard.
-        num_sessions: B.
-        device: where the state lives.
-        """
-        self._config = config
-        self.left = torch.full((num_sessions,), config.initial, device=device)
-        """Float32 ``[B]``."""
-
-    def reset(self, rows: Tensor) -> None:
-        """Give the sessions ``rows`` (int64 ``[n]``) their initial patience."""
-        self.left[rows] = self._config.initial
-
-    def update(self, engagement: Tensor, draw: Tensor) -> Tensor:
-        """Take one request into account.
-
-        Args:
-            engagement: float32 ``[B]`` in [0, 1].
-            draw: float32 ``[B]``, uniform (hazard only).
-
-        Returns:
-            Bool ``[B]``: who leaves.
-        """
-        config = self._config
-        self.left.add_(engagement, alpha=config.gain).sub_(config.cost)
-        self.left.clamp_(max=config.maximum)
-        spent = self.left <= 0
-        if not isinstance(config, HazardPatience):
-            return spent
-        return spent | (draw < config.hazard * torch.exp(-config.hazard_slope * self.left))
-
-    def scaled(self) -> Tensor:
-        """Return patience over its maximum, float32 ``[B]``, in [-1, 1]."""
-        return (self.left / self._config.maximum).clamp(-1.0, 1.0)
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the live tensors that make up the state."""
-        return {"left": self.left}

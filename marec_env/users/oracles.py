@@ -22,14 +22,13 @@ strong it keeps below the threshold, and in between it weighs the two.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from marec_env import random
-from marec_env.catalog.population import Population
 from marec_env.users.base import Users
+from marec_env.users.composed import ComposedUsers
 
 __all__ = [
     "AHEAD",
@@ -46,42 +45,15 @@ Oracle = Callable[[Users, Tensor, Tensor, int], Tensor]
 """From users, the sessions' keys int64 ``[B]``, the items on offer (int64 ``[B, C]``) and K: the
 slate, int64 ``[B, K]``."""
 
-_UNAVAILABLE = -1e9  # below every value
+AHEAD = ((0, 1), (1, 1), (2, 2), (4, 4), (8, 8))
+"""Requests ahead that are looked at, and how many requests each stands for: sixteen in all."""
+_CELLS = 1 << 22  # numbers held at once
+_NOTHING = -1e9  # below every value, and the logit of an item that a topic does not have
 
 
-@runtime_checkable
-class _KnowsReward(Protocol):
-    def expected_reward(self) -> Tensor: ...
-
-
-@runtime_checkable
-class _KnowsValue(Protocol):
-    def long_term_value(self) -> Tensor: ...
-
-
-@runtime_checkable
-class _Plans(Protocol):
-    def plan_slate(self, offer: Tensor, slate_size: int) -> Tensor: ...
-
-
-@runtime_checkable
-class _KnowsRoom(Protocol):
-    def topic_room(self, slate_size: int) -> Tensor: ...
-
-
-@runtime_checkable
-class _KnowsBoredom(Protocol):
-    population: Population
-
-    def boredom_ahead(self, slate_size: int, requests: Tensor) -> Tensor | None: ...
-
-    def fresh_logits(self, items: Tensor) -> Tensor: ...
-
-    def click_probability(self, items: Tensor | None = None) -> Tensor: ...
-
-
-def _best(value: Tensor, offer: Tensor, slate_size: int) -> Tensor:
-    """Return the items on offer of largest value (``[B, N]``), best first."""
+def _best(value: Tensor, seen: Tensor | None, offer: Tensor, slate_size: int) -> Tensor:
+    """Return the items on offer of largest value (``[B, N]``), best first, none that was seen."""
+    value = value if seen is None else value.masked_fill(seen, -torch.inf)
     place = value.gather(1, offer).topk(slate_size, dim=1).indices
     return offer.gather(1, place)
 
@@ -92,20 +64,13 @@ def random_slate(users: Users, keys: Tensor, offer: Tensor, slate_size: int) -> 
     return offer.gather(1, draw.topk(slate_size, dim=1).indices)
 
 
-def _reward(users: Users) -> Tensor:
-    return users.expected_reward() if isinstance(users, _KnowsReward) else users.click_probability()
-
-
-def _unseen(value: Tensor, seen: Tensor | None) -> Tensor:
-    return value if seen is None else value.masked_fill(seen, -torch.inf)
-
-
 def myopic_slate(
     users: Users, keys: Tensor, offer: Tensor, slate_size: int, seen: Tensor | None = None
 ) -> Tensor:
     """Return the items that promise most in this request; none of ``seen`` (bool ``[B, N]``)."""
     del keys
-    return _best(_unseen(_reward(users), seen), offer, slate_size)
+    reward = getattr(users, "expected_reward", users.click_probability)()
+    return _best(reward, seen, offer, slate_size)
 
 
 def farsighted_slate(
@@ -113,30 +78,40 @@ def farsighted_slate(
 ) -> Tensor:
     """Return the best slate that spares the future; no item of ``seen`` (bool ``[B, N]``) in it.
 
-    Where the model has a long-term value, its best items; where it can plan a slate as a whole, its
-    plan. Where exposure to topics bores, the first slate of the best plan
-    (:mod:`marec_env.users.oracles`); where clicks on topics do, the most promising items of each
-    topic up to what it can take without boring the user, most promising first, then the rest.
+    Where the model has a ``long_term_value``, its best items; where it can ``plan_slate`` as a
+    whole, its plan. Where exposure to topics bores, the first slate of the best plan; where clicks
+    on topics do, the most promising items of each topic up to what it can take without boring the
+    user, most promising first, then the rest.
     """
-    if isinstance(users, _KnowsValue):
-        return _best(_unseen(users.long_term_value(), seen), offer, slate_size)
-    if isinstance(users, _Plans) and seen is None:
-        return users.plan_slate(offer, slate_size)
-    if isinstance(users, _KnowsBoredom):
-        requests = torch.tensor([float(ahead) for ahead, _ in AHEAD], device=offer.device)
-        losses = users.boredom_ahead(slate_size, requests)
-        if losses is not None:
-            return _planned_slate(users, offer, slate_size, losses, seen)
-    if not isinstance(users, _KnowsRoom):
+    value = getattr(users, "long_term_value", None)
+    if value is not None:
+        return _best(value(), seen, offer, slate_size)
+    plan = getattr(users, "plan_slate", None)
+    if plan is not None and seen is None:
+        planned: Tensor = plan(offer, slate_size)
+        return planned
+    if not isinstance(users, ComposedUsers):
         return myopic_slate(users, keys, offer, slate_size, seen)
-    value = _unseen(_reward(users), seen).gather(1, offer)
-    order = value.argsort(1, descending=True)
-    topics = cast(Tensor, users.population.topics)[offer].gather(1, order)  # type: ignore[attr-defined]
+    requests = torch.tensor([float(ahead) for ahead, _ in AHEAD], device=offer.device)
+    losses = users.boredom_ahead(slate_size, requests)
+    if losses is None:
+        order_by = users.click_probability().gather(1, offer)
+    else:
+        order_by = users.fresh_logits(offer)
+    if seen is not None:
+        order_by = order_by.masked_fill(seen.gather(1, offer), -torch.inf)
+    order = order_by.argsort(1, descending=True)
+    items, ranked = offer.gather(1, order), order_by.gather(1, order)
+    topics = users.population.topics[items]
     rank = _rank_within(topics)
-    fits = rank < users.topic_room(slate_size).gather(1, topics)
-    score = value.gather(1, order) + torch.where(fits, 0.0, _UNAVAILABLE)
-    place = score.topk(slate_size, dim=1).indices
-    return offer.gather(1, order.gather(1, place))
+    if losses is None:
+        room, score = users.topic_room(slate_size), ranked
+    else:
+        room = _planned(ranked, topics, rank, losses, slate_size)
+        score = users.click_probability(items)
+    score = score + torch.where(rank < room.gather(1, topics), 0.0, _NOTHING)
+    score = score.masked_fill(torch.isneginf(ranked), -torch.inf)
+    return items.gather(1, score.topk(slate_size, dim=1).indices)
 
 
 def _rank_within(topics: Tensor) -> Tensor:
@@ -151,42 +126,17 @@ def _rank_within(topics: Tensor) -> Tensor:
     return torch.empty_like(topics).scatter_(1, by_topic, position - start)
 
 
-def _planned_slate(
-    users: _KnowsBoredom, offer: Tensor, slate_size: int, losses: Tensor, seen: Tensor | None
+def _planned(
+    logits: Tensor, topics: Tensor, rank: Tensor, losses: Tensor, slate_size: int
 ) -> Tensor:
-    """Return the first slate of the best plan (:mod:`marec_env.users.oracles`)."""
-    logits = users.fresh_logits(offer)
-    if seen is not None:
-        logits = logits.masked_fill(seen.gather(1, offer), -torch.inf)
-    order = logits.argsort(1, descending=True)
-    items, logits = offer.gather(1, order), logits.gather(1, order)
-    topics = users.population.topics[items]
-    rank = _rank_within(topics)
+    """Return how many items of each topic the first slate of the best plan holds, ``[B, T]``."""
     ranked = torch.full(
-        (len(offer), losses.shape[1] * slate_size + 1), -torch.inf, device=logits.device
+        (len(logits), losses.shape[1] * slate_size + 1), -torch.inf, device=logits.device
     )
     # Whatever ranks beyond a slate goes to a last place that is cut off.
     cell = torch.where(rank < slate_size, topics * slate_size + rank, ranked.shape[1] - 1)
     ranked.scatter_(1, cell, logits)
-    values = plan_values(ranked[:, :-1].view(len(offer), -1, slate_size), losses)
-    fits = rank < best_counts(values).gather(1, topics)
-    score = users.click_probability(items) + torch.where(fits, 0.0, _UNAVAILABLE)
-    score = score.masked_fill(torch.isneginf(logits), -torch.inf)
-    return items.gather(1, score.topk(slate_size, dim=1).indices)
-
-
-ORACLES: dict[str, Oracle] = {
-    "random": random_slate,
-    "myopic": myopic_slate,
-    "farsighted": farsighted_slate,
-}
-"""By name."""
-
-
-AHEAD = ((0, 1), (1, 1), (2, 2), (4, 4), (8, 8))
-"""Requests ahead that are looked at, and how many requests each stands for: sixteen in all."""
-_CELLS = 1 << 22  # numbers held at once
-_NOTHING = -1e9  # logit of an item that a topic does not have
+    return best_counts(plan_values(ranked[:, :-1].view(len(logits), -1, slate_size), losses))
 
 
 def plan_values(ranked: Tensor, losses: Tensor) -> Tensor:
@@ -238,3 +188,11 @@ def best_counts(values: Tensor) -> Tensor:
         counts[:, topic] = taken.squeeze(1)
         total = total - taken
     return counts
+
+
+ORACLES: dict[str, Oracle] = {
+    "random": random_slate,
+    "myopic": myopic_slate,
+    "farsighted": farsighted_slate,
+}
+"""By name."""

@@ -7,6 +7,8 @@ import torch
 from torch.nn.functional import normalize
 
 from marec_env.users import Population
+from marec_env.users.base import SCALARS, Draws
+from marec_env.users.modules import Shown
 
 
 def small_population(
@@ -28,6 +30,31 @@ def small_population(
         groups=torch.zeros(users, dtype=torch.int64),
         group_names=("all",),
     )
+
+
+def shown_items(
+    slate: torch.Tensor,
+    clicks: torch.Tensor | None = None,
+    topics: torch.Tensor | None = None,
+    step: int = 0,
+    draws: dict[int, torch.Tensor | float] | None = None,
+    **values: torch.Tensor,
+) -> Shown:
+    """Return a slate shown to users who can get bored; draws by column, float32 ``[B]``."""
+    sessions = len(slate)
+    none = torch.zeros(sessions, dtype=torch.int64)
+    given = {"users": none, "keys": none, "taste": torch.zeros(sessions, 1), **values}
+    later = {name: given.pop(name) for name in ("engagement", "satisfaction") if name in given}
+    given.setdefault("susceptibility", torch.ones(sessions))
+    found = Shown(slate, slate if topics is None else topics, step=none + step, **given)
+    found.found = {} if clicks is None else {"click": clicks}
+    numbers = torch.full((sessions, SCALARS), 0.5)
+    for column, draw in (draws or {}).items():
+        numbers[:, column] = draw
+    found.draws = Draws(numbers, 0)
+    for name, value in later.items():
+        setattr(found, name, value)
+    return found
 
 
 @pytest.fixture

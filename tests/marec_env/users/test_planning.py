@@ -14,16 +14,17 @@ from marec_env.users.boredom import ExposureBoredom
 from marec_env.users.config import NoPatience, ThresholdBoredom, UsersConfig
 from marec_env.users.oracles import AHEAD, best_counts, farsighted_slate, myopic_slate, plan_values
 from marec_env.users.registry import make_users
+from tests.marec_env.users.conftest import shown_items, small_population
 
 
 def test_boredom_ahead_is_what_repeating_the_slate_brings() -> None:
     config = ThresholdBoredom(memory=0.75, threshold=0.1, saturation=0.5)
-    boredom = ExposureBoredom(config, 1, torch.arange(2), 2)
-    boredom.update(torch.tensor([[0, 0, 0, 1]]))
+    boredom = ExposureBoredom(UsersConfig(boredom=config), small_population(topics=2), 1)
+    boredom.update(shown_items(torch.tensor([[0, 0, 0, 1]])))
     ahead = boredom.ahead(torch.tensor([0.0, 1.0, 4.0]), 4, torch.tensor([0.0, 3.0]))
     assert torch.allclose(ahead[:, :, :, 0], boredom.level().unsqueeze(2).expand(1, 2, 3))
     for _ in range(3):
-        boredom.update(torch.tensor([[0, 0, 0, 0]]))
+        boredom.update(shown_items(torch.tensor([[0, 0, 0, 0]])))
     assert float(ahead[0, 0, 2, 1]) == pytest.approx(float(boredom.level()[0, 0]), rel=1e-5)
     assert float(ahead[0, 1, 0, 1]) == pytest.approx(float(boredom.level()[0, 1]), abs=1e-6)
 

@@ -18,7 +18,6 @@ from marec_env.classic.presets import get_preset
 from marec_env.errors import ConfigError
 from marec_env.users import UsersConfig, make_users
 from marec_env.users import config as sections
-from marec_env.users import scenario_config as scenario
 
 
 @pytest.mark.parametrize(
@@ -46,7 +45,7 @@ def test_contradictions_are_refused() -> None:
     with pytest.raises(ValidationError, match="initial"):
         sections.BudgetPatience(initial=3.0)
     with pytest.raises(ValidationError, match="repeat"):
-        scenario.BehaviourConfig(names=("like", "like"))
+        sections.BehaviourConfig(names=("like", "like"))
     with pytest.raises(ValidationError, match=r"no_click \(-1.0\) must not lie below min_score"):
         sections.ProportionalChoice(no_click=-1.0, min_score=0.0)
 
@@ -123,7 +122,7 @@ def _users(**parts) -> UsersConfig:
     try:
         return UsersConfig(**parts)
     except ValidationError:  # tired of watching, but nothing is watched
-        return UsersConfig(**{**parts, "tiredness": scenario.TirednessConfig()})
+        return UsersConfig(**{**parts, "tiredness": sections.TirednessConfig()})
 
 
 SHOP = ("like", "cart", "purchase", "share", "holding_days", "holding_return")
@@ -140,13 +139,13 @@ CONFIGS = st.builds(
     satisfaction=_section(sections.SatisfactionConfig),
     returning=_section(sections.ReturnConfig),
     supply=_section(sections.SupplyConfig),
-    price=_section(scenario.PriceConfig),
-    wear_out=_section(scenario.WearOutConfig),
-    tiredness=_section(scenario.TirednessConfig),
-    friends=_section(scenario.FriendsConfig),
+    price=_section(sections.PriceConfig),
+    wear_out=_section(sections.WearOutConfig),
+    tiredness=_section(sections.TirednessConfig),
+    friends=_section(sections.FriendsConfig),
     behaviours=st.builds(
         lambda section, names: section.model_copy(update={"names": names}),
-        _section(scenario.BehaviourConfig),
+        _section(sections.BehaviourConfig),
         st.sampled_from(
             [(), ("hide",), ("like", "purchase", "watch_time", "hide"), SHOP, MEDIA, SHOP + MEDIA]
         ),

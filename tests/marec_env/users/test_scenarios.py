@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from marec_env import random
 from marec_env.errors import ConfigError
 from marec_env.users import UsersConfig, behaviours, effects, make_users
-from marec_env.users.base import USER_OUTCOMES
-from marec_env.users.behaviours import Behaviours, Shown, follow_centre, hold
+from marec_env.users.base import USER_OUTCOMES, Rows
+from marec_env.users.behaviours import Behaviours, daily_volatility, follow_centre, hold
 from marec_env.users.config import (
     BehaviourConfig,
     FriendsConfig,
@@ -22,9 +22,10 @@ from marec_env.users.config import (
     WearOutConfig,
 )
 from marec_env.users.effects import Friends, PriceSense, Tiredness, WearOut, befriend
+from marec_env.users.modules import Shown
+from tests.marec_env.users.conftest import shown_items
 
 MANY = 40_000
-CPU = torch.device("cpu")
 
 
 def rich(population):
@@ -46,18 +47,15 @@ def rich(population):
 def shown(logits: list[float], slate: list[int] | None = None) -> Shown:
     """Return a slate shown to many sessions of user 0."""
     items = list(range(len(logits))) if slate is None else slate
-    return Shown(
-        torch.tensor([items]).expand(MANY, -1),
-        torch.zeros(MANY, dtype=torch.int64),
-        random.session_keys(1, torch.arange(MANY)),
-        torch.zeros(MANY, dtype=torch.int64),
-        torch.tensor([logits]).expand(MANY, -1),
-    )
+    keys = random.session_keys(1, torch.arange(MANY))
+    found = shown_items(torch.tensor([items]).expand(MANY, -1), keys=keys)
+    found.logits = torch.tensor([logits]).expand(MANY, -1)
+    return found
 
 
 def respond(module: Behaviours, what: Shown) -> dict[str, torch.Tensor]:
     clicks = torch.ones_like(what.logits)
-    draws = random.uniform(what.keys, 1, "test", module.extra * clicks.shape[1])
+    draws = random.uniform(what.keys, 1, "test", (len(module.names) - 1) * clicks.shape[1])
     return module.respond(clicks, what, draws)
 
 
@@ -95,12 +93,13 @@ def test_price_is_judged_within_the_topic(population) -> None:
     price = torch.ones(40)
     price[[0, 4]] = torch.tensor([8.0, 2.0])  # both of topic 0, whose median is 1
     people = dataclasses.replace(people, item_attributes={"price": price})
-    sense = PriceSense(PriceConfig(sensitivity=0.5), people)
+    config = UsersConfig(price=PriceConfig(sensitivity=0.5))
+    sense = PriceSense(config, people, 1)
     sense.level.zero_()
     loss = sense.loss(torch.tensor([[0, 4, 1]]), torch.tensor([0]))
     assert torch.allclose(loss, torch.tensor([[0.5 * math.log(8), 0.5 * math.log(2), 0.0]]))
     with pytest.raises(ConfigError, match=r"needs the item attribute 'price'.*there: none"):
-        PriceSense(PriceConfig(sensitivity=0.5), population)
+        PriceSense(config, population, 1)
 
 
 def test_completion_times_length_is_watch_time(population, monkeypatch) -> None:
@@ -123,11 +122,17 @@ def test_completion_times_length_is_watch_time(population, monkeypatch) -> None:
 
 
 def test_tiredness_adds_up(population) -> None:
-    tired = Tiredness(TirednessConfig(minutes=120.0), 2, CPU)
-    tired.update(torch.tensor([[30.0, 30.0], [0.0, 0.0]]))
-    assert torch.allclose(tired.loss(), torch.tensor([[0.5], [0.0]]))
-    tired.reset(torch.tensor([0]))
-    assert float(tired.loss().sum()) == 0.0
+    names = BehaviourConfig(names=("watch_time",))
+    config = UsersConfig(behaviours=names, tiredness=TirednessConfig(minutes=120.0))
+    tired = Tiredness(config, population, 2)
+    seen = shown_items(torch.zeros(2, 2, dtype=torch.int64))
+    seen.found["watch_time"] = torch.tensor([[30.0, 30.0], [0.0, 0.0]])
+    tired.update(seen)
+    lost = tired.adjust(torch.zeros(2, 1), seen)
+    assert torch.allclose(lost, torch.tensor([[-0.5], [0.0]]))
+    none = torch.zeros(1)
+    tired.reset(Rows(torch.tensor([True, False])), none.long(), none.long(), none)
+    assert float(tired.adjust(torch.zeros(2, 1), seen).sum()) == 0.0
     with pytest.raises(ValidationError, match="needs watch_time"):
         UsersConfig(tiredness=TirednessConfig(minutes=60.0))
 
@@ -149,12 +154,12 @@ def test_likes_and_shares_are_concentrated_at_the_same_mean(population) -> None:
 
 
 def test_friends_endorse_what_they_liked_and_it_fades(population, monkeypatch) -> None:
-    config = FriendsConfig(influence=2.0)
+    config = UsersConfig(friends=FriendsConfig(influence=2.0))
     assert befriend(population).shape == (20, 6 + 3)
     assert bool((befriend(population) != torch.arange(20).unsqueeze(1)).all())
-    friends = Friends(config, 1, population)
-    rows, users = torch.tensor([0]), torch.tensor([3])
-    friends.reset(rows, users, random.session_keys(0, rows))
+    friends = Friends(config, population, 1)
+    users, keys = torch.tensor([3]), random.session_keys(0, torch.tensor([0]))
+    friends.reset(Rows(), users, keys, torch.zeros(1))
     liked = set()
     for friend in friends.friends[3].tolist():
         row = population.history[friend]
@@ -164,23 +169,26 @@ def test_friends_endorse_what_they_liked_and_it_fades(population, monkeypatch) -
     assert float(friends.endorsed.sum()) <= 9.0
     monkeypatch.setattr(effects, "_ACTIVITY", 0.0)
     friends.endorsed[0, 7] = 3.0
-    assert friends.gain(torch.tensor([[7]])).item() == pytest.approx(2.0 * math.log(4.0))
-    friends.update(users, random.session_keys(0, rows), torch.tensor([0]))
-    assert friends.gain(torch.tensor([[7]])).item() == pytest.approx(2.0 * math.log(1 + 0.9 * 3.0))
+    seen = shown_items(torch.tensor([[7]]), users=users, keys=keys)
+    assert friends.adjust(torch.zeros(1), seen).item() == pytest.approx(2.0 * math.log(4.0))
+    friends.update(seen)
+    faded = 2.0 * math.log(1 + 0.9 * 3.0)
+    assert friends.adjust(torch.zeros(1), seen).item() == pytest.approx(faded)
 
 
 def test_providers_wear_out(population) -> None:
     people = rich(population)  # provider = item mod 5
-    tired = WearOut(WearOutConfig(weight=0.5), 1, people)
-    tired.update(torch.tensor([[0, 5, 1]]))
-    loss = tired.loss(torch.tensor([[10, 6, 2]]))
+    config = UsersConfig(wear_out=WearOutConfig(weight=0.5))
+    tired = WearOut(config, people, 1)
+    zero = torch.zeros(1, 3)
+    tired.update(shown_items(torch.tensor([[0, 5, 1]])))
+    loss = -tired.adjust(zero, shown_items(torch.tensor([[10, 6, 2]])))
     assert torch.allclose(loss, 0.5 * torch.log(torch.tensor([[3.0, 2.0, 1.0]])))
-    tired.update(torch.tensor([[2]]))
-    assert torch.allclose(
-        tired.loss(torch.tensor([[0, 1, 2]])), 0.5 * torch.log(torch.tensor([[2.8, 1.9, 2.0]]))
-    )
+    tired.update(shown_items(torch.tensor([[2]])))
+    loss = -tired.adjust(zero, shown_items(torch.tensor([[0, 1, 2]])))
+    assert torch.allclose(loss, 0.5 * torch.log(torch.tensor([[2.8, 1.9, 2.0]])))
     with pytest.raises(ConfigError, match="no providers"):
-        WearOut(WearOutConfig(weight=0.5), 1, population)
+        WearOut(config, population, 1)
 
 
 def test_second_price_auction(population) -> None:
@@ -198,7 +206,7 @@ def test_second_price_auction(population) -> None:
 def test_holding_times_and_returns() -> None:
     keys, none = random.session_keys(2, torch.arange(MANY)), torch.zeros(MANY, dtype=torch.int64)
     bought = torch.tensor([[1.0, 0.0]]).expand(MANY, 2)
-    risk = torch.full((MANY, 2), 7.0)
+    risk = daily_volatility(torch.full((MANY, 2), 7.0))
     # Gains and losses alike: sold each day with probability .1, geometric, mean 10 days.
     some = slice(4000)
     days, earned = hold(bought[some], risk[some], keys[some], none[some], (0.1, 0.1), 200)

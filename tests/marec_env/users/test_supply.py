@@ -10,8 +10,10 @@ import torch
 from marec_env import random
 from marec_env.errors import ConfigError
 from marec_env.users import UsersConfig, make_users
+from marec_env.users.base import ARRIVE, PROVIDER
 from marec_env.users.config import SupplyConfig
 from marec_env.users.dynamics import Supply
+from tests.marec_env.users.conftest import shown_items
 
 
 @pytest.fixture
@@ -20,18 +22,16 @@ def shop(population):
 
 
 def _update(supply: Supply, item: int, click: float, step: int, arrive: float, pick: float) -> None:
-    supply.update(
-        torch.tensor([[item]]),
-        torch.tensor([[click]]),
-        torch.tensor([step]),
-        torch.tensor([arrive]),
-        torch.tensor([[pick]]),
-    )
+    slate, clicks = torch.tensor([[item]]), torch.tensor([[click]])
+    supply.update(shown_items(slate, clicks, step=step, draws={ARRIVE: arrive, PROVIDER: pick}))
+
+
+def _supply(shop, sessions: int = 1, **values: float) -> Supply:
+    return Supply(UsersConfig(supply=SupplyConfig(**values)), shop, sessions)
 
 
 def test_credit_and_leaving(shop) -> None:
-    config = SupplyConfig(reserve=0.0, credit_memory=0.5, leave_below=0.3)
-    supply = Supply(config, 1, shop)
+    supply = _supply(shop, reserve=0.0, credit_memory=0.5, leave_below=0.3)
     assert supply.available().all()
     _update(supply, 0, 1.0, 0, 0.9, 0.5)
     assert supply.credit.tolist() == [[1.5, 0.5, 0.5, 0.5]]
@@ -41,27 +41,27 @@ def test_credit_and_leaving(shop) -> None:
 
 
 def test_arrivals_prefer_providers_with_credit(shop) -> None:
-    config = SupplyConfig(reserve=0.5, arrival=1.0, credit_memory=0.5, leave_below=0.0)
-    supply = Supply(config, 1, shop)
+    supply = _supply(shop, reserve=0.5, arrival=1.0, credit_memory=0.5, leave_below=0.0)
     assert supply.available().sum() == 20
     # Credits .5 + 1, .5, .5, .5 weigh 6.25 and thrice 2.25: the first has 0.48 of the sum.
     _update(supply, 0, 1.0, 6, 0.0, 0.47)
     assert supply.released.tolist() == [[6, 5, 5, 5]]
     assert bool(supply.available(torch.tensor([[20]])))
     assert supply.arrived[0, 20] == 7
-    aging = Supply(SupplyConfig(aging=0.1, aging_limit=0.5), 1, shop)
+    aging = _supply(shop, aging=0.1, aging_limit=0.5)
     aging.arrived[0, 20] = 7
-    found = aging.penalty(torch.tensor([[20, 0]]), torch.tensor([9]))
-    assert torch.allclose(found, torch.tensor([[0.2, 0.5]]))
+    found = aging.adjust(torch.zeros(1, 2), shown_items(torch.tensor([[20, 0]]), step=9))
+    assert torch.allclose(found, torch.tensor([[-0.2, -0.5]]))
 
 
 def test_arrivals_are_as_frequent_as_stated(shop) -> None:
     many = 20_000
-    supply = Supply(SupplyConfig(arrival=0.3), many, shop)
+    supply = _supply(shop, many, arrival=0.3)
     before = supply.released.sum()
     draw = random.uniform(random.session_keys(1, torch.arange(many)), 0, "test", 2)
     zero = torch.zeros(many, 1)
-    supply.update(zero.long(), zero, zero[:, 0].long(), draw[:, 0], draw[:, 1:])
+    draws = {ARRIVE: draw[:, 0], PROVIDER: draw[:, 1]}
+    supply.update(shown_items(zero.long(), zero, draws=draws))
     assert abs(float(supply.released.sum() - before) / many - 0.3) < 0.01
 
 
