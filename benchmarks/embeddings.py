@@ -25,6 +25,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from marec_env.data.config import DataConfig
 from marec_env.data.log import load_log
@@ -35,8 +36,7 @@ from marec_env.embeddings.packed_bert import BertShape, Linear, grouped_attentio
 from marec_env.embeddings.tokens import (
     TextTokenizer,
     pack,
-    pad,
-    pool_padded,
+    pool,
     token_budget_batches,
 )
 
@@ -117,9 +117,11 @@ def openvino_runtime(folder: str, precision: str, threads: int) -> Callable[[lis
         tokens = tokenizer(texts)
         out = torch.empty(len(texts), 384)
         for rows in token_budget_batches(tokens, budget, padded=True):
-            ids, mask = pad([tokens[row] for row in rows], 0)
-            states = compiled({"input_ids": ids.numpy(), "attention_mask": mask.numpy()})[0]
-            out[rows] = pool_padded(torch.from_numpy(states), mask, "mean")
+            ids = pad_sequence([torch.from_numpy(tokens[row]) for row in rows], batch_first=True)
+            lengths = torch.tensor([len(tokens[row]) for row in rows])
+            mask = torch.arange(ids.shape[1]) < lengths.unsqueeze(1)
+            states = compiled({"input_ids": ids.numpy(), "attention_mask": mask.long().numpy()})[0]
+            out[rows] = pool(torch.from_numpy(states)[mask], lengths, "mean")
         return out
 
     return embed

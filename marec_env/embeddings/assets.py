@@ -96,15 +96,15 @@ class EncoderFiles:
                 raise AssetError(f"{path} is not a whole safetensors file: {error}") from error
         return weights
 
-    def settings(self, name: str) -> dict[str, Any]:
-        """Return what a JSON file of the folder says; nothing if it is not there.
+    def settings(self) -> dict[str, Any]:
+        """Return what the model's ``config.json`` says.
 
         Raises:
             AssetError: it is no JSON object.
         """
-        path = self.folder / name
+        path = self.folder / "config.json"
         try:
-            found = json.loads(path.read_text()) if path.is_file() else {}
+            found = json.loads(path.read_text())
         except (OSError, ValueError, RecursionError) as error:
             raise AssetError(f"{path} is not JSON: {error}") from error
         if not isinstance(found, dict):
@@ -214,11 +214,10 @@ def _download(name: str, revision: str | None) -> Path:
 
     wanted: dict[str, Any] = {"revision": revision, "allow_patterns": _HUB_FILES}
     try:
-        return Path(snapshot_download(name, local_files_only=True, **wanted))
-    except LocalEntryNotFoundError:
-        pass
-    try:
-        return Path(snapshot_download(name, local_files_only=False, **wanted))
+        try:
+            return Path(snapshot_download(name, local_files_only=True, **wanted))
+        except LocalEntryNotFoundError:
+            return Path(snapshot_download(name, local_files_only=False, **wanted))
     except Exception as error:  # the client raises many kinds: network, rights, spelling
         raise AssetError(
             f"cannot fetch encoder '{name}' from the hub: {error}; download it where there is a "

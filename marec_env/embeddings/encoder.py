@@ -16,7 +16,7 @@ from torch.nn import functional
 from marec_env.embeddings.assets import EncoderFiles, locate
 from marec_env.embeddings.config import EmbeddingConfig, Pooling
 from marec_env.embeddings.packed_bert import BertShape, PackedBert
-from marec_env.embeddings.tokens import Ids, TextTokenizer, pad, pool_padded, token_budget_batches
+from marec_env.embeddings.tokens import Ids, TextTokenizer, embed_padded, token_budget_batches
 from marec_env.errors import ConfigError
 from marec_env.memory import require_memory
 
@@ -133,8 +133,6 @@ class _PaddedModel:
         if model.config.is_encoder_decoder:
             model = model.get_encoder()
         self._model: Any = model.to(device)
-        self._device = device
-        self._filler = model.config.pad_token_id or 0
         self.dimension = int(model.config.hidden_size)
         limits = [getattr(model.config, name, None) for name in _LENGTH_NAMES]
         self.max_tokens = next((int(limit) for limit in limits if limit), None)
@@ -142,9 +140,7 @@ class _PaddedModel:
 
     def embed(self, tokens: Sequence[Ids], pooling: Pooling) -> Tensor:
         """See :meth:`PackedBert.embed`."""
-        ids, mask = (part.to(self._device) for part in pad(tokens, self._filler))
-        states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
-        return pool_padded(states, mask, pooling)
+        return embed_padded(self._model, tokens, pooling)
 
 
 class HashingTestEncoder:

@@ -12,9 +12,8 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
@@ -27,7 +26,7 @@ from marec_env.data.log import load_log
 from marec_env.embeddings.assets import locate
 from marec_env.embeddings.config import EmbeddingConfig
 from marec_env.embeddings.embed import embed_texts
-from marec_env.embeddings.tokens import TextTokenizer, pad, pool_padded
+from marec_env.embeddings.tokens import TextTokenizer, embed_padded
 from marec_env.errors import AssetError, DataError, MarecError
 from marec_env.io import write_json
 
@@ -70,29 +69,23 @@ def co_consumed_pairs(user: Tensor, item: Tensor, window: int = _WINDOW) -> tupl
     return torch.cat(pairs), torch.cat(owners)
 
 
-@dataclass(frozen=True, slots=True)
-class PairSplit:
-    """Pairs for training, and two held-out sets of users that training never saw."""
+class PairSplit(NamedTuple):
+    """Pairs for training, and two held-out sets of users that training never saw, int64 ``[P, 2]``
+    each.
+    """
 
     train: Tensor
-    """Int64 ``[P, 2]``: known users, known items."""
+    """Known users, known items."""
     warm: Tensor
-    """Int64 ``[Q, 2]``: held-out users, items that training saw with others."""
+    """Held-out users, items that training saw with others."""
     cold: Tensor
-    """Int64 ``[S, 2]``: held-out users, second item never seen in training."""
+    """Held-out users, second item never seen in training."""
 
 
 def split_pairs(
     pairs: Tensor, owners: Tensor, share: float = _HELD_OUT, seed: int = 0
 ) -> PairSplit:
-    """Hold out a share of the users and, independently, of the items.
-
-    Args:
-        pairs: int64 ``[P, 2]``.
-        owners: int64 ``[P]``.
-        share: of users and of items, in (0, 1).
-        seed: of both draws.
-    """
+    """Hold out a share of the users, int64 ``[P]``, and, independently, of the pairs' items."""
 
     def held_out(members: Tensor, stream: str) -> Tensor:
         keys = random.session_keys(seed, members.flatten())
@@ -144,11 +137,8 @@ def retrieval_recall(vectors: Tensor, pairs: Tensor, k: int) -> float:
 
     Args:
         vectors: float32 ``[N, D]``, unit vectors of all items.
-        pairs: int64 ``[P, 2]``; the first item itself is not among its neighbours.
+        pairs: int64 ``[P, 2]``, at least one; the first item is not among its own neighbours.
         k: >= 1.
-
-    Raises:
-        DataError: no pairs.
     """
     if not len(pairs):
         raise DataError("there are no held-out pairs to measure recall on")
@@ -175,17 +165,14 @@ def fine_tune(
 
     Args:
         encoder: where the weights come from, pooling and length.
-        texts: the items' texts, N of them.
+        texts: the items' texts.
         pairs: int64 ``[P, 2]``, items consumed by the same user.
         folder: receives ``model.safetensors``, ``json`` and the tokenizer.
-        steps: gradient steps.
-        batch_size: pairs in a batch, >= 2; each sees the others as negatives.
-        learning_rate: the peak; it decays to 0.
+        steps, batch_size, learning_rate, lora_rank, seed: as :func:`main`'s; each pair of a batch
+            sees the others as negatives.
         popularity_correction: take the log of an item's frequency off its score as a negative, so
             that cosines model what is consumed rather than what is consumed beyond its popularity
             (Yi et al., RecSys 2019).
-        lora_rank: rank of the adapters of all linear layers; 0: all weights.
-        seed: of batches and adapters.
 
     Yields:
         The loss of each step; the folder is written after the last.
@@ -214,9 +201,8 @@ def fine_tune(
     generator = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         batch = pairs[torch.randint(len(pairs), (batch_size,), generator=generator)]
-        ids, mask = pad([tokens[i] for i in batch.T.flatten()], model.config.pad_token_id or 0)
-        states = model(input_ids=ids, attention_mask=mask).last_hidden_state
-        left, right = pool_padded(states, mask, encoder.pooling).chunk(2)
+        texts_of_batch = [tokens[item] for item in batch.T.flatten()]
+        left, right = embed_padded(model, texts_of_batch, encoder.pooling).chunk(2)
         offset = log_frequency[batch] if popularity_correction else None
         loss = info_nce(left, right, batch, log_frequency=offset)
         optimiser.zero_grad()

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from marec_env.embeddings.assets import EncoderFiles
 from marec_env.embeddings.config import Pooling
-from marec_env.embeddings.tokens import Ids, PackedBatch, pack, pool_packed
+from marec_env.embeddings.tokens import Ids, PackedBatch, pack, pool
 from marec_env.errors import AssetError
 
 __all__ = ["BertShape", "Linear", "PackedBert", "grouped_attention", "varlen_attention"]
@@ -64,7 +64,7 @@ class BertShape:
         Raises:
             AssetError: the file does not hold the numbers of a model.
         """
-        config = files.settings("config.json")
+        config = files.settings()
         kind = config.get("model_type")
         if (
             kind not in _TYPES
@@ -239,7 +239,7 @@ class PackedBert:
             pooling: mean, cls or last.
         """
         batch = pack(tokens, pinned=self._device.type == "cuda")
-        return pool_packed(self.forward(batch), batch, pooling)
+        return pool(self.forward(batch), batch.lengths, pooling)
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Return the last layer's states, ``[T, D]`` in the model's precision."""

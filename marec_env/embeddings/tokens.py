@@ -21,10 +21,9 @@ __all__ = [
     "PackedBatch",
     "TextTokenizer",
     "clean",
+    "embed_padded",
     "pack",
-    "pad",
-    "pool_packed",
-    "pool_padded",
+    "pool",
     "token_budget_batches",
 ]
 
@@ -120,19 +119,11 @@ def pack(tokens: Sequence[Ids], pinned: bool = False) -> PackedBatch:
     return PackedBatch(*(part.pin_memory() if pinned else part for part in parts))
 
 
-def pad(tokens: Sequence[Ids], filler: int) -> tuple[Tensor, Tensor]:
-    """Return token numbers and a mask of the real ones, int64 ``[n, L]`` each."""
-    ids = torch.full((len(tokens), max(map(len, tokens))), filler, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for row, text in enumerate(tokens):
-        ids[row, : len(text)] = torch.from_numpy(text)
-        mask[row, : len(text)] = 1
-    return ids, mask
-
-
-def pool_packed(states: Tensor, batch: PackedBatch, pooling: Pooling) -> Tensor:
-    """Return unit vectors, float32 ``[n, D]``, from packed states ``[T, D]``."""
-    lengths = batch.lengths.to(states.device, non_blocking=True)
+def pool(states: Tensor, lengths: Tensor, pooling: Pooling) -> Tensor:
+    """Return unit vectors, float32 ``[n, D]``, from the states ``[T, D]`` of texts that lie end to
+    end, ``lengths`` int64 ``[n]`` tokens each.
+    """
+    lengths = lengths.to(states.device, non_blocking=True)
     ends = lengths.cumsum(0)
     if pooling == "cls":
         pooled = states[ends - lengths].float()
@@ -143,20 +134,11 @@ def pool_packed(states: Tensor, batch: PackedBatch, pooling: Pooling) -> Tensor:
     return functional.normalize(pooled, dim=1)
 
 
-def pool_padded(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
-    """Return unit vectors, float32 ``[n, D]``, from padded states.
-
-    Args:
-        states: ``[n, L, D]``.
-        mask: int64 ``[n, L]``, 1 at real tokens, which come before the padding.
-        pooling: mean, cls or last.
-    """
-    if pooling == "cls":
-        pooled = states[:, 0].float()
-    elif pooling == "last":
-        rows = torch.arange(states.shape[0], device=states.device)
-        pooled = states[rows, mask.sum(dim=1) - 1].float()
-    else:
-        weights = mask.unsqueeze(-1).float()
-        pooled = (states.float() * weights).sum(dim=1) / weights.sum(dim=1)
-    return functional.normalize(pooled, dim=1)
+def embed_padded(model: Any, tokens: Sequence[Ids], pooling: Pooling) -> Tensor:
+    """Return unit vectors, float32 ``[n, D]``, by a transformers model on a padded batch."""
+    lengths = torch.tensor([len(text) for text in tokens], device=model.device)
+    mask = torch.arange(int(lengths.max()), device=model.device) < lengths.unsqueeze(1)
+    ids = torch.full(mask.shape, model.config.pad_token_id or 0, device=model.device)
+    ids[mask] = torch.from_numpy(np.concatenate(tokens)).to(model.device)
+    states = model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+    return pool(states[mask], lengths, pooling)

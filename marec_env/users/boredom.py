@@ -49,9 +49,7 @@ class ExposureBoredom(Module):
     threshold or continuous.
     """
 
-    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
-        """Args: see :class:`Module`."""
-        super().__init__(config, population, num_sessions)
+    def _build(self, config: UsersConfig, population: Population) -> None:
         own = config.boredom
         assert isinstance(own, ContinuousBoredom)
         self._memory = own.memory
@@ -119,13 +117,7 @@ class ClickBoredom(Module):
     churn.
     """
 
-    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
-        """Args: see :class:`Module`.
-
-        Raises:
-            ConfigError: loss_of_interest where topics are not the axes of the factor space.
-        """
-        super().__init__(config, population, num_sessions)
+    def _build(self, config: UsersConfig, population: Population) -> None:
         own, topics, size = config.boredom, population.num_topics, population.user_factors.shape[1]
         assert isinstance(own, ClickBoredomConfig)
         if own.kind == "loss_of_interest" and topics != size:

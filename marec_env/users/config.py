@@ -288,6 +288,12 @@ BehaviourName = Literal[
     "holding_days",
     "holding_return",
 ]
+
+
+def _rate(default: float | None, description: str) -> Any:
+    return Field(default=default, gt=0, lt=1, description=description)
+
+
 _FOLLOWS = {"cart": "purchase", "completion": "watch_time"}
 _NEEDS_PURCHASE = ("holding_days", "holding_return")
 
@@ -312,21 +318,14 @@ class BehaviourConfig(ConfigModel):
     watch_minutes: float = between(
         10.0, 0.001, 1000, "minutes watched at full relevance, on average"
     )
-    like_rate: float | None = Field(
-        default=None, gt=0, lt=1, description="likes per click; null: by like_offset"
+    like_rate: float | None = _rate(None, "likes per click; null: by like_offset")
+    cart_rate: float = _rate(0.026, "carts per click (product page viewed)")
+    purchase_rate: float | None = _rate(
+        None,
+        "purchases per cart, or per click where there are no carts; null: by purchase_offset",
     )
-    cart_rate: float = Field(
-        default=0.026, gt=0, lt=1, description="carts per click (product page viewed)"
-    )
-    purchase_rate: float | None = Field(
-        default=None,
-        gt=0,
-        lt=1,
-        description="purchases per cart, or per click where there are no carts; null: by "
-        "purchase_offset",
-    )
-    share_rate: float = Field(default=0.02, gt=0, lt=1, description="shares per click")
-    conversion_rate: float = Field(default=0.02, gt=0, lt=1, description="conversions per click")
+    share_rate: float = _rate(0.02, "shares per click")
+    conversion_rate: float = _rate(0.02, "conversions per click")
     readiness_spread: float = between(
         0.0,
         0,

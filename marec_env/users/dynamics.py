@@ -73,9 +73,7 @@ __all__ = ["Drift", "Intent", "Patience", "Returning", "Supply", "geometric_days
 class Intent(Module):
     """The item that stands for the passing interest of each of ``B`` sessions."""
 
-    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
-        """Args: see :class:`Module`."""
-        super().__init__(config, population, num_sessions)
+    def _build(self, config: UsersConfig, population: Population) -> None:
         self._own = config.intent
         self._liked, self._count = liked_items(population)
         if self._own.source == "catalog":
@@ -120,9 +118,7 @@ class Intent(Module):
 class Patience(Module):
     """The patience left to each of ``B`` sessions; kind budget or hazard."""
 
-    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
-        """Args: see :class:`Module`."""
-        super().__init__(config, population, num_sessions)
+    def _build(self, config: UsersConfig, population: Population) -> None:
         assert isinstance(config.patience, BudgetPatience)
         self._own = config.patience
         self.left = self._keep("left", self._own.initial)
@@ -150,9 +146,7 @@ class Patience(Module):
 class Drift(Module):
     """One law of motion of tastes."""
 
-    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
-        """Args: see :class:`Module`."""
-        super().__init__(config, population, num_sessions)
+    def _build(self, config: UsersConfig, population: Population) -> None:
         self._own = config.drift
 
     def update(self, shown: Shown) -> None:
@@ -199,9 +193,7 @@ def geometric_days(probability: Tensor, draw: Tensor) -> Tensor:
 class Returning(Module):
     """Sessions held, requests of the present one and trust, of ``B`` episodes."""
 
-    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
-        """Args: see :class:`Module`."""
-        super().__init__(config, population, num_sessions)
+    def _build(self, config: UsersConfig, population: Population) -> None:
         self._own = config.returning
         self.sessions = self._keep("sessions", 0, dtype=torch.int64)
         """Int64 ``[B]``: sessions ended so far in this episode."""
@@ -239,13 +231,7 @@ class Returning(Module):
 class Supply(Module):
     """Providers' credit and released items in the worlds of ``B`` sessions."""
 
-    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
-        """Args: see :class:`Module`.
-
-        Raises:
-            ConfigError: the population does not say who offers its items.
-        """
-        super().__init__(config, population, num_sessions)
+    def _build(self, config: UsersConfig, population: Population) -> None:
         self._own = own = config.supply
         self._provider = needed_providers(
             population, "users.supply.enabled is true", "switch supply off"

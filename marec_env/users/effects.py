@@ -122,9 +122,7 @@ _CHEAPEST = 1e-6  # currency units; keeps the logarithm of a free item finite
 class PriceSense(Module):
     """Logits lost to prices; it has no state."""
 
-    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
-        """Args: see :class:`Module`; items need the attribute ``price`` (currency units)."""
-        super().__init__(config, population, num_sessions)
+    def _build(self, config: UsersConfig, population: Population) -> None:
         price = needed_attribute(population, "price", "users.price.sensitivity")
         log_price = price.to(torch.float32).clamp(min=_CHEAPEST).log()
         middle = torch.zeros(population.num_topics, device=log_price.device)
@@ -156,13 +154,7 @@ _SIGHTINGS_KEPT = 0.9  # from request to request (assumption)
 class WearOut(Module):
     """Sightings of ``P`` providers by ``B`` sessions."""
 
-    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
-        """Args: see :class:`Module`.
-
-        Raises:
-            ConfigError: the population does not say who offers its items.
-        """
-        super().__init__(config, population, num_sessions)
+    def _build(self, config: UsersConfig, population: Population) -> None:
         self._weight = config.wear_out.weight
         self._provider = needed_providers(
             population, "users.wear_out.weight is above 0", "the weight to 0"
@@ -188,9 +180,7 @@ class WearOut(Module):
 class Tiredness(Module):
     """Minutes that ``B`` sessions have watched."""
 
-    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
-        """Args: see :class:`Module`."""
-        super().__init__(config, population, num_sessions)
+    def _build(self, config: UsersConfig, population: Population) -> None:
         self._minutes = config.tiredness.minutes
         self.watched = self._keep("watched", 0.0)
         """Float32 ``[B]``, minutes."""
@@ -242,9 +232,7 @@ def befriend(population: Population) -> Tensor:
 class Friends(Module):
     """Endorsements that ``B`` sessions see of ``N`` items."""
 
-    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
-        """Args: see :class:`Module`."""
-        super().__init__(config, population, num_sessions)
+    def _build(self, config: UsersConfig, population: Population) -> None:
         self._influence = config.friends.influence
         self.friends = befriend(population)
         """Int64 ``[U, F]``."""

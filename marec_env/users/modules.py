@@ -96,6 +96,14 @@ class Module:
         self._device = population.user_factors.device
         self._first: dict[str, Tensor | float] = {}
         self._live: dict[str, Tensor] = {}
+        self._build(config, population)
+
+    def _build(self, config: UsersConfig, population: Population) -> None:
+        """Set up the state and what else the module needs.
+
+        Raises:
+            ConfigError: the population lacks something, which the message names.
+        """
 
     def _keep(
         self, name: str, first: Tensor | float, *shape: int, dtype: torch.dtype = torch.float32

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -73,8 +73,19 @@ def make_users(
     what = f"user model '{config.model}'"
     with naming(what):
         users = model(config, population, num_sessions, place)
-    _Guard(what, users, population.num_users, (num_sessions, population.num_items), place)
+    _Guard(what, users, population, num_sessions, place)
     return users
+
+
+_METHODS = (
+    "reset",
+    "respond",
+    "click_probability",
+    "long_term_relevance",
+    "hidden_state",
+    "state_dict",
+    "load_state_dict",
+)
 
 
 class _Guard:
@@ -84,56 +95,57 @@ class _Guard:
     """
 
     def __init__(
-        self, what: str, users: Users, people: int, sizes: tuple[int, int], device: torch.device
+        self, what: str, users: Users, population: Population, sessions: int, device: torch.device
     ) -> None:
-        self.what, self.users, self.people, self.device = what, users, people, device
-        self.names: tuple[str, ...] | None = None
-        """Of the outcomes: the same in every response."""
-        for name, wanted in zip(("num_sessions", "num_items"), sizes, strict=True):
-            if getattr(users, name, None) != wanted:
-                self.refuse(f"{name} is {getattr(users, name, None)!r}; set it to {wanted}")
-        self.sessions, self.items = sizes
-        size: Any = getattr(users, "hidden_size", None)
-        if not isinstance(size, int) or size < 0:
-            self.refuse(f"hidden_size is {size!r}; set it to the width of hidden_state()")
-        named = getattr(users, "behaviours", None)
-        if not isinstance(named, tuple) or not named or named[0] != "click":
-            self.refuse(f"behaviours is {named!r}; name them, the click first: ('click',)")
+        self.what, self.users, self.device, self.sessions = what, users, device, sessions
+        self.people, self.items = population.num_users, population.num_items
+        self.outcomes: tuple[str, ...] | None = None
+        """Names: the same in every response."""
+        found: Any
+        for name, wanted in (("num_sessions", sessions), ("num_items", self.items)):
+            if (found := getattr(users, name, None)) != wanted:
+                self.refuse(f"{name} is {found!r}; set it to {wanted}")
+        found = getattr(users, "hidden_size", None)
+        if not isinstance(found, int) or found < 0:
+            self.refuse(f"hidden_size is {found!r}; set it to the width of hidden_state()")
+        found = getattr(users, "behaviours", None)
+        if not isinstance(found, tuple) or found[:1] != ("click",):
+            self.refuse(f"behaviours is {found!r}; name them, the click first: ('click',)")
         self.who()
-        for name in (
-            "reset",
-            "respond",
-            "click_probability",
-            "long_term_relevance",
-            "hidden_state",
-            "state_dict",
-            "load_state_dict",
-        ):
-            method: Any = getattr(users, name, None)
-            if not callable(method):
+        for name in _METHODS:
+            if not callable(method := getattr(users, name, None)):
                 self.refuse(f"{name} is missing; define it as marec_env.users.Users says")
-            check = getattr(self, f"after_{name}", lambda found, *_, **__: found)
             with naming(f"{what}: {name}"):
-                setattr(users, name, functools.partial(self.call, name, method, check))
+                setattr(users, name, functools.partial(self.call, name, method))
 
     def refuse(self, why: str) -> None:
         raise ConfigError(f"{self.what}: {why}")
 
-    def call(
-        self,
-        name: str,
-        method: Callable[..., Any],
-        check: Callable[..., Any],
-        *given: Any,
-        **named: Any,
-    ) -> Any:
+    def call(self, name: str, method: Any, *given: Any, **named: Any) -> Any:
         """Call a method, and return what it gave once that is checked."""
         before = self.users.request_index.clone()
         with naming(f"{self.what}: {name}"):
             found = method(*given, **named)
-        if name == "respond" and not torch.equal(self.users.request_index, before + 1):
-            self.refuse("respond did not add 1 to request_index, by which luck is drawn")
-        return check(found, *given, **named)
+        if name == "reset":
+            self.who()
+        elif name == "respond":
+            if not torch.equal(self.users.request_index, before + 1):
+                self.refuse("respond did not add 1 to request_index, by which luck is drawn")
+            self.feedback(found, *given, **named)
+        elif name == "hidden_state":
+            self.numbers(name, found, self.sessions, self.users.hidden_size)
+        elif name in ("click_probability", "long_term_relevance"):
+            chance = name == "click_probability"
+            least, most = (0.0, 1.0) if chance else (-math.inf, math.inf)
+            self.numbers(name, found, *self.asked(*given, **named), least=least, most=most)
+        elif name == "state_dict" and not isinstance(found, Mapping):
+            self.refuse(f"state_dict returned {type(found).__name__}; return tensors by name")
+        return found
+
+    def asked(self, items: Tensor | None = None, rows: Tensor | None = None) -> tuple[int, int]:
+        """Return how many sessions and items a method was asked about."""
+        count = self.sessions if rows is None else len(rows)
+        return count, self.items if items is None else items.shape[1]
 
     def numbers(
         self,
@@ -142,14 +154,13 @@ class _Guard:
         *shape: int,
         least: float = -math.inf,
         most: float = math.inf,
-    ) -> Tensor:
-        """Return float32 numbers on the sessions' device, within a range."""
+    ) -> None:
+        """Check float32 numbers on the sessions' device, within a range."""
         values = numbers(f"{self.what}: {name}", found, *shape)
         if values.device.type != self.device.type:
             self.refuse(f"{name} is on {values.device}; the sessions are on {self.device}")
         if bool(((values < least) | (values > most)).any()):
             self.refuse(f"{name} leaves [{least:g}, {most:g}]; mend it")
-        return values
 
     def who(self) -> None:
         for name, dtype in (
@@ -163,77 +174,31 @@ class _Guard:
         if bool(((index < 0) | (index >= self.people)).any()):
             self.refuse(f"user_index leaves 0 ... {self.people - 1}, the population's users")
 
-    def after_reset(self, found: None, *given: Any, **named: Any) -> None:
-        del found, given, named
-        self.who()
-
-    def after_respond(self, found: object, slate: Tensor) -> Feedback:
-        name = "respond"
+    def feedback(self, found: object, slate: Tensor) -> None:
         if not isinstance(found, Feedback):
             self.refuse(
-                f"{name} returned {type(found).__name__}; return a marec_env.users.Feedback"
+                f"respond returned {type(found).__name__}; return a marec_env.users.Feedback"
             )
         assert isinstance(found, Feedback)
         behaviours, outcomes = found.behaviours, found.outcomes
         if not isinstance(behaviours, Mapping) or tuple(behaviours) != self.users.behaviours:
-            self.refuse(f"{name} returned other behaviours than {self.users.behaviours}, in order")
+            self.refuse(f"respond returned other behaviours than {self.users.behaviours}, in order")
         for key, values in behaviours.items():
-            self.numbers(f"{name}: behaviour '{key}'", values, *slate.shape)
+            self.numbers(f"respond: behaviour '{key}'", values, *slate.shape)
         if bool(((found.clicks != 0) & (found.clicks != 1)).any()):
-            self.refuse(f"{name}: behaviour 'click' holds numbers other than 0 and 1")
-        for key in ("engagement", "satisfaction"):
-            self.numbers(f"{name}: {key}", getattr(found, key), self.sessions, least=0, most=1)
-        numbers(f"{self.what}: {name}: left", found.left, self.sessions, dtype=torch.bool)
-        if found.gap_days is not None:
-            self.numbers(f"{name}: gap_days", found.gap_days, self.sessions, least=0)
-        if not isinstance(outcomes, Mapping) or tuple(outcomes) != (self.names or tuple(outcomes)):
-            self.refuse(f"{name} returned other outcomes than before ({self.names})")
-        self.names = tuple(outcomes)
+            self.refuse("respond: behaviour 'click' holds numbers other than 0 and 1")
+        for key, most in (("engagement", 1.0), ("satisfaction", 1.0), ("gap_days", math.inf)):
+            value = getattr(found, key)
+            if value is not None or key != "gap_days":
+                self.numbers(f"respond: {key}", value, self.sessions, least=0, most=most)
+        numbers(f"{self.what}: respond: left", found.left, self.sessions, dtype=torch.bool)
+        if not isinstance(outcomes, Mapping) or tuple(outcomes) != (
+            self.outcomes or tuple(outcomes)
+        ):
+            self.refuse(f"respond returned other outcomes than before ({self.outcomes})")
+        self.outcomes = tuple(outcomes)
         for key, values in outcomes.items():
-            self.numbers(f"{name}: outcome '{key}'", values, self.sessions)
-        return found
-
-    def after_click_probability(self, found: object, items: Tensor | None = None) -> Tensor:
-        size = self.items if items is None else items.shape[1]
-        return self.numbers("click_probability", found, self.sessions, size, least=0, most=1)
-
-    def after_long_term_relevance(
-        self, found: object, items: Tensor | None = None, rows: Tensor | None = None
-    ) -> Tensor:
-        size = self.items if items is None else items.shape[1]
-        count = self.sessions if rows is None else len(rows)
-        return self.numbers("long_term_relevance", found, count, size)
-
-    def after_hidden_state(self, found: object) -> Tensor:
-        return self.numbers("hidden_state", found, self.sessions, self.users.hidden_size)
-
-    def after_state_dict(self, found: object) -> object:
-        if not isinstance(found, Mapping):
-            self.refuse(f"state_dict returned {type(found).__name__}; return tensors by name")
-        return found
-
-
-def _finite(name: str, values: Tensor) -> None:
-    if not torch.isfinite(values).all():
-        bad = int((~torch.isfinite(values)).sum())
-        raise ConfigError(
-            f"population.{name} has {bad} values that are NaN or infinite; allowed: finite numbers"
-        )
-
-
-def _shape(name: str, values: Tensor, *shape: int) -> None:
-    if tuple(values.shape) != shape:
-        raise ConfigError(
-            f"population.{name} has shape {tuple(values.shape)}; allowed: {tuple(shape)}"
-        )
-
-
-def _within(name: str, values: Tensor, least: int, end: int) -> None:
-    if values.numel() and not (int(values.min()) >= least and int(values.max()) < end):
-        raise ConfigError(
-            f"population.{name} holds {int(values.min())} ... {int(values.max())}; "
-            f"allowed: {least} ... {end - 1}"
-        )
+            self.numbers(f"respond: outcome '{key}'", values, self.sessions)
 
 
 def check_population(population: Population) -> None:
@@ -242,38 +207,44 @@ def check_population(population: Population) -> None:
     Raises:
         ConfigError: names the field, its value and what is allowed.
     """
-    for name, factors in (
-        ("user_factors", population.user_factors),
-        ("item_factors", population.item_factors),
-    ):
-        if factors.dim() != 2 or factors.shape[0] < 1 or factors.shape[1] < 1:
-            raise ConfigError(
-                f"population.{name} has shape {tuple(factors.shape)}; "
-                f"allowed: at least one row of at least one factor"
-            )
-        _finite(name, factors)
+
+    def refuse(name: str, found: object, allowed: object) -> None:
+        raise ConfigError(f"population.{name} {found}; allowed: {allowed}")
+
+    for name in ("user_factors", "item_factors"):
+        shape = tuple(getattr(population, name).shape)
+        if len(shape) != 2 or 0 in shape:
+            refuse(name, f"has shape {shape}", "at least one row of at least one factor")
+    for name in ("scale", "intercept"):
+        if not math.isfinite(getattr(population, name)):
+            refuse(name, f"is {getattr(population, name)}", "a finite number")
+    topics = population.num_topics
+    if topics < 1:
+        refuse("num_topics", f"is {topics}", "at least 1")
     users, size = population.user_factors.shape
-    items = population.num_items
-    _shape("item_factors", population.item_factors, items, size)
-    _shape("quality", population.quality, items)
-    _finite("quality", population.quality)
-    for name, number in (("scale", population.scale), ("intercept", population.intercept)):
-        if not math.isfinite(number):
-            raise ConfigError(f"population.{name} is {number}; allowed: a finite number")
-    if population.num_topics < 1:
-        raise ConfigError(f"population.num_topics is {population.num_topics}; allowed: at least 1")
-    _shape("topics", population.topics, items)
-    _within("topics", population.topics, 0, population.num_topics)
-    _shape("history", population.history, users, population.history.shape[-1])
-    _within("history", population.history, -1, items)
-    _shape("history_liked", population.history_liked, *population.history.shape)
+    items, past = population.num_items, population.history.shape[-1]
+    whole: dict[str, tuple[Tensor, tuple[int, ...]]] = {
+        "user_factors": (population.user_factors, (users, size)),
+        "item_factors": (population.item_factors, (items, size)),
+        "quality": (population.quality, (items,)),
+        "topics": (population.topics, (items,)),
+        "history": (population.history, (users, past)),
+        "history_liked": (population.history_liked, (users, past)),
+    }
     if population.providers is not None:
-        _shape("providers", population.providers, items)
-        _within("providers", population.providers, 0, items)
-    for kind, attributes, length in (
-        ("item_attributes", population.item_attributes, items),
-        ("user_attributes", population.user_attributes, users),
-    ):
-        for name, values in attributes.items():
-            _shape(f"{kind}.{name}", values, length)
-            _finite(f"{kind}.{name}", values)
+        whole["providers"] = (population.providers, (items,))
+    for kind, count in (("item_attributes", items), ("user_attributes", users)):
+        for name, values in getattr(population, kind).items():
+            whole[f"{kind}.{name}"] = (values, (count,))
+    ranges = {"topics": (0, topics), "history": (-1, items), "providers": (0, items)}
+    for name, (values, shape) in whole.items():
+        if tuple(values.shape) != shape:
+            refuse(name, f"has shape {tuple(values.shape)}", shape)
+        bad = int((~torch.isfinite(values)).sum())
+        if bad:
+            refuse(name, f"has {bad} values that are NaN or infinite", "finite numbers")
+        least, end = ranges.get(name, (0, 0))
+        if name in ranges and values.numel():
+            low, high = int(values.min()), int(values.max())
+            if low < least or high >= end:
+                refuse(name, f"holds {low} ... {high}", f"{least} ... {end - 1}")
