@@ -19,6 +19,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 DEVICE = torch.device("meta")
+_WAITS = {  # whose result, or its shape, the host has to know
+    "_local_scalar_dense",
+    "_unique2",
+    "bincount",
+    "equal",
+    "is_nonzero",
+    "masked_select",
+    "nonzero",
+    "unique_consecutive",
+    "unique_dim",
+}
+_fixed = False  # whether what waits for the device is refused
 _COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 
 
@@ -55,6 +67,8 @@ class _FromNumbers(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         wanted = func in (torch.tensor, torch.as_tensor) and kwargs.get("device") is not None
         if wanted and torch.device(kwargs["device"]) == DEVICE and not isinstance(args[0], There):
+            if _fixed and not isinstance(args[0], int | float):
+                raise RuntimeError(f"{func.__name__} copies to the device, and waits for it")
             del kwargs["device"]
             return There(func(*args, **kwargs))
         return func(*args, **kwargs)
@@ -67,7 +81,39 @@ def other_device() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def nothing_waits() -> Iterator[None]:
+    """Within, what waits for the device, or copies to or from it, raises: the two conditions under
+    which a step can be captured as a CUDA graph are one device and shapes that are fixed.
+    """
+    global _fixed
+    _fixed = True
+    try:
+        yield
+    finally:
+        _fixed = False
+
+
+def _refuse_waits(func: Any, args: Any, kwargs: dict[str, Any]) -> None:
+    tensors = [part for part in tree_flatten((args, kwargs))[0] if isinstance(part, torch.Tensor)]
+    there = [isinstance(part, There) for part in tensors]
+    name = func.overloadpacket.__name__
+    waits = name in _WAITS or (name == "repeat_interleave" and len(tensors) > 0)
+    if name in ("index", "index_put", "index_put_"):
+        places = [part for part in args[1] if part is not None]
+        waits = any(part.dtype in (torch.bool, torch.uint8) for part in places)
+    if func in _COPIES:
+        target = kwargs.get("device")
+        leaves = target is not None and (torch.device(target) == DEVICE) != there[0]
+        many = any(part.dim() for part in tensors)
+        waits = many and (leaves or len(set(there)) > 1)
+    if waits and (any(there) or func in _COPIES):
+        raise RuntimeError(f"{func} waits for the device")
+
+
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    if _fixed:
+        _refuse_waits(func, args, kwargs)
     given = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, torch.Tensor)]
     there = {id(value.held): value for value in given if isinstance(value, There)}
     here = [value for value in given if not isinstance(value, There) and value.dim()]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
+
 import pytest
 import torch
 
 from marec_env import random
 from marec_env.classic import PRESETS, get_preset
 from marec_env.users import ORACLES, UsersConfig, make_users
-from tests.marec_env.users.other_device import DEVICE, back, other_device, to_there
+from tests.marec_env.users.other_device import DEVICE, back, nothing_waits, other_device, to_there
 from tests.marec_env.users.test_golden import ALL, shop
 
 SESSIONS = 6
@@ -17,7 +20,9 @@ SESSIONS = 6
 def _play(users, keys, slate_size, back):
     """Return every number that users give in two requests and a reset."""
     found = []
-    users.reset(keys)
+    guard = nothing_waits if keys.device == DEVICE else nullcontext
+    with guard():
+        users.reset(keys)
     items = torch.arange(users.num_items, device=keys.device).expand(SESSIONS, -1)
     for _ in range(2):
         for policy in ORACLES.values():
@@ -27,13 +32,17 @@ def _play(users, keys, slate_size, back):
         found += [users.long_term_relevance(), users.hidden_state()]
         some = torch.tensor([1, 4], device=keys.device)
         found.append(users.long_term_relevance(slate[some], rows=some))
-        answer = users.respond(slate)
+        with guard():
+            answer = users.respond(slate)
+            users.click_probability(slate)
+            users.hidden_state()
         found += [*answer.behaviours.values(), *answer.outcomes.values()]
         found += [answer.engagement, answer.satisfaction, answer.left]
         if answer.gap_days is not None:
             found.append(answer.gap_days)
         saved = users.state_dict()
-        users.reset(keys + 1, answer.left | (keys > 0))
+        with guard():
+            users.reset(keys + 1, answer.left | (keys > 0))
         found += saved.values()
         users.load_state_dict(saved)
     return [back(value) for value in found]
@@ -85,6 +94,28 @@ EVERYTHING = {
 def test_modules_stay_on_their_device(name):
     config = UsersConfig.model_validate(EVERYTHING[name])
     _same(lambda people, device: make_users(config, people, SESSIONS, device), shop(), 4)
+
+
+def test_a_wait_would_be_seen():
+    with other_device():
+        there = torch.ones(3, device=DEVICE)
+        waits: dict[str, Callable[[], object]] = {
+            "nonzero": lambda: (there > 0).nonzero(),
+            "item": lambda: float(there.sum()),
+            "a condition": lambda: bool((there > 0).any()),
+            "a mask": lambda: there[there > 0],
+            "a masked write": lambda: there.__setitem__(there > 0, there),
+            "to the host": lambda: there.cpu(),
+            "from the host": lambda: torch.ones(3).to(DEVICE),
+            "a list": lambda: torch.tensor([0.5, 1.0], device=DEVICE),
+            "shapes": lambda: torch.unique(there),
+        }
+        for wait in waits.values():
+            with nothing_waits(), pytest.raises(RuntimeError, match="waits for"):
+                wait()
+        with nothing_waits():
+            torch.where(there > 0, there, 0.0).masked_fill_(there > 0, 1.0).add_(2.0)
+            there.gather(0, there.to(torch.int64).clamp(max=2))
 
 
 def test_a_mixture_would_be_seen():
