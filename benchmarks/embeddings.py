@@ -111,7 +111,7 @@ def openvino_runtime(folder: str, precision: str, threads: int) -> Callable[[lis
     }
     compiled = openvino.Core().compile_model(converted, "CPU", settings)
     tokenizer = TextTokenizer(Path(folder), 256)
-    budget = EmbeddingConfig().token_budget
+    budget = 4096
 
     def embed(texts: list[str]) -> torch.Tensor:
         tokens = tokenizer(texts)

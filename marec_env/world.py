@@ -81,7 +81,7 @@ def _build(serialised: str, fingerprint: str | None) -> World:
     if fingerprint is not None and log.fingerprint != fingerprint:
         raise DataError(f"{config.data.source}: the files changed while they were read; try again")
     _check_memory(config, log)
-    full = embed_texts(config.embeddings, log.texts)
+    full = embed_texts(config.embeddings, log.texts, config.device)
     reduced = fit_reduction(config.embeddings, full).apply(full)
     catalog = build_catalog(log, reduced, config.catalog)
     population = build_population(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -56,11 +56,10 @@ class EmbeddingConfig(ConfigModel):
         description="precision of the encoder: bf16 is faster on processors that compute in it, "
         "which auto finds out; other precision makes other topics and users",
     )
-    token_budget: int = Field(
-        default=4096,
-        ge=16,
-        le=1 << 22,
-        description="tokens in a batch; a longer text is a batch by itself",
+    token_budget: Literal["auto"] | Annotated[int, Field(ge=16, le=1 << 22)] = Field(
+        default="auto",
+        description="tokens in a batch, 16 to 4194304; a longer text is a batch by itself; auto: "
+        "4096 on a processor, up to 131072 on CUDA as its memory allows",
     )
     cache: bool = Field(default=True, description="keep embeddings on disk and read them back")
     cache_folder: str | None = Field(

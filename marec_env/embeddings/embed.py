@@ -3,6 +3,7 @@
 A file holds the vectors of all distinct texts of one request, and says in its metadata what they
 are of: a hash of the texts and all that shapes the vectors. It is written whole and then named, so
 that another process sees all of it or nothing. What does not fit, or is damaged, is embedded again.
+A large corpus is kept in parts, so that an embedding that was killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ __all__ = ["CorpusCache", "embed_texts"]
 
 _LOG = logging.getLogger(__name__)
 _BAR_ABOVE = 2000  # texts; fewer take a few seconds
+_PART = 1 << 17  # texts in a file
 _LAYOUT = "2"  # raised when a change of the code changes vectors
 _FOLDER = "embeddings"
 
@@ -64,17 +66,27 @@ def embed_texts(
         return torch.zeros(0, TextEncoder(config, place).dimension)
     rows: dict[str, int] = {}
     order = [rows.setdefault(text, len(rows)) for text in cleaned]
-    cache = CorpusCache(config, list(rows), place) if config.cache else None
-    vectors = cache.read() if cache is not None and not config.refresh else None
-    if vectors is None:
-        encoder = TextEncoder(config, place)
-        shown = len(rows) > _BAR_ABOVE and sys.stderr.isatty()
-        with Progress(console=Terminal(stderr=True), transient=True, disable=not shown) as bar:
-            task = bar.add_task("embedding", total=len(rows))
-            vectors = encoder.encode(list(rows), lambda done: bar.advance(task, done))
-        if cache is not None:
-            cache.write(vectors)
-    return vectors if len(rows) == len(order) else vectors[order]
+    distinct = list(rows)
+    parts = [distinct[start : start + _PART] for start in range(0, len(distinct), _PART)]
+    shown = len(distinct) > _BAR_ABOVE and sys.stderr.isatty()
+    encoder, found = None, []
+    with Progress(console=Terminal(stderr=True), transient=True, disable=not shown) as bar:
+        task = bar.add_task("embedding", total=len(distinct))
+        for part in parts:
+            cache = CorpusCache(config, part, place) if config.cache else None
+            vectors = cache.read() if cache is not None and not config.refresh else None
+            if vectors is None:
+                encoder = encoder or TextEncoder(config, place)
+                vectors = encoder.encode(part, lambda done: bar.advance(task, done))
+                if cache is not None:
+                    cache.write(vectors)
+            else:
+                bar.advance(task, len(part))
+            found.append(vectors)
+            if len(parts) > 1:
+                _LOG.info("%d of %d parts of the texts are embedded", len(found), len(parts))
+    vectors = torch.cat(found) if len(found) > 1 else found[0]
+    return vectors if len(distinct) == len(order) else vectors[order]
 
 
 class CorpusCache:

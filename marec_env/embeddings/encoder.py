@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,13 +26,19 @@ __all__ = [
     "HashingTestEncoder",
     "OnBatch",
     "TextEncoder",
+    "resolve_budget",
     "resolve_device",
     "resolve_precision",
 ]
 
 _LOG = logging.getLogger(__name__)
-# Texts tokenised ahead of the model: enough for many batches sorted by length, little memory.
+# Texts tokenised and sorted by length together: enough for several batches, little memory.
 CHUNK = 4096
+_CUDA_CHUNK = 32_768
+_AHEAD = 2  # chunks tokenised while the model computes
+_CPU_BUDGET = 4096  # tokens; larger batches leave the processor's cache
+_CUDA_BUDGET = 131_072  # tokens; measured on an H100, docs/embeddings.md
+_CUDA_SHARE = 4  # a batch may fill one in so many of the device's free bytes
 _FLOATS_A_TOKEN = 12  # times the width: states, queries, keys, values, the hidden layer of the MLP
 _LENGTH_NAMES = ("max_position_embeddings", "n_positions", "n_ctx")
 _WORD = re.compile(r"\w+")
@@ -57,6 +65,47 @@ def resolve_precision(config: EmbeddingConfig, device: torch.device) -> torch.dt
     return torch.bfloat16 if native else torch.float32
 
 
+def resolve_budget(config: EmbeddingConfig, device: torch.device, width: int) -> int:
+    """Return the tokens of a batch; ``auto`` goes by the device and its free memory.
+
+    Args:
+        config: whose ``token_budget`` wins where it is a number.
+        device: where the encoder runs.
+        width: of its states.
+    """
+    if config.token_budget != "auto":
+        return config.token_budget
+    if device.type != "cuda":
+        return _CPU_BUDGET
+    free, _ = torch.cuda.mem_get_info(device)
+    fits = free // (_CUDA_SHARE * width * _FLOATS_A_TOKEN * 4)
+    return max(_CPU_BUDGET, min(_CUDA_BUDGET, int(fits)))
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Vectors on their way to the host."""
+
+    rows: list[int]
+    vectors: Tensor
+    ready: torch.cuda.Event | None
+
+    @staticmethod
+    def sent(rows: list[int], vectors: Tensor) -> _Batch:
+        """Queue the copy behind the batch's own work, so that no later batch is waited for."""
+        if not vectors.is_cuda:
+            return _Batch(rows, vectors, None)
+        host = torch.empty(vectors.shape, pin_memory=True).copy_(vectors, non_blocking=True)
+        return _Batch(rows, host, torch.cuda.current_stream(vectors.device).record_event())
+
+    def arrive(self, out: Tensor) -> int:
+        """Write the vectors to their rows; return how many."""
+        if self.ready is not None:
+            self.ready.synchronize()
+        out[self.rows] = self.vectors
+        return len(self.rows)
+
+
 class TextEncoder:
     """An encoder in memory, loaded once."""
 
@@ -80,13 +129,17 @@ class TextEncoder:
             else PackedBert(files.read_weights(), shape, dtype, self._device)
         )
         self.dimension = self._model.dimension
+        self._budget = resolve_budget(config, self._device, self.dimension)
         limit = self._model.max_tokens
         if limit is not None and config.max_length > limit:
             raise ConfigError(
                 f"max_length is {config.max_length}, but encoder '{files.name}' has "
                 f"{limit} positions; allowed: 2 to {limit}"
             )
-        _LOG.info("encoder '%s' on %s in %s: %s", files.name, self._device, dtype, self._model.path)
+        _LOG.info(
+            "encoder '%s' on %s in %s: %s, up to %d tokens",
+            files.name, self._device, dtype, self._model.path, self._budget,
+        )  # fmt: skip
 
     def encode(self, inputs: Sequence[str], on_batch: OnBatch | None = None) -> Tensor:
         """Return unit vectors, float32 ``[N, D]`` on the CPU, in the order of the texts."""
@@ -96,15 +149,20 @@ class TextEncoder:
             "embed fewer",
         )
         out = torch.empty(len(inputs), self.dimension)
-        chunks = [inputs[start : start + CHUNK] for start in range(0, len(inputs), CHUNK)]
-        with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as pool:
-            for number, tokens in enumerate(pool.map(self._tokenizer, chunks)):
-                self._encode_chunk(tokens, out[number * CHUNK :], on_batch)
+        size = CHUNK if self._device.type == "cpu" else _CUDA_CHUNK
+        chunks = [inputs[start : start + size] for start in range(0, len(inputs), size)]
+        queued: deque[tuple[Tensor, list[_Batch]]] = deque()
+        for number, tokens in enumerate(_ahead(self._tokenizer, chunks)):
+            queued.append((out[number * size :], self._encode_chunk(tokens)))
+            if self._device.type == "cpu" or len(queued) > 1:  # CUDA always has a chunk to work on
+                _arrive(queued, on_batch)
+        while queued:
+            _arrive(queued, on_batch)
         return out
 
     @torch.inference_mode()
-    def _encode_chunk(self, tokens: Sequence[Ids], out: Tensor, on_batch: OnBatch | None) -> None:
-        batches = list(token_budget_batches(tokens, self.config.token_budget, self._model.padded))
+    def _encode_chunk(self, tokens: Sequence[Ids]) -> list[_Batch]:
+        batches = list(token_budget_batches(tokens, self._budget, self._model.padded))
         largest = max(sum(len(tokens[row]) for row in rows) for rows in batches)
         if self._device.type == "cpu":
             require_memory(
@@ -112,15 +170,31 @@ class TextEncoder:
                 largest * self.dimension * _FLOATS_A_TOKEN * 4.0,
                 "lower environment.embeddings.token_budget or max_length",
             )
-        done: list[tuple[list[int], Tensor]] = []
-        for rows in batches:
-            batch = [tokens[row] for row in rows]
-            done.append((rows, self._model.embed(batch, self.config.pooling)))
-            if on_batch is not None:
-                on_batch(len(rows))
-        # fetched together: on CUDA a fetch waits for every batch queued before it
-        for rows, vectors in done:
-            out[rows] = vectors.cpu()
+        pooling = self.config.pooling
+        return [
+            _Batch.sent(rows, self._model.embed([tokens[row] for row in rows], pooling))
+            for rows in batches
+        ]
+
+
+def _ahead(tokenise: TextTokenizer, chunks: Sequence[Sequence[str]]) -> Iterator[list[Ids]]:
+    """Yield each chunk's tokens; a thread, which leaves them to one a core, works on the next."""
+    waiting: deque[Future[list[Ids]]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as threads:
+        for chunk in chunks:
+            waiting.append(threads.submit(tokenise, chunk))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _arrive(queued: deque[tuple[Tensor, list[_Batch]]], on_batch: OnBatch | None) -> None:
+    out, batches = queued.popleft()
+    for batch in batches:
+        done = batch.arrive(out)
+        if on_batch is not None:
+            on_batch(done)
 
 
 class _PaddedModel:

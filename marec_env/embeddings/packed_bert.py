@@ -195,7 +195,8 @@ class PackedBert:
         self.shape = shape
         self.dimension, self.max_tokens = shape.width, shape.max_tokens
         self._device = device
-        self._varlen = device.type == "cuda" and dtype == torch.bfloat16
+        flash = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+        self._varlen = flash and dtype == torch.bfloat16
         prefix = next((n.removesuffix(_WORDS) for n in weights if n.endswith(_WORDS)), "")
 
         def get(name: str) -> Tensor:
@@ -262,11 +263,11 @@ class PackedBert:
 
 
 def grouped_attention(batch: PackedBatch, heads: int) -> Attend:
-    """Return attention over runs of texts of equal length, for the CPU.
+    """Return attention over runs of texts of equal length, for the CPU, and CUDA in float32.
 
-    Which kernel is quickest there was measured: the fused one in float32, except for very short
-    texts; two batched products in bfloat16, with the softmax written out where rows are not whole
-    vectors.
+    Which kernel is quickest on the CPU was measured: the fused one in float32, except for very
+    short texts; two batched products in bfloat16, with the softmax written out where rows are not
+    whole vectors.
     """
     runs = torch.unique_consecutive(batch.lengths, return_counts=True)
     groups = list(zip(*(part.tolist() for part in runs), strict=True))
@@ -275,7 +276,7 @@ def grouped_attention(batch: PackedBatch, heads: int) -> Attend:
         out = qkv.new_empty(qkv.shape[0], qkv.shape[1] // 3)
         start = 0
         for length, texts in groups:
-            fused = length >= _FUSED_FROM[qkv.dtype]
+            fused = not qkv.is_cpu or length >= _FUSED_FROM[qkv.dtype]
             step = texts if fused else max(1, _BLOCK_SCORES // (heads * length * length))
             for first in range(0, texts, step):
                 count = min(step, texts - first)
@@ -296,8 +297,9 @@ def varlen_attention(batch: PackedBatch, heads: int, device: torch.device) -> At
     """Return flash attention over all texts of the batch in one call, for CUDA."""
     from torch.nn.attention.varlen import varlen_attn
 
-    ends = functional.pad(batch.lengths.cumsum(0), (1, 0)).to(torch.int32)
-    offsets = ends.to(device, non_blocking=True)
+    # Summed up on the device, for only what is pinned gets there without a wait.
+    ends = batch.lengths.to(device, non_blocking=True).cumsum(0)
+    offsets = functional.pad(ends, (1, 0)).to(torch.int32)
     longest = int(batch.lengths[-1])
 
     def attend(qkv: Tensor) -> Tensor:

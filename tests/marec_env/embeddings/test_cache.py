@@ -86,6 +86,26 @@ def test_changed_weights_or_tokenizer_have_their_own_file(tiny, tiny_bert, tmp_p
     assert len(files(tiny)) == 3
 
 
+def test_a_killed_embedding_of_a_large_corpus_goes_on(tiny, monkeypatch):
+    whole = embed_texts(tiny.model_copy(update={"cache": False}), TEXTS)
+    monkeypatch.setattr("marec_env.embeddings.embed._PART", 20)
+    honest, calls = TextEncoder.encode, []
+
+    def encode(self, texts, on_batch=None):
+        calls.append(len(texts))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return honest(self, texts, on_batch)
+
+    monkeypatch.setattr(TextEncoder, "encode", encode)
+    with pytest.raises(KeyboardInterrupt):
+        embed_texts(tiny, TEXTS)
+    again = embed_texts(tiny, [*TEXTS, TEXTS[7]])
+    assert calls == [20, 20, 20, 10]  # the first twenty only once
+    assert torch.allclose(again[:-1], whole, atol=1e-6) and torch.equal(again[-1], again[7])
+    assert len(files(tiny)) == 3
+
+
 def test_refresh_and_no_cache(tiny, forbid_encoding):
     first = embed_texts(tiny, TEXTS)
     (path,) = files(tiny)

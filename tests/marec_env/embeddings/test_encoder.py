@@ -13,6 +13,7 @@ from marec_env.embeddings import (
     embed_texts,
     weights_hash,
 )
+from marec_env.embeddings.encoder import resolve_budget
 from marec_env.embeddings.packed_bert import Linear, grouped_attention, varlen_attention
 from marec_env.embeddings.tokens import pack, token_budget_batches
 from marec_env.errors import ConfigError, DataError
@@ -106,6 +107,33 @@ def test_long_requests_show_a_bar_in_a_terminal(tiny, monkeypatch, terminal, mos
     embed_texts(tiny, TEXTS)
     assert ("embedding" in stream.getvalue()) == bool(seen)
     assert bool(stream.getvalue()) == bool(seen)
+
+
+def test_batches_go_by_the_device(tiny, monkeypatch):
+    auto, cuda = tiny.token_budget, torch.device("cuda")
+    assert auto == "auto"
+    assert resolve_budget(tiny, torch.device("cpu"), 384) == 4096
+    for free, expected in ((80e9, 131_072), (4e9, 54_253), (1e6, 4096)):
+        monkeypatch.setattr("torch.cuda.mem_get_info", lambda _, free=free: (int(free), int(80e9)))
+        assert resolve_budget(tiny, cuda, 384) == expected
+    given = tiny.model_copy(update={"token_budget": 64})
+    assert resolve_budget(given, cuda, 384) == 64
+
+
+def test_texts_are_tokenised_a_little_ahead(tiny, monkeypatch):
+    """However many there are, so that a million take no more memory."""
+    monkeypatch.setattr("marec_env.embeddings.encoder.CHUNK", 1)
+    begun, done, most = [], [], []
+    encoder = TextEncoder(tiny, "cpu")
+    honest = encoder._tokenizer
+    monkeypatch.setattr(encoder, "_tokenizer", lambda chunk: (begun.append(1), honest(chunk))[1])
+
+    def on_batch(count):
+        done.append(count)
+        most.append(len(begun) - len(done))
+
+    encoder.encode(TEXTS * 5, on_batch)
+    assert len(done) == len(TEXTS) * 5 and max(most) <= 4
 
 
 def test_no_texts_give_no_vectors(tiny):
