@@ -16,6 +16,7 @@ from agents.learners.policy import TrainedPolicy
 from marec_env.errors import ConfigError, DataError, RunError, unknown_name, visible
 from marec_env.pipeline.pipeline import Pipeline
 from marec_env.random import session_keys, whole_seed
+from marec_env.vector import Rows
 from marec_env.world import World, build_world
 
 __all__ = ["Recommendation", "Recommender"]
@@ -111,7 +112,7 @@ class Recommender:
         liked = self._liked(feedback, len(past))
         pipeline = self._pipeline(k, len(set(past.tolist())))
         first = torch.zeros(1, dtype=torch.int64, device=self._device)
-        pipeline.reset(first, *self._known(past, liked, group))
+        pipeline.reset(Rows(), *self._known(past, liked, group))
         # All of the history is seen, also what is too old for the profile.
         pipeline.memory.seen[0, past] = True
         self._policy.reset()

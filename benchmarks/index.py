@@ -21,6 +21,7 @@ from torch.nn.functional import normalize
 from marec_env import random
 from marec_env.pipeline import Knowledge, Pipeline, PipelineConfig
 from marec_env.pipeline.recall import CHANNELS
+from marec_env.vector import Rows
 
 SIZES = (100_000, 300_000)
 DIMENSION = 32
@@ -67,7 +68,7 @@ def make_pipeline(knowledge: Knowledge, index: str) -> Pipeline:
     clusters = torch.randint(0, knowledge.num_items // PER_CLUSTER, (SESSIONS,), generator=source)
     history = (clusters * PER_CLUSTER).unsqueeze(1) + torch.arange(HISTORY)
     everyone = torch.arange(SESSIONS)
-    pipeline.reset(everyone, history, torch.ones_like(history, dtype=torch.bool), 0 * everyone)
+    pipeline.reset(Rows(), history, torch.ones_like(history, dtype=torch.bool), 0 * everyone)
     return pipeline
 
 

@@ -28,7 +28,7 @@ from marec_env.rewards.team import Shaping, TeamReward
 from marec_env.rewards.terms import Outcome, Truth
 from marec_env.users.base import Feedback
 from marec_env.users.registry import make_users
-from marec_env.vector import Action, VecStep
+from marec_env.vector import Action, Rows, VecStep
 from marec_env.world import World
 
 __all__ = ["Simulator"]
@@ -113,17 +113,18 @@ class Simulator:
             seed: any integer.
 
         Raises:
-            ConfigError: the seed is no integer.
+            ConfigError: the seed is no integer; off the CPU also if an action before did not fit.
         """
+        self.pipeline.check()
         self._seed = random.whole_seed(seed)
         self._sessions = sessions.to(self.device).clone()
         self._close_request()
         self.last = None
         self._sums = {}
-        self._start(torch.arange(self.num_envs, device=self.device))
+        self._start(Rows())
         nothing = torch.zeros(self.num_envs, device=self.device)
         never = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
-        state, observations = self._look()
+        state, observations = self._look(Rows())
         return VecStep(
             observations=observations,
             state=state,
@@ -135,16 +136,13 @@ class Simulator:
             active=self.pipeline.active(),
         )
 
-    def _start(self, rows: Tensor) -> None:
-        """Begin the sessions numbered ``self._sessions[rows]`` in ``rows`` (int64 ``[n]``)."""
-        self.session_keys[rows] = random.session_keys(self._seed, self._sessions[rows])
-        where = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
-        where[rows] = True
-        users = self.users
-        users.reset(self.session_keys, where)
-        person = users.user_index[rows]
-        population = self.world.population
-        known = ~users.is_new[rows] & self._known[person]
+    def _start(self, rows: Rows) -> None:
+        """Begin the sessions that ``self._sessions`` numbers in ``rows``."""
+        rows.put(self.session_keys, random.session_keys(self._seed, rows.of(self._sessions)))
+        users, population = self.users, self.world.population
+        users.reset(self.session_keys, rows.where)
+        person = rows.of(users.user_index)
+        known = ~rows.of(users.is_new) & self._known[person]
         history = torch.where(known.unsqueeze(1), population.history[person], -1)
         self.pipeline.reset(
             rows,
@@ -153,9 +151,9 @@ class Simulator:
             population.groups[person],
             self._limits[person],
         )
-        taste = users.long_term_relevance(rows=rows)
-        seen = self.pipeline.memory.seen[rows]
-        self._top[rows] = top_k(taste, self._top.shape[1], excluded=seen)
+        taste = users.long_term_relevance(rows=rows.index)
+        seen = rows.of(self.pipeline.memory.seen)
+        rows.put(self._top, top_k(taste, self._top.shape[1], excluded=seen))
 
     def observe(self, agent: str) -> Tensor:
         """Return an agent's current observation, float32 ``[B, d]``."""
@@ -163,17 +161,16 @@ class Simulator:
 
     def state(self) -> Tensor:
         """Return the central critic's input, float32 ``[B, s]``."""
-        return self._state(self.pipeline.fields(), None)
+        return self._state(self.pipeline.fields(), Rows())
 
-    def _state(self, fields: FieldTable, rows: Tensor | None) -> Tensor:
+    def _state(self, fields: FieldTable, rows: Rows) -> Tensor:
         parts = [fields[name] for name in STATE_FIELDS]
         if self.config.state == "privileged":
-            hidden = self.users.hidden_state()
-            parts.append(hidden if rows is None else hidden[rows])
+            parts.append(rows.of(self.users.hidden_state()))
         return torch.cat(parts, dim=1)
 
-    def _look(self, rows: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return state and observations of all sessions, or of ``rows`` (int64 ``[n]``)."""
+    def _look(self, rows: Rows) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return state and observations of ``rows``."""
         fields = self.pipeline.fields(rows)
         return self._state(fields, rows), self.pipeline.observe_all(fields, rows)
 
@@ -297,22 +294,20 @@ class Simulator:
         for name, value in metrics.items():
             sums = self._sums.get(name)
             self._sums[name] = value.clone() if sums is None else sums + value
-        ended = terminated | truncated
-        rows = ended.nonzero().squeeze(1)
-        final_state, final_observations = self._look()
+        rows = Rows(terminated | truncated)
+        final_state, final_observations = self._look(Rows())
         episodes: dict[str, Tensor] = {}
         observations, state = final_observations, final_state
-        if rows.numel():
+        if rows:
             episodes = self._episodes(rows)
             if self.autoreset:
-                for sums in self._sums.values():
-                    sums[rows] = 0.0
-                self._sessions[rows] += _EPISODE_STRIDE
+                self._sums = {name: rows.put_in(sums, 0.0) for name, sums in self._sums.items()}
+                rows.put(self._sessions, rows.of(self._sessions) + _EPISODE_STRIDE)
                 self._start(rows)
                 new_state, new_observations = self._look(rows)
-                state = final_state.index_copy(0, rows, new_state)
+                state = rows.put_in(final_state, new_state)
                 observations = {
-                    agent: final_observations[agent].index_copy(0, rows, value)
+                    agent: rows.put_in(final_observations[agent], value)
                     for agent, value in new_observations.items()
                 }
         return VecStep(
@@ -328,16 +323,16 @@ class Simulator:
             episodes=episodes,
         )
 
-    def _episodes(self, rows: Tensor) -> dict[str, Tensor]:
+    def _episodes(self, rows: Rows) -> dict[str, Tensor]:
         """Return outcomes of the episodes ending in ``rows``: totals, and means per request."""
-        length = self.pipeline.memory.requests[rows].to(torch.float32)
+        length = rows.of(self.pipeline.memory.requests).to(torch.float32)
         assert self.last is not None
         totals = ("clicks", *self.last.feedback.outcomes)
-        outcomes = {"length": length, "return": self._sums["team_reward"][rows]}
-        outcomes |= {name: self._sums[name][rows] for name in totals}
+        outcomes = {"length": length, "return": rows.of(self._sums["team_reward"])}
+        outcomes |= {name: rows.of(self._sums[name]) for name in totals}
         for name, sums in self._sums.items():
             if name not in totals:
-                outcomes[f"{name}_per_request"] = sums[rows] / length
+                outcomes[f"{name}_per_request"] = rows.of(sums) / length
         return outcomes
 
     def default_actions(self) -> dict[str, Action]:
@@ -346,6 +341,7 @@ class Simulator:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to continue exactly (between two steps)."""
+        self.pipeline.check()
         own = {"sessions": self._sessions, "keys": self.session_keys, "top": self._top}
         return {
             "seed": self._seed,

@@ -39,7 +39,7 @@ def provider_share(request: Request, items: Tensor) -> Tensor:
     providers = request.knowledge.providers
     earlier = request.memory.session_items.flatten(1)
     shown = (earlier >= 0).to(torch.float32)
-    count = torch.zeros(items.shape[0], int(providers.max()) + 1, device=items.device)
+    count = torch.zeros(items.shape[0], request.knowledge.num_providers, device=items.device)
     count.scatter_add_(1, providers[earlier.clamp(min=0)], shown)
     return count.gather(1, providers[items]) / shown.sum(1, keepdim=True).clamp(min=1.0)
 

@@ -34,6 +34,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -76,6 +77,7 @@ class Component(ABC):
         """
         self.config = config
         self.state: dict[str, Tensor] = {}
+        self._default: Tensor | None = None
         granted = config.data_access.get(self.name, self.fields)
         place = f"pipeline.data_access.{self.name}"
         for field in granted:
@@ -126,6 +128,12 @@ class Component(ABC):
     def default_action(self) -> Tensor:
         """Return the hand-set decision of one session, in the action space's form."""
 
+    def default(self, sessions: int, device: torch.device) -> Tensor:
+        """Return :meth:`default_action` for all sessions, ``[B, ...]``."""
+        if self._default is None:
+            self._default = self.default_action().to(device)
+        return self._default.expand(sessions, *self._default.shape)
+
     def summary(self, request: Request, action: Tensor) -> Tensor:
         """Return what a fixed message says, about [-1, 1], ``[B, k]``: the action itself."""
         return action.to(torch.float32).reshape(action.shape[0], -1)
@@ -160,7 +168,32 @@ class ActionForm:
         )
         self._shape = (sessions, *(space.shape or ()))
         count = getattr(space, "nvec", getattr(space, "n", None))
+        self._most = 0 if count is None else int(np.max(count)) - 1
         self._count = None if count is None else torch.as_tensor(count, device=device)
+        self._wrong = (
+            None if device.type == "cpu" else torch.zeros((), dtype=torch.bool, device=device)
+        )
+
+    def check(self) -> None:
+        """Refuse what :meth:`fit` has met since: off the CPU it notes wrong numbers, plays 0 in
+        their place, and lets nothing wait.
+
+        Raises:
+            ConfigError: an action held such.
+        """
+        for part in (self, *self._parts):
+            if part._wrong is not None and bool(part._wrong):
+                part._wrong.fill_(False)
+                raise ConfigError(f"{self._agent}: an earlier action did not fit its space")
+
+    def _no(self, wrong: Tensor, action: Tensor, why: str) -> Tensor:
+        """Refuse an action where numbers are ``wrong`` (bool, of its shape), now or later."""
+        if self._wrong is not None:
+            self._wrong |= wrong.any()
+            return torch.where(wrong, 0, action)
+        if bool(wrong.any()):
+            raise ConfigError(f"{self._agent}: action holds {why}")
+        return action
 
     def fit(self, action: Action) -> Action:
         """Return a batch in the form that components work on.
@@ -183,20 +216,15 @@ class ActionForm:
             )
         if self._count is None:
             action = action.to(torch.float32)
-            if not bool(action.isfinite().all()):
-                raise ConfigError(f"{agent}: action holds numbers that are not finite")
-            return action
+            return self._no(~action.isfinite(), action, "numbers that are not finite")
         if action.is_floating_point():
             raise ConfigError(
                 f"{agent}: action is not made of whole numbers but of {action.dtype}; "
                 "choices are torch.int64"
             )
         action = action.to(torch.int64)
-        if bool(((action < 0) | (action >= self._count)).any()):
-            raise ConfigError(
-                f"{agent}: action holds choices outside 0 ... {int(self._count.max()) - 1}"
-            )
-        return action
+        allowed = f"choices outside 0 ... {self._most}"
+        return self._no((action < 0) | (action >= self._count), action, allowed)
 
 
 COMPONENTS: Registry[type[Component]] = Registry("component")

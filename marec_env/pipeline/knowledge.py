@@ -45,6 +45,7 @@ class Knowledge:
     """Further numbers of the items, float32 ``[N]`` each (``price``, ``risk`` ...)."""
     num_items: int = field(init=False)
     """N."""
+    num_providers: int = field(init=False)
     by_popularity: Tensor = field(init=False)
     """Int64 ``[N]``: items, most popular first."""
     by_freshness: Tensor = field(init=False)
@@ -75,8 +76,9 @@ class Knowledge:
         indicator = torch.nn.functional.one_hot(self.topics, self.num_topics).to(torch.float32)
         # A small count each keeps a topic that nobody consumed finite.
         weight = self.popularity @ indicator + 1.0 / self.num_topics
-        object.__setattr__(self, "num_items", count)
         for name, value in (
+            ("num_items", count),
+            ("num_providers", int(self.providers.max()) + 1),
             ("topic_share", weight / weight.sum()),
             ("by_popularity", by_popularity),
             ("by_freshness", by_freshness),

@@ -15,7 +15,7 @@ from marec_env.errors import ConfigError
 from marec_env.pipeline.component import Component
 from marec_env.pipeline.config import FixedMessages, LearnedMessages
 from marec_env.pipeline.request import Request
-from marec_env.vector import Action
+from marec_env.vector import Action, Rows
 
 __all__ = ["Mailbox"]
 
@@ -101,7 +101,7 @@ class Mailbox:
 
     def read(self, place: int) -> Tensor:
         """Return what a component hears, float32 ``[B, heard * dim]``."""
-        return self._queue[0][:, self.heard_by(place)].flatten(1)
+        return torch.cat([self._queue[0][:, sender] for sender in self.heard_by(place)], dim=1)
 
     def send(self, place: int, request: Request, action: Action) -> None:
         """Send a component's message where it is due, after its action has entered the request."""
@@ -127,8 +127,8 @@ class Mailbox:
             decision: its other decision; what it would have learned to say is nothing.
             request: as it would have gone.
         """
-        others = [sender for sender in self._senders if sender != place]
-        request.spend(self._spent[:, others].sum(1))
+        others = [self._spent[:, :place], self._spent[:, place + 1 :]]
+        request.spend(torch.cat(others, dim=1).sum(1))
         if not self._learned:
             message = self._message(place, request, decision)
             request.spend(self._price(place, message, self._due(place, request)))
@@ -139,10 +139,10 @@ class Mailbox:
         if self.config.delay:
             self._queue = torch.cat([self._queue[1:], self._queue[-1:]])
 
-    def reset(self, rows: Tensor) -> None:
-        """Empty the mail of new episodes (int64 ``[n]``)."""
-        self._queue[:, rows] = 0.0
-        self._spent[rows] = 0.0
+    def reset(self, rows: Rows) -> None:
+        """Empty the mail of new episodes."""
+        for mail in (*self._queue, self._spent):
+            rows.put(mail, 0.0)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return copies of what is on its way and what has arrived."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from marec_env.errors import ConfigError
 from marec_env.pipeline.config import PipelineConfig
 from marec_env.pipeline.knowledge import Knowledge
+from marec_env.vector import Rows
 
 __all__ = ["EXPOSURE_KEEP", "SessionMemory", "copied", "look_up"]
 
@@ -157,7 +158,7 @@ class SessionMemory:
 
     def reset(
         self,
-        where: Tensor,
+        rows: Rows,
         history: Tensor,
         liked: Tensor,
         group: Tensor,
@@ -166,7 +167,7 @@ class SessionMemory:
         """Begin new episodes.
 
         Args:
-            where: int64 ``[n]``, the rows.
+            rows: the ``n`` sessions.
             history, liked: int64 and bool ``[n, L]``, what the recommender knows of the past.
             group: int64 ``[n]``, the user's group.
             limits: float32 ``[n, S]``, the user's suitability limits; none if ``None``.
@@ -179,34 +180,36 @@ class SessionMemory:
         text, cf = self.knowledge.text[items], self.knowledge.cf[items]  # [n, L, d]
         n = history.shape[0]
 
-        self.history[where] = history
-        self.history_liked[where] = liked
-        self.history_length[where] = known.sum(1).to(torch.float32)
         size = self.knowledge.num_items
         seen = torch.zeros(n, size + 1, dtype=torch.bool, device=self.device)
-        self.seen[where] = seen.scatter_(1, torch.where(known, history, size), True)[:, :-1]
-        self.recent[where] = self._latest(history, known & liked)
-        self.taste_text[where] = weight @ text
-        self.taste_cf[where] = weight @ cf
-        self.dislike_text[where] = (negative.unsqueeze(1) @ text).squeeze(1)
-        self.dislike_cf[where] = (negative.unsqueeze(1) @ cf).squeeze(1)
         interest = positive.unsqueeze(1) @ self.knowledge.topic_indicator[items]
-        self.interest[where] = interest.squeeze(1) / positive.sum(1, keepdim=True).clamp(min=1.0)
-        for name in ("exposure", "since_click", "channel_hits", "block_use", "session_clicks"):
-            getattr(self, name)[where] = 0.0
-        for name in ("fast_rate", "slow_rate", "last_rate"):
-            getattr(self, name)[where] = _PRIOR_RATE
-        self.session_items[where] = -1
-        self.requests[where] = 0
-        self.limits[where] = torch.inf if limits is None else limits
-        self.group[where] = torch.nn.functional.one_hot(group, self.group.shape[1]).float()
-
-    def of_rows(self, rows: Tensor) -> SessionMemory:
-        """Return a copy of the sessions ``rows`` (int64 ``[n]``) only."""
-        part = copy(self)
-        part.num_sessions = rows.shape[0]
+        anew: dict[str, Tensor | float] = {
+            "history": history,
+            "history_liked": liked,
+            "history_length": known.sum(1).to(torch.float32),
+            "seen": seen.scatter_(1, torch.where(known, history, size), True)[:, :-1],
+            "recent": self._latest(history, known & liked),
+            "taste_text": weight @ text,
+            "taste_cf": weight @ cf,
+            "dislike_text": (negative.unsqueeze(1) @ text).squeeze(1),
+            "dislike_cf": (negative.unsqueeze(1) @ cf).squeeze(1),
+            "interest": interest.squeeze(1) / positive.sum(1, keepdim=True).clamp(min=1.0),
+            **dict.fromkeys(("fast_rate", "slow_rate", "last_rate"), _PRIOR_RATE),
+            "session_items": -1,
+            "limits": torch.inf if limits is None else limits,
+            "group": torch.nn.functional.one_hot(group, self.group.shape[1]).float(),
+        }
         for name in self._STORED:
-            setattr(part, name, getattr(self, name)[rows])
+            rows.put(getattr(self, name), anew.get(name, 0))
+
+    def of_rows(self, rows: Rows) -> SessionMemory:
+        """Return the memory of ``rows`` only."""
+        if rows.index is None:
+            return self
+        part = copy(self)
+        part.num_sessions = len(rows.index)
+        for name in self._STORED:
+            setattr(part, name, rows.of(getattr(self, name)))
         return part
 
     def _latest(self, items: Tensor, kept: Tensor) -> Tensor:

@@ -32,9 +32,11 @@ from marec_env.pipeline.recall import Recall
 from marec_env.pipeline.refitting import Refitting  # noqa: F401  (registers)
 from marec_env.pipeline.request import Request
 from marec_env.registry import callable_at, is_own, numbers
-from marec_env.vector import Action
+from marec_env.vector import Action, Rows
 
 __all__ = ["Pipeline"]
+
+ALL = Rows()
 
 
 class Pipeline:
@@ -87,10 +89,14 @@ class Pipeline:
             max_requests=max_requests,
             groups=groups,
         )
+        self._initial = {
+            c.agent: {name: value.to(device) for name, value in c.initial_state(knowledge).items()}
+            for c in self.components
+        }
         for component in self.components:
             component.state = {
-                name: value.to(device).expand(num_sessions, *value.shape).clone()
-                for name, value in component.initial_state(knowledge).items()
+                name: value.expand(num_sessions, *value.shape).clone()
+                for name, value in self._initial[component.agent].items()
             }
         self._fields = _fields_of(self.components)
         self._mailbox = (
@@ -120,52 +126,41 @@ class Pipeline:
 
     # ------------------------------------------------------------------ observations
 
-    def fields(self, rows: Tensor | None = None) -> FieldTable:
-        """Return the observation fields as they stand, of all sessions or of ``rows``."""
-        if rows is None:
-            return FieldTable(self._fields, self.memory, self.summaries)
-        summaries = {name: value[rows] for name, value in self.summaries.items()}
+    def fields(self, rows: Rows = ALL) -> FieldTable:
+        """Return the observation fields of ``rows`` as they stand."""
+        summaries = {name: rows.of(value) for name, value in self.summaries.items()}
         return FieldTable(self._fields, self.memory.of_rows(rows), summaries)
 
-    def view(
-        self, agent: str, fields: FieldTable | None = None, rows: Tensor | None = None
-    ) -> FieldView:
-        """Return the fields that an agent may read, of all sessions or of ``rows``."""
+    def view(self, agent: str, fields: FieldTable | None = None, rows: Rows = ALL) -> FieldView:
+        """Return the fields that an agent may read, of ``rows``."""
         component = self.components[self._place[agent]]
         table = self.fields(rows) if fields is None else fields
         own = component.state
         granted = {
-            name: (own[name] if rows is None else own[name][rows]) if name in own else table[name]
-            for name in component.granted
+            name: rows.of(own[name]) if name in own else table[name] for name in component.granted
         }
         return FieldView(component.name, granted)
 
     def observe(self, agent: str) -> Tensor:
         """Return an agent's observation, float32 ``[B, d]``."""
-        return self._observe(agent, self.fields(), None)
+        return self._observe(agent, self.fields(), ALL)
 
-    def observe_all(
-        self, fields: FieldTable | None = None, rows: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Return all agents' observations.
+    def observe_all(self, fields: FieldTable | None = None, rows: Rows = ALL) -> dict[str, Tensor]:
+        """Return all agents' observations, float32 ``[n, d_i]`` each.
 
         Args:
             fields: of this moment and these sessions (:meth:`fields`).
-            rows: int64 ``[n]``, the sessions asked about; all if ``None``.
-
-        Returns:
-            Float32 ``[n, d_i]`` per agent.
+            rows: the sessions asked about.
         """
         table = self.fields(rows) if fields is None else fields
         return {agent: self._observe(agent, table, rows) for agent in self.agents}
 
-    def _observe(self, agent: str, fields: FieldTable, rows: Tensor | None) -> Tensor:
+    def _observe(self, agent: str, fields: FieldTable, rows: Rows) -> Tensor:
         place = self._place[agent]
         seen = self.components[place].observe(self.view(agent, fields, rows))
         if self._mailbox is None or not self._mailbox.heard_by(place):
             return seen
-        heard = self._mailbox.read(place)
-        return torch.cat([seen, heard if rows is None else heard[rows]], dim=1)
+        return torch.cat([seen, rows.of(self._mailbox.read(place))], dim=1)
 
     # ------------------------------------------------------------------ one request
 
@@ -283,30 +278,34 @@ class Pipeline:
 
     def reset(
         self,
-        rows: Tensor,
+        rows: Rows,
         history: Tensor,
         liked: Tensor,
         group: Tensor,
         limits: Tensor | None = None,
     ) -> None:
-        """Begin new episodes in ``rows`` (int64 ``[n]``); arguments as in
-        :meth:`marec_env.pipeline.memory.SessionMemory.reset`.
-        """
+        """Begin new episodes; see :meth:`marec_env.pipeline.memory.SessionMemory.reset`."""
         self.memory.reset(rows, history, liked, group, limits)
         if self._mailbox is not None:
             self._mailbox.reset(rows)
         # Not in place: a tensor may be the finished request's own.
         for component in self.components:
-            for name, value in component.initial_state(self.knowledge).items():
-                state = component.state[name].clone()
-                state[rows] = value.to(state.device)
-                component.state[name] = state
+            for name, value in self._initial[component.agent].items():
+                component.state[name] = rows.put_in(component.state[name], value)
         for name, summary in self.summaries.items():
-            self.summaries[name] = summary.index_fill(0, rows, 0.0)
+            self.summaries[name] = rows.put_in(summary, 0.0)
+
+    def check(self) -> None:
+        """Refuse actions that did not fit, where that was to wait (:class:`ActionForm`).
+
+        Raises:
+            ConfigError: there was one.
+        """
+        for form in self._forms.values():
+            form.check()
 
     def _default(self, component: Component) -> Tensor:
-        decision = component.default_action().to(self.knowledge.text.device)
-        return decision.expand(self.num_sessions, *decision.shape)
+        return component.default(self.num_sessions, self.memory.device)
 
     def default_actions(self) -> dict[str, Action]:
         """Return every agent's hand-set action for all sessions (silent where it may speak)."""
@@ -336,7 +335,7 @@ class Pipeline:
         self.summaries = saved["summaries"]
         for component in self.components:
             found = saved["components"].get(component.agent, {})
-            remembered = component.initial_state(self.knowledge)
+            remembered = self._initial[component.agent]
             if set(found) != set(remembered):
                 raise ConfigError(
                     f"the saved state of {component.agent} holds {sorted(found)}, the component "

@@ -114,7 +114,8 @@ class Feature(Component):
         request.enabled = action.to(torch.float32)
         blocks = standardised(scores).mul_(request.enabled.unsqueeze(2))  # [B, blocks, C]
         request.blocks = blocks.transpose(1, 2)
-        self._costs = self._costs.to(action.device)
+        if self._costs.device != action.device:
+            self._costs = self._costs.to(action.device)
         request.compute_cost = request.enabled @ self._costs
 
     def default_action(self) -> Tensor:

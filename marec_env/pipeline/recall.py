@@ -70,6 +70,8 @@ def _best_by(request: Request, score: Callable[[slice], Tensor], length: int) ->
         length: items wanted.
     """
     seen = request.memory.seen
+    if not seen.is_cpu:
+        return top_k(score(slice(None)), length, excluded=seen)
     blocks = row_blocks(request.num_sessions, request.knowledge.num_items)
     return torch.cat([top_k(score(rows), length, excluded=seen[rows]) for rows in blocks])
 
@@ -138,7 +140,7 @@ def _walks(pool: int, device: torch.device) -> Tensor:
     """
     strides = [stride for stride in _STRIDES if pool % stride] or [1]
     steps = torch.arange(2 * pool, device=device)
-    return steps * steps.new_tensor(strides).unsqueeze(1) % pool
+    return steps * torch.tensor(strides, device=device).unsqueeze(1) % pool
 
 
 def _distinct(what: str, found: object, request: Request, length: int) -> Tensor:
@@ -192,7 +194,7 @@ class Recall(Component):
             return made[channel]
 
         request.candidates, request.candidate_channel = merge(
-            offer, request.quotas, request.memory.seen, request.knowledge.by_popularity
+            offer, request.quotas, request.memory.seen, request.knowledge.by_popularity, size
         )
 
     def default_action(self) -> Tensor:
@@ -228,7 +230,11 @@ def quotas_of(levels: Tensor, total: int) -> Tensor:
 
 
 def merge(
-    offer: Callable[[int], Tensor], quotas: Tensor, unavailable: Tensor, fallback: Tensor
+    offer: Callable[[int], Tensor],
+    quotas: Tensor,
+    unavailable: Tensor,
+    fallback: Tensor,
+    total: int,
 ) -> tuple[Tensor, Tensor]:
     """Let channels fill their quotas in order; no item twice, no unavailable item.
 
@@ -239,15 +245,15 @@ def merge(
         offer: from the channel's place to its int64 ``[B, L]`` items, best first, -1 for none;
             asked for only where a session wants any. No item twice in a row, but on the CPU
             (:func:`first_occurrences` sees to it).
-        quotas: int64 ``[B, channels]`` with equal row sums C.
+        quotas: int64 ``[B, channels]`` with row sums C.
         unavailable: bool ``[B, N]``.
         fallback: int64 ``[N]``, the whole catalog in some order.
+        total: C.
 
     Returns:
         Candidates int64 ``[B, C]`` in order of choice and the channel of each, int64 ``[B, C]``
         (the number of channels for the fallback).
     """
-    total = int(quotas[0].sum())
     merger = (_LoopMerger if quotas.is_cpu else TensorMerger)(unavailable, total)
     return _serve(merger, offer, quotas, fallback)
 
@@ -258,12 +264,14 @@ def _serve(
     quotas: Tensor,
     fallback: Tensor,
 ) -> tuple[Tensor, Tensor]:
+    at_once = quotas.is_cpu  # elsewhere nobody waits to learn that nothing is to do
+    asked = quotas.any(0).tolist() if at_once else [True] * quotas.shape[1]
     for channel, quota in enumerate(quotas.T.contiguous()):
-        if bool(quota.any()):
+        if asked[channel]:
             merger.fill(channel, offer(channel), quota)
     for channel in range(quotas.shape[1]):
         missing = merger.missing()
-        if not bool(missing.any()):
+        if at_once and not bool(missing.any()):
             return merger.chosen()
         merger.fill(channel, offer(channel), missing)
     missing = merger.missing()

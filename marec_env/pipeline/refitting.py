@@ -22,6 +22,7 @@ from marec_env.pipeline.component import COMPONENTS, Component
 from marec_env.pipeline.knowledge import Knowledge
 from marec_env.pipeline.memory import SessionMemory
 from marec_env.pipeline.request import Request
+from marec_env.vector import Rows
 
 __all__ = ["Refitting", "fold_in"]
 
@@ -30,27 +31,27 @@ _RIDGE = 1.0  # penalty on the vector's squared length
 _UNCLICKED = 0.2  # weight of an item shown and not clicked, of a clicked one's
 
 
-def fold_in(memory: SessionMemory, rows: Tensor) -> Tensor:
+def fold_in(memory: SessionMemory, rows: Rows) -> Tensor:
     """Fit the vectors of sessions ``rows`` to what they liked and clicked.
 
     Args:
         memory: the sessions' logs.
-        rows: int64 ``[n]``.
+        rows: ``n`` of them.
 
     Returns:
         Float32 ``[n, d]``, unit length (0 where nothing was logged).
     """
-    items = torch.cat([memory.history[rows], memory.session_items[rows].flatten(1)], dim=1)
-    positive = torch.cat(
-        [memory.history_liked[rows], memory.session_clicks[rows].flatten(1) > 0], dim=1
-    )
+    shown, clicks = rows.of(memory.session_items), rows.of(memory.session_clicks)
+    items = torch.cat([rows.of(memory.history), shown.flatten(1)], dim=1)
+    positive = torch.cat([rows.of(memory.history_liked), clicks.flatten(1) > 0], dim=1)
     weight = torch.where(positive, 1.0, _UNCLICKED) * (items >= 0)  # [n, M]
     factors = memory.knowledge.cf[items.clamp(min=0)]  # [n, M, d]
     weighted = (weight.unsqueeze(-1) * factors).transpose(1, 2)
     target = torch.where(positive, 1.0, -1.0)
     size = factors.shape[-1]
     gram = weighted @ factors + _RIDGE * torch.eye(size, device=factors.device)
-    solved = torch.linalg.solve(gram, weighted @ target.unsqueeze(-1))
+    # Positive definite, so that nothing need be checked, for which CUDA would wait.
+    solved = torch.linalg.solve_ex(gram, weighted @ target.unsqueeze(-1)).result
     return normalize(solved.squeeze(-1), dim=-1)
 
 
@@ -88,10 +89,8 @@ class Refitting(Component):
     def act(self, request: Request, action: Tensor) -> None:
         """Refit where it was decided and a decision is due."""
         refit = self.active(request.memory) & (action == 1)
-        rows = refit.nonzero().squeeze(1)
-        fitted = self.state["fitted_cf"].clone()
-        if rows.numel():
-            fitted[rows] = fold_in(request.memory, rows)
+        rows, fitted = Rows(refit), self.state["fitted_cf"]
+        fitted = rows.put_in(fitted, fold_in(request.memory, rows)) if rows else fitted.clone()
         request.notes |= {"fitted_cf": fitted, "refitted": refit}
         request.shift_profile(fitted)
         request.spend(self.config.trainer.cost * refit.to(torch.float32))

@@ -99,8 +99,7 @@ class Request:
         """Return a part, made by hand-set decision if nobody has made it."""
         if getattr(self, part) is None:
             maker = self.makers[part]
-            default = maker.default_action().to(self.keys.device)
-            maker.act(self, default.expand(self.num_sessions, *default.shape))
+            maker.act(self, maker.default(self.num_sessions, self.keys.device))
         found: Tensor = getattr(self, part)
         return found
 

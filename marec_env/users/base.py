@@ -13,6 +13,7 @@ from torch import Tensor
 from marec_env import random
 from marec_env.catalog.population import Population
 from marec_env.users.config import UsersConfig
+from marec_env.vector import Rows
 
 __all__ = [
     "USER_OUTCOMES",
@@ -66,42 +67,6 @@ class Feedback:
     def clicks(self) -> Tensor:
         """Float32 ``[B, K]``, 1 where the item was clicked."""
         return self.behaviours["click"]
-
-
-class Rows:
-    """Some of ``B`` sessions.
-
-    On the CPU only they are computed. Elsewhere all are, and a mask decides what is kept: no shape
-    depends on numbers, and nothing waits for the device.
-    """
-
-    __slots__ = ("index", "where")
-
-    def __init__(self, where: Tensor | None = None) -> None:
-        """Args:
-        where: bool ``[B]``, which; all if ``None``.
-        """
-        self.where = where
-        self.index = where.nonzero().squeeze(1) if where is not None and where.is_cpu else None
-        """Int64 ``[n]`` on the CPU, unless all."""
-
-    def __bool__(self) -> bool:
-        """Whether there may be any."""
-        return self.index is None or len(self.index) > 0
-
-    def of(self, values: Tensor) -> Tensor:
-        """Return what is computed of ``[B, ...]`` values: ``[n, ...]``, or all of them."""
-        return values if self.index is None else values[self.index]
-
-    def put(self, target: Tensor, values: Tensor | float) -> None:
-        """Write numbers, one or as many as :meth:`of` returns, to these rows of ``[B, ...]``."""
-        if self.index is not None:
-            target[self.index] = values
-            return
-        if self.where is not None:
-            where = self.where.view(-1, *[1] * (target.dim() - 1))
-            values = torch.where(where, values, target)
-        target.copy_(values) if isinstance(values, Tensor) else target.fill_(values)
 
 
 # One call draws all random numbers of a request. The layout is fixed: a column a module, then K

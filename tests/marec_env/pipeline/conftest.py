@@ -6,6 +6,7 @@ from torch.nn.functional import normalize
 
 from marec_env import random
 from marec_env.pipeline import Knowledge, Pipeline, PipelineConfig
+from marec_env.vector import Rows
 
 ITEMS, TOPICS, SESSIONS = 60, 4, 3
 
@@ -41,7 +42,7 @@ def make_pipeline(
     first = 3 * torch.arange(sessions).unsqueeze(1)
     history = torch.cat([torch.full((sessions, 1), -1), first + torch.arange(3)], dim=1)
     liked = torch.tensor([False, True, True, False]).expand(sessions, -1)
-    pipeline.reset(torch.arange(sessions), history, liked, torch.arange(sessions) % 2)
+    pipeline.reset(Rows(), history, liked, torch.arange(sessions) % 2)
     return pipeline
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from marec_env.errors import ConfigError
+from marec_env.vector import Rows
 
 SLATE = torch.tensor([[10, 14, 11, 12, 13]] * 3)  # topics 2, 2, 3, 0, 1
 CLICKS = torch.tensor([[1.0, 0, 0, 1, 0], [0.0, 0, 0, 0, 0], [1.0, 1, 1, 1, 1]])
@@ -69,7 +70,7 @@ def test_reset_of_one_session_leaves_the_others(memory):
     memory.update(SLATE, CLICKS, None, None)
     kept = memory.state_dict()
     memory.reset(
-        torch.tensor([1]),
+        Rows(torch.tensor([False, True, False])),
         torch.tensor([[-1, -1, -1, -1]]),
         torch.zeros(1, 4, dtype=torch.bool),
         torch.tensor([1]),

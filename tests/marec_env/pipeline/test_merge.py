@@ -9,7 +9,8 @@ from marec_env.pipeline.tensor_merge import TensorMerger, first_occurrences
 
 
 def merge(offers, quotas, unavailable, fallback):
-    return recall.merge(offers.__getitem__, quotas, unavailable, fallback)
+    total = int(quotas[0].sum())
+    return recall.merge(offers.__getitem__, quotas, unavailable, fallback, total)
 
 
 def merge_on_cuda(offers, quotas, unavailable, fallback):

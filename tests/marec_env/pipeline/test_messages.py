@@ -10,6 +10,7 @@ from marec_env.errors import ConfigError
 from marec_env.pipeline.component import Component
 from marec_env.pipeline.config import FixedMessages, LearnedMessages
 from marec_env.pipeline.mailbox import Mailbox
+from marec_env.vector import Rows
 
 
 class Speaker:
@@ -140,7 +141,7 @@ def test_saved_messages_of_another_delay_are_refused():
 def test_a_new_episode_hears_nothing():
     box = mailbox(delay=1)
     say(box, 1.0)
-    box.reset(torch.tensor([0]))
+    box.reset(Rows(torch.tensor([True, False])))
     box.next_request()
     assert box.read(1)[:, 0].tolist() == [0.0, 1.0]
 

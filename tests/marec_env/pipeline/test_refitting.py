@@ -4,6 +4,7 @@ import torch
 
 import marec_env
 from marec_env.pipeline.refitting import Refitting, fold_in
+from marec_env.vector import Rows
 
 SMALL = {"embeddings": {"encoder": "hashing", "reduction": {"dimension": 8}}}
 TEAM = ("trainer", "profile", "recall", "ranking")
@@ -35,14 +36,15 @@ def test_fold_in_is_ridge_regression_on_history_and_log(trained):
     gram = factors.T @ (weight[:, None] * factors) + np.eye(5)
     expected = np.linalg.solve(gram, factors.T @ (weight * target))
     expected /= np.linalg.norm(expected)
-    found = fold_in(memory, torch.tensor([0]))[0]
+    found = fold_in(memory, Rows())[0]
     assert np.allclose(found.numpy(), expected, atol=1e-5)
 
 
 def test_a_user_without_any_log_has_no_vector(trained):
     none = torch.full((1, 4), -1)
-    trained.memory.reset(torch.tensor([1]), none, none > 0, torch.tensor([0]))
-    fitted = fold_in(trained.memory, torch.arange(3))
+    middle = Rows(torch.tensor([False, True, False]))
+    trained.memory.reset(middle, none, none > 0, torch.tensor([0]))
+    fitted = fold_in(trained.memory, Rows())
     assert bool((fitted[1] == 0).all())
     assert fitted[0].norm().item() == pytest.approx(1.0, abs=1e-5)
 

@@ -7,6 +7,7 @@ from torch.nn.functional import normalize
 from marec_env.pipeline import Knowledge, Pipeline, PipelineConfig
 from marec_env.rewards import Outcome, Truth
 from marec_env.users.base import Feedback
+from marec_env.vector import Rows
 
 SLATE = torch.tensor([[0, 4, 1], [2, 3, 11]])  # topics 0, 0, 1 and 2, 3, 3
 CLICKS = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
@@ -35,7 +36,7 @@ def outcome() -> Outcome:
     pipeline = Pipeline(config, knowledge, 2, history_length=2, max_requests=4)
     history = torch.tensor([[9, 10], [-1, -1]])
     pipeline.reset(
-        torch.arange(2), history, torch.ones(2, 2).bool(), torch.zeros(2, dtype=torch.int64)
+        Rows(), history, torch.ones(2, 2).bool(), torch.zeros(2, dtype=torch.int64)
     )
     request = pipeline.begin(torch.arange(2))
     request.slate, request.candidates = SLATE, CANDIDATES
