@@ -35,9 +35,7 @@ def outcome() -> Outcome:
     config = PipelineConfig(candidates=5, slate_size=3)
     pipeline = Pipeline(config, knowledge, 2, history_length=2, max_requests=4)
     history = torch.tensor([[9, 10], [-1, -1]])
-    pipeline.reset(
-        Rows(), history, torch.ones(2, 2).bool(), torch.zeros(2, dtype=torch.int64)
-    )
+    pipeline.reset(Rows(), history, torch.ones(2, 2).bool(), torch.zeros(2, dtype=torch.int64))
     request = pipeline.begin(torch.arange(2))
     request.slate, request.candidates = SLATE, CANDIDATES
     return Outcome(

@@ -143,6 +143,7 @@ def test_within_limits_by_hand(outcome):
 def test_within_limits_counts_providers_over_the_whole_session(outcome):
     request = outcome.request
     request.knowledge.providers[:] = torch.arange(12) % 3
+    object.__setattr__(request.knowledge, "num_providers", 3)
     audit = request.config.audit.model_copy(update={"max_provider_share": 0.5})
     request.config = request.config.model_copy(update={"audit": audit})
     # Slates 0, 4, 1 and 2, 3, 11 are of providers 0, 1, 1 and 2, 0, 2.
