@@ -35,6 +35,8 @@ def _play(users, keys, slate_size, back):
         with guard():
             answer = users.respond(slate)
             users.click_probability(slate)
+            users.click_probability()
+            users.long_term_relevance()
             users.hidden_state()
         found += [*answer.behaviours.values(), *answer.outcomes.values()]
         found += [answer.engagement, answer.satisfaction, answer.left]
