@@ -210,7 +210,7 @@ def bare_update(engine: LocalEngine, batch: Any, optimizers: Mapping[str, Any]) 
         for name, columns in actors.items():
             net = learner.module[name].net
             log_p, entropy = net.distribution.evaluate(
-                net.flat(columns["observations"]), columns["actions"], columns.get("masks")
+                net.decide(columns["observations"])[0], columns["actions"], columns.get("masks")
             )
             log_ratio = log_p - columns["log_probabilities"]
             losses.append(

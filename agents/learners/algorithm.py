@@ -1,8 +1,10 @@
-"""RLlib's parts of a team's training on remote processes: runner, training step, configuration."""
+"""Training on remote processes by RLlib: runner, training step, configuration, engine."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import ray
@@ -27,14 +29,16 @@ from ray.rllib.utils.metrics import (
 )
 
 from agents.learners.collector import Collector
-from agents.learners.config import SamplingConfig
+from agents.learners.config import PPOFamily, SamplingConfig
 from agents.learners.learner import TeamLearner
-from agents.learners.rl_modules import FamilyConfig, multi_module_spec
-from agents.learners.rollout_batch import RolloutBatch, concatenate
+from agents.learners.networks import Actor
+from agents.learners.ray_session import start_ray
+from agents.learners.rl_modules import RolloutBatch, concatenate, multi_module_spec
 from agents.learners.team import TeamSpec
+from marec_env.errors import ConfigError
 from marec_env.vector import VectorEnv
 
-__all__ = ["BatchedEnvRunner", "TeamAlgorithm", "TeamConfig", "rllib_config"]
+__all__ = ["BatchedEnvRunner", "RayEngine", "TeamAlgorithm", "TeamConfig", "rllib_config"]
 
 _RESTART_STRIDE = 1_000_003  # a prime; keeps a restarted runner's sessions off its first ones
 
@@ -91,6 +95,7 @@ class BatchedEnvRunner(EnvRunner):
 
     def sample(self, **kwargs: Any) -> RolloutBatch:
         """Return the next rollout."""
+        self.collector.sync()
         batch = RolloutBatch(self.collector.collect(self._settings["rollout_length"]))
         steps = batch.env_steps()
         self.metrics.log_value(NUM_ENV_STEPS_SAMPLED, steps, reduce="sum")  # ends RLlib's sampling
@@ -206,7 +211,7 @@ class TeamConfig(AlgorithmConfig):
 
 
 def rllib_config(
-    algorithm: FamilyConfig,
+    algorithm: PPOFamily,
     sampling: SamplingConfig,
     team: TeamSpec,
     factory: Callable[[int], VectorEnv],
@@ -227,7 +232,7 @@ def rllib_config(
             },
             disable_env_checking=True,
         )
-        .multi_agent(policies=list(team.actors), policy_mapping_fn=_ActorOf(team))
+        .multi_agent(policies=list(team.actors), policy_mapping_fn=partial(_actor_of, team))
         .env_runners(
             env_runner_cls=BatchedEnvRunner,
             num_env_runners=sampling.num_env_runners,
@@ -255,11 +260,119 @@ def rllib_config(
     return config
 
 
-class _ActorOf:
-    """RLlib's mapping from agent to module, picklable."""
+def _actor_of(team: TeamSpec, agent: str, *args: Any, **kwargs: Any) -> str:
+    return team.actor_of(agent)[0]
 
-    def __init__(self, team: TeamSpec) -> None:
-        self._of = {agent: team.actor_of(agent)[0] for agent in team.agents}
 
-    def __call__(self, agent: str, *args: Any, **kwargs: Any) -> str:
-        return self._of[agent]
+class RayEngine:
+    """RLlib's Algorithm with remote runners or learners."""
+
+    def __init__(
+        self,
+        algorithm: Any,
+        sampling: SamplingConfig,
+        seed: int,
+        env_factory: Callable[[int], VectorEnv],
+    ) -> None:
+        if algorithm.cloning is not None:
+            raise ConfigError(
+                "algorithm.cloning needs a local run: set sampling.num_env_runners and"
+                " sampling.num_learners to 0"
+            )
+        self._stop_ray = start_ray(sampling)
+        env = env_factory(1)
+        self.team = TeamSpec.of(env, algorithm.share_parameters)
+        env.close()
+        config = rllib_config(algorithm, sampling, self.team, env_factory, seed)
+        self.algorithm = config.build_algo()
+        self._config = algorithm
+
+    def iterate(self, env_steps_done: int) -> dict[str, float]:
+        """Do one training step; with every runner dead it gathers nothing."""
+        start = time.perf_counter()
+        result = self.algorithm.train()
+        batch = self.algorithm.last_batch
+        elapsed = {"time/iteration_s": time.perf_counter() - start}
+        if batch is None:
+            return {"env_steps": 0.0, "agent_steps": 0.0, **elapsed}
+        timers = result.get("timers", {})
+        learner = {
+            key: float(value)
+            for key, value in result.get("learners", {}).get("__all_modules__", {}).items()
+            if "/" in key
+        }
+        return {
+            **batch.rollout.metrics,
+            **learner,
+            **elapsed,
+            "env_steps": float(batch.env_steps()),
+            "agent_steps": float(batch.agent_steps()),
+            "time/sample_s": float(timers.get("env_runner_sampling_timer", 0.0)),
+            "time/update_s": float(timers.get("learner_update_timer", 0.0)),
+            "healthy_runners": float(self.algorithm.env_runner_group.num_healthy_remote_workers()),
+        }
+
+    def actors(self) -> dict[str, Actor]:
+        """Return copies of the learners' actors."""
+        state = self._learner_states()[0]["modules"]
+        found = {}
+        for name in self.team.actors:
+            actor = self.team.build_actor(self._config, name)
+            prefix = "net."
+            actor.load_state_dict(
+                {k.removeprefix(prefix): torch.as_tensor(v) for k, v in state[name].items()}
+            )
+            found[name] = actor
+        return found
+
+    def _learner_states(self) -> list[dict[str, Any]]:
+        group = self.algorithm.learner_group
+        if group.is_local:
+            return [group._learner.training_state()]
+        results = group.foreach_learner(lambda learner: learner.training_state())
+        return [result.get() for result in results]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the first learner's state (all are equal) and each healthy runner's collector."""
+        collectors = self.algorithm.env_runner_group.foreach_env_runner(
+            lambda runner: runner.collector.state_dict(),
+            local_env_runner=self.algorithm.config.num_env_runners == 0,
+        )
+        return {"learner": self._learner_states()[0], "collectors": list(collectors)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state; runners without a collector's state start anew."""
+        learner = dict(state["learner"])
+        self._on_learners(lambda one: one.load_training_state(learner))
+        self._restore_runners(learner["modules"], int(learner["updates"]), state["collectors"])
+
+    def load_networks(self, state: Mapping[str, Any]) -> None:
+        """Take over the networks of a state."""
+        modules = dict(state["learner"]["modules"])
+        self._on_learners(lambda one: one.load_networks(modules))
+        self._restore_runners(modules, 0, [])
+
+    def _on_learners(self, function: Callable[[Any], None]) -> None:
+        group = self.algorithm.learner_group
+        if group.is_local:
+            function(group._learner)
+        else:
+            group.foreach_learner(function)
+
+    def _restore_runners(
+        self, modules: Mapping[str, Any], updates: int, collectors: Sequence[Mapping[str, Any]]
+    ) -> None:
+        weights = {name: modules[name] for name in self.team.actors}
+        states = list(collectors)
+
+        def restore(runner: Any) -> None:
+            runner.continue_from(weights, updates, states)
+
+        self.algorithm.env_runner_group.foreach_env_runner(
+            restore, local_env_runner=self.algorithm.config.num_env_runners == 0
+        )
+
+    def close(self) -> None:
+        """Stop the algorithm, and Ray if it was started here."""
+        self.algorithm.stop()
+        self._stop_ray()

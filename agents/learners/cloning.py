@@ -117,7 +117,9 @@ def _fit(
         order = torch.randperm(len(inputs), generator=generator)
         for rows in torch.split(order, config.minibatch_size):
             extra = None if agent_id is None else agent_id[rows]
-            log_p, _ = actor.distribution.evaluate(actor.flat(inputs[rows], extra), actions[rows])
+            log_p, _ = actor.distribution.evaluate(
+                actor.decide(inputs[rows], None, extra)[0], actions[rows]
+            )
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(-log_p.mean())
             optimizer.step()

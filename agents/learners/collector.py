@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,11 +13,13 @@ from torch import Tensor
 from agents.learners.networks import Actor
 from agents.learners.team import TeamSpec
 from marec_env import random
-from marec_env.vector import VecStep, VectorEnv
+from marec_env.vector import Action, VecStep, VectorEnv
 
 __all__ = ["Collector", "Rollout"]
 
 _STREAM = "collector/actions"
+_LAST = ("observations", "state", "active", "action_masks")
+"""What the next decision needs of a step."""
 _KEY_STRIDE = 1 << 32  # runners' session numbers are this far apart
 
 
@@ -39,12 +42,18 @@ class Rollout:
         """Steps of the environment: sessions × time."""
         return int(self.team["ended"].numel())
 
+    @property
+    def decisions(self) -> int:
+        """Active agents, summed over sessions and time."""
+        return int(torch.stack([data["active"].sum() for data in self.agents.values()]).sum())
+
 
 class Collector:
     """Steps a vector environment with the team's actors.
 
     Draws of actions are keyed by (seed, session, lifetime step), so that nothing but the count of
-    steps is needed to go on exactly.
+    steps is needed to go on exactly. Actors act where the environment is: those that learn on
+    another device are copied.
     """
 
     def __init__(
@@ -59,20 +68,24 @@ class Collector:
         """Args:
         env: the environment; it is reset here.
         team: agents and their actors.
-        actors: networks by name; changed in place by whoever syncs weights.
+        actors: networks by name, followed as they learn (copies after :meth:`sync`).
         seed: of the environment and of the draws of actions.
         index: number of this collector among those that feed one learner.
         keep_next_observations: whether critics see observations.
         """
         self.env = env
         self._team = team
-        self._actors = actors
         self._of = {agent: team.actor_of(agent) for agent in team.agents}
         self._keep_next = keep_next_observations
         self._steps = 0
         sessions = torch.arange(env.num_envs) + index * _KEY_STRIDE
         self._last = env.reset(seed + index)
         device = self._last.state.device
+        self._learning = dict(actors)
+        self._actors = {
+            name: actor if actor.head.weight.device == device else copy.deepcopy(actor).to(device)
+            for name, actor in actors.items()
+        }
         self._keys = random.session_keys(seed, sessions).to(device)
         self._starts = torch.ones(env.num_envs, dtype=torch.bool, device=device)
         self._memory: dict[str, Tensor] = {}
@@ -80,6 +93,12 @@ class Collector:
             size = actors[self._of[agent][0]].memory_size
             if size:
                 self._memory[agent] = torch.zeros(env.num_envs, size, device=device)
+
+    def sync(self) -> None:
+        """Take over what actors on another device have learnt."""
+        for name, actor in self._learning.items():
+            if self._actors[name] is not actor:
+                self._actors[name].load_state_dict(actor.state_dict())
 
     @property
     def coming(self) -> VecStep:
@@ -107,7 +126,7 @@ class Collector:
         agents: dict[str, dict[str, list[Tensor]]] = {a: {} for a in self._team.agents}
         first_memory = {agent: memory.clone() for agent, memory in self._memory.items()}
         sums: dict[str, Tensor] = {}
-        episodes: dict[str, list[Tensor]] = {}
+        episodes: dict[str, list[tuple[Tensor, Tensor]]] = {}
         step = self._last
         for t in range(length):
             team["state"].append(step.state)
@@ -129,7 +148,9 @@ class Collector:
                 sums[name] = sums[name] + value.sum() if name in sums else value.sum()
             for name, value in step.episodes.items():
                 if value.numel():
-                    episodes.setdefault(name, []).append(value)
+                    # Of all sessions where counting those that ended would be waited for.
+                    counted = ended if len(value) == len(ended) else torch.ones_like(value) > 0
+                    episodes.setdefault(name, []).append((value, counted))
         self._last = step
         self._steps += length
         stacked = {
@@ -150,7 +171,7 @@ class Collector:
         draws: Mapping[str, Tensor],
         t: int,
         out: dict[str, dict[str, list[Tensor]]],
-    ) -> Any:
+    ) -> Action:
         """Choose one agent's actions, record them, and return the environment's form."""
         actor_name, index = self._of[agent]
         actor = self._actors[actor_name]
@@ -166,11 +187,12 @@ class Collector:
         log_p, _ = actor.distribution.evaluate(inputs, flat, mask)
         active = step.active.get(agent)
         columns = out[agent]
-        columns.setdefault("observations", []).append(observation)
-        columns.setdefault("actions", []).append(flat)
-        columns.setdefault("log_probabilities", []).append(log_p)
-        columns.setdefault("active", []).append(
-            torch.ones_like(self._starts) if active is None else active
+        _append(
+            columns,
+            observations=observation,
+            actions=flat,
+            log_probabilities=log_p,
+            active=torch.ones_like(self._starts) if active is None else active,
         )
         if mask is not None:
             masks = columns.setdefault("masks", [])
@@ -185,20 +207,15 @@ class Collector:
         own_terminated: Mapping[str, Tensor] = getattr(step, "agent_terminated", {})
         own_truncated: Mapping[str, Tensor] = getattr(step, "agent_truncated", {})
         for agent, columns in out.items():
-            columns.setdefault("rewards", []).append(step.rewards[agent])
+            terminated, over = step.terminated, ended
             if agent in own_terminated:
                 # A team's end is each agent's: what ended an agent earlier does not end it again.
-                own, cut = own_terminated[agent], own_truncated[agent]
-                columns.setdefault("terminated", []).append(own)
-                columns.setdefault("ended", []).append(own | cut | ended)
-            else:
-                columns.setdefault("terminated", []).append(step.terminated)
-                columns.setdefault("ended", []).append(ended)
+                terminated = own_terminated[agent]
+                over = terminated | own_truncated[agent] | ended
+            _append(columns, rewards=step.rewards[agent], terminated=terminated, ended=over)
             if self._keep_next:
-                after = torch.where(
-                    ended.unsqueeze(-1), step.final_observations[agent], step.observations[agent]
-                )
-                columns.setdefault("next_observations", []).append(after)
+                final, after = step.final_observations[agent], step.observations[agent]
+                _append(columns, next_observations=torch.where(ended.unsqueeze(-1), final, after))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the environment's state, the count of steps and the actors' memories."""
@@ -207,47 +224,51 @@ class Collector:
             "steps": self._steps,
             "starts": self._starts,
             "memory": dict(self._memory),
-            "last": _pack(self._last),
+            "last": {name: getattr(self._last, name) for name in _LAST},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned."""
         self.env.load_state_dict(state["env"])
         self._steps = int(state["steps"])
-        self._starts = state["starts"].to(self._starts.device)
-        self._memory = {k: v.to(self._starts.device) for k, v in state["memory"].items()}
-        self._last = _unpack(state["last"], self._last)
+        device = self._starts.device
+        self._starts = state["starts"].to(device)
+        self._memory = _moved(state["memory"], device)
+        for name in _LAST:
+            setattr(self._last, name, _moved(state["last"][name], device))
 
 
-def _pack(step: VecStep) -> dict[str, Any]:
-    """Return what the next decision needs of a step."""
-    return {
-        "observations": dict(step.observations),
-        "state": step.state,
-        "active": dict(step.active),
-        "action_masks": dict(step.action_masks),
-    }
+def _append(columns: dict[str, list[Tensor]], **values: Tensor) -> None:
+    for key, value in values.items():
+        columns.setdefault(key, []).append(value)
 
 
-def _unpack(packed: Mapping[str, Any], like: VecStep) -> VecStep:
-    device = like.state.device
-    like.observations = {k: v.to(device) for k, v in packed["observations"].items()}
-    like.state = packed["state"].to(device)
-    like.active = {k: v.to(device) for k, v in packed["active"].items()}
-    like.action_masks = {
-        k: tuple(part.to(device) for part in v) if isinstance(v, tuple | list) else v.to(device)
-        for k, v in packed["action_masks"].items()
-    }
-    return like
+def _moved(value: Any, device: torch.device) -> Any:
+    """Return nested dicts and tuples with their tensors on a device."""
+    if isinstance(value, Mapping):
+        return {key: _moved(one, device) for key, one in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(_moved(one, device) for one in value)
+    return value.to(device)
 
 
 def _means(
-    sums: Mapping[str, Tensor], episodes: Mapping[str, list[Tensor]], rollout: Rollout
-) -> dict[str, float]:
-    metrics = {name: float(total) / rollout.env_steps for name, total in sums.items()}
-    for name, values in episodes.items():
-        metrics[f"episode/{name}"] = float(torch.cat(values).to(torch.float64).mean())
-    metrics["episodes_ended"] = float(rollout.team["ended"].sum())
+    sums: Mapping[str, Tensor], episodes: Mapping[str, list[tuple[Tensor, Tensor]]],
+    rollout: Rollout,
+) -> dict[str, float]:  # fmt: skip
+    found = dict(sums)
+    for name, pairs in episodes.items():
+        values, counted = (torch.cat(column) for column in zip(*pairs, strict=True))
+        whole = torch.where(counted, values, 0.0).to(torch.float64)
+        found[f"episode/{name}"] = whole.sum() / counted.sum()
+    found["episodes_ended"] = rollout.team["ended"].sum()
     for agent, columns in rollout.agents.items():
-        metrics[f"reward/{agent}"] = float(columns["rewards"].mean())
-    return metrics
+        found[f"reward/{agent}"] = columns["rewards"].mean()
+    # One copy from the device; float64 holds all of them exactly.
+    numbers = torch.stack([value.to(torch.float64) for value in found.values()]).tolist()
+    metrics: dict[str, float] = dict(zip(found, numbers, strict=True))
+    return {
+        name: value / rollout.env_steps if name in sums else value
+        for name, value in metrics.items()
+        if metrics["episodes_ended"] or not name.startswith("episode/")
+    }

@@ -22,6 +22,7 @@ __all__ = [
     "IPPOConfig",
     "MAPPOConfig",
     "NetworkConfig",
+    "PPOFamily",
     "PPOFamilyConfig",
     "RLlibConfig",
     "SamplingConfig",
@@ -204,6 +205,9 @@ class HAPPOConfig(PPOFamilyConfig):
     share_parameters: Literal[False] = Field(
         default=False, description="Sequential updates need separate actors."
     )
+
+
+PPOFamily = MAPPOConfig | IPPOConfig | HAPPOConfig
 
 
 class VDNConfig(ConfigModel):

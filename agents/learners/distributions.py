@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from marec_env.errors import ConfigError
@@ -39,17 +39,29 @@ _WEIGHTS = (
 )
 
 
-class ActionDistribution(ABC):
-    """A family of distributions over one space; parameters come as ``inputs[..., num_inputs]``."""
+class ActionDistribution(nn.Module, ABC):
+    """A family of distributions over one space; parameters come as ``inputs[..., num_inputs]``.
 
-    num_inputs: int
-    """Outputs that a network must have."""
+    A module without parameters, so that its constants are where the actor's weights are.
+    """
+
+    log_std_slots: list[bool]
+    """For each input, whether it is the logarithm of a standard deviation."""
     width: int
     """Numbers of a flat action."""
     num_uniforms: int
     """Uniform draws that one sample consumes."""
     mask_width: int = 0
     """Booleans of a flat action mask; 0 where the space has no discrete part."""
+
+    @property
+    def num_inputs(self) -> int:
+        """Numbers that parametrise one distribution."""
+        return len(self.log_std_slots)
+
+    def _constants(self, **tensors: Tensor) -> None:
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor, persistent=False)
 
     @abstractmethod
     def sample(self, inputs: Tensor, uniforms: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -137,18 +149,21 @@ class CategoricalDistribution(ActionDistribution):
     """Independent categorical sub-actions, of Discrete (one) and MultiDiscrete."""
 
     def __init__(self, space: spaces.Discrete[Any] | spaces.MultiDiscrete) -> None:
+        super().__init__()
         sizes = [space.n] if isinstance(space, spaces.Discrete) else space.nvec.reshape(-1)
         self._shape: tuple[int, ...] = tuple(space.shape or ())
-        self._start = torch.as_tensor(space.start, dtype=torch.int64).reshape(-1)
         self._sizes: list[int] = [int(n) for n in sizes]
-        self.num_inputs = self.mask_width = sum(self._sizes)
+        self.mask_width = sum(self._sizes)
+        self.log_std_slots = [False] * self.mask_width
         self.width = self.num_uniforms = len(self._sizes)
         self._widest = max(self._sizes)
         self._equal = min(self._sizes) == self._widest
         # Where each logit lies in the padded table [width, widest].
-        self._slots = torch.tensor(
-            [row * self._widest + j for row, n in enumerate(self._sizes) for j in range(n)]
-        )
+        slots = [row * self._widest + j for row, n in enumerate(self._sizes) for j in range(n)]
+        start = torch.as_tensor(space.start, dtype=torch.int64).reshape(-1)
+        self._constants(_slots=torch.tensor(slots), _start=start)
+        self._slots: Tensor
+        self._start: Tensor
 
     def _logits(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
         """Return logits ``[..., width, widest]``; padding and masked ones are tiny."""
@@ -177,7 +192,7 @@ class CategoricalDistribution(ActionDistribution):
         """Return per-sub-action values ``[..., width, widest]``, padded with tiny ones."""
         if not self._equal:
             table = inputs.new_full((*inputs.shape[:-1], self.width * self._widest), _MASKED_LOGIT)
-            inputs = table.index_copy(-1, self._slots.to(inputs.device), inputs)
+            inputs = table.index_copy(-1, self._slots, inputs)
         return inputs.view(*inputs.shape[:-1], self.width, self._widest)
 
     def sum_chosen(self, values: Tensor, actions: Tensor) -> Tensor:
@@ -194,20 +209,14 @@ class CategoricalDistribution(ActionDistribution):
         """Return ``[..., num_inputs]`` with a one at each chosen sub-action."""
         table = torch.nn.functional.one_hot(actions.to(torch.int64), self._widest)
         flat = table.flatten(-2).to(torch.float32)
-        return flat if self._equal else flat.index_select(-1, self._slots.to(flat.device))
-
-    def uniform(self) -> Tensor:
-        """Return the uniform probability of each sub-action, ``[num_inputs]``."""
-        return torch.cat([torch.full((n,), 1.0 / n) for n in self._sizes])
+        return flat if self._equal else flat.index_select(-1, self._slots)
 
     def to_env(self, actions: Tensor) -> Action:
-        whole = actions.to(torch.int64) + self._start.to(actions.device)
-        return whole.view((-1, *self._shape))
+        return (actions.to(torch.int64) + self._start).view((-1, *self._shape))
 
     def from_env(self, actions: Action) -> Tensor:
         assert isinstance(actions, Tensor)
-        whole = actions.reshape(-1, self.width)
-        return (whole - self._start.to(actions.device)).to(torch.float32)
+        return (actions.reshape(-1, self.width) - self._start).to(torch.float32)
 
 
 class GaussianDistribution(ActionDistribution):
@@ -220,18 +229,26 @@ class GaussianDistribution(ActionDistribution):
     """
 
     def __init__(self, space: spaces.Box, squashed: bool) -> None:
+        super().__init__()
         low = torch.as_tensor(space.low, dtype=torch.float32).reshape(-1)
         high = torch.as_tensor(space.high, dtype=torch.float32).reshape(-1)
         bounded = torch.isfinite(low) & torch.isfinite(high)
         if squashed and not bool(bounded.all()):
             raise ConfigError("box_distribution 'squashed' needs finite bounds; choose 'clipped'")
         self._shape = space.shape
-        self._low, self._high = low, high
-        self._centre = torch.where(bounded, (low + high) / 2, 0.0)
-        self._scale = torch.where(bounded, (high - low) / 2, 1.0)
+        self._constants(
+            _low=low,
+            _high=high,
+            _centre=torch.where(bounded, (low + high) / 2, 0.0),
+            _scale=torch.where(bounded, (high - low) / 2, 1.0),
+        )
+        self._low: Tensor
+        self._high: Tensor
+        self._centre: Tensor
+        self._scale: Tensor
         self._squashed = squashed
         self.width = self.num_uniforms = int(low.numel())
-        self.num_inputs = 2 * self.width
+        self.log_std_slots = [False] * self.width + [True] * self.width
 
     def _log_slope(self, draws: Tensor) -> Tensor:
         """Return log d tanh(u) / du, as log 4 - 2 (softplus(2u) - u), stable for any u."""
@@ -260,15 +277,13 @@ class GaussianDistribution(ActionDistribution):
         return log_p.sum(dim=-1), entropy.sum(dim=-1)
 
     def to_env(self, actions: Tensor) -> Action:
-        centre, scale = self._centre.to(actions.device), self._scale.to(actions.device)
         unit = torch.tanh(actions) if self._squashed else actions
-        low, high = self._low.to(actions.device), self._high.to(actions.device)
-        return torch.clamp(centre + scale * unit, low, high).view(-1, *self._shape)
+        inside = torch.clamp(self._centre + self._scale * unit, self._low, self._high)
+        return inside.view(-1, *self._shape)
 
     def from_env(self, actions: Action) -> Tensor:
         assert isinstance(actions, Tensor)
-        flat = actions.reshape(-1, self.width)
-        unit = (flat - self._centre.to(flat.device)) / self._scale.to(flat.device)
+        unit = (actions.reshape(-1, self.width) - self._centre) / self._scale
         # Bounds squash to infinite draws; the margin keeps them finite.
         return torch.atanh(unit.clamp(-1 + 1e-4, 1 - 1e-4)) if self._squashed else unit
 
@@ -277,69 +292,51 @@ class TupleDistribution(ActionDistribution):
     """Independent parts of a Tuple space: an action with a message, for instance."""
 
     def __init__(self, parts: Sequence[ActionDistribution]) -> None:
-        self._parts = list(parts)
-        self._inputs = [p.num_inputs for p in parts]
-        self._widths = [p.width for p in parts]
-        self._uniforms = [p.num_uniforms for p in parts]
-        self._masks = [p.mask_width for p in parts]
-        self.num_inputs, self.width = sum(self._inputs), sum(self._widths)
-        self.num_uniforms, self.mask_width = sum(self._uniforms), sum(self._masks)
+        super().__init__()
+        self._listed = nn.ModuleList(parts)  # moves them, too
+        self._parts = tuple(parts)
+        self.log_std_slots = [slot for part in parts for slot in part.log_std_slots]
+        for size in ("width", "num_uniforms", "mask_width"):
+            setattr(self, size, sum(getattr(part, size) for part in parts))
 
-    def _split(self, mask: Tensor | None) -> list[Tensor | None]:
-        if mask is None:
-            return [None] * len(self._parts)
-        pieces = torch.split(mask, self._masks, dim=-1)
-        return [piece if piece.shape[-1] else None for piece in pieces]
+    def _each(self, mask: Tensor | None = None, **columns: Tensor) -> Iterator[tuple[Any, ...]]:
+        """Yield each part with its piece of the columns, then of the mask (None for none)."""
+        first = dict.fromkeys([*columns, "mask_width"], 0)
+        for part in self._parts:
+            pieces = []
+            for size, column in {**columns, "mask_width": mask}.items():
+                last = first[size] + getattr(part, size)
+                piece = None if column is None else column[..., first[size] : last]
+                pieces.append(None if piece is None or not piece.shape[-1] else piece)
+                first[size] = last
+            yield part, *pieces
 
     def sample(self, inputs: Tensor, uniforms: Tensor, mask: Tensor | None = None) -> Tensor:
-        pieces = zip(
-            self._parts,
-            torch.split(inputs, self._inputs, dim=-1),
-            torch.split(uniforms, self._uniforms, dim=-1),
-            self._split(mask),
-            strict=True,
-        )
-        return torch.cat([part.sample(x, u, m) for part, x, u, m in pieces], dim=-1)
+        each = self._each(mask, num_inputs=inputs, num_uniforms=uniforms)
+        return torch.cat([part.sample(x, u, m) for part, x, u, m in each], dim=-1)
 
     def mode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        pieces = zip(
-            self._parts, torch.split(inputs, self._inputs, dim=-1), self._split(mask), strict=True
-        )
-        return torch.cat([part.mode(x, m) for part, x, m in pieces], dim=-1)
+        return torch.cat([p.mode(x, m) for p, x, m in self._each(mask, num_inputs=inputs)], dim=-1)
 
     def evaluate(
         self, inputs: Tensor, actions: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        pieces = zip(
-            self._parts,
-            torch.split(inputs, self._inputs, dim=-1),
-            torch.split(actions, self._widths, dim=-1),
-            self._split(mask),
-            strict=True,
-        )
-        log_p, entropy = zip(*[part.evaluate(x, a, m) for part, x, a, m in pieces], strict=True)
+        each = self._each(mask, num_inputs=inputs, width=actions)
+        log_p, entropy = zip(*[part.evaluate(x, a, m) for part, x, a, m in each], strict=True)
         return torch.stack(log_p).sum(dim=0), torch.stack(entropy).sum(dim=0)
 
     def to_env(self, actions: Tensor) -> Action:
-        pieces = zip(self._parts, torch.split(actions, self._widths, dim=-1), strict=True)
-        converted = [part.to_env(piece) for part, piece in pieces]
-        return tuple(c for c in converted if isinstance(c, Tensor))
+        return tuple(part.to_env(piece) for part, piece, _ in self._each(width=actions))
 
     def from_env(self, actions: Action) -> Tensor:
-        assert isinstance(actions, tuple)
-        pieces = zip(self._parts, actions, strict=True)
-        return torch.cat([part.from_env(piece) for part, piece in pieces], dim=-1)
+        pairs = zip(self._parts, actions, strict=True)
+        return torch.cat([part.from_env(piece) for part, piece in pairs], dim=-1)
 
     def flat_mask(self, mask: Any) -> Tensor | None:
-        if mask is None or not self.mask_width or isinstance(mask, Tensor):
+        if not self.mask_width or mask is None or isinstance(mask, Tensor):
             return mask if self.mask_width else None
-        flat = []
-        for part, piece in zip(self._parts, mask, strict=True):
-            if part.mask_width:
-                converted = part.flat_mask(piece)
-                assert converted is not None
-                flat.append(converted)
-        return torch.cat(flat, dim=-1)
+        pairs = zip(self._parts, mask, strict=True)
+        return torch.cat([part.flat_mask(m) for part, m in pairs if part.mask_width], dim=-1)
 
 
 def distribution_for(space: spaces.Space[Any], squashed: bool = False) -> ActionDistribution:
@@ -354,9 +351,7 @@ def distribution_for(space: spaces.Space[Any], squashed: bool = False) -> Action
     """
     if isinstance(space, spaces.Box):
         return GaussianDistribution(space, squashed)
-    if isinstance(space, spaces.Discrete):
-        return CategoricalDistribution(space)
-    if isinstance(space, spaces.MultiDiscrete):
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         return CategoricalDistribution(space)
     if isinstance(space, spaces.MultiBinary):
         return CategoricalDistribution(spaces.MultiDiscrete(np.full(space.shape, 2)))

@@ -13,42 +13,54 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import ALL_MODULES, NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 
-from agents.learners.config import HAPPOConfig
+from agents.learners.captured import CapturedStep
+from agents.learners.config import HAPPOConfig, PPOFamily
 from agents.learners.losses import (
     clipped_policy_loss,
     clipped_value_loss,
     not_finite,
     weighted_mean,
 )
-from agents.learners.rl_modules import INPUTS, VALUES, FamilyConfig, critic_plans
-from agents.learners.rollout_batch import TEAM, is_raw
+from agents.learners.rl_modules import INPUTS, TEAM, VALUES
 from agents.learners.team import TeamSpec
-from agents.learners.values import CriticTargets, evaluate_critic, normalise_advantages
+from agents.learners.values import (
+    CriticTargets,
+    critic_plans,
+    evaluate_critic,
+    normalise_advantages,
+)
 from marec_env.errors import RunError
 
 __all__ = ["TeamLearner"]
 
 Columns = dict[str, Tensor]
 
+_PLACED = ("lr", "capturable")
+"""Settings of Adam that depend on the device; rates are set before each update."""
 _RECORDED = ("observations", "actions", "log_probabilities", "masks")
 
 
 class TeamLearner(TorchLearner):
     """Learns from rollouts ``[B, T]`` of the whole team.
 
-    ``config.learner_config_dict`` holds ``algorithm`` (a PPO family configuration), ``team`` and
-    ``seed``. Actors and critics are modules of their own with an Adam each.
+    ``config.learner_config_dict`` holds ``algorithm`` (a PPO family configuration), ``team``,
+    ``seed`` and, for a learner that RLlib does not place, ``device``. Actors and critics are
+    modules of their own with an Adam each. Nothing waits for the device between an update's first
+    mini-batch and its last (but for ``target_kl``), so that a CUDA graph can hold a mini-batch.
     """
 
     def build(self) -> None:
         """Build modules and optimisers."""
         settings = self.config.learner_config_dict
-        self.algorithm: FamilyConfig = settings["algorithm"]
+        self.algorithm: PPOFamily = settings["algorithm"]
         self.team: TeamSpec = settings["team"]
         self._plans = critic_plans(self.algorithm, self.team)
-        self._decay = 1.0
+        self._decay: float | Tensor = 1.0
         self._memories: dict[str, Tensor] = {}
         self._sums: dict[str, list[Tensor]] = {}
+        """What each mini-batch logged, by name."""
+        self._skips: dict[str, list[Tensor]] = {}
+        """Per module, 1 for each mini-batch whose gradient was not finite, 0 for others."""
         self._stopped: set[str] = set()
         self._fresh_inputs: dict[str, Tensor] = {}
         self._data: dict[str, Columns] = {}
@@ -56,6 +68,20 @@ class TeamLearner(TorchLearner):
         self._trained: dict[str, list[torch.nn.Parameter]] = {}
         self.statistics: dict[str, float] = {}
         super().build()
+        self._forget_captured()
+
+    def _make_module(self) -> Any:
+        """Build the modules where the learner is to work."""
+        own: torch.device | None = self.config.learner_config_dict.get("device")
+        if own is not None:
+            self._device = own
+        return super()._make_module()
+
+    def _forget_captured(self) -> None:
+        alone = self.config.num_learners <= 1 and self.algorithm.target_kl is None
+        self._captured = (
+            CapturedStep(self._logged_step) if self._device.type == "cuda" and alone else None
+        )
 
     # Optimisers -----------------------------------------------------------------------------
 
@@ -63,8 +89,14 @@ class TeamLearner(TorchLearner):
         """Give each module its own Adam."""
         params = list(self.get_parameters(self._module[module_id]))
         self._trained[module_id] = params
+        rate, on_cuda = self._learning_rate(module_id), self._device.type == "cuda"
         optimizer = torch.optim.Adam(
-            params, lr=self._learning_rate(module_id), eps=self.algorithm.adam_epsilon, fused=True
+            params,
+            # A graph reads the rate where it lies.
+            lr=torch.tensor(rate, device=self._device) if on_cuda else rate,
+            eps=self.algorithm.adam_epsilon,
+            fused=True,
+            capturable=on_cuda,
         )
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params)
 
@@ -77,13 +109,24 @@ class TeamLearner(TorchLearner):
     def before_gradient_based_update(self, *, timesteps: Mapping[str, Any]) -> None:
         """Set learning rates and entropy bonus for the env steps done."""
         super().before_gradient_based_update(timesteps=timesteps)
-        horizon = self.algorithm.decay_env_steps
+        horizon, decay = self.algorithm.decay_env_steps, 1.0
         if horizon is not None:
             done = float(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
-            self._decay = max(0.0, 1.0 - done / horizon)
+            decay = max(0.0, 1.0 - done / horizon)
+        if isinstance(self._decay, Tensor):
+            self._decay.fill_(decay)
+        elif self._captured is None:
+            self._decay = decay
+        else:
+            self._decay = torch.tensor(decay, device=self._device)
         for module_id in self.module.keys():  # noqa: SIM118 - RLlib's mapping has no __iter__
             for _, optimizer in self.get_optimizers_for_module(module_id):
-                self._set_optimizer_lr(optimizer, self._learning_rate(module_id) * self._decay)
+                rate = self._learning_rate(module_id) * decay
+                for group in optimizer.param_groups:
+                    if isinstance(group["lr"], Tensor):
+                        group["lr"].fill_(rate)
+                    else:
+                        group["lr"] = rate
 
     def after_gradient_based_update(self, *, timesteps: Mapping[str, Any]) -> None:
         """Move input statistics, and reduce what the epochs logged to :attr:`statistics`.
@@ -91,7 +134,8 @@ class TeamLearner(TorchLearner):
         Raises:
             RunError: a network diverged in this update, or could not learn from what it was given.
         """
-        self._require_finite(int(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)))
+        skipped = {name: int(torch.stack(flags).sum()) for name, flags in self._skips.items()}
+        self._require_finite(int(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)), skipped)
         for module_id, inputs in self._fresh_inputs.items():
             normaliser = self.module[module_id].unwrapped().net.trunk.normaliser
             if normaliser is not None:
@@ -99,19 +143,20 @@ class TeamLearner(TorchLearner):
         self._fresh_inputs = {}
         names = list(self._sums)
         means = torch.stack([torch.stack(self._sums[name]).mean() for name in names])
-        self.statistics.update(zip(names, means.tolist(), strict=True))
-        self._sums = {}
+        self.statistics = dict(zip(names, means.tolist(), strict=True))
+        self.statistics |= {f"skipped_updates/{n}": float(k) for n, k in skipped.items() if k}
+        self._sums, self._skips = {}, {}
         self.metrics.log_dict(dict(self.statistics), key=ALL_MODULES, window=1)
 
     @torch.no_grad()
-    def _require_finite(self, env_steps: int) -> None:
+    def _require_finite(self, env_steps: int, skipped: Mapping[str, int]) -> None:
         update = f"the update at env step {env_steps:,}"
-        modules = {name: self.module[name].unwrapped() for name in self._data}
-        diverged = [n for n, c in self._data.items() if not modules[n].gives_finite(c)]
+        diverged = [
+            n for n, c in self._data.items() if not self.module[n].unwrapped().gives_finite(c)
+        ]
         for name in [*diverged, *(n for n in self._data if n not in diverged)]:
-            passes = len(self._sums.get(f"gradient_norm/{name}", ()))
-            skipped = len(self._sums.get(f"skipped_updates/{name}", ()))
-            if name not in diverged and (not passes or skipped < passes):
+            passes = len(self._skips.get(name, ()))
+            if name not in diverged and (not passes or skipped[name] < passes):
                 continue
             bad = not_finite(self._data[name])
             if name not in diverged or {"inputs", "observations"} & set(bad):
@@ -129,22 +174,45 @@ class TeamLearner(TorchLearner):
 
     # Gradients ------------------------------------------------------------------------------
 
+    def _update(self, batch: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+        """Take one step on a mini-batch."""
+        step = self._logged_step if self._captured is None else self._captured
+        logged, skips = step(batch)
+        for kept, new in ((self._sums, logged), (self._skips, skips)):
+            for name, value in new.items():
+                kept.setdefault(name, []).append(value)
+        return {}, {}, {}
+
+    def _logged_step(self, batch: Mapping[str, Any]) -> tuple[Columns, Columns]:
+        """Take the step and return what it logged, and which modules could not take it."""
+        kept = self._sums, self._skips
+        self._sums, self._skips = {}, {}
+        try:
+            super()._update(batch)
+            found = self._sums, self._skips
+        finally:
+            self._sums, self._skips = kept
+        logged, skips = ({k: v for k, (v,) in one.items()} for one in found)
+        return logged, skips
+
     def postprocess_gradients(self, gradients_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Clip each module's gradients to their norm, in place."""
         for module_id in self._updating:
-            params = self._trained[module_id]
-            norm = torch.nn.utils.clip_grad_norm_(params, self.algorithm.max_gradient_norm)
+            norm = torch.nn.utils.clip_grad_norm_(
+                self._trained[module_id], self.algorithm.max_gradient_norm
+            )
             self._log(module_id, "gradient_norm", norm)
-            if not bool(torch.isfinite(norm)):
-                for param in params:
-                    param.grad = None
-                self._log(module_id, "skipped_updates", torch.ones_like(norm))
+            self._skips.setdefault(module_id, []).append((~torch.isfinite(norm)).to(norm.dtype))
         return dict(gradients_dict)
 
     def apply_gradients(self, gradients_dict: Mapping[str, Tensor]) -> None:
-        """Step the optimisers of the modules in this mini-batch; others keep their moments."""
+        """Step the optimisers of the modules in this mini-batch; others keep their moments, and so
+        do those whose gradient is not finite.
+        """
         for module_id in self._updating:
             for _, optimizer in self.get_optimizers_for_module(module_id):
+                # What torch's loss scaling uses: Adam asks on its device whether to step.
+                optimizer.found_inf = self._skips[module_id][-1]
                 optimizer.step()
 
     def compute_losses(
@@ -226,8 +294,9 @@ class TeamLearner(TorchLearner):
     ) -> Iterator[MultiAgentBatch]:
         """Return the mini-batches of all epochs."""
         batch = training_data.batch
-        if batch is None or not is_raw(batch):
+        if batch is None or TEAM not in batch.policy_batches:
             raise ValueError("TeamLearner learns from RolloutBatch; sample with BatchedEnvRunner")
+        self._sums, self._skips = {}, {}
         actors, critics = self.prepare(batch)
         generator = torch.Generator().manual_seed(
             self.config.learner_config_dict["seed"] * 1_000_003 + self._weights_seq_no
@@ -260,7 +329,7 @@ class TeamLearner(TorchLearner):
                 module, plan, self.algorithm, team, data, self._memories.get(name)
             )
             advantages.update(targets[name].advantages)
-            self.statistics[f"explained_variance/{name}"] = targets[name].explained_variance
+            self._log(name, "explained_variance", targets[name].explained_variance)
             last = targets[name].last_memory
             if last is not None:
                 self._memories[name] = last
@@ -327,16 +396,16 @@ class TeamLearner(TorchLearner):
             if parts == 1:
                 yield MultiAgentBatch({name: whole[name] for name in chosen}, env_steps=1)
                 continue
-            orders = {
-                name: torch.randperm(len(whole[name]["weights"]), generator=generator).chunk(parts)
-                for name in chosen
-            }
+            orders = {}
+            for name in chosen:
+                order = torch.randperm(len(whole[name]["weights"]), generator=generator)
+                orders[name] = order.to(self._device, non_blocking=True).chunk(parts)
             for part in range(min(len(order) for order in orders.values())):
                 yield MultiAgentBatch(
                     {
                         name: SampleBatch(
                             {
-                                key: column[orders[name][part].to(self._device)]
+                                key: column[orders[name][part]]
                                 for key, column in modules[name].items()
                             }
                         )
@@ -378,20 +447,32 @@ class TeamLearner(TorchLearner):
         """Return all that an exact continuation needs, as tensors, numbers and nested dicts."""
         return {
             "modules": {n: m.unwrapped().state_dict() for n, m in self.module.items()},
-            "optimizers": {n: o.state_dict() for n, o in self._named_optimizers.items()},
+            "optimizers": {n: _portable(o) for n, o in self._named_optimizers.items()},
             "updates": self._weights_seq_no,
             "memories": dict(self._memories),
         }
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from what :meth:`training_state` returned."""
+        """Continue from what :meth:`training_state` returned, on whichever device."""
         self.load_networks(state["modules"])
         for name, optimizer in self._named_optimizers.items():
+            own = [{key: group[key] for key in _PLACED} for group in optimizer.param_groups]
             optimizer.load_state_dict(state["optimizers"][name])
+            for group, kept in zip(optimizer.param_groups, own, strict=True):
+                group.update(kept)
         self._weights_seq_no = int(state["updates"])
         self._memories = {k: v.to(self._device) for k, v in state["memories"].items()}
+        self._forget_captured()
 
     def load_networks(self, modules: Mapping[str, Any]) -> None:
         """Take over the state dict of each actor and critic, with its statistics."""
         for name, module in self.module.items():
             module.unwrapped().load_state_dict(modules[name])
+
+
+def _portable(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return an optimiser's state with what depends on the device as the CPU has it."""
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        group.update({"lr": float(group["lr"]), "capturable": False})
+    return state

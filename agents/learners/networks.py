@@ -9,12 +9,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.learners.config import NetworkConfig
-from agents.learners.distributions import (
-    ActionDistribution,
-    GaussianDistribution,
-    TupleDistribution,
-    distribution_for,
-)
+from agents.learners.distributions import distribution_for
 
 __all__ = ["Actor", "Critic", "RunningNormaliser", "Trunk", "ValueNormaliser"]
 
@@ -85,10 +80,8 @@ class Trunk(nn.Module):
         layers: list[nn.Module] = []
         size = num_inputs + num_extra
         for units in config.hidden:
-            layer = nn.Linear(size, units)
-            nn.init.orthogonal_(layer.weight, _GAINS[config.activation])
-            nn.init.zeros_(layer.bias)
-            layers += [layer, _ACTIVATIONS[config.activation]()]
+            layers += [_linear(size, units, _GAINS[config.activation])]
+            layers += [_ACTIVATIONS[config.activation]()]
             size = units
         self.layers = nn.Sequential(*layers)
         self.cell = nn.GRUCell(size, config.recurrent_units) if config.recurrent_units else None
@@ -100,82 +93,71 @@ class Trunk(nn.Module):
             size = config.recurrent_units
         self.size = size
         self.num_inputs = num_inputs
-
-    @property
-    def memory_size(self) -> int:
+        self.memory_size = config.recurrent_units
         """Numbers of the recurrent state; 0 for a network without one."""
-        return self.cell.hidden_size if self.cell is not None else 0
 
     def normalise(self, inputs: Tensor) -> Tensor:
         """Return normalised inputs; the inputs themselves where normalisation is off."""
         return inputs if self.normaliser is None else self.normaliser(inputs)
 
-    def _features(self, inputs: Tensor, extra: Tensor | None) -> Tensor:
+    def forward(
+        self, inputs: Tensor, memory: Tensor | None = None, extra: Tensor | None = None,
+        starts: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        """Return the features of single steps, or of sequences, and the recurrent state after each.
+
+        Args:
+            inputs: ``[N, d]``, or ``[N, T, d]`` of sequences; normalised already.
+            memory: ``[N, memory_size]``, the recurrent state before the (first) step.
+            extra: ``[..., num_extra]``.
+            starts: of sequences, bool ``[N, T]``: an episode starts there, and all is forgotten.
+        """
         if extra is not None:
             inputs = torch.cat([inputs, extra], dim=-1)
         features: Tensor = self.layers(inputs)
-        return features
-
-    def forward(
-        self, inputs: Tensor, memory: Tensor | None = None, extra: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the features of one step and the recurrent state after it, ``[N, ...]``.
-
-        Inputs are normalised already; see :meth:`normalise`.
-        """
-        features = self._features(inputs, extra)
         if self.cell is None:
             return features, None
-        memory = self.cell(features, memory)
-        return memory, memory
-
-    def sequence(
-        self, inputs: Tensor, starts: Tensor, memory: Tensor, extra: Tensor | None = None
-    ) -> Tensor:
-        """Return the features ``[N, T, size]`` of sequences, forgetting where an episode starts.
-
-        Args:
-            inputs: ``[N, T, d]``, normalised.
-            starts: bool ``[N, T]``, whether an episode starts at that step.
-            memory: ``[N, memory_size]``, the recurrent state before the first step.
-            extra: ``[N, T, num_extra]``.
-        """
-        features = self._features(inputs, extra)
-        if self.cell is None:
-            return features
+        if starts is None:
+            memory = self.cell(features, memory)
+            return memory, memory
+        assert memory is not None
         keep = (~starts).to(features.dtype).unsqueeze(-1)
-        outputs = []
+        memories = []
         for t in range(features.shape[1]):
             memory = self.cell(features[:, t], memory * keep[:, t])
-            outputs.append(memory)
-        return torch.stack(outputs, dim=1)
+            memories.append(memory)
+        stacked = torch.stack(memories, dim=1)
+        return stacked, stacked
 
 
-def _log_std_slots(distribution: ActionDistribution) -> list[bool]:
-    """Return, for each distribution input, whether it is the log of a standard deviation."""
-    if isinstance(distribution, GaussianDistribution):
-        return [False] * distribution.width + [True] * distribution.width
-    if isinstance(distribution, TupleDistribution):
-        return [slot for part in distribution._parts for slot in _log_std_slots(part)]
-    return [False] * distribution.num_inputs
+def _linear(inputs: int, outputs: int, gain: float = 1.0) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
-class Actor(nn.Module):
+class _Network(nn.Module):
+    """A trunk and a linear head."""
+
+    def __init__(self, trunk: Trunk, outputs: int, gain: float = 1.0) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = _linear(trunk.size, outputs, gain)
+        self.memory_size = trunk.memory_size
+        """Numbers of the recurrent state; 0 for none."""
+
+
+class Actor(_Network):
     """A policy: observation to the parameters of an action distribution.
 
     Standard deviations of Box actions are parameters of their own, the same in every state.
     """
 
     def __init__(
-        self,
-        observation_space: spaces.Box,
-        action_space: spaces.Space[Any],
-        config: NetworkConfig,
-        *,
-        squashed: bool = False,
-        initial_log_std: float = -0.5,
-        num_agents: int = 1,
-    ) -> None:
+        self, observation_space: spaces.Box, action_space: spaces.Space[Any], config: NetworkConfig,
+        *, squashed: bool = False, initial_log_std: float = -0.5, num_agents: int = 1,
+    ) -> None:  # fmt: skip
         """Args:
         observation_space: flat Box of one session.
         action_space: of one session.
@@ -184,31 +166,22 @@ class Actor(nn.Module):
         initial_log_std: of Box actions.
         num_agents: agents that share this actor and are told apart by a one-hot id; 1 for none.
         """
-        super().__init__()
-        self.config = config
-        self.squashed = squashed
-        self.num_agents = num_agents
-        self.distribution = distribution_for(action_space, squashed)
-        num_ids = num_agents if num_agents > 1 else 0
-        self.trunk = Trunk(int(observation_space.shape[0]), config, num_ids)
-        slots = torch.tensor(_log_std_slots(self.distribution))
-        self.head = nn.Linear(self.trunk.size, int((~slots).sum()))
-        nn.init.orthogonal_(self.head.weight, _POLICY_HEAD_GAIN)
-        nn.init.zeros_(self.head.bias)
+        distribution = distribution_for(action_space, squashed)
+        slots = torch.tensor(distribution.log_std_slots)
         num_stds = int(slots.sum())
+        num_ids = num_agents if num_agents > 1 else 0
+        trunk = Trunk(int(observation_space.shape[0]), config, num_ids)
+        super().__init__(trunk, len(slots) - num_stds, _POLICY_HEAD_GAIN)
+        self.config, self.squashed, self.num_agents = config, squashed, num_agents
+        self.distribution = distribution
         self.log_std = (
             nn.Parameter(torch.full((num_stds,), float(initial_log_std))) if num_stds else None
         )
         # Position of each distribution input in cat(head outputs, log_std).
-        order = torch.empty(len(slots), dtype=torch.int64)
-        order[~slots] = torch.arange(len(slots) - num_stds)
-        order[slots] = torch.arange(len(slots) - num_stds, len(slots))
-        self._order = None if bool((order.diff() == 1).all()) else order
-
-    @property
-    def memory_size(self) -> int:
-        """Numbers of the recurrent state; 0 for none."""
-        return self.trunk.memory_size
+        order = slots.to(torch.int64).argsort(stable=True).argsort()
+        self._ordered = bool((order.diff() == 1).all())
+        self.register_buffer("_order", order, persistent=False)
+        self._order: Tensor
 
     def agent_id(self, index: int, shape: tuple[int, ...], device: torch.device) -> Tensor | None:
         """Return an agent's one-hot id ``[*shape, num_agents]``, or None where none is used."""
@@ -218,63 +191,41 @@ class Actor(nn.Module):
         one_hot[index] = 1.0
         return one_hot.expand(*shape, self.num_agents)
 
-    def _inputs(self, outputs: Tensor) -> Tensor:
-        """Return distribution inputs from the head's outputs."""
-        if self.log_std is not None:
-            stds = self.log_std.expand(*outputs.shape[:-1], -1)
-            outputs = torch.cat([outputs, stds], dim=-1)
-            if self._order is not None:
-                outputs = outputs.index_select(-1, self._order.to(outputs.device))
-        return outputs
-
     def forward(
         self, observations: Tensor, memory: Tensor | None = None, agent_id: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Return distribution inputs ``[N, num_inputs]`` and the next recurrent state."""
-        features, memory = self.trunk(self.trunk.normalise(observations), memory, agent_id)
-        return self._inputs(self.head(features)), memory
+        return self.decide(self.trunk.normalise(observations), memory, agent_id)
 
-    def flat(self, normalised: Tensor, agent_id: Tensor | None = None) -> Tensor:
-        """Return distribution inputs ``[N, num_inputs]`` of normalised observations."""
-        features, _ = self.trunk(normalised, None, agent_id)
-        return self._inputs(self.head(features))
-
-    def sequence(
-        self,
-        normalised: Tensor,
-        starts: Tensor,
-        memory: Tensor,
-        agent_id: Tensor | None = None,
-    ) -> Tensor:
-        """Return distribution inputs ``[N, T, num_inputs]`` of sequences; see :class:`Trunk`."""
-        features = self.trunk.sequence(normalised, starts, memory, agent_id)
-        return self._inputs(self.head(features))
+    def decide(
+        self, normalised: Tensor, memory: Tensor | None = None, agent_id: Tensor | None = None,
+        starts: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        """Return the same of normalised observations, or of sequences; see :class:`Trunk`."""
+        features, memory = self.trunk(normalised, memory, agent_id, starts)
+        outputs: Tensor = self.head(features)
+        if self.log_std is not None:
+            stds = self.log_std.expand(*outputs.shape[:-1], -1)
+            outputs = torch.cat([outputs, stds], dim=-1)
+            if not self._ordered:
+                outputs = outputs.index_select(-1, self._order)
+        return outputs, memory
 
 
-class Critic(nn.Module):
+class Critic(_Network):
     """A value function: state (or observation) to one value a head, in normalised units."""
 
     def __init__(self, num_inputs: int, config: NetworkConfig, num_heads: int = 1) -> None:
-        super().__init__()
-        self.trunk = Trunk(num_inputs, config)
-        self.head = nn.Linear(self.trunk.size, num_heads)
-        nn.init.orthogonal_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        super().__init__(Trunk(num_inputs, config), num_heads)
 
-    @property
-    def memory_size(self) -> int:
-        """Numbers of the recurrent state; 0 for none."""
-        return self.trunk.memory_size
-
-    def forward(self, inputs: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return values ``[N, heads]`` of normalised inputs and the next recurrent state."""
-        features, memory = self.trunk(inputs, memory)
+    def forward(
+        self, inputs: Tensor, memory: Tensor | None = None, starts: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return values ``[..., heads]`` of normalised inputs and the recurrent states; see
+        :class:`Trunk`.
+        """
+        features, memory = self.trunk(inputs, memory, None, starts)
         return self.head(features), memory
-
-    def sequence(self, inputs: Tensor, starts: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Return values ``[N, T, heads]`` and recurrent states; inputs are normalised."""
-        features = self.trunk.sequence(inputs, starts, memory)
-        return self.head(features), features
 
 
 class ValueNormaliser(nn.Module):
@@ -294,14 +245,15 @@ class ValueNormaliser(nn.Module):
         self.running_square: Tensor
         self.weight: Tensor
 
+    def _averages(self) -> tuple[Tensor, Tensor]:
+        weight = self.weight.clamp_min(_DEBIAS_FLOOR)
+        return self.running_mean / weight, self.running_square / weight
+
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation, ``[heads]`` each; 0 and 1 before the first update."""
-        if float(self.weight) == 0.0:
-            return torch.zeros_like(self.running_mean), torch.ones_like(self.running_mean)
-        weight = self.weight.clamp_min(_DEBIAS_FLOOR)
-        mean = self.running_mean / weight
-        variance = (self.running_square / weight - mean.square()).clamp_min(_VALUE_VARIANCE_FLOOR)
-        return mean, variance.sqrt()
+        mean, square = self._averages()
+        variance = (square - mean.square()).clamp_min(_VALUE_VARIANCE_FLOOR)
+        return mean, torch.where(self.weight == 0.0, 1.0, variance.sqrt())
 
     @torch.no_grad()
     def update(self, targets: Tensor, weights: Tensor) -> None:
@@ -314,19 +266,12 @@ class ValueNormaliser(nn.Module):
         """
         dims = tuple(range(targets.dim() - 1))
         total = weights.sum(dim=dims)
-        safe = total.clamp_min(1.0)
-        mean = torch.where(total > 0, (targets * weights).sum(dim=dims) / safe, self._mean())
-        square = (targets.square() * weights).sum(dim=dims) / safe
-        square = torch.where(total > 0, square, self._square())
-        self.running_mean.mul_(_VALUE_BETA).add_(mean * (1.0 - _VALUE_BETA))
-        self.running_square.mul_(_VALUE_BETA).add_(square * (1.0 - _VALUE_BETA))
+        averages = (self.running_mean, targets), (self.running_square, targets.square())
+        for (average, new), old in zip(averages, self._averages(), strict=True):
+            mean = (new * weights).sum(dim=dims) / total.clamp_min(1.0)
+            mean = torch.where(total > 0, mean, old)
+            average.mul_(_VALUE_BETA).add_(mean * (1.0 - _VALUE_BETA))
         self.weight.mul_(_VALUE_BETA).add_(1.0 - _VALUE_BETA)
-
-    def _mean(self) -> Tensor:
-        return self.running_mean / self.weight.clamp_min(_DEBIAS_FLOOR)
-
-    def _square(self) -> Tensor:
-        return self.running_square / self.weight.clamp_min(_DEBIAS_FLOOR)
 
     def normalise(self, values: Tensor) -> Tensor:
         """Return values ``[..., heads]`` in normalised units."""

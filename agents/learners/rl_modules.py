@@ -1,9 +1,8 @@
-"""RLlib modules around the plain networks, and the specification of a whole team."""
+"""What RLlib moves about: networks as its modules, rollouts as its batches."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,73 +11,48 @@ from gymnasium import spaces
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch import TorchRLModule
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from torch import Tensor
 
-from agents.learners.config import HAPPOConfig, IPPOConfig, MAPPOConfig
+from agents.learners.collector import Rollout
+from agents.learners.config import PPOFamily
 from agents.learners.networks import Critic, ValueNormaliser
 from agents.learners.team import TeamSpec
+from agents.learners.values import critic_plans
 
 __all__ = [
     "INPUTS",
+    "TEAM",
     "VALUES",
     "ActorModule",
     "CriticModule",
-    "CriticPlan",
-    "critic_plans",
+    "RolloutBatch",
+    "concatenate",
     "multi_module_spec",
 ]
 
 INPUTS = "distribution_inputs"
 VALUES = "values"
+TEAM = "__team__"
 
 _PROBED = 64
 """Rows (or sequences) that are looked at."""
 
-FamilyConfig = MAPPOConfig | IPPOConfig | HAPPOConfig
 
+class _Module(TorchRLModule):
+    """A network as an RLlib module."""
 
-@dataclass(frozen=True)
-class CriticPlan:
-    """Whom a critic serves and what it sees."""
-
-    agents: tuple[str, ...]
-    source: str
-    """``state``, ``observation`` or ``state_and_observation``."""
-    heads: int
-    """Values a critic of the state gives: one for the team, or one for each agent. Other critics
-    have one head and a row for each agent."""
-    num_inputs: int
-
-    @property
-    def central(self) -> bool:
-        """Whether one row of input serves all agents."""
-        return self.source == "state"
-
-
-def critic_plans(config: FamilyConfig, team: TeamSpec) -> dict[str, CriticPlan]:
-    """Return the critics of an algorithm by module name."""
-    num_state = int(team.state_space.shape[0])
-    if config.critic_input == "state":
-        heads = len(team.agents) if config.reward == "own" else 1
-        return {"critic": CriticPlan(team.agents, "state", heads, num_state)}
-    plans = {}
-    for actor, agents in team.actors.items():
-        size = int(team.observation_spaces[agents[0]].shape[0])
-        if config.critic_input == "state_and_observation":
-            size += num_state
-        plans[f"critic_{actor}"] = CriticPlan(agents, config.critic_input, 1, size)
-    return plans
-
-
-class _SettledModule(TorchRLModule):
-    """Skips the walk over sub-modules by which RLlib sets training mode before every pass."""
-
-    def train(self, mode: bool = True) -> _SettledModule:
-        """Set training mode, unless it is set already."""
+    def train(self, mode: bool = True) -> _Module:
+        """Set training mode, unless it is set: RLlib asks before every pass of every module."""
         return self if self.training == mode else super().train(mode)
 
+    def gives_finite(self, batch: Mapping[str, Tensor]) -> bool:
+        """Return whether what comes out for the first rows is finite where it counts."""
+        batch = {key: column[:_PROBED] for key, column in batch.items()}
+        return bool(torch.isfinite(self._probe(batch)[batch["weights"] > 0]).all())
 
-class ActorModule(_SettledModule):
+
+class ActorModule(_Module):
     """An actor as an RLlib module; ``model_config`` holds ``team``, ``config`` and ``actor``."""
 
     def setup(self) -> None:
@@ -88,28 +62,21 @@ class ActorModule(_SettledModule):
 
     def _forward(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         """Return distribution inputs of flat decisions, or of sequences given a ``memory``."""
-        agent_id = batch.get("agent_id")
-        if "memory" in batch:
-            return {
-                INPUTS: self.net.sequence(
-                    batch["observations"], batch["starts"], batch["memory"], agent_id
-                )
-            }
-        return {INPUTS: self.net.flat(batch["observations"], agent_id)}
+        rest = (batch.get(key) for key in ("memory", "agent_id", "starts"))
+        return {INPUTS: self.net.decide(batch["observations"], *rest)[0]}
 
-    def gives_finite(self, batch: Mapping[str, Any]) -> bool:
-        """Return whether draws on the first rows, their probabilities and entropies are finite."""
-        batch = {key: column[:_PROBED] for key, column in batch.items()}
+    def _probe(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return what is finite if draws, their probabilities and the entropies are."""
         distribution, inputs = self.net.distribution, self._forward(batch)[INPUTS]
         mask = batch.get("masks")
         quantiles = inputs.new_full((*inputs.shape[:-1], distribution.num_uniforms), 0.3)
         drawn = distribution.sample(inputs, quantiles, mask)
         log_p, entropy = distribution.evaluate(inputs, drawn, mask)
-        found = inputs.sum(-1) + drawn.sum(-1) + log_p + entropy
-        return bool(torch.isfinite(found[batch["weights"] > 0]).all())
+        found: Tensor = inputs.sum(-1) + drawn.sum(-1) + log_p + entropy
+        return found
 
 
-class CriticModule(_SettledModule):
+class CriticModule(_Module):
     """A critic with its value normaliser; only learners hold it. ``model_config`` holds ``plan``
     and ``config``.
     """
@@ -122,15 +89,10 @@ class CriticModule(_SettledModule):
 
     def _forward(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         """Return normalised values of flat inputs, or of sequences given a ``memory``."""
-        if "memory" in batch:
-            return {VALUES: self.net.sequence(batch["inputs"], batch["starts"], batch["memory"])[0]}
-        return {VALUES: self.net(batch["inputs"])[0]}
+        return {VALUES: self.net(batch["inputs"], batch.get("memory"), batch.get("starts"))[0]}
 
-    def gives_finite(self, batch: Mapping[str, Any]) -> bool:
-        """Return whether values of the first rows are finite."""
-        batch = {key: column[:_PROBED] for key, column in batch.items()}
-        values = self._forward(batch)[VALUES]
-        return bool(torch.isfinite(values[batch["weights"] > 0]).all())
+    def _probe(self, batch: Mapping[str, Tensor]) -> Tensor:
+        return self._forward(batch)[VALUES]
 
     def denormalise(self, values: Tensor) -> Tensor:
         """Return values in units of reward."""
@@ -141,7 +103,7 @@ class CriticModule(_SettledModule):
         return self.value_norm.normalise(values) if self.value_norm is not None else values
 
 
-def multi_module_spec(config: FamilyConfig, team: TeamSpec) -> MultiRLModuleSpec:
+def multi_module_spec(config: PPOFamily, team: TeamSpec) -> MultiRLModuleSpec:
     """Return the specification of all actors, and of the critics as learner-only modules."""
     specs = {
         actor: RLModuleSpec(
@@ -153,12 +115,54 @@ def multi_module_spec(config: FamilyConfig, team: TeamSpec) -> MultiRLModuleSpec
         for actor, agents in team.actors.items()
     }
     for name, plan in critic_plans(config, team).items():
-        box = spaces.Box(-np.inf, np.inf, (plan.num_inputs,), np.float32)
         specs[name] = RLModuleSpec(
             module_class=CriticModule,
-            observation_space=box,
+            observation_space=spaces.Box(-np.inf, np.inf, (plan.num_inputs,), np.float32),
             action_space=spaces.Box(-np.inf, np.inf, (plan.heads,), np.float32),
             model_config={"plan": plan, "config": config},
             learner_only=True,
         )
     return MultiRLModuleSpec(rl_module_specs=specs)
+
+
+class RolloutBatch(MultiAgentBatch):
+    """A rollout: columns ``[B, T, ...]`` per agent and, under ``__team__``, for the whole team.
+
+    Sessions come first, so that RLlib's sharding over learners cuts along sessions.
+    """
+
+    def __init__(self, rollout: Rollout) -> None:
+        columns = {TEAM: SampleBatch(rollout.team)}
+        columns.update({agent: SampleBatch(data) for agent, data in rollout.agents.items()})
+        super().__init__(columns, env_steps=rollout.env_steps)
+        self.rollout = rollout
+
+    def agent_steps(self) -> int:
+        """Return the number of decisions: active agents, summed over sessions and time."""
+        return self.rollout.decisions
+
+
+def concatenate(batches: Sequence[RolloutBatch]) -> RolloutBatch:
+    """Return the sessions of all batches as one; metrics are means weighted by env steps."""
+    if len(batches) == 1:
+        return batches[0]
+    merged: dict[str, dict[str, Tensor]] = {
+        name: {
+            key: torch.cat([torch.as_tensor(b.policy_batches[name][key]) for b in batches])
+            for key in data
+        }
+        for name, data in batches[0].policy_batches.items()
+    }
+    rollout = Rollout(merged.pop(TEAM), merged)
+    for name in sorted({name for b in batches for name in b.rollout.metrics}):
+        having = [b for b in batches if name in b.rollout.metrics]
+        values = np.array([b.rollout.metrics[name] for b in having])
+        if name == "episodes_ended":
+            rollout.metrics[name] = float(values.sum())
+            continue
+        episodes = name.startswith("episode/")
+        weights = [
+            b.rollout.metrics["episodes_ended"] if episodes else b.env_steps() for b in having
+        ]
+        rollout.metrics[name] = float(np.average(values, weights=weights))
+    return RolloutBatch(rollout)

@@ -12,14 +12,12 @@ from safetensors import SafetensorError
 
 from agents.learners.config import (
     AlgorithmConfig,
-    HAPPOConfig,
-    IPPOConfig,
-    MAPPOConfig,
+    PPOFamily,
     RLlibConfig,
     SamplingConfig,
     VDNConfig,
 )
-from agents.learners.engines import Engine, LocalEngine, RayEngine
+from agents.learners.engines import Engine, LocalEngine
 from agents.learners.policy import TrainedPolicy, load_policy, save_policy
 from agents.learners.state_files import load_tree, save_tree
 from agents.learners.vdn import VDNEngine
@@ -214,9 +212,12 @@ def _engine(
     seed: int,
     env_factory: Callable[[int], VectorEnv],
 ) -> Engine:
-    if isinstance(algorithm, MAPPOConfig | IPPOConfig | HAPPOConfig):
-        remote = sampling.num_env_runners > 0 or sampling.num_learners > 0
-        return (RayEngine if remote else LocalEngine)(algorithm, sampling, seed, env_factory)
+    if isinstance(algorithm, PPOFamily):
+        if not (sampling.num_env_runners or sampling.num_learners):
+            return LocalEngine(algorithm, sampling, seed, env_factory)
+        from agents.learners.algorithm import RayEngine
+
+        return RayEngine(algorithm, sampling, seed, env_factory)
     if isinstance(algorithm, VDNConfig):
         return VDNEngine(algorithm, sampling, seed, env_factory)
     # Importing RLlib's algorithm registry takes seconds; only stock runs pay for it.

@@ -4,18 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from agents.learners.config import PPOFamily
 from agents.learners.losses import explained_variance
-from agents.learners.rl_modules import CriticModule, CriticPlan, FamilyConfig
+from agents.learners.team import TeamSpec
 
-__all__ = ["CriticTargets", "evaluate_critic", "generalised_advantages", "normalise_advantages"]
+if TYPE_CHECKING:
+    from agents.learners.rl_modules import CriticModule
+
+__all__ = [
+    "CriticPlan",
+    "CriticTargets",
+    "critic_plans",
+    "evaluate_critic",
+    "generalised_advantages",
+    "normalise_advantages",
+]
 
 Columns = Mapping[str, Tensor]
 
 _STD_FLOOR = 1e-5  # keeps constant advantages from being divided by zero
+
+
+@dataclass(frozen=True)
+class CriticPlan:
+    """Whom a critic serves and what it sees."""
+
+    agents: tuple[str, ...]
+    source: str
+    """``state``, ``observation`` or ``state_and_observation``."""
+    heads: int
+    """Values a critic of the state gives: one for the team, or one for each agent. Other critics
+    have one head and a row for each agent."""
+    num_inputs: int
+
+    @property
+    def central(self) -> bool:
+        """Whether one row of input serves all agents."""
+        return self.source == "state"
+
+
+def critic_plans(config: PPOFamily, team: TeamSpec) -> dict[str, CriticPlan]:
+    """Return the critics of an algorithm by module name."""
+    num_state = int(team.state_space.shape[0])
+    if config.critic_input == "state":
+        heads = len(team.agents) if config.reward == "own" else 1
+        return {"critic": CriticPlan(team.agents, "state", heads, num_state)}
+    shown = num_state if config.critic_input == "state_and_observation" else 0
+    return {
+        f"critic_{actor}": CriticPlan(
+            agents, config.critic_input, 1, shown + int(team.observation_spaces[agents[0]].shape[0])
+        )
+        for actor, agents in team.actors.items()
+    }
 
 
 @dataclass
@@ -36,7 +81,8 @@ class CriticTargets:
     starts: Tensor
     memory: Tensor
     last_memory: Tensor | None
-    explained_variance: float
+    explained_variance: Tensor
+    """A single number."""
 
     def columns(self, module: CriticModule, sequences: bool) -> dict[str, Tensor]:
         """Return training data in the critic's units, after moving its value statistics."""
@@ -53,18 +99,12 @@ class CriticTargets:
         return {key: column.flatten(0, 1) for key, column in data.items()}
 
 
-def _team_reward(data: Mapping[str, Columns], agents: tuple[str, ...], source: str) -> Tensor:
-    stacked = torch.stack([data[agent]["rewards"] for agent in agents])
-    return stacked.sum(dim=0) if source == "team_sum" else stacked.mean(dim=0)
-
-
-def _inputs(plan: CriticPlan, team: Columns, data: Mapping[str, Columns], after: bool) -> Tensor:
-    """Return a critic's inputs ``[N, T, d]`` before or after each step; N = B, or agents × B."""
-    state = team["next_state" if after else "state"]
+def _inputs(plan: CriticPlan, team: Columns, data: Mapping[str, Columns], next_: str) -> Tensor:
+    """Return a critic's inputs ``[N, T, d]``, N = B or agents × B; ``next_`` those after a step."""
+    state = team[f"{next_}state"]
     if plan.central:
         return state
-    key = "next_observations" if after else "observations"
-    rows = [data[agent][key] for agent in plan.agents]
+    rows = [data[agent][f"{next_}observations"] for agent in plan.agents]
     if plan.source == "state_and_observation":
         rows = [torch.cat([state, row], dim=-1) for row in rows]
     return torch.cat(rows)
@@ -72,19 +112,14 @@ def _inputs(plan: CriticPlan, team: Columns, data: Mapping[str, Columns], after:
 
 @torch.no_grad()
 def _values(
-    module: CriticModule,
-    inputs: Tensor,
-    next_inputs: Tensor,
-    ended: Tensor,
-    starts: Tensor,
+    module: CriticModule, inputs: Tensor, next_inputs: Tensor, ended: Tensor, starts: Tensor,
     memory: Tensor,
-) -> tuple[Tensor, Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
     """Return normalised values before the steps, after them (where needed), and the last memory."""
     net = module.net
     if net.memory_size:
-        values, memories = net.sequence(inputs, starts, memory)
-        flat = memories.flatten(0, 1)
-        after, _ = net(next_inputs.flatten(0, 1), flat)
+        values, memories = net(inputs, memory, starts)
+        after, _ = net(next_inputs.flatten(0, 1), memories.flatten(0, 1))
         last = memories[:, -1] * (~ended[:, -1]).to(values.dtype).unsqueeze(-1)
         return values, after.view_as(values), last
     values, _ = net(inputs)
@@ -92,18 +127,17 @@ def _values(
     after[:, :-1] = values[:, 1:]
     needed = ended.clone()
     needed[:, -1] = True
-    after[needed] = net(next_inputs[needed])[0]
+    if values.is_cuda:  # counting the rows that are needed costs more than evaluating all
+        after = torch.where(needed.unsqueeze(-1), net(next_inputs)[0], after)
+    else:
+        after[needed] = net(next_inputs[needed])[0]
     return values, after, None
 
 
 def evaluate_critic(
-    module: CriticModule,
-    plan: CriticPlan,
-    config: FamilyConfig,
-    team: Columns,
-    data: Mapping[str, Columns],
-    memory: Tensor | None,
-) -> CriticTargets:
+    module: CriticModule, plan: CriticPlan, config: PPOFamily, team: Columns,
+    data: Mapping[str, Columns], memory: Tensor | None,
+) -> CriticTargets:  # fmt: skip
     """Return advantages and targets from one critic's values.
 
     Args:
@@ -114,30 +148,27 @@ def evaluate_critic(
         data: the rollout's columns per agent.
         memory: recurrent state ``[N, M]`` at the start, if one was kept; used when it fits.
     """
-    blocks = 1 if plan.central else len(plan.agents)
-    raw = _inputs(plan, team, data, after=False)
+    raw = _inputs(plan, team, data, "")
     inputs = module.net.trunk.normalise(raw)
-    next_inputs = module.net.trunk.normalise(_inputs(plan, team, data, after=True))
-    starts = team["starts"].repeat(blocks, 1)
+    next_inputs = module.net.trunk.normalise(_inputs(plan, team, data, "next_"))
+    starts = team["starts"].repeat(1 if plan.central else len(plan.agents), 1)
     rows = inputs.shape[0]
     if memory is None or memory.shape[0] != rows:
         memory = inputs.new_zeros(rows, module.net.memory_size)
     rewards, terminated, ended, active = _streams(plan, config, team, data)
     old, after, last = _values(module, inputs, next_inputs, ended.any(dim=-1), starts, memory)
-    values, next_values = module.denormalise(old), module.denormalise(after)
+    values = module.denormalise(old)
     advantages, targets = generalised_advantages(
-        rewards, values, next_values, ended, terminated, config.gamma, config.gae_lambda, active
-    )
+        rewards, values, module.denormalise(after), ended, terminated,
+        config.gamma, config.gae_lambda, active,
+    )  # fmt: skip
     weights = active.to(torch.float32)
-    sessions = team["ended"].shape[0]
-    by_agent = {}
-    for index, agent in enumerate(plan.agents):
-        if plan.central:
-            by_agent[agent] = advantages[..., index if plan.heads > 1 else 0]
-        else:
-            by_agent[agent] = advantages[index * sessions : (index + 1) * sessions, :, 0]
+    if plan.central:
+        each = [advantages[..., i if plan.heads > 1 else 0] for i in range(len(plan.agents))]
+    else:
+        each = list(advantages[..., 0].chunk(len(plan.agents)))
     return CriticTargets(
-        advantages=by_agent,
+        advantages=dict(zip(plan.agents, each, strict=True)),
         raw_inputs=raw,
         inputs=inputs,
         old_values=old,
@@ -146,38 +177,34 @@ def evaluate_critic(
         starts=starts,
         memory=memory,
         last_memory=last,
-        explained_variance=float(explained_variance(values, targets, weights)),
+        explained_variance=explained_variance(values, targets, weights),
     )
 
 
 def _streams(
-    plan: CriticPlan, config: FamilyConfig, team: Columns, data: Mapping[str, Columns]
+    plan: CriticPlan, config: PPOFamily, team: Columns, data: Mapping[str, Columns]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return rewards, terminated, ended and active of the values, ``[N, T, heads]`` each."""
-    everyone = tuple(data)
-    if plan.central and config.reward != "own":
-        active = torch.stack([data[agent]["active"] for agent in plan.agents]).any(dim=0)
-        reward = _team_reward(data, everyone, config.reward)
-        columns = (reward, team["terminated"], team["ended"], active)
-        a, b, c, d = (column.unsqueeze(-1) for column in columns)
-        return a, b, c, d
-    rewards, terminated, ended, active_list = [], [], [], []
-    shared = None if config.reward == "own" else _team_reward(data, everyone, config.reward)
-    for agent in plan.agents:
-        source = data[agent]
-        rewards.append(source["rewards"] if shared is None else shared)
-        ends = source if shared is None else team
-        terminated.append(ends["terminated"])
-        ended.append(ends["ended"])
-        active_list.append(source["active"])
-    if plan.central:
-        a, b, c, d = (
-            torch.stack(column, dim=-1) for column in (rewards, terminated, ended, active_list)
-        )
-        return a, b, c, d
-    a, b, c, d = (
-        torch.cat(column).unsqueeze(-1) for column in (rewards, terminated, ended, active_list)
+    own = [data[agent] for agent in plan.agents]
+    ends = own
+    paid = [source["rewards"] for source in own]
+    active = [source["active"] for source in own]
+    if config.reward != "own":
+        everyone = torch.stack([source["rewards"] for source in data.values()])
+        total = everyone.sum(dim=0) if config.reward == "team_sum" else everyone.mean(dim=0)
+        if plan.central:
+            active = [torch.stack(active).any(dim=0)]
+        paid, ends = [total] * len(active), [team] * len(active)
+    columns = (
+        paid,
+        [source["terminated"] for source in ends],
+        [source["ended"] for source in ends],
+        active,
     )
+    if plan.central:
+        a, b, c, d = (torch.stack(list(column), dim=-1) for column in columns)
+    else:
+        a, b, c, d = (torch.cat(list(column)).unsqueeze(-1) for column in columns)
     return a, b, c, d
 
 

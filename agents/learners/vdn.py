@@ -15,9 +15,10 @@ from torch import Tensor
 from agents.learners.collector import Collector, Rollout
 from agents.learners.config import MAPPOConfig, NetworkConfig, SamplingConfig, VDNConfig
 from agents.learners.distributions import LEAST_LOGIT, CategoricalDistribution
+from agents.learners.engines import iteration_metrics
 from agents.learners.networks import Actor
-from agents.learners.rollout_batch import RolloutBatch
 from agents.learners.team import TeamSpec
+from marec_env.config import usable_device
 from marec_env.errors import ConfigError, RunError
 from marec_env.vector import VectorEnv
 
@@ -62,7 +63,8 @@ class _QNetwork(Actor):
 
     def values(self, observations: Tensor) -> Tensor:
         """Return Q of every sub-action, ``[N, num_inputs]``."""
-        return self.flat(self.trunk.normalise(observations))
+        found: Tensor = self(observations)[0]
+        return found
 
 
 class VDNEngine:
@@ -91,6 +93,7 @@ class VDNEngine:
             )
         if sampling.torch_threads is not None:
             torch.set_num_threads(sampling.torch_threads)
+        self._device = usable_device("sampling.device", sampling.device)
         env = env_factory(sampling.num_sessions)
         for agent in env.agents:
             space = env.action_spaces[agent]
@@ -103,7 +106,14 @@ class VDNEngine:
         self._config, self._sampling, self._seed = algorithm, sampling, seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self._nets = {agent: self._network(agent) for agent in self.team.agents}
+            self._nets = {
+                agent: _QNetwork(
+                    self.team.observation_spaces[agent],
+                    self.team.action_spaces[agent],
+                    algorithm.network,
+                ).to(self._device)
+                for agent in self.team.agents
+            }
         self._targets = copy.deepcopy(self._nets)
         params = [p for net in self._nets.values() for p in net.parameters()]
         self._optimizer = torch.optim.Adam(
@@ -114,13 +124,6 @@ class VDNEngine:
         self._replay: dict[str, Tensor] = {}
         self._cursor = 0
         self._updates = 0
-
-    def _network(self, agent: str) -> _QNetwork:
-        return _QNetwork(
-            self.team.observation_spaces[agent],
-            self.team.action_spaces[agent],
-            self._config.network,
-        )
 
     def _set_epsilon(self, env_steps: int) -> float:
         c = self._config
@@ -141,12 +144,9 @@ class VDNEngine:
         rollout = self._collector.collect(self._sampling.rollout_length)
         self._remember(rollout)
         sampled = time.perf_counter()
-        losses, values = [], []
-        for _ in range(self._config.updates):
-            loss, value = self._update()
-            losses.append(loss)
-            values.append(value)
-        if not math.isfinite(sum(losses)):
+        learnt = torch.stack([self._update() for _ in range(self._config.updates)])
+        losses, values = learnt.unbind(dim=-1)
+        if not math.isfinite(sum(losses.tolist())):
             raise RunError(
                 f"training diverged: Q values or rewards were not finite in the update at env step"
                 f" {env_steps_done + rollout.env_steps:,}; try a smaller algorithm.learning_rate"
@@ -155,18 +155,11 @@ class VDNEngine:
         for agent, columns in rollout.agents.items():
             normaliser = self._nets[agent].trunk.normaliser
             if normaliser is not None:
-                normaliser.update(columns["observations"][columns["active"]])
-        batch = RolloutBatch(rollout)
-        return {
-            **rollout.metrics,
-            "epsilon": epsilon,
-            "q_loss": sum(losses) / len(losses),
-            "q_mean": sum(values) / len(values),
-            "env_steps": float(batch.env_steps()),
-            "agent_steps": float(batch.agent_steps()),
-            "time/sample_s": sampled - start,
-            "time/update_s": time.perf_counter() - sampled,
-        }
+                normaliser.update(columns["observations"][columns["active"]].to(self._device))
+        numbers = {"q_loss": losses, "q_mean": values}
+        means = {name: sum(column.tolist()) / len(column) for name, column in numbers.items()}
+        self._collector.sync()
+        return iteration_metrics(rollout, start, sampled, epsilon=epsilon, **means)
 
     def _remember(self, rollout: Rollout) -> None:
         rewards = torch.stack([c["rewards"] for c in rollout.agents.values()])
@@ -189,15 +182,16 @@ class VDNEngine:
                 mask = self._nets[agent].distribution.flat_mask(coming.action_masks[agent])
                 assert mask is not None
                 rows[f"{agent}/next_mask"] = _shifted(columns["masks"], mask)
-        flat = {key: row.flatten(0, 1) for key, row in rows.items()}
+        flat = {key: row.flatten(0, 1).to(self._device) for key, row in rows.items()}
         if not plain:
             # Who may do what in the state in which an episode was cut off, nobody has said.
-            known = (terminated | ~ended).flatten()
+            known = (terminated | ~ended).flatten().to(self._device)
             flat = {key: row[known] for key, row in flat.items()}
         count, size = flat["reward"].shape[0], self._config.replay_size
         if not self._replay:
             self._replay = {
-                k: torch.zeros((0, *v.shape[1:]), dtype=v.dtype) for k, v in flat.items()
+                k: torch.zeros((0, *v.shape[1:]), dtype=v.dtype, device=self._device)
+                for k, v in flat.items()
             }
         before = self._replay["reward"].shape[0]
         for key, new in flat.items():
@@ -206,18 +200,20 @@ class VDNEngine:
             if old.shape[0] < size:
                 self._replay[key] = torch.cat([old, new])[-size:]
             else:
-                places = (self._cursor + torch.arange(count)) % size
+                places = (self._cursor + torch.arange(count, device=self._device)) % size
                 old[places] = new
         self._cursor = (self._cursor + count) % size
 
-    def _update(self) -> tuple[float, float]:
+    def _update(self) -> Tensor:
+        """Take a gradient step and return loss and mean Q."""
         generator = torch.Generator().manual_seed(self._seed * _SEED_STRIDE + self._updates)
         self._updates += 1
         stored = self._replay["reward"].shape[0]
         rows = torch.randint(stored, (self._config.minibatch_size,), generator=generator)
+        rows = rows.to(self._device)
         data = {key: column[rows] for key, column in self._replay.items()}
-        q = torch.zeros(rows.shape[0])
-        future = torch.zeros(rows.shape[0])
+        q = torch.zeros(len(rows), device=rows.device)
+        future = torch.zeros_like(q)
         for agent, net in self._nets.items():
             distribution = net.distribution
             active = data[f"{agent}/active"].to(torch.float32)
@@ -245,7 +241,7 @@ class VDNEngine:
                 )
                 for slow, fast in pairs:
                     slow.lerp_(fast, self._config.target_rate)
-        return float(loss.detach()), float(q.detach().mean())
+        return torch.stack([loss.detach(), q.detach().mean()])
 
     def actors(self) -> dict[str, Actor]:
         """Return greedy actors whose logits are the Q values, sharpened."""
@@ -276,7 +272,7 @@ class VDNEngine:
         """Continue from a state."""
         self.load_networks(state)
         self._optimizer.load_state_dict(state["optimizer"])
-        self._replay = {k: v.clone() for k, v in state["replay"].items()}
+        self._replay = {k: v.to(self._device).clone() for k, v in state["replay"].items()}
         self._cursor, self._updates = int(state["cursor"]), int(state["updates"])
         self._collector.load_state_dict(state["collector"])
 

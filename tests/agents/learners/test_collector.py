@@ -2,7 +2,7 @@ import torch
 
 from agents.learners.collector import Collector
 from agents.learners.config import MAPPOConfig
-from agents.learners.rollout_batch import RolloutBatch, concatenate
+from agents.learners.rl_modules import RolloutBatch, concatenate
 from agents.learners.team import TeamSpec
 
 
@@ -85,5 +85,7 @@ def test_concatenation_keeps_sessions_and_weighs_metrics(mixed_team):
     assert torch.equal(
         both.policy_batches["a"]["actions"][2:], large.policy_batches["a"]["actions"]
     )
-    expected = (10 * small.metrics["team_reward"] + 30 * large.metrics["team_reward"]) / 40
-    assert abs(both.metrics["team_reward"] - expected) < 1e-6
+    expected = (
+        10 * small.rollout.metrics["team_reward"] + 30 * large.rollout.metrics["team_reward"]
+    ) / 40
+    assert abs(both.rollout.metrics["team_reward"] - expected) < 1e-6

@@ -14,8 +14,8 @@ from agents.learners.losses import (
     weighted_mean,
 )
 from agents.learners.networks import ValueNormaliser
-from agents.learners.rl_modules import CriticPlan
 from agents.learners.values import (
+    CriticPlan,
     evaluate_critic,
     generalised_advantages,
     normalise_advantages,
@@ -185,13 +185,15 @@ class LinearCritic:
         self.weights, self.memory_size = weights, memory_size
         self.trunk = SimpleNamespace(normalise=lambda inputs: inputs / 2)
 
-    def __call__(self, inputs, memory=None):
+    def __call__(self, inputs, memory=None, starts=None):
+        if starts is not None:
+            return self._sequence(inputs, starts, memory)
         outputs = inputs @ self.weights
         if memory is None:
             return outputs, None
         return outputs + memory, memory + inputs[:, : self.memory_size]
 
-    def sequence(self, inputs, starts, memory):
+    def _sequence(self, inputs, starts, memory):
         outputs, memories = [], []
         for k in range(inputs.shape[1]):
             memory = memory * (~starts[:, k, None]).float()
@@ -272,7 +274,7 @@ def test_the_teams_critic(rollout, reward):
     assert torch.equal(found.raw_inputs, team["state"])
     assert torch.equal(found.inputs, team["state"] / 2)
     explained = explained_variance(values, expected + values, active.float())
-    assert found.explained_variance == pytest.approx(float(explained), rel=1e-3)
+    assert float(found.explained_variance) == pytest.approx(float(explained), rel=1e-3)
     assert found.last_memory is None
     columns = found.columns(critic(net), sequences=False)
     assert set(columns) == {"inputs", "old_values", "targets", "weights"}
@@ -356,7 +358,7 @@ def test_a_critic_with_memory(rollout):
     plan = CriticPlan(("x", "y"), "state", 1, 2)
     memory = t(3.0, 5.0, 7.0).view(3, 1)
     kept = evaluate_critic(critic(net), plan, config, team, data, memory)
-    values, memories = net.sequence(team["state"] / 2, team["starts"], memory)
+    values, memories = net(team["state"] / 2, memory, team["starts"])
     torch.testing.assert_close(kept.old_values, values)
     after = team["next_state"] / 2 @ net.weights + memories
     active = data["x"]["active"] | data["y"]["active"]
@@ -372,5 +374,5 @@ def test_a_critic_with_memory(rollout):
     assert kept.last_memory[1] == 0.0 and kept.last_memory[0] != 0.0
     for lost in (None, torch.ones(2, 1)):  # none kept, or of another number of sessions
         new = evaluate_critic(critic(net), plan, config, team, data, lost)
-        fresh, _ = net.sequence(team["state"] / 2, team["starts"], torch.zeros(3, 1))
+        fresh, _ = net(team["state"] / 2, torch.zeros(3, 1), team["starts"])
         torch.testing.assert_close(new.old_values, fresh)

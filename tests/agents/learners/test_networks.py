@@ -51,8 +51,8 @@ def test_sequences_equal_single_steps_and_forget_at_starts():
     actor, critic = Actor(BOX, spaces.Discrete(3), config), Critic(6, config, 2)
     inputs, starts = torch.randn(4, 7, 6), torch.rand(4, 7) < 0.3
     memory = torch.randn(4, 5)
-    whole = actor.sequence(inputs, starts, memory)
-    values, _ = critic.sequence(inputs, starts, memory)
+    whole, _ = actor.decide(actor.trunk.normalise(inputs), memory, starts=starts)
+    values, _ = critic(inputs, memory, starts)
     m = c = memory
     for t in range(7):
         m = m * (~starts[:, t, None]).float()

@@ -7,7 +7,7 @@ import torch
 
 from agents.learners.config import MAPPOConfig, NetworkConfig, SamplingConfig
 from agents.learners.engines import LocalEngine
-from agents.learners.rollout_batch import TEAM
+from agents.learners.rl_modules import TEAM
 from agents.pettingzoo_adapter import PettingZooConfig, make_pettingzoo
 
 pytest.importorskip("mpe2")
