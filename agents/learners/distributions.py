@@ -335,8 +335,8 @@ class TupleDistribution(ActionDistribution):
     def flat_mask(self, mask: Any) -> Tensor | None:
         if not self.mask_width or mask is None or isinstance(mask, Tensor):
             return mask if self.mask_width else None
-        pairs = zip(self._parts, mask, strict=True)
-        return torch.cat([part.flat_mask(m) for part, m in pairs if part.mask_width], dim=-1)
+        flat = (part.flat_mask(m) for part, m in zip(self._parts, mask, strict=True))
+        return torch.cat([one for one in flat if one is not None], dim=-1)
 
 
 def distribution_for(space: spaces.Space[Any], squashed: bool = False) -> ActionDistribution:
