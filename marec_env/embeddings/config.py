@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from marec_env.config import ConfigModel, Seed
+from marec_env.config import ConfigModel
 
 __all__ = ["EmbeddingConfig", "ReductionConfig"]
 
@@ -19,16 +19,11 @@ Precision = Literal["auto", "fp32", "bf16"]
 class ReductionConfig(ConfigModel):
     """How embeddings are reduced; fitted once on a catalog and saved with the run."""
 
-    method: Literal["pca", "random_projection", "none"] = Field(
+    method: Literal["pca", "none"] = Field(
         default="pca",
-        description="pca keeps the directions of largest variance; random_projection keeps "
-        "distances on average without a fit; none keeps every dimension",
+        description="pca keeps the directions of largest variance; none keeps every dimension",
     )
     dimension: int = Field(default=32, ge=1, le=4096, description="dimensions after reduction")
-    whiten: bool = Field(
-        default=False, description="divide each kept direction by its standard deviation (pca only)"
-    )
-    seed: Seed = Field(default=0, description="seed of a random projection")
 
 
 class EmbeddingConfig(ConfigModel):

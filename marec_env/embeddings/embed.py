@@ -43,7 +43,7 @@ _FOLDER = "embeddings"
 
 
 def embed_texts(
-    config: EmbeddingConfig, texts: Sequence[str], device: str | torch.device = "auto"
+    config: EmbeddingConfig, texts: Sequence[str], device: str | torch.device | None = "auto"
 ) -> Tensor:
     """Return unit vectors, float32 ``[N, D]`` on the CPU, in the order of the texts.
 

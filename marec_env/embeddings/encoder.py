@@ -34,7 +34,7 @@ __all__ = [
 _LOG = logging.getLogger(__name__)
 # Texts tokenised and sorted by length together: enough for several batches, little memory.
 CHUNK = 4096
-_CUDA_CHUNK = 32_768
+_CUDA_CHUNK = 16_384
 _AHEAD = 2  # chunks tokenised while the model computes
 _CPU_BUDGET = 4096  # tokens; larger batches leave the processor's cache
 _CUDA_BUDGET = 131_072  # tokens; measured on an H100, docs/embeddings.md
@@ -47,9 +47,9 @@ OnBatch = Callable[[int], object]
 """Is told how many inputs are done since it was told last."""
 
 
-def resolve_device(device: str | torch.device) -> torch.device:
-    """Return the device; ``auto`` is CUDA where there is one."""
-    if str(device) == "auto":
+def resolve_device(device: str | torch.device | None) -> torch.device:
+    """Return the device; ``auto`` or ``None`` is CUDA where there is one."""
+    if device is None or str(device) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)
 

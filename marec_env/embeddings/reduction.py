@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from marec_env import random
 from marec_env.embeddings.config import EmbeddingConfig, ReductionConfig
 from marec_env.errors import ConfigError, DataError
 
@@ -52,7 +51,7 @@ class Reduction:
 
 
 def fit_reduction(config: EmbeddingConfig | ReductionConfig, embeddings: Tensor) -> Reduction:
-    """Fit the configured reduction.
+    """Fit the configured reduction: the leading eigenvectors of the covariance, or none.
 
     The sign of each direction is fixed (its largest entry is positive), so the same embeddings
     give the same result on any machine up to rounding.
@@ -78,25 +77,9 @@ def fit_reduction(config: EmbeddingConfig | ReductionConfig, embeddings: Tensor)
             f"reduction.dimension is {section.dimension}, but the encoder gives {full} "
             f"dimensions; allowed: 1 to {full}, or method: none"
         )
-    if section.method == "random_projection":
-        return _random_projection(section, full)
     data = embeddings[embeddings.any(dim=1)].to("cpu", torch.float64)
     if data.shape[0] == 0:
         raise DataError("cannot fit a reduction: all embeddings are zeros")
-    return _pca(section, data)
-
-
-def _random_projection(section: ReductionConfig, full: int) -> Reduction:
-    """Return an orthonormal Gaussian projection (Johnson and Lindenstrauss, 1984)."""
-    keys = random.session_keys(section.seed, torch.arange(full))
-    gaussian = random.normal(keys, 0, "embeddings.random_projection", section.dimension)
-    basis, upper = torch.linalg.qr(gaussian.double())
-    basis = basis * torch.sign(torch.diagonal(upper))
-    return Reduction(torch.zeros(full), basis.float().contiguous())
-
-
-def _pca(section: ReductionConfig, data: Tensor) -> Reduction:
-    """Return the leading eigenvectors of the covariance, whitened if asked for."""
     mean = data.mean(dim=0)
     centred = data - mean
     variances, vectors = torch.linalg.eigh(centred.T @ centred / data.shape[0])
@@ -104,8 +87,5 @@ def _pca(section: ReductionConfig, data: Tensor) -> Reduction:
     largest = vectors.abs().argmax(dim=0)
     vectors = vectors * torch.sign(vectors[largest, torch.arange(vectors.shape[1])])
     kept, basis = variances[: section.dimension], vectors[:, : section.dimension]
-    real = kept > _RANK_TOLERANCE * float(variances[0])
-    if section.whiten:
-        basis = basis / torch.where(real, kept, 1.0).sqrt()
-    basis = torch.where(real, basis, 0.0)
+    basis = torch.where(kept > _RANK_TOLERANCE * float(variances[0]), basis, 0.0)
     return Reduction(mean.float(), basis.float().contiguous())
