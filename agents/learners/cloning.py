@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from agents.learners.collector import moved
 from agents.learners.config import CloningConfig
 from agents.learners.networks import Actor
 from agents.learners.team import TeamSpec
@@ -54,10 +55,12 @@ def demonstrate(
             }
             actions = policy.act(views)
             for agent, view in views.items():
-                flat = actors[team.actor_of(agent)[0]].distribution.from_env(actions[agent])
-                keep = step.active.get(agent, torch.ones(env.num_envs, dtype=torch.bool))
-                seen[agent][0].append(view[keep])
-                seen[agent][1].append(flat[keep])
+                actor = actors[team.actor_of(agent)[0]]
+                there = moved((view, actions[agent]), actor.head.weight.device)
+                flat = actor.distribution.from_env(there[1])
+                keep = step.active.get(agent)
+                for column, value in zip(seen[agent], (there[0], flat), strict=True):
+                    column.append(value if keep is None else value[keep.to(value.device)])
             env.act(actions)
         step = env.advance()
     return {agent: (torch.cat(x), torch.cat(y)) for agent, (x, y) in seen.items()}
@@ -111,10 +114,10 @@ def _fit(
     generator: torch.Generator,
 ) -> float:
     optimizer = torch.optim.Adam(actor.parameters(), lr=config.learning_rate)
-    total = 0.0
+    total = torch.zeros((), dtype=torch.float64, device=inputs.device)
     for _ in range(config.epochs):
-        total = 0.0
-        order = torch.randperm(len(inputs), generator=generator)
+        total.zero_()
+        order = torch.randperm(len(inputs), generator=generator).to(inputs.device)
         for rows in torch.split(order, config.minibatch_size):
             extra = None if agent_id is None else agent_id[rows]
             log_p, _ = actor.distribution.evaluate(
@@ -128,5 +131,5 @@ def _fit(
                 # exploration.
                 with torch.no_grad():
                     actor.log_std.clamp_(min=_MIN_LOG_STD)
-            total += float(log_p.detach().sum())
-    return total / len(inputs)
+            total += log_p.detach().sum()
+    return float(total) / len(inputs)

@@ -15,7 +15,7 @@ from agents.learners.team import TeamSpec
 from marec_env import random
 from marec_env.vector import Action, VecStep, VectorEnv
 
-__all__ = ["Collector", "Rollout"]
+__all__ = ["Collector", "Rollout", "moved"]
 
 _STREAM = "collector/actions"
 _LAST = ("observations", "state", "active", "action_masks")
@@ -233,9 +233,9 @@ class Collector:
         self._steps = int(state["steps"])
         device = self._starts.device
         self._starts = state["starts"].to(device)
-        self._memory = _moved(state["memory"], device)
+        self._memory = moved(state["memory"], device)
         for name in _LAST:
-            setattr(self._last, name, _moved(state["last"][name], device))
+            setattr(self._last, name, moved(state["last"][name], device))
 
 
 def _append(columns: dict[str, list[Tensor]], **values: Tensor) -> None:
@@ -243,12 +243,12 @@ def _append(columns: dict[str, list[Tensor]], **values: Tensor) -> None:
         columns.setdefault(key, []).append(value)
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def moved(value: Any, device: torch.device) -> Any:
     """Return nested dicts and tuples with their tensors on a device."""
     if isinstance(value, Mapping):
-        return {key: _moved(one, device) for key, one in value.items()}
+        return {key: moved(one, device) for key, one in value.items()}
     if isinstance(value, tuple | list):
-        return tuple(_moved(one, device) for one in value)
+        return tuple(moved(one, device) for one in value)
     return value.to(device)
 
 

@@ -88,7 +88,7 @@ class LocalEngine:
         check_local_gpus(sampling)
         if sampling.torch_threads is not None:
             torch.set_num_threads(sampling.torch_threads)
-        device = usable_device("sampling.device", sampling.device)
+        device = usable_device("sampling.device", sampling.device or "cpu")
         if device.type == "cpu" and sampling.gpus_per_learner:
             device = torch.device("cuda:0")
         env = env_factory(sampling.num_sessions)

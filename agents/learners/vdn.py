@@ -93,7 +93,7 @@ class VDNEngine:
             )
         if sampling.torch_threads is not None:
             torch.set_num_threads(sampling.torch_threads)
-        self._device = usable_device("sampling.device", sampling.device)
+        self._device = usable_device("sampling.device", sampling.device or "cpu")
         env = env_factory(sampling.num_sessions)
         for agent in env.agents:
             space = env.action_spaces[agent]
