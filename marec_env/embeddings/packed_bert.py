@@ -89,7 +89,7 @@ class BertShape:
 
 
 class Linear:
-    """``x W' + b`` and the two forms of it that BERT needs; ``x`` is ``[T, in]``.
+    """``x W' + b``, alone, under GELU (exact, erf) or with a residual added; ``x`` is ``[T, in]``.
 
     On CPU by oneDNN, with the weight laid out once and GELU or the residual fused into the product:
     the path of torch.compile's CPU backend, used without the compiler. Where oneDNN is absent or
@@ -104,12 +104,10 @@ class Linear:
         """
         self._weight, self._bias = weight, bias
         self._packed: Tensor | None = None
-        self._onednn: Any = None
         if not prepack or weight.device.type != "cpu" or not torch._C._has_mkldnn:
             return
         expected = self._probe()
         try:  # private operators of torch's own compiler, so they are checked before use
-            self._onednn = torch.ops.mkldnn._linear_pointwise
             self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
             if self._agrees(self._probe(), expected):
                 return
@@ -122,28 +120,22 @@ class Linear:
         """Which library computes the products."""
         return "torch" if self._packed is None else "oneDNN"
 
-    def plain(self, x: Tensor) -> Tensor:
-        """Return ``x W' + b``, ``[T, out]``."""
-        return self._pointwise(x, "none", "")
-
-    def gelu(self, x: Tensor) -> Tensor:
-        """Return ``gelu(x W' + b)`` with the exact (erf) GELU."""
+    def __call__(self, x: Tensor, gelu: bool = False, plus: Tensor | None = None) -> Tensor:
+        """Return the product, ``[T, out]``."""
         if self._packed is None:
-            return functional.gelu(self.plain(x))
-        return self._pointwise(x, "gelu", "none")
-
-    def plus(self, x: Tensor, residual: Tensor) -> Tensor:
-        """Return ``x W' + b + residual``."""
-        if self._packed is None:
-            return self.plain(x).add_(residual)
-        result: Tensor = self._onednn.binary(x, residual, self._packed, self._bias, "add")
-        return result
-
-    def _pointwise(self, x: Tensor, function: str, approximation: str) -> Tensor:
-        if self._packed is None:
-            return functional.linear(x, self._weight, self._bias)
-        result: Tensor = self._onednn(x, self._packed, self._bias, function, [], approximation)
-        return result
+            found = functional.linear(x, self._weight, self._bias)
+            found = functional.gelu(found) if gelu else found
+            return found if plus is None else found.add_(plus)
+        fused: Any = torch.ops.mkldnn._linear_pointwise
+        given = (self._packed, self._bias)
+        if plus is not None:
+            found = fused.binary(x, plus, *given, "add")
+        elif gelu:
+            found = fused(x, *given, "gelu", [], "none")
+        else:
+            found = fused(x, *given, "none", [], "")
+        assert isinstance(found, Tensor)
+        return found
 
     @torch.inference_mode()
     def _probe(self) -> list[Tensor]:
@@ -155,7 +147,7 @@ class Linear:
 
         out, inner = self._weight.shape
         x = waves(torch.sin, inner)
-        return [self.plain(x), self.gelu(x), self.plus(x, waves(torch.cos, out))]
+        return [self(x), self(x, gelu=True), self(x, plus=waves(torch.cos, out))]
 
     def _agrees(self, found: list[Tensor], expected: list[Tensor]) -> bool:
         tolerance = _AGREEMENT[self._weight.dtype]
@@ -253,9 +245,10 @@ class PackedBert:
         positions = batch.positions.to(self._device, non_blocking=True)
         state = self._normalise(self._words[tokens] + self._positions[positions], self._norm)
         for layer in self._layers:
-            mixed = attend(layer.qkv.plain(state))
-            state = self._normalise(layer.out.plus(mixed, state), layer.out_norm)
-            state = self._normalise(layer.down.plus(layer.up.gelu(state), state), layer.down_norm)
+            mixed = attend(layer.qkv(state))
+            state = self._normalise(layer.out(mixed, plus=state), layer.out_norm)
+            inner = layer.up(state, gelu=True)
+            state = self._normalise(layer.down(inner, plus=state), layer.down_norm)
         return state
 
     def _normalise(self, state: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:

@@ -231,21 +231,21 @@ def test_prepacked_layers_agree_with_plain_ones(dtype):
     assert (fast.kernel, plain.kernel) == ("oneDNN", "torch")
     x, residual = torch.randn(7, 32).to(dtype), torch.randn(7, 48).to(dtype)
     tolerance = 1e-5 if dtype == torch.float32 else 5e-2
-    for one, other in (
-        (fast.plain(x), plain.plain(x)),
-        (fast.gelu(x), plain.gelu(x)),
-        (fast.plus(x, residual), plain.plus(x, residual)),
-    ):
-        assert torch.allclose(one, other, atol=tolerance)
+    for form in ({}, {"gelu": True}, {"plus": residual}):
+        assert torch.allclose(fast(x, **form), plain(x, **form), atol=tolerance)
 
 
 def test_a_wrong_prepacked_layer_is_not_used(monkeypatch):
     weight, bias = torch.randn(8, 8), torch.zeros(8)
     assert Linear(weight, bias).kernel == "oneDNN"
-    honest = Linear._pointwise
-    monkeypatch.setattr(Linear, "_pointwise", lambda self, x, *_: honest(self, x, "none", ""))
+    honest = Linear.__call__
+
+    def without_gelu(self, x, gelu=False, plus=None):
+        return honest(self, x, gelu and self._packed is None, plus)
+
+    monkeypatch.setattr(Linear, "__call__", without_gelu)
     assert Linear(weight, bias).kernel == "torch"  # a GELU that is none
-    monkeypatch.setattr(Linear, "_pointwise", honest)
+    monkeypatch.setattr(Linear, "__call__", honest)
     monkeypatch.setattr(torch._C, "_has_mkldnn", False)
     assert Linear(weight, bias).kernel == "torch"
 
@@ -265,3 +265,18 @@ def test_cuda_equals_cpu(minilm, dtype):
     exact = embed_texts(minilm_config(dtype="fp32"), TEXTS, device="cpu")
     cuda = embed_texts(minilm_config(dtype=dtype), TEXTS, device="cuda")
     assert functional.cosine_similarity(exact, cuda).min() > (0.9999 if dtype == "fp32" else 0.999)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("budget", [64, "auto"])
+def test_cuda_equals_cpu_on_many_batches_in_flight(tiny, monkeypatch, dtype, budget):
+    monkeypatch.setattr("marec_env.embeddings.encoder._CUDA_CHUNK", 40)
+    texts = [" ".join(text.split()[: 1 + n % 9]) for n in range(20) for text in TEXTS]
+    exact = TextEncoder(tiny, "cpu").encode(texts)
+    config = tiny.model_copy(update={"dtype": dtype, "token_budget": budget})
+    counted = []
+    cuda = TextEncoder(config, "cuda").encode(texts, counted.append)
+    assert sum(counted) == len(texts)
+    cosine = functional.cosine_similarity(exact, cuda)
+    assert cosine.min() > (0.9999 if dtype == "fp32" else 0.99)
