@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from agents.learners.config import GAMMA, AlgorithmConfig, MAPPOConfig, RLlibConfig, SamplingConfig
 from agents.pettingzoo_adapter import PettingZooConfig
 from agents.runs.config import EvaluationConfig, TrackingConfig, TrainingConfig
-from marec_env.config import ConfigModel, Seed
+from marec_env.config import ConfigModel, Device, Seed, chosen_device, usable_device
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.rewards.config import DISCOUNT
 
-__all__ = ["RunConfig", "config_hash", "preset_name"]
+__all__ = ["RunConfig", "config_hash", "moved", "placed", "preset_name"]
 
-_NOT_HASHED = {"name", "seed", "output", "tracking"}
+_NOT_HASHED = {"name", "seed", "device", "output", "tracking"}
 
 
 class RunConfig(ConfigModel):
@@ -29,6 +29,11 @@ class RunConfig(ConfigModel):
         description="First part of the run folder's name: letters, digits, '_', '.', '-'.",
     )
     seed: Seed = Field(default=0, description="Seed from which every draw of the run follows.")
+    device: Device | Literal["auto"] = Field(
+        default="auto",
+        description="Where everything is computed: auto (CUDA where there is one), cpu, cuda or "
+        "cuda:i. May be set anew on resuming.",
+    )
     output: str = Field(
         default="runs", min_length=1, description="Folder in which run folders are made."
     )
@@ -68,6 +73,34 @@ class RunConfig(ConfigModel):
                     "where they are equal: set both alike"
                 )
         return self
+
+
+def placed(config: RunConfig) -> RunConfig:
+    """Return a run with the device of each part decided, for this machine.
+
+    Raises:
+        ConfigError: the machine lacks a device that the run names.
+    """
+    device = chosen_device("device", config.device)
+    parts = {
+        name: section.model_copy(update={"device": device})
+        for name in ("environment", "sampling")
+        if getattr(section := getattr(config, name), "device", "") is None
+    }
+    found = config.model_copy(update=parts)
+    for name in ("environment", "sampling"):
+        usable_device(f"{name}.device", getattr(getattr(found, name), "device", device))
+    return found
+
+
+def moved(config: RunConfig, device: str) -> RunConfig:
+    """Return a run with everything on one device."""
+    parts = {
+        name: section.model_copy(update={"device": None})
+        for name in ("environment", "sampling")
+        if hasattr(section := getattr(config, name), "device")
+    }
+    return config.model_copy(update={"device": device, **parts})
 
 
 def config_hash(config: RunConfig) -> str:

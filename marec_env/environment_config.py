@@ -33,8 +33,10 @@ class EnvironmentConfig(ConfigModel):
         description="What the central critic sees: what the pipeline could know, or also the "
         "user's hidden state (for training only).",
     )
-    device: Device = Field(
-        default="cpu", description="Device of the simulator: cpu, cuda or cuda:i."
+    device: Device | None = Field(
+        default=None,
+        description="Device of embedding and simulator: cpu, cuda or cuda:i; null: the run's "
+        "`device`, and the CPU where there is no run.",
     )
     data: DataConfig = DataConfig()
     embeddings: EmbeddingConfig = EmbeddingConfig()

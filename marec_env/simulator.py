@@ -60,7 +60,7 @@ class Simulator:
         _check_sessions(num_sessions, world)
         self.world = world
         self.config = config
-        self.device = torch.device(config.device)
+        self.device = world.knowledge.text.device
         self.num_envs = num_sessions
         self.autoreset = autoreset
         self.users = make_users(config.users, world.population, num_sessions, self.device)

@@ -76,12 +76,12 @@ def _moved(record: _Record, device: torch.device) -> _Record:
 def _build(serialised: str, fingerprint: str | None) -> World:
     """Build a world; ``fingerprint``, that of the source's files, tells contents apart."""
     config = EnvironmentConfig.model_validate_json(serialised)
-    device = torch.device(config.device)
+    device = torch.device(config.device or "cpu")
     log = load_log(config.data)
     if fingerprint is not None and log.fingerprint != fingerprint:
         raise DataError(f"{config.data.source}: the files changed while they were read; try again")
     _check_memory(config, log)
-    full = embed_texts(config.embeddings, log.texts, config.device)
+    full = embed_texts(config.embeddings, log.texts, device)
     reduced = fit_reduction(config.embeddings, full).apply(full)
     catalog = build_catalog(log, reduced, config.catalog)
     population = build_population(
@@ -144,7 +144,9 @@ def build_world(config: EnvironmentConfig) -> World:
         ConfigError, DataError, AssetError: as the parts do; also if the catalog is too small for
             the longest session.
     """
-    usable_device("environment.device", config.device)
+    device = config.device or "cpu"
+    usable_device("environment.device", device)
+    config = config.model_copy(update={"device": device})
     plain = EnvironmentConfig()
     shared = config.model_copy(
         update={

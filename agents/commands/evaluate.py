@@ -62,6 +62,9 @@ def command(
         int | None,
         typer.Option(min=0, max=MAX_SEED, help="Seed of the sessions; by default that of the run."),
     ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or cuda:i; by default that of training.")
+    ] = None,
     replace: Annotated[
         bool,
         typer.Option("--replace", help="Put it in the place of an evaluation of other settings."),
@@ -77,7 +80,7 @@ def command(
 
     names = None if baselines is None else [n.strip() for n in baselines.split(",") if n.strip()]
     for path in runs:
-        run = load_checked(path)
+        run = load_checked(path, device)
         policy, steps, settings = run.policy, run.newest().progress.env_steps, run.config.evaluation
         world = build_world(run.environment)
         made = prepare_baselines(world, settings.baselines if names is None else names)()
@@ -99,15 +102,19 @@ def command(
         typer.echo(visible(f"written: {', '.join(str(file) for file in written)}"))
 
 
-def load_checked(path: Path) -> TrainedRun:
+def load_checked(path: Path, device: str | None = None) -> TrainedRun:
     """Return a run; say so if its environment does not come out here as where it was trained.
+
+    Args:
+        path: its folder.
+        device: see :func:`agents.runs.trained.load_run`.
 
     Raises:
         RunError, ConfigError: see :func:`agents.runs.trained.load_run`.
     """
     from agents.runs.trained import load_run
 
-    run = load_run(path, lambda line: typer.echo(visible(line), err=True))
+    run = load_run(path, lambda line: typer.echo(visible(line), err=True), device)
     for name in run.changed_inputs():
         typer.echo(visible(f"warning: {path} was trained on other {name} than are here"), err=True)
     return run

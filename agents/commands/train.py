@@ -16,7 +16,13 @@ from agents.learners.ray_session import watch_ray
 from agents.pettingzoo_adapter import PettingZooConfig
 from agents.runs import manifest
 from agents.runs.checkpoints import Checkpoint, Progress, latest_checkpoint, save_checkpoint
-from agents.runs.environment import build_trainer, data_warnings, input_hashes, limit_threads
+from agents.runs.environment import (
+    build_trainer,
+    data_warnings,
+    input_hashes,
+    limit_threads,
+    run_world,
+)
 from agents.runs.folder import RunFolder, check_place, create_run, open_run, run_name
 from agents.runs.metrics_log import restore_metrics
 from agents.runs.progress import ProgressDisplay
@@ -29,7 +35,6 @@ from marec_env.config.loader import load
 from marec_env.config.yaml_source import dump
 from marec_env.errors import ConfigError, RunError, visible
 from marec_env.reporting.terminal import Terminal
-from marec_env.world import build_world
 
 if TYPE_CHECKING:
     from agents.learners.trainer import Trainer
@@ -231,7 +236,7 @@ def _prepare_baselines(config: RunConfig) -> Callable[[], Mapping[str, Policy]] 
         return None
     from agents.commands.evaluate import prepare_baselines
 
-    return prepare_baselines(build_world(config.environment), config.evaluation.baselines)
+    return prepare_baselines(run_world(config), config.evaluation.baselines)
 
 
 def _run(job: _Job) -> int:
@@ -298,7 +303,7 @@ def _compare(job: _Job, baselines: Mapping[str, Policy]) -> Comparison:
     from agents.commands.evaluate import evaluate_policy, print_comparison, write_comparison
     from marec_env.reporting.table import table_console
 
-    evaluation, world = config.evaluation, build_world(config.environment)
+    evaluation, world = config.evaluation, run_world(config)
     _say(f"Comparing on {evaluation.sessions} sessions with {', '.join(evaluation.baselines)} ...")
     team = job.trainer.policy()
     comparison = evaluate_policy(world, team, baselines, evaluation.sessions, evaluation.seed)

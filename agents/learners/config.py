@@ -280,8 +280,10 @@ class SamplingConfig(ConfigModel):
         default=0, ge=0, description="Remote learners that share a batch; 0: in this process."
     )
     gpus_per_learner: float = Field(default=0, ge=0, description="GPUs of each learner.")
-    device: Device = Field(
-        default="cpu", description="Where local runners act: cpu, cuda or cuda:i."
+    device: Device | None = Field(
+        default=None,
+        description="Where the runner and learner of this process work: cpu, cuda or cuda:i; null: "
+        "the run's `device`.",
     )
     torch_threads: int | None = Field(
         default=1,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ class TrainedPolicy:
         actions: dict[str, Action] = {}
         for agent, observation in observations.items():
             actor_name, index = self._of[agent]
-            actor = self.actors[actor_name]
+            actor = self._actor(actor_name, observation.device)
             batch = observation.shape[0]
             memory = self._memory.get(agent)
             if actor.memory_size and (memory is None or memory.shape[0] != batch):
@@ -99,6 +100,13 @@ class TrainedPolicy:
             actions[agent] = actor.distribution.to_env(flat)
         self._step += 1
         return actions
+
+    def _actor(self, name: str, device: torch.device) -> Actor:
+        """Return an actor where its observations are; one that has to move is copied."""
+        actor = self.actors[name]
+        if next(actor.parameters()).device != device:
+            actor = self.actors[name] = copy.deepcopy(actor).to(device)
+        return actor
 
     def _draws(self, agent: str, batch: int, device: torch.device) -> Tensor:
         keys = random.session_keys(self._seed, torch.arange(batch, device=device))

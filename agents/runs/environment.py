@@ -8,15 +8,24 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
-from agents.config import RunConfig
+from agents.config import RunConfig, placed
 from agents.pettingzoo_adapter import PettingZooConfig, make_pettingzoo
 from agents.runs.manifest import TOPICS
+from marec_env.environment_config import EnvironmentConfig
 from marec_env.vector import VectorEnv
 
 if TYPE_CHECKING:
     from agents.learners.trainer import Trainer
+    from marec_env.world import World
 
-__all__ = ["build_trainer", "data_warnings", "input_hashes", "limit_threads", "make_environment"]
+__all__ = [
+    "build_trainer",
+    "data_warnings",
+    "input_hashes",
+    "limit_threads",
+    "make_environment",
+    "run_world",
+]
 
 _RAY_SETTINGS = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS": "1"}
 """Ray's announced default for GPUs, so that it does not warn; repeated worker lines once."""
@@ -24,11 +33,21 @@ _RAY_SETTINGS = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS": "1
 
 def make_environment(config: RunConfig, num_sessions: int) -> VectorEnv:
     """Return the configured environment with ``num_sessions`` sessions."""
-    if isinstance(config.environment, PettingZooConfig):
-        return make_pettingzoo(config.environment, num_sessions)
+    environment = placed(config).environment
+    if isinstance(environment, PettingZooConfig):
+        return make_pettingzoo(environment, num_sessions)
     from marec_env.env import make_vec
 
-    return make_vec(config.environment, num_sessions)
+    return make_vec(environment, num_sessions)
+
+
+def run_world(config: RunConfig) -> World:
+    """Return the world of a run on the recommender, on the run's device."""
+    from marec_env.world import build_world
+
+    environment = placed(config).environment
+    assert isinstance(environment, EnvironmentConfig)
+    return build_world(environment)
 
 
 def limit_threads(config: RunConfig) -> None:
@@ -56,16 +75,14 @@ def build_trainer(config: RunConfig) -> Trainer:
     from agents.learners.trainer import Trainer
 
     factory = partial(make_environment, config)
-    return Trainer(config.algorithm, config.sampling, config.seed, factory)
+    return Trainer(config.algorithm, placed(config).sampling, config.seed, factory)
 
 
 def data_warnings(config: RunConfig) -> list[str]:
     """Return what is not plausible about the log that a run reads, a line each."""
     if isinstance(config.environment, PettingZooConfig):
         return []
-    from marec_env.world import build_world
-
-    return list(getattr(build_world(config.environment).log, "warnings", ()))
+    return list(getattr(run_world(config).log, "warnings", ()))
 
 
 def input_hashes(config: RunConfig) -> dict[str, str]:
@@ -75,9 +92,8 @@ def input_hashes(config: RunConfig) -> dict[str, str]:
     if isinstance(config.environment, PettingZooConfig):
         return {}
     from marec_env.embeddings.assets import weights_hash
-    from marec_env.world import build_world
 
-    world = build_world(config.environment)
+    world = run_world(config)
     return {
         f"data ({config.environment.data.source})": world.log.fingerprint,
         "encoder weights": weights_hash(config.environment.embeddings),

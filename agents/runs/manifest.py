@@ -23,6 +23,7 @@ from typing_extensions import TypedDict
 from agents.config import RunConfig, config_hash
 from agents.runs.folder import RunFolder
 from marec_env import __version__, io
+from marec_env.config import chosen_device
 from marec_env.config.loader import load_mapping
 
 __all__ = [
@@ -61,6 +62,7 @@ class _Git(TypedDict, total=False):
 
 class _Resume(TypedDict, total=False):
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    device: str
     env_steps: int
     versions: dict[str, str | None]
     git: _Git | None
@@ -75,6 +77,7 @@ class Manifest(TypedDict, total=False):
     seeds: dict[str, int]
     config_hash: str
     config: dict[str, Any]
+    device: str
     inputs: dict[str, str]
     warnings: list[str]
     resumes: list[_Resume]
@@ -189,6 +192,7 @@ def build_manifest(
         "config": config.model_dump(mode="json"),
         "inputs": dict(inputs),
         "warnings": list(warnings),
+        "device": chosen_device("device", config.device),
         "hardware": _hardware(),
         "python": sys.executable,
         "resumes": [],
@@ -271,7 +275,7 @@ def record_resume(
         notes: what else a reader of the run must know.
 
     Returns:
-        Warnings: the code or a package is another than the run began with.
+        Warnings: the code, a package or the device is another than before.
     """
     manifest = read_manifest(path)
     code, versions = CodeVersion.here(), _versions()
@@ -283,7 +287,13 @@ def record_resume(
     other = [f"{k} {then[k]}, now {v}" for k, v in versions.items() if k in then and then[k] != v]
     if other:
         warnings.append(f"the run began with other versions ({'; '.join(other)})")
+    device = chosen_device("device", config.device)
+    resumed = [manifest, *manifest.get("resumes", [])]
+    before = next((r["device"] for r in reversed(resumed) if "device" in r), device)
+    if device != before:
+        warnings.append(f"the run goes on on {device} (before: {before}): numbers round otherwise")
     resume = {
+        "device": device,
         "at": _now(),
         "env_steps": env_steps,
         "overrides": list(overrides),

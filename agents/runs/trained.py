@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from agents.config import RunConfig
+from agents.config import RunConfig, moved, placed
 from agents.learners.config import RLlibConfig
 from agents.learners.policy import TrainedPolicy, load_policy
 from agents.runs.checkpoints import Checkpoint, latest_checkpoint, whole_checkpoints
@@ -51,11 +51,12 @@ class TrainedRun:
         Raises:
             ConfigError: it is on another environment.
         """
-        if not isinstance(self.config.environment, EnvironmentConfig):
+        environment = placed(self.config).environment
+        if not isinstance(environment, EnvironmentConfig):
             raise ConfigError(
                 f"{self.folder.path}: only runs of environment.kind 'marec' can be used here"
             )
-        return self.config.environment
+        return environment
 
     @cached_property
     def policy(self) -> TrainedPolicy:
@@ -108,12 +109,16 @@ class TrainedRun:
         return RunError(f"{path} has no checkpoint yet; train it first (train.py --resume {path})")
 
 
-def load_run(path: Path, say: Callable[[str], None] = lambda line: None) -> TrainedRun:
+def load_run(
+    path: Path, say: Callable[[str], None] = lambda line: None, device: str | None = None
+) -> TrainedRun:
     """Return a run.
 
     Args:
         path: folder of a finished or running run.
         say: is told which checkpoints are passed over as damaged.
+        device: on which the run is looked at; by default that of training, and the CPU where this
+            machine lacks it.
 
     Raises:
         RunError: the folder is no run's, or its configuration was edited since the run began.
@@ -133,4 +138,10 @@ def load_run(path: Path, say: Callable[[str], None] = lambda line: None) -> Trai
         raise RunError(
             f"{folder.config} was edited since the run began ({'; '.join(edited[:3])}); put it back"
         )
-    return TrainedRun(folder, config, known, say)
+    if device is None:
+        try:
+            placed(config)
+        except ConfigError as error:
+            say(f"warning: looked at on the CPU: {error}")
+            device = "cpu"
+    return TrainedRun(folder, config if device is None else moved(config, device), known, say)

@@ -6,8 +6,18 @@ from marec_env.config.base import (
     Device,
     Seed,
     between,
+    chosen_device,
     share,
     usable_device,
 )
 
-__all__ = ["MAX_SEED", "ConfigModel", "Device", "Seed", "between", "share", "usable_device"]
+__all__ = [
+    "MAX_SEED",
+    "ConfigModel",
+    "Device",
+    "Seed",
+    "between",
+    "chosen_device",
+    "share",
+    "usable_device",
+]

@@ -63,6 +63,20 @@ Device = Annotated[str, AfterValidator(_device)]
 machine can be read: :func:`usable_device`."""
 
 
+def chosen_device(key: str, name: str) -> str:
+    """Return ``name``, or for ``auto`` CUDA where there is one and the CPU otherwise.
+
+    Raises:
+        ConfigError: as :func:`usable_device`.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    usable_device(key, name)
+    return name
+
+
 def usable_device(key: str, name: str) -> torch.device:
     """Return a device that this machine has.
 
