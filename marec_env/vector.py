@@ -2,7 +2,7 @@
 
 Learners and evaluation code in ``agents`` know only this protocol. The recommender pipeline
 (:func:`make_vec`), the matrix games of the tests and any PettingZoo parallel environment
-(:mod:`agents.pettingzoo_vector`) implement it.
+(:mod:`agents.pettingzoo_adapter`) implement it.
 """
 
 from __future__ import annotations

@@ -6,8 +6,7 @@ from pettingzoo import ParallelEnv
 
 from agents.learners.config import IPPOConfig, MAPPOConfig, SamplingConfig
 from agents.learners.trainer import Trainer
-from agents.pettingzoo_adapter import PettingZooConfig, make_pettingzoo
-from agents.pettingzoo_vector import PettingZooVectorEnv
+from agents.pettingzoo_adapter import PettingZooConfig, PettingZooVectorEnv, make_pettingzoo
 from marec_env.errors import ConfigError
 from marec_env.vector import VectorEnv
 

@@ -8,7 +8,7 @@ from pettingzoo import ParallelEnv
 
 from agents.learners.config import MAPPOConfig, SamplingConfig, VDNConfig
 from agents.learners.trainer import Trainer
-from agents.pettingzoo_vector import PettingZooVectorEnv
+from agents.pettingzoo_adapter import PettingZooVectorEnv
 from marec_env.errors import ConfigError, MarecError, PluginError, RunError
 
 BOX = spaces.Box(-1, 1, (3,), np.float32)

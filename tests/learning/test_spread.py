@@ -8,8 +8,7 @@ import torch
 from agents.learners.config import MAPPOConfig, SamplingConfig
 from agents.learners.policy import TrainedPolicy
 from agents.learners.trainer import Trainer
-from agents.pettingzoo_adapter import PettingZooConfig, make_pettingzoo
-from agents.pettingzoo_vector import PettingZooVectorEnv
+from agents.pettingzoo_adapter import PettingZooConfig, PettingZooVectorEnv, make_pettingzoo
 
 pytestmark = pytest.mark.learning
 
