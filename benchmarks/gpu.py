@@ -440,6 +440,12 @@ def embedded(
         report.row(
             table, "CPU, one thread, fp32", lambda: timed(TextEncoder(basic, CPU).encode, few)
         )
+    encoder = TextEncoder(basic.model_copy(update={"dtype": "bf16"}), device)
+    asked = texts[: size["compared"]]
+    report.row(
+        table, f"asked of the device, bf16, {len(asked):,} texts",
+        lambda: profiled(lambda: encoder.encode(asked), device, steps=2),
+    )  # fmt: skip
     if device.type == "cuda":
         report.row(table, "CUDA against the CPU", lambda: agreement(basic, few, device))
 

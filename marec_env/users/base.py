@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -78,22 +78,15 @@ INTENT_SWITCH, INTENT_PICK, CHOICE, EXAMINE, STOP, LEAVE, RETURN, ARRIVE, PROVID
 SCALARS = 12  # three to spare, so that a new module does not move the others' numbers
 
 
-class Draws:
+class Draws(NamedTuple):
     """Uniform numbers in (0, 1) for one request of ``B`` sessions."""
 
-    __slots__ = ("behaviours", "choice", "scalars")
-
-    def __init__(self, numbers: Tensor, slate_size: int) -> None:
-        """Args:
-        numbers: float32 ``[B, SCALARS + (1 + behaviours) K]``.
-        slate_size: K.
-        """
-        self.scalars = numbers
-        """Float32 ``[B, >= SCALARS]``; a column a module."""
-        self.choice = numbers[:, SCALARS : SCALARS + slate_size]
-        """Float32 ``[B, K]``."""
-        self.behaviours = numbers[:, SCALARS + slate_size :]
-        """Float32 ``[B, behaviours * K]``."""
+    scalars: Tensor
+    """Float32 ``[B, >= SCALARS]``; a column a module."""
+    choice: Tensor
+    """Float32 ``[B, K]``."""
+    behaviours: Tensor
+    """Float32 ``[B, behaviours * K]``."""
 
     def one(self, column: int) -> Tensor:
         """Return one scalar column as float32 ``[B, 1]``."""
@@ -109,8 +102,9 @@ def request_draws(keys: Tensor, step: Tensor, slate_size: int, behaviours: int) 
         slate_size: K.
         behaviours: how many behaviours beside the click need a number a position.
     """
-    lanes = SCALARS + (1 + behaviours) * slate_size
-    return Draws(random.uniform(keys, step, "users/request", lanes), slate_size)
+    end = SCALARS + slate_size
+    numbers = random.uniform(keys, step, "users/request", end + behaviours * slate_size)
+    return Draws(numbers, numbers[:, SCALARS:end], numbers[:, end:])
 
 
 def pick(draw: Tensor, count: Tensor | int) -> Tensor:

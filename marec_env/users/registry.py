@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,15 +24,8 @@ from marec_env.users.config import UsersConfig
 __all__ = ["USER_MODELS", "UsersFactory", "check_population", "make_users"]
 
 
-class UsersFactory(Protocol):
-    """A class or function that builds batched users."""
-
-    def __call__(
-        self, config: UsersConfig, population: Population, num_sessions: int, device: torch.device
-    ) -> Users:
-        """Return ``num_sessions`` users of the population on the device."""
-        ...
-
+UsersFactory = Callable[[UsersConfig, Population, int, torch.device], Users]
+"""A class or function that builds so many users of a population on a device."""
 
 USER_MODELS: Registry[UsersFactory] = Registry("user model")
 

@@ -51,7 +51,7 @@ def shown_items(
     numbers = torch.full((sessions, SCALARS), 0.5)
     for column, draw in (draws or {}).items():
         numbers[:, column] = draw
-    found.draws = Draws(numbers, 0)
+    found.draws = Draws(numbers, numbers[:, :0], numbers[:, :0])
     for name, value in later.items():
         setattr(found, name, value)
     return found
