@@ -6,6 +6,7 @@ answer, everybody is paid, and sessions whose user has left begin anew (or, for 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.errors import ConfigError
+from marec_env.graph import StepGraph
 from marec_env.memory import require_memory
 from marec_env.pipeline.memory import copied
 from marec_env.pipeline.observations import STATE_FIELDS, FieldTable
@@ -33,6 +35,8 @@ from marec_env.world import World
 
 __all__ = ["Simulator"]
 
+_LOG = logging.getLogger(__name__)
+
 _EPISODE_STRIDE = 1 << 32  # session number = episode x stride + slot: free of the batch size
 _BYTES_AN_ITEM = 16  # of a session: seen, and three tables of float32 scores
 _BYTES_A_PLACE = 20  # of a session's slates: item, click, and its place among the relevant
@@ -45,7 +49,8 @@ class Simulator:
         world: what it was built from.
         users: the user side; privileged.
         pipeline: the recommender's side; ``pipeline.memory`` is what a recommender may see.
-        last: the latest request's outcome, or ``None`` before the first.
+        last: the latest request's outcome, or ``None`` before the first; of a step that is a CUDA
+            graph (:mod:`marec_env.graph`) it holds until the next step only.
         session_keys: int64 ``[B]``, of the running sessions, for policies that draw.
     """
 
@@ -94,6 +99,8 @@ class Simulator:
         self._request: Request | None = None
         self._actions: dict[str, Action] = {}
         self.last: Outcome | None = None
+        self._waiting: dict[str, Action] | None = None
+        self._graph = self._as_graph()
         self.reset(0)
         self.observation_spaces = {
             agent: _box(self.observe(agent).shape[1]) for agent in self.agents
@@ -121,6 +128,8 @@ class Simulator:
         self._close_request()
         self.last = None
         self._sums = {}
+        if self._graph is not None:
+            self._graph.forget()
         self._start(Rows())
         nothing = torch.zeros(self.num_envs, device=self.device)
         never = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
@@ -174,6 +183,21 @@ class Simulator:
         fields = self.pipeline.fields(rows)
         return self._state(fields, rows), self.pipeline.observe_all(fields, rows)
 
+    def _as_graph(self) -> StepGraph | None:
+        """Return the step as a CUDA graph, where all agents act at once and nobody reads ``last``
+        of a finished step, as evaluations, which do not reset, may.
+        """
+        if self.device.type != "cuda" or not self.autoreset or len(self.turns) > 1:
+            return None
+        if self._own_plug_ins:
+            _LOG.warning("plug-ins of your own are checked, so that a step is no CUDA graph")
+            return None
+        return StepGraph(self, self._whole)
+
+    def _whole(self, actions: Mapping[str, Action]) -> VecStep:
+        self._take(actions)
+        return self._answer(self._request or self.pipeline.begin(self.session_keys), None)
+
     def act(self, actions: Mapping[str, Action]) -> None:
         """Take the actions of one turn's agents, in pipeline order.
 
@@ -181,6 +205,16 @@ class Simulator:
             ConfigError: an agent is unknown, or its action does not fit its space.
         """
         fitting = self.pipeline.fit(actions)
+        first = self._request is None and self._waiting is None
+        if self._graph is not None and first and len(fitting) == len(self.agents):
+            self._waiting = fitting
+            return
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            self._take(waiting)
+        self._take(fitting)
+
+    def _take(self, fitting: Mapping[str, Action]) -> None:
         if self._request is None:
             self._request = self.pipeline.begin(self.session_keys)
         try:
@@ -192,7 +226,7 @@ class Simulator:
             raise
 
     def _close_request(self) -> None:
-        self._request = None
+        self._request = self._waiting = None
         self._actions = {}
 
     def advance(self) -> VecStep:
@@ -200,6 +234,9 @@ class Simulator:
 
         If a plug-in of the user's own fails, the sessions are as before the request.
         """
+        if self._graph is not None and self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            return self._graph(waiting)
         return self._answer(self._request or self.pipeline.begin(self.session_keys), None)
 
     def step(self, actions: Mapping[str, Action]) -> VecStep:
@@ -369,6 +406,8 @@ class Simulator:
         self._sessions, self.session_keys, self._top, self._sums = own.values()
         self.users.load_state_dict(state["users"])
         self.pipeline.load_state_dict(state["pipeline"])
+        if self._graph is not None:
+            self._graph.forget()
         self._close_request()
         self.last = None
 

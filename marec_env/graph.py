@@ -1,0 +1,213 @@
+"""A step of a simulator as one CUDA graph: one launch from Python where there were a thousand.
+
+A graph replays kernels at fixed addresses. So a step is recorded once on tensors that stay: what it
+reads is copied to them, what it changes goes back to where it was read, and what it returns is
+copied out. The draws are counted (:mod:`marec_env.random`), so that each replay draws its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Any, Protocol
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from marec_env.vector import Action, VecStep
+
+__all__ = ["CudaTape", "StepGraph"]
+
+_LOG = logging.getLogger(__name__)
+_WARM = 2  # steps before recording: they make what is kept from then on
+Step = Callable[[Mapping[str, Action]], VecStep]
+Path = tuple[Any, ...]
+
+
+class Tape(Protocol):
+    """What records and replays; :class:`CudaTape`, or a stand-in where there is no GPU."""
+
+    def record(self, work: Callable[[], VecStep]) -> VecStep:
+        """Record work without doing it, and return its results, which :meth:`replay` fills."""
+        ...
+
+    def replay(self) -> None:
+        """Do the recorded work."""
+        ...
+
+
+class CudaTape:
+    """A CUDA graph."""
+
+    def __init__(self) -> None:
+        self._graph = torch.cuda.CUDAGraph()
+
+    def record(self, work: Callable[[], VecStep]) -> VecStep:
+        """See :class:`Tape`."""
+        with torch.cuda.graph(self._graph):
+            return work()
+
+    def replay(self) -> None:
+        """See :class:`Tape`."""
+        self._graph.replay()
+
+
+class StepGraph:
+    """A step that is recorded when it has run twice, and replayed from then on."""
+
+    def __init__(self, owner: object, step: Step, tape: Callable[[], Tape] = CudaTape) -> None:
+        """Args:
+        owner: holds everything that a step changes, in attributes, mappings and lists.
+        step: from the agents' actions to what came of them.
+        tape: makes what records.
+        """
+        self._owner, self._step, self._tape = owner, step, tape
+        self._off = False
+        self.forget()
+
+    def forget(self) -> None:
+        """Record anew, for tensors of the owner have been replaced."""
+        self._warm = 0
+        self._kept: tuple[Tape, dict[str, Action], VecStep] | None = None
+
+    def __call__(self, actions: Mapping[str, Action]) -> VecStep:
+        """Return what the step returns, in tensors of the caller's own."""
+        if self._kept is None and (self._off or self._warm < _WARM or not self._record(actions)):
+            self._warm += 1
+            return self._step(actions)
+        assert self._kept is not None
+        tape, given, found = self._kept
+        for agent, action in actions.items():
+            for old, new in zip(_parts(given[agent]), _parts(action), strict=True):
+                old.copy_(new)
+        tape.replay()
+        return _copy(found)
+
+    def _record(self, actions: Mapping[str, Action]) -> bool:
+        given = {
+            agent: tuple(part.clone() for part in action)
+            if isinstance(action, tuple)
+            else action.clone()
+            for agent, action in actions.items()
+        }
+        before = _tensors(self._owner)
+
+        def work() -> VecStep:
+            found = self._step(given)
+            self._settle(before)
+            return found
+
+        tape = self._tape()
+        try:
+            self._kept = tape, given, tape.record(work)
+        except Exception as error:
+            _put_back(self._owner, before)
+            self._off = True
+            reason = str(error).split("\n")[0]
+            _LOG.warning("a step is not recorded as one CUDA graph, but runs as it is: %s", reason)
+        return not self._off
+
+    def _settle(self, before: dict[Path, Tensor]) -> None:
+        """Write what a step changed to where it was, so that the next replay finds it there."""
+        moved: dict[int, tuple[Tensor, Tensor]] = {}
+        storages = {tensor.untyped_storage().data_ptr() for tensor in before.values()}
+        for path, new in _tensors(self._owner).items():
+            old = before.get(path)
+            if old is None or new is old:
+                continue
+            if id(old) in moved and moved[id(old)][1] is not new:
+                raise RuntimeError(f"{path[-1]} shares its tensor with another name")
+            moved[id(old)] = (old, new)
+        pairs = [  # what lies where others will be written is moved out first
+            (old, new.clone() if new.untyped_storage().data_ptr() in storages else new)
+            for old, new in moved.values()
+        ]
+        for old, new in pairs:
+            old.copy_(new)
+        _put_back(self._owner, before)
+
+
+def _parts(action: Action) -> tuple[Tensor, ...]:
+    return action if isinstance(action, tuple) else (action,)
+
+
+def _inside(holder: object) -> list[tuple[Any, Any]]:
+    """Return what a mapping, a list or an object of this package holds, by key.
+
+    Configurations and frozen records do not change and are left out.
+    """
+    if isinstance(holder, dict):
+        return list(holder.items())
+    if isinstance(holder, list | tuple):
+        return list(enumerate(holder))
+    return list(vars(holder).items()) if _changes(holder) else []
+
+
+def _tensors(holder: object, path: Path = (), seen: set[int] | None = None) -> dict[Path, Tensor]:
+    """Return all tensors that an object holds, by their keys from there."""
+    seen = set() if seen is None else seen
+    if isinstance(holder, Tensor):
+        return {path: holder}
+    found: dict[Path, Tensor] = {}
+    if id(holder) not in seen:
+        seen.add(id(holder))
+        for key, value in _inside(holder):
+            found |= _tensors(value, (*path, key), seen)
+    return found
+
+
+def _put_back(
+    holder: Any, before: Mapping[Path, Tensor], path: Path = (), seen: set[int] | None = None
+) -> Any:
+    """Let everything hold the tensors of ``before`` again; a tuple is made anew."""
+    seen = set() if seen is None else seen
+    if isinstance(holder, Tensor):
+        return before.get(path, holder)
+    if id(holder) in seen:
+        return holder
+    seen.add(id(holder))
+    inside = _inside(holder)
+    back = [_put_back(value, before, (*path, key), seen) for key, value in inside]
+    if isinstance(holder, tuple) and any(
+        a is not b for (_, a), b in zip(inside, back, strict=True)
+    ):
+        return tuple(back)
+    for (key, value), old in zip(inside, back, strict=True):
+        if old is value:
+            continue
+        if isinstance(holder, dict | list):
+            holder[key] = old
+        else:
+            setattr(holder, key, old)
+    return holder
+
+
+def _changes(holder: object) -> bool:
+    kind = type(holder)
+    record = getattr(kind, "__dataclass_params__", None)
+    return (
+        kind.__module__.startswith("marec_env.")
+        and hasattr(holder, "__dict__")
+        and not isinstance(holder, BaseModel | StepGraph | type)
+        and not (record is not None and record.frozen)
+    )
+
+
+def _copy(step: VecStep) -> VecStep:
+    """Return the same numbers in tensors of their own, by one launch for each kind of numbers."""
+    made: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def anew(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: anew(part) for name, part in value.items()}
+        if isinstance(value, tuple):
+            return tuple(map(anew, value))
+        return made.setdefault(id(value), (value, torch.empty_like(value)))[1]
+
+    found = replace(step, **{part.name: anew(getattr(step, part.name)) for part in fields(step)})
+    for kind in {old.dtype for old, _ in made.values()}:
+        pairs = [pair for pair in made.values() if pair[0].dtype == kind]
+        torch._foreach_copy_([new for _, new in pairs], [old for old, _ in pairs])
+    return found
