@@ -70,16 +70,15 @@ class InterestEvolutionUsers(Users):
         sign = torch.where(draws.scalars[:, lane.INTENT_SWITCH] < towards, 1.0, -1.0)
         step = own.step * (1.0 - self.interest.abs()) * x * (x - self.interest)
         moved = (self.interest + sign.unsqueeze(1) * step).clamp_(-1.0, 1.0)
-        self.interest = torch.where(any_click.unsqueeze(1), moved, self.interest)
+        self.interest.copy_(torch.where(any_click.unsqueeze(1), moved, self.interest))
 
         quality = self.population.quality[item]
         gained = own.quality_gain * watch * quality - watch
-        self.budget = self.budget + torch.where(any_click, gained, -own.no_click_cost)
+        self.budget += torch.where(any_click, gained, -own.no_click_cost)
         contentment = (0.5 + quality / _QUALITY_SPAN).clamp_(0.0, 1.0)
         memory = self.config.satisfaction.memory
-        self.satisfaction = torch.where(
-            any_click, torch.lerp(contentment, self.satisfaction, memory), self.satisfaction
-        )
+        content = torch.lerp(contentment, self.satisfaction, memory)
+        self.satisfaction.copy_(torch.where(any_click, content, self.satisfaction))
         self.request_index += 1
         behaviours = {"click": clicks, "watch_time": clicks * watch.unsqueeze(1)}
         return Feedback(behaviours, watch / own.length, self.satisfaction.clone(), self.budget <= 0)

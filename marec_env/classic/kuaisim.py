@@ -106,9 +106,10 @@ class KuaiSimUsers(Users):
         reward = (happened @ self._weights).mean(1)
 
         self.request_index += 1
-        self._reward = self._reward + reward
+        self._reward += reward
         level = (reward / own.tolerance).clamp(0.0, 1.0)
-        self.satisfaction = torch.lerp(level, self.satisfaction, self.config.satisfaction.memory)
+        memory = self.config.satisfaction.memory
+        self.satisfaction.copy_(torch.lerp(level, self.satisfaction, memory))
         left, gap = self._leave(reward, draws.scalars[:, lane.RETURN])
         behaviours = {name: happened[..., place] for place, name in enumerate(BEHAVIOURS)}
         engagement = (reward / self._weights.clamp(min=0).sum()).clamp(0.0, 1.0)
@@ -118,18 +119,18 @@ class KuaiSimUsers(Users):
         """Return who leaves for good and the return gaps (cross_session), after one request."""
         own = self._own
         if own.level == "request":
-            self.temper = self.temper - 1.0
+            self.temper -= 1.0
             return self.temper < own.leave_below, None
         if own.level == "session":
-            self.temper = self.temper + (reward - own.tolerance).clamp(-own.tolerance, 0.0)
+            self.temper += (reward - own.tolerance).clamp(-own.tolerance, 0.0)
             return self.temper < own.leave_below, None
         ended = self.request_index % own.requests == 0
-        self.sessions = self.sessions + ended
+        self.sessions += ended
         mean = self._reward / own.requests
         chance = (self._bias + own.return_slope * mean + own.return_base).clamp(0.0, 1.0)
         days = geometric_days(chance, draw).clamp(max=own.max_gap)
         left = ended & (self.sessions >= own.sessions)
-        self._reward = torch.where(ended, 0.0, self._reward)
+        self._reward.masked_fill_(ended, 0.0)
         return left, torch.where(ended & ~left, days, 0.0)
 
     def click_probability(self, items: Tensor | None = None) -> Tensor:

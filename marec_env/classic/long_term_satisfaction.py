@@ -70,7 +70,7 @@ class LongTermSatisfactionUsers(Users):
         clickbait = self._clickbait[slate[:, 0]]
         log_engagement = self._mean(clickbait, self.satisfaction) + own.deviation * noise[:, 0]
         amount = torch.exp(log_engagement)
-        self.exposure = (
+        self.exposure.copy_(
             own.memory * self.exposure - 2.0 * (clickbait - 0.5) + own.innovation * noise[:, 1]
         )
         self.request_index += 1

@@ -50,8 +50,23 @@ def _play(users, keys, slate_size, back):
     return [back(value) for value in found]
 
 
+def _places(users):
+    return {name: value.data_ptr() for name, value in users._state().items()}
+
+
+def _in_place(users, keys, slate_size):
+    """State stays where it is, so that a captured step meets the present one."""
+    before = _places(users)
+    users.reset(keys)
+    for step in range(7):
+        slate = random.integers(keys, step, "test/slate", slate_size, users.num_items)
+        users.reset(keys + step, users.respond(slate).left)
+    assert _places(users) == before
+
+
 def _same(make, people, slate_size):
     keys = random.session_keys(3, torch.arange(SESSIONS))
+    _in_place(make(people, "cpu"), keys, slate_size)
     here = _play(make(people, "cpu"), keys, slate_size, lambda value: value)
     with other_device():
         users = make(to_there(people), DEVICE)
