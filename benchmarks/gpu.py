@@ -37,6 +37,7 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._pytree import tree_map
 
 from marec_env import random
 from marec_env.classic import get_preset
@@ -120,10 +121,10 @@ def users_step(sessions: int, device: torch.device) -> Callable[[], object]:
     preset = get_preset("marec")
     people = preset.population(0)
     fields = {name: getattr(people, name) for name in people.__dataclass_fields__}
-    moved = {
-        name: value.to(device) for name, value in fields.items() if isinstance(value, torch.Tensor)
-    }
-    users = preset.users(sessions, device=str(device), population=type(people)(**fields | moved))
+    moved = tree_map(
+        lambda value: value.to(device) if isinstance(value, torch.Tensor) else value, fields
+    )
+    users = preset.users(sessions, device=str(device), population=type(people)(**moved))
     keys = random.session_keys(0, torch.arange(sessions, device=device))
     slates = random.integers(keys, 0, "benchmark/slates", preset.slate_size, users.num_items)
     users.reset(keys)
@@ -299,12 +300,14 @@ class Report:
     def __init__(self, limit: float) -> None:
         self.began, self.limit = time.monotonic(), limit
         self.tables: dict[str, list[dict[str, Any]]] = {}
+        self.last = ""
 
     def row(self, table: str, what: str, measure: Callable[[], dict[str, Any]]) -> None:
         """Measure and print a row; what fails is a row that says so."""
         rows = self.tables.setdefault(table, [])
-        if not rows:
+        if table != self.last:
             print(f"\n{table}")
+        self.last = table
         if time.monotonic() - self.began > self.limit:
             found: dict[str, Any] = {"left_out": "out of time"}
         else:
@@ -344,63 +347,48 @@ def requests(
 
 def simulation(report: Report, device: torch.device, size: dict[str, Any], smoke: bool) -> None:
     seconds, on_cpu = size["seconds"], size["on_cpu"]
-    name = "users alone (marec, 10 of 1,000 items)"
-    for count in size["users"]:
-        report.row(
-            name, f"B = {count:,}",
-            lambda n=count: requests(users_step(n, device), n, device, seconds),
-        )  # fmt: skip
-    count = on_cpu["users"]
-    with one_thread():
-        report.row(
-            name, f"CPU, one thread, B = {count:,}",
-            lambda: requests(users_step(count, CPU), count, CPU, seconds),
-        )  # fmt: skip
-    config, there = environment(CPU, smoke), environment(device, smoke)
-    name = "pipeline and users (default environment)"
-    for count in size["pipeline"]:
-        report.row(
-            name, f"B = {count:,}",
-            lambda n=count: requests(simulator_step(there, n), n, device, seconds),
-        )  # fmt: skip
-    count = on_cpu["pipeline"]
-    with one_thread():
-        report.row(
-            name, f"CPU, one thread, B = {count:,}",
-            lambda: requests(simulator_step(config, count), count, CPU, seconds),
-        )  # fmt: skip
-    report.row(
-        name, "this device against the CPU", lambda: same_play(config, there, 8 if smoke else 512)
-    )
-    name = "what a step asks of the device"
-    for count in size["profiled"]:
-        report.row(
-            name, f"users alone, B = {count:,}",
-            lambda n=count: profiled(users_step(n, device), device),
-        )  # fmt: skip
-        report.row(
-            name, f"pipeline, B = {count:,}",
-            lambda n=count: profiled(simulator_step(there, n), device),
-        )  # fmt: skip
-    count = on_cpu["pipeline"]
-    with one_thread():
-        report.row(
-            name, f"CPU, pipeline, B = {count:,}",
-            lambda: profiled(simulator_step(config, count), CPU),
-        )  # fmt: skip
-    name = "training (default networks, rollouts of 32)"
+    users = "users alone (marec, 10 of 1,000 items)"
+    pipeline = "pipeline and users (default environment)"
+    asked = "what a step asks of the device"
+    training = "training (default networks, rollouts of 32)"
+
+    def alone(place: torch.device, count: int) -> dict[str, Any]:
+        return requests(users_step(count, place), count, place, seconds)
+
+    def whole(where: EnvironmentConfig, place: torch.device, count: int) -> dict[str, Any]:
+        return requests(simulator_step(where, count), count, place, seconds)
 
     def trained(where: EnvironmentConfig, place: torch.device, count: int) -> dict[str, Any]:
         found = rate(training_step(where, count), place, seconds, warm=2)
         return {"env_steps_per_s": found * count * 32, "iteration_s": 1 / found}
 
+    for count in size["users"]:
+        report.row(users, f"B = {count:,}", lambda n=count: alone(device, n))
+    here, there = environment(CPU, smoke), environment(device, smoke)
+    for count in size["pipeline"]:
+        report.row(pipeline, f"B = {count:,}", lambda n=count: whole(there, device, n))
     for count in size["training"]:
-        report.row(name, f"sessions {count:,}", lambda n=count: trained(there, device, n))
-    count = on_cpu["training"]
-    with one_thread():
+        report.row(training, f"sessions {count:,}", lambda n=count: trained(there, device, n))
+    for count in size["profiled"]:
         report.row(
-            name, f"CPU, one thread, sessions {count:,}", lambda: trained(config, CPU, count)
-        )
+            asked, f"users alone, B = {count:,}",
+            lambda n=count: profiled(users_step(n, device), device),
+        )  # fmt: skip
+        report.row(
+            asked, f"pipeline, B = {count:,}",
+            lambda n=count: profiled(simulator_step(there, n), device),
+        )  # fmt: skip
+    report.row(
+        pipeline, "this device against the CPU", lambda: same_play(here, there, 8 if smoke else 512)
+    )
+    with one_thread():
+        count = on_cpu["pipeline"]
+        what = f"CPU, one thread, B = {count:,}"
+        report.row(users, what, lambda: alone(CPU, on_cpu["users"]))
+        report.row(pipeline, what, lambda: whole(here, CPU, count))
+        report.row(asked, what, lambda: profiled(simulator_step(here, count), CPU))
+        what = f"CPU, one thread, sessions {on_cpu['training']:,}"
+        report.row(training, what, lambda: trained(here, CPU, on_cpu["training"]))
 
 
 def embedded(

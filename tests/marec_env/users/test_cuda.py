@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch.utils._pytree import tree_map
 
 from marec_env import random
 from marec_env.classic import PRESETS, get_preset
@@ -14,20 +15,21 @@ from marec_env.users.base import request_draws
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
+def _fields(record: object) -> dict[str, object]:
+    return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+
+
+def _to_cuda(value: object) -> object:
+    return value.to("cuda") if isinstance(value, torch.Tensor) else value
+
+
 @pytest.mark.gpu
 @needs_cuda
 @pytest.mark.parametrize("name", PRESETS.names())
 def test_cuda_draws_the_same_numbers(name: str) -> None:
     preset = get_preset(name)
     people = preset.population(0)
-    moved = dataclasses.replace(
-        people,
-        **{
-            field.name: getattr(people, field.name).to("cuda")
-            for field in dataclasses.fields(people)
-            if isinstance(getattr(people, field.name), torch.Tensor)
-        },
-    )
+    moved = dataclasses.replace(people, **tree_map(_to_cuda, _fields(people)))
     keys = random.session_keys(3, torch.arange(256))
     here = preset.users(256, population=people)
     there = preset.users(256, device="cuda", population=moved)
