@@ -103,7 +103,7 @@ def test_a_run_of_a_machine_with_a_gpu_is_looked_at_without_one(trained, monkeyp
 @needs_cuda
 def test_trained_on_cuda_evaluated_on_the_cpu_and_continued_there(trained):
     folder = trained("cuda")
-    assert set(_clicks(folder)) >= {"trained", "static", "popularity"}
+    assert set(_clicks(folder)) >= {"trained team", "static", "popularity"}
     evaluate([folder], device="cpu", replace=True)
     assert continue_run(folder, ["training.env_steps=192", "device=cpu"]) == 0
     assert continue_run(folder, ["training.env_steps=256", "device=cuda"]) == 0

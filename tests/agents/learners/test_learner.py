@@ -353,3 +353,14 @@ def test_global_generators_are_left_alone(mixed_team, small_sampling):
     torch.manual_seed(5)
     LocalEngine(MAPPOConfig(), small_sampling, 0, mixed_team).iterate(0)
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_sequential_updates_depend_on_their_seed_alone(engine):
+    """Draws of orders come from the run's own generator, not from a global one."""
+    ends = []
+    for state in (1, 2):
+        e = engine(HAPPOConfig(minibatches=2))
+        torch.manual_seed(state)
+        e.iterate(0)
+        ends.append([parameters(e, name) for name in e.learner.module.keys()])  # noqa: SIM118
+    assert all(equal(one, other) for one, other in zip(*ends, strict=True))

@@ -70,3 +70,28 @@ def test_a_tuple_of_boxes_keeps_means_and_stds_in_place():
     assert inputs.shape == (3, 9)
     assert torch.all(inputs[:, [2, 3, 8]] == -0.7)
     assert torch.all(inputs[:, [0, 1, 4, 5, 6, 7]].abs() < 0.2)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_an_agents_number_enters_beside_what_it_sees(activation):
+    torch.manual_seed(1)
+    config = NetworkConfig(hidden=(8, 5), activation=activation)
+    actor = Actor(BOX, spaces.Discrete(3), config, num_agents=4)
+    for layer in (actor.trunk.layers[0], actor.trunk.layers[2], actor.head):
+        torch.nn.init.normal_(layer.weight)
+        torch.nn.init.normal_(layer.bias)
+    observations = torch.randn(6, 6)
+    outputs = []
+    for number in range(4):
+        agent_id = actor.agent_id(number, (6,), torch.device("cpu"))
+        assert agent_id.tolist() == [[float(place == number) for place in range(4)]] * 6
+        features = torch.cat([actor.trunk.normalise(observations), agent_id], dim=-1)
+        for place in (0, 2):
+            layer = actor.trunk.layers[place]
+            features = getattr(torch, activation)(features @ layer.weight.T + layer.bias)
+        expected = features @ actor.head.weight.T + actor.head.bias
+        found, memory = actor(observations, None, agent_id)
+        assert memory is None
+        torch.testing.assert_close(found, expected)
+        outputs.append(found)
+    assert not torch.allclose(outputs[0], outputs[1])

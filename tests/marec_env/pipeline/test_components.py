@@ -199,3 +199,25 @@ def test_summaries_for_messages_have_one_row_a_session(make):
         component.act(request, action)
         assert component.summary(request, action).shape[0] == 3
     request.need("slate")
+
+
+def test_what_several_components_add_to_a_request_is_summed(make):
+    request = make.pipeline().begin(make.keys())
+    for add, name in (
+        (request.add_bonus, "bonus"), (request.add_veto, "veto"),
+        (request.spend, "extra_cost"), (request.shift_profile, "profile_shift"),
+    ):  # fmt: skip
+        add(torch.full((3, 2), 1.5))
+        add(torch.tensor([[0.0, 2.0]] * 3))
+        assert getattr(request, name).tolist() == [[1.5, 3.5]] * 3
+
+
+def test_recalls_message_is_its_quotas_as_shares(make):
+    pipeline = make.pipeline()
+    request = pipeline.begin(make.keys())
+    levels = torch.tensor([[1, 0, 0, 0, 0, 0, 1], [0, 3, 0, 0, 0, 0, 1], [1, 1, 1, 1, 0, 0, 0]])
+    pipeline.act(request, "recall_0", levels)
+    shares = pipeline.components[1].summary(request, levels)
+    assert shares.tolist() == [
+        [0.5, 0, 0, 0, 0, 0, 0.5], [0, 0.75, 0, 0, 0, 0, 0.25], [0.25, 0.25, 0.25, 0.25, 0, 0, 0],
+    ]  # fmt: skip

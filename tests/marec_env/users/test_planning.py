@@ -64,3 +64,39 @@ def test_planning_never_loses_to_myopia_at_any_boredom(weight: float, least: flo
         for policy in (myopic_slate, farsighted_slate)
     ]
     assert float((clicks[1] - clicks[0]).mean() / clicks[0].mean()) > least
+
+
+KINDS = {
+    "exposure bores": {"boredom": {"kind": "threshold", "susceptible_share": 1.0, "weight": 6.0}},
+    "clicks bore": {"boredom": {"kind": "churn", "clicks": 2, "window": 9}},
+    "nothing bores": {"boredom": {"kind": "none"}},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("policy", [myopic_slate, farsighted_slate])
+def test_what_was_seen_is_left_out_and_the_rest_is_chosen_as_if_it_were_all(policy, kind) -> None:
+    people = synthetic_population(3, users=50, items=60)
+    users = make_users(UsersConfig.model_validate(KINDS[kind]), people, 7)
+    keys = random.session_keys(2, torch.arange(7))
+    users.reset(keys)
+    for request in range(3):
+        users.respond(random.integers(keys, request, "shown", 5, 60))
+    offer = torch.arange(60).expand(7, -1)
+    assert not torch.equal(policy(users, keys, offer, 5), offer[:, :5])
+    seen = random.uniform(keys, 0, "seen", 60) < 0.6
+    slate = policy(users, keys, offer, 5, seen)
+    assert not bool(seen.gather(1, slate).any())
+    for row in range(7):  # the same as with the unseen alone on offer
+        left = (~seen[row]).nonzero().squeeze(1).expand(7, -1)
+        assert sorted(policy(users, keys, left, 5)[row].tolist()) == sorted(slate[row].tolist())
+
+
+def test_the_myopic_slate_is_the_best_by_click_probability_best_first() -> None:
+    people = synthetic_population(3, users=50, items=60)
+    users = make_users(UsersConfig(), people, 4)
+    users.reset(random.session_keys(2, torch.arange(4)))
+    offer = torch.arange(20, 50).expand(4, -1)
+    chance = users.click_probability()[:, 20:50]
+    expected = 20 + chance.argsort(1, descending=True)[:, :6]
+    assert torch.equal(myopic_slate(users, users.user_index, offer, 6), expected)
