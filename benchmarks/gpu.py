@@ -130,11 +130,24 @@ def users_step(sessions: int, device: torch.device) -> Callable[[], object]:
     users.reset(keys)
 
     def step() -> None:
-        nonlocal keys
-        keys = keys + 1
+        keys.add_(1)
         users.reset(keys, users.respond(slates).left)
 
     return step
+
+
+def captured(step: Callable[[], object]) -> Callable[[], object]:
+    """Return the step as one CUDA graph."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
 
 
 def environment(device: torch.device, smoke: bool) -> EnvironmentConfig:
@@ -364,6 +377,11 @@ def simulation(report: Report, device: torch.device, size: dict[str, Any], smoke
 
     for count in size["users"]:
         report.row(users, f"B = {count:,}", lambda n=count: alone(device, n))
+        if device.type == "cuda":
+            report.row(
+                users, f"B = {count:,}, as one CUDA graph",
+                lambda n=count: requests(captured(users_step(n, device)), n, device, seconds),
+            )  # fmt: skip
     here, there = environment(CPU, smoke), environment(device, smoke)
     for count in size["pipeline"]:
         report.row(pipeline, f"B = {count:,}", lambda n=count: whole(there, device, n))

@@ -54,6 +54,9 @@ class Rows:
             return
         if self.where is not None:
             where = self.where.view(-1, *[1] * (target.dim() - 1))
+            if not isinstance(values, Tensor):
+                target.masked_fill_(where, values)
+                return
             values = torch.where(where, values, target)
         target.copy_(values) if isinstance(values, Tensor) else target.fill_(values)
 
