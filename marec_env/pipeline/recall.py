@@ -21,7 +21,7 @@ from torch import Tensor
 from marec_env import random
 from marec_env.compiled import compiled
 from marec_env.errors import ConfigError
-from marec_env.pipeline import index
+from marec_env.pipeline import gpu_kernels, index
 from marec_env.pipeline.component import COMPONENTS, Component
 from marec_env.pipeline.config import PipelineConfig
 from marec_env.pipeline.memory import look_up
@@ -254,12 +254,13 @@ def merge(
         Candidates int64 ``[B, C]`` in order of choice and the channel of each, int64 ``[B, C]``
         (the number of channels for the fallback).
     """
-    merger = (_LoopMerger if quotas.is_cpu else TensorMerger)(unavailable, total)
-    return _serve(merger, offer, quotas, fallback)
+    kernels = gpu_kernels.usable(unavailable)
+    kind = _LoopMerger if quotas.is_cpu else gpu_kernels.Merger if kernels else TensorMerger
+    return _serve(kind(unavailable, total), offer, quotas, fallback)
 
 
 def _serve(
-    merger: _LoopMerger | TensorMerger,
+    merger: _LoopMerger | TensorMerger | gpu_kernels.Merger,
     offer: Callable[[int], Tensor],
     quotas: Tensor,
     fallback: Tensor,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marec_env.compiled import compiled
+from marec_env.pipeline import gpu_kernels
 
 __all__ = ["EXCLUDED", "row_blocks", "sort_rows", "top_k"]
 
@@ -42,7 +43,7 @@ def _columns(width: int, device: str) -> Tensor:
 
 
 def _sorted_keys(scores: Tensor, excluded: Tensor | None, k: int) -> Tensor:
-    """Return columns by sorting keys in tensor operations: what CUDA does."""
+    """Return columns by sorting keys in tensor operations: what CUDA does without Triton."""
     keys = torch.empty(scores.shape, dtype=torch.float64, device=scores.device)
     if excluded is not None:
         scores = torch.where(excluded, scores + EXCLUDED, scores)
@@ -104,9 +105,11 @@ def top_k(scores: Tensor, k: int, *, excluded: Tensor | None = None) -> Tensor:
     Returns:
         Int64 ``[B, k]``.
     """
+    rows, width = scores.shape
+    if gpu_kernels.usable(scores, width):
+        return gpu_kernels.largest(scores, excluded, k, EXCLUDED, _LARGEST)
     if not scores.is_cpu:
         return _sorted_keys(scores, excluded, k)
-    rows, width = scores.shape
     columns = torch.empty(rows, k, dtype=torch.int64)
     for block in row_blocks(rows, width):
         part = scores[block].numpy()
