@@ -27,6 +27,7 @@ from marec_env.embeddings.encoder import (
     TextEncoder,
     resolve_device,
     resolve_precision,
+    room_for,
 )
 from marec_env.embeddings.tokens import clean
 from marec_env.errors import RunError, visible
@@ -69,10 +70,10 @@ def embed_texts(
     distinct = list(rows)
     parts = [distinct[start : start + _PART] for start in range(0, len(distinct), _PART)]
     shown = len(distinct) > _BAR_ABOVE and sys.stderr.isatty()
-    encoder, found = None, []
+    encoder, out = None, torch.empty(0)
     with Progress(console=Terminal(stderr=True), transient=True, disable=not shown) as bar:
         task = bar.add_task("embedding", total=len(distinct))
-        for part in parts:
+        for number, part in enumerate(parts):
             cache = CorpusCache(config, part, place) if config.cache else None
             vectors = cache.read() if cache is not None and not config.refresh else None
             if vectors is None:
@@ -82,11 +83,14 @@ def embed_texts(
                     cache.write(vectors)
             else:
                 bar.advance(task, len(part))
-            found.append(vectors)
-            if len(parts) > 1:
-                _LOG.info("%d of %d parts of the texts are embedded", len(found), len(parts))
-    vectors = torch.cat(found) if len(found) > 1 else found[0]
-    return vectors if len(distinct) == len(order) else vectors[order]
+            if len(parts) == 1:
+                out = vectors
+                continue
+            if number == 0:
+                out = torch.empty(room_for(len(distinct), vectors.shape[1]))
+            out[number * _PART : number * _PART + len(part)] = vectors
+            _LOG.info("%d of %d parts of the texts are embedded", number + 1, len(parts))
+    return out if len(distinct) == len(order) else out[order]
 
 
 class CorpusCache:

@@ -29,6 +29,7 @@ __all__ = [
     "resolve_budget",
     "resolve_device",
     "resolve_precision",
+    "room_for",
 ]
 
 _LOG = logging.getLogger(__name__)
@@ -63,6 +64,17 @@ def resolve_precision(config: EmbeddingConfig, device: torch.device) -> torch.dt
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if native else torch.float32
+
+
+def room_for(texts: int, dimension: int) -> tuple[int, int]:
+    """Return the shape of so many vectors.
+
+    Raises:
+        ConfigError: they do not fit into memory.
+    """
+    what = f"embeddings of {texts:,} texts in {dimension} dimensions"
+    require_memory(what, texts * dimension * 4.0, "embed fewer")
+    return texts, dimension
 
 
 def resolve_budget(config: EmbeddingConfig, device: torch.device, width: int) -> int:
@@ -143,12 +155,7 @@ class TextEncoder:
 
     def encode(self, inputs: Sequence[str], on_batch: OnBatch | None = None) -> Tensor:
         """Return unit vectors, float32 ``[N, D]`` on the CPU, in the order of the texts."""
-        require_memory(
-            f"embeddings of {len(inputs):,} texts in {self.dimension} dimensions",
-            len(inputs) * self.dimension * 4.0,
-            "embed fewer",
-        )
-        out = torch.empty(len(inputs), self.dimension)
+        out = torch.empty(room_for(len(inputs), self.dimension))
         size = CHUNK if self._device.type == "cpu" else _CUDA_CHUNK
         chunks = [inputs[start : start + size] for start in range(0, len(inputs), size)]
         queued: deque[tuple[Tensor, list[_Batch]]] = deque()
