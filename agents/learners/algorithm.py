@@ -52,10 +52,6 @@ class BatchedEnvRunner(EnvRunner):
     """
 
     def __init__(self, *, config: AlgorithmConfig, **kwargs: Any) -> None:
-        """Args:
-        config: of the algorithm.
-        kwargs: as RLlib gives them, ``worker_index`` among them.
-        """
         super().__init__(config=config, **kwargs)
         self._settings = self.config.env_config
         self._team: TeamSpec = self._settings["team"]
@@ -314,63 +310,51 @@ class RayEngine:
 
     def actors(self) -> dict[str, Actor]:
         """Return copies of the learners' actors."""
-        state = self._learner_states()[0]["modules"]
+        state = self._learner_state()["modules"]
         found = {}
         for name in self.team.actors:
             actor = self.team.build_actor(self._config, name)
-            prefix = "net."
-            actor.load_state_dict(
-                {k.removeprefix(prefix): torch.as_tensor(v) for k, v in state[name].items()}
-            )
+            actor.load_state_dict({k.removeprefix("net."): v for k, v in state[name].items()})
             found[name] = actor
         return found
 
-    def _learner_states(self) -> list[dict[str, Any]]:
+    def _each_learner(self, function: Callable[[Any], Any]) -> list[Any]:
         group = self.algorithm.learner_group
         if group.is_local:
-            return [group._learner.training_state()]
-        results = group.foreach_learner(lambda learner: learner.training_state())
-        return [result.get() for result in results]
+            return [function(group._learner)]
+        return [result.get() for result in group.foreach_learner(function)]
+
+    def _learner_state(self) -> Any:
+        return self._each_learner(lambda one: one.training_state())[0]  # all are equal
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the first learner's state (all are equal) and each healthy runner's collector."""
-        collectors = self.algorithm.env_runner_group.foreach_env_runner(
-            lambda runner: runner.collector.state_dict(),
-            local_env_runner=self.algorithm.config.num_env_runners == 0,
-        )
-        return {"learner": self._learner_states()[0], "collectors": list(collectors)}
+        """Return a learner's state and each healthy runner's collector."""
+        collectors = self._each_runner(lambda runner: runner.collector.state_dict())
+        return {"learner": self._learner_state(), "collectors": collectors}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state; runners without a collector's state start anew."""
         learner = dict(state["learner"])
-        self._on_learners(lambda one: one.load_training_state(learner))
+        self._each_learner(lambda one: one.load_training_state(learner))
         self._restore_runners(learner["modules"], int(learner["updates"]), state["collectors"])
 
     def load_networks(self, state: Mapping[str, Any]) -> None:
         """Take over the networks of a state."""
         modules = dict(state["learner"]["modules"])
-        self._on_learners(lambda one: one.load_networks(modules))
+        self._each_learner(lambda one: one.load_networks(modules))
         self._restore_runners(modules, 0, [])
-
-    def _on_learners(self, function: Callable[[Any], None]) -> None:
-        group = self.algorithm.learner_group
-        if group.is_local:
-            function(group._learner)
-        else:
-            group.foreach_learner(function)
 
     def _restore_runners(
         self, modules: Mapping[str, Any], updates: int, collectors: Sequence[Mapping[str, Any]]
     ) -> None:
         weights = {name: modules[name] for name in self.team.actors}
         states = list(collectors)
+        self._each_runner(lambda runner: runner.continue_from(weights, updates, states))
 
-        def restore(runner: Any) -> None:
-            runner.continue_from(weights, updates, states)
-
-        self.algorithm.env_runner_group.foreach_env_runner(
-            restore, local_env_runner=self.algorithm.config.num_env_runners == 0
-        )
+    def _each_runner(self, function: Callable[[Any], Any]) -> list[Any]:
+        local = self.algorithm.config.num_env_runners == 0
+        group = self.algorithm.env_runner_group
+        return list(group.foreach_env_runner(function, local_env_runner=local))
 
     def close(self) -> None:
         """Stop the algorithm, and Ray if it was started here."""

@@ -178,8 +178,7 @@ class Collector:
         memory = self._memory.get(agent)
         if memory is not None:
             memory = memory * (~self._starts).to(memory.dtype).unsqueeze(-1)
-        agent_id = actor.agent_id(index, (observation.shape[0],), observation.device)
-        inputs, memory = actor(observation, memory, agent_id)
+        inputs, memory = actor(observation, memory, index)
         if memory is not None:
             self._memory[agent] = memory
         mask = actor.distribution.flat_mask(step.action_masks.get(agent))

@@ -16,19 +16,17 @@ from torch import Tensor
 from agents.learners.captured import CapturedStep
 from agents.learners.config import HAPPOConfig, PPOFamily
 from agents.learners.losses import (
+    CriticTargets,
     clipped_policy_loss,
     clipped_value_loss,
+    critic_plans,
+    evaluate_critic,
+    normalise_advantages,
     not_finite,
     weighted_mean,
 )
 from agents.learners.rl_modules import INPUTS, TEAM, VALUES
 from agents.learners.team import TeamSpec
-from agents.learners.values import (
-    CriticTargets,
-    critic_plans,
-    evaluate_critic,
-    normalise_advantages,
-)
 from marec_env.errors import RunError
 
 __all__ = ["TeamLearner"]
@@ -221,13 +219,10 @@ class TeamLearner(TorchLearner):
         """Return the loss of each module in the mini-batch."""
         self._updating = list(batch)
         return {
-            module_id: self.compute_loss_for_module(
-                module_id=module_id,
-                config=self.config,
-                batch=batch[module_id],
-                fwd_out=fwd_out[module_id],
+            name: self.compute_loss_for_module(
+                module_id=name, config=self.config, batch=batch[name], fwd_out=fwd_out[name]
             )
-            for module_id in batch
+            for name in batch
         }
 
     def compute_loss_for_module(
@@ -258,12 +253,15 @@ class TeamLearner(TorchLearner):
         ratio = log_ratio.exp()
         # Schulman's low-variance estimator of KL(old || new): mean of r - 1 - log r.
         kl = weighted_mean(ratio - 1.0 - log_ratio, weights)
-        self._log(module_id, "policy_loss", loss)
-        self._log(module_id, "entropy", mean_entropy)
-        self._log(module_id, "kl", kl)
-        self._log(module_id, "ratio", weighted_mean(ratio, weights))
         clipped = ((ratio - 1.0).abs() > clip).to(ratio.dtype)
-        self._log(module_id, "clip_fraction", weighted_mean(clipped, weights))
+        for name, value in (
+            ("policy_loss", loss),
+            ("entropy", mean_entropy),
+            ("kl", kl),
+            ("ratio", weighted_mean(ratio, weights)),
+            ("clip_fraction", weighted_mean(clipped, weights)),
+        ):
+            self._log(module_id, name, value)
         if self.algorithm.target_kl is not None and float(kl) > self.algorithm.target_kl:
             self._stopped.add(module_id)
         return loss - bonus * self._decay * mean_entropy
@@ -404,10 +402,7 @@ class TeamLearner(TorchLearner):
                 yield MultiAgentBatch(
                     {
                         name: SampleBatch(
-                            {
-                                key: column[orders[name][part]]
-                                for key, column in modules[name].items()
-                            }
+                            {k: column[orders[name][part]] for k, column in modules[name].items()}
                         )
                         for name in chosen
                     },

@@ -192,9 +192,16 @@ class Actor(_Network):
         return one_hot.expand(*shape, self.num_agents)
 
     def forward(
-        self, observations: Tensor, memory: Tensor | None = None, agent_id: Tensor | None = None
+        self, observations: Tensor, memory: Tensor | None = None, index: int = 0
     ) -> tuple[Tensor, Tensor | None]:
-        """Return distribution inputs ``[N, num_inputs]`` and the next recurrent state."""
+        """Return distribution inputs ``[N, num_inputs]`` and the next recurrent state.
+
+        Args:
+            observations: ``[N, d]``.
+            memory: ``[N, memory_size]``; None for an empty one.
+            index: of the agent among those that share the actor.
+        """
+        agent_id = self.agent_id(index, observations.shape[:-1], observations.device)
         return self.decide(self.trunk.normalise(observations), memory, agent_id)
 
     def decide(

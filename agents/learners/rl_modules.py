@@ -16,9 +16,9 @@ from torch import Tensor
 
 from agents.learners.collector import Rollout
 from agents.learners.config import PPOFamily
+from agents.learners.losses import critic_plans
 from agents.learners.networks import Critic, ValueNormaliser
 from agents.learners.team import TeamSpec
-from agents.learners.values import critic_plans
 
 __all__ = [
     "INPUTS",

@@ -92,8 +92,7 @@ class OpenTeam:
         actor = self.policy.actors[name]
         width = inputs.shape[1] - actor.memory_size
         memory = inputs[:, width:] if actor.memory_size else None
-        identity = actor.agent_id(index, (inputs.shape[0],), inputs.device)
-        found, after = actor(inputs[:, :width], memory, identity)
+        found, after = actor(inputs[:, :width], memory, index)
         return found, after
 
     def decisions(self, agent: str, inputs: Tensor) -> Tensor:

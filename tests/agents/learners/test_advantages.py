@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.learners.values import generalised_advantages, normalise_advantages
+from agents.learners.losses import generalised_advantages, normalise_advantages
 
 G, L = 0.9, 0.8
 

@@ -8,18 +8,16 @@ import torch
 
 from agents.learners.config import IPPOConfig, MAPPOConfig
 from agents.learners.losses import (
+    CriticPlan,
     clipped_policy_loss,
     clipped_value_loss,
+    evaluate_critic,
     explained_variance,
+    generalised_advantages,
+    normalise_advantages,
     weighted_mean,
 )
 from agents.learners.networks import ValueNormaliser
-from agents.learners.values import (
-    CriticPlan,
-    evaluate_critic,
-    generalised_advantages,
-    normalise_advantages,
-)
 
 BETA = 0.99999
 

@@ -85,7 +85,7 @@ def test_remote_learners_agree(trainer):
     for _ in range(3):
         metrics = one.iterate()
     assert metrics["env_steps"] == 3 * 128
-    first, second = one._engine._learner_states()
+    first, second = one._engine._each_learner(lambda one: one.training_state())
     for name, tensors in first["modules"].items():
         for key, value in tensors.items():
             if "normaliser" not in key and "value_norm" not in key:
