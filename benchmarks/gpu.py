@@ -72,7 +72,7 @@ FULL = {
     "texts": {"titles": (65_536, 9), "descriptions": (65_536, 59)},
     "compared": 8192,  # texts of sentence-transformers
     "on_cpu": {"users": 1024, "pipeline": 1024, "training": 256, "texts": 256},
-    "seconds": 1.5,
+    "seconds": 1.0,
 }
 SMOKE = {
     "users": (8,),
@@ -358,55 +358,71 @@ def requests(
     return row
 
 
-def simulation(report: Report, device: torch.device, size: dict[str, Any], smoke: bool) -> None:
-    seconds, on_cpu = size["seconds"], size["on_cpu"]
+class Simulation:
+    """Rows of users alone, the pipeline with users, and training."""
+
     users = "users alone (marec, 10 of 1,000 items)"
     pipeline = "pipeline and users (default environment)"
     asked = "what a step asks of the device"
     training = "training (default networks, rollouts of 32)"
 
-    def alone(place: torch.device, count: int) -> dict[str, Any]:
-        return requests(users_step(count, place), count, place, seconds)
+    def __init__(
+        self, report: Report, device: torch.device, size: dict[str, Any], smoke: bool
+    ) -> None:
+        self.report, self.device, self.size, self.smoke = report, device, size, smoke
+        self.here, self.there = environment(CPU, smoke), environment(device, smoke)
 
-    def whole(where: EnvironmentConfig, place: torch.device, count: int) -> dict[str, Any]:
-        return requests(simulator_step(where, count), count, place, seconds)
+    def _alone(self, place: torch.device, count: int) -> dict[str, Any]:
+        return requests(users_step(count, place), count, place, self.size["seconds"])
 
-    def trained(where: EnvironmentConfig, place: torch.device, count: int) -> dict[str, Any]:
-        found = rate(training_step(where, count), place, seconds, warm=2)
+    def _whole(self, where: EnvironmentConfig, place: torch.device, count: int) -> dict[str, Any]:
+        return requests(simulator_step(where, count), count, place, self.size["seconds"])
+
+    def _trained(self, where: EnvironmentConfig, place: torch.device, count: int) -> dict[str, Any]:
+        found = rate(training_step(where, count), place, self.size["seconds"], warm=2)
         return {"env_steps_per_s": found * count * 32, "iteration_s": 1 / found}
 
-    for count in size["users"]:
-        report.row(users, f"B = {count:,}", lambda n=count: alone(device, n))
-        if device.type == "cuda":
-            report.row(
-                users, f"B = {count:,}, as one CUDA graph",
-                lambda n=count: requests(captured(users_step(n, device)), n, device, seconds),
-            )  # fmt: skip
-    here, there = environment(CPU, smoke), environment(device, smoke)
-    for count in size["pipeline"]:
-        report.row(pipeline, f"B = {count:,}", lambda n=count: whole(there, device, n))
-    for count in size["training"]:
-        report.row(training, f"sessions {count:,}", lambda n=count: trained(there, device, n))
-    for count in size["profiled"]:
-        report.row(
-            asked, f"users alone, B = {count:,}",
-            lambda n=count: profiled(users_step(n, device), device),
-        )  # fmt: skip
-        report.row(
-            asked, f"pipeline, B = {count:,}",
-            lambda n=count: profiled(simulator_step(there, n), device),
-        )  # fmt: skip
-    report.row(
-        pipeline, "this device against the CPU", lambda: same_play(here, there, 8 if smoke else 512)
-    )
-    with one_thread():
+    def team(self) -> None:
+        """The pipeline, what a step of it asks of the device, and training."""
+        row, device, there = self.report.row, self.device, self.there
+        for count in self.size["pipeline"]:
+            row(self.pipeline, f"B = {count:,}", lambda n=count: self._whole(there, device, n))
+        play = lambda: same_play(self.here, there, 8 if self.smoke else 512)  # noqa: E731
+        row(self.pipeline, "this device against the CPU", play)
+        for count in self.size["profiled"]:
+            asks = lambda n=count: profiled(simulator_step(there, n), device)  # noqa: E731
+            row(self.asked, f"pipeline, B = {count:,}", asks)
+        for count in self.size["training"]:
+            what = f"sessions {count:,}"
+            row(self.training, what, lambda n=count: self._trained(there, device, n))
+
+    def people(self) -> None:
+        """Users alone, step by step and as one CUDA graph."""
+        row, device = self.report.row, self.device
+        for count in self.size["users"]:
+            row(self.users, f"B = {count:,}", lambda n=count: self._alone(device, n))
+            if device.type == "cuda":
+                row(
+                    self.users, f"B = {count:,}, as one CUDA graph",
+                    lambda n=count: requests(
+                        captured(users_step(n, device)), n, device, self.size["seconds"]
+                    ),
+                )  # fmt: skip
+        for count in self.size["profiled"]:
+            asks = lambda n=count: profiled(users_step(n, device), device)  # noqa: E731
+            row(self.asked, f"users alone, B = {count:,}", asks)
+
+    def beside(self) -> None:
+        """The CPU's rows."""
+        row, here, on_cpu = self.report.row, self.here, self.size["on_cpu"]
         count = on_cpu["pipeline"]
         what = f"CPU, one thread, B = {count:,}"
-        report.row(users, what, lambda: alone(CPU, on_cpu["users"]))
-        report.row(pipeline, what, lambda: whole(here, CPU, count))
-        report.row(asked, what, lambda: profiled(simulator_step(here, count), CPU))
-        what = f"CPU, one thread, sessions {on_cpu['training']:,}"
-        report.row(training, what, lambda: trained(here, CPU, on_cpu["training"]))
+        with one_thread():
+            row(self.pipeline, what, lambda: self._whole(here, CPU, count))
+            row(self.asked, what, lambda: profiled(simulator_step(here, count), CPU))
+            row(self.users, what, lambda: self._alone(CPU, on_cpu["users"]))
+            what = f"CPU, one thread, sessions {on_cpu['training']:,}"
+            row(self.training, what, lambda: self._trained(here, CPU, on_cpu["training"]))
 
 
 def embedded(
@@ -523,14 +539,19 @@ def main(arguments: list[str] | None = None) -> int:
     size = SMOKE if chosen.cpu_smoke else FULL
     report, head = Report(chosen.limit), facts(device, chosen.commit)
     print("\n".join(f"{name}: {value}" for name, value in head.items()))
+    simulation = None
     if chosen.only != "embedding":
-        simulation(report, device, size, chosen.cpu_smoke)
+        simulation = Simulation(report, device, size, chosen.cpu_smoke)
+        simulation.team()
     if chosen.only != "simulation":
         with tempfile.TemporaryDirectory() as folder:
             encoder = chosen.encoder or random_encoder(Path(folder), chosen.cpu_smoke)
             head["encoder"] = str(chosen.encoder or "random weights")
             for name in size["texts"]:
                 embedded(report, device, size, encoder, name)
+    if simulation is not None:
+        simulation.people()
+        simulation.beside()
     head["seconds"] = round(time.monotonic() - report.began, 1)
     print(f"\n{head['seconds']} s in all; written to {chosen.out}")
     chosen.out.write_text(json.dumps({**head, "tables": report.tables}, indent=2) + "\n")
