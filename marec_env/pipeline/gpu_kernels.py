@@ -73,13 +73,14 @@ def _largest(  # type: ignore[no-untyped-def]
         score = tl.where(out != 0, score + lowered, score)
     score = tl.minimum(tl.maximum(score, -limit), limit)
     raw = score.to(tl.int32, bitcast=True)
-    order = (raw ^ ((raw >> 31) & 0x7FFFFFFF)).to(tl.int64) + 0x80000000  # >= 0, as scores ascend
-    order = tl.where(inside, order, -1)
+    order = raw ^ ((raw >> 31) & 0x7FFFFFFF)  # ascends as scores do
+    least = tl.full((), -0x80000000, tl.int32)  # below every number's
+    order = tl.where(inside, order, least)
     tie = tl.where(raw < 0, size - 1 - column, column)
 
-    cut = tl.zeros((), tl.int64)
+    cut = least
     for place in range(32):
-        higher = cut + (tl.full((), 1, tl.int64) << (31 - place))
+        higher = cut ^ (tl.full((), 1, tl.int32) << (31 - place))
         reached = tl.sum((order >= higher).to(tl.int32), 0)
         cut = tl.where(reached >= k, higher, cut)
     above = order > cut
@@ -92,7 +93,7 @@ def _largest(  # type: ignore[no-untyped-def]
         cut_tie = tl.where(reached >= left, higher_tie, cut_tie)
     taken = above | (level & (tie >= cut_tie))
     slot = tl.cumsum(taken.to(tl.int32), 0) - 1
-    key = ((order - 0x80000000) << 32) | tie.to(tl.int64)
+    key = (order.to(tl.int64) << 32) | tie.to(tl.int64)
     tl.store(keys_at + row * k + slot, key, mask=taken)
 
 
