@@ -24,6 +24,8 @@ def command(
 ) -> None:
     """Compare simulated users with their log: held-out click model, rates, distributions."""
     # Heavy imports wait until the command is run, so that --help is quick.
+    from dataclasses import asdict
+
     from agents.studies.calibration.page import render_page, tables_of
     from agents.studies.calibration.report import calibrate
     from marec_env.io import write_json, write_text
@@ -47,7 +49,7 @@ def command(
         max_requests=environment.max_requests,
         seed=run.seed,
     )
-    write_json(places[0], report.as_dict())
+    write_json(places[0], asdict(report))
     write_text(places[1], render_page(report))
     print_tables(tables_of(report))
     typer.echo(visible(f"written: {places[0]}, {places[1]}{earlier}"))

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from agents.studies.calibration.plots import draw_plots
+from collections.abc import Mapping
+
+import numpy as np
+
 from agents.studies.calibration.report import Calibration
+from marec_env.errors import visible
+from marec_env.evaluation.statistics import Estimate
 from marec_env.reporting import page
+from marec_env.reporting.charts import Line, groups_figure, lines_figure
+from marec_env.reporting.drawing import Figure
 from marec_env.reporting.table import TextTable
 
 __all__ = ["render_page", "tables_of"]
@@ -12,142 +19,122 @@ __all__ = ["render_page", "tables_of"]
 _NONE = "–"
 _TINY = 0.01  # numbers below it are shown with two significant digits
 _NORMAL_95 = 1.96  # standard errors to either side of a 95 % interval
+_STYLES = {"log": "-", "simulated": "--"}
+_SHORT = 28  # letters of a topic's name
+_RANDOM = {
+    "promised": "calibrated to (population.random_click_rate)",
+    "measured": "simulated, before boredom",
+    "log_estimate": "log, impressions by inverse propensity",
+    "liked_density": "log, likes, if all that users did not consume were disliked",
+    "liked_share": "log, likes, if users consumed blindly",
+}
+_DEBIASING = {
+    "random": "click rate of random items: truth",
+    "naive_rate": "… read off the biased log",
+    "weighted_rate": "… repaired by propensities",
+    "best": "true click rate of 50 picks: best possible",
+    "by_clicks": "… by clicks in the biased log",
+    "by_weighted_rate": "… by click rate repaired by propensities",
+    "popular_share": "share of the picks by clicks among the 50 most shown",
+}
 
 
-def _number(value: float | None, digits: int = 3) -> str:
+def _number(value: float | Estimate | None) -> str:
     if value is None:
         return _NONE
+    if isinstance(value, Estimate):
+        return f"{value.value:.3f} ± {(value.high - value.low) / 2:.3f}"
     if 0 < abs(value) < _TINY:
         return f"{value:.2g}"
-    return f"{value:.{digits}f}" if abs(value) < 100 else f"{value:.0f}"
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
 
 
-def _click_model(report: Calibration) -> TextTable:
-    rows = []
-    for task in report.tasks:
-        forecast = task.forecast
-        rows.append(
-            (
-                task.question,
-                f"{forecast.cases:,}",
-                f"{forecast.auc:.3f} ± {_NORMAL_95 * forecast.auc_error:.3f}",
-                f"{forecast.log_loss:.3f}",
-                f"{forecast.null_log_loss:.3f}",
-                f"{forecast.calibration_error:.3f}",
-                f"{task.fitted.scale:.1f}",
-                f"{task.configured_auc:.3f}",
-                f"{task.configured_slope:.2f}",
-            )
-        )
-    return TextTable(
-        "Click model on held-out interactions",
-        (
-            "question",
-            "cases",
-            "AUC, 95 %",
-            "log loss",
-            "of rate",
-            "ECE",
-            "κ",
-            "own AUC",
-            "slope",
-        ),
-        rows,
-        (
-            "Factors from the first 60 % of the log, coefficients from the next 20 %, judged on "
-            "the last 20 %. Of rate: log loss of the constant forecast. ECE: expected calibration "
-            "error. κ: fitted scale. Own AUC and slope: of the simulator's own logit, as "
-            "configured; a slope below 1 says that the simulated users are more decided than "
-            "held-out behaviour shows, part of which is the noise of estimated factors.",
-        ),
-    )
-
-
-def _comparison(report: Calibration) -> TextTable:
-    rows = [
-        (
-            row.name,
-            _number(row.log),
-            _number(row.simulated),
-            f"{row.distance:.3f} ({row.distance_name})" if row.distance is not None else _NONE,
-        )
-        for row in report.comparisons
-    ]
-    return TextTable(
-        "Log and simulation",
-        ("quantity", "log", "simulated", "distance"),
-        rows,
-        (
-            "Simulated under a platform that shows items in proportion to their popularity in the "
-            f"log. {_NONE}: the log, or the user model, does not have it.",
-        ),
-    )
-
-
-def _random_policy(report: Calibration) -> TextTable:
-    found = report.random_policy
-    measured = found.measured
-    return TextTable(
-        "Random policy: click probability of an examined item drawn evenly",
-        ("", "value"),
-        [
-            ("calibrated to (population.random_click_rate)", _number(found.promised)),
-            (
-                "simulated, before boredom",
-                f"{measured.value:.3f} ± {(measured.high - measured.low) / 2:.3f}",
-            ),
-            ("log, impressions by inverse propensity", _number(found.log_estimate)),
-            (
-                "log, likes, if all that users did not consume were disliked",
-                _number(found.liked_density),
-            ),
-            ("log, likes, if users consumed blindly", _number(found.liked_share)),
-        ],
-        (
-            "The last two bound the like rate of random items; a log without impressions says no "
-            "more.",
-        ),
-    )
-
-
-def _debiasing(report: Calibration) -> TextTable:
-    found = report.debiasing
-    return TextTable(
-        "Learning from a popularity-biased log (simulated)",
-        ("what", "value"),
-        [
-            ("click rate of random items: truth", _number(found.random)),
-            ("… read off the biased log", _number(found.naive_rate)),
-            ("… repaired by propensities", _number(found.weighted_rate)),
-            ("true click rate of 50 picks: best possible", _number(found.best)),
-            ("… by clicks in the biased log", _number(found.by_clicks)),
-            ("… by click rate repaired by propensities", _number(found.by_weighted_rate)),
-            ("share of the picks by clicks among the 50 most shown", _number(found.popular_share)),
-        ],
-        (
-            "Where popular items are also good ones, ranking by clicks is hard to beat; the rates "
-            "are misread all the same.",
-        ),
-    )
-
-
-def _suggestions(report: Calibration) -> TextTable:
-    return TextTable(
-        "Settings that would bring the simulation closer to the log",
-        ("key", "value"),
-        [(key, _number(value)) for key, value in report.suggestions.items()],
-        ("Estimates from the log; nothing was changed.",),
-    )
+def _labelled(
+    labels: Mapping[str, str], found: Mapping[str, float | Estimate | None]
+) -> list[tuple[str, str]]:
+    return [(label, _number(found[key])) for key, label in labels.items()]
 
 
 def tables_of(report: Calibration) -> list[TextTable]:
     """Return the report's tables in order of reading; empty ones are left out."""
     tables = [
-        _click_model(report),
-        _comparison(report),
-        _random_policy(report),
-        _debiasing(report),
-        _suggestions(report),
+        TextTable(
+            "Click model on held-out interactions",
+            (
+                "question",
+                "cases",
+                "AUC, 95 %",
+                "log loss",
+                "of rate",
+                "ECE",
+                "κ",
+                "own AUC",
+                "slope",
+            ),
+            [
+                (
+                    task.question,
+                    f"{task.forecast.cases:,}",
+                    f"{task.forecast.auc:.3f} ± {_NORMAL_95 * task.forecast.auc_error:.3f}",
+                    f"{task.forecast.log_loss:.3f}",
+                    f"{task.forecast.null_log_loss:.3f}",
+                    f"{task.forecast.calibration_error:.3f}",
+                    f"{task.fitted.scale:.1f}",
+                    f"{task.configured_auc:.3f}",
+                    f"{task.configured_slope:.2f}",
+                )
+                for task in report.tasks
+            ],
+            (
+                "Factors from the first 60 % of the log, coefficients from the next 20 %, judged "
+                "on the last 20 %. Of rate: log loss of the constant forecast. ECE: expected "
+                "calibration error. κ: fitted scale. Own AUC and slope: of the simulator's own "
+                "logit, as configured; a slope below 1 says that the simulated users are more "
+                "decided than held-out behaviour shows, part of which is the noise of estimated "
+                "factors.",
+            ),
+        ),
+        TextTable(
+            "Log and simulation",
+            ("quantity", "log", "simulated", "distance"),
+            [
+                (
+                    row.name,
+                    _number(row.log),
+                    _number(row.simulated),
+                    _NONE if row.distance is None else f"{row.distance:.3f} ({row.distance_name})",
+                )
+                for row in report.comparisons
+            ],
+            (
+                "Simulated under a platform that shows items in proportion to their popularity in "
+                f"the log. {_NONE}: the log, or the user model, does not have it.",
+            ),
+        ),
+        TextTable(
+            "Random policy: click probability of an examined item drawn evenly",
+            ("", "value"),
+            _labelled(_RANDOM, report.random_policy),
+            (
+                "The last two bound the like rate of random items; a log without impressions says "
+                "no more.",
+            ),
+        ),
+        TextTable(
+            "Learning from a popularity-biased log (simulated)",
+            ("what", "value"),
+            _labelled(_DEBIASING, report.debiasing),
+            (
+                "Where popular items are also good ones, ranking by clicks is hard to beat; the "
+                "rates are misread all the same.",
+            ),
+        ),
+        TextTable(
+            "Settings that would bring the simulation closer to the log",
+            ("key", "value"),
+            _labelled({key: key for key in report.suggestions}, report.suggestions),
+            ("Estimates from the log; nothing was changed.",),
+        ),
     ]
     return [table for table in tables if table.rows]
 
@@ -155,7 +142,118 @@ def tables_of(report: Calibration) -> list[TextTable]:
 def render_page(report: Calibration) -> str:
     """Return the page; titles and names from the data are escaped."""
     size = ", ".join(f"{count:,} {name}" for name, count in report.size.items() if count)
-    tables = page.Section("Tables", tables_of(report))
-    plots = page.Section("Plots", figures=draw_plots(report))
-    log = page.Section("The log", verbatim=[f"SHA-256 {report.fingerprint}"])
-    return page.render_page(f"Calibration: {report.source}", [size], (), [tables, plots, log])
+    plots = (_reliability, _sessions, _positions, _popularity, _topics, _topic_share)
+    sections = [
+        page.Section("Tables", tables_of(report)),
+        page.Section("Plots", figures=[plot(report) for plot in plots]),
+        page.Section("The log", verbatim=[f"SHA-256 {report.fingerprint}"]),
+    ]
+    return page.render_page(f"Calibration: {report.source}", [size], (), sections)
+
+
+def _reliability(report: Calibration) -> Figure:
+    curves = {task.question: np.array(task.forecast.curve)[:, :2].T for task in report.tasks}
+    top = max(float(points.max()) for points in curves.values())
+    words = "; ".join(
+        f"{task.question}: AUC {task.forecast.auc:.3f}, calibration error "
+        f"{task.forecast.calibration_error:.3f}"
+        for task in report.tasks
+    )
+    return lines_figure(
+        {
+            **{question: Line(mean, seen) for question, (mean, seen) in curves.items()},
+            "perfect": Line([0.0, top], [0.0, top], style=":"),
+        },
+        ("forecast probability", "observed rate"),
+        "Click model on held-out interactions. Each point is a tenth of the held-out cases. On the "
+        "diagonal, events come as often as forecast.",
+        alt=f"Calibration curves. {words}.",
+    )
+
+
+def _sessions(report: Calibration) -> Figure:
+    values = report.distributions["session_lengths"]
+    lines = {}
+    for name, style in _STYLES.items():
+        ordered = np.sort(np.array(values[name]))
+        share = 1.0 - np.arange(ordered.size) / max(ordered.size, 1)
+        lines[name] = Line(ordered, share, style=style)
+    means = ", ".join(f"{name} {np.mean(values[name] or [0]):.1f}" for name in values)
+    return lines_figure(
+        lines,
+        ("clicks in the session", "share of sessions at least as long"),
+        "Session length. A log's sessions are cut at pauses of 30 minutes. Sessions without clicks "
+        "do not count, since a log does not show them.",
+        alt=f"Share of sessions with at least so many clicks. Means: {means}.",
+        log="x",
+        marked=False,
+        steps="steps-pre",
+    )
+
+
+def _positions(report: Calibration) -> Figure:
+    curves = report.distributions["positions"]
+    note = (
+        "Where the log states propensities its impressions are weighted by their inverse, so that "
+        "better items at the top do not pass for attention."
+        if "log" in curves
+        else "The log does not say what was shown where; only the simulation has a curve."
+    )
+    told = "; ".join(f"{name} from {c[0]:.3f} to {c[-1]:.3f}" for name, c in curves.items())
+    return lines_figure(
+        {
+            name: Line(range(1, len(curves[name]) + 1), curves[name], style=style)
+            for name, style in _STYLES.items()
+            if name in curves
+        },
+        ("position", "clicks per impression"),
+        f"Position. {note}",
+        alt=f"Clicks per impression by position, evenly chosen items: {told}.",
+        span=(0.0, None),
+    )
+
+
+def _popularity(report: Calibration) -> Figure:
+    values = report.distributions["popularity"]
+    lines = {}
+    for name, style in _STYLES.items():
+        share = np.array([part for part in values[name] if part > 0])
+        lines[name] = Line(np.arange(1, share.size + 1), share, style=style)
+    tops = ", ".join(f"{name} {100 * sum(part[:100]):.0f} %" for name, part in values.items())
+    return lines_figure(
+        lines,
+        ("rank of the item", "share of all clicks"),
+        "Popularity. The simulated platform shows items in proportion to their popularity in the "
+        "log.",
+        alt=f"Share of clicks by rank of the item. The first hundred items have: {tops}.",
+        log="xy",
+        marked=False,
+    )
+
+
+def _topics(report: Calibration) -> Figure:
+    values = report.distributions["topics"]
+    rows = {
+        f"{place + 1}. {_shortened(name)}": {
+            side: Estimate(values[side][place]) for side in _STYLES
+        }
+        for place, name in enumerate(report.topic_names)
+    }
+    return groups_figure("share of clicks", rows, "Topics. They are clusters of the items' texts.")
+
+
+def _shortened(title: str) -> str:
+    name = visible(title)
+    return name if len(name) <= _SHORT else f"{name[: _SHORT - 1]}…"
+
+
+def _topic_share(report: Calibration) -> Figure:
+    share, auc = np.array(report.topic_shares).T
+    told = ", ".join(f"{x:.1f}: {y:.3f}" for x, y in report.topic_shares)
+    return lines_figure(
+        {"held-out AUC": Line(share, auc)},
+        ("share w of topic identity in true tastes", "held-out AUC of u·x"),
+        "What the log says of topics. The share is a choice of the scenario "
+        "(population.topic_share); this is what it costs or brings in agreement with the log.",
+        alt=f"Held-out AUC of taste against random items by the share of topic identity: {told}.",
+    )

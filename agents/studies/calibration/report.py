@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.special import rel_entr
+from scipy.stats import wasserstein_distance
 from torch import Tensor
 
-from agents.studies.calibration.click_model import TaskReport, judge_click_model, topic_share_sweep
-from agents.studies.calibration.metrics import jensen_shannon, wasserstein
-from agents.studies.calibration.sessions import Consumption, consumption_of
-from agents.studies.calibration.simulated import Simulated, pooled, simulate
+from agents.studies.calibration.click_model import (
+    Floats,
+    TaskReport,
+    judge_click_model,
+    topic_share_sweep,
+)
+from agents.studies.calibration.sessions import (
+    Consumption,
+    Simulated,
+    consumption_of,
+    pooled,
+    simulate,
+)
 from marec_env.catalog.catalog import Catalog
 from marec_env.data.log import InteractionLog
 from marec_env.data.population import PopulationConfig, random_click_rate
@@ -25,11 +37,9 @@ from marec_env.data.propensity import (
 )
 from marec_env.evaluation.statistics import Estimate, mean_estimate
 from marec_env.inequality import gini
+from marec_env.users.base import Users
 
-if TYPE_CHECKING:
-    from marec_env.users.base import Users
-
-__all__ = ["Calibration", "Quantity", "Debiasing", "RandomPolicy", "calibrate"]
+__all__ = ["Calibration", "Quantity", "calibrate", "jensen_shannon"]
 
 _LOG_BATCHES = 16  # batches of sessions in the demonstration of biased logs
 _LOG_SLATE = 10
@@ -46,64 +56,30 @@ class Quantity:
     log: float | None
     """``None``: the log does not say."""
     simulated: float | None
-    distance: float | None
-    distance_name: str
-
-
-@dataclass(frozen=True, slots=True)
-class RandomPolicy:
-    """Whether random slates score what the calibration promises."""
-
-    promised: float
-    """``population.random_click_rate``: clicks per examined item."""
-    measured: Estimate
-    """In the simulation: click probability of an even draw from the catalog, before any boredom."""
-    log_estimate: float | None
-    """From the log's impressions by inverse propensities; ``None`` if it has none."""
-    liked_density: float
-    """Share of the log's user-item matrix that is liked: the rate if all unseen items were not."""
-    liked_share: float
-    """Share of the consumed items that are liked: the rate if users chose what to consume blindly.
-    The truth for random items lies between these two."""
-
-
-@dataclass(frozen=True, slots=True)
-class Debiasing:
-    """The 50 best items for everybody, learned from a log made by popularity, in the simulation."""
-
-    popular_share: float
-    """Share of the picks by clicks that are among the 50 most shown items."""
-    random: float
-    """True click probability of an even draw; likewise of the 50 picked by ..."""
-    by_clicks: float
-    by_weighted_rate: float
-    best: float
-    naive_rate: float
-    """Click rate of the log at the first position, taken for that of random items; and repaired."""
-    weighted_rate: float
+    distance: float | None = None
+    distance_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """All that the table and the page show."""
+    """All that the tables and the page show, and ``calibration.json`` holds."""
 
     source: str
     fingerprint: str
     size: dict[str, int]
     tasks: list[TaskReport]
     comparisons: list[Quantity]
-    random_policy: RandomPolicy
-    debiasing: Debiasing
+    random_policy: dict[str, float | Estimate | None]
+    """Whether random slates score what the calibration promises; ``None``: the log does not say."""
+    debiasing: dict[str, float]
+    """The 50 best items for everybody, learned from a log made by popularity, in the simulation:
+    click rates of the picks, and what the log seems to say of random items."""
     suggestions: dict[str, float]
     """Settings that would bring the simulation closer to the log, by key."""
     topic_shares: list[tuple[float, float]]
     topic_names: tuple[str, ...]
     distributions: dict[str, dict[str, list[float]]]
     """For plots: per quantity, the values of ``log`` and ``simulated``."""
-
-    def as_dict(self) -> dict[str, object]:
-        """Return plain values for JSON."""
-        return asdict(self)
 
 
 def calibrate(
@@ -130,12 +106,15 @@ def calibrate(
         seed: of the simulation.
     """
     topics, num_topics = catalog.topics.cpu(), catalog.num_topics
-    consumed = torch.bincount(log.item, minlength=log.num_items)
+    popularity = torch.bincount(log.item, minlength=log.num_items) + _SMOOTHING
     sizes = {"slate_size": slate_size, "max_requests": max_requests}
-    by_popularity = simulate(users, consumed + _SMOOTHING, topics, num_topics, **sizes, seed=seed)
-    evenly = simulate(users, torch.ones(log.num_items), topics, num_topics, **sizes, seed=seed + 1)
+    popular = simulate(users, popularity, topics, num_topics, **sizes, seed=seed)
+    even = simulate(users, torch.ones(log.num_items), topics, num_topics, **sizes, seed=seed + 1)
     real = consumption_of(log, topics, num_topics)
     tasks = judge_click_model(log, config, topics, num_topics, seed)
+    rate = None  # of the first position under even choice, if the log tells
+    if log.impressions is not None and has_propensities(log.impressions):
+        rate = even_click_rate(log.impressions)
     return Calibration(
         source=source,
         fingerprint=log.fingerprint,
@@ -147,185 +126,135 @@ def calibrate(
             "simulated sessions": users.num_sessions,
         },
         tasks=tasks,
-        comparisons=_compare(log, real, by_popularity, evenly),
-        random_policy=_random_policy(log, config, evenly),
-        debiasing=_debias(users, consumed + _SMOOTHING, topics, num_topics, seed + 2),
-        suggestions=_suggest(log, real, by_popularity.consumption, tasks),
+        comparisons=_compare(log, real, popular, even, rate),
+        random_policy={
+            "promised": random_click_rate(config, log),
+            "measured": mean_estimate(even.first_probability.double().mean(1).numpy()),
+            "log_estimate": rate,
+            "liked_density": float(log.liked.sum()) / (log.num_users * log.num_items),
+            "liked_share": float(log.liked.double().mean()),
+        },
+        debiasing=_debias(users, popularity, topics, num_topics, seed + 2),
+        suggestions=_suggest(rate, real, popular.consumption, tasks),
         topic_shares=topic_share_sweep(log, config, topics, num_topics, seed),
         topic_names=catalog.topic_names,
-        distributions=_distributions(log, real, by_popularity, evenly),
+        distributions=_distributions(log, real, popular.consumption, even),
     )
+
+
+def jensen_shannon(first: Floats, second: Floats) -> float:
+    """Return the Jensen-Shannon divergence of two histograms in bits: 0 equal, 1 disjoint."""
+    p, q = first / first.sum(), second / second.sum()
+    middle = (p + q) / 2
+    return float((rel_entr(p, middle).sum() + rel_entr(q, middle).sum()) / (2 * math.log(2)))
 
 
 def _compare(
-    log: InteractionLog, real: Consumption, popular: Simulated, even: Simulated
+    log: InteractionLog,
+    real: Consumption,
+    popular: Simulated,
+    even: Simulated,
+    even_rate: float | None,
 ) -> list[Quantity]:
-    fake = popular.consumption
-    rows = [
-        _rate("clicks per impression, platform's choice", _click_rate(log), popular),
-        Quantity(
-            "clicks per impression, even choice at the first place",
-            "",
-            _even_rate(log),
-            float(position_curve(even.impressions, weighted=False)[0]),
-            None,
-            "",
-        ),
-    ]
-    names = [name for name in real.rates if name in fake.rates]
-    names += [name for name in (*real.rates, *fake.rates) if name not in names]
-    for name in dict.fromkeys(names):
-        left, right = real.rates.get(name), fake.rates.get(name)
+    def rate(name: str, left: float | None, right: float | None) -> Quantity:
         gap = None if left is None or right is None else abs(left - right)
-        rows.append(Quantity(f"{name} per click", "", left, right, gap, "difference"))
+        return Quantity(name, "", left, right, gap, "difference")
+
+    fake = popular.consumption
+    clicks = None if log.impressions is None else _click_rate(log.impressions.behaviours)
+    first = float(position_curve(even.impressions, weighted=False)[0])
+    names = [name for name in real.rates if name in fake.rates]
+    rates = [(n, real.rates.get(n), fake.rates.get(n)) for n in [*names, *real.rates, *fake.rates]]
     lengths = [part.session_lengths.double().numpy() for part in (real, fake)]
-    rows.append(
-        Quantity(
-            "clicks per session",
-            "clicks",
-            float(lengths[0].mean()),
-            float(lengths[1].mean()),
-            wasserstein(*lengths),
-            "Wasserstein",
-        )
-    )
-    rows.append(
-        Quantity(
-            "requests per session",
-            "requests",
-            None,
-            float(popular.requests.double().mean()),
-            None,
-            "",
-        )
-    )
     items = [part.item_counts.double().numpy() for part in (real, fake)]
-    rows.append(
-        Quantity(
-            "concentration on items (Gini)",
-            "",
-            gini(items[0]),
-            gini(items[1]),
-            jensen_shannon(*items),
-            "Jensen-Shannon, bits",
-        )
-    )
     topics = [part.topic_counts.double().numpy() for part in (real, fake)]
-    rows.append(
-        Quantity(
-            "share of the largest topic",
-            "",
-            float(topics[0].max() / topics[0].sum()),
-            float(topics[1].max() / topics[1].sum()),
-            jensen_shannon(*topics),
-            "Jensen-Shannon, bits",
-        )
-    )
-    return rows
+
+    def distance(
+        name: str, unit: str, both: list[Floats], of: Callable[[Floats], float], bits: bool = True
+    ) -> Quantity:
+        apart = jensen_shannon(*both) if bits else float(wasserstein_distance(*both))
+        kind = "Jensen-Shannon, bits" if bits else "Wasserstein"
+        return Quantity(name, unit, float(of(both[0])), float(of(both[1])), apart, kind)
+
+    shown = _click_rate(popular.impressions.behaviours)
+    asked = float(popular.requests.double().mean())
+    return [
+        rate("clicks per impression, platform's choice", clicks, shown),
+        Quantity("clicks per impression, even choice at the first place", "", even_rate, first),
+        *(rate(f"{name} per click", left, right) for name, left, right in dict.fromkeys(rates)),
+        distance("clicks per session", "clicks", lengths, np.mean, bits=False),
+        Quantity("requests per session", "requests", None, asked),
+        distance("concentration on items (Gini)", "", items, gini),
+        distance("share of the largest topic", "", topics, lambda n: n.max() / n.sum()),
+    ]
 
 
-def _click_rate(log: InteractionLog) -> float | None:
-    if log.impressions is None:
-        return None
-    return float(log.impressions.behaviours["click"].double().mean())
-
-
-def _rate(name: str, real: float | None, simulated: Simulated) -> Quantity:
-    fake = float(simulated.impressions.behaviours["click"].double().mean())
-    gap = None if real is None else abs(real - fake)
-    return Quantity(name, "", real, fake, gap, "difference")
-
-
-def _random_policy(log: InteractionLog, config: PopulationConfig, even: Simulated) -> RandomPolicy:
-    per_session = even.first_probability.double().mean(1)
-    return RandomPolicy(
-        promised=random_click_rate(config, log),
-        measured=mean_estimate(per_session.numpy()),
-        log_estimate=_even_rate(log),
-        liked_density=float(log.liked.sum()) / (log.num_users * log.num_items),
-        liked_share=float(log.liked.double().mean()),
-    )
-
-
-def _even_rate(log: InteractionLog) -> float | None:
-    """Return the first position's click rate under even choice, if the log tells."""
-    if log.impressions is None or not has_propensities(log.impressions):
-        return None
-    return even_click_rate(log.impressions)
+def _click_rate(behaviours: dict[str, Tensor]) -> float:
+    return float(behaviours["click"].double().mean())
 
 
 def _suggest(
-    log: InteractionLog, real: Consumption, fake: Consumption, tasks: list[TaskReport]
+    rate: float | None, real: Consumption, fake: Consumption, tasks: list[TaskReport]
 ) -> dict[str, float]:
-    found: dict[str, float] = {}
-    rate = _even_rate(log)
-    if rate is not None:
-        found["population.random_click_rate"] = rate
+    found = {} if rate is None else {"population.random_click_rate": rate}
     # Fitted beside taste and quality, so that better items at the top are not taken for attention.
     for task in tasks:
         if task.name == "shown":
             found["users.examination.decay"] = task.fitted.decay
-    if 0 < real.rates["like"] < 1 and 0 < fake.rates.get("like", 0.0) < 1:
+    likes, wanted = fake.rates.get("like", 0.0), real.rates["like"]
+    if 0 < wanted < 1 and 0 < likes < 1:
         # To first order: the offset shifts the logit of a like after a click.
-        shift = math.log(fake.rates["like"] / (1 - fake.rates["like"]))
-        shift -= math.log(real.rates["like"] / (1 - real.rates["like"]))
+        shift = math.log(likes / (1 - likes)) - math.log(wanted / (1 - wanted))
         found["users.behaviours.like_offset (added)"] = shift
     return found
 
 
-def _debias(users: Users, weights: Tensor, topics: Tensor, num_topics: int, seed: int) -> Debiasing:
+def _debias(
+    users: Users, weights: Tensor, topics: Tensor, num_topics: int, seed: int
+) -> dict[str, float]:
     """Learn from first requests only: there boredom, which differs from truth, has not begun."""
+    sizes = {"slate_size": _LOG_SLATE, "max_requests": 1}
     logs = [
-        simulate(
-            users, weights, topics, num_topics, slate_size=_LOG_SLATE, max_requests=1, seed=seed + n
-        )
+        simulate(users, weights, topics, num_topics, **sizes, seed=seed + n)
         for n in range(_LOG_BATCHES)
     ]
     truth = torch.stack([log.first_probability.double().mean(0) for log in logs]).mean(0)
-    shown = pooled([log.impressions for log in logs])
-    top = min(_TOP, truth.numel())
+    shown, items = pooled([log.impressions for log in logs]), truth.numel()
 
     def picked(score: Tensor) -> Tensor:
-        return torch.topk(score, top).indices
+        return torch.topk(score, min(_TOP, items)).indices
 
-    naive = picked(item_clicks(shown, truth.numel()))
-    weighted = picked(item_click_rates(shown, truth.numel()))
-    most_shown = picked(torch.bincount(shown.item, minlength=truth.numel()))
-    return Debiasing(
-        popular_share=float(torch.isin(naive, most_shown).double().mean()),
-        random=float(truth.mean()),
-        by_clicks=float(truth[naive].mean()),
-        by_weighted_rate=float(truth[weighted].mean()),
-        best=float(truth[picked(truth)].mean()),
-        naive_rate=float(position_curve(shown, weighted=False)[0]),
-        weighted_rate=float(position_curve(shown, weighted=True)[0]),
-    )
+    naive = picked(item_clicks(shown, items))
+    most_shown = picked(torch.bincount(shown.item, minlength=items))
+    return {
+        "popular_share": float(torch.isin(naive, most_shown).double().mean()),
+        "random": float(truth.mean()),
+        "by_clicks": float(truth[naive].mean()),
+        "by_weighted_rate": float(truth[picked(item_click_rates(shown, items))].mean()),
+        "best": float(truth[picked(truth)].mean()),
+        "naive_rate": float(position_curve(shown, weighted=False)[0]),
+        "weighted_rate": float(position_curve(shown, weighted=True)[0]),
+    }
 
 
 def _distributions(
-    log: InteractionLog, real: Consumption, popular: Simulated, even: Simulated
+    log: InteractionLog, real: Consumption, fake: Consumption, even: Simulated
 ) -> dict[str, dict[str, list[float]]]:
-    fake = popular.consumption
     positions = {"simulated": position_curve(even.impressions, weighted=False).tolist()}
     if log.impressions is not None:
         known = has_propensities(log.impressions)
         positions["log"] = position_curve(log.impressions, weighted=known).tolist()
 
     def shares(counts: Tensor) -> list[float]:
-        return [float(value) for value in (counts.double() / counts.sum().clamp_min(1)).tolist()]
+        found: list[float] = (counts.double() / counts.sum().clamp_min(1)).tolist()
+        return found
 
-    def sorted_shares(counts: Tensor) -> list[float]:
-        return sorted(shares(counts), reverse=True)
-
+    both = {"log": real, "simulated": fake}
     return {
-        "session_lengths": {
-            "log": [float(value) for value in real.session_lengths.tolist()],
-            "simulated": [float(value) for value in fake.session_lengths.tolist()],
-        },
+        "session_lengths": {n: part.session_lengths.double().tolist() for n, part in both.items()},
         "positions": positions,
         "popularity": {
-            "log": sorted_shares(real.item_counts),
-            "simulated": sorted_shares(fake.item_counts),
+            n: sorted(shares(part.item_counts), reverse=True) for n, part in both.items()
         },
-        "topics": {"log": shares(real.topic_counts), "simulated": shares(fake.topic_counts)},
+        "topics": {n: shares(part.topic_counts) for n, part in both.items()},
     }

@@ -11,8 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from agents.studies.calibration import holdout
-from agents.studies.calibration.metrics import area_under_curve
+from agents.studies.calibration import click_model
 from marec_env.data import movielens
 from marec_env.data.config import DataConfig
 from marec_env.data.factors import fit_factors
@@ -56,13 +55,13 @@ def test_published_numbers() -> None:
 def test_implicit_factors_foretell_choices_and_explicit_ones_do_not() -> None:
     """Why true taste is estimated by the implicit model."""
     log = load_log(DataConfig())
-    test = holdout.split(log).interactions == holdout.TEST
-    cases = holdout.cases_against_random(log, test, 4, seed=0)
+    test = click_model.split(log).interactions == click_model.TEST
+    cases = click_model.cases_against_random(log, test, 4, seed=0)
     auc = {}
     for model, ridge in (("implicit", 30.0), ("explicit", 15.0)):
         factors = fit_factors(log.select(~test), 16, model=model, ridge=ridge)  # type: ignore[arg-type]
         score = factors.score(cases.user, cases.item).double().numpy()
-        auc[model] = area_under_curve(score, cases.event.numpy())
+        auc[model] = click_model.area_under_curve(score, cases.event.numpy())
     assert auc["implicit"] == pytest.approx(0.88, abs=0.01)
     assert auc["explicit"] == pytest.approx(0.65, abs=0.01)
 
