@@ -1,4 +1,11 @@
-"""What slate policies share: the log as they train on it, and the best unseen items by score."""
+"""What slate policies share: the log as they train on it, and the best unseen items by score.
+
+And the policies that learn nothing: random slates, popularity, and the privileged oracles, which
+bound what there is to gain. The myopic oracle knows each user's click probabilities of the moment;
+the planning one also counts what a slate's repetition of topics costs afterwards
+(:mod:`marec_env.users.oracles`): where users get bored, the step between the two is what planning
+is worth.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +22,14 @@ from marec_env.data.interactions import InteractionLog
 from marec_env.evaluation.policies import RecommenderView, recommender_view
 from marec_env.pipeline.topk import top_k
 from marec_env.random import uniform
+from marec_env.users.oracles import farsighted_slate, myopic_slate
 
 if TYPE_CHECKING:
     from marec_env.simulator import Simulator
 
 __all__ = [
+    "MyopicOracle",
+    "PlanningOracle",
     "PopularityPolicy",
     "RandomSlates",
     "ScoringPolicy",
@@ -144,3 +154,24 @@ class PopularityPolicy(ScoringPolicy):
     def scores(self, view: RecommenderView) -> Tensor:
         """Return the same scores for every session."""
         return self.counts.to(view.seen.device).expand(view.seen.shape[0], -1)
+
+
+class MyopicOracle:
+    """Show the ``K`` unseen items most likely to be clicked now."""
+
+    name = "oracle_myopic"
+    privileged = True
+    choose = staticmethod(myopic_slate)
+
+    def recommend(self, simulator: Simulator) -> Tensor:
+        """Return int64 ``[B, K]``, most likely first (the order that examination rewards)."""
+        view, users = recommender_view(simulator), simulator.users
+        items = torch.arange(users.num_items, device=view.seen.device).expand(len(view.seen), -1)
+        return self.choose(users, simulator.session_keys, items, view.slate_size, view.seen)
+
+
+class PlanningOracle(MyopicOracle):
+    """Show the first slate of the best plan, boredom to come included."""
+
+    name = "oracle"
+    choose = staticmethod(farsighted_slate)

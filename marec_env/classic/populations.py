@@ -14,8 +14,12 @@ from torch.nn.functional import normalize, one_hot
 from marec_env import random
 from marec_env.catalog.population import Population
 from marec_env.data.config import SyntheticConfig
-from marec_env.data.intercept import calibrate_intercept
-from marec_env.data.population import PopulationConfig, histories, random_click_rate
+from marec_env.data.population import (
+    PopulationConfig,
+    calibrate_intercept,
+    histories,
+    random_click_rate,
+)
 from marec_env.data.scenarios import SCENARIOS
 from marec_env.data.synthetic import generate
 from marec_env.scenarios import LIKED_FROM

@@ -21,7 +21,6 @@ from marec_env.catalog.population import Population
 from marec_env.config import ConfigModel, Seed
 from marec_env.data.factors import fit_factors
 from marec_env.data.interactions import InteractionLog, without_gaps
-from marec_env.data.intercept import calibrate_intercept
 from marec_env.data.propensity import has_propensities, position_curve
 from marec_env.errors import DataError
 
@@ -29,6 +28,7 @@ __all__ = [
     "UNKNOWN_CLICK_RATE",
     "PopulationConfig",
     "build_population",
+    "calibrate_intercept",
     "histories",
     "random_click_rate",
     "topic_affinity",
@@ -36,6 +36,8 @@ __all__ = [
 
 _SMALLEST = 1e-12  # a vector shorter than this has no direction
 _CELLS = 1 << 22  # user-item cells for the intercept; a larger matrix is thinned by even strides
+_BISECTIONS = 60  # halvings of [-_BOUND, _BOUND]: beyond float64 resolution
+_BOUND = 60.0  # logits; sigmoid(±60) is 0 or 1 to within 1e-26
 
 
 UNKNOWN_CLICK_RATE = 0.1
@@ -224,3 +226,21 @@ def _mix(taste: Tensor, topic: Tensor, share: float) -> Tensor:
 def _standardised(values: Tensor) -> Tensor:
     deviation = values.std(correction=0)
     return (values - values.mean()) / deviation if float(deviation) > _SMALLEST else values * 0.0
+
+
+def calibrate_intercept(logits: Tensor, rate: float) -> float:
+    """Return the number that, added to all logits, makes their mean probability ``rate``.
+
+    Args:
+        logits: of any shape; the mean is taken in float64.
+        rate: in (0, 1).
+    """
+    values = logits.flatten().to(torch.float64)
+    low, high = -_BOUND - float(values.max()), _BOUND - float(values.min())
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        if float(torch.sigmoid(values + middle).mean()) < rate:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from agents.baselines import DEFAULT_BASELINES, baseline_names, build_baseline
-from agents.baselines.oracles import MyopicOracle, PlanningOracle
-from agents.baselines.scoring import RandomSlates
+from agents.baselines.scoring import MyopicOracle, PlanningOracle, RandomSlates
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError
 from marec_env.evaluation.policies import SlatePolicy, TeamPolicy

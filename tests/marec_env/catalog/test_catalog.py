@@ -7,8 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from marec_env.catalog.build import CatalogConfig, build_catalog, topic_names
-from marec_env.catalog.kmeans import kmeans
+from marec_env.catalog.build import CatalogConfig, build_catalog, kmeans, topic_names
 from marec_env.data.log import InteractionLog, make_log
 from marec_env.errors import DataError
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from marec_env.data.intercept import calibrate_intercept
 from marec_env.data.log import InteractionLog
 from marec_env.data.population import (
     PopulationConfig,
     build_population,
+    calibrate_intercept,
     topic_affinity,
 )
 from marec_env.errors import DataError

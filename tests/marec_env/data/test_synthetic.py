@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 import torch
 
@@ -12,6 +14,18 @@ from marec_env.data.synthetic import generate
 from marec_env.errors import ConfigError
 
 SIZES = SyntheticConfig(num_users=300, num_items=300, days=20, seed=5)
+GOLDEN = (
+    ("ads", 0, "668babf490838937"),
+    ("ads", 7, "6ea873e0c7d11a9b"),
+    ("ecommerce", 0, "b2c52e6186a4bb3e"),
+    ("ecommerce", 7, "3fe15b7139a55a68"),
+    ("finance", 0, "d680267f9851337c"),
+    ("finance", 7, "674c026860d87f29"),
+    ("social", 0, "fa5d64672577fb5c"),
+    ("social", 7, "630f32fad3715314"),
+    ("streaming", 0, "1364b6714eb6ad3a"),
+    ("streaming", 7, "aa88b48fa034908f"),
+)
 _LOGS: dict[str, InteractionLog] = {}
 
 
@@ -52,6 +66,23 @@ def test_same_seed_same_log(name: str) -> None:
     other = generate(name, sizes.model_copy(update={"seed": 8}), 3.0)[0]
     assert not torch.equal(first.item, other.item)
     assert first.fingerprint != other.fingerprint
+
+
+@pytest.mark.parametrize(("name", "seed", "digest"), GOLDEN)
+def test_logs_are_those_of_old(name: str, seed: int, digest: str) -> None:
+    """Words, who came, what was shown and clicked, and the sums of all amounts, to 6 digits."""
+    sizes = SyntheticConfig(num_users=40, num_items=60, days=6, sessions_per_user=4, seed=seed)
+    log = generate(name, sizes, 4.0)[0]
+    seen = log.impressions
+    assert seen is not None
+    columns = (log.user, log.item, log.time, seen.user, seen.item, seen.time, seen.position)
+    found = hashlib.sha256(repr((log.titles, log.texts)).encode())
+    for column in (*columns, seen.behaviours["click"].to(torch.int64)):
+        found.update(column.numpy().tobytes())
+    numbers = {**seen.behaviours, **log.item_attributes, **log.user_attributes}
+    for key, values in (*numbers.items(), ("rating", log.rating), ("p", seen.propensity)):
+        found.update(f"{key} {float(values.double().sum()):.6g}".encode())
+    assert found.hexdigest()[:16] == digest
 
 
 def test_propensities_of_a_slate_obey_plackett_luce() -> None:
@@ -112,12 +143,12 @@ def test_streaming_watch_time_is_completion_times_length() -> None:
 
 def test_social_friends_raise_clicks() -> None:
     """Posts that friends liked before are clicked more, and a world without influence less."""
-    from marec_env.data.scenarios import social
+    from marec_env.data.scenarios import numbers
 
     rate = float(shown("social").behaviours["click"].double().mean())
     patch = pytest.MonkeyPatch()
     with patch.context() as context:
-        context.setattr(social, "FRIENDS_INFLUENCE", 0.0)
+        context.setattr(numbers, "FRIENDS_INFLUENCE", 0.0)
         lonely = generate("social", SIZES, 4.0)[0].impressions
     assert lonely is not None
     assert rate > 1.1 * float(lonely.behaviours["click"].double().mean())
@@ -132,14 +163,14 @@ def test_social_sharing_is_concentrated() -> None:
 
 
 def test_ads_rate_fatigue_and_payments() -> None:
-    from marec_env.data.scenarios import ads
+    from marec_env.data.scenarios import numbers
 
     seen, log = shown("ads"), log_of("ads")
     rate = float(seen.behaviours["click"].double().mean())
     assert 0.003 < rate < 0.006
     patch = pytest.MonkeyPatch()
     with patch.context() as context:
-        context.setattr(ads, "WEAR_OUT", 0.0)
+        context.setattr(numbers, "WEAR_OUT", 0.0)
         fresh = generate("ads", SIZES, 4.0)[0].impressions
     assert fresh is not None
     assert float(fresh.behaviours["click"].double().mean()) > rate
