@@ -1,4 +1,4 @@
-"""A step on a mini-batch as one launch: a CUDA graph over fixed buffers."""
+"""Work on columns of tensors as one launch: a CUDA graph over fixed buffers."""
 
 from __future__ import annotations
 
@@ -11,39 +11,40 @@ from torch import Tensor
 
 __all__ = ["CapturedStep"]
 
-Results = tuple[dict[str, Tensor], dict[str, Tensor]]
+Batch = Mapping[str, Mapping[str, Tensor]]
 
 _EAGER = 3  # steps before the capture: optimisers and libraries allocate what they keep
 _KINDS = 16  # shapes of mini-batches that are captured; more would fill the memory
 
 
 class _Graph:
-    """The mini-batches of one shape."""
+    """The batches of one shape."""
 
     def __init__(self) -> None:
         self.taken = 0
         self.graph: torch.cuda.CUDAGraph | None = None
         self.buffers: dict[str, dict[str, Tensor]] = {}
         self.sources: dict[str, Any] = {}
-        self.results: Results = ({}, {})
+        self.results: Any = None
 
 
 class CapturedStep:
-    """Takes ``step`` on mini-batches; after a few of a shape the next ones replay its graph.
+    """Takes ``step`` on batches; after a few of a shape the next ones replay its graph.
 
     A step that cannot be captured goes on as it is, which a warning says once.
     """
 
-    def __init__(self, step: Callable[[Mapping[str, Any]], Results]) -> None:
+    def __init__(self, step: Callable[[Batch], Any]) -> None:
         """Args:
-        step: of columns by network; returns tensors by name and waits for nothing.
+        step: of columns by network or agent; returns nested dicts and tuples of tensors, waits for
+            nothing, and changes tensors in place alone.
         """
         self._step = step
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._graphs: dict[tuple[Any, ...], _Graph] = {}
         self._works = True
 
-    def __call__(self, batch: Mapping[str, Mapping[str, Tensor]]) -> Results:
+    def __call__(self, batch: Batch) -> Any:
         """Take one step; what it returns is the caller's own."""
         shapes = tuple(
             (name, key, column.shape, column.dtype)
@@ -68,10 +69,12 @@ class CapturedStep:
         assert state.graph is not None
         self._fill(state, batch)
         state.graph.replay()
-        logged, skips = state.results
-        return {k: v.clone() for k, v in logged.items()}, {k: v.clone() for k, v in skips.items()}
+        made: list[tuple[Tensor, Tensor]] = []
+        results = _anew(state.results, made)
+        _copy(made)
+        return results
 
-    def _eager(self, state: _Graph, batch: Mapping[str, Mapping[str, Tensor]]) -> Results:
+    def _eager(self, state: _Graph, batch: Batch) -> Any:
         """Take the step on the stream that is captured, as torch asks before a capture."""
         state.taken += 1
         self._stream.wait_stream(torch.cuda.current_stream())
@@ -80,7 +83,7 @@ class CapturedStep:
         torch.cuda.current_stream().wait_stream(self._stream)
         return results
 
-    def _capture(self, state: _Graph, batch: Mapping[str, Mapping[str, Tensor]]) -> None:
+    def _capture(self, state: _Graph, batch: Batch) -> None:
         buffers = {
             name: {key: column.clone() for key, column in columns.items()}
             for name, columns in batch.items()
@@ -90,10 +93,28 @@ class CapturedStep:
             state.results = self._step(buffers)
         state.graph, state.buffers, state.sources = graph, buffers, dict(batch)
 
-    def _fill(self, state: _Graph, batch: Mapping[str, Mapping[str, Tensor]]) -> None:
+    def _fill(self, state: _Graph, batch: Batch) -> None:
+        pairs = []
         for name, columns in batch.items():
             if state.sources[name] is columns:  # all passes over a whole batch see the same data
                 continue
             state.sources[name] = columns
-            for key, column in columns.items():
-                state.buffers[name][key].copy_(column)
+            pairs += [(state.buffers[name][key], column) for key, column in columns.items()]
+        _copy(pairs)
+
+
+def _anew(value: Any, made: list[tuple[Tensor, Tensor]]) -> Any:
+    """Return the same structure with empty tensors, noting which is to be filled from which."""
+    if isinstance(value, Mapping):
+        return {name: _anew(part, made) for name, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_anew(part, made) for part in value)
+    made.append((torch.empty_like(value), value))
+    return made[-1][0]
+
+
+def _copy(pairs: list[tuple[Tensor, Tensor]]) -> None:
+    """Copy the second of each pair to the first, by one launch for each kind of numbers."""
+    for kind in {new.dtype for new, _ in pairs}:
+        new, old = zip(*[pair for pair in pairs if pair[0].dtype == kind], strict=True)
+        torch._foreach_copy_(list(new), list(old))

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from agents.learners.captured import Batch, CapturedStep
 from agents.learners.networks import Actor
 from agents.learners.team import TeamSpec
 from marec_env import random
-from marec_env.vector import Action, VecStep, VectorEnv
+from marec_env.vector import VecStep, VectorEnv
 
 __all__ = ["Collector", "Rollout", "moved"]
 
@@ -64,6 +65,7 @@ class Collector:
         seed: int,
         index: int = 0,
         keep_next_observations: bool = False,
+        capture: bool = True,
     ) -> None:
         """Args:
         env: the environment; it is reset here.
@@ -72,6 +74,7 @@ class Collector:
         seed: of the environment and of the draws of actions.
         index: number of this collector among those that feed one learner.
         keep_next_observations: whether critics see observations.
+        capture: on CUDA, choose actions by a graph: not where actors change but in place.
         """
         self.env = env
         self._team = team
@@ -86,6 +89,8 @@ class Collector:
             name: actor if actor.head.weight.device == device else copy.deepcopy(actor).to(device)
             for name, actor in actors.items()
         }
+        choose = self._choose
+        self._chosen = CapturedStep(choose) if capture and device.type == "cuda" else choose
         self._keys = random.session_keys(seed, sessions).to(device)
         self._starts = torch.ones(env.num_envs, dtype=torch.bool, device=device)
         self._memory: dict[str, Tensor] = {}
@@ -125,18 +130,26 @@ class Collector:
         }
         agents: dict[str, dict[str, list[Tensor]]] = {a: {} for a in self._team.agents}
         first_memory = {agent: memory.clone() for agent, memory in self._memory.items()}
-        sums: dict[str, Tensor] = {}
+        sums: dict[tuple[str, ...], Tensor] = {}
         episodes: dict[str, list[tuple[Tensor, Tensor]]] = {}
         step = self._last
         for t in range(length):
             team["state"].append(step.state)
             team["starts"].append(self._starts)
             for turn, members in enumerate(self._team.turns):
-                actions = {}
+                seen = {
+                    agent: self._seen(
+                        agent,
+                        step.observations[agent] if turn == 0 else self.env.observe(agent),
+                        step,
+                        draws[agent][t],
+                    )
+                    for agent in members
+                }
+                chosen = self._chosen(seen)
                 for agent in members:
-                    observation = step.observations[agent] if turn == 0 else self.env.observe(agent)
-                    actions[agent] = self._decide(agent, observation, step, draws, t, agents)
-                self.env.act(actions)
+                    self._record_decision(agent, seen[agent], chosen[agent], step, agents[agent], t)
+                self.env.act({agent: chosen[agent]["given"] for agent in members})
             step = self.env.advance()
             ended = step.terminated | step.truncated
             team["next_state"].append(step.final_state)
@@ -144,8 +157,9 @@ class Collector:
             team["ended"].append(ended)
             self._record_outcome(step, ended, agents)
             self._starts = ended
-            for name, value in step.metrics.items():
-                sums[name] = sums[name] + value.sum() if name in sums else value.sum()
+            if step.metrics:
+                names, total = tuple(step.metrics), _totals(list(step.metrics.values()))
+                sums[names] = sums[names] + total if names in sums else total
             for name, value in step.episodes.items():
                 if value.numel():
                     # Of all sessions where counting those that ended would be waited for.
@@ -163,42 +177,55 @@ class Collector:
         rollout.metrics = _means(sums, episodes, rollout)
         return rollout
 
-    def _decide(
-        self,
-        agent: str,
-        observation: Tensor,
-        step: VecStep,
-        draws: Mapping[str, Tensor],
-        t: int,
-        out: dict[str, dict[str, list[Tensor]]],
-    ) -> Action:
-        """Choose one agent's actions, record them, and return the environment's form."""
-        actor_name, index = self._of[agent]
-        actor = self._actors[actor_name]
-        memory = self._memory.get(agent)
-        if memory is not None:
-            memory = memory * (~self._starts).to(memory.dtype).unsqueeze(-1)
-        inputs, memory = actor(observation, memory, index)
-        if memory is not None:
-            self._memory[agent] = memory
-        mask = actor.distribution.flat_mask(step.action_masks.get(agent))
-        flat = actor.distribution.sample(inputs, draws[agent][t], mask)
-        log_p, _ = actor.distribution.evaluate(inputs, flat, mask)
+    def _seen(
+        self, agent: str, observation: Tensor, step: VecStep, uniforms: Tensor
+    ) -> dict[str, Tensor]:
+        """Return what an agent decides on, as :meth:`_choose` takes it."""
+        seen = {"observations": observation, "uniforms": uniforms}
+        if agent in self._memory:
+            memory = self._memory[agent]
+            seen["memory"] = memory * (~self._starts).to(memory.dtype).unsqueeze(-1)
+        distribution = self._actors[self._of[agent][0]].distribution
+        mask = distribution.flat_mask(step.action_masks.get(agent))
+        return seen if mask is None else {**seen, "masks": mask}
+
+    def _choose(self, batch: Batch) -> dict[str, dict[str, Any]]:
+        """Return per agent flat ``actions``, the form ``given`` to the environment,
+        ``log_probabilities``, and the next ``memory`` of recurrent actors.
+        """
+        found = {}
+        for agent, seen in batch.items():
+            actor_name, index = self._of[agent]
+            actor = self._actors[actor_name]
+            inputs, memory = actor(seen["observations"], seen.get("memory"), index)
+            mask = seen.get("masks")
+            flat = actor.distribution.sample(inputs, seen["uniforms"], mask)
+            log_p, _ = actor.distribution.evaluate(inputs, flat, mask)
+            given = actor.distribution.to_env(flat)
+            found[agent] = {"actions": flat, "given": given, "log_probabilities": log_p}
+            if memory is not None:
+                found[agent]["memory"] = memory
+        return found
+
+    def _record_decision(
+        self, agent: str, seen: Mapping[str, Tensor], chosen: Mapping[str, Any], step: VecStep,
+        columns: dict[str, list[Tensor]], t: int,
+    ) -> None:  # fmt: skip
+        if "memory" in chosen:
+            self._memory[agent] = chosen["memory"]
         active = step.active.get(agent)
-        columns = out[agent]
         _append(
             columns,
-            observations=observation,
-            actions=flat,
-            log_probabilities=log_p,
+            observations=seen["observations"],
+            actions=chosen["actions"],
+            log_probabilities=chosen["log_probabilities"],
             active=torch.ones_like(self._starts) if active is None else active,
         )
-        if mask is not None:
+        if "masks" in seen:
             masks = columns.setdefault("masks", [])
             # An environment may show its first mask in the middle of a rollout.
-            masks.extend([torch.ones_like(mask)] * (t - len(masks)))
-            masks.append(mask)
-        return actor.distribution.to_env(flat)
+            masks.extend([torch.ones_like(seen["masks"])] * (t - len(masks)))
+            masks.append(seen["masks"])
 
     def _record_outcome(
         self, step: VecStep, ended: Tensor, out: dict[str, dict[str, list[Tensor]]]
@@ -237,6 +264,13 @@ class Collector:
             setattr(self._last, name, moved(state["last"][name], device))
 
 
+def _totals(values: list[Tensor]) -> Tensor:
+    """Return the sum of each of some columns ``[B]``, by two launches off the CPU."""
+    if values[0].device.type == "cpu":  # in the order of one sum, whatever stands beside
+        return torch.stack([value.sum() for value in values])
+    return torch.stack(values).sum(dim=1)
+
+
 def _append(columns: dict[str, list[Tensor]], **values: Tensor) -> None:
     for key, value in values.items():
         columns.setdefault(key, []).append(value)
@@ -252,10 +286,15 @@ def moved(value: Any, device: torch.device) -> Any:
 
 
 def _means(
-    sums: Mapping[str, Tensor], episodes: Mapping[str, list[tuple[Tensor, Tensor]]],
+    sums: Mapping[tuple[str, ...], Tensor],
+    episodes: Mapping[str, list[tuple[Tensor, Tensor]]],
     rollout: Rollout,
 ) -> dict[str, float]:  # fmt: skip
-    found = dict(sums)
+    found: dict[str, Tensor] = {}
+    for names, totals in sums.items():
+        for name, total in zip(names, totals.unbind(), strict=True):
+            found[name] = found[name] + total if name in found else total
+    stepwise = set(found)
     for name, pairs in episodes.items():
         values, counted = (torch.cat(column) for column in zip(*pairs, strict=True))
         whole = torch.where(counted, values, 0.0).to(torch.float64)
@@ -267,7 +306,7 @@ def _means(
     numbers = torch.stack([value.to(torch.float64) for value in found.values()]).tolist()
     metrics: dict[str, float] = dict(zip(found, numbers, strict=True))
     return {
-        name: value / rollout.env_steps if name in sums else value
+        name: value / rollout.env_steps if name in stepwise else value
         for name, value in metrics.items()
         if metrics["episodes_ended"] or not name.startswith("episode/")
     }

@@ -120,7 +120,10 @@ class VDNEngine:
             params, lr=algorithm.learning_rate, eps=algorithm.adam_epsilon, fused=True
         )
         self._params = params
-        self._collector = Collector(env, self.team, self._nets, seed, keep_next_observations=True)
+        # ε is a number of the distribution's.
+        self._collector = Collector(
+            env, self.team, self._nets, seed, keep_next_observations=True, capture=False
+        )
         self._replay: dict[str, Tensor] = {}
         self._cursor = 0
         self._updates = 0

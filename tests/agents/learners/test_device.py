@@ -1,7 +1,7 @@
 """Rollout and update off the CPU: nothing mixes devices or waits; on a GPU, the CPU's numbers."""
 
 import copy
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -186,6 +186,46 @@ def test_a_replayed_step_waits_for_nothing():
             learner._update(batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+class OnCuda(MixedTeam):
+    """The mixed team with its tensors on a GPU."""
+
+    def _result(self, rewards, ended):
+        return on_cuda(super()._result(rewards, ended))
+
+    def act(self, actions):
+        super().act({agent: action.cpu() for agent, action in actions.items()})
+
+
+def on_cuda(step):
+    return replace(
+        step,
+        **{
+            part.name: collector_module.moved(getattr(step, part.name), torch.device("cuda"))
+            for part in fields(step)
+        },
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("config", CONFIGS, ids=range(len(CONFIGS)))
+def test_a_rollout_by_graphs_is_the_cpus(config):
+    """The learner does not learn, so that all steps but the first three are replayed."""
+    here = LocalEngine(config, SAMPLING, 0, MixedTeam)
+    there = LocalEngine(config, cuda(), 0, OnCuda)
+    there.learner.load_training_state(here.learner.training_state())
+    for _ in range(2):
+        ours = here.collector.collect(10)
+        theirs = there.collector.collect(10)
+        for agent, columns in ours.agents.items():
+            for key, column in columns.items():
+                found = theirs.agents[agent][key]
+                assert found.is_cuda
+                torch.testing.assert_close(found.cpu(), column, rtol=1e-3, atol=1e-3, msg=key)
+        assert theirs.metrics == pytest.approx(ours.metrics, rel=1e-3, abs=1e-3)
+    graphs = there.collector._chosen._graphs.values()
+    assert there.collector._chosen._works and all(graph.graph is not None for graph in graphs)
 
 
 @pytest.mark.gpu
