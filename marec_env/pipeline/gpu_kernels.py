@@ -1,8 +1,8 @@
-"""Triton kernels for a GPU: a row of scores, or of offers, in one program each.
+"""What a GPU runs where the CPU has compiled loops: the merger of offers, and Triton kernels.
 
-Tensor operations pass over all rows some twenty times for what a program does while a row stays in
-its registers. Results are those of the tensor operations, bit for bit; without Triton, which comes
-with PyTorch for CUDA, these run instead.
+A kernel keeps a row of scores, or of offers, in one program's registers, where tensor operations
+pass over all rows some twenty times. Results are those of the tensor operations, bit for bit; where
+Triton, which comes with PyTorch for CUDA, cannot compile, these run instead.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ try:
 except ImportError:
     triton = None
 
-__all__ = ["Merger", "largest", "usable"]
+__all__ = ["KernelMerger", "TensorMerger", "largest", "usable"]
 
 _LOG = logging.getLogger(__name__)
 _WIDEST = 1 << 13  # scores of a row that registers hold
@@ -41,7 +41,7 @@ def _compile(device: str) -> bool:
     try:
         scores = torch.arange(3.0, device=device).expand(2, 3)
         items = largest(scores, scores > 9, 2, 0.0, 9.0)
-        Merger(scores > 9, 2).fill(0, items, items[:, 0])
+        KernelMerger(scores > 9, 2).fill(0, items, items[:, 0])
         return items.tolist() == [[2, 1], [2, 1]]
     except Exception as error:
         said = " ".join(str(error).split())[:200]
@@ -123,8 +123,8 @@ def largest(
 
 @_kernel
 def _take(  # type: ignore[no-untyped-def]
-    offered_at, quota_at, taken_at, items_at, channels_at, filled_at,
-    stride, offers, catalog, total, channel, size: tl.constexpr,
+    offered_at, quota_at, free_at, items_at, channels_at, filled_at,
+    stride, offers, catalog, places, channel, size: tl.constexpr,
 ):  # fmt: skip
     """Give a session the first free ones of what is offered, as many as its quota."""
     row = tl.program_id(0).to(tl.int64)
@@ -135,46 +135,65 @@ def _take(  # type: ignore[no-untyped-def]
     while (first < offers) & (got < wanted):
         place = first + tl.arange(0, size)
         item = tl.load(offered_at + row * stride + place, mask=place < offers, other=-1)
-        known = item >= 0
-        taken = tl.load(taken_at + row * catalog + item, mask=known, other=1)
-        free = known & (taken == 0)
+        free = tl.load(free_at + row * catalog + item, mask=item >= 0, other=0) != 0
         rank = got + tl.cumsum(free.to(tl.int64), 0)
         chosen = free & (rank <= wanted)
-        slot = row * total + filled + rank - 1
+        slot = row * places + filled + rank - 1
         tl.store(items_at + slot, item, mask=chosen)
         tl.store(channels_at + slot, tl.zeros_like(item) + channel, mask=chosen)
-        tl.store(taken_at + row * catalog + item, tl.full((size,), 1, tl.int8), mask=chosen)
+        tl.store(free_at + row * catalog + item, tl.full((size,), 0, tl.int8), mask=chosen)
         got += tl.sum(chosen.to(tl.int64), 0)
         first += size
     tl.store(filled_at + row, filled + got)
 
 
-class Merger:
-    """Offers taken one after another: :class:`marec_env.pipeline.tensor_merge.TensorMerger`."""
+class TensorMerger:
+    """Offers taken one after another, all sessions at once."""
 
     def __init__(self, unavailable: Tensor, total: int) -> None:
-        """Args as there."""
-        self._taken = unavailable.to(torch.int8)
-        self._items = torch.zeros(
-            len(unavailable), total, dtype=torch.int64, device=unavailable.device
-        )
+        """Args:
+        unavailable: bool ``[S, N]``, items that may not be chosen.
+        total: C.
+        """
+        sessions, self._none = unavailable.shape
+        self._total = total
+        # A last column stands for no item, and a last place for what is not taken.
+        self._free = torch.nn.functional.pad(~unavailable, (0, 1))
+        places = (sessions, total + 1)
+        self._items = torch.zeros(places, dtype=torch.int64, device=unavailable.device)
         self._channels = torch.zeros_like(self._items)
-        self._filled = torch.zeros_like(self._items[:, 0])
+        self._filled = torch.zeros_like(self._items[:, :1])
 
     def missing(self) -> Tensor:
         """Return how many places each session has left, int64 ``[S]``."""
-        return self._items.shape[1] - self._filled
+        return self._total - self._filled.squeeze(1)
 
     def chosen(self) -> tuple[Tensor, Tensor]:
         """Return items and their channels, int64 ``[S, C]`` each."""
-        return self._items, self._channels
+        return self._items[:, :-1], self._channels[:, :-1]
 
     def fill(self, channel: int, items: Tensor, quota: Tensor) -> None:
         """Give each session the first free ones of ``items``, as many as its ``quota``."""
+        columns = torch.where(items < 0, self._none, items)
+        wanted = self._free.gather(1, columns)
+        rank = wanted.cumsum(1)
+        wanted = wanted & (rank <= quota.unsqueeze(1))
+        places = torch.where(wanted, self._filled + rank - 1, self._total)
+        self._items.scatter_(1, places, columns)
+        self._channels.scatter_(1, places, torch.full_like(places, channel))
+        self._free.scatter_(1, torch.where(wanted, columns, self._none), False)
+        self._filled = self._filled + wanted.sum(1, keepdim=True)
+
+
+class KernelMerger(TensorMerger):
+    """The same by a kernel a channel."""
+
+    def fill(self, channel: int, items: Tensor, quota: Tensor) -> None:
+        """See :meth:`TensorMerger.fill`."""
         if items.stride(1) != 1:
             items = items.contiguous()
         _take[(len(items),)](
-            items, quota.contiguous(), self._taken, self._items, self._channels, self._filled,
-            items.stride(0), items.shape[1], self._taken.shape[1], self._items.shape[1], channel,
-            _CHUNK, num_warps=1,
+            items, quota.contiguous(), self._free.view(torch.int8), self._items, self._channels,
+            self._filled, items.stride(0), items.shape[1], self._none + 1, self._total + 1,
+            channel, _CHUNK, num_warps=1,
         )  # fmt: skip

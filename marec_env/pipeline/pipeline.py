@@ -11,7 +11,6 @@ from torch import Tensor
 
 from marec_env.errors import ConfigError, unknown_name
 from marec_env.pipeline import index
-from marec_env.pipeline.auditor import Auditor  # noqa: F401  (registers)
 from marec_env.pipeline.component import COMPONENTS, ActionForm, Component
 from marec_env.pipeline.config import NoMessages, PipelineConfig
 from marec_env.pipeline.knowledge import Knowledge
@@ -29,7 +28,6 @@ from marec_env.pipeline.plugin_checks import guarded
 from marec_env.pipeline.profile import Profile
 from marec_env.pipeline.ranking import Feature, Ranking
 from marec_env.pipeline.recall import Recall
-from marec_env.pipeline.refitting import Refitting  # noqa: F401  (registers)
 from marec_env.pipeline.request import Request
 from marec_env.registry import callable_at, is_own, numbers
 from marec_env.vector import Action, Rows

@@ -1,4 +1,4 @@
-"""The components that order the candidates: feature blocks, their weights, and the slate drawn.
+"""The components that order the candidates: feature blocks, vetoes, weights, and the slate drawn.
 
 A feature block is a function ``(request, candidates int64 [B, C]) -> float32 [B, C]``, larger is
 better. Scores are brought to zero mean and unit spread within the candidates, so that ranking
@@ -25,7 +25,17 @@ from marec_env.pipeline.request import Request
 from marec_env.pipeline.topk import sort_rows, top_k
 from marec_env.registry import Registry, callable_at, numbers
 
-__all__ = ["BLOCKS", "Block", "Feature", "Ranking", "compose_slate", "rank_within_topic"]
+__all__ = [
+    "BLOCKS",
+    "Auditor",
+    "Block",
+    "Feature",
+    "Ranking",
+    "compose_slate",
+    "provider_share",
+    "rank_within_topic",
+    "unsuitable",
+]
 
 Block = Callable[[Request, Tensor], Tensor]
 BLOCKS: Registry[Block] = Registry("feature block")
@@ -37,6 +47,8 @@ _MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.01, 1.0  # of exploration, in score units
 _TEMPERATURES = math.log(_MAX_TEMPERATURE / _MIN_TEMPERATURE)
 _WEIGHT, _DIVERSITY, _TEMPERATURE = 1.0, 0.3, 0.05  # hand-set: every block alike
 _DRAW = 20.0  # Gumbel draws of float32 lie between -2.9 and 16.7
+_OVEREXPOSED = 1.0  # levels of veto; suitability is a rule, whatever the auditor decides
+_UNSUITABLE = 2.0
 
 
 @BLOCKS.register("cf")
@@ -125,6 +137,63 @@ class Feature(Component):
 
 def _fits_candidates(what: str, found: object, request: Request, candidates: Tensor) -> Tensor:
     return numbers(what, found, *candidates.shape)
+
+
+def unsuitable(request: Request, items: Tensor) -> Tensor:
+    """Return which items exceed a limit of the session's user, bool ``[B, M]`` like ``items``."""
+    found = torch.zeros_like(items, dtype=torch.bool)
+    for place, attribute in enumerate(request.config.audit.suitability):
+        value = request.knowledge.attributes.get(attribute)
+        if value is not None:
+            found |= value[items] > request.memory.limits[:, place : place + 1]
+    return found
+
+
+def provider_share(request: Request, items: Tensor) -> Tensor:
+    """Return the share of the session's earlier slates that each item's provider had, float32
+    ``[B, M]``; 0 before the first slate.
+    """
+    providers = request.knowledge.providers
+    earlier = request.memory.session_items.flatten(1)
+    shown = (earlier >= 0).to(torch.float32)
+    count = torch.zeros(items.shape[0], request.knowledge.num_providers, device=items.device)
+    count.scatter_add_(1, providers[earlier.clamp(min=0)], shown)
+    return count.gather(1, providers[items]) / shown.sum(1, keepdim=True).clamp(min=1.0)
+
+
+@COMPONENTS.register("auditor")
+class Auditor(Component):
+    """Sets the level, in parts of the house's limits, at which topics and providers are vetoed.
+
+    0 is lenient (veto at twice the limit), 1 strict (veto at any exposure), the middle vetoes at
+    the limit. If fewer than K candidates are left, vetoed ones fill the slate: overexposed first.
+    """
+
+    name = "auditor"
+    fields = ("session", "exposure", "limits", "candidates")
+    before = ("ranking",)
+    objective = MappingProxyType({"within_limits": 1.0, "vetoed": -0.2})
+
+    @property
+    def action_space(self) -> spaces.Box:
+        """Strictness about topics and about providers."""
+        return spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def act(self, request: Request, action: Tensor) -> None:
+        """Veto candidates."""
+        candidates = request.need("candidates")
+        level = 2.0 * (1.0 - unit(action))
+        audit = request.config.audit
+        topic = request.memory.exposure.gather(1, request.topics_of(candidates))
+        over = topic > audit.max_topic_share * level[:, :1]
+        if audit.max_provider_share < 1.0:
+            share = provider_share(request, candidates)
+            over |= share > audit.max_provider_share * level[:, 1:]
+        request.add_veto(_OVEREXPOSED * over + _UNSUITABLE * unsuitable(request, candidates))
+
+    def default_action(self) -> Tensor:
+        """Return a veto at the limit."""
+        return torch.zeros(2)
 
 
 @COMPONENTS.register("ranking")

@@ -24,11 +24,11 @@ from marec_env.errors import ConfigError
 from marec_env.pipeline import gpu_kernels, index
 from marec_env.pipeline.component import COMPONENTS, Component
 from marec_env.pipeline.config import PipelineConfig
+from marec_env.pipeline.gpu_kernels import KernelMerger, TensorMerger
 from marec_env.pipeline.memory import look_up
 from marec_env.pipeline.plugin_checks import checked_offer
 from marec_env.pipeline.request import Request
-from marec_env.pipeline.tensor_merge import TensorMerger, first_occurrences
-from marec_env.pipeline.topk import row_blocks, top_k
+from marec_env.pipeline.topk import first_occurrences, row_blocks, top_k
 from marec_env.registry import Registry, callable_at
 
 __all__ = ["CHANNELS", "Channel", "Recall", "merge", "quotas_of"]
@@ -255,12 +255,12 @@ def merge(
         (the number of channels for the fallback).
     """
     kernels = gpu_kernels.usable(unavailable)
-    kind = _LoopMerger if quotas.is_cpu else gpu_kernels.Merger if kernels else TensorMerger
+    kind = _LoopMerger if quotas.is_cpu else KernelMerger if kernels else TensorMerger
     return _serve(kind(unavailable, total), offer, quotas, fallback)
 
 
 def _serve(
-    merger: _LoopMerger | TensorMerger | gpu_kernels.Merger,
+    merger: _LoopMerger | TensorMerger,
     offer: Callable[[int], Tensor],
     quotas: Tensor,
     fallback: Tensor,

@@ -18,7 +18,7 @@ from torch import Tensor
 from marec_env.compiled import compiled
 from marec_env.pipeline import gpu_kernels
 
-__all__ = ["EXCLUDED", "row_blocks", "sort_rows", "top_k"]
+__all__ = ["EXCLUDED", "first_occurrences", "row_blocks", "sort_rows", "top_k"]
 
 EXCLUDED = -1e4  # far below any score, and exact in float32 sums
 
@@ -131,3 +131,13 @@ def sort_rows(keys: Tensor) -> Tensor:
     if not keys.is_cpu:
         return keys.sort(dim=-1).values
     return torch.from_numpy(np.sort(keys.numpy(), axis=-1))
+
+
+def first_occurrences(items: Tensor) -> Tensor:
+    """Replace each later occurrence of an item in its row by -1: int64 ``[B, L] -> [B, L]``."""
+    places = torch.arange(items.shape[1], device=items.device)
+    ordered = sort_rows((items << 32) | places)
+    item, place = ordered >> 32, ordered & 0xFFFFFFFF
+    repeated = torch.zeros_like(item, dtype=torch.bool)
+    repeated[:, 1:] = item[:, 1:] == item[:, :-1]
+    return torch.empty_like(items).scatter_(1, place, torch.where(repeated, -1, item))

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.compiled import compiled
-from marec_env.pipeline.auditor import provider_share, unsuitable
 from marec_env.pipeline.memory import EXPOSURE_KEEP
+from marec_env.pipeline.ranking import provider_share, unsuitable
 from marec_env.pipeline.request import Request
 from marec_env.registry import Registry
 from marec_env.rewards.config import MeasureConfig

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from marec_env.pipeline import ranking
-from marec_env.pipeline.auditor import provider_share, unsuitable
+from marec_env.pipeline.ranking import provider_share, unsuitable
 
 STRICT, AT_LIMIT, LENIENT = 1.0, 0.0, -1.0
 TEAM = ("recall", "auditor", "ranking")

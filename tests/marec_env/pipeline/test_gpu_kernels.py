@@ -47,7 +47,7 @@ def test_the_merger_chooses_as_the_loop_does():
     fallback = torch.randperm(items, generator=drawn)
     quotas = recall.quotas_of(torch.randint(0, 4, (sessions, 4), generator=drawn), total)
     loop = recall._LoopMerger(unavailable, total)
-    kernel = gpu_kernels.Merger(unavailable.to(DEVICE), total)
+    kernel = gpu_kernels.KernelMerger(unavailable.to(DEVICE), total)
     here = recall._serve(loop, offers.__getitem__, quotas, fallback)
     there = recall._serve(
         kernel, lambda place: offers[place].to(DEVICE), quotas.to(DEVICE), fallback.to(DEVICE)

@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marec_env.pipeline import recall
+from marec_env.pipeline.gpu_kernels import TensorMerger
 from marec_env.pipeline.recall import quotas_of
-from marec_env.pipeline.tensor_merge import TensorMerger, first_occurrences
+from marec_env.pipeline.topk import first_occurrences
 
 
 def merge(offers, quotas, unavailable, fallback):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import marec_env
-from marec_env.pipeline.refitting import Refitting, fold_in
+from marec_env.pipeline.profile import Refitting, fold_in
 from marec_env.vector import Rows
 
 SMALL = {"embeddings": {"encoder": "hashing", "reduction": {"dimension": 8}}}
