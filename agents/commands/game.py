@@ -44,7 +44,7 @@ def command(
     action in every request (frozen): if they do as well, what it observed was of no use.
     """
     from agents.runs.environment import input_hashes
-    from agents.studies.headroom.levels import LevelsPlan, levels_table, measure_levels
+    from agents.studies.headroom import LevelsPlan, levels_table, measure_levels
     from marec_env.io import write_json, write_text
     from marec_env.reporting.page import Section, render_markdown
     from marec_env.world import build_world

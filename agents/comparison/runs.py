@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-from agents.config import RunConfig, config_hash
-from agents.runs.config import EvaluationConfig, TrainingConfig
+from agents.config import EvaluationConfig, RunConfig, TrainingConfig, config_hash
 from agents.runs.folder import RunFolder, open_run
 from agents.runs.manifest import (
     TOPICS,

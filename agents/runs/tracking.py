@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from agents.runs.config import TrackingConfig
+from agents.config import TrackingConfig
 from agents.runs.metrics_log import Metrics
 from agents.runs.workspace import STEP, ensure_workspace
 

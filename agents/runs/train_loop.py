@@ -15,8 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
+from agents.config import TrainingConfig
 from agents.runs.checkpoints import Checkpoint, Progress, save_checkpoint
-from agents.runs.config import TrainingConfig
 from agents.runs.folder import RunFolder
 from agents.runs.metrics_log import TIME_PREFIX, Metrics, append_metrics, restore_metrics
 from agents.runs.progress import ProgressDisplay

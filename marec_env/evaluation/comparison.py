@@ -15,11 +15,11 @@ from marec_env.evaluation.statistics import (
     Estimate,
     PairedDifference,
     finite_or_none,
+    gini,
     mean_difference,
     mean_estimate,
     paired_difference,
 )
-from marec_env.inequality import gini
 from marec_env.reporting.table import csv_text
 
 __all__ = ["Comparison", "compare_outcomes", "exposure_by_group"]

@@ -25,6 +25,7 @@ __all__ = [
     "bootstrap_band",
     "bootstrap_means",
     "finite_or_none",
+    "gini",
     "improvement_interval",
     "interquartile_mean",
     "mean_difference",
@@ -305,3 +306,16 @@ def seeds_warning(seeds: int) -> str | None:
         f"only {seeds} seeds: the smallest p that a paired sign test can reach is "
         f"{2.0 ** (1 - seeds):.3g}; use {_ENOUGH_SEEDS} or more"
     )
+
+
+def gini(amounts: ArrayLike) -> float:
+    """Return the Gini index of ``[N]`` non-negative amounts.
+
+    0 if all are equal (also if all are zero), ``1 - 1/N`` if one has everything.
+    """
+    ordered = np.sort(np.asarray(amounts, dtype=np.float64))
+    count, total = ordered.size, float(ordered.sum())
+    if total <= 0:
+        return 0.0
+    ranks = np.arange(1, count + 1)
+    return float(((2 * ranks - count - 1) * ordered).sum() / (count * total))

@@ -35,8 +35,7 @@ from marec_env.data.propensity import (
     item_clicks,
     position_curve,
 )
-from marec_env.evaluation.statistics import Estimate, mean_estimate
-from marec_env.inequality import gini
+from marec_env.evaluation.statistics import Estimate, gini, mean_estimate
 from marec_env.users.base import Users
 
 __all__ = ["Calibration", "Quantity", "calibrate", "jensen_shannon"]

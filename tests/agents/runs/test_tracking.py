@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from agents.config import TrackingConfig
 from agents.runs import workspace
-from agents.runs.config import TrackingConfig
 from agents.runs.tracking import RunIdentity, Trackers, open_trackers, resolve_wandb_mode
 from agents.runs.workspace import comparison_workspace
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from agents.config import TrainingConfig
 from agents.runs.checkpoints import latest_checkpoint
-from agents.runs.config import TrainingConfig
 from agents.runs.folder import RunFolder
 from agents.runs.metrics_log import TIME_PREFIX, read_metrics
 from agents.runs.progress import ProgressDisplay

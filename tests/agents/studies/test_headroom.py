@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from agents.baselines.teams import StaticTeam
-from agents.studies.headroom.levels import LevelsPlan, _compared, measure_levels, search_static
+from agents.studies.headroom import LevelsPlan, _compared, measure_levels, search_static
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.evaluation.rollout import rollout
 from marec_env.world import build_world

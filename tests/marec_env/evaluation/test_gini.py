@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from marec_env.inequality import gini
+from marec_env.evaluation.statistics import gini
 
 
 def test_gini_by_hand():

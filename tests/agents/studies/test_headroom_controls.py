@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from agents.studies.headroom.controls import ShuffledObservations, frozen_mean, record_play
+from agents.studies.headroom import ShuffledObservations, frozen_mean, record_play
 from marec_env import random
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.simulator import Simulator
