@@ -90,7 +90,7 @@ def test_an_agents_number_enters_beside_what_it_sees(activation):
             layer = actor.trunk.layers[place]
             features = getattr(torch, activation)(features @ layer.weight.T + layer.bias)
         expected = features @ actor.head.weight.T + actor.head.bias
-        found, memory = actor(observations, None, agent_id)
+        found, memory = actor(observations, None, number)
         assert memory is None
         torch.testing.assert_close(found, expected)
         outputs.append(found)
