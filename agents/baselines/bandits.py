@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from agents.baselines.scoring import best_unseen
+from agents.baselines.scoring import ScoringPolicy, best_unseen
 from marec_env.evaluation.policies import RecommenderView, recommender_view
 from marec_env.random import normal
 
@@ -53,25 +53,23 @@ class LinearPosterior:
         return torch.cholesky_solve(right.unsqueeze(-1), factor).squeeze(-1), factor
 
 
-class LinUCB:
+class LinUCB(ScoringPolicy):
     """Optimism (Li et al., WWW 2010): mean plus ``alpha`` standard deviations."""
 
     name = "linucb"
-    privileged = False
 
     def __init__(self, posterior: LinearPosterior, alpha: float = 0.1) -> None:
         self.posterior, self.alpha = posterior, alpha
 
-    def recommend(self, simulator: Simulator) -> Tensor:
-        """Return the slate of highest upper bounds, int64 ``[B, K]``."""
-        view = recommender_view(simulator)
+    def scores(self, view: RecommenderView) -> Tensor:
+        """Return upper bounds, ``[B, N]``."""
         mean, factor = self.posterior.solve(view)
         features = self.posterior.features.to(mean.device)
         whitened = torch.linalg.solve_triangular(
             factor, features.T.expand(mean.shape[0], -1, -1), upper=False
         )
-        bound = mean @ features.T + self.alpha * whitened.square().sum(dim=1).sqrt()
-        return best_unseen(bound, view.seen, view.slate_size)
+        deviation: Tensor = whitened.square().sum(dim=1).sqrt()
+        return mean @ features.T + self.alpha * deviation
 
 
 class LinTS:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from agents.baselines.scoring import ScoringPolicy, liked_items
+from agents.baselines.scoring import ScoringPolicy, liked_items, sum_of_rows
 from marec_env.evaluation.policies import RecommenderView
 
 __all__ = ["ArticleScheme", "ContentSimilarity", "Hybrid"]
@@ -96,10 +96,7 @@ class Hybrid(ScoringPolicy):
 def _cosine(text: Tensor, items: Tensor) -> Tensor:
     """Return each item's cosine to the mean text of ``[B, L]`` items, ``[B, N]``; 0 without any."""
     text = text.to(items.device)
-    present = (items >= 0).to(torch.float32)
-    profile = functional.embedding_bag(
-        items.clamp(min=0), text, per_sample_weights=present, mode="sum"
-    )
+    profile = sum_of_rows(text, items, (items >= 0).to(torch.float32))
     return functional.normalize(profile, dim=1) @ text.T
 
 

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn import functional
 
-from agents.baselines.scoring import ScoringPolicy, TrainingLog, liked_items
+from agents.baselines.scoring import ScoringPolicy, TrainingLog, liked_items, sum_of_rows
 from marec_env.evaluation.policies import RecommenderView
 from marec_env.memory import require_memory
 
@@ -171,11 +171,7 @@ class EASE(ScoringPolicy):
         liked = liked_items(view, HISTORY)
         device = liked.device
         present = (liked >= 0).to(torch.float32)
-        # An embedding bag adds the rows of the liked items without a dense [B, N] input.
-        scores = functional.embedding_bag(
-            liked.clamp(min=0), self.weights.to(device), per_sample_weights=present, mode="sum"
-        )
-        return scores + 1e-6 * self.popularity.to(device)
+        return sum_of_rows(self.weights, liked, present) + 1e-6 * self.popularity.to(device)
 
 
 class ItemKNN(ScoringPolicy):

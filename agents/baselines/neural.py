@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agents.baselines.scoring import ScoringPolicy, TrainingLog, liked_items
+from agents.baselines.scoring import ScoringPolicy, TrainingLog, liked_items, sum_of_rows
 from marec_env.evaluation.policies import RecommenderView
 from marec_env.memory import require_memory
 
@@ -70,12 +70,8 @@ class NeuMFNetwork(nn.Module):
         if without is not None:
             present = present & (liked != without.unsqueeze(1))
         weights = present.to(torch.float32) / present.sum(dim=1, keepdim=True).clamp(min=1)
-        places = liked.clamp(min=0)
-        product, deep = (
-            functional.embedding_bag(places, t.weight, per_sample_weights=weights, mode="sum")
-            for t in (self.product_user, self.deep_user)
-        )
-        return product, deep
+        product = sum_of_rows(self.product_user.weight, liked, weights)
+        return product, sum_of_rows(self.deep_user.weight, liked, weights)
 
     def forward(self, users: tuple[Tensor, Tensor], items: Tensor) -> Tensor:
         """Return logits ``[B, M]`` of int64 ``[B, M]`` items (or ``[M]``, the same for all)."""
@@ -196,12 +192,7 @@ class LightGCN(ScoringPolicy):
         liked = liked_items(view, _GRAPH_HISTORY)
         present = (liked >= 0).to(torch.float32)
         weights = present / present.sum(dim=1, keepdim=True).clamp(min=1).sqrt()
-        users = functional.embedding_bag(
-            liked.clamp(min=0),
-            self.messages.to(liked.device),
-            per_sample_weights=weights,
-            mode="sum",
-        )
+        users = sum_of_rows(self.messages, liked, weights)
         # A user without likes has a zero vector: the mean user's order is used, at a small scale.
         default = self.messages.mean(dim=0).to(liked.device)
         return (users + 1e-6 * default) @ self.items.to(liked.device).T

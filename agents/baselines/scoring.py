@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
+from torch.nn import functional
 
 from marec_env.data.interactions import InteractionLog
 from marec_env.evaluation.policies import RecommenderView, recommender_view
@@ -36,6 +37,7 @@ __all__ = [
     "TrainingLog",
     "best_unseen",
     "liked_items",
+    "sum_of_rows",
     "training_log",
 ]
 
@@ -123,6 +125,16 @@ def liked_items(view: RecommenderView, limit: int) -> Tensor:
     packed = torch.where(liked, items, -1).gather(1, order)
     width = max(1, min(limit, int(liked.sum(dim=1).max())))
     return packed[:, -width:]
+
+
+def sum_of_rows(table: Tensor, items: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted sums ``[B, d]`` of rows of ``[N, d]``, named by int64 ``[B, L]``.
+
+    Places of -1 are taken for row 0: give them weight 0.
+    """
+    return functional.embedding_bag(
+        items.clamp(min=0), table.to(items.device), per_sample_weights=weights, mode="sum"
+    )
 
 
 class RandomSlates:

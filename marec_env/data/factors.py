@@ -76,41 +76,26 @@ class _Rows:
             yield rows, (self.start[rows, None] + offset).where(mask, 0), mask
             position -= size
 
+    def solve(self, other: Tensor, weight: Tensor, target: Tensor, base: Tensor) -> Tensor:
+        """Return this side's least-squares factors, float64 ``[count, d]``; 0 where no data.
 
-def _solve(
-    rows: _Rows,
-    count: int,
-    other: Tensor,
-    weight: Tensor,
-    target: Tensor,
-    base: Tensor,
-) -> Tensor:
-    """Return one side's least-squares factors, float64 ``[count, d]``; rows without data are 0.
-
-    Args:
-        rows: the interactions by that side.
-        count: its number of rows.
-        other: float64 ``[M, d]``, the other side's regressors.
-        weight: float64 ``[R]``, of each interaction in the normal matrix (source order).
-        target: float64 ``[R]``, weight times value.
-        base: float64 ``[d, d]`` or ``[count, d, d]``, added to every normal matrix.
-    """
-    dim = other.shape[1]
-    weight, target = weight[rows.order], target[rows.order]
-    solution = torch.zeros(count, dim, dtype=torch.float64)
-    for row, place, mask in rows.batches(dim):
-        features = other[rows.column[place]]  # [b, m, d]
-        weighted = features * (weight[place] * mask).unsqueeze(-1)
-        normal = weighted.transpose(1, 2) @ features + (base if base.ndim == 2 else base[row])
-        right = (features * (target[place] * mask).unsqueeze(-1)).sum(1)
-        factor = torch.linalg.cholesky(normal)
-        solution[row] = torch.cholesky_solve(right.unsqueeze(-1), factor).squeeze(-1)
-    return solution
-
-
-def _initial(count: int, dim: int, seed: int) -> Tensor:
-    keys = random.session_keys(seed, torch.arange(count))
-    return _INITIAL * random.normal(keys, 0, "data/factors", dim).to(torch.float64)
+        Args:
+            other: float64 ``[M, d]``, the other side's regressors.
+            weight: float64 ``[R]``, of each interaction in the normal matrix (source order).
+            target: float64 ``[R]``, weight times value.
+            base: float64 ``[d, d]``, added to every normal matrix.
+        """
+        dim = other.shape[1]
+        weight, target = weight[self.order], target[self.order]
+        solution = torch.zeros(self.length.shape[0], dim, dtype=torch.float64)
+        for row, place, mask in self.batches(dim):
+            features = other[self.column[place]]  # [b, m, d]
+            weighted = features * (weight[place] * mask).unsqueeze(-1)
+            normal = weighted.transpose(1, 2) @ features + base
+            right = (features * (target[place] * mask).unsqueeze(-1)).sum(1)
+            factor = torch.linalg.cholesky(normal)
+            solution[row] = torch.cholesky_solve(right.unsqueeze(-1), factor).squeeze(-1)
+        return solution
 
 
 def fit_factors(
@@ -143,69 +128,32 @@ def fit_factors(
         raise DataError("cannot fit factors: the log has no interactions")
     by_user = _Rows(log.user, log.item, log.num_users)
     by_item = _Rows(log.item, log.user, log.num_items)
-    item = _initial(log.num_items, dim, seed)
+    keys = random.session_keys(seed, torch.arange(log.num_items))
+    item = _INITIAL * random.normal(keys, 0, "data/factors", dim).to(torch.float64)
     item[by_item.length == 0] = 0.0
-    if model == "implicit":
-        user, item = _implicit(log, by_user, by_item, item, sweeps, ridge, confidence)
-        return Factors(
-            user=user.float(),
-            item=item.float(),
-            user_bias=torch.zeros(log.num_users),
-            item_bias=torch.zeros(log.num_items),
-            mean=0.0,
-        )
-    return _explicit(log, by_user, by_item, item, sweeps, ridge)
-
-
-def _implicit(
-    log: InteractionLog,
-    by_user: _Rows,
-    by_item: _Rows,
-    item: Tensor,
-    sweeps: int,
-    ridge: float,
-    confidence: float,
-) -> tuple[Tensor, Tensor]:
-    weight = confidence * torch.where(log.liked, 1.0, 0.5).to(torch.float64)
-    damping = ridge * torch.eye(item.shape[1], dtype=torch.float64)
-    user = item
-    for _ in range(sweeps):
-        user = _solve(by_user, log.num_users, item, weight, 1.0 + weight, item.T @ item + damping)
-        item = _solve(by_item, log.num_items, user, weight, 1.0 + weight, user.T @ user + damping)
-    return user, item
-
-
-def _explicit(
-    log: InteractionLog,
-    by_user: _Rows,
-    by_item: _Rows,
-    item: Tensor,
-    sweeps: int,
-    ridge: float,
-) -> Factors:
-    rating = log.rating.to(torch.float64)
-    mean = rating.mean()
-    dim = item.shape[1]
-    # The bias is one more coordinate whose regressor is 1: each half sweep solves it with the rest.
-    damping = ridge * torch.eye(dim + 1, dtype=torch.float64)
-    weight = torch.ones_like(rating)
     user_bias = torch.zeros(log.num_users, dtype=torch.float64)
     item_bias = torch.zeros(log.num_items, dtype=torch.float64)
-    user = torch.zeros(log.num_users, dim, dtype=torch.float64)
-    for _ in range(sweeps):
-        residual = rating - mean - item_bias[log.item]
-        solved = _solve(by_user, log.num_users, _with_one(item), weight, residual, damping)
-        user, user_bias = solved[:, :dim], solved[:, dim]
-        residual = rating - mean - user_bias[log.user]
-        solved = _solve(by_item, log.num_items, _with_one(user), weight, residual, damping)
-        item, item_bias = solved[:, :dim], solved[:, dim]
-    return Factors(
-        user=user.float(),
-        item=item.float(),
-        user_bias=user_bias.float(),
-        item_bias=item_bias.float(),
-        mean=float(mean),
-    )
+    if model == "implicit":
+        mean = 0.0
+        weight = confidence * torch.where(log.liked, 1.0, 0.5).to(torch.float64)
+        damping = ridge * torch.eye(dim, dtype=torch.float64)
+        for _ in range(sweeps):
+            user = by_user.solve(item, weight, 1.0 + weight, item.T @ item + damping)
+            item = by_item.solve(user, weight, 1.0 + weight, user.T @ user + damping)
+    else:
+        rating = log.rating.to(torch.float64)
+        mean = float(rating.mean())
+        # The bias is one more coordinate whose regressor is 1: solved with the rest.
+        damping = ridge * torch.eye(dim + 1, dtype=torch.float64)
+        weight = torch.ones_like(rating)
+        for _ in range(sweeps):
+            residual = rating - mean - item_bias[log.item]
+            solved = by_user.solve(_with_one(item), weight, residual, damping)
+            user, user_bias = solved[:, :dim], solved[:, dim]
+            residual = rating - mean - user_bias[log.user]
+            solved = by_item.solve(_with_one(user), weight, residual, damping)
+            item, item_bias = solved[:, :dim], solved[:, dim]
+    return Factors(user.float(), item.float(), user_bias.float(), item_bias.float(), mean)
 
 
 def _with_one(factors: Tensor) -> Tensor:

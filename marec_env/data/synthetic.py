@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -50,18 +49,12 @@ _GROUPS = ("occasional", "regular")
 _REGULAR = 0.5
 
 
-@dataclass
-class _Record:
-    """Columns of the impressions, a list of blocks each."""
+Blocks = list[dict[str, Tensor]]
+"""Columns of rows, a part at a time."""
 
-    columns: dict[str, list[Tensor]] = field(default_factory=dict)
 
-    def add(self, **blocks: Tensor) -> None:
-        for name, block in blocks.items():
-            self.columns.setdefault(name, []).append(block.flatten())
-
-    def column(self, name: str) -> Tensor:
-        return torch.cat(self.columns[name])
+def _column(blocks: Blocks, name: str) -> Tensor:
+    return torch.cat([block[name].flatten() for block in blocks])
 
 
 class _Engine:
@@ -77,7 +70,7 @@ class _Engine:
         self.visit = torch.where(self.regular, 4.0 / 3.0, 2.0 / 3.0) * visits
         self.visit.clamp_max_(1.0)
         self.intercept = 0.0
-        self.own_visits = _Record()
+        self.own_visits: Blocks = []
 
     def platform(self, users: Tensor, day: int, keys: Tensor, index: int) -> tuple[Tensor, Tensor]:
         """Return slates ``[a, K]`` and their propensities."""
@@ -123,7 +116,7 @@ class _Engine:
         clicks = torch.sigmoid(logits) * self.examination
         self.scenario.calibrate(logits.flatten(), clicks.flatten())
 
-    def visits(self, day: int, record: _Record) -> None:
+    def visits(self, day: int, record: Blocks) -> None:
         """Let a day's users come, look, answer and leave."""
         keys = random.session_keys(
             self.config.seed, torch.arange(self.world.num_users) * self.config.days + day
@@ -134,10 +127,9 @@ class _Engine:
         begin = _START + day * _DAY + (hour * 3600).to(torch.int64)
         own = self.scenario.own_visits(users, keys[users])
         if own is not None:
-            self.own_visits.add(
-                user=users[:, None].expand_as(own),
-                item=own,
-                time=(begin[users] - _REQUEST_SECONDS)[:, None].expand_as(own),
+            time = (begin[users] - _REQUEST_SECONDS)[:, None].expand_as(own)
+            self.own_visits.append(
+                {"user": users[:, None].expand_as(own), "item": own, "time": time}
             )
         for index in range(_MAX_REQUESTS):
             if users.numel() == 0:
@@ -149,15 +141,15 @@ class _Engine:
             click = (chance < torch.sigmoid(logit) * self.examination).to(torch.float32)
             request = LoggedRequest(users, slate, click, logit, key, index, day)
             behaviours = self.scenario.respond(request)
-            record.add(
-                user=users[:, None].expand_as(slate),
-                item=slate,
-                time=(begin[users] + index * _REQUEST_SECONDS)[:, None].expand_as(slate),
-                position=torch.arange(self.size).expand_as(slate),
-                propensity=propensity,
-                click=click,
-                **behaviours,
-            )
+            block = {
+                "user": users[:, None].expand_as(slate),
+                "item": slate,
+                "time": (begin[users] + index * _REQUEST_SECONDS)[:, None].expand_as(slate),
+                "position": torch.arange(self.size).expand_as(slate),
+                "propensity": propensity,
+                "click": click,
+            }
+            record.append(block | behaviours)
             leave = (_LEAVE - _STAY_GAIN * click.sum(1)).clamp_min(_LEAVE_FLOOR)
             stay = random.uniform(key, index, "synthetic/leave", 1).squeeze(1) >= leave
             users = users[stay]
@@ -194,23 +186,23 @@ def generate(
     scenario = kind(world, config)
     engine = _Engine(world, scenario, config)
     engine.calibrate()
-    record = _Record()
+    record: Blocks = []
     for day in range(config.days):
         scenario.begin_day(day)
         engine.visits(day, record)
     return _to_log(name, engine, record, like_threshold), world
 
 
-def _to_log(name: str, engine: _Engine, record: _Record, threshold: float) -> InteractionLog:
+def _to_log(name: str, engine: _Engine, record: Blocks, threshold: float) -> InteractionLog:
     world, scenario, config = engine.world, engine.scenario, engine.config
     names = ("click", *scenario.behaviours)
-    behaviours = scenario.finish({key: record.column(key) for key in names})
-    user, item, time = (record.column(key) for key in ("user", "item", "time"))
+    behaviours = scenario.finish({key: _column(record, key) for key in names})
+    user, item, time = (_column(record, key) for key in ("user", "item", "time"))
     clicked = behaviours["click"] > 0
     of_clicks = {key: values[clicked] for key, values in behaviours.items()}
     rows = {"user": user[clicked], "item": item[clicked], "time": time[clicked]}
-    if engine.own_visits.columns:  # they come without a slate: no click, nothing that follows one
-        own = {key: engine.own_visits.column(key) for key in rows}
+    if engine.own_visits:  # they come without a slate: no click, nothing that follows one
+        own = {key: _column(engine.own_visits, key) for key in rows}
         rows = {key: torch.cat([values, own[key]]) for key, values in rows.items()}
         nothing = torch.zeros(own["user"].shape[0])
         of_clicks = {key: torch.cat([values, nothing]) for key, values in of_clicks.items()}
@@ -237,15 +229,15 @@ def _to_log(name: str, engine: _Engine, record: _Record, threshold: float) -> In
         fingerprint=fingerprint,
         sources={f"synthetic/{name}": fingerprint},
         behaviours=of_clicks,
-        item_attributes=scenario.item_attributes(),
+        item_attributes=scenario.item_attributes,
         provider=world.provider,
-        user_attributes=scenario.user_attributes(),
+        user_attributes=scenario.user_attributes,
         impressions=Impressions(
             user=user,
             item=item,
             time=time,
-            position=record.column("position"),
-            propensity=record.column("propensity"),
+            position=_column(record, "position"),
+            propensity=_column(record, "propensity"),
             behaviours=behaviours,
         ),
     )

@@ -62,6 +62,10 @@ class Scenario:
         """
         self.world = world
         self.config = config
+        self.item_attributes: dict[str, Tensor] = {}
+        """Numbers of each item, float32 ``[N]``."""
+        self.user_attributes: dict[str, Tensor] = {}
+        """Numbers of each user, float32 ``[U]``."""
         self.usual = 0.0
         """Mean logit of clicked items, set by :meth:`calibrate`."""
         self._follow_centre = 0.0
@@ -85,14 +89,6 @@ class Scenario:
         """
         base = torch.logit(torch.tensor(rate))
         return torch.sigmoid(base + FOLLOW_SLOPE * (logit - self._follow_centre))
-
-    def item_attributes(self) -> dict[str, Tensor]:
-        """Return numbers of each item, float32 ``[N]``."""
-        return {}
-
-    def user_attributes(self) -> dict[str, Tensor]:
-        """Return numbers of each user, float32 ``[U]``."""
-        return {}
 
     def begin_day(self, day: int) -> None:
         """Let a night pass."""

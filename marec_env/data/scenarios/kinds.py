@@ -65,11 +65,8 @@ class Ads(Scenario):
         log_bid = _BID_SPREAD * world.item_draws("synthetic/bid").squeeze(1)
         self.log_bid = log_bid
         self.bid = _MEDIAN_BID * log_bid.exp()
+        self.item_attributes["bid"] = self.bid  # currency units a click
         self.seen = torch.zeros(world.num_users, world.num_items)
-
-    def item_attributes(self) -> dict[str, Tensor]:
-        """``bid`` in currency units a click."""
-        return {"bid": self.bid}
 
     def begin_day(self, day: int) -> None:
         """Advertisements are half forgotten in three days."""
@@ -128,15 +125,12 @@ class Ecommerce(Scenario):
         super().__init__(world, config)
         median = _FIRST_PRICE * _PRICE_STEP ** world.category.to(torch.float32)
         spread = _PRICE_SPREAD * world.item_draws("synthetic/price").squeeze(1)
-        self.price = (median * spread.exp()).mul(100).round().div(100)
+        # In currency units, with cents.
+        self.item_attributes["price"] = (median * spread.exp()).mul(100).round().div(100)
         # What is dear is judged within the category: a cheap tablet is not a dear book.
         self.dearness = spread
         self.level = numbers.PRICE_LEVEL_SPREAD * world.user_draws("synthetic/budget").squeeze(1)
         self.owned = torch.zeros(world.num_users, world.num_items, dtype=torch.bool)
-
-    def item_attributes(self) -> dict[str, Tensor]:
-        """``price`` in currency units."""
-        return {"price": self.price}
 
     def _too_dear(self, users: Tensor, slate: Tensor) -> Tensor:
         return (self.dearness[slate] - self.level[users, None]).clamp_min(0.0)
@@ -189,10 +183,12 @@ class Finance(Scenario):
         super().__init__(world, config)
         middle = torch.tensor(_CLASS_OF_CATEGORY)[world.category]
         step = random.integers(world.item_keys, 0, "synthetic/risk", 1, 3).squeeze(1) - 1
-        self.risk = (middle + step).clamp(1, _CLASSES)
+        self.risk = (middle + step).clamp(1, _CLASSES)  # 1 is the lowest
+        self.item_attributes["risk"] = self.risk.to(torch.float32)
         limit = random.integers(world.user_keys, 0, "synthetic/limit", 2, _CLASSES) + 1
         # The larger of two draws: few people accept the lowest classes only.
         self.limit = limit.max(1).values
+        self.user_attributes["risk_limit"] = self.limit.to(torch.float32)  # the highest suitable
         yearly = torch.tensor(numbers.VOLATILITY)[self.risk - 1]
         daily = yearly[:, None] / numbers.TRADING_DAYS**0.5
         returns = daily * world.item_draws("synthetic/returns", config.days) - daily.square() / 2
@@ -202,14 +198,6 @@ class Finance(Scenario):
         none = torch.zeros(0, dtype=torch.int64)
         self.open = {"place": none, "user": none, "item": none, "day": none}
         self.closed: list[tuple[Tensor, Tensor]] = []
-
-    def item_attributes(self) -> dict[str, Tensor]:
-        """``risk``: class 1 (lowest) to 7."""
-        return {"risk": self.risk.to(torch.float32)}
-
-    def user_attributes(self) -> dict[str, Tensor]:
-        """``risk_limit``: the highest class that is suitable."""
-        return {"risk_limit": self.limit.to(torch.float32)}
 
     def eligible(self, users: Tensor) -> Tensor:
         """Products that suit the user."""
@@ -284,11 +272,8 @@ class Social(Scenario):
         readiness = numbers.READINESS_SPREAD * world.user_draws("synthetic/readiness").squeeze(1)
         self.readiness = readiness - numbers.FOLLOW_SLOPE * numbers.READINESS_SPREAD**2 / 2.0
         self.friends = _befriend(world)
+        self.user_attributes["friends"] = self.friends.sum(1)
         self.endorsed = torch.zeros(world.num_users, world.num_items)
-
-    def user_attributes(self) -> dict[str, Tensor]:
-        """``friends``, how many."""
-        return {"friends": self.friends.sum(1)}
 
     def begin_day(self, day: int) -> None:
         """Endorsements fade."""
@@ -365,12 +350,9 @@ class Streaming(Scenario):
         super().__init__(world, config)
         spread = (_LENGTH_SPREAD * world.item_draws("synthetic/length").squeeze(1)).exp()
         self.length = (torch.tensor(_MINUTES)[world.category] * spread).round()
+        self.item_attributes["length_minutes"] = self.length
         self.finished = torch.zeros(world.num_users, world.num_items, dtype=torch.bool)
         self.watched_today = torch.zeros(world.num_users)
-
-    def item_attributes(self) -> dict[str, Tensor]:
-        """``length_minutes``."""
-        return {"length_minutes": self.length}
 
     def begin_day(self, day: int) -> None:
         """Everybody is rested."""
