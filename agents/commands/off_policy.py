@@ -38,8 +38,8 @@ def command(
     replace: Replace = False,
 ) -> None:
     """Estimate a target from a log's propensities; judge the estimates by the simulator's truth."""
-    from agents.studies.off_policy.logs import record_logs
-    from agents.studies.off_policy.study import judge
+    from agents.studies.off_policy import judge
+    from agents.studies.off_policy_logs import record_logs
     from marec_env.errors import ConfigError
     from marec_env.io import write_json
     from marec_env.world import build_world

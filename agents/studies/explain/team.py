@@ -14,7 +14,21 @@ from agents.learners.policy import TrainedPolicy
 from marec_env.errors import ConfigError
 from marec_env.vector import Action
 
-__all__ = ["MaskedTeam", "OpenTeam", "expected_decisions"]
+__all__ = ["MaskedTeam", "OpenTeam", "by_part", "expected_decisions"]
+
+
+def by_part(
+    space: spaces.Space[Any],
+    inputs: Tensor,
+    function: Callable[[spaces.Space[Any], Tensor], Tensor],
+) -> Tensor:
+    """Return a function of a space and its distribution's parameters ``[n, num_inputs]``; of a
+    Tuple, of each part and its share of them, joined.
+    """
+    if not isinstance(space, spaces.Tuple):
+        return function(space, inputs)
+    pieces = torch.split(inputs, [distribution_for(part).num_inputs for part in space], dim=1)
+    return torch.cat([function(*pair) for pair in zip(space, pieces, strict=True)], dim=1)
 
 
 def expected_decisions(space: spaces.Space[Any], inputs: Tensor) -> Tensor:
@@ -30,32 +44,26 @@ def expected_decisions(space: spaces.Space[Any], inputs: Tensor) -> Tensor:
     Raises:
         ConfigError: the space is of another kind.
     """
+    return by_part(space, inputs, _means)
+
+
+def _means(space: spaces.Space[Any], inputs: Tensor) -> Tensor:
     if isinstance(space, spaces.Box):
         return inputs[:, : int(space.low.size)]
-    if isinstance(space, spaces.Tuple):
-        parts, first = [], 0
-        for part in space:
-            size = distribution_for(part).num_inputs
-            parts.append(expected_decisions(part, inputs[:, first : first + size]))
-            first += size
-        return torch.cat(parts, dim=1)
-    sizes = _choices(space)
-    tables = torch.split(inputs, sizes, dim=1)
+    if isinstance(space, spaces.Discrete):
+        sizes = [int(space.n)]
+    elif isinstance(space, spaces.MultiDiscrete):
+        sizes = [int(n) for n in space.nvec.reshape(-1)]
+    elif isinstance(space, spaces.MultiBinary):
+        sizes = [2] * int(space.n)
+    else:
+        raise ConfigError(f"cannot explain decisions in {space}; known: Box, discrete kinds, Tuple")
     means = [
-        torch.softmax(table, dim=1) @ torch.arange(n, dtype=inputs.dtype, device=inputs.device)
-        for table, n in zip(tables, sizes, strict=True)
+        torch.softmax(table, dim=1)
+        @ torch.arange(table.shape[1], dtype=inputs.dtype, device=inputs.device)
+        for table in torch.split(inputs, sizes, dim=1)
     ]
     return torch.stack(means, dim=1)
-
-
-def _choices(space: spaces.Space[Any]) -> list[int]:
-    if isinstance(space, spaces.Discrete):
-        return [int(space.n)]
-    if isinstance(space, spaces.MultiDiscrete):
-        return [int(n) for n in space.nvec.reshape(-1)]
-    if isinstance(space, spaces.MultiBinary):
-        return [2] * int(space.n)
-    raise ConfigError(f"cannot explain decisions in {space}; known: Box, discrete kinds, Tuple")
 
 
 class OpenTeam:

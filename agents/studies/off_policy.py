@@ -1,4 +1,8 @@
-"""Estimates from a log beside the truth, and how their error falls with the log's size."""
+"""Off-policy evaluation of teams: what another team would earn, beside the simulator's truth.
+
+Estimates from a log of :mod:`agents.studies.off_policy_logs`, by the estimators of
+:mod:`marec_env.evaluation.off_policy`, and how their error falls with the log's size.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +11,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from agents.studies.off_policy.logs import RequestLog
+from agents.studies.off_policy_logs import Floats, RequestLog
 from agents.studies.records import plain
-from marec_env.evaluation import off_policy
+from marec_env.evaluation.off_policy import (
+    cross_fit_folds,
+    doubly_robust,
+    effective_sample_size,
+    importance_sampling,
+    self_normalised,
+)
 from marec_env.evaluation.statistics import Estimate, mean_estimate
 from marec_env.reporting.table import TextTable
 
 __all__ = [
     "ESTIMATORS",
     "ErrorAtSize",
-    "estimates",
     "errors_by_size",
+    "estimates",
     "fitted",
     "ignorant",
     "judge",
@@ -33,7 +42,6 @@ _SMALL = 1e-9
 _REPETITIONS = 50  # logs of each size
 _SMALLEST_SHARE = 64  # the sizes are this fraction of the log, a fourth of it, and so on up
 
-Floats = NDArray[np.float64]
 Model = tuple[Floats, Floats]
 """Predicted rewards of what was done, ``[n, P]``, and their expectation under the target."""
 
@@ -47,7 +55,7 @@ def fitted(log: RequestLog, seed: int = 0) -> Model:
     predicted = np.empty(log.reward.shape)
     value = np.empty(log.reward.shape)
     sessions, place = np.unique(log.session, return_inverse=True)
-    fold = off_policy.cross_fit_folds(sessions.size, min(_FOLDS, sessions.size), seed)[place]
+    fold = cross_fit_folds(sessions.size, min(_FOLDS, sessions.size), seed)[place]
     for number in range(int(fold.max()) + 1):
         held, kept = fold == number, fold != number
         known = log.features[kept].reshape(-1, features)
@@ -78,17 +86,15 @@ def estimates(log: RequestLog, model: Model) -> dict[str, Estimate]:
     unit = log.session
     whole = np.broadcast_to(log.ratio, log.reward.shape)
     found = {
-        "IPS": off_policy.importance_sampling(log.reward, whole, session=unit),
-        "SNIPS": off_policy.self_normalised(log.reward, whole, session=unit),
+        "IPS": importance_sampling(log.reward, whole, unit),
+        "SNIPS": self_normalised(log.reward, whole, unit),
         # Of a biased model an interval over sessions covers the truth in .32 to .83 of cases.
         "DM": Estimate(float(np.mean(value.sum(axis=1)))),
-        "DR": off_policy.doubly_robust(log.reward, whole, predicted, value, session=unit),
+        "DR": doubly_robust(log.reward, whole, predicted, value, unit),
     }
     if log.reward.shape[1] > 1:
-        found["cascade IPS"] = off_policy.importance_sampling(log.reward, log.cascade, session=unit)
-        found["cascade DR"] = off_policy.doubly_robust(
-            log.reward, log.cascade, predicted, value, session=unit
-        )
+        found["cascade IPS"] = importance_sampling(log.reward, log.cascade, unit)
+        found["cascade DR"] = doubly_robust(log.reward, log.cascade, predicted, value, unit)
     return {name: found[name] for name in ESTIMATORS if name in found}
 
 
@@ -123,20 +129,20 @@ def errors_by_size(
     generator = np.random.default_rng(seed)
     found = []
     for size in sizes:
-        squares: dict[str, dict[str, list[float]]] = {"good": {}, "poor": {}}
+        squares: dict[str, list[dict[str, float]]] = {"good": [], "poor": []}
         requests = 0
         for repetition in range(repetitions):
             chosen = generator.choice(sessions, size, replace=False)
             part = log.select(np.isin(log.session, chosen))
             requests += part.session.size
             for kind, model in (("good", fitted(part, repetition)), ("poor", ignorant(part))):
-                for name, estimate in estimates(part, model).items():
-                    squares[kind].setdefault(name, []).append((estimate.value - truth) ** 2)
+                told = estimates(part, model)
+                squares[kind].append({n: (e.value - truth) ** 2 for n, e in told.items()})
         errors = {
-            kind: {name: float(np.sqrt(np.mean(values))) for name, values in by_name.items()}
-            for kind, by_name in squares.items()
+            kind: {name: float(np.sqrt(np.mean([one[name] for one in rows]))) for name in rows[0]}
+            for kind, rows in squares.items()
         }
-        found.append(ErrorAtSize(size, requests / repetitions, errors["good"], errors["poor"]))
+        found.append(ErrorAtSize(size, requests / repetitions, **errors))
     return found
 
 
@@ -147,7 +153,7 @@ def judge(name: str, log: RequestLog) -> tuple[dict[str, Any], TextTable]:
     found = estimates(log, fitted(log))
     errors = errors_by_size(log, sizes, _REPETITIONS)
     truth = mean_estimate(log.truth, log.session)
-    worth = off_policy.effective_sample_size(log.ratio)
+    worth = effective_sample_size(log.ratio)
     logged = float(log.reward.sum(axis=1).mean())
     table = TextTable(
         f"{name}: the target gets {_spread(truth)} "

@@ -11,8 +11,8 @@ from agents.learners.config import MAPPOConfig
 from agents.learners.distributions import distribution_for
 from agents.learners.policy import TrainedPolicy
 from agents.learners.team import TeamSpec
-from agents.studies.off_policy.logs import SLATE, TARGET_DRAWS, record_logs, rescaled
-from agents.studies.off_policy.study import errors_by_size, estimates, fitted, judge
+from agents.studies.off_policy import errors_by_size, estimates, fitted, judge
+from agents.studies.off_policy_logs import SLATE, TARGET_DRAWS, record_logs, rescaled
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.evaluation.off_policy import effective_sample_size
 from marec_env.simulator import Simulator

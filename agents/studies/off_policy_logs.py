@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,17 +19,14 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agents.learners.distributions import distribution_for
 from agents.learners.policy import TrainedPolicy
-from agents.studies.explain.team import OpenTeam
+from agents.studies.explain.team import OpenTeam, by_part
 from marec_env import random
-from marec_env.evaluation.off_policy import (
-    plackett_luce_log_probability,
-    prefix_ratios,
-)
+from marec_env.evaluation.off_policy import plackett_luce_log_probability, prefix_ratios
 from marec_env.pipeline.ranking import standardised
 from marec_env.pipeline.request import Request
 from marec_env.pipeline.topk import top_k
+from marec_env.rewards.terms import Outcome
 from marec_env.simulator import Simulator
 from marec_env.vector import VecStep
 from marec_env.world import World
@@ -55,16 +52,20 @@ class RequestLog:
     """``[n]``."""
     reward: Floats
     """``[n, P]``."""
-    ratio: Floats
-    """``[n, 1]``: target over logging probability of the action, or of the whole slate."""
     cascade: Floats
-    """``[n, P]``: the same of a slate's places down to each; of a component as ``ratio``."""
+    """``[n, P]``: target over logging probability of the action, or of a slate's places down to
+    each."""
     features: Floats
     """``[n, P, f]``: what a reward model reads of what was done."""
     target_features: Floats
     """``[n, TARGET_DRAWS, P, f]``: the same of what the target would do."""
     truth: Floats
     """``[n]``: clicks that the target got in the same state."""
+
+    @property
+    def ratio(self) -> Floats:
+        """Target over logging probability of the action, or of the whole slate, ``[n, 1]``."""
+        return self.cascade[:, -1:]
 
     def select(self, rows: NDArray[Any]) -> RequestLog:
         """Return the requests of a bool mask or of int rows."""
@@ -96,22 +97,34 @@ def record_logs(
     """
     play = _Play(world, OpenTeam(logging), OpenTeam(target), sessions, exploration)
     play.simulator.begin(torch.arange(sessions), seed)
-    rows: dict[str, list[dict[str, Tensor]]] = {}
+    rows: dict[str, list[dict[str, Floats]]] = {}
     alive = torch.ones(sessions, dtype=torch.bool, device=play.simulator.device)
+    numbers = torch.arange(sessions, device=play.simulator.device)
     for _ in range(requests):
         found, ended = play.request()
         for name, row in found.items():
-            rows.setdefault(name, []).append({k: v[alive].cpu() for k, v in row.items()})
+            kept = {k: v[alive].cpu().double().numpy() for k, v in row.items()}
+            kept["session"] = numbers[alive].cpu().numpy()
+            rows.setdefault(name, []).append(kept)
         alive = alive & ~ended
         if not bool(alive.any()):
             break
-    return {name: _join(parts) for name, parts in rows.items()}
+    return {
+        name: RequestLog(**{k: np.concatenate([part[k] for part in parts]) for k in parts[0]})
+        for name, parts in rows.items()
+    }
 
 
-def _join(parts: list[dict[str, Tensor]]) -> RequestLog:
-    joined = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
-    session = joined.pop("session").astype(np.int64)
-    return RequestLog(session=session, **{k: v.astype(np.float64) for k, v in joined.items()})
+class _Turn(NamedTuple):
+    """What one request of the logging team was made of, by agent."""
+
+    observations: dict[str, Tensor]
+    inputs: dict[str, Tensor]
+    parameters: dict[str, Tensor]
+    flat: dict[str, Tensor]
+    memory: dict[str, Tensor]
+    step: VecStep
+    outcome: Outcome
 
 
 class _Play:
@@ -125,6 +138,7 @@ class _Play:
         self.memory: dict[str, Tensor] = {}
         self.target_memory: dict[str, Tensor] = {}
 
+    @torch.no_grad()
     def request(self) -> tuple[dict[str, dict[str, Tensor]], Tensor]:
         """Answer one request; return what the logs get of it, and whose session ended."""
         simulator = self.simulator
@@ -132,58 +146,46 @@ class _Play:
         statistics = simulator.pipeline.fields()["session"]
         turn = self._turn({})
         after = simulator.state_dict()
-        assert simulator.last is not None
-        request, clicks = simulator.last.request, simulator.last.feedback.clicks
         rows, target_memory = {}, {}
         for agent in self.logging.agents:
             seen = self.target.join(agent, turn.observations[agent], self.target_memory)
-            parameters, memory = self._target_parameters(agent, seen)
+            parameters, memory = self.target.forward(agent, seen)
+            parameters = rescaled(simulator.action_spaces[agent], parameters, self.exploration)
             if memory is not None:
                 target_memory[agent] = memory
-            row = self._component(agent, turn, parameters, before)
-            rows[agent] = {**row, "reward": clicks.sum(dim=1, keepdim=True)}
-            if agent == RANKING and request.slate_logits is not None:
+            rows[agent] = self._component(agent, turn, parameters, before)
+            if agent == RANKING and turn.outcome.request.slate_logits is not None:
                 mode = self.target.distribution(agent).mode(parameters)
-                rows[SLATE] = self._slate(statistics, request, mode, before)
-        numbers = torch.arange(simulator.num_envs, device=simulator.device)
+                rows[SLATE] = self._slate(statistics, turn.outcome.request, mode, before)
         simulator.load_state_dict(after)
         self.memory, self.target_memory = turn.memory, target_memory
-        ended = turn.step.terminated | turn.step.truncated
-        return {name: {**row, "session": numbers} for name, row in rows.items()}, ended
-
-    def _target_parameters(self, agent: str, seen: Tensor) -> tuple[Tensor, Tensor | None]:
-        with torch.no_grad():
-            parameters, memory = self.target.forward(agent, seen)
-        space = self.simulator.action_spaces[agent]
-        return rescaled(space, parameters, self.exploration), memory
+        return rows, turn.step.terminated | turn.step.truncated
 
     def _turn(self, overruled: Mapping[str, Tensor]) -> _Turn:
         """Answer the request by the logging team's draws, but for overruled flat actions."""
         simulator, team = self.simulator, self.logging
-        found = _Turn()
+        observations, inputs, parameters, flat, memory = ({} for _ in range(5))
         for turn in simulator.turns:
             actions = {}
             for agent in turn:
-                observation = simulator.observe(agent)
-                inputs = team.join(agent, observation, self.memory)
-                with torch.no_grad():
-                    parameters, memory = team.forward(agent, inputs)
-                flat = self._draw(agent, parameters, "logged")
-                found.observations[agent], found.inputs[agent] = observation, inputs
-                found.parameters[agent], found.flat[agent] = parameters, flat
-                if memory is not None:
-                    found.memory[agent] = memory
-                chosen = overruled.get(agent, flat)
+                observations[agent] = simulator.observe(agent)
+                inputs[agent] = team.join(agent, observations[agent], self.memory)
+                parameters[agent], after = team.forward(agent, inputs[agent])
+                flat[agent] = self._draw(agent, parameters[agent], "logged")
+                if after is not None:
+                    memory[agent] = after
+                chosen = overruled.get(agent, flat[agent])
                 actions[agent] = team.distribution(agent).to_env(chosen)
             simulator.act(actions)
-        found.step = simulator.advance()
-        return found
+        step = simulator.advance()
+        assert simulator.last is not None
+        return _Turn(observations, inputs, parameters, flat, memory, step, simulator.last)
 
     def _draw(self, agent: str, parameters: Tensor, stream: str) -> Tensor:
-        distribution = self.logging.distribution(agent)
+        distribution, simulator = self.logging.distribution(agent), self.simulator
         uniforms = random.uniform(
-            self.simulator.session_keys,
-            self.simulator.pipeline.memory.requests,
+            simulator.session_keys,
+            simulator.pipeline.memory.requests,
             f"off_policy/{stream}/{agent}",
             distribution.num_uniforms,
         )
@@ -195,7 +197,6 @@ class _Play:
         distribution = self.logging.distribution(agent)
         logged, _ = distribution.evaluate(turn.parameters[agent], turn.flat[agent])
         wanted, _ = distribution.evaluate(parameters, turn.flat[agent])
-        ratio = torch.exp(wanted - logged).unsqueeze(1)
         self.simulator.load_state_dict(before)
         draws = [self._draw(agent, parameters, f"target{k}") for k in range(TARGET_DRAWS)]
         truth = self._turn({agent: draws[0]}).step.metrics["clicks"]
@@ -205,8 +206,8 @@ class _Play:
             return torch.cat(parts, dim=1).unsqueeze(1)
 
         return {
-            "ratio": ratio,
-            "cascade": ratio,
+            "reward": turn.outcome.feedback.clicks.sum(dim=1, keepdim=True),
+            "cascade": torch.exp(wanted - logged).unsqueeze(1),
             "features": features(turn.flat[agent]),
             "target_features": torch.stack([features(flat) for flat in draws], dim=1),
             "truth": truth,
@@ -216,39 +217,33 @@ class _Play:
         self, statistics: Tensor, request: Request, target: Tensor, before: dict[str, Any]
     ) -> dict[str, Tensor]:
         """Show slates drawn by standardised scores: of the logged ranking, and of the target's."""
-        simulator = self.simulator
-        simulator.load_state_dict(before)
-        self._turn({RANKING: target})
-        assert simulator.last is not None
-        theirs = simulator.last.request
+        self.simulator.load_state_dict(before)
+        theirs = self._turn({RANKING: target}).outcome.request
         assert request.slate_logits is not None and theirs.slate_logits is not None
         assert request.candidates is not None and theirs.candidates is not None
         assert torch.equal(request.candidates, theirs.candidates)  # all stages before act alike
         ours = standardised(request.slate_logits) / SLATE_TEMPERATURE
-        heat = SLATE_TEMPERATURE * self.exploration
-        wanted = standardised(theirs.slate_logits) / heat
+        wanted = standardised(theirs.slate_logits) / (SLATE_TEMPERATURE * self.exploration)
         picks, clicks = self._show(before, request.candidates, ours, "slate/logged")
-        log_target = plackett_luce_log_probability(wanted.cpu().numpy(), picks.cpu().numpy())
-        log_logging = plackett_luce_log_probability(ours.cpu().numpy(), picks.cpu().numpy())
-        cascade = torch.as_tensor(prefix_ratios(log_target, log_logging))
-        places = torch.eye(picks.shape[1], device=picks.device).expand(picks.shape[0], -1, -1)
-        user = statistics.unsqueeze(1).expand(-1, picks.shape[1], -1)
-        table = [ours.unsqueeze(2), wanted.unsqueeze(2)]
-        if request.blocks is not None:
-            table.append(request.blocks)
-        scores = torch.cat(table, dim=2)  # [B, C, .]
+        log_target, log_logging = (
+            plackett_luce_log_probability(scores.cpu().numpy(), picks.cpu().numpy())
+            for scores in (wanted, ours)
+        )
+        size = picks.shape[1]
+        places = torch.eye(size, device=picks.device).expand(picks.shape[0], -1, -1)
+        user = statistics.unsqueeze(1).expand(-1, size, -1)
+        blocks = [] if request.blocks is None else [request.blocks]
+        scores = torch.cat([ours.unsqueeze(2), wanted.unsqueeze(2), *blocks], dim=2)  # [B, C, .]
 
         def features(chosen: Tensor) -> Tensor:
             index = chosen.unsqueeze(2).expand(-1, -1, scores.shape[2])
             return torch.cat([scores.gather(1, index), places, user], dim=2)
 
-        size = picks.shape[1]
         draws = [self._picks(wanted, f"slate/target{k}", size) for k in range(TARGET_DRAWS)]
         _, truth = self._show(before, request.candidates, wanted, "slate/target0")
         return {
             "reward": clicks,
-            "ratio": cascade[:, -1:],
-            "cascade": cascade,
+            "cascade": torch.as_tensor(prefix_ratios(log_target, log_logging), device=picks.device),
             "features": features(picks),
             "target_features": torch.stack([features(chosen) for chosen in draws], dim=1),
             "truth": truth.sum(dim=1),
@@ -273,18 +268,6 @@ class _Play:
         return picks, clicks
 
 
-class _Turn:
-    """What one request of the logging team was made of."""
-
-    def __init__(self) -> None:
-        self.observations: dict[str, Tensor] = {}
-        self.inputs: dict[str, Tensor] = {}
-        self.parameters: dict[str, Tensor] = {}
-        self.flat: dict[str, Tensor] = {}
-        self.memory: dict[str, Tensor] = {}
-        self.step: VecStep
-
-
 def rescaled(space: spaces.Space[Any], parameters: Tensor, factor: float) -> Tensor:
     """Return parameters whose distribution explores ``factor`` times as much.
 
@@ -295,11 +278,11 @@ def rescaled(space: spaces.Space[Any], parameters: Tensor, factor: float) -> Ten
         parameters: of the actor's distribution, ``[n, num_inputs]``.
         factor: > 0.
     """
-    if isinstance(space, spaces.Box):
-        mean, log_std = parameters.chunk(2, dim=-1)
+
+    def wider(part: spaces.Space[Any], piece: Tensor) -> Tensor:
+        if not isinstance(part, spaces.Box):
+            return piece / factor
+        mean, log_std = piece.chunk(2, dim=-1)
         return torch.cat([mean, log_std + math.log(factor)], dim=-1)
-    if isinstance(space, spaces.Tuple):
-        sizes = [distribution_for(part).num_inputs for part in space]
-        pieces = torch.split(parameters, sizes, dim=-1)
-        return torch.cat([rescaled(p, x, factor) for p, x in zip(space, pieces, strict=True)], -1)
-    return parameters / factor
+
+    return by_part(space, parameters, wider)
