@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from agents.studies.explain.attribution import (
+from agents.learners.policy import TrainedPolicy
+from agents.studies.explain.team import (
+    Answered,
+    MaskedTeam,
+    OpenTeam,
+    answered_requests,
     attribution_by_group,
     completeness_gap,
     decision_names,
     input_groups,
     integrated_gradients,
 )
-from agents.studies.explain.team import MaskedTeam, OpenTeam
-from marec_env.evaluation.rollout import play_request, rollout
+from marec_env.evaluation.rollout import rollout
 from marec_env.evaluation.statistics import (
     Estimate,
     PairedDifference,
@@ -26,10 +29,7 @@ from marec_env.evaluation.statistics import (
 )
 from marec_env.reporting.table import TextTable
 from marec_env.simulator import Simulator
-
-if TYPE_CHECKING:
-    from agents.learners.policy import TrainedPolicy
-    from marec_env.world import World
+from marec_env.world import World
 
 __all__ = [
     "ComponentExplanation",
@@ -98,53 +98,15 @@ class TeamExplanation:
     """Per agent, the average input, float32 ``[d + h]``."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    """A state at which slates are made again."""
-
-    state: dict[str, Any]
-    memory: dict[str, Tensor]
-    alive: Tensor
-    slate: Tensor
-
-
-def _record(
-    simulator: Simulator, team: OpenTeam, sessions: Tensor, seed: int
-) -> tuple[dict[str, Tensor], list[_Snapshot]]:
-    """Play a cohort once; return every input, per agent ``[R, d + h]``, and some states."""
-    step = simulator.begin(sessions, seed)
-    player = MaskedTeam(team)
-    seen: dict[str, list[Tensor]] = {agent: [] for agent in team.agents}
-    snapshots = []
-    alive = torch.ones(simulator.num_envs, dtype=torch.bool, device=simulator.device)
-    request = 0
-    while bool(alive.any()):
-        kept = request % _REPLAY_EVERY == 0
-        state = simulator.state_dict() if kept else {}
-        memory = dict(player.memory)
-        step = play_request(simulator, player)
-        for agent, inputs in player.seen.items():
-            seen[agent].append(inputs[alive])
-        if kept:
-            assert simulator.last is not None
-            snapshots.append(_Snapshot(state, memory, alive, simulator.last.slate.clone()))
-        alive = alive & ~(step.terminated | step.truncated)
-        request += 1
-    return {agent: torch.cat(rows) for agent, rows in seen.items()}, snapshots
-
-
-def _items_changed(simulator: Simulator, team: MaskedTeam, snapshots: list[_Snapshot]) -> Estimate:
+def _items_changed(simulator: Simulator, team: MaskedTeam, requests: list[Answered]) -> Estimate:
     """Return how many items of a slate are others under a masked team, over sessions."""
     total = torch.zeros(simulator.num_envs, device=simulator.device)
     count = torch.zeros_like(total)
-    for snapshot in snapshots:
-        simulator.load_state_dict(snapshot.state)
-        team.memory = dict(snapshot.memory)
-        play_request(simulator, team)
-        assert simulator.last is not None
-        kept = (simulator.last.slate.unsqueeze(2) == snapshot.slate.unsqueeze(1)).any(dim=1)
-        total += snapshot.alive * (~kept).sum(dim=1)
-        count += snapshot.alive
+    for request in requests:
+        other = request.again(simulator, team)
+        kept = (other.unsqueeze(2) == request.slate.unsqueeze(1)).any(dim=1)
+        total += request.alive * (~kept).sum(dim=1)
+        count += request.alive
     return mean_estimate((total / count.clamp(min=1)).cpu().numpy())
 
 
@@ -166,8 +128,18 @@ def explain_team(
     """
     team = OpenTeam(policy)
     simulator = Simulator(world, sessions, autoreset=False)
-    inputs, snapshots = _record(simulator, team, torch.arange(sessions), seed)
-    baselines = {agent: seen.mean(dim=0) for agent, seen in inputs.items()}
+    player = MaskedTeam(team)
+    seen: dict[str, list[Tensor]] = {agent: [] for agent in team.agents}
+    replayed = []
+    for request in answered_requests(
+        simulator, player, torch.arange(sessions), seed, lambda number: number % _REPLAY_EVERY == 0
+    ):
+        for agent, rows in player.seen.items():
+            seen[agent].append(rows[request.alive])
+        if request.state:
+            replayed.append(request)
+    inputs = {agent: torch.cat(rows) for agent, rows in seen.items()}
+    baselines = {agent: rows.mean(dim=0) for agent, rows in inputs.items()}
     whole = rollout(world, MaskedTeam(team), sessions, seed).per_session
 
     def effect(agent: str, rows: Tensor, columns: slice, share: float) -> GroupEffect:
@@ -181,7 +153,7 @@ def explain_team(
         return GroupEffect(
             share=share,
             decision_change=float(change),
-            items_changed=_items_changed(simulator, masked, snapshots),
+            items_changed=_items_changed(simulator, masked, replayed),
             worth={
                 name: paired_difference(whole[name].numpy(), without[name].numpy())
                 for name in OUTCOMES
@@ -223,35 +195,26 @@ def explain_team(
 
 def average_table(average: TeamExplanation) -> TextTable:
     """Return what each component goes by, and what it is worth."""
-    rows = []
-    for agent, component in average.components.items():
-        for place, (name, group) in enumerate(component.ranked()):
-            worth = [
-                f"{w.difference.value:+.2f} ± {_half(w.difference):.2f}"
-                f"{'*' if w.significant else ''}"
-                for w in group.worth.values()
-            ]
-            rows.append(
-                (
-                    "" if place else agent,
-                    name,
-                    f"{group.share:.0%}",
-                    f"{group.decision_change:.3f}",
-                    f"{group.items_changed.value:.2f}",
-                    *worth,
-                )
-            )
+    rows = [
+        (
+            "" if place else agent,
+            name,
+            f"{group.share:.0%}",
+            f"{group.decision_change:.3f}",
+            f"{group.items_changed.value:.2f}",
+            *(
+                f"{worth.difference.value:+.2f} ± {_half(worth.difference):.2f}"
+                + "*" * worth.significant
+                for worth in group.worth.values()
+            ),
+        )
+        for agent, component in average.components.items()
+        for place, (name, group) in enumerate(component.ranked())
+    ]
+    size = f"items of {average.slate_size}"
     return TextTable(
         f"What each component goes by: {average.sessions} sessions, {average.requests:,} requests",
-        (
-            "component",
-            "inputs",
-            "share",
-            "decision",
-            f"items of {average.slate_size}",
-            "clicks",
-            "F",
-        ),
+        ("component", "inputs", "share", "decision", size, "clicks", "F"),
         rows,
         (
             "share: of integrated gradients from the average input; the other columns mask the "

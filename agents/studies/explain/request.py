@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from agents.studies.explain.attribution import (
+from agents.learners.policy import TrainedPolicy
+from agents.studies.explain.average import TeamExplanation
+from agents.studies.explain.team import (
+    MaskedTeam,
+    OpenTeam,
+    answered_requests,
     attribution_by_group,
     decision_names,
     input_groups,
     integrated_gradients,
 )
-from agents.studies.explain.average import TeamExplanation
-from agents.studies.explain.team import MaskedTeam, OpenTeam
 from marec_env.errors import ConfigError
-from marec_env.evaluation.rollout import play_request
+from marec_env.pipeline.request import Request
 from marec_env.reporting.table import TextTable
 from marec_env.simulator import Simulator
-
-if TYPE_CHECKING:
-    from agents.learners.policy import TrainedPolicy
-    from marec_env.pipeline.request import Request
-    from marec_env.world import World
+from marec_env.world import World
 
 __all__ = [
     "Masked",
@@ -112,13 +110,9 @@ def find_request(
     Raises:
         ConfigError: the session ends before the request.
     """
-    simulator = Simulator(world, 1, autoreset=False)
-    step = simulator.begin(torch.tensor([session]), seed)
-    player = MaskedTeam(OpenTeam(policy))
-    length = 0
-    while not bool((step.terminated | step.truncated).any()):
-        step = play_request(simulator, player)
-        length += 1
+    simulator, player = Simulator(world, 1, autoreset=False), MaskedTeam(OpenTeam(policy))
+    played = answered_requests(simulator, player, torch.tensor([session]), seed, lambda _: False)
+    length = sum(1 for _ in played)
     chosen = length // 2 if request is None else request
     if chosen >= length:
         raise ConfigError(
@@ -151,29 +145,25 @@ def explain_request(
     """
     chosen, length = find_request(world, policy, session, seed, request)
     team = OpenTeam(policy)
-    simulator = Simulator(world, 1, autoreset=False)
-    simulator.begin(torch.tensor([session]), seed)
-    player = MaskedTeam(team)
-    for _ in range(chosen):
-        play_request(simulator, player)
-    state, before = simulator.state_dict(), dict(player.memory)
-    liked, new_user = _liked(simulator), bool(simulator.users.is_new[0])
-    play_request(simulator, player)
+    simulator, player = Simulator(world, 1, autoreset=False), MaskedTeam(team)
+    played = answered_requests(
+        simulator, player, torch.tensor([session]), seed, lambda number: number == chosen
+    )
+    answered = next(one for one in played if one.number == chosen)
     assert simulator.last is not None
-    slate = simulator.last.slate[0].clone()
+    slate, seen = answered.slate[0], dict(player.seen)
     shown = _shown(simulator, simulator.last.request, simulator.last.feedback.clicks[0] > 0)
+    simulator.load_state_dict(answered.state)
+    liked, new_user = _liked(simulator), bool(simulator.users.is_new[0])
     decisions, masked = {}, {}
-    for agent, inputs in dict(player.seen).items():
+    for agent, inputs in seen.items():
         groups = input_groups(simulator, agent, team.memory_size(agent))
         baseline = average.baselines[agent]
         decisions[agent] = _reasons(simulator, team, agent, inputs, baseline, groups)
         found = {}
         for name, columns in groups.items():
             blind = MaskedTeam(team, agent, columns, baseline[columns])
-            blind.memory = dict(before)
-            simulator.load_state_dict(state)
-            play_request(simulator, blind)
-            other = simulator.last.slate[0]
+            other = answered.again(simulator, blind)[0]
             found[name] = Masked(
                 _titles(world, slate[~torch.isin(slate, other)]),
                 _titles(world, other[~torch.isin(other, slate)]),
@@ -241,14 +231,14 @@ def _reasons(
     groups: dict[str, slice],
 ) -> dict[str, Reason]:
     decide = team.decider(agent)
-    grouped = attribution_by_group(integrated_gradients(decide, inputs, baseline), groups)[0]
+    rows = attribution_by_group(integrated_gradients(decide, inputs, baseline), groups)[0].tolist()
     with torch.no_grad():
         values = decide(inputs)[0].tolist()
         usual = decide(baseline.unsqueeze(0))[0].tolist()
     names = decision_names(simulator, agent, len(values))
     return {
         name: Reason(value, mean, dict(zip(groups, row, strict=True)))
-        for name, value, mean, row in zip(names, values, usual, grouped.tolist(), strict=True)
+        for name, value, mean, row in zip(names, values, usual, rows, strict=True)
     }
 
 

@@ -1,10 +1,20 @@
-"""A trained team opened up: inputs with memory, decisions as differentiable numbers."""
+"""A trained team opened up: inputs by name, decisions as numbers with causes, masked replays.
+
+Causes are by integrated gradients: Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep
+Networks" (ICML 2017), equation 1: along the straight line from a baseline ``x'`` to the input
+``x``, the gradient of each output is averaged and multiplied by ``x - x'``. The attributions of an
+output add up to its change from ``x'`` to ``x`` (completeness), up to the error of the quadrature.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -12,9 +22,29 @@ from torch import Tensor
 from agents.learners.distributions import ActionDistribution, distribution_for
 from agents.learners.policy import TrainedPolicy
 from marec_env.errors import ConfigError
+from marec_env.evaluation.rollout import play_request
+from marec_env.simulator import Simulator
 from marec_env.vector import Action
 
-__all__ = ["MaskedTeam", "OpenTeam", "by_part", "expected_decisions"]
+__all__ = [
+    "STEPS",
+    "Answered",
+    "MaskedTeam",
+    "OpenTeam",
+    "answered_requests",
+    "attribution_by_group",
+    "by_part",
+    "completeness_gap",
+    "decision_names",
+    "expected_decisions",
+    "input_groups",
+    "integrated_gradients",
+]
+
+STEPS = 200  # nodes of Gauss-Legendre quadrature: hidden layers bend the path, see the gap
+_ROWS = 1 << 15  # points on paths evaluated at once, to bound memory
+MEMORY = "memory"
+"""The group of a recurrent actor's own state."""
 
 
 def by_part(
@@ -100,7 +130,8 @@ class OpenTeam:
         actor = self.policy.actors[name]
         width = inputs.shape[1] - actor.memory_size
         memory = inputs[:, width:] if actor.memory_size else None
-        found, after = actor(inputs[:, :width], memory, index)
+        identity = actor.agent_id(index, (inputs.shape[0],), inputs.device)
+        found, after = actor(inputs[:, :width], memory, identity)
         return found, after
 
     def decisions(self, agent: str, inputs: Tensor) -> Tensor:
@@ -110,18 +141,12 @@ class OpenTeam:
 
     def decider(self, agent: str) -> Callable[[Tensor], Tensor]:
         """Return :meth:`decisions` of one agent."""
-        return lambda inputs: self.decisions(agent, inputs)
-
-    @torch.no_grad()
-    def act(self, agent: str, inputs: Tensor) -> tuple[Action, Tensor | None]:
-        """Return the most probable action, as evaluation plays, and the next memory."""
-        distribution = self.distribution(agent)
-        parameters, memory = self.forward(agent, inputs)
-        return distribution.to_env(distribution.mode(parameters)), memory
+        return partial(self.decisions, agent)
 
 
 class MaskedTeam:
-    """The team, but one component has a part of its input replaced by fixed values.
+    """The team playing its most probable actions, but one component has a part of its input
+    replaced by fixed values.
 
     A :class:`marec_env.evaluation.policies.TeamPolicy`.
     """
@@ -144,6 +169,7 @@ class MaskedTeam:
         """Forget recurrent state."""
         self.memory = {}
 
+    @torch.no_grad()
     def act(self, observations: Mapping[str, Tensor]) -> dict[str, Action]:
         """Return the most probable actions given what is left of the input."""
         actions: dict[str, Action] = {}
@@ -153,7 +179,164 @@ class MaskedTeam:
                 inputs = inputs.clone()
                 inputs[:, self.columns] = self.fill
             self.seen[agent] = inputs
-            actions[agent], memory = self.team.act(agent, inputs)
+            parameters, memory = self.team.forward(agent, inputs)
+            distribution = self.team.distribution(agent)
+            actions[agent] = distribution.to_env(distribution.mode(parameters))
             if memory is not None:
                 self.memory[agent] = memory
         return actions
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A request that a cohort of sessions was answered."""
+
+    number: int
+    alive: Tensor
+    """Bool ``[B]``: which sessions had not ended before."""
+    slate: Tensor
+    """Int64 ``[B, K]``."""
+    state: dict[str, Any]
+    """Of the simulator before the answer; empty where it is not kept."""
+    memory: dict[str, Tensor]
+
+    def again(self, simulator: Simulator, team: MaskedTeam) -> Tensor:
+        """Return the slates ``[B, K]`` by which another team answers the same request."""
+        simulator.load_state_dict(self.state)
+        team.memory = dict(self.memory)
+        play_request(simulator, team)
+        assert simulator.last is not None
+        return simulator.last.slate
+
+
+def answered_requests(
+    simulator: Simulator,
+    team: MaskedTeam,
+    sessions: Tensor,
+    seed: int,
+    kept: Callable[[int], bool],
+) -> Iterator[Answered]:
+    """Play sessions to their ends and yield each request once it is answered.
+
+    Args:
+        simulator: of as many sessions, without autoreset.
+        team: that answers.
+        sessions: their numbers, int64 ``[B]``.
+        seed: of their users and luck.
+        kept: of a request's number, whether its state is kept for answering it again.
+    """
+    simulator.begin(sessions, seed)
+    alive = torch.ones(simulator.num_envs, dtype=torch.bool, device=simulator.device)
+    number = 0
+    while bool(alive.any()):
+        state = simulator.state_dict() if kept(number) else {}
+        memory = dict(team.memory)
+        step = play_request(simulator, team)
+        assert simulator.last is not None
+        yield Answered(number, alive, simulator.last.slate.clone(), state, memory)
+        alive = alive & ~(step.terminated | step.truncated)
+        number += 1
+
+
+def integrated_gradients(
+    function: Callable[[Tensor], Tensor], inputs: Tensor, baseline: Tensor, steps: int = STEPS
+) -> Tensor:
+    """Return the attribution of every output to every input, float32 ``[n, m, d]``.
+
+    Args:
+        function: differentiable, ``[rows, d]`` to ``[rows, m]``, each row by itself.
+        inputs: ``[n, d]``.
+        baseline: ``[d]`` or ``[n, d]``: the input that stands for knowing nothing.
+        steps: nodes of the quadrature; piecewise linear functions need many for exactness.
+    """
+    places, weights = np.polynomial.legendre.leggauss(steps)
+    node = torch.as_tensor((places + 1.0) / 2.0, dtype=inputs.dtype, device=inputs.device)
+    weight = torch.as_tensor(weights / 2.0, dtype=inputs.dtype, device=inputs.device)
+    size = max(1, _ROWS // steps)
+    pairs = zip(
+        torch.split(inputs, size), torch.split(baseline.expand_as(inputs), size), strict=True
+    )
+    parts = []
+    for end, start in pairs:
+        change = end - start
+        path = start.unsqueeze(1) + node.view(1, -1, 1) * change.unsqueeze(1)
+        points = path.flatten(0, 1).detach().requires_grad_(True)
+        gradients = [
+            torch.autograd.grad(output.sum(), points, retain_graph=True, materialize_grads=True)[0]
+            for output in function(points).unbind(dim=1)
+        ]
+        means = [torch.einsum("rsd,s->rd", g.view(path.shape), weight) for g in gradients]
+        parts.append(torch.stack([mean * change for mean in means], dim=1))
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def completeness_gap(
+    function: Callable[[Tensor], Tensor], inputs: Tensor, baseline: Tensor, attributions: Tensor
+) -> float:
+    """Return the largest difference between an output's change and its attributions' sum.
+
+    Args: as of :func:`integrated_gradients`, and what it returned.
+    """
+    change = function(inputs) - function(baseline.expand_as(inputs))
+    return float((change - attributions.sum(dim=2)).abs().max())
+
+
+def attribution_by_group(attributions: Tensor, groups: Mapping[str, slice]) -> Tensor:
+    """Add up ``[n, m, d]`` attributions within groups: ``[n, m, groups]``."""
+    return torch.stack([attributions[:, :, where].sum(dim=2) for where in groups.values()], dim=2)
+
+
+def input_groups(simulator: Simulator, agent: str, memory: int) -> dict[str, slice]:
+    """Return the columns that make up an agent's input by name, in order and without gaps.
+
+    There is a group for each observation field, one for each component whose messages are heard,
+    and one for a recurrent actor's memory. A component that makes its observation in a way of its
+    own has one group, ``observation``.
+
+    Args:
+        simulator: of the environment.
+        agent: whose input.
+        memory: numbers of the actor's recurrent state, which follow the observation.
+    """
+    pipeline, messages = simulator.pipeline, simulator.config.pipeline.messages
+    agents = list(pipeline.agents)
+    widths = {name: int(value.shape[1]) for name, value in pipeline.view(agent).items()}
+    if messages.kind != "none":
+        told = agents[: agents.index(agent)] if messages.topology == "downstream" else agents
+        widths |= {f"message from {other}": messages.dim for other in told if other != agent}
+    total = int(simulator.observation_spaces[agent].shape[0])
+    if sum(widths.values()) != total:
+        widths = {"observation": total}
+    if memory:
+        widths[MEMORY] = memory
+    ends = itertools.accumulate(widths.values())
+    return {name: slice(end - widths[name], end) for name, end in zip(widths, ends, strict=True)}
+
+
+def decision_names(simulator: Simulator, agent: str, count: int) -> tuple[str, ...]:
+    """Return a name for each number of an agent's action.
+
+    Components other than the built-in four, and numbers beyond a component's own (learned
+    messages), are numbered.
+    """
+    pipeline = simulator.pipeline
+    component = pipeline.components[pipeline.agents.index(agent)]
+    config = component.config
+    names = {
+        "profile": (
+            *(f"half-life {life:g}" for life in config.half_lives),
+            "negative feedback",
+            "population prior",
+        ),
+        "recall": tuple(f"quota of {channel}" for channel in config.recall.channels),
+        "feature": tuple(f"block {block}" for block in config.blocks),
+        "ranking": (
+            *(f"weight of {block}" for block in config.blocks),
+            "diversity",
+            "temperature",
+        ),
+    }.get(component.name, ())
+    if len(names) != sum(component.action_space.shape or ()):
+        names = ()
+    return (*names[:count], *(f"decision {k}" for k in range(len(names), count)))

@@ -4,7 +4,7 @@ import torch
 from agents.learners.config import MAPPOConfig
 from agents.learners.policy import TrainedPolicy
 from agents.learners.team import TeamSpec
-from agents.studies.explain.attribution import input_groups
+from agents.studies.explain.team import input_groups
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.simulator import Simulator
 from marec_env.world import build_world

@@ -10,10 +10,15 @@ from typer.testing import CliRunner
 from agents.commands import explain as command_module
 from agents.config import RunConfig
 from agents.learners.policy import TrainedPolicy
-from agents.studies.explain.attribution import decision_names, input_groups
 from agents.studies.explain.average import average_sentences, explain_team
 from agents.studies.explain.request import explain_request, request_sentences
-from agents.studies.explain.team import MaskedTeam, OpenTeam, expected_decisions
+from agents.studies.explain.team import (
+    MaskedTeam,
+    OpenTeam,
+    decision_names,
+    expected_decisions,
+    input_groups,
+)
 from agents.studies.records import plain
 from marec_env.errors import ConfigError
 from marec_env.evaluation.policies import TeamPolicy

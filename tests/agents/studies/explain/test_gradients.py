@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from agents.studies.explain.attribution import completeness_gap, integrated_gradients
+from agents.studies.explain.team import completeness_gap, integrated_gradients
 
 
 @pytest.fixture
@@ -53,5 +53,5 @@ def test_equal_to_captum(network):
 
 def test_parts_of_a_large_batch_are_the_whole(network, monkeypatch):
     whole = integrated_gradients(network, INPUTS, BASELINE)
-    monkeypatch.setattr("agents.studies.explain.attribution._ROWS", 150)
+    monkeypatch.setattr("agents.studies.explain.team._ROWS", 150)
     assert torch.allclose(integrated_gradients(network, INPUTS, BASELINE), whole, atol=1e-6)
