@@ -143,7 +143,7 @@ def log_of(
         sources=sources,
         behaviours=_further(interactions, _INTERACTIONS, _WORDS),
         item_attributes=_further(items, _ITEMS + _ITEM_TEXT, _ITEM_WORDS),
-        provider=_providers(items),
+        provider=_coded(items.identifiers("provider"))[0] if "provider" in items else None,
         user_attributes=_user_attributes(users, user_ids),
         impressions=impressions,
         warnings=tuple(note for note in notes if note is not None),
@@ -215,12 +215,11 @@ def _further(table: Table, known: Sequence[str], cure: str) -> dict[str, Tensor]
     return found
 
 
-def _providers(items: Table) -> Tensor | None:
-    if "provider" not in items:
-        return None
-    providers = items.identifiers("provider")
-    place = {name: index for index, name in enumerate(sorted(set(providers)))}
-    return torch.tensor([place[name] for name in providers])
+def _coded(values: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
+    """Return each value's place among the distinct ones, int64, and these in alphabetical order."""
+    names = tuple(sorted(set(values)))
+    place = {name: index for index, name in enumerate(names)}
+    return torch.tensor([place[value] for value in values]), names
 
 
 def _groups(
@@ -235,9 +234,7 @@ def _groups(
     else:
         values = [value or _NO_GROUP for value in users.columns[group_by]]
     of_user = dict(zip(users.columns["user_id"], values, strict=True))
-    names = tuple(sorted({of_user[user] for user in user_ids}))
-    place = {name: index for index, name in enumerate(names)}
-    return torch.tensor([place[of_user[user]] for user in user_ids]), names
+    return _coded([of_user[user] for user in user_ids])
 
 
 def _age_band(age: float) -> str:
@@ -257,17 +254,15 @@ def _user_attributes(users: Table | None, user_ids: Sequence[str]) -> dict[str, 
     row = {user: place for place, user in enumerate(users.columns["user_id"])}
     rows = torch.tensor([row[user] for user in user_ids])
     found = {}
-    for name in users.columns:
+    for name in [name for name in users.columns if name != "user_id"]:
         if name in _NUMERIC_ATTRIBUTES:
-            values = torch.tensor(users.numbers(name), dtype=torch.float32)
-        elif name != "user_id":
+            numbers = users.numbers(name)
+        else:
             try:
                 numbers = users.parse(name, number_or_unknown, "a number or empty")
             except DataError:
                 continue  # words, such as a gender
-            values = torch.tensor(numbers, dtype=torch.float32)
-        else:
-            continue
+        values = torch.tensor(numbers, dtype=torch.float32)
         if not bool(values.isnan().all()):
             found[name] = values[rows]
     return found

@@ -113,7 +113,8 @@ def read_times(table: Table, name: str, unit: TimeUnit = "auto") -> Times:
     """
     cells = table.columns[name]
     if 2 * sum(map(_is_text, cells)) > len(cells):
-        return _from_text(table, name)
+        seconds = np.array(table.parse(name, _moment, _FORM, _CURE))
+        return Times(_whole(seconds), torch.from_numpy(seconds), None)
     if unit == "auto":
         values = np.array(table.parse(name, number, _FORM, _CURE))
         unit, note = _recognised(table, name, values)
@@ -127,13 +128,12 @@ def read_times(table: Table, name: str, unit: TimeUnit = "auto") -> Times:
         raise table.fail(bad, f"'{name}' must be a time in {unit}, found {found}", _CURE)
     if note is None and unit != "seconds":
         note = f"are read as {_said(unit)}, {_span(seconds)}"
-    return _times(table, name, seconds, values, note)
-
-
-def _times(table: Table, name: str, seconds: Floats, exact: Floats, note: str | None) -> Times:
-    whole = torch.from_numpy(np.trunc(seconds)).to(torch.int64)
     said = None if note is None else f"{table.path.name}: the numbers in '{name}' {note}"
-    return Times(whole, torch.from_numpy(exact), said)
+    return Times(_whole(seconds), torch.from_numpy(values), said)
+
+
+def _whole(seconds: Floats) -> Tensor:
+    return torch.from_numpy(np.trunc(seconds)).to(torch.int64)
 
 
 def _is_text(cell: str) -> bool:
@@ -185,11 +185,6 @@ def _span(seconds: Floats) -> str:
     except (ValueError, OverflowError, OSError):
         return "far from today"
     return " to ".join(f"{end:%Y-%m-%d}" for end in ends)
-
-
-def _from_text(table: Table, name: str) -> Times:
-    seconds = np.array(table.parse(name, _moment, _FORM, _CURE))
-    return _times(table, name, seconds, seconds, None)
 
 
 def _moment(cell: str) -> float:
