@@ -47,6 +47,7 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.catalog.population import Population
+from marec_env.compiled import Rows
 from marec_env.data.scenarios.numbers import (
     COMPLETION_NOISE,
     COMPLETION_SLOPE,
@@ -58,7 +59,6 @@ from marec_env.data.scenarios.numbers import (
     TRADING_DAYS,
     VOLATILITY,
 )
-from marec_env.users.base import Rows
 from marec_env.users.config import BehaviourConfig, RelevanceConfig
 from marec_env.users.effects import PriceSense, needed_attribute, trait
 from marec_env.users.modules import Choice, Shown

@@ -31,8 +31,8 @@ import torch
 from torch import Tensor
 
 from marec_env.catalog.population import Population
+from marec_env.compiled import Rows
 from marec_env.errors import ConfigError
-from marec_env.users.base import Rows
 from marec_env.users.config import (
     ClickBoredomConfig,
     ContinuousBoredom,

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from marec_env.catalog.population import Population
+from marec_env.compiled import Rows
 from marec_env.users import base as lane
-from marec_env.users.base import Feedback, Rows, Users
+from marec_env.users.base import Feedback, Users
 from marec_env.users.behaviours import Behaviours
 from marec_env.users.boredom import ClickBoredom, ExposureBoredom
 from marec_env.users.config import ClickBoredomConfig, ContinuousBoredom, UsersConfig

@@ -61,8 +61,9 @@ from torch.nn.functional import embedding, normalize
 
 from marec_env import random
 from marec_env.catalog.population import Population
+from marec_env.compiled import Rows
 from marec_env.users import base as lane
-from marec_env.users.base import Rows, pick
+from marec_env.users.base import pick
 from marec_env.users.config import BudgetPatience, HazardPatience, UsersConfig
 from marec_env.users.effects import liked_items, needed_providers
 from marec_env.users.modules import Module, Shown

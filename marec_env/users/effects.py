@@ -43,6 +43,7 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.catalog.population import Population
+from marec_env.compiled import Rows
 from marec_env.data.scenarios.numbers import (
     FRIENDS_BY_CHANCE,
     FRIENDS_NEAR,
@@ -50,7 +51,7 @@ from marec_env.data.scenarios.numbers import (
     PRICE_LEVEL_SPREAD,
 )
 from marec_env.errors import ConfigError
-from marec_env.users.base import Rows, pick
+from marec_env.users.base import pick
 from marec_env.users.config import UsersConfig
 from marec_env.users.modules import Module, Shown
 

@@ -39,7 +39,8 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from marec_env.catalog.population import Population
-from marec_env.users.base import Draws, Rows
+from marec_env.compiled import Rows
+from marec_env.users.base import Draws
 from marec_env.users.config import ChoiceConfig, ExaminationConfig, RelevanceConfig, UsersConfig
 
 __all__ = ["Choice", "Examination", "Module", "Relevance", "Shown"]

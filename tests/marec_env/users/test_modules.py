@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from marec_env import random
+from marec_env.compiled import Rows
 from marec_env.errors import ConfigError
-from marec_env.users.base import INTENT_PICK, INTENT_SWITCH, LEAVE, RETURN, Rows
+from marec_env.users.base import INTENT_PICK, INTENT_SWITCH, LEAVE, RETURN
 from marec_env.users.behaviours import Behaviours
 from marec_env.users.boredom import ClickBoredom, ExposureBoredom
 from marec_env.users.config import (

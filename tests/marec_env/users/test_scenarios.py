@@ -10,9 +10,10 @@ import torch
 from pydantic import ValidationError
 
 from marec_env import random
+from marec_env.compiled import Rows
 from marec_env.errors import ConfigError
 from marec_env.users import UsersConfig, behaviours, effects, make_users
-from marec_env.users.base import USER_OUTCOMES, Rows
+from marec_env.users.base import USER_OUTCOMES
 from marec_env.users.behaviours import Behaviours, daily_volatility, follow_centre, hold
 from marec_env.users.config import (
     BehaviourConfig,
