@@ -19,7 +19,9 @@ __all__ = [
     "USER_OUTCOMES",
     "Draws",
     "Feedback",
+    "Module",
     "Rows",
+    "Shown",
     "Users",
     "pick",
     "request_draws",
@@ -245,3 +247,109 @@ class Users(ABC):
         if items is None:
             return interest @ factors.T
         return torch.bmm(factors[items], interest.unsqueeze(2)).squeeze(2)
+
+
+@dataclass(slots=True)
+class Shown:
+    """Items that ``B`` sessions are shown, or asked about, and what came of it."""
+
+    slate: Tensor
+    """Int64 ``[B, K]``."""
+    topics: Tensor
+    """Int64 ``[B, K]``, of the items."""
+    users: Tensor
+    """Int64 ``[B]``."""
+    keys: Tensor
+    """Int64 ``[B]``, the sessions' keys; ``step`` int64 ``[B]`` counts their requests."""
+    step: Tensor
+    taste: Tensor
+    """Float32 ``[B, d]``, the users' own: a drift writes here."""
+    susceptibility: Tensor
+    """Float32 ``[B]``, logits lost at full boredom."""
+    logits: Tensor = field(init=False)
+    """Float32 ``[B, K]``, of a click on the examined item."""
+    draws: Draws = field(init=False)
+    found: dict[str, Tensor] = field(default_factory=dict)
+    """Float32 ``[B, K]``: the behaviours so far, ``click`` first."""
+    engagement: Tensor = field(init=False)
+    """Float32 ``[B]``; so is ``satisfaction``, after the request."""
+    satisfaction: Tensor = field(init=False)
+    left: Tensor | None = None
+    """Bool ``[B]``: who left, the session at first and in the end for good."""
+    gap: Tensor | None = None
+    """Float32 ``[B]``, days until the next session where one begins, 0 elsewhere."""
+    changed: Rows | None = None
+    """Whose interest of the moment is another after the request."""
+
+
+class Module:
+    """A part of the users that remembers something of ``B`` sessions.
+
+    A model calls its modules in a fixed order; each does what it does at any of these points.
+    """
+
+    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
+        """Args:
+        config: the section ``users``.
+        population: who the users are; the state lives on its device.
+        num_sessions: B.
+        """
+        self._population, self._num_sessions = population, num_sessions
+        self._device = population.user_factors.device
+        self._first: dict[str, Tensor | float] = {}
+        self._live: dict[str, Tensor] = {}
+        self._build(config, population)
+
+    def _build(self, config: UsersConfig, population: Population) -> None:
+        """Set up the state and what else the module needs.
+
+        Raises:
+            ConfigError: the population lacks something, which the message names.
+        """
+
+    def _keep(
+        self, name: str, first: Tensor | float, *shape: int, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Return state ``[B, *shape]``, which every episode begins with ``first``."""
+        live = torch.empty(self._num_sessions, *shape, dtype=dtype, device=self._device)
+        self._first[name], self._live[name] = first, live
+        Rows().put(live, first)
+        return live
+
+    def reset(self, rows: Rows, users: Tensor, keys: Tensor, draw: Tensor) -> None:
+        """Begin episodes.
+
+        Args:
+            rows: the sessions; the others are of as many rows.
+            users: int64 ``[n]``.
+            keys: int64 ``[n]``.
+            draw: float32 ``[n]``, uniform.
+        """
+        for name, first in self._first.items():
+            rows.put(self._live[name], first)
+
+    def adjust(self, logits: Tensor, shown: Shown) -> Tensor:
+        """Return the click logits, float32 ``[B, K]``, after what the module does to them."""
+        return logits
+
+    def interest(self, interest: Tensor, rows: Rows) -> Tensor:
+        """Return the interest of the moment of ``rows``, float32 ``[n, d]``, likewise."""
+        return interest
+
+    def update(self, shown: Shown) -> None:
+        """Take one answered request into account."""
+
+    def come_back(self, rows: Rows, rested: Tensor, shown: Shown) -> None:
+        """Begin another session of the same episode in ``rows``, after an absence that is worth
+        float32 ``[B]`` requests.
+        """
+
+    def hidden(self, users: Tensor) -> Tensor | None:
+        """Return what a privileged critic may see of the users int64 ``[B]``, float32 ``[B, n]``,
+        about [-1, 1].
+        """
+        return None
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the live tensors that make up the state; they are written in place."""
+        return self._live

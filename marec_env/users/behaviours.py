@@ -59,9 +59,10 @@ from marec_env.data.scenarios.numbers import (
     TRADING_DAYS,
     VOLATILITY,
 )
+from marec_env.users.base import Shown
 from marec_env.users.config import BehaviourConfig, RelevanceConfig
 from marec_env.users.effects import PriceSense, needed_attribute, trait
-from marec_env.users.modules import Choice, Shown
+from marec_env.users.modules import Choice
 
 __all__ = ["Behaviours", "daily_volatility", "follow_centre", "hold"]
 

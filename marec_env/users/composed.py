@@ -16,13 +16,19 @@ from torch import Tensor
 from marec_env.catalog.population import Population
 from marec_env.compiled import Rows
 from marec_env.users import base as lane
-from marec_env.users.base import Feedback, Users
+from marec_env.users.base import Feedback, Module, Shown, Users
 from marec_env.users.behaviours import Behaviours
-from marec_env.users.boredom import ClickBoredom, ExposureBoredom
 from marec_env.users.config import ClickBoredomConfig, ContinuousBoredom, UsersConfig
-from marec_env.users.dynamics import Drift, Intent, Patience, Returning, Supply
+from marec_env.users.dynamics import ClickBoredom, Drift, Returning, Supply
 from marec_env.users.effects import Friends, PriceSense, Tiredness, WearOut
-from marec_env.users.modules import Choice, Examination, Module, Relevance, Shown
+from marec_env.users.modules import (
+    Choice,
+    Examination,
+    ExposureBoredom,
+    Intent,
+    Patience,
+    Relevance,
+)
 
 __all__ = ["ComposedUsers"]
 

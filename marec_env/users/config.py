@@ -16,33 +16,34 @@ _LEAST_MINUTES = 0.01  # below it a loss in logits may become infinite
 _NARROWEST = 1e-6  # a range of exposure that float32 can still divide by
 
 
+class Off(ConfigModel):
+    """Nobody gets bored, tastes stay, users never leave."""
+
+    kind: Literal["none"] = "none"
+
+
+NoBoredom = Off
+NoDrift = Off
+NoPatience = Off
+
+
 class RelevanceConfig(ConfigModel):
     """Adjustment of the calibrated click logit ``scale (u . x) + quality + intercept``."""
 
     scale_factor: float = between(1.0, 0.001, 100, "factor on the population's calibrated scale")
-    intercept_shift: float = between(
-        0.0, -20, 20, "logits added to the population's calibrated intercept"
-    )
+    intercept_shift: float = between(0.0, -20, 20, "logits added to the calibrated intercept")
 
 
 class IntentConfig(ConfigModel):
     """A passing interest mixed into the lasting taste."""
 
     weight: float = share(0.4, "share of the passing intent in the user's present interest")
-    switch_probability: float = share(
-        0.1, "probability a request that a new intent replaces the old one"
-    )
+    switch_probability: float = share(0.1, "probability a request that another intent comes")
     source: Literal["history", "catalog"] = Field(
         default="history",
         description="whose direction an intent takes: an item the user liked before (any item for "
         "a user without likes), or any item of the catalog",
     )
-
-
-class NoBoredom(ConfigModel):
-    """Nobody gets bored."""
-
-    kind: Literal["none"] = "none"
 
 
 class _Bores(ConfigModel):
@@ -59,9 +60,7 @@ class ContinuousBoredom(_Bores):
     memory: float = Field(
         default=0.75, ge=0, lt=1, description="share of the exposure kept from request to request"
     )
-    saturation: float = between(
-        0.3, _NARROWEST, 1, "exposure, as share of the slate, at which boredom is full"
-    )
+    saturation: float = between(0.3, _NARROWEST, 1, "share of the slate at which boredom is full")
 
 
 class ThresholdBoredom(ContinuousBoredom):
@@ -164,12 +163,6 @@ ChoiceConfig = IndependentChoice | LogitChoice | ProportionalChoice | CascadeCho
 """How clicks follow from relevance and examination."""
 
 
-class NoDrift(ConfigModel):
-    """Tastes stay."""
-
-    kind: Literal["none"] = "none"
-
-
 class InfluenceDrift(ConfigModel):
     """Tastes move towards clicked items."""
 
@@ -193,12 +186,6 @@ class AmplificationDrift(ConfigModel):
 
 DriftConfig = NoDrift | InfluenceDrift | WalkDrift | AmplificationDrift
 """How tastes move within an episode."""
-
-
-class NoPatience(ConfigModel):
-    """Users never leave."""
-
-    kind: Literal["none"] = "none"
 
 
 class BudgetPatience(ConfigModel):
@@ -248,16 +235,10 @@ class ReturnConfig(ConfigModel):
     bias: float = share(0.1, "daily return probability at satisfaction 0")
     slope: float = between(0.6, 0, 10, "daily return probability added at satisfaction 1")
     max_gap: int = between(30, 1, 10_000, "days after which a user who has not returned is lost")
-    recovery: float = between(
-        10.0, 0, 1000, "requests without exposure that a day away is worth to boredom"
-    )
+    recovery: float = between(10.0, 0, 1000, "requests without exposure that a day away is worth")
     trust_initial: float = between(1.0, 0.001, 1000, "trust at the episode's start")
-    trust_cost: float = between(
-        0.0, 0, 1000, "trust lost by a session at satisfaction 0; 0 switches off"
-    )
-    trust_break_even: float = between(
-        0.3, 0.001, 1, "satisfaction at which a session leaves trust as it was"
-    )
+    trust_cost: float = between(0.0, 0, 1000, "trust lost by a session at satisfaction 0")
+    trust_break_even: float = between(0.3, 0.001, 1, "satisfaction that leaves trust as it was")
 
 
 class SupplyConfig(ConfigModel):
@@ -276,18 +257,9 @@ class SupplyConfig(ConfigModel):
 
 
 BehaviourName = Literal[
-    "like",
-    "purchase",
-    "watch_time",
-    "hide",
-    "cart",
-    "completion",
-    "share",
-    "conversion",
-    "payment",
-    "holding_days",
-    "holding_return",
-]
+    "like", "purchase", "watch_time", "hide", "cart", "completion", "share", "conversion",
+    "payment", "holding_days", "holding_return",
+]  # fmt: skip
 
 
 def _rate(default: float | None, description: str) -> Any:
@@ -310,14 +282,10 @@ class BehaviourConfig(ConfigModel):
     )
     like_offset: float = between(0.0, -20, 20, "logits by which a like is harder than a click")
     purchase_offset: float = between(
-        3.0, -20, 20, "logits by which a purchase is harder than a click"
+        3.0, -20, 20, "logits by which purchases are harder than clicks"
     )
-    hide_offset: float = between(
-        3.0, -20, 20, "logits by which irrelevance must exceed to be hidden"
-    )
-    watch_minutes: float = between(
-        10.0, 0.001, 1000, "minutes watched at full relevance, on average"
-    )
+    hide_offset: float = between(3.0, -20, 20, "logits of irrelevance from which items are hidden")
+    watch_minutes: float = between(10.0, 0.001, 1000, "mean minutes watched at full relevance")
     like_rate: float | None = _rate(None, "likes per click; null: by like_offset")
     cart_rate: float = _rate(0.026, "carts per click (product page viewed)")
     purchase_rate: float | None = _rate(
@@ -327,11 +295,7 @@ class BehaviourConfig(ConfigModel):
     share_rate: float = _rate(0.02, "shares per click")
     conversion_rate: float = _rate(0.02, "conversions per click")
     readiness_spread: float = between(
-        0.0,
-        0,
-        20,
-        "standard deviation over users of their readiness to like and share (with a "
-        "rate), logits of a click",
+        0.0, 0, 20, "standard deviation of users' readiness to like and share (with a rate), logits"
     )
     reserve_price: float = between(0.0, 0, 1e6, "least payment for a click, currency units")
 
@@ -353,7 +317,7 @@ class PriceConfig(ConfigModel):
     """Sensitivity to the item attribute ``price``."""
 
     sensitivity: float = between(
-        0.0, 0, 100, "logits lost per unit of log price above the user's level; 0 switches off"
+        0.0, 0, 100, "logits lost per log price above the user's level; 0: none"
     )
 
 
@@ -361,7 +325,7 @@ class WearOutConfig(ConfigModel):
     """Fatigue of seeing the same provider (advertiser) again and again."""
 
     weight: float = between(
-        0.0, 0, 100, "logits lost per log(1 + sightings of the provider); 0 switches off"
+        0.0, 0, 100, "logits lost per log(1 + sightings of the provider); 0: none"
     )
 
 
@@ -369,10 +333,7 @@ class TirednessConfig(ConfigModel):
     """Fatigue of watching (behaviour ``watch_time``)."""
 
     minutes: float = between(
-        0.0,
-        0,
-        100_000,
-        "minutes watched in a session that cost one logit; 0 switches off, else at least 0.01",
+        0.0, 0, 100_000, "minutes watched that cost one logit; 0: none, else at least 0.01"
     )
 
     @field_validator("minutes")
@@ -387,7 +348,7 @@ class FriendsConfig(ConfigModel):
     """Friends who endorse items, and how that moves the user."""
 
     influence: float = between(
-        0.0, 0, 100, "logits won per log(1 + endorsements by friends); 0 switches off"
+        0.0, 0, 100, "logits won per log(1 + friends' endorsements); 0: none"
     )
 
 

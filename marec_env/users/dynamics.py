@@ -1,23 +1,4 @@
-"""What moves from request to request and beyond: intents, patience, tastes, returns, supply.
-
-Intent: a passing interest mixed into the lasting taste.
-
-The present interest is ``normalise((1 - w) u + w v)``; it keeps unit length so that the calibrated
-scale keeps its meaning. ``v`` is the factor of one item: one the user liked before (the default;
-any item of the catalog for users without likes), or any item at all. After each request it is
-replaced with the configured probability, so what :meth:`Intent.interest` returns between two
-requests is what the next response uses.
-
-Patience: why and when a user leaves a session.
-
-    P <- min(maximum, P + gain * engagement - cost)
-
-* budget: the user leaves when ``P <= 0``. The engagement at which patience stays level is
-  ``cost / gain``.
-* hazard: the user also leaves with probability ``hazard * exp(-hazard_slope * P)`` a request.
-
-The budget is RecSim's time budget (Ie et al., "RecSim", 2019) in units of engagement; the hazard is
-the usual form in survival analysis with a log-linear covariate (Cox 1972).
+"""What moves beyond a request: tastes that drift, users who return, a supply that comes and goes.
 
 Drift: how lasting tastes move within an episode. All keep unit length.
 
@@ -27,6 +8,17 @@ Drift: how lasting tastes move within an episode. All keep unit length.
   step has length about ``s``.
 * amplification: ``u <- normalise(u + a sum over clicked (u . x) x)`` (biased assimilation, Dean and
   Morgenstern, "Preference dynamics under personalized recommendations", EC 2022).
+
+Boredom by events: too many clicks on one topic in a short time.
+
+The clicks of the last ``window`` requests count, at most the last ``max_clicks`` of them. A topic
+with at least ``clicks`` of these is bored for ``duration`` requests; a topic still over the mark
+when its boredom ends is bored anew. Two effects (SARDINE, Deffayet et al. 2024):
+
+* loss_of_interest: the bored topic's coordinate of the interest counts as zero;
+* churn: while any topic is bored, the whole interest counts as zero ("churn and return").
+
+A session whose user is not susceptible never gets bored.
 
 Return: whether and when a user comes back after a session, and trust.
 
@@ -62,86 +54,13 @@ from torch.nn.functional import embedding, normalize
 from marec_env import random
 from marec_env.catalog.population import Population
 from marec_env.compiled import Rows
+from marec_env.errors import ConfigError
 from marec_env.users import base as lane
-from marec_env.users.base import pick
-from marec_env.users.config import BudgetPatience, HazardPatience, UsersConfig
-from marec_env.users.effects import liked_items, needed_providers
-from marec_env.users.modules import Module, Shown
+from marec_env.users.base import Module, Shown
+from marec_env.users.config import ClickBoredomConfig, UsersConfig
+from marec_env.users.effects import needed_providers
 
-__all__ = ["Drift", "Intent", "Patience", "Returning", "Supply", "geometric_days"]
-
-
-class Intent(Module):
-    """The item that stands for the passing interest of each of ``B`` sessions."""
-
-    def _build(self, config: UsersConfig, population: Population) -> None:
-        self._own = config.intent
-        self._liked, self._count = liked_items(population)
-        if self._own.source == "catalog":
-            self._count = torch.zeros_like(self._count)
-        self.item = self._keep("item", 0, dtype=torch.int64)
-        """Int64 ``[B]``."""
-
-    def _draw(self, users: Tensor, draw: Tensor) -> Tensor:
-        count = self._count[users]
-        some = self._liked[users, pick(draw, count.clamp(min=1))]
-        return torch.where(count > 0, some, pick(draw, self._population.num_items))
-
-    def reset(self, rows: Rows, users: Tensor, keys: Tensor, draw: Tensor) -> None:
-        """Draw an intent."""
-        rows.put(self.item, self._draw(users, draw))
-
-    def update(self, shown: Shown) -> None:
-        """Replace intents by chance."""
-        switch = shown.draws.scalars[:, lane.INTENT_SWITCH] < self._own.switch_probability
-        rows = Rows(switch)
-        self._renew(rows, shown)
-        shown.changed = shown.changed or rows
-
-    def _renew(self, rows: Rows, shown: Shown) -> None:
-        draw = shown.draws.scalars[:, lane.INTENT_PICK]
-        rows.put(self.item, self._draw(rows.of(shown.users), rows.of(draw)))
-
-    def come_back(self, rows: Rows, rested: Tensor, shown: Shown) -> None:
-        """Draw an intent for the new session."""
-        self._renew(rows, shown)
-
-    def interest(self, interest: Tensor, rows: Rows) -> Tensor:
-        """Mix the intents into tastes, float32 ``[n, d]``, unit length."""
-        direction = self._population.item_factors[rows.of(self.item)]
-        return normalize(interest.lerp(direction, self._own.weight), dim=-1)
-
-    def hidden(self, users: Tensor) -> Tensor:
-        """Return the intents' factors, float32 ``[B, d]``."""
-        return self._population.item_factors[self.item]
-
-
-class Patience(Module):
-    """The patience left to each of ``B`` sessions; kind budget or hazard."""
-
-    def _build(self, config: UsersConfig, population: Population) -> None:
-        assert isinstance(config.patience, BudgetPatience)
-        self._own = config.patience
-        self.left = self._keep("left", self._own.initial)
-        """Float32 ``[B]``."""
-
-    def update(self, shown: Shown) -> None:
-        """Say who leaves the session."""
-        own = self._own
-        self.left.add_(shown.engagement, alpha=own.gain).sub_(own.cost)
-        self.left.clamp_(max=own.maximum)
-        shown.left = self.left <= 0
-        if isinstance(own, HazardPatience):
-            chance = own.hazard * torch.exp(-own.hazard_slope * self.left)
-            shown.left = shown.left | (shown.draws.scalars[:, lane.LEAVE] < chance)
-
-    def come_back(self, rows: Rows, rested: Tensor, shown: Shown) -> None:
-        """Give the new session its initial patience."""
-        rows.put(self.left, self._own.initial)
-
-    def hidden(self, users: Tensor) -> Tensor:
-        """Return patience over its maximum, float32 ``[B, 1]``, in [-1, 1]."""
-        return (self.left / self._own.maximum).clamp(-1.0, 1.0).unsqueeze(1)
+__all__ = ["ClickBoredom", "Drift", "Returning", "Supply", "geometric_days"]
 
 
 class Drift(Module):
@@ -290,3 +209,75 @@ class Supply(Module):
     def hidden(self, users: Tensor) -> Tensor:
         """Return who is present."""
         return self.present.to(torch.float32)
+
+
+_NEVER = -(1 << 30)  # the request of a click that has not been made
+
+
+class ClickBoredom(Module):
+    """Recent clicks and boredom timers of ``B`` sessions and ``T`` topics; kind loss_of_interest or
+    churn.
+    """
+
+    def _build(self, config: UsersConfig, population: Population) -> None:
+        own, topics, size = config.boredom, population.num_topics, population.user_factors.shape[1]
+        assert isinstance(own, ClickBoredomConfig)
+        if own.kind == "loss_of_interest" and topics != size:
+            raise ConfigError(
+                f"users.boredom.kind 'loss_of_interest' needs one factor a topic, but there are "
+                f"{size} factors and {topics} topics; use 'churn' or 'threshold'"
+            )
+        self._own = own
+        self.topics = self._keep("topics", 0, own.max_clicks, dtype=torch.int64)
+        """Int64 ``[B, M]``: the topics of the last clicks, oldest first, at the right."""
+        self.steps = self._keep("steps", _NEVER, own.max_clicks, dtype=torch.int64)
+        """Int64 ``[B, M]``: in which request they were made."""
+        self.remaining = self._keep("remaining", 0, topics, dtype=torch.int64)
+        """Int64 ``[B, T]``: requests of boredom left."""
+
+    def recent(self, step: Tensor) -> Tensor:
+        """Return the clicks that count after request ``step`` (int64 ``[B]``), int64 ``[B, T]``."""
+        counted = (self.steps > (step - self._own.window).unsqueeze(1)).to(torch.int64)
+        return torch.zeros_like(self.remaining).scatter_add_(1, self.topics, counted)
+
+    def update(self, shown: Shown) -> None:
+        """Note the clicks and what they bore of; interests are others from now on."""
+        step, size = shown.step, self.topics.shape[1]
+        topics = torch.cat([self.topics, shown.topics], dim=1)
+        clicked = torch.where(shown.found["click"] > 0, step.unsqueeze(1), _NEVER)
+        steps = torch.cat([self.steps, clicked], dim=1)
+        valid = steps > _NEVER
+        # Rank from the right among real clicks; the last `size` of them move to the right end, and
+        # what is left over lands in a spare column that is cut off.
+        rank = valid.to(torch.int64).flip(1).cumsum(1).flip(1)
+        place = torch.where(valid & (rank <= size), size - rank, size)
+        for kept, values, empty in ((self.topics, topics, 0), (self.steps, steps, _NEVER)):
+            spare = torch.full_like(values[:, : size + 1], empty)
+            kept.copy_(spare.scatter_(1, place, values)[:, :size])
+
+        self.remaining.sub_(1).clamp_(min=0)
+        over = (self.recent(step) >= self._own.clicks) & (shown.susceptibility > 0).unsqueeze(1)
+        self.remaining.masked_fill_(over & (self.remaining == 0), self._own.duration)
+        shown.changed = Rows()
+
+    def interest(self, interest: Tensor, rows: Rows) -> Tensor:
+        """Return the interest with what is bored set to zero."""
+        bored = rows.of(self.remaining) > 0
+        return interest * ~(bored.any(1, keepdim=True) if self._own.kind == "churn" else bored)
+
+    def room(self, slate_size: int, step: Tensor) -> Tensor:
+        """Return how many clicks each topic can take in request ``step`` (int64 ``[B]``, the one to
+        come) without getting bored, int64 ``[B, T]``.
+        """
+        return (self._own.clicks - 1 - self.recent(step)).clamp_(min=0)
+
+    def come_back(self, rows: Rows, rested: Tensor, shown: Shown) -> None:
+        """Forget everything after an absence worth more than the window; keep it otherwise."""
+        assert rows.where is not None
+        forgotten = Rows(rows.where & (rested >= self._own.window))
+        for name, first in self._first.items():
+            forgotten.put(self._live[name], first)
+
+    def hidden(self, users: Tensor) -> Tensor:
+        """Return the share of the boredom still ahead, float32 ``[B, T]`` in [0, 1]."""
+        return self.remaining / self._own.duration

@@ -51,9 +51,9 @@ from marec_env.data.scenarios.numbers import (
     PRICE_LEVEL_SPREAD,
 )
 from marec_env.errors import ConfigError
-from marec_env.users.base import pick
+from marec_env.users.base import Module, Shown, pick
 from marec_env.users.config import UsersConfig
-from marec_env.users.modules import Module, Shown
+from marec_env.users.modules import liked_items
 
 __all__ = [
     "Friends",
@@ -61,7 +61,6 @@ __all__ = [
     "Tiredness",
     "WearOut",
     "befriend",
-    "liked_items",
     "needed_attribute",
     "needed_providers",
     "trait",
@@ -106,15 +105,6 @@ def needed_providers(population: Population, what: str, cure: str) -> Tensor:
             f"{what}, but the population has no providers; set Population.providers or {cure}"
         )
     return population.providers
-
-
-def liked_items(population: Population) -> tuple[Tensor, Tensor]:
-    """Return the items each user liked, first, int64 ``[U, H]``, and how many, int64 ``[U]``."""
-    liked = population.history_liked & (population.history >= 0)
-    # Liked items first, so that one draw below their count picks one of them.
-    order = liked.to(torch.int8).argsort(dim=1, descending=True, stable=True)
-    items = population.history.gather(1, order)
-    return items if items.shape[1] else items.new_zeros(len(items), 1), liked.sum(1)
 
 
 _CHEAPEST = 1e-6  # currency units; keeps the logarithm of a free item finite

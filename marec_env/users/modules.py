@@ -1,4 +1,4 @@
-"""What a slate becomes clicks by: relevance, examination, choice; and what a module with state is.
+"""What users are composed of by default: what they want, look at and click, and when they leave.
 
 Relevance: the click logit of an item for an interest.
 
@@ -6,6 +6,27 @@ Relevance: the click logit of an item for an interest.
 
 with ``scale`` and ``intercept`` calibrated on the log (a matrix-factorisation model with item bias:
 Koren, Bell and Volinsky, "Matrix factorization techniques for recommender systems", 2009).
+
+Intent: a passing interest mixed into the lasting taste.
+
+The present interest is ``normalise((1 - w) u + w v)``; it keeps unit length so that the calibrated
+scale keeps its meaning. ``v`` is the factor of one item: one the user liked before (the default;
+any item of the catalog for users without likes), or any item at all. After each request it is
+replaced with the configured probability, so what :meth:`Intent.interest` returns between two
+requests is what the next response uses.
+
+Boredom as an exposure state per topic: build-up, threshold and recovery.
+
+With ``share`` the share of the slate in the topic, every request
+
+    m <- memory m + (1 - memory) share,
+    b = clamp((m - threshold) / (saturation - threshold), 0, 1)     (threshold)
+    b = clamp(m / saturation, 0, 1)                                 (continuous)
+
+and the click logit of a topic's item falls by ``weight b`` for susceptible users. Recovery is the
+same decay without exposure. Forms of this kind: Leqi et al., "Rebounding bandits for modelling
+satiation effects", NeurIPS 2021 (linear dynamics); the threshold is ours: a little repetition costs
+nothing.
 
 Which positions of the slate the user looks at.
 
@@ -28,130 +49,51 @@ How clicks follow from logits ``r_k`` and examination ``e_k``.
 * exponential_cascade: down the list until the first click, which an item reached gets with
   probability ``e_k min(1, a exp(r_k))`` (RecSim's ExponentialCascadeChoiceModel; ``a`` its
   score scaling, ``e_k`` its attention).
+
+Patience: why and when a user leaves a session.
+
+    P <- min(maximum, P + gain * engagement - cost)
+
+* budget: the user leaves when ``P <= 0``. The engagement at which patience stays level is
+  ``cost / gain``.
+* hazard: the user also leaves with probability ``hazard * exp(-hazard_slope * P)`` a request.
+
+The budget is RecSim's time budget (Ie et al., "RecSim", 2019) in units of engagement; the hazard is
+the usual form in survival analysis with a log-linear covariate (Cox 1972).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding
+from torch.nn.functional import embedding, normalize
 
 from marec_env.catalog.population import Population
 from marec_env.compiled import Rows
-from marec_env.users.base import Draws
-from marec_env.users.config import ChoiceConfig, ExaminationConfig, RelevanceConfig, UsersConfig
+from marec_env.users import base as lane
+from marec_env.users.base import Module, Shown, pick
+from marec_env.users.config import (
+    BudgetPatience,
+    ChoiceConfig,
+    ContinuousBoredom,
+    ExaminationConfig,
+    HazardPatience,
+    RelevanceConfig,
+    ThresholdBoredom,
+    UsersConfig,
+)
 
-__all__ = ["Choice", "Examination", "Module", "Relevance", "Shown"]
+__all__ = [
+    "Choice",
+    "Examination",
+    "ExposureBoredom",
+    "Intent",
+    "Patience",
+    "Relevance",
+    "liked_items",
+]
 
 _DENSE_SHARE = 32  # from a 32nd of the catalog on, one dense product is faster (measured, CPU)
-
-
-@dataclass(slots=True)
-class Shown:
-    """Items that ``B`` sessions are shown, or asked about, and what came of it."""
-
-    slate: Tensor
-    """Int64 ``[B, K]``."""
-    topics: Tensor
-    """Int64 ``[B, K]``, of the items."""
-    users: Tensor
-    """Int64 ``[B]``."""
-    keys: Tensor
-    """Int64 ``[B]``, the sessions' keys; ``step`` int64 ``[B]`` counts their requests."""
-    step: Tensor
-    taste: Tensor
-    """Float32 ``[B, d]``, the users' own: a drift writes here."""
-    susceptibility: Tensor
-    """Float32 ``[B]``, logits lost at full boredom."""
-    logits: Tensor = field(init=False)
-    """Float32 ``[B, K]``, of a click on the examined item."""
-    draws: Draws = field(init=False)
-    found: dict[str, Tensor] = field(default_factory=dict)
-    """Float32 ``[B, K]``: the behaviours so far, ``click`` first."""
-    engagement: Tensor = field(init=False)
-    """Float32 ``[B]``; so is ``satisfaction``, after the request."""
-    satisfaction: Tensor = field(init=False)
-    left: Tensor | None = None
-    """Bool ``[B]``: who left, the session at first and in the end for good."""
-    gap: Tensor | None = None
-    """Float32 ``[B]``, days until the next session where one begins, 0 elsewhere."""
-    changed: Rows | None = None
-    """Whose interest of the moment is another after the request."""
-
-
-class Module:
-    """A part of the users that remembers something of ``B`` sessions.
-
-    A model calls its modules in a fixed order; each does what it does at any of these points.
-    """
-
-    def __init__(self, config: UsersConfig, population: Population, num_sessions: int) -> None:
-        """Args:
-        config: the section ``users``.
-        population: who the users are; the state lives on its device.
-        num_sessions: B.
-        """
-        self._population, self._num_sessions = population, num_sessions
-        self._device = population.user_factors.device
-        self._first: dict[str, Tensor | float] = {}
-        self._live: dict[str, Tensor] = {}
-        self._build(config, population)
-
-    def _build(self, config: UsersConfig, population: Population) -> None:
-        """Set up the state and what else the module needs.
-
-        Raises:
-            ConfigError: the population lacks something, which the message names.
-        """
-
-    def _keep(
-        self, name: str, first: Tensor | float, *shape: int, dtype: torch.dtype = torch.float32
-    ) -> Tensor:
-        """Return state ``[B, *shape]``, which every episode begins with ``first``."""
-        live = torch.empty(self._num_sessions, *shape, dtype=dtype, device=self._device)
-        self._first[name], self._live[name] = first, live
-        Rows().put(live, first)
-        return live
-
-    def reset(self, rows: Rows, users: Tensor, keys: Tensor, draw: Tensor) -> None:
-        """Begin episodes.
-
-        Args:
-            rows: the sessions; the others are of as many rows.
-            users: int64 ``[n]``.
-            keys: int64 ``[n]``.
-            draw: float32 ``[n]``, uniform.
-        """
-        for name, first in self._first.items():
-            rows.put(self._live[name], first)
-
-    def adjust(self, logits: Tensor, shown: Shown) -> Tensor:
-        """Return the click logits, float32 ``[B, K]``, after what the module does to them."""
-        return logits
-
-    def interest(self, interest: Tensor, rows: Rows) -> Tensor:
-        """Return the interest of the moment of ``rows``, float32 ``[n, d]``, likewise."""
-        return interest
-
-    def update(self, shown: Shown) -> None:
-        """Take one answered request into account."""
-
-    def come_back(self, rows: Rows, rested: Tensor, shown: Shown) -> None:
-        """Begin another session of the same episode in ``rows``, after an absence that is worth
-        float32 ``[B]`` requests.
-        """
-
-    def hidden(self, users: Tensor) -> Tensor | None:
-        """Return what a privileged critic may see of the users int64 ``[B]``, float32 ``[B, n]``,
-        about [-1, 1].
-        """
-        return None
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the live tensors that make up the state; they are written in place."""
-        return self._live
 
 
 class Relevance:
@@ -276,14 +218,8 @@ class Choice:
         return torch.where(total > 0, weights / total.clamp(min=1e-30), 0.0)
 
     def probability(self, logits: Tensor, examined: Tensor) -> Tensor:
-        """Return the click probability of each position of these slates.
-
-        Args:
-            logits: float32 ``[B, K]``.
-            examined: float32 ``[K]`` or ``[B, K]`` in [0, 1].
-
-        Returns:
-            Float32 ``[B, K]``.
+        """Return the click probability of each position, float32 ``[B, K]``, from logits of that
+        shape and what is examined, ``[K]`` or ``[B, K]`` in [0, 1].
         """
         if self._config.kind == "independent":
             return examined * torch.sigmoid(logits)
@@ -297,16 +233,13 @@ class Choice:
         return torch.where(total > 0, weights / total.clamp(min=1e-30), 0.0)
 
     def clicks(self, logits: Tensor, examined: Tensor, each: Tensor, one: Tensor) -> Tensor:
-        """Draw the clicks.
+        """Return the clicks, float32 ``[B, K]`` of 0 and 1; see :meth:`probability`.
 
         Args:
             logits: float32 ``[B, K]``.
-            examined: float32 ``[K]`` or ``[B, K]`` in [0, 1].
+            examined: float32 ``[K]`` or ``[B, K]``.
             each: float32 ``[B, K]``, uniform.
             one: float32 ``[B, 1]``, uniform; used instead by the multinomial rules.
-
-        Returns:
-            Float32 ``[B, K]`` of 0 and 1.
         """
         if self._config.kind == "independent":
             return (each < examined * torch.sigmoid(logits)).to(torch.float32)
@@ -316,3 +249,150 @@ class Choice:
         upper = self.probability(logits, examined).cumsum(1)
         below = (one < upper).to(torch.float32)
         return torch.diff(below, dim=1, prepend=torch.zeros_like(below[:, :1]))
+
+
+def liked_items(population: Population) -> tuple[Tensor, Tensor]:
+    """Return the items each user liked, first, int64 ``[U, H]``, and how many, int64 ``[U]``."""
+    liked = population.history_liked & (population.history >= 0)
+    # Liked items first, so that one draw below their count picks one of them.
+    order = liked.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+    items = population.history.gather(1, order)
+    return items if items.shape[1] else items.new_zeros(len(items), 1), liked.sum(1)
+
+
+class Intent(Module):
+    """The item that stands for the passing interest of each of ``B`` sessions."""
+
+    def _build(self, config: UsersConfig, population: Population) -> None:
+        self._own, self._items = config.intent, population.num_items
+        self._liked, self._count = liked_items(population)
+        if self._own.source == "catalog":
+            self._count = torch.zeros_like(self._count)
+        self.item = self._keep("item", 0, dtype=torch.int64)
+        """Int64 ``[B]``."""
+
+    def _draw(self, users: Tensor, draw: Tensor) -> Tensor:
+        count = self._count[users]
+        some = self._liked[users, pick(draw, count.clamp(min=1))]
+        return torch.where(count > 0, some, pick(draw, self._items))
+
+    def reset(self, rows: Rows, users: Tensor, keys: Tensor, draw: Tensor) -> None:
+        """Draw an intent."""
+        rows.put(self.item, self._draw(users, draw))
+
+    def update(self, shown: Shown) -> None:
+        """Replace intents by chance."""
+        switch = shown.draws.scalars[:, lane.INTENT_SWITCH] < self._own.switch_probability
+        rows = Rows(switch)
+        self._renew(rows, shown)
+        shown.changed = shown.changed or rows
+
+    def _renew(self, rows: Rows, shown: Shown) -> None:
+        draw = shown.draws.scalars[:, lane.INTENT_PICK]
+        rows.put(self.item, self._draw(rows.of(shown.users), rows.of(draw)))
+
+    def come_back(self, rows: Rows, rested: Tensor, shown: Shown) -> None:
+        """Draw an intent for the new session."""
+        self._renew(rows, shown)
+
+    def interest(self, interest: Tensor, rows: Rows) -> Tensor:
+        """Mix the intents into tastes, float32 ``[n, d]``, unit length."""
+        direction = self._population.item_factors[rows.of(self.item)]
+        return normalize(interest.lerp(direction, self._own.weight), dim=-1)
+
+    def hidden(self, users: Tensor) -> Tensor:
+        """Return the intents' factors, float32 ``[B, d]``."""
+        return self._population.item_factors[self.item]
+
+
+class Patience(Module):
+    """The patience left to each of ``B`` sessions; kind budget or hazard."""
+
+    def _build(self, config: UsersConfig, population: Population) -> None:
+        assert isinstance(config.patience, BudgetPatience)
+        self._own = config.patience
+        self.left = self._keep("left", self._own.initial)
+        """Float32 ``[B]``."""
+
+    def update(self, shown: Shown) -> None:
+        """Say who leaves the session."""
+        own = self._own
+        self.left.add_(shown.engagement, alpha=own.gain).sub_(own.cost)
+        self.left.clamp_(max=own.maximum)
+        shown.left = self.left <= 0
+        if isinstance(own, HazardPatience):
+            chance = own.hazard * torch.exp(-own.hazard_slope * self.left)
+            shown.left = shown.left | (shown.draws.scalars[:, lane.LEAVE] < chance)
+
+    def come_back(self, rows: Rows, rested: Tensor, shown: Shown) -> None:
+        """Give the new session its initial patience."""
+        rows.put(self.left, self._own.initial)
+
+    def hidden(self, users: Tensor) -> Tensor:
+        """Return patience over its maximum, float32 ``[B, 1]``, in [-1, 1]."""
+        return (self.left / self._own.maximum).clamp(-1.0, 1.0).unsqueeze(1)
+
+
+class ExposureBoredom(Module):
+    """Exposure ``m`` of ``B`` sessions to ``T`` topics and the boredom that follows from it; kind
+    threshold or continuous.
+    """
+
+    def _build(self, config: UsersConfig, population: Population) -> None:
+        own = config.boredom
+        assert isinstance(own, ContinuousBoredom)
+        self._memory = own.memory
+        self._start = own.threshold if isinstance(own, ThresholdBoredom) else 0.0
+        self._slope = 1.0 / (own.saturation - self._start)
+        self.exposure = self._keep("exposure", 0.0, population.num_topics)
+        """Float32 ``[B, T]``, in [0, 1]."""
+
+    def _bored(self, exposure: Tensor) -> Tensor:
+        return ((exposure - self._start) * self._slope).clamp_(0.0, 1.0)
+
+    def level(self, topics: Tensor | None = None) -> Tensor:
+        """Return boredom in [0, 1]: of int64 ``[B, M]`` topics, or of all, ``[B, T]``."""
+        return self._bored(self.exposure if topics is None else self.exposure.gather(1, topics))
+
+    def adjust(self, logits: Tensor, shown: Shown) -> Tensor:
+        """See :meth:`Module.adjust`."""
+        loss = self.level(shown.topics).mul_(shown.susceptibility.unsqueeze(1))
+        return logits.sub_(loss)
+
+    def update(self, shown: Shown) -> None:
+        """Take the topics of one slate into the exposure."""
+        share = (1.0 - self._memory) / shown.topics.shape[1]
+        shares = torch.full(shown.topics.shape, share, device=self._device)
+        self.exposure.mul_(self._memory).scatter_add_(1, shown.topics, shares)
+
+    def room(self, slate_size: int, step: Tensor) -> Tensor:
+        """Return how many items of each topic fit into a slate without boredom at the next request,
+        int64 ``[B, T]``: the largest ``n`` with ``memory m + (1 - memory) n / K <= threshold``.
+        """
+        slack = (self._start - self._memory * self.exposure) / (1.0 - self._memory)
+        # The small margin keeps a quotient that is whole in exact arithmetic from falling short.
+        return torch.floor(slack * slate_size + 1e-4).clamp_(min=0).to(torch.int64)
+
+    def ahead(self, counts: Tensor, slate_size: int, requests: Tensor) -> Tensor:
+        """Return boredom if slates hold so many items of each topic from now on.
+
+        Args:
+            counts: float32 ``[C]``, items of the topic in every slate.
+            slate_size: K.
+            requests: float32 ``[H]``, how many such slates ahead.
+
+        Returns:
+            Float32 ``[B, T, C, H]`` in [0, 1].
+        """
+        kept = self._memory**requests
+        exposure = self.exposure[:, :, None, None] * kept
+        return self._bored(exposure + (counts / slate_size)[:, None] * (1.0 - kept))
+
+    def come_back(self, rows: Rows, rested: Tensor, shown: Shown) -> None:
+        """Let the exposure decay as over so many requests without any."""
+        kept = (self._memory ** rows.of(rested)).unsqueeze(1)
+        rows.put(self.exposure, rows.of(self.exposure) * kept)
+
+    def hidden(self, users: Tensor) -> Tensor:
+        """Return :meth:`level`."""
+        return self.level()

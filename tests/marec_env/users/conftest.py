@@ -7,8 +7,7 @@ import torch
 from torch.nn.functional import normalize
 
 from marec_env.users import Population
-from marec_env.users.base import SCALARS, Draws
-from marec_env.users.modules import Shown
+from marec_env.users.base import SCALARS, Draws, Shown
 
 
 def small_population(

@@ -11,9 +11,8 @@ import torch
 from marec_env import random
 from marec_env.compiled import Rows
 from marec_env.errors import ConfigError
-from marec_env.users.base import INTENT_PICK, INTENT_SWITCH, LEAVE, RETURN
+from marec_env.users.base import INTENT_PICK, INTENT_SWITCH, LEAVE, RETURN, Shown
 from marec_env.users.behaviours import Behaviours
-from marec_env.users.boredom import ClickBoredom, ExposureBoredom
 from marec_env.users.config import (
     AmplificationDrift,
     BehaviourConfig,
@@ -35,8 +34,8 @@ from marec_env.users.config import (
     UsersConfig,
     WalkDrift,
 )
-from marec_env.users.dynamics import Drift, Intent, Patience, Returning, geometric_days
-from marec_env.users.modules import Choice, Examination, Shown
+from marec_env.users.dynamics import ClickBoredom, Drift, Returning, geometric_days
+from marec_env.users.modules import Choice, Examination, ExposureBoredom, Intent, Patience
 from tests.marec_env.users.conftest import shown_items, small_population
 
 CPU = torch.device("cpu")

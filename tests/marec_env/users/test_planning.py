@@ -10,8 +10,8 @@ import torch
 from marec_env import random
 from marec_env.classic.populations import synthetic_population
 from marec_env.classic.rollout import play
-from marec_env.users.boredom import ExposureBoredom
 from marec_env.users.config import NoPatience, ThresholdBoredom, UsersConfig
+from marec_env.users.modules import ExposureBoredom
 from marec_env.users.oracles import AHEAD, best_counts, farsighted_slate, myopic_slate, plan_values
 from marec_env.users.registry import make_users
 from tests.marec_env.users.conftest import shown_items, small_population

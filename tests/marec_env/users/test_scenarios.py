@@ -13,7 +13,7 @@ from marec_env import random
 from marec_env.compiled import Rows
 from marec_env.errors import ConfigError
 from marec_env.users import UsersConfig, behaviours, effects, make_users
-from marec_env.users.base import USER_OUTCOMES
+from marec_env.users.base import USER_OUTCOMES, Shown
 from marec_env.users.behaviours import Behaviours, daily_volatility, follow_centre, hold
 from marec_env.users.config import (
     BehaviourConfig,
@@ -23,7 +23,6 @@ from marec_env.users.config import (
     WearOutConfig,
 )
 from marec_env.users.effects import Friends, PriceSense, Tiredness, WearOut, befriend
-from marec_env.users.modules import Shown
 from tests.marec_env.users.conftest import shown_items
 
 MANY = 40_000
