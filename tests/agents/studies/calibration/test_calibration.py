@@ -18,8 +18,7 @@ from agents.studies.calibration.click_model import (
     judge_click_model,
 )
 from agents.studies.calibration.page import render_page
-from agents.studies.calibration.report import Calibration, calibrate, jensen_shannon
-from agents.studies.calibration.sessions import consumption_of
+from agents.studies.calibration.report import Calibration, calibrate, consumption_of, jensen_shannon
 from marec_env import random
 from marec_env.catalog.build import CatalogConfig, build_catalog
 from marec_env.data.log import InteractionLog
