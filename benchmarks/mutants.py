@@ -3,8 +3,9 @@
 mutmut changes one operator, number, name or argument at a time in the files that ``[tool.mutmut]``
 of pyproject.toml lists, and runs the tests that reach the changed function. The table counts
 mutants by file; survivors are named below it (``mutmut show NAME`` prints one). All files take
-about an hour of two cores; naming files does those only, and what was tried before on unchanged
-code is kept.
+some hours of two cores; naming files does those only, ``--sample N`` tries N drawn mutants,
+and what was tried before on unchanged code is kept. Survivors that only word a message, name the
+device that the CPU is anyway, or give an argument its default are no faults.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -33,6 +35,16 @@ def results(wanted: list[str]) -> dict[str, dict[str, int]]:
     return found
 
 
+def drawn(count: int, seed: int) -> list[str]:
+    """Return the names of mutants drawn from all that were made."""
+    names = [
+        name
+        for meta in sorted(Path("mutants").rglob("*.meta"))
+        for name in json.loads(meta.read_text())["exit_code_by_key"]
+    ]
+    return random.Random(seed).sample(names, min(count, len(names)))
+
+
 def row(place: str, mutants: int, count: Counter[str]) -> str:
     """Return a line of the table."""
     numbers = f"{count['killed']:>9}{count['survived']:>10}{count['no test']:>9}"
@@ -47,12 +59,18 @@ def main() -> int:
     parser.add_argument(
         "files", nargs="*", help="files of the core; all that are listed by default"
     )
+    parser.add_argument("--sample", type=int, help="mutants to draw; all by default")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--report-only", action="store_true", help="print what the last run found")
     arguments = parser.parse_args()
     if not arguments.report_only:
         names = [f"{file.removesuffix('.py').replace('/', '.')}.*" for file in arguments.files]
         command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(arguments.workers)]
+        if arguments.sample:
+            if not Path("mutants").exists():  # a name that none has makes them and tries none
+                subprocess.run([*command, "none"], capture_output=True)
+            names = drawn(arguments.sample, arguments.seed)
         threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         log = Path("mutants.log")
         with log.open("w") as output:
