@@ -72,17 +72,10 @@ class _Bench:
         self.keys = random.session_keys(seed + 1, torch.arange(sessions))
 
     def play(self, config: UsersConfig, policy: Oracle, horizon: int = _HORIZON) -> EpisodeTotals:
-        users = make_users(config, self.population, len(self.keys))
         people = self.population
-        return play(
-            users,
-            self.keys,
-            policy,
-            _SLATE,
-            horizon,
-            topics=people.topics,
-            num_topics=people.num_topics,
-        )
+        users = make_users(config, people, len(self.keys))
+        topics, count = people.topics, people.num_topics
+        return play(users, self.keys, policy, _SLATE, horizon, topics=topics, num_topics=count)
 
 
 def _mean(values: Tensor) -> tuple[float, float]:
@@ -100,50 +93,44 @@ def _percent_gap(bench: _Bench, config: UsersConfig, horizon: int) -> tuple[floa
 
 
 def _fatigue(bench: _Bench) -> list[Line]:
-    bored = ThresholdBoredom(susceptible_share=1.0)
-    gap, error = _percent_gap(bench, _stays(UsersConfig(), boredom=bored), _HORIZON)
+    usual = ThresholdBoredom(susceptible_share=1.0)
+
+    def gap(horizon: int = _HORIZON, weight: float = usual.weight) -> tuple[float, float]:
+        bored = usual.model_copy(update={"weight": weight})
+        return _percent_gap(bench, _stays(UsersConfig(), boredom=bored), horizon)
+
+    value, error = gap()
     none, _ = _percent_gap(bench, _stays(UsersConfig(), boredom=NoBoredom()), _HORIZON)
-    lines = [
+    series = {
+        "horizon 5, 15, 40:": [gap(horizon=horizon) for horizon in (5, 15, 40)],
+        "weight 1, 3, 9:": [gap(weight=weight) for weight in (1.0, 3.0, 9.0)],
+    }
+    return [
         Line(
             1,
             "sparing topics pays where they bore, and only there",
-            f"+{gap:.1f} % clicks ± {error:.1f}; without boredom {none:+.1f} %",
-            gap > _SIGMAS * error and none == 0.0,
-        )
-    ]
-    by_horizon = [
-        _percent_gap(bench, _stays(UsersConfig(), boredom=bored), horizon)
-        for horizon in (5, 15, 40)
-    ]
-    by_weight = [
-        _percent_gap(
-            bench,
-            _stays(UsersConfig(), boredom=ThresholdBoredom(susceptible_share=1.0, weight=weight)),
-            _HORIZON,
-        )
-        for weight in (1.0, 3.0, 9.0)
-    ]
-    found = "; ".join(
-        f"{name} " + ", ".join(f"{value:+.1f} ± {error:.1f}" for value, error in gaps)
-        for name, gaps in (
-            ("horizon 5, 15, 40:", by_horizon),
-            ("weight 1, 3, 9:", by_weight),
-        )
-    )
-    rising = all(
-        later[0] > earlier[0]
-        for gaps in (by_horizon, by_weight)
-        for earlier, later in itertools.pairwise(gaps)
-    )
-    lines.append(
+            f"+{value:.1f} % clicks ± {error:.1f}; without boredom {none:+.1f} %",
+            value > _SIGMAS * error and none == 0.0,
+        ),
         Line(
             2,
             "what it pays grows with horizon and boredom (percent; below 0 sparing costs more)",
-            found,
-            rising,
-        )
-    )
-    return lines
+            "; ".join(
+                f"{name} " + ", ".join(f"{value:+.1f} ± {error:.1f}" for value, error in gaps)
+                for name, gaps in series.items()
+            ),
+            all(
+                later[0] > earlier[0]
+                for gaps in series.values()
+                for earlier, later in itertools.pairwise(gaps)
+            ),
+        ),
+    ]
+
+
+def _best(value: Tensor, items: Tensor, slate_size: int) -> Tensor:
+    """Return each session's items of highest value ``[B, N]`` among ``items [B, M]``."""
+    return items.gather(1, value.gather(1, items).topk(slate_size, dim=1).indices)
 
 
 def diverse_slate(users: Users, keys: Tensor, items: Tensor, slate_size: int) -> Tensor:
@@ -156,7 +143,7 @@ def diverse_slate(users: Users, keys: Tensor, items: Tensor, slate_size: int) ->
     best.scatter_reduce_(1, topics, chance, "amax")
     top = chance >= best.gather(1, topics)
     value = torch.where(top, chance, chance - 1.0)
-    return items.gather(1, value.gather(1, items).topk(slate_size, dim=1).indices)
+    return _best(value, items, slate_size)
 
 
 def _influence(bench: _Bench) -> Line:
@@ -189,8 +176,7 @@ def fair_slate(users: Users, keys: Tensor, items: Tensor, slate_size: int) -> Te
     assert users.population.providers is not None
     need = (1.0 - users.supply.credit).clamp(min=0.0)[:, users.population.providers]
     chance = users.click_probability()
-    value = chance * (1.0 + need)
-    return items.gather(1, value.gather(1, items).topk(slate_size, dim=1).indices)
+    return _best(chance * (1.0 + need), items, slate_size)
 
 
 def _providers(bench: _Bench) -> Line:
@@ -218,8 +204,7 @@ def _providers(bench: _Bench) -> Line:
 def lasting_slate(users: Users, keys: Tensor, items: Tensor, slate_size: int) -> Tensor:
     """Return the items nearest to the user's lasting taste, whatever the passing intent."""
     del keys
-    value = users.long_term_relevance().gather(1, items)
-    return items.gather(1, value.topk(slate_size, dim=1).indices)
+    return _best(users.long_term_relevance(), items, slate_size)
 
 
 def _objectives(bench: _Bench) -> Line:
@@ -290,8 +275,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of population and sessions")
     chosen = parser.parse_args(arguments)
     lines = report(chosen.sessions, chosen.seed)
-    for line in lines:
-        sys.stdout.write(f"{line}\n")
+    sys.stdout.writelines(f"{line}\n" for line in lines)
     return 0 if all(line.holds for line in lines) else 1
 
 
