@@ -29,6 +29,7 @@ from agents.pettingzoo_spaces import (
     mask_width,
     may_act,
     split_mask,
+    state_of,
 )
 from marec_env import random
 from marec_env.config.base import ConfigModel
@@ -180,13 +181,8 @@ class PettingZooVectorEnv:
         num_envs: int,
         state: Literal["own", "observations"] = "own",
     ) -> None:
-        """Args:
-        make: returns a new environment.
-        num_envs: copies.
-        state: see :class:`PettingZooConfig`.
-
-        Raises:
-            ConfigError: a space cannot be used.
+        """Raises:
+        ConfigError: a space cannot be used.
         """
         self.num_envs = num_envs
         self._envs = [make() for _ in range(num_envs)]
@@ -197,7 +193,7 @@ class PettingZooVectorEnv:
         self.turns: tuple[tuple[str, ...], ...] = (self.agents,)
         self.observation_spaces = {p.name: p.reader.box for p in self._players}
         self.action_spaces = {p.name: p.space for p in self._players}
-        own = _state_of(first) if state == "own" else None
+        own = state_of(first) if state == "own" else None
         self._own_state = own is not None
         size = own.size if own is not None else sum(p.reader.size for p in self._players)
         self.state_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
@@ -394,25 +390,6 @@ class PettingZooVectorEnv:
 
 def _tensors(columns: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     return {agent: torch.from_numpy(column) for agent, column in columns.items()}
-
-
-def _state_of(env: ParallelEnv[Any, Any, Any]) -> NDArray[np.float32] | None:
-    """Return a first state, or None where the environment has none (PettingZoo's default raises).
-
-    Raises:
-        ConfigError: it is no array of numbers.
-    """
-    with naming(f"environment '{type(env).__name__}': reset"):
-        env.reset(seed=0)
-    try:
-        return np.asarray(env.state(), np.float32)
-    except (NotImplementedError, AttributeError):
-        return None
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"environment '{type(env).__name__}': state() gives no array of numbers ({error}); set"
-            " environment.state: observations"
-        ) from error
 
 
 def _numpy(action: Action) -> Any:

@@ -1,4 +1,4 @@
-"""Observations, action masks and actions between Gymnasium's forms and flat arrays."""
+"""Observations, states, action masks and actions between Gymnasium's forms and flat arrays."""
 
 from __future__ import annotations
 
@@ -10,11 +10,21 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
+from pettingzoo import ParallelEnv
 from torch import Tensor
 
 from marec_env.errors import ConfigError, RunError
+from marec_env.registry import naming
 
-__all__ = ["Observations", "action_of", "flat_mask", "mask_width", "may_act", "split_mask"]
+__all__ = [
+    "Observations",
+    "action_of",
+    "flat_mask",
+    "mask_width",
+    "may_act",
+    "split_mask",
+    "state_of",
+]
 
 _MASK = "action_mask"
 _MOST = 10_000_000  # numbers of one flat observation; a Discrete of more is no one-hot vector
@@ -222,3 +232,22 @@ def action_of(column: Any, index: int, space: spaces.Space[Any], idle: bool) -> 
     elif idle:
         value = space.start if isinstance(space, spaces.MultiDiscrete) else np.zeros_like(value)
     return np.asarray(value, dtype=space.dtype)
+
+
+def state_of(env: ParallelEnv[Any, Any, Any]) -> NDArray[np.float32] | None:
+    """Return a first state, or None where the environment has none (PettingZoo's default raises).
+
+    Raises:
+        ConfigError: it is no array of numbers.
+    """
+    with naming(f"environment '{type(env).__name__}': reset"):
+        env.reset(seed=0)
+    try:
+        return np.asarray(env.state(), np.float32)
+    except (NotImplementedError, AttributeError):
+        return None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"environment '{type(env).__name__}': state() gives no array of numbers ({error}); set"
+            " environment.state: observations"
+        ) from error

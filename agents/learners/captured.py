@@ -1,15 +1,15 @@
-"""Work on columns of tensors as one launch: a CUDA graph over fixed buffers."""
+"""Work on columns of tensors as one launch, a CUDA graph over fixed buffers; and an Adam for it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["CapturedStep"]
+__all__ = ["CapturedStep", "adam", "load_portable", "portable", "set_rate"]
 
 Batch = Mapping[str, Mapping[str, Tensor]]
 
@@ -118,3 +118,37 @@ def _copy(pairs: list[tuple[Tensor, Tensor]]) -> None:
     for kind in {new.dtype for new, _ in pairs}:
         new, old = zip(*[pair for pair in pairs if pair[0].dtype == kind], strict=True)
         torch._foreach_copy_(list(new), list(old))
+
+
+def adam(
+    params: Sequence[torch.nn.Parameter], rate: float, epsilon: float, device: torch.device
+) -> torch.optim.Adam:
+    """Return an optimiser that a graph can hold where there are graphs: it reads the rate anew."""
+    graphs = device.type == "cuda"
+    lr = torch.tensor(rate, device=device) if graphs else rate
+    return torch.optim.Adam(params, lr=lr, eps=epsilon, fused=True, capturable=graphs)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate, where it lies."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def portable(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return an optimiser's state, with what depends on the device as the CPU has it."""
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        group.update({"lr": float(group["lr"]), "capturable": False})
+    return state
+
+
+def load_portable(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Take over a state but for the rate and what depends on the device."""
+    own = [{key: group[key] for key in ("lr", "capturable")} for group in optimizer.param_groups]
+    optimizer.load_state_dict(dict(state))
+    for group, kept in zip(optimizer.param_groups, own, strict=True):
+        group.update(kept)

@@ -13,28 +13,23 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import ALL_MODULES, NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 
-from agents.learners.captured import CapturedStep
+from agents.learners.captured import CapturedStep, adam, load_portable, portable, set_rate
 from agents.learners.config import HAPPOConfig, PPOFamily
 from agents.learners.losses import (
-    CriticTargets,
     clipped_policy_loss,
     clipped_value_loss,
     critic_plans,
     evaluate_critic,
     normalise_advantages,
-    not_finite,
     weighted_mean,
 )
-from agents.learners.rl_modules import INPUTS, TEAM, VALUES
+from agents.learners.rl_modules import INPUTS, TEAM, VALUES, require_finite
 from agents.learners.team import TeamSpec
-from marec_env.errors import RunError
 
 __all__ = ["TeamLearner"]
 
 Columns = dict[str, Tensor]
 
-_PLACED = ("lr", "capturable")
-"""Settings of Adam that depend on the device; rates are set before each update."""
 _RECORDED = ("observations", "actions", "log_probabilities", "masks")
 
 
@@ -53,7 +48,7 @@ class TeamLearner(TorchLearner):
         self.algorithm: PPOFamily = settings["algorithm"]
         self.team: TeamSpec = settings["team"]
         self._plans = critic_plans(self.algorithm, self.team)
-        self._decay: float | Tensor = 1.0
+        self._decay: float | Tensor = 1.0  # a graph reads it where it lies
         self._memories: dict[str, Tensor] = {}
         self._sums: dict[str, list[Tensor]] = {}
         """What each mini-batch logged, by name."""
@@ -77,9 +72,10 @@ class TeamLearner(TorchLearner):
 
     def _forget_captured(self) -> None:
         alone = self.config.num_learners <= 1 and self.algorithm.target_kl is None
-        self._captured = (
-            CapturedStep(self._logged_step) if self._device.type == "cuda" and alone else None
-        )
+        self._captured = None
+        if self._device.type == "cuda" and alone:
+            self._captured = CapturedStep(self._logged_step)
+            self._decay = torch.ones((), device=self._device)
 
     # Optimisers -----------------------------------------------------------------------------
 
@@ -87,22 +83,20 @@ class TeamLearner(TorchLearner):
         """Give each module its own Adam."""
         params = list(self.get_parameters(self._module[module_id]))
         self._trained[module_id] = params
-        rate, on_cuda = self._learning_rate(module_id), self._device.type == "cuda"
-        optimizer = torch.optim.Adam(
-            params,
-            # A graph reads the rate where it lies.
-            lr=torch.tensor(rate, device=self._device) if on_cuda else rate,
-            eps=self.algorithm.adam_epsilon,
-            fused=True,
-            capturable=on_cuda,
-        )
+        rate, epsilon = self._learning_rate(module_id), self.algorithm.adam_epsilon
+        optimizer = adam(params, rate, epsilon, self._device)
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params)
 
     def _learning_rate(self, module_id: str) -> float:
         if module_id in self._plans:
             return self.algorithm.critic_learning_rate
-        own = self.team.overrides(self.algorithm, module_id).learning_rate
-        return own if own is not None else self.algorithm.learning_rate
+        return self._of(module_id, "learning_rate")
+
+    def _of(self, actor: str, key: str) -> float:
+        """Return a setting of a component: its own, or the team's."""
+        own = getattr(self.team.overrides(self.algorithm, actor), key)
+        found: float = getattr(self.algorithm, key) if own is None else own
+        return found
 
     def before_gradient_based_update(self, *, timesteps: Mapping[str, Any]) -> None:
         """Set learning rates and entropy bonus for the env steps done."""
@@ -113,18 +107,11 @@ class TeamLearner(TorchLearner):
             decay = max(0.0, 1.0 - done / horizon)
         if isinstance(self._decay, Tensor):
             self._decay.fill_(decay)
-        elif self._captured is None:
-            self._decay = decay
         else:
-            self._decay = torch.tensor(decay, device=self._device)
+            self._decay = decay
         for module_id in self.module.keys():  # noqa: SIM118 - RLlib's mapping has no __iter__
             for _, optimizer in self.get_optimizers_for_module(module_id):
-                rate = self._learning_rate(module_id) * decay
-                for group in optimizer.param_groups:
-                    if isinstance(group["lr"], Tensor):
-                        group["lr"].fill_(rate)
-                    else:
-                        group["lr"] = rate
+                set_rate(optimizer, self._learning_rate(module_id) * decay)
 
     def after_gradient_based_update(self, *, timesteps: Mapping[str, Any]) -> None:
         """Move input statistics, and reduce what the epochs logged to :attr:`statistics`.
@@ -133,7 +120,13 @@ class TeamLearner(TorchLearner):
             RunError: a network diverged in this update, or could not learn from what it was given.
         """
         skipped = {name: int(torch.stack(flags).sum()) for name, flags in self._skips.items()}
-        self._require_finite(int(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)), skipped)
+        require_finite(
+            f"the update at env step {int(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)):,}",
+            {name: self.module[name].unwrapped() for name in self._data},
+            self._data,
+            unlearnt={name for name, n in skipped.items() if n == len(self._skips[name])},
+            rates={name: self._learning_rate(name) for name in self._data},
+        )
         for module_id, inputs in self._fresh_inputs.items():
             normaliser = self.module[module_id].unwrapped().net.trunk.normaliser
             if normaliser is not None:
@@ -145,32 +138,6 @@ class TeamLearner(TorchLearner):
         self.statistics |= {f"skipped_updates/{n}": float(k) for n, k in skipped.items() if k}
         self._sums, self._skips = {}, {}
         self.metrics.log_dict(dict(self.statistics), key=ALL_MODULES, window=1)
-
-    @torch.no_grad()
-    def _require_finite(self, env_steps: int, skipped: Mapping[str, int]) -> None:
-        update = f"the update at env step {env_steps:,}"
-        diverged = [
-            n for n, c in self._data.items() if not self.module[n].unwrapped().gives_finite(c)
-        ]
-        for name in [*diverged, *(n for n in self._data if n not in diverged)]:
-            passes = len(self._skips.get(name, ()))
-            if name not in diverged and (not passes or skipped[name] < passes):
-                continue
-            bad = not_finite(self._data[name])
-            if name not in diverged or {"inputs", "observations"} & set(bad):
-                raise RunError(
-                    f"{update} could teach the network '{name}' nothing: no gradient was finite,"
-                    f" nor its data's {', '.join(bad) or 'losses'}; look at the environment's"
-                    " rewards and observations"
-                )
-            rate = "critic_learning_rate" if name in self._plans else "learning_rate"
-            raise RunError(
-                f"training diverged: {update} made the network '{name}' give numbers that are not"
-                f" finite; try a smaller algorithm.{rate} (of this network"
-                f" {self._learning_rate(name):g}) or rewards nearer to 1"
-            )
-
-    # Gradients ------------------------------------------------------------------------------
 
     def _update(self, batch: Mapping[str, Any]) -> tuple[Any, Any, Any]:
         """Take one step on a mini-batch."""
@@ -230,30 +197,21 @@ class TeamLearner(TorchLearner):
     ) -> Tensor:
         """Return a critic's clipped Huber loss, or an actor's clipped surrogate and entropy."""
         if module_id in self._plans:
-            loss = clipped_value_loss(
-                fwd_out[VALUES],
-                batch["old_values"],
-                batch["targets"],
-                batch["weights"],
-                self.algorithm.huber_delta,
-                self.algorithm.value_clip,
-            )
+            old, targets, weights = (batch[k] for k in ("old_values", "targets", "weights"))
+            delta, clip = self.algorithm.huber_delta, self.algorithm.value_clip
+            loss = clipped_value_loss(fwd_out[VALUES], old, targets, weights, delta, clip)
             self._log(module_id, "value_loss", loss)
             return loss
-        overrides = self.team.overrides(self.algorithm, module_id)
-        clip = overrides.clip if overrides.clip is not None else self.algorithm.clip
-        bonus = overrides.entropy_coefficient
-        if bonus is None:
-            bonus = self.algorithm.entropy_coefficient
+        clip_at, bonus = (self._of(module_id, key) for key in ("clip", "entropy_coefficient"))
         log_ratio, entropy = self._log_ratio(module_id, batch, fwd_out[INPUTS])
         weights = batch["weights"]
-        loss = clipped_policy_loss(log_ratio, batch["advantages"], weights, clip)
+        loss = clipped_policy_loss(log_ratio, batch["advantages"], weights, clip_at)
         mean_entropy = weighted_mean(entropy, weights)
         log_ratio = log_ratio.detach()
         ratio = log_ratio.exp()
         # Schulman's low-variance estimator of KL(old || new): mean of r - 1 - log r.
         kl = weighted_mean(ratio - 1.0 - log_ratio, weights)
-        clipped = ((ratio - 1.0).abs() > clip).to(ratio.dtype)
+        clipped = ((ratio - 1.0).abs() > clip_at).to(ratio.dtype)
         for name, value in (
             ("policy_loss", loss),
             ("entropy", mean_entropy),
@@ -279,11 +237,10 @@ class TeamLearner(TorchLearner):
     def _log(self, module_id: str, name: str, value: Tensor) -> None:
         self._sums.setdefault(f"{name}/{module_id}", []).append(value.detach())
 
-    def _log_steps_trained_metrics(self, batch: MultiAgentBatch) -> None:
-        """Count env steps only; RLlib's dozen counters a module cost as much as a small update."""
-
     def _log_metrics(self, *args: Any, **kwargs: Any) -> None:
-        """Skip RLlib's counters, for the same reason."""
+        """Skip RLlib's dozen counters a module, which cost as much as a small update."""
+
+    _log_steps_trained_metrics = _log_metrics
 
     # Batches --------------------------------------------------------------------------------
 
@@ -296,9 +253,8 @@ class TeamLearner(TorchLearner):
             raise ValueError("TeamLearner learns from RolloutBatch; sample with BatchedEnvRunner")
         self._sums, self._skips = {}, {}
         actors, critics = self.prepare(batch)
-        generator = torch.Generator().manual_seed(
-            self.config.learner_config_dict["seed"] * 1_000_003 + self._weights_seq_no
-        )
+        seed = self.config.learner_config_dict["seed"] * 1_000_003 + self._weights_seq_no
+        generator = torch.Generator().manual_seed(seed)
         self._stopped = set()
         self._data = {**critics, **actors}
         if isinstance(self.algorithm, HAPPOConfig):
@@ -319,48 +275,34 @@ class TeamLearner(TorchLearner):
         team = data.pop(TEAM)
         active = {agent: data[agent]["active"].to(torch.float32) for agent in self.team.agents}
         self._fresh_inputs = {}
-        advantages: dict[str, Tensor] = {}
-        targets: dict[str, CriticTargets] = {}
-        for name, plan in self._plans.items():
-            module = self.module[name].unwrapped()
-            targets[name] = evaluate_critic(
-                module, plan, self.algorithm, team, data, self._memories.get(name)
-            )
-            advantages.update(targets[name].advantages)
-            self._log(name, "explained_variance", targets[name].explained_variance)
-            last = targets[name].last_memory
-            if last is not None:
-                self._memories[name] = last
-        advantages = normalise_advantages(
-            {agent: advantages[agent] for agent in self.team.agents},
-            active,
-            self.algorithm.normalise_advantages,
-        )
         sequences = any(m.unwrapped().net.memory_size > 0 for m in self.module.values())
+        found: dict[str, Tensor] = {}
+        critics = {}
+        for name, plan in self._plans.items():
+            module, memory = self.module[name].unwrapped(), self._memories.get(name)
+            target = evaluate_critic(module, plan, self.algorithm, team, data, memory)
+            critics[name] = target.columns(module, sequences)
+            self._fresh_inputs[name] = target.raw_inputs[target.weights.amax(dim=-1) > 0]
+            found.update(target.advantages)
+            self._log(name, "explained_variance", target.explained_variance)
+            if target.last_memory is not None:
+                self._memories[name] = target.last_memory
+        in_order = {agent: found[agent] for agent in self.team.agents}
+        advantages = normalise_advantages(in_order, active, self.algorithm.normalise_advantages)
         actors = {
-            name: self._actor_columns(name, agents, data, team, active, advantages, sequences)
-            for name, agents in self.team.actors.items()
+            name: self._actor_columns(name, data, team, active, advantages, sequences)
+            for name in self.team.actors
             if not self.team.overrides(self.algorithm, name).frozen
         }
-        critics = {}
-        for name, target in targets.items():
-            critics[name] = target.columns(self.module[name].unwrapped(), sequences)
-            self._fresh_inputs[name] = target.raw_inputs[target.weights.amax(dim=-1) > 0]
         return actors, critics
 
     def _actor_columns(
-        self,
-        name: str,
-        agents: tuple[str, ...],
-        data: Mapping[str, Columns],
-        team: Columns,
-        active: Mapping[str, Tensor],
-        advantages: Mapping[str, Tensor],
-        sequences: bool,
-    ) -> Columns:
+        self, name: str, data: Mapping[str, Columns], team: Columns,
+        active: Mapping[str, Tensor], advantages: Mapping[str, Tensor], sequences: bool,
+    ) -> Columns:  # fmt: skip
         net = self.module[name].unwrapped().net
         pieces: list[Columns] = []
-        for index, agent in enumerate(agents):
+        for index, agent in enumerate(self.team.actors[name]):
             source = data[agent]
             columns = {key: source[key] for key in _RECORDED if key in source}
             columns |= {"advantages": advantages[agent], "weights": active[agent]}
@@ -399,22 +341,16 @@ class TeamLearner(TorchLearner):
                 order = torch.randperm(len(whole[name]["weights"]), generator=generator)
                 orders[name] = order.to(self._device, non_blocking=True).chunk(parts)
             for part in range(min(len(order) for order in orders.values())):
-                yield MultiAgentBatch(
-                    {
-                        name: SampleBatch(
-                            {k: column[orders[name][part]] for k, column in modules[name].items()}
-                        )
-                        for name in chosen
-                    },
-                    env_steps=1,
-                )
+                batch = {}
+                for name in chosen:
+                    rows = orders[name][part]
+                    batch[name] = SampleBatch({k: v[rows] for k, v in modules[name].items()})
+                yield MultiAgentBatch(batch, env_steps=1)
 
     def _sequential(
-        self,
-        actors: Mapping[str, Columns],
-        critics: Mapping[str, Columns],
+        self, actors: Mapping[str, Columns], critics: Mapping[str, Columns],
         generator: torch.Generator,
-    ) -> Iterator[MultiAgentBatch]:
+    ) -> Iterator[MultiAgentBatch]:  # fmt: skip
         """Yield the critic's passes, then each actor's in random order with its own advantages."""
         yield from self._epochs(critics, generator)
         names = list(actors)
@@ -442,7 +378,7 @@ class TeamLearner(TorchLearner):
         """Return all that an exact continuation needs, as tensors, numbers and nested dicts."""
         return {
             "modules": {n: m.unwrapped().state_dict() for n, m in self.module.items()},
-            "optimizers": {n: _portable(o) for n, o in self._named_optimizers.items()},
+            "optimizers": {n: portable(o) for n, o in self._named_optimizers.items()},
             "updates": self._weights_seq_no,
             "memories": dict(self._memories),
         }
@@ -451,10 +387,7 @@ class TeamLearner(TorchLearner):
         """Continue from what :meth:`training_state` returned, on whichever device."""
         self.load_networks(state["modules"])
         for name, optimizer in self._named_optimizers.items():
-            own = [{key: group[key] for key in _PLACED} for group in optimizer.param_groups]
-            optimizer.load_state_dict(state["optimizers"][name])
-            for group, kept in zip(optimizer.param_groups, own, strict=True):
-                group.update(kept)
+            load_portable(optimizer, state["optimizers"][name])
         self._weights_seq_no = int(state["updates"])
         self._memories = {k: v.to(self._device) for k, v in state["memories"].items()}
         self._forget_captured()
@@ -463,11 +396,3 @@ class TeamLearner(TorchLearner):
         """Take over the state dict of each actor and critic, with its statistics."""
         for name, module in self.module.items():
             module.unwrapped().load_state_dict(modules[name])
-
-
-def _portable(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return an optimiser's state with what depends on the device as the CPU has it."""
-    state = optimizer.state_dict()
-    for group in state["param_groups"]:
-        group.update({"lr": float(group["lr"]), "capturable": False})
-    return state

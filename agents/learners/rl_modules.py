@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from agents.learners.collector import Rollout
 from agents.learners.config import PPOFamily
-from agents.learners.losses import critic_plans
+from agents.learners.losses import critic_plans, not_finite
 from agents.learners.networks import Critic, ValueNormaliser
 from agents.learners.team import TeamSpec
+from marec_env.errors import RunError
 
 __all__ = [
     "INPUTS",
@@ -29,6 +30,7 @@ __all__ = [
     "RolloutBatch",
     "concatenate",
     "multi_module_spec",
+    "require_finite",
 ]
 
 INPUTS = "distribution_inputs"
@@ -101,6 +103,40 @@ class CriticModule(_Module):
     def normalise(self, values: Tensor) -> Tensor:
         """Return values in the critic's units."""
         return self.value_norm.normalise(values) if self.value_norm is not None else values
+
+
+@torch.no_grad()
+def require_finite(
+    update: str, modules: Mapping[str, Any], data: Mapping[str, Mapping[str, Tensor]],
+    unlearnt: Collection[str], rates: Mapping[str, float],
+) -> None:  # fmt: skip
+    """Say which network an update made diverge, or could not teach anything.
+
+    Args:
+        update: which, for messages.
+        modules: actors and critics that were updated.
+        data: what they learnt from.
+        unlearnt: those of which no gradient was finite.
+        rates: their learning rates.
+
+    Raises:
+        RunError: one did.
+    """
+    diverged = [name for name in modules if not modules[name].gives_finite(data[name])]
+    for name in [*diverged, *(n for n in modules if n in unlearnt and n not in diverged)]:
+        bad = not_finite(data[name])
+        if name not in diverged or {"inputs", "observations"} & set(bad):
+            raise RunError(
+                f"{update} could teach the network '{name}' nothing: no gradient was finite,"
+                f" nor its data's {', '.join(bad) or 'losses'}; look at the environment's"
+                " rewards and observations"
+            )
+        prefix = "critic_" if isinstance(modules[name], CriticModule) else ""
+        raise RunError(
+            f"training diverged: {update} made the network '{name}' give numbers that are not"
+            f" finite; try a smaller algorithm.{prefix}learning_rate (of this network"
+            f" {rates[name]:g}) or rewards nearer to 1"
+        )
 
 
 def multi_module_spec(config: PPOFamily, team: TeamSpec) -> MultiRLModuleSpec:
