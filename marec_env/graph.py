@@ -67,6 +67,18 @@ class StepGraph:
         self._off = False
         self.forget()
 
+    @classmethod
+    def of(cls, simulator: Any, step: Step) -> StepGraph | None:
+        """Return a simulator's step as a graph: on CUDA, if all agents act at once and no plug-in
+        of the user's own must be checked.
+        """
+        if simulator.device.type != "cuda" or len(simulator.turns) > 1:
+            return None
+        if simulator.own_plug_ins:
+            _LOG.warning("plug-ins of your own are checked, so that a step is no CUDA graph")
+            return None
+        return cls(simulator, step)
+
     def forget(self) -> None:
         """Record anew, for tensors of the owner have been replaced."""
         self._warm = 0

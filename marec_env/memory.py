@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from numbers import Integral
 from pathlib import Path
 
 from marec_env.errors import ConfigError
 
-__all__ = ["available_memory", "require_memory"]
+__all__ = ["available_memory", "require_memory", "require_sessions"]
 
 _CGROUP = Path("/sys/fs/cgroup")
 _GB = 1e9
+_BYTES_AN_ITEM = 16  # of a session: seen, and three tables of float32 scores
+_BYTES_A_PLACE = 20  # of a session's slates: item, click, and its place among the relevant
 
 
 def available_memory() -> int | None:
@@ -51,3 +54,23 @@ def require_memory(what: str, needed: float, cure: str) -> None:
             f"{what}: needs about {needed / _GB:,.1f} GB of memory, {there / _GB:,.1f} GB are free;"
             f" {cure}"
         )
+
+
+def require_sessions(sessions: object, items: int, places: int) -> None:
+    """Refuse a number of sessions that is no whole number, or that memory cannot hold.
+
+    Args:
+        sessions: as given.
+        items: of the catalog.
+        places: of all slates of an episode.
+
+    Raises:
+        ConfigError: it is no such number.
+    """
+    if not isinstance(sessions, Integral) or isinstance(sessions, bool):
+        raise ConfigError(f"num_sessions is {sessions!r}; give a whole number such as 64")
+    if sessions < 1:
+        raise ConfigError(f"num_sessions is {sessions}; give at least 1")
+    needed = float(sessions) * (_BYTES_AN_ITEM * items + _BYTES_A_PLACE * places)
+    what = f"{int(sessions):,} sessions over {items:,} items"
+    require_memory(what, needed, "lower the number of sessions")

@@ -6,7 +6,6 @@ answer, everybody is paid, and sessions whose user has left begin anew (or, for 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ from marec_env import random
 from marec_env.compiled import Rows
 from marec_env.errors import ConfigError
 from marec_env.graph import StepGraph
-from marec_env.memory import require_memory
+from marec_env.memory import require_sessions
 from marec_env.pipeline.memory import copied
 from marec_env.pipeline.observations import STATE_FIELDS, FieldTable
 from marec_env.pipeline.pipeline import Pipeline
@@ -36,11 +35,7 @@ from marec_env.world import World
 
 __all__ = ["Simulator"]
 
-_LOG = logging.getLogger(__name__)
-
 _EPISODE_STRIDE = 1 << 32  # session number = episode x stride + slot: free of the batch size
-_BYTES_AN_ITEM = 16  # of a session: seen, and three tables of float32 scores
-_BYTES_A_PLACE = 20  # of a session's slates: item, click, and its place among the relevant
 
 
 class Simulator:
@@ -53,6 +48,7 @@ class Simulator:
         last: the latest request's outcome, or ``None`` before the first; of a step that is a CUDA
             graph (:mod:`marec_env.graph`) it holds until the next step only.
         session_keys: int64 ``[B]``, of the running sessions, for policies that draw.
+        own_plug_ins: whether any of the user's own takes part.
     """
 
     def __init__(self, world: World, num_sessions: int, *, autoreset: bool = True) -> None:
@@ -63,7 +59,8 @@ class Simulator:
             it rests, and its numbers mean nothing until :meth:`begin`.
         """
         config = world.config
-        _check_sessions(num_sessions, world)
+        places = config.max_requests * config.pipeline.slate_size
+        require_sessions(num_sessions, world.knowledge.num_items, places)
         self.world = world
         self.config = config
         self.device = world.knowledge.text.device
@@ -87,11 +84,10 @@ class Simulator:
         self._team = TeamReward(config.rewards, self.pipeline.components)
         self._shaping = Shaping(config.rewards.shaping)
         sections = (config.pipeline, config.rewards, config.users)
-        self._own_plug_ins = any(names_own(section.model_dump()) for section in sections)
+        self.own_plug_ins = names_own([section.model_dump() for section in sections])
         self._known = world.learned.known_users.to(self.device)
         self._limits = world.user_limits.to(self.device)
-        depth = config.measure.true_top + config.pipeline.slate_size * config.max_requests
-        depth = min(depth, world.knowledge.num_items)
+        depth = min(config.measure.true_top + places, world.knowledge.num_items)
         self._top = torch.zeros(num_sessions, depth, dtype=torch.int64, device=self.device)
         self._seed = 0
         self._sessions = torch.arange(num_sessions, device=self.device)
@@ -101,7 +97,7 @@ class Simulator:
         self._actions: dict[str, Action] = {}
         self.last: Outcome | None = None
         self._waiting: dict[str, Action] | None = None
-        self._graph = self._as_graph()
+        self._graph = StepGraph.of(self, self._whole) if autoreset else None
         self.reset(0)
         self.observation_spaces = {
             agent: _box(self.observe(agent).shape[1]) for agent in self.agents
@@ -126,11 +122,8 @@ class Simulator:
         self.pipeline.check()
         self._seed = random.whole_seed(seed)
         self._sessions = sessions.to(self.device).clone()
-        self._close_request()
-        self.last = None
+        self._forget()
         self._sums = {}
-        if self._graph is not None:
-            self._graph.forget()
         self._start(Rows())
         nothing = torch.zeros(self.num_envs, device=self.device)
         never = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
@@ -184,17 +177,6 @@ class Simulator:
         fields = self.pipeline.fields(rows)
         return self._state(fields, rows), self.pipeline.observe_all(fields, rows)
 
-    def _as_graph(self) -> StepGraph | None:
-        """Return the step as a CUDA graph, where all agents act at once and nobody reads ``last``
-        of a finished step, as evaluations, which do not reset, may.
-        """
-        if self.device.type != "cuda" or not self.autoreset or len(self.turns) > 1:
-            return None
-        if self._own_plug_ins:
-            _LOG.warning("plug-ins of your own are checked, so that a step is no CUDA graph")
-            return None
-        return StepGraph(self, self._whole)
-
     def _whole(self, actions: Mapping[str, Action]) -> VecStep:
         self._take(actions)
         return self._answer(self._request or self.pipeline.begin(self.session_keys), None)
@@ -230,6 +212,13 @@ class Simulator:
         self._request = self._waiting = None
         self._actions = {}
 
+    def _forget(self) -> None:
+        """Forget the request, and how steps went: the sessions are other ones."""
+        self._close_request()
+        self.last = None
+        if self._graph is not None:
+            self._graph.forget()
+
     def advance(self) -> VecStep:
         """Show the slate, collect the answer, pay everybody, and go on.
 
@@ -260,7 +249,7 @@ class Simulator:
 
     def _answer(self, request: Request, slate: Tensor | None) -> VecStep:
         """Close a request: with the pipeline's slate, or one chosen outside it."""
-        before = (self.state_dict(), self.last) if self._own_plug_ins else None
+        before = (self.state_dict(), self.last) if self.own_plug_ins else None
         try:
             if slate is not None:
                 request.slate = request.candidates = slate
@@ -301,8 +290,8 @@ class Simulator:
         )
 
     def _outcome(self, request: Request, feedback: Feedback, truth: Truth) -> Outcome:
-        attributes = self.world.catalog.attributes
-        return Outcome(request, feedback, truth, self.pipeline.memory.seen, attributes)
+        seen, catalog = self.pipeline.memory.seen, self.world.catalog
+        return Outcome(request, feedback, truth, seen, catalog.attributes)
 
     def _counterfactual(self, request: Request) -> dict[str, Tensor]:
         """Return F had one component played its default, the users' luck unchanged, per agent that
@@ -401,32 +390,14 @@ class Simulator:
                 f"{self.num_envs}; make one of {saved}"
             )
         self._seed = int(state["seed"])
-        own = copied(
-            {name: state[name] for name in ("sessions", "keys", "top", "sums")}, self.device
-        )
-        self._sessions, self.session_keys, self._top, self._sums = own.values()
+        own = [copied(state[name], self.device) for name in ("sessions", "keys", "top", "sums")]
+        self._sessions, self.session_keys, self._top, self._sums = own
         self.users.load_state_dict(state["users"])
         self.pipeline.load_state_dict(state["pipeline"])
-        if self._graph is not None:
-            self._graph.forget()
-        self._close_request()
-        self.last = None
+        self._forget()
 
     def close(self) -> None:
         """Release nothing: all is memory."""
-
-
-def _check_sessions(num_sessions: object, world: World) -> None:
-    """Refuse a number of sessions that is no whole number, or that memory cannot hold."""
-    if not isinstance(num_sessions, int | np.integer) or isinstance(num_sessions, bool):
-        raise ConfigError(f"num_sessions is {num_sessions!r}; give a whole number such as 64")
-    if num_sessions < 1:
-        raise ConfigError(f"num_sessions is {num_sessions}; give at least 1")
-    config = world.config
-    shown = config.max_requests * config.pipeline.slate_size
-    per_session = _BYTES_AN_ITEM * world.knowledge.num_items + _BYTES_A_PLACE * shown
-    what = f"{int(num_sessions):,} sessions over {world.knowledge.num_items:,} items"
-    require_memory(what, float(num_sessions) * per_session, "lower the number of sessions")
 
 
 def _box(size: int) -> spaces.Box:

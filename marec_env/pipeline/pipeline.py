@@ -127,6 +127,8 @@ class Pipeline:
 
     def fields(self, rows: Rows = ALL) -> FieldTable:
         """Return the observation fields of ``rows`` as they stand."""
+        if rows.index is None:
+            return FieldTable(self._fields, self.memory, self.summaries)
         summaries = {name: rows.of(value) for name, value in self.summaries.items()}
         return FieldTable(self._fields, self.memory.of_rows(rows), summaries)
 

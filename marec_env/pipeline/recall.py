@@ -254,8 +254,9 @@ def merge(
         Candidates int64 ``[B, C]`` in order of choice and the channel of each, int64 ``[B, C]``
         (the number of channels for the fallback).
     """
-    kernels = gpu_kernels.usable(unavailable)
-    kind = _LoopMerger if quotas.is_cpu else KernelMerger if kernels else TensorMerger
+    kind: type[_LoopMerger | TensorMerger] = _LoopMerger
+    if not quotas.is_cpu:
+        kind = KernelMerger if gpu_kernels.usable(unavailable) else TensorMerger
     return _serve(kind(unavailable, total), offer, quotas, fallback)
 
 

@@ -106,9 +106,9 @@ def top_k(scores: Tensor, k: int, *, excluded: Tensor | None = None) -> Tensor:
         Int64 ``[B, k]``.
     """
     rows, width = scores.shape
-    if gpu_kernels.usable(scores, width):
-        return gpu_kernels.largest(scores, excluded, k, EXCLUDED, _LARGEST)
     if not scores.is_cpu:
+        if gpu_kernels.usable(scores, width):
+            return gpu_kernels.largest(scores, excluded, k, EXCLUDED, _LARGEST)
         return _sorted_keys(scores, excluded, k)
     columns = torch.empty(rows, k, dtype=torch.int64)
     for block in row_blocks(rows, width):
