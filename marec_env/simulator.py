@@ -28,7 +28,6 @@ from marec_env.pipeline.topk import top_k
 from marec_env.registry import names_own
 from marec_env.rewards.team import Shaping, TeamReward
 from marec_env.rewards.terms import Outcome, Truth
-from marec_env.users.base import Feedback
 from marec_env.users.registry import make_users
 from marec_env.vector import Action, VecStep
 from marec_env.world import World
@@ -265,8 +264,8 @@ class Simulator:
         truth = Truth.of(self.users, request, self._top, self.config.measure)
         potential = self._shaping.before(memory)
         counterfactual = self._counterfactual(request)
-        outcome = self._outcome(request, self.users.respond(slate), truth)
-        feedback = outcome.feedback
+        feedback, items = self.users.respond(slate), self.world.catalog.attributes
+        outcome = Outcome(request, feedback, truth, memory.seen, items)
         objectives, team = self._team.score(outcome)
 
         self.pipeline.learn(request, feedback.clicks)
@@ -289,23 +288,20 @@ class Simulator:
             truncated=truncated,
         )
 
-    def _outcome(self, request: Request, feedback: Feedback, truth: Truth) -> Outcome:
-        seen, catalog = self.pipeline.memory.seen, self.world.catalog
-        return Outcome(request, feedback, truth, seen, catalog.attributes)
-
     def _counterfactual(self, request: Request) -> dict[str, Tensor]:
         """Return F had one component played its default, the users' luck unchanged, per agent that
         acted.
         """
         if self.config.rewards.mode != "difference":
             return {}
-        users = self.users.state_dict()
+        users, seen = self.users.state_dict(), self.pipeline.memory.seen
+        items = self.world.catalog.attributes
         totals: dict[str, Tensor] = {}
         for agent in self._actions:
             replayed = self.pipeline.replay(request, self._actions, agent)
-            assert replayed.slate is not None
             truth = Truth.of(self.users, replayed, self._top, self.config.measure)
-            outcome = self._outcome(replayed, self.users.respond(replayed.slate), truth)
+            feedback = self.users.respond(replayed.need("slate"))
+            outcome = Outcome(replayed, feedback, truth, seen, items)
             totals[agent] = self._team.score(outcome)[1]
             self.users.load_state_dict(users)
         return totals
