@@ -86,7 +86,7 @@ class TrainedPolicy:
         actions: dict[str, Action] = {}
         for agent, observation in observations.items():
             actor_name, index = self._of[agent]
-            actor = self._actor(actor_name, observation.device)
+            actor = self.actor(actor_name, observation.device)
             batch = observation.shape[0]
             memory = self._memory.get(agent)
             if actor.memory_size and (memory is None or memory.shape[0] != batch):
@@ -104,7 +104,7 @@ class TrainedPolicy:
         self._step += 1
         return actions
 
-    def _actor(self, name: str, device: torch.device) -> Actor:
+    def actor(self, name: str, device: torch.device) -> Actor:
         """Return an actor where its observations are; one that has to move is copied."""
         actor = self.actors[name]
         if next(actor.parameters()).device != device:

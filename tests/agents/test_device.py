@@ -120,3 +120,44 @@ def test_trained_on_the_cpu_used_on_cuda(trained):
     here = Recommender.load(folder, device="cpu").recommend(items, k=5)
     there = Recommender.load(folder, device="cuda").recommend(items, k=5)
     assert [one.item for one in here] == [one.item for one in there]
+
+
+def test_studies_of_a_team_play_where_the_environment_is(tmp_path):
+    """Explanations and logged play off the CPU; policies are read on the CPU."""
+    from dataclasses import replace
+
+    from agents.learners.config import MAPPOConfig
+    from agents.learners.policy import TrainedPolicy
+    from agents.learners.team import TeamSpec
+    from agents.studies.explain.request import find_request
+    from agents.studies.off_policy_logs import record_logs
+    from marec_env.environment_config import EnvironmentConfig
+    from marec_env.simulator import Simulator
+    from marec_env.world import build_world
+    from tests.marec_env.users.other_device import DEVICE, other_device, to_there
+
+    config = EnvironmentConfig.model_validate(small_environment())
+    world = build_world(config)
+    team = TeamSpec.of(Simulator(world, 1))
+
+    def policy():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            actors = {agent: team.build_actor(MAPPOConfig(), agent).eval() for agent in team.agents}
+        return TrainedPolicy(team, actors)
+
+    here = record_logs(world, policy(), policy(), 6, 3, 5)
+    request = find_request(world, policy(), 1, 0, None)[0]
+    with other_device():
+        moved = replace(
+            world,
+            config=config.model_copy(update={"device": str(DEVICE)}),
+            catalog=to_there(world.catalog),
+            population=to_there(world.population),
+            knowledge=world.knowledge.to(DEVICE),
+        )
+        there = record_logs(moved, policy(), policy(), 6, 3, 5)
+        assert find_request(moved, policy(), 1, 0, None)[0] == request
+    assert here.keys() == there.keys()
+    for agent, log in here.items():
+        assert (log.reward == there[agent].reward).all()

@@ -127,11 +127,10 @@ class OpenTeam:
     def forward(self, agent: str, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return distribution parameters ``[n, num_inputs]`` and the next memory of inputs."""
         name, index = self.policy.team.actor_of(agent)
-        actor = self.policy.actors[name]
+        actor = self.policy.actor(name, inputs.device)
         width = inputs.shape[1] - actor.memory_size
         memory = inputs[:, width:] if actor.memory_size else None
-        identity = actor.agent_id(index, (inputs.shape[0],), inputs.device)
-        found, after = actor(inputs[:, :width], memory, identity)
+        found, after = actor(inputs[:, :width], memory, index)
         return found, after
 
     def decisions(self, agent: str, inputs: Tensor) -> Tensor:
