@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from agents.learners.policy import TrainedPolicy
-from marec_env.compiled import Rows
 from marec_env.errors import ConfigError, DataError, RunError, unknown_name, visible
 from marec_env.pipeline.pipeline import Pipeline
 from marec_env.random import session_keys, whole_seed
+from marec_env.vector import Rows
 from marec_env.world import World, build_world
 
 __all__ = ["Recommendation", "Recommender"]

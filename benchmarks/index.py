@@ -19,9 +19,9 @@ import torch
 from torch.nn.functional import normalize
 
 from marec_env import random
-from marec_env.compiled import Rows
 from marec_env.pipeline import Knowledge, Pipeline, PipelineConfig
 from marec_env.pipeline.recall import CHANNELS
+from marec_env.vector import Rows
 
 SIZES = (100_000, 300_000)
 DIMENSION = 32

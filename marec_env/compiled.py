@@ -4,7 +4,6 @@ Choosing one item after another, each choice depending on those before, takes so
 over all sessions in tensor operations, and one in a loop. So such steps are written twice: in
 tensor operations, which is what CUDA runs, and as a compiled loop for the CPU. Both give the same
 bits, and tests hold them together. Steps that are products or element by element stay tensor code.
-What concerns some sessions only is computed for those on the CPU, and for all elsewhere: ``Rows``.
 """
 
 from __future__ import annotations
@@ -14,12 +13,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-__all__ = ["Rows", "compiled"]
+__all__ = ["compiled"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,48 +83,3 @@ def _forget(dispatcher: Any) -> None:
     """
     with suppress(AttributeError, OSError):
         os.unlink(dispatcher._cache._cache_file._index_path)
-
-
-class Rows:
-    """Some of ``B`` sessions.
-
-    On the CPU only they are computed. Elsewhere all are, and a mask decides what is kept: no shape
-    depends on numbers, and nothing waits for the device.
-    """
-
-    __slots__ = ("index", "where")
-
-    def __init__(self, where: Tensor | None = None) -> None:
-        """Args:
-        where: bool ``[B]``, which; all if ``None``.
-        """
-        self.where = where
-        self.index = where.nonzero().squeeze(1) if where is not None and where.is_cpu else None
-        """Int64 ``[n]`` on the CPU, unless all."""
-
-    def __bool__(self) -> bool:
-        """Whether there may be any."""
-        return self.index is None or len(self.index) > 0
-
-    def of(self, values: Tensor) -> Tensor:
-        """Return what is computed of ``[B, ...]`` values: ``[n, ...]``, or all of them."""
-        return values if self.index is None else values[self.index]
-
-    def put(self, target: Tensor, values: Tensor | float) -> None:
-        """Write numbers, one or as many as :meth:`of` returns, to these rows of ``[B, ...]``."""
-        if self.index is not None:
-            target[self.index] = values
-            return
-        if self.where is not None:
-            where = self.where.view(-1, *[1] * (target.dim() - 1))
-            if isinstance(values, float | int):
-                target.masked_fill_(where, values)
-                return
-            values = values.where(where, target)
-        target.fill_(values) if isinstance(values, float | int) else target.copy_(values)
-
-    def put_in(self, base: Tensor, values: Tensor | float) -> Tensor:
-        """Return a copy of ``base`` with numbers put as :meth:`put` does."""
-        found = base.clone()
-        self.put(found, values)
-        return found

@@ -15,7 +15,6 @@ from gymnasium import spaces
 from torch import Tensor
 
 from marec_env import random
-from marec_env.compiled import Rows
 from marec_env.errors import ConfigError
 from marec_env.graph import StepGraph
 from marec_env.memory import require_sessions
@@ -29,7 +28,7 @@ from marec_env.registry import names_own
 from marec_env.rewards.team import Shaping, TeamReward
 from marec_env.rewards.terms import Outcome, Truth
 from marec_env.users.registry import make_users
-from marec_env.vector import Action, VecStep
+from marec_env.vector import Action, Rows, VecStep
 from marec_env.world import World
 
 __all__ = ["Simulator"]

@@ -14,11 +14,56 @@ from typing import Any, Protocol, runtime_checkable
 from gymnasium import spaces
 from torch import Tensor
 
-__all__ = ["Action", "VecStep", "VectorEnv"]
+__all__ = ["Action", "Rows", "VecStep", "VectorEnv"]
 
 Action = Tensor | tuple[Tensor, ...]
 """A batch of actions of one agent. Box: float32 ``[B, n]``; Discrete: int64 ``[B]``; MultiDiscrete:
 int64 ``[B, n]``; Tuple: a tuple of such batches."""
+
+
+class Rows:
+    """Some of ``B`` sessions.
+
+    On the CPU only they are computed. Elsewhere all are, and a mask decides what is kept: no shape
+    depends on numbers, and nothing waits for the device.
+    """
+
+    __slots__ = ("index", "where")
+
+    def __init__(self, where: Tensor | None = None) -> None:
+        """Args:
+        where: bool ``[B]``, which; all if ``None``.
+        """
+        self.where = where
+        self.index = where.nonzero().squeeze(1) if where is not None and where.is_cpu else None
+        """Int64 ``[n]`` on the CPU, unless all."""
+
+    def __bool__(self) -> bool:
+        """Whether there may be any."""
+        return self.index is None or len(self.index) > 0
+
+    def of(self, values: Tensor) -> Tensor:
+        """Return what is computed of ``[B, ...]`` values: ``[n, ...]``, or all of them."""
+        return values if self.index is None else values[self.index]
+
+    def put(self, target: Tensor, values: Tensor | float) -> None:
+        """Write numbers, one or as many as :meth:`of` returns, to these rows of ``[B, ...]``."""
+        if self.index is not None:
+            target[self.index] = values
+            return
+        if self.where is not None:
+            where = self.where.view(-1, *[1] * (target.dim() - 1))
+            if isinstance(values, float | int):
+                target.masked_fill_(where, values)
+                return
+            values = values.where(where, target)
+        target.fill_(values) if isinstance(values, float | int) else target.copy_(values)
+
+    def put_in(self, base: Tensor, values: Tensor | float) -> Tensor:
+        """Return a copy of ``base`` with numbers put as :meth:`put` does."""
+        found = base.clone()
+        self.put(found, values)
+        return found
 
 
 @dataclass(slots=True)

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from marec_env.catalog.population import Population
 from marec_env.classic.config import InterestEvolutionConfig
-from marec_env.compiled import Rows
 from marec_env.config.loader import load_mapping
 from marec_env.users import base as lane
 from marec_env.users.base import Feedback, Users
 from marec_env.users.config import ProportionalChoice, UsersConfig
 from marec_env.users.modules import Choice
+from marec_env.vector import Rows
 
 __all__ = ["InterestEvolutionUsers"]
 

@@ -27,12 +27,12 @@ from torch.nn.functional import normalize
 
 from marec_env.catalog.population import Population
 from marec_env.classic.config import KuaiSimConfig
-from marec_env.compiled import Rows
 from marec_env.config.loader import load_mapping
 from marec_env.users import base as lane
 from marec_env.users.base import Feedback, Users
 from marec_env.users.config import UsersConfig
 from marec_env.users.dynamics import geometric_days
+from marec_env.vector import Rows
 
 __all__ = ["KuaiSimUsers"]
 

@@ -21,10 +21,10 @@ from torch import Tensor
 from marec_env import random
 from marec_env.catalog.population import Population
 from marec_env.classic.config import LongTermSatisfactionConfig
-from marec_env.compiled import Rows
 from marec_env.config.loader import load_mapping
 from marec_env.users.base import Feedback, Users
 from marec_env.users.config import UsersConfig
+from marec_env.vector import Rows
 
 __all__ = ["LongTermSatisfactionUsers"]
 

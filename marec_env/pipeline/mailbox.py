@@ -11,12 +11,11 @@ from gymnasium import spaces
 from torch import Tensor
 
 from marec_env import random
-from marec_env.compiled import Rows
 from marec_env.errors import ConfigError
 from marec_env.pipeline.component import Component
 from marec_env.pipeline.config import FixedMessages, LearnedMessages
 from marec_env.pipeline.request import Request
-from marec_env.vector import Action
+from marec_env.vector import Action, Rows
 
 __all__ = ["Mailbox"]
 

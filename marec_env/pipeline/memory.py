@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marec_env.compiled import Rows
 from marec_env.errors import ConfigError
 from marec_env.pipeline.config import PipelineConfig
 from marec_env.pipeline.knowledge import Knowledge
+from marec_env.vector import Rows
 
 __all__ = ["EXPOSURE_KEEP", "SessionMemory", "copied", "look_up"]
 

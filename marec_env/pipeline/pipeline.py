@@ -9,7 +9,6 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from marec_env.compiled import Rows
 from marec_env.errors import ConfigError, unknown_name
 from marec_env.pipeline import index
 from marec_env.pipeline.component import COMPONENTS, ActionForm, Component
@@ -31,7 +30,7 @@ from marec_env.pipeline.ranking import Feature, Ranking
 from marec_env.pipeline.recall import Recall
 from marec_env.pipeline.request import Request
 from marec_env.registry import callable_at, is_own, numbers
-from marec_env.vector import Action
+from marec_env.vector import Action, Rows
 
 __all__ = ["Pipeline"]
 

@@ -19,11 +19,11 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from marec_env.compiled import Rows
 from marec_env.pipeline.component import COMPONENTS, Component, unit
 from marec_env.pipeline.knowledge import Knowledge
 from marec_env.pipeline.memory import SessionMemory
 from marec_env.pipeline.request import Request
+from marec_env.vector import Rows
 
 __all__ = ["Profile", "Refitting", "fold_in"]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.catalog.population import Population
-from marec_env.compiled import Rows
 from marec_env.users.config import UsersConfig
+from marec_env.vector import Rows
 
 __all__ = [
     "USER_OUTCOMES",

@@ -47,7 +47,6 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.catalog.population import Population
-from marec_env.compiled import Rows
 from marec_env.data.scenarios.numbers import (
     COMPLETION_NOISE,
     COMPLETION_SLOPE,
@@ -63,6 +62,7 @@ from marec_env.users.base import Shown
 from marec_env.users.config import BehaviourConfig, RelevanceConfig
 from marec_env.users.effects import PriceSense, needed_attribute, trait
 from marec_env.users.modules import Choice
+from marec_env.vector import Rows
 
 __all__ = ["Behaviours", "daily_volatility", "follow_centre", "hold"]
 

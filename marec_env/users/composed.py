@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from marec_env.catalog.population import Population
-from marec_env.compiled import Rows
 from marec_env.users import base as lane
 from marec_env.users.base import Feedback, Module, Shown, Users
 from marec_env.users.behaviours import Behaviours
@@ -29,6 +28,7 @@ from marec_env.users.modules import (
     Patience,
     Relevance,
 )
+from marec_env.vector import Rows
 
 __all__ = ["ComposedUsers"]
 

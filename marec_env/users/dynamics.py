@@ -53,12 +53,12 @@ from torch.nn.functional import embedding, normalize
 
 from marec_env import random
 from marec_env.catalog.population import Population
-from marec_env.compiled import Rows
 from marec_env.errors import ConfigError
 from marec_env.users import base as lane
 from marec_env.users.base import Module, Shown
 from marec_env.users.config import ClickBoredomConfig, UsersConfig
 from marec_env.users.effects import needed_providers
+from marec_env.vector import Rows
 
 __all__ = ["ClickBoredom", "Drift", "Returning", "Supply", "geometric_days"]
 

@@ -43,7 +43,6 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.catalog.population import Population
-from marec_env.compiled import Rows
 from marec_env.data.scenarios.numbers import (
     FRIENDS_BY_CHANCE,
     FRIENDS_NEAR,
@@ -54,6 +53,7 @@ from marec_env.errors import ConfigError
 from marec_env.users.base import Module, Shown, pick
 from marec_env.users.config import UsersConfig
 from marec_env.users.modules import liked_items
+from marec_env.vector import Rows
 
 __all__ = [
     "Friends",

@@ -69,7 +69,6 @@ from torch import Tensor
 from torch.nn.functional import embedding, normalize
 
 from marec_env.catalog.population import Population
-from marec_env.compiled import Rows
 from marec_env.users import base as lane
 from marec_env.users.base import Module, Shown, pick
 from marec_env.users.config import (
@@ -82,6 +81,7 @@ from marec_env.users.config import (
     ThresholdBoredom,
     UsersConfig,
 )
+from marec_env.vector import Rows
 
 __all__ = [
     "Choice",

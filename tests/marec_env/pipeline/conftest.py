@@ -5,8 +5,8 @@ import torch
 from torch.nn.functional import normalize
 
 from marec_env import random
-from marec_env.compiled import Rows
 from marec_env.pipeline import Knowledge, Pipeline, PipelineConfig
+from marec_env.vector import Rows
 
 ITEMS, TOPICS, SESSIONS = 60, 4, 3
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from marec_env.compiled import Rows
 from marec_env.errors import ConfigError
+from marec_env.vector import Rows
 
 SLATE = torch.tensor([[10, 14, 11, 12, 13]] * 3)  # topics 2, 2, 3, 0, 1
 CLICKS = torch.tensor([[1.0, 0, 0, 1, 0], [0.0, 0, 0, 0, 0], [1.0, 1, 1, 1, 1]])

@@ -6,11 +6,11 @@ from gymnasium import spaces
 
 import marec_env
 from marec_env import random
-from marec_env.compiled import Rows
 from marec_env.errors import ConfigError
 from marec_env.pipeline.component import Component
 from marec_env.pipeline.config import FixedMessages, LearnedMessages
 from marec_env.pipeline.mailbox import Mailbox
+from marec_env.vector import Rows
 
 
 class Speaker:

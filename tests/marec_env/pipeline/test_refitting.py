@@ -3,8 +3,8 @@ import pytest
 import torch
 
 import marec_env
-from marec_env.compiled import Rows
 from marec_env.pipeline.profile import Refitting, fold_in
+from marec_env.vector import Rows
 
 SMALL = {"embeddings": {"encoder": "hashing", "reduction": {"dimension": 8}}}
 TEAM = ("trainer", "profile", "recall", "ranking")

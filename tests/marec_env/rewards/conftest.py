@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from marec_env.compiled import Rows
 from marec_env.pipeline import Knowledge, Pipeline, PipelineConfig
 from marec_env.rewards import Outcome, Truth
 from marec_env.users.base import Feedback
+from marec_env.vector import Rows
 
 SLATE = torch.tensor([[0, 4, 1], [2, 3, 11]])  # topics 0, 0, 1 and 2, 3, 3
 CLICKS = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from marec_env import random
-from marec_env.compiled import Rows
 from marec_env.errors import ConfigError
 from marec_env.users.base import INTENT_PICK, INTENT_SWITCH, LEAVE, RETURN, Shown
 from marec_env.users.behaviours import Behaviours
@@ -36,6 +35,7 @@ from marec_env.users.config import (
 )
 from marec_env.users.dynamics import ClickBoredom, Drift, Returning, geometric_days
 from marec_env.users.modules import Choice, Examination, ExposureBoredom, Intent, Patience
+from marec_env.vector import Rows
 from tests.marec_env.users.conftest import shown_items, small_population
 
 CPU = torch.device("cpu")

@@ -10,7 +10,6 @@ import torch
 from pydantic import ValidationError
 
 from marec_env import random
-from marec_env.compiled import Rows
 from marec_env.errors import ConfigError
 from marec_env.users import UsersConfig, behaviours, effects, make_users
 from marec_env.users.base import USER_OUTCOMES, Shown
@@ -23,6 +22,7 @@ from marec_env.users.config import (
     WearOutConfig,
 )
 from marec_env.users.effects import Friends, PriceSense, Tiredness, WearOut, befriend
+from marec_env.vector import Rows
 from tests.marec_env.users.conftest import shown_items
 
 MANY = 40_000
