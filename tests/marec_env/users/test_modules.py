@@ -339,3 +339,10 @@ def test_lost_trust_ends_the_episode() -> None:
     assert _end(returning, ended, satisfied).left.tolist() == [False, False]
     assert torch.allclose(returning.trust, torch.tensor([0.4, 1.0]))
     assert _end(returning, ended, satisfied).left.tolist() == [True, False]
+
+
+def test_who_always_stops_at_a_click_clicks_once() -> None:
+    examination = Examination(CascadeExamination(stop_after_click=1.0), CPU)
+    clicks = torch.tensor([[0.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    found = examination.stop(clicks, torch.tensor([[0.999], [0.5], [0.001]]))
+    assert found.tolist() == [[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0] * 4]

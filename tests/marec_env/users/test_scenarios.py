@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from marec_env import random
+from marec_env.data.scenarios.numbers import TRADING_DAYS, VOLATILITY
 from marec_env.errors import ConfigError
 from marec_env.users import UsersConfig, behaviours, effects, make_users
 from marec_env.users.base import USER_OUTCOMES, Shown
@@ -298,3 +300,36 @@ def test_click_probability_counts_every_effect(population) -> None:
     assert not torch.allclose(users.click_probability(), plain.click_probability())
     dear = users.long_term_relevance() - plain.long_term_relevance()
     assert float(dear.max()) <= 1e-5 and float(dear.min()) < -0.1  # only prices are lasting
+
+
+def test_what_is_bought_is_held_and_sold_by_hand() -> None:
+    yearly = [VOLATILITY[0], VOLATILITY[3], VOLATILITY[6]]
+    found = daily_volatility(torch.tensor([1.0, 4.0, 7.0])).tolist()
+    assert found == pytest.approx([value / math.sqrt(TRADING_DAYS) for value in yearly])
+    purchase = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+    volatility = torch.tensor([[0.01, 0.02, 0.03], [0.04, 0.05, 0.06]])
+    keys, step, gains, horizon = torch.tensor([11, 12]), torch.tensor([3, 5]), (0.2, 0.05), 15
+    days, earned = hold(purchase, volatility, keys, step, gains, horizon)
+    for row, place in itertools.product(range(2), range(3)):
+        if not purchase[row, place]:
+            assert days[row, place] == earned[row, place] == 0.0
+            continue
+        own = random.session_keys(0, keys[row : row + 1] + place)
+        moves = random.normal(own, step[row : row + 1], "users/holding_price", horizon)[0].tolist()
+        luck = random.uniform(own, step[row : row + 1], "users/holding_sale", horizon)[0].tolist()
+        daily, log_price, day = float(volatility[row, place]), 0.0, 0
+        for day in range(1, horizon + 1):
+            log_price += daily * moves[day - 1] - daily**2 / 2
+            if luck[day - 1] < gains[0 if log_price > 0 else 1]:
+                break
+        assert days[row, place].item() == day
+        assert earned[row, place].item() == pytest.approx(100 * math.expm1(log_price), abs=1e-3)
+
+
+def test_what_is_usually_clicked_is_half_watched(population, monkeypatch) -> None:
+    monkeypatch.setattr(behaviours, "COMPLETION_NOISE", 0.0)
+    module = Behaviours(BehaviourConfig(names=("completion",)), rich(population))
+    module._half_watched = 0.7
+    found = respond(module, shown([0.7, 1.7]))["completion"][0]
+    expected = [0.5, 1.0 / (1.0 + math.exp(-behaviours.COMPLETION_SLOPE))]
+    assert found.tolist() == pytest.approx(expected, abs=1e-4)
