@@ -12,10 +12,7 @@ from marec_env.simulator import Simulator
 from marec_env.world import build_world
 from tests.marec_env.test_device_step import CASES, SESSIONS, actions, case
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
-]
+pytestmark = pytest.mark.gpu
 
 
 def on(config, device: str) -> Simulator:

@@ -19,14 +19,6 @@ WORDS = re.findall(
 )
 
 
-def pytest_collection_modifyitems(items):
-    """Skip tests marked gpu where there is none."""
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-
-
 @pytest.fixture(scope="session")
 def minilm():
     """The folder of the asset package's model."""

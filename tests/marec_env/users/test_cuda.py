@@ -12,8 +12,6 @@ from marec_env import random
 from marec_env.classic import PRESETS, get_preset
 from marec_env.users.base import request_draws
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-
 
 def _fields(record: object) -> dict[str, object]:
     return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
@@ -24,7 +22,6 @@ def _to_cuda(value: object) -> object:
 
 
 @pytest.mark.gpu
-@needs_cuda
 @pytest.mark.parametrize("name", PRESETS.names())
 def test_cuda_draws_the_same_numbers(name: str) -> None:
     preset = get_preset(name)
