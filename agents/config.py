@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 _NOT_HASHED = {"name", "seed", "device", "output", "tracking"}
+_PLACED = ("environment", "sampling")  # sections that may name a device of their own
 
 
 class TrainingConfig(ConfigModel):
@@ -147,23 +148,22 @@ def placed(config: RunConfig) -> RunConfig:
     Raises:
         ConfigError: the machine lacks a device that the run names.
     """
-    device = chosen_device("device", config.device)
-    parts = {
-        name: section.model_copy(update={"device": device})
-        for name in ("environment", "sampling")
-        if getattr(section := getattr(config, name), "device", "") is None
-    }
-    found = config.model_copy(update=parts)
-    for name in ("environment", "sampling"):
-        usable_device(f"{name}.device", getattr(getattr(found, name), "device", device))
-    return found
+    device, parts = chosen_device("device", config.device), {}
+    for name in _PLACED:
+        section = getattr(config, name)
+        own = getattr(section, "device", device)  # other people's environments have none
+        if own is None:
+            parts[name] = section.model_copy(update={"device": device})
+        else:
+            usable_device(f"{name}.device", own)
+    return config.model_copy(update=parts)
 
 
 def moved(config: RunConfig, device: str) -> RunConfig:
     """Return a run with everything on one device."""
     parts = {
         name: section.model_copy(update={"device": None})
-        for name in ("environment", "sampling")
+        for name in _PLACED
         if hasattr(section := getattr(config, name), "device")
     }
     return config.model_copy(update={"device": device, **parts})

@@ -8,7 +8,7 @@ copied out. The draws are counted (:mod:`marec_env.random`), so that each replay
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from marec_env.vector import Action, VecStep
 
-__all__ = ["CudaTape", "StepGraph"]
+__all__ = ["CudaTape", "StepGraph", "copy_pairs", "own_copy"]
 
 _LOG = logging.getLogger(__name__)
 _WARM = 2  # steps before recording: they make what is kept from then on
@@ -95,7 +95,8 @@ class StepGraph:
             for old, new in zip(_parts(given[agent]), _parts(action), strict=True):
                 old.copy_(new)
         tape.replay()
-        return _copy(found)
+        made = own_copy({part.name: getattr(found, part.name) for part in fields(found)})
+        return replace(found, **made)
 
     def _record(self, actions: Mapping[str, Action]) -> bool:
         given = {
@@ -207,19 +208,27 @@ def _changes(holder: object) -> bool:
     )
 
 
-def _copy(step: VecStep) -> VecStep:
-    """Return the same numbers in tensors of their own, by one launch for each kind of numbers."""
+def own_copy(value: Any) -> Any:
+    """Return nested mappings and tuples with the same numbers in tensors of their own.
+
+    A tensor that is there twice stays one.
+    """
     made: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def anew(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: anew(part) for name, part in value.items()}
-        if isinstance(value, tuple):
-            return tuple(map(anew, value))
-        return made.setdefault(id(value), (value, torch.empty_like(value)))[1]
+    def anew(part: Any) -> Any:
+        if isinstance(part, Mapping):
+            return {name: anew(inside) for name, inside in part.items()}
+        if isinstance(part, tuple):
+            return tuple(map(anew, part))
+        return made.setdefault(id(part), (torch.empty_like(part), part))[0]
 
-    found = replace(step, **{part.name: anew(getattr(step, part.name)) for part in fields(step)})
-    for kind in {old.dtype for old, _ in made.values()}:
-        pairs = [pair for pair in made.values() if pair[0].dtype == kind]
-        torch._foreach_copy_([new for _, new in pairs], [old for old, _ in pairs])
+    found = anew(value)
+    copy_pairs(list(made.values()))
     return found
+
+
+def copy_pairs(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Copy the second of each pair to the first, by one launch for each kind of numbers."""
+    for kind in {new.dtype for new, _ in pairs}:
+        new, old = zip(*[pair for pair in pairs if pair[0].dtype == kind], strict=True)
+        torch._foreach_copy_(list(new), list(old))

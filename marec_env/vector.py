@@ -99,8 +99,8 @@ class VecStep:
     """Values of this step, float32 ``[B]`` each (``team_reward``, ``objective/recall_0``, ...)."""
     episodes: dict[str, Tensor] = field(default_factory=dict)
     """Outcomes of the episodes that ended in this step (``return``, ``length``, ``clicks``, ...),
-    float32 ``[n]`` each, in session order; but on a device whose shapes are
-    fixed (:class:`marec_env.compiled.Rows`) ``[B]``, which mean something where one ended."""
+    float32 ``[n]`` each, in session order; but on a device whose shapes are fixed (:class:`Rows`)
+    ``[B]``, which mean something where one ended."""
 
 
 @runtime_checkable

@@ -71,7 +71,8 @@ def _content(simulator: Simulator) -> ContentSimilarity:
 
 def _article(simulator: Simulator) -> Policy:
     world = simulator.world
-    encode = partial(embed_texts, world.config.embeddings)
+    config = world.config
+    encode = partial(embed_texts, config.embeddings, device=config.device)
     return ArticleScheme(world.catalog.texts, encode, world.knowledge.popularity)
 
 

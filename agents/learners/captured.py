@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from marec_env.graph import copy_pairs, own_copy
+
 __all__ = ["CapturedStep", "adam", "load_portable", "portable", "set_rate"]
 
 Batch = Mapping[str, Mapping[str, Tensor]]
@@ -69,10 +71,7 @@ class CapturedStep:
         assert state.graph is not None
         self._fill(state, batch)
         state.graph.replay()
-        made: list[tuple[Tensor, Tensor]] = []
-        results = _anew(state.results, made)
-        _copy(made)
-        return results
+        return own_copy(state.results)
 
     def _eager(self, state: _Graph, batch: Batch) -> Any:
         """Take the step on the stream that is captured, as torch asks before a capture."""
@@ -100,24 +99,7 @@ class CapturedStep:
                 continue
             state.sources[name] = columns
             pairs += [(state.buffers[name][key], column) for key, column in columns.items()]
-        _copy(pairs)
-
-
-def _anew(value: Any, made: list[tuple[Tensor, Tensor]]) -> Any:
-    """Return the same structure with empty tensors, noting which is to be filled from which."""
-    if isinstance(value, Mapping):
-        return {name: _anew(part, made) for name, part in value.items()}
-    if isinstance(value, tuple):
-        return tuple(_anew(part, made) for part in value)
-    made.append((torch.empty_like(value), value))
-    return made[-1][0]
-
-
-def _copy(pairs: list[tuple[Tensor, Tensor]]) -> None:
-    """Copy the second of each pair to the first, by one launch for each kind of numbers."""
-    for kind in {new.dtype for new, _ in pairs}:
-        new, old = zip(*[pair for pair in pairs if pair[0].dtype == kind], strict=True)
-        torch._foreach_copy_(list(new), list(old))
+        copy_pairs(pairs)
 
 
 def adam(

@@ -17,8 +17,6 @@ from agents.runs.trained import load_run
 from marec_env.errors import ConfigError
 from tests.worlds import small_environment
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-
 
 def devices(config):
     return config.environment.device, config.sampling.device
@@ -100,7 +98,6 @@ def test_a_run_of_a_machine_with_a_gpu_is_looked_at_without_one(trained, monkeyp
 
 
 @pytest.mark.gpu
-@needs_cuda
 def test_trained_on_cuda_evaluated_on_the_cpu_and_continued_there(trained):
     folder = trained("cuda")
     assert set(_clicks(folder)) >= {"trained team", "static", "popularity"}
@@ -112,7 +109,6 @@ def test_trained_on_cuda_evaluated_on_the_cpu_and_continued_there(trained):
 
 
 @pytest.mark.gpu
-@needs_cuda
 def test_trained_on_the_cpu_used_on_cuda(trained):
     folder = trained("cpu")
     evaluate([folder], device="cuda", replace=True)
@@ -124,8 +120,6 @@ def test_trained_on_the_cpu_used_on_cuda(trained):
 
 def test_studies_of_a_team_play_where_the_environment_is(tmp_path):
     """Explanations and logged play off the CPU; policies are read on the CPU."""
-    from dataclasses import replace
-
     from agents.learners.config import MAPPOConfig
     from agents.learners.policy import TrainedPolicy
     from agents.learners.team import TeamSpec
@@ -134,10 +128,9 @@ def test_studies_of_a_team_play_where_the_environment_is(tmp_path):
     from marec_env.environment_config import EnvironmentConfig
     from marec_env.simulator import Simulator
     from marec_env.world import build_world
-    from tests.marec_env.users.other_device import DEVICE, other_device, to_there
+    from tests.marec_env.users.other_device import other_device, world_there
 
-    config = EnvironmentConfig.model_validate(small_environment())
-    world = build_world(config)
+    world = build_world(EnvironmentConfig.model_validate(small_environment()))
     team = TeamSpec.of(Simulator(world, 1))
 
     def policy():
@@ -149,13 +142,7 @@ def test_studies_of_a_team_play_where_the_environment_is(tmp_path):
     here = record_logs(world, policy(), policy(), 6, 3, 5)
     request = find_request(world, policy(), 1, 0, None)[0]
     with other_device():
-        moved = replace(
-            world,
-            config=config.model_copy(update={"device": str(DEVICE)}),
-            catalog=to_there(world.catalog),
-            population=to_there(world.population),
-            knowledge=world.knowledge.to(DEVICE),
-        )
+        moved = world_there(world)
         there = record_logs(moved, policy(), policy(), 6, 3, 5)
         assert find_request(moved, policy(), 1, 0, None)[0] == request
     assert here.keys() == there.keys()

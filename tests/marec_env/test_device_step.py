@@ -7,7 +7,6 @@ the CPU run on the CPU's numbers, so that what CUDA would run is compared with w
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import replace
 
 import pytest
 import torch
@@ -19,7 +18,13 @@ from marec_env.scenarios import SCENARIO_CHANGES
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
 from tests.marec_env.test_scenarios import small
-from tests.marec_env.users.other_device import DEVICE, There, nothing_waits, other_device, to_there
+from tests.marec_env.users.other_device import (
+    DEVICE,
+    There,
+    nothing_waits,
+    other_device,
+    world_there,
+)
 from tests.worlds import small_environment
 
 SESSIONS = 5
@@ -68,15 +73,7 @@ def case(name: str) -> EnvironmentConfig:
 
 def elsewhere(config: EnvironmentConfig) -> Simulator:
     """Return a simulator off the CPU."""
-    world = build_world(config)
-    moved = replace(
-        world,
-        config=config.model_copy(update={"device": str(DEVICE)}),
-        catalog=to_there(world.catalog),
-        population=to_there(world.population),
-        knowledge=world.knowledge.to(DEVICE),
-    )
-    return Simulator(moved, SESSIONS)
+    return Simulator(world_there(build_world(config)), SESSIONS)
 
 
 def actions(simulator: Simulator, seed: int) -> dict:

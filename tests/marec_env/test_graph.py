@@ -13,7 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from marec_env.graph import StepGraph
+from marec_env.graph import StepGraph, own_copy
 from marec_env.scenarios import SCENARIO_CHANGES
 from tests.marec_env.test_device_step import CASES, actions, case, elsewhere, there
 from tests.marec_env.users.other_device import There, nothing_waits, other_device
@@ -117,3 +117,15 @@ def test_an_agent_that_acts_late_or_not_at_all_still_counts():
                 del chosen["recall_0"]
             one, other = plain.step(chosen), graph.step(chosen)
             assert torch.equal(one.state.held, other.state.held), number
+
+
+def test_copies_are_nested_alike_of_their_own_and_shared_alike():
+    shared = torch.tensor([1.5, 2.5])
+    value = {"a": shared, "b": {"c": (shared, torch.tensor([3, 4])), "d": torch.tensor([True])}}
+    found = own_copy(value)
+    assert found["a"] is found["b"]["c"][0] is not shared
+    assert found["a"].tolist() == [1.5, 2.5]
+    assert found["b"]["c"][1].tolist() == [3, 4]
+    assert found["b"]["d"].tolist() == [True]
+    shared.zero_()
+    assert found["a"].tolist() == [1.5, 2.5]

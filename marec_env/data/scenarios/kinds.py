@@ -12,7 +12,7 @@ from marec_env import random
 from marec_env.data.config import SyntheticConfig
 from marec_env.data.scenarios import numbers
 from marec_env.data.scenarios.base import SCENARIOS, LoggedRequest, Scenario
-from marec_env.data.scenarios.world import GeneratedWorld, read_vocabulary
+from marec_env.data.scenarios.world import GeneratedWorld, PackagedWords
 
 __all__ = ["Ads", "Ecommerce", "Finance", "Social", "Streaming"]
 
@@ -54,7 +54,7 @@ class Ads(Scenario):
     so the log also holds the users' own visits to advertisers' pages, as real targeting data does.
     """
 
-    vocabulary = read_vocabulary("ads")
+    vocabulary = PackagedWords("ads")
     behaviours = ("conversion", "payment")
     click_rate = 0.005
     slate_size = 4
@@ -116,7 +116,7 @@ class Ecommerce(Scenario):
     and cart. A product once bought is not wanted again within the log.
     """
 
-    vocabulary = read_vocabulary("ecommerce")
+    vocabulary = PackagedWords("ecommerce")
     behaviours = ("cart", "purchase")
     click_rate = 0.08  # an assumption; the log names no impressions
 
@@ -173,7 +173,7 @@ class Finance(Scenario):
     what is still held then (``sold`` 0: censored).
     """
 
-    vocabulary = read_vocabulary("finance")
+    vocabulary = PackagedWords("finance")
     behaviours = ("purchase", "holding_days", "sold")
     click_rate = 0.06  # an assumption
     slate_size = 5
@@ -261,7 +261,7 @@ class Social(Scenario):
     are assumptions.
     """
 
-    vocabulary = read_vocabulary("social")
+    vocabulary = PackagedWords("social")
     behaviours = ("like", "share")
     click_rate = 0.15  # an assumption
 
@@ -341,7 +341,7 @@ class Streaming(Scenario):
     minutes watched.
     """
 
-    vocabulary = read_vocabulary("streaming")
+    vocabulary = PackagedWords("streaming")
     behaviours = ("completion", "watch_time")
     click_rate = 0.1  # an assumption
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from marec_env import random
 from marec_env.data.config import SyntheticConfig
 
-__all__ = ["Category", "GeneratedWorld", "Vocabulary", "make_world", "read_vocabulary"]
+__all__ = ["Category", "GeneratedWorld", "Vocabulary", "PackagedWords", "make_world"]
 
 _STYLE_DIM = 6  # dimensions of taste within a category
 _CATEGORY_SHARE = 0.6  # of taste that is liking of categories; the rest is style
@@ -47,8 +48,20 @@ class Vocabulary:
     description: str
 
 
-def read_vocabulary(scenario: str) -> Vocabulary:
-    """Return the words of a scenario of this package, from the file beside this one."""
+class PackagedWords:
+    """The attribute ``vocabulary`` of a scenario of this package, read from the file beside this
+    one when it is first asked for: importing the package need not pay for it.
+    """
+
+    def __init__(self, scenario: str) -> None:
+        self._scenario = scenario
+
+    def __get__(self, instance: object, owner: type) -> Vocabulary:
+        return _read_vocabulary(self._scenario)
+
+
+@cache
+def _read_vocabulary(scenario: str) -> Vocabulary:
     read = yaml.safe_load((Path(__file__).parent / f"{scenario}.yaml").read_text("utf-8"))
     categories = [Category(**category) for category in read.pop("categories")]
     return Vocabulary(categories, **read)

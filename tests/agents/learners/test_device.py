@@ -122,6 +122,16 @@ def cuda():
     return SAMPLING.model_copy(update={"device": "cuda"})
 
 
+def teach(engines, batch, done):
+    """Let each engine's learner learn from the same batch."""
+    for engine in engines:
+        engine.learner.update(
+            batch=copy.deepcopy(batch),
+            timesteps={"num_env_steps_sampled_lifetime": done},
+            _no_metrics_reduce=True,
+        )
+
+
 def weights(engine):
     return {
         f"{name}/{key}": value.detach().cpu()
@@ -138,12 +148,7 @@ def test_updates_on_cuda_are_the_cpus(config):
     there.learner.load_training_state(state)
     for done in (0, 80):
         batch = here.sample()
-        for engine in (here, there):
-            engine.learner.update(
-                batch=copy.deepcopy(batch),
-                timesteps={"num_env_steps_sampled_lifetime": done},
-                _no_metrics_reduce=True,
-            )
+        teach((here, there), batch, done)
         here.collector.sync()
         for name, value in here.learner.statistics.items():
             assert there.learner.statistics[name] == pytest.approx(value, rel=0.02, abs=1e-3), name
@@ -162,12 +167,7 @@ def test_a_graph_takes_the_steps_that_torch_takes(config):
     eager.learner._captured = None
     for done in (0, 80, 160):
         batch = captured.sample()
-        for engine in (captured, eager):
-            engine.learner.update(
-                batch=copy.deepcopy(batch),
-                timesteps={"num_env_steps_sampled_lifetime": done},
-                _no_metrics_reduce=True,
-            )
+        teach((captured, eager), batch, done)
         captured.collector.sync()
     for key, value in weights(eager).items():
         torch.testing.assert_close(weights(captured)[key], value, rtol=1e-3, atol=1e-5, msg=key)

@@ -18,6 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+from marec_env.world import World
+
 DEVICE = torch.device("meta")
 _WAITS = {  # whose result, or its shape, the host has to know
     "_local_scalar_dense",
@@ -150,6 +152,17 @@ def to_there(value: Any) -> Any:
         names = [part.name for part in dataclasses.fields(value)]
         return dataclasses.replace(value, **{n: to_there(getattr(value, n)) for n in names})
     return value
+
+
+def world_there(world: World) -> World:
+    """Return a world whose simulators play on the other device."""
+    return dataclasses.replace(
+        world,
+        config=world.config.model_copy(update={"device": str(DEVICE)}),
+        catalog=to_there(world.catalog),
+        population=to_there(world.population),
+        knowledge=world.knowledge.to(DEVICE),
+    )
 
 
 def back(value: torch.Tensor) -> torch.Tensor:
