@@ -1,10 +1,10 @@
-"""Properties of components acting together, measured and printed.
+"""Properties of users, alone and behind a pipeline, measured and printed.
 
 ``python benchmarks/properties.py [CONFIG] [--set KEY=VALUE]`` prints one line a property of
-``docs/users.md`` with its numbers and standard errors, and exits with 0, for whether a property
-holds is a finding about the configured game (2: the configuration is at fault). All comparisons are
-paired: the same sessions with the same luck. What is chosen is chosen on other sessions than it is
-reported on.
+``docs/users.md`` with its numbers and standard errors. It exits with 1 if one of users alone (1, 2,
+7, 9, 10, 12) does not hold; whether one of components acting together (4 to 6) holds is a finding
+about the configured game. All comparisons are paired: the same sessions with the same luck. What is
+chosen is chosen on other sessions than it is reported on.
 
 4. Nominators trained each for itself can be as bad as random (Hron et al., "On component
    interactions in two-stage recommender systems", NeurIPS 2021). Every channel picks the quota
@@ -21,6 +21,7 @@ Property 3, own objectives against the shared one at a narrow funnel, is that of
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,22 +31,281 @@ import torch
 import typer
 from torch import Tensor
 
-from agents.studies.users import Line
 from marec_env import random
+from marec_env.catalog.population import Population
+from marec_env.classic.populations import synthetic_population
+from marec_env.classic.rollout import EpisodeTotals, offer, play
 from marec_env.errors import ConfigError
 from marec_env.evaluation.rollout import relevant_items
 from marec_env.pipeline.ranking import Ranking
 from marec_env.pipeline.recall import CHANNELS
 from marec_env.pipeline.topk import first_occurrences
 from marec_env.simulator import Simulator
+from marec_env.users.base import Users
+from marec_env.users.composed import ComposedUsers
+from marec_env.users.config import (
+    AmplificationDrift,
+    IntentConfig,
+    NoBoredom,
+    NoPatience,
+    ReturnConfig,
+    SatisfactionConfig,
+    SupplyConfig,
+    ThresholdBoredom,
+    UsersConfig,
+    WalkDrift,
+)
+from marec_env.users.oracles import Oracle, farsighted_slate, myopic_slate, random_slate
+from marec_env.users.registry import make_users
 from marec_env.world import World
 
-__all__ = ["PropertiesPlan", "Played", "duplicates", "nominators", "play_recall", "report", "shift"]
+__all__ = [
+    "Line",
+    "Played",
+    "PropertiesPlan",
+    "duplicates",
+    "nominators",
+    "of_users",
+    "play_recall",
+    "report",
+    "shift",
+]
 
+_SLATE, _HORIZON = 10, 40  # of users alone
 _TRAIN, _TEST = 11, 12  # seeds of the sessions chosen on and reported on
 _SIGMAS = 3.0  # a difference counts from three standard errors
 _SMALLEST = 1e-9  # keeps quotients by a mean of no clicks finite
 _WARM_UP = 3  # requests before channels are compared, so that there are recent clicks
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One property and what was found."""
+
+    number: int
+    """Of the list in ``docs/users.md``."""
+    claim: str
+    found: str
+    holds: bool
+
+    def __str__(self) -> str:
+        """Return the line as printed."""
+        return f"{self.number:>2}  {'yes' if self.holds else 'NO ':<3}  {self.claim}: {self.found}"
+
+
+def _estimate(values: Tensor) -> tuple[float, float]:
+    """Return the mean over sessions and its standard error."""
+    return float(values.mean()), float(values.std() / values.numel() ** 0.5)
+
+
+def _gap(first: Tensor, second: Tensor) -> tuple[float, float]:
+    """Return the paired difference in percent of the second's mean, and its standard error."""
+    gap, error = _estimate(first - second)
+    scale = 100.0 / max(float(second.mean()), _SMALLEST)
+    return gap * scale, error * scale
+
+
+def _stays(config: UsersConfig, **sections: object) -> UsersConfig:
+    """Return a configuration of users who never leave, with some sections replaced."""
+    return config.model_copy(update={"patience": NoPatience(), **sections})
+
+
+class _Bench:
+    """A population and sessions to compare policies on."""
+
+    def __init__(self, sessions: int, seed: int) -> None:
+        self.population: Population = synthetic_population(seed, items=500)
+        self.keys = random.session_keys(seed + 1, torch.arange(sessions))
+
+    def play(self, config: UsersConfig, policy: Oracle, horizon: int = _HORIZON) -> EpisodeTotals:
+        people = self.population
+        users = make_users(config, people, len(self.keys))
+        topics, count = people.topics, people.num_topics
+        return play(users, self.keys, policy, _SLATE, horizon, topics=topics, num_topics=count)
+
+
+def _percent_gap(bench: _Bench, config: UsersConfig, horizon: int) -> tuple[float, float]:
+    """Return by how many percent the farsighted policy's clicks exceed the myopic one's."""
+    myopic = bench.play(config, myopic_slate, horizon).clicks
+    return _gap(bench.play(config, farsighted_slate, horizon).clicks, myopic)
+
+
+def _fatigue(bench: _Bench) -> list[Line]:
+    usual = ThresholdBoredom(susceptible_share=1.0)
+
+    def gap(horizon: int = _HORIZON, weight: float = usual.weight) -> tuple[float, float]:
+        bored = usual.model_copy(update={"weight": weight})
+        return _percent_gap(bench, _stays(UsersConfig(), boredom=bored), horizon)
+
+    value, error = gap()
+    none, _ = _percent_gap(bench, _stays(UsersConfig(), boredom=NoBoredom()), _HORIZON)
+    series = {
+        "horizon 5, 15, 40:": [gap(horizon=horizon) for horizon in (5, 15, 40)],
+        "weight 1, 3, 9:": [gap(weight=weight) for weight in (1.0, 3.0, 9.0)],
+    }
+    return [
+        Line(
+            1,
+            "sparing topics pays where they bore, and only there",
+            f"+{value:.1f} % clicks ± {error:.1f}; without boredom {none:+.1f} %",
+            value > _SIGMAS * error and none == 0.0,
+        ),
+        Line(
+            2,
+            "what it pays grows with horizon and boredom (percent; below 0 sparing costs more)",
+            "; ".join(
+                f"{name} " + ", ".join(f"{value:+.1f} ± {error:.1f}" for value, error in gaps)
+                for name, gaps in series.items()
+            ),
+            all(
+                later[0] > earlier[0]
+                for gaps in series.values()
+                for earlier, later in itertools.pairwise(gaps)
+            ),
+        ),
+    ]
+
+
+def _best(value: Tensor, items: Tensor, slate_size: int) -> Tensor:
+    """Return each session's items of highest value ``[B, N]`` among ``items [B, M]``."""
+    return items.gather(1, value.gather(1, items).topk(slate_size, dim=1).indices)
+
+
+def diverse_slate(users: Users, keys: Tensor, items: Tensor, slate_size: int) -> Tensor:
+    """Return the best item of each of the user's ``slate_size`` best topics."""
+    del keys
+    assert isinstance(users, ComposedUsers)
+    chance = users.click_probability()
+    topics = users.population.topics.expand_as(chance)
+    best = torch.zeros(len(chance), users.population.num_topics, device=chance.device)
+    best.scatter_reduce_(1, topics, chance, "amax")
+    top = chance >= best.gather(1, topics)
+    value = torch.where(top, chance, chance - 1.0)
+    return _best(value, items, slate_size)
+
+
+def _influence(bench: _Bench) -> Line:
+    drift = AmplificationDrift(gain=0.05)
+    plain = {"boredom": NoBoredom(), "intent": IntentConfig(weight=0.0)}
+    moving = _stays(UsersConfig(), drift=drift, **plain)
+    still = _stays(UsersConfig(), **plain)
+    greedy = bench.play(moving, myopic_slate).topic_entropy
+    calm = bench.play(still, myopic_slate).topic_entropy
+    diverse = bench.play(moving, diverse_slate).topic_entropy
+    fall, fall_error = _estimate(calm - greedy)
+    rise, rise_error = _estimate(diverse - greedy)
+    return Line(
+        7,
+        "influence narrows what is consumed under greedy slates, diversity widens it",
+        f"topic entropy {calm.mean():.2f} still, {greedy.mean():.2f} influenced "
+        f"(fall {fall:.3f} ± {fall_error:.3f}), {diverse.mean():.2f} diverse "
+        f"(rise {rise:.2f} ± {rise_error:.2f}) nats",
+        fall > _SIGMAS * fall_error and rise > _SIGMAS * rise_error,
+    )
+
+
+def fair_slate(users: Users, keys: Tensor, items: Tensor, slate_size: int) -> Tensor:
+    """Return promising items, of the providers nearest to leaving first: the click probability plus
+    what a provider lacks in credit.
+    """
+    del keys
+    assert isinstance(users, ComposedUsers)
+    assert users.supply is not None
+    assert users.population.providers is not None
+    need = (1.0 - users.supply.credit).clamp(min=0.0)[:, users.population.providers]
+    chance = users.click_probability()
+    return _best(chance * (1.0 + need), items, slate_size)
+
+
+def _providers(bench: _Bench) -> Line:
+    supply = SupplyConfig(enabled=True, credit_initial=1.0, leave_below=0.3)
+    config = _stays(UsersConfig(), supply=supply, boredom=NoBoredom())
+    share = {}
+    for name, policy in (("greedy", myopic_slate), ("fair", fair_slate)):
+        users = make_users(config, bench.population, len(bench.keys))
+        assert isinstance(users, ComposedUsers)
+        assert users.supply is not None
+        users.reset(bench.keys)
+        for _ in range(_HORIZON):
+            users.respond(policy(users, bench.keys, offer(users, bench.keys, 0), _SLATE))
+        share[name] = users.supply.present.to(torch.float32).mean(1)
+    gap, error = _estimate(share["fair"] - share["greedy"])
+    return Line(
+        9,
+        "greedy ranking starves providers, who leave",
+        f"present after {_HORIZON} requests: {share['greedy'].mean():.2f} greedy, "
+        f"{share['fair'].mean():.2f} with regard to need (gap {gap:.3f} ± {error:.3f})",
+        gap > _SIGMAS * error and float(share["greedy"].mean()) < 1.0,
+    )
+
+
+def lasting_slate(users: Users, keys: Tensor, items: Tensor, slate_size: int) -> Tensor:
+    """Return the items nearest to the user's lasting taste, whatever the passing intent."""
+    del keys
+    return _best(users.long_term_relevance(), items, slate_size)
+
+
+def _objectives(bench: _Bench) -> Line:
+    """Passing intent earns clicks, lasting taste earns return: objectives rank them differently."""
+    config = UsersConfig(
+        boredom=NoBoredom(),
+        intent=IntentConfig(weight=0.6, source="catalog"),
+        patience=NoPatience(),
+        satisfaction=SatisfactionConfig(lasting=1.0, memory=0.8),
+        returning=ReturnConfig(requests=5, sessions=20, bias=0.0, slope=0.3, max_gap=30),
+    )
+    horizon = 100
+    passing = bench.play(config, myopic_slate, horizon)
+    lasting = bench.play(config, lasting_slate, horizon)
+    clicks, clicks_error = _estimate(
+        passing.clicks / passing.length - lasting.clicks / lasting.length
+    )
+    gap_passing = passing.days / (passing.sessions - 1).clamp(min=1)
+    gap_lasting = lasting.days / (lasting.sessions - 1).clamp(min=1)
+    days, days_error = _estimate(gap_passing - gap_lasting)
+    return Line(
+        10,
+        "clicks and return rank two policies differently",
+        f"following the intent: {clicks:+.2f} ± {clicks_error:.2f} clicks a request, "
+        f"but {days:+.2f} ± {days_error:.2f} days to the next session",
+        clicks > _SIGMAS * clicks_error and days > _SIGMAS * days_error,
+    )
+
+
+def _repeatable(bench: _Bench) -> Line:
+    config = UsersConfig(drift=WalkDrift())
+    whole = bench.play(config, random_slate)
+    few = min(8, len(bench.keys))
+    part = _Bench(few, 0)
+    part.population, part.keys = bench.population, bench.keys[:few]
+    again = part.play(config, random_slate)
+    same = all(
+        torch.equal(getattr(whole, field.name)[:few], getattr(again, field.name))
+        for field in dataclasses.fields(EpisodeTotals)
+    )
+    return Line(
+        12,
+        "same seed, same trajectory, at any batch size",
+        f"{few} of {len(bench.keys)} sessions alone: {'bit-identical' if same else 'different'}",
+        same,
+    )
+
+
+def of_users(sessions: int = 500, seed: int = 0) -> list[Line]:
+    """Measure the properties of users alone.
+
+    Args:
+        sessions: how many sessions each policy plays.
+        seed: of the population and of the sessions.
+    """
+    bench = _Bench(sessions, seed)
+    return [
+        *_fatigue(bench),
+        _influence(bench),
+        _providers(bench),
+        _objectives(bench),
+        _repeatable(bench),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +379,6 @@ def _first(wanted: Tensor, count: int) -> Tensor:
 
 def _agent(simulator: Simulator, component: str) -> str:
     return next(agent for agent in simulator.agents if agent.startswith(f"{component}_"))
-
-
-def _estimate(values: Tensor) -> tuple[float, float]:
-    """Return the mean over sessions and its standard error."""
-    return float(values.mean()), float(values.std() / values.numel() ** 0.5)
-
-
-def _gap(first: Tensor, second: Tensor) -> tuple[float, float]:
-    """Return the paired difference in percent of the second's mean, and its standard error."""
-    gap, error = _estimate(first - second)
-    scale = 100.0 / max(float(second.mean()), _SMALLEST)
-    return gap * scale, error * scale
 
 
 def _levels(world: World, count: int, seed: int) -> Tensor:
@@ -317,8 +565,11 @@ def main(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")
     ] = None,
     sessions: Annotated[int, typer.Option(min=4, help="Sessions of each alternative.")] = 256,
+    alone: Annotated[
+        int, typer.Option(min=0, help="Sessions a policy of users alone; 0 leaves those out.")
+    ] = 500,
 ) -> None:
-    """Print what components do to each other, with standard errors."""
+    """Print what users do, and what components do to each other, with standard errors."""
     from agents.config import RunConfig
     from agents.entry import run_command
     from marec_env.config.loader import load
@@ -329,9 +580,11 @@ def main(
         environment = load(config, RunConfig, changes or ()).environment
         if not isinstance(environment, EnvironmentConfig):
             raise ConfigError(f"{config}: only environment.kind 'marec' has these properties")
-        for line in report(build_world(environment), PropertiesPlan(sessions=sessions)):
+        certain = of_users(alone) if alone else []
+        found = report(build_world(environment), PropertiesPlan(sessions=sessions))
+        for line in sorted([*certain, *found], key=lambda line: line.number):
             typer.echo(str(line))
-        return 0
+        return 0 if all(line.holds for line in certain) else 1
 
     raise typer.Exit(run_command(run))
 

@@ -1,4 +1,4 @@
-"""The report of components acting together measures what it says."""
+"""The printed properties measure what they say, those of users alone hold, and they can fail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from marec_env.world import World, build_world
 ROOT = Path(__file__).parents[2]
 measured = SimpleNamespace(**runpy.run_path(str(ROOT / "benchmarks" / "properties.py")))
 duplicates, nominators = measured.duplicates, measured.nominators
-play_recall, report = measured.play_recall, measured.report
+of_users, play_recall, report = measured.of_users, measured.play_recall, measured.report
 
 PLAN = measured.PropertiesPlan(sessions=12, random_levels=4)
 
@@ -80,3 +80,15 @@ def test_one_channel_fills_all_places_and_has_no_properties() -> None:
 
 def test_the_report_has_every_property(world: World) -> None:
     assert [line.number for line in report(world, PLAN)] == [4, 5, 6]
+
+
+def test_every_property_of_users_alone_holds() -> None:
+    lines = of_users(120)
+    assert all(line.holds for line in lines)
+    assert [line.number for line in lines] == [1, 2, 7, 9, 10, 12]
+
+
+def test_another_seed_gives_other_numbers_and_the_same_verdicts() -> None:
+    one, other = of_users(60, seed=0), of_users(60, seed=5)
+    assert [line.found for line in one[:5]] != [line.found for line in other[:5]]
+    assert all(line.holds for line in other)
