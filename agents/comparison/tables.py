@@ -11,7 +11,7 @@ from agents.comparison.grouping import seed_ranges
 from agents.comparison.rows import REGRET, STAGES, Row
 from agents.comparison.summary import Summary
 from marec_env.evaluation.statistics import Estimate
-from marec_env.reporting.drawing import shown
+from marec_env.reporting.drawing import interval, shown
 from marec_env.reporting.table import TextTable
 
 __all__ = [
@@ -83,11 +83,7 @@ def name_of(row: Row) -> str:
 
 
 def _cell(estimate: Estimate | None) -> str:
-    if estimate is None or not math.isfinite(estimate.value):
-        return "-"
-    if not math.isfinite(estimate.low):
-        return shown(estimate.value)
-    return f"{shown(estimate.value)}\n[{shown(estimate.low)}, {shown(estimate.high)}]"
+    return "-" if estimate is None else interval(estimate, "\n")
 
 
 def _marked(estimate: Estimate | None) -> str:

@@ -19,8 +19,8 @@ from marec_env.reporting.drawing import (
     Figure,
     color_of,
     draw,
+    interval,
     legend_above,
-    legend_height,
     line_count,
     sentence,
     shown,
@@ -84,7 +84,7 @@ def lines_figure(
     Args:
         lines: by name.
         labels: of the two axes.
-        caption: of the figure.
+        caption: below the figure.
         alt: what it shows in words; by default the points of short lines, the ends of long ones.
         ticks: names of the places 0, 1, ...; by default x is a number.
         log: the axes on a logarithmic scale: ``x``, ``y`` or ``xy``.
@@ -137,11 +137,10 @@ def lines_figure(
         axes.set_ylabel(wrapped(labels[1], 34))
         axes.grid(alpha=0.25)
         axes.set_axisbelow(True)
-        legend_above(axes, len(lines))
+        legend_above(axes, lines)
 
     told = f"{sentence(labels[1])}. {'; '.join(_told(n, v, ticks) for n, v in lines.items())}."
-    height = (3.2 if ticks else 3.0) + legend_height(lines)
-    return draw(caption, told if alt is None else alt, height, paint)
+    return draw(caption, told if alt is None else alt, 3.2 if ticks else 3.0, paint)
 
 
 def bars_figure(title: str, bars: Sequence[Bar], caption: str) -> Figure:
@@ -164,18 +163,12 @@ def bars_figure(title: str, bars: Sequence[Bar], caption: str) -> Figure:
 
     tallest = max(line_count(bar.label) for bar in bars)  # rows are evenly spaced
     height = 0.75 + len(bars) * max(0.32, 0.08 + LINE * tallest)
-    told = "; ".join(f"{bar.label} {_interval_text(bar.estimate)}" for bar in bars)
+    told = "; ".join(f"{bar.label} {interval(bar.estimate)}" for bar in bars)
     return draw(caption, f"Bars of {title}: {told}.", height, paint)
 
 
 def groups_figure(title: str, rows: Mapping[str, Mapping[str, Estimate]], caption: str) -> Figure:
-    """Draw, in each row, one dot with interval for each of the named parts.
-
-    Args:
-        title: the quantity.
-        rows: by row, then by part.
-        caption: of the figure.
-    """
+    """Draw a quantity's dots with intervals: ``rows`` by row, then by part."""
     names = list(dict.fromkeys(name for found in rows.values() for name in found))
 
     def paint(axes: Any) -> None:
@@ -201,13 +194,13 @@ def groups_figure(title: str, rows: Mapping[str, Mapping[str, Estimate]], captio
         _rows(axes, list(rows))
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(wrapped(title, _LABEL))
-        legend_above(axes, len(names))
+        legend_above(axes, names)
 
     told = "; ".join(
         f"{row}: " + ", ".join(f"{name} {shown(e.value)}" for name, e in found.items())
         for row, found in rows.items()
     )
-    height = 1.0 + max(0.45, 0.17 * len(names)) * len(rows) + legend_height(names)
+    height = 1.0 + max(0.45, 0.17 * len(names)) * len(rows)
     return draw(caption, f"{sentence(title)}. {told}.", height, paint)
 
 
@@ -241,10 +234,3 @@ def _told(name: str, line: Line, ticks: Sequence[str]) -> str:
         return f"{name}, at the end {shown(y[there[-1]])}" if there.size else name
     places = ticks or [shown(value) for value in x]
     return f"{name}: " + ", ".join(f"{places[k]} {shown(y[k])}" for k in there.tolist())
-
-
-def _interval_text(estimate: Estimate) -> str:
-    """Return ``value [low, high]``, the value alone where there is no interval."""
-    if not math.isfinite(estimate.low):
-        return shown(estimate.value)
-    return f"{shown(estimate.value)} [{shown(estimate.low)}, {shown(estimate.high)}]"

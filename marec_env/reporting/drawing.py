@@ -11,11 +11,14 @@ import math
 import re
 import textwrap
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from marec_env.errors import visible
+
+if TYPE_CHECKING:
+    from marec_env.evaluation.statistics import Estimate
 
 __all__ = [
     "FONT",
@@ -28,8 +31,8 @@ __all__ = [
     "Figure",
     "color_of",
     "draw",
+    "interval",
     "legend_above",
-    "legend_height",
     "line_count",
     "sentence",
     "shown",
@@ -63,21 +66,9 @@ def color_of(number: int) -> str:
 
 
 def draw(
-    caption: str,
-    alt: str,
-    height: float,
-    paint: Callable[[Any], None],
-    width: float = WIDTH,
+    caption: str, alt: str, height: float, paint: Callable[[Any], None], width: float = WIDTH
 ) -> Figure:
-    """Return what ``paint`` draws into a matplotlib axes, the same bytes each time.
-
-    Args:
-        caption: below the picture.
-        alt: what it shows, for readers who do not see it.
-        height: inches.
-        paint: is given the axes.
-        width: inches.
-    """
+    """Return what ``paint`` draws into the axes it is given, the same bytes each time; inches."""
     import matplotlib
     from matplotlib.figure import Figure as Canvas
 
@@ -109,6 +100,13 @@ def shown(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+def interval(estimate: Estimate, between: str = " ") -> str:
+    """Return ``value [low, high]``, the value alone where there is no interval."""
+    if not math.isfinite(estimate.low):
+        return shown(estimate.value)
+    return f"{shown(estimate.value)}{between}[{shown(estimate.low)}, {shown(estimate.high)}]"
+
+
 def sentence(text: str) -> str:
     """Return the text with a capital."""
     return text[:1].upper() + text[1:]
@@ -124,22 +122,15 @@ def line_count(label: str) -> int:
     return wrapped(label).count("\n") + 1
 
 
-def _legend_columns(count: int) -> int:
-    return 1 if count < 2 else 2
-
-
-def legend_height(names: Sequence[str] | Mapping[str, Any]) -> float:
-    """Return how many inches the legend of these names takes."""
-    columns = _legend_columns(len(names))
+def legend_above(axes: Any, names: Collection[str]) -> None:
+    """Put the legend where no line can run through it; the picture grows by its height."""
+    columns, canvas = min(max(len(names), 1), 2), axes.figure
     lines = [line_count(name) for name in names]
-    return LINE * sum(max(lines[i : i + columns]) for i in range(0, len(lines), columns))
-
-
-def legend_above(axes: Any, count: int) -> None:
-    """Put the legend where no line can run through it."""
-    axes.figure.legend(
+    rows = [max(lines[i : i + columns]) for i in range(0, len(lines), columns)]
+    canvas.set_figheight(canvas.get_figheight() + LINE * sum(rows))
+    canvas.legend(
         loc="outside upper left",
-        ncols=_legend_columns(count),
+        ncols=columns,
         frameon=False,
         fontsize=FONT - 1,
         handlelength=1.5,
