@@ -47,6 +47,7 @@ _MIX_2 = _signed(0x94D049BB133111EB)
 _STEP = _signed(0xD1342543DE82EF95)  # odd multipliers that keep steps and lanes apart
 _LANE = _signed(0xDA942042E4DD58B5)
 _BITS = 23  # of the 24 significant bits of a float32; the last keeps draws off 0 and 1
+_UNIT = 2.0**-_BITS
 
 
 def _mix(value: Tensor) -> Tensor:
@@ -110,8 +111,12 @@ def bits(key: Tensor, step: Tensor | int, stream: str, lanes: int) -> Tensor:
 
 def uniform(key: Tensor, step: Tensor | int, stream: str, lanes: int) -> Tensor:
     """Return float32 draws in the open interval (0, 1), ``[B, lanes]``: odd multiples of 2^-24."""
-    high = (bits(key, step, stream, lanes) >> (64 - _BITS)).bitwise_and_((1 << _BITS) - 1)
-    return high.to(torch.float32).add_(0.5).mul_(2.0**-_BITS)
+    drawn = bits(key, step, stream, lanes)
+    if drawn.is_cpu:
+        high = _unsigned(drawn) >> np.uint64(64 - _BITS)
+        return torch.from_numpy((high.astype(np.float32) + np.float32(0.5)) * np.float32(_UNIT))
+    high = (drawn >> (64 - _BITS)).bitwise_and_((1 << _BITS) - 1)
+    return high.to(torch.float32).add_(0.5).mul_(_UNIT)
 
 
 def _counter(key: Tensor, step: Tensor | int, stream: str) -> Tensor:

@@ -191,7 +191,7 @@ class ActionForm:
         if self._wrong is not None:
             self._wrong |= wrong.any()
             return torch.where(wrong, 0, action)
-        if bool(wrong.any()):
+        if wrong.numpy().any():
             raise ConfigError(f"{self._agent}: action holds {why}")
         return action
 

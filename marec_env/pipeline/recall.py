@@ -217,6 +217,14 @@ def quotas_of(levels: Tensor, total: int) -> Tensor:
     Returns:
         Int64 ``[B, channels]``; rows sum to ``total``; ties go to the earlier channel.
     """
+    if not levels.is_cpu:
+        return _quotas_by_sorting(levels, total)
+    quotas = torch.empty_like(levels)
+    _share_places(levels.numpy(), total, quotas.numpy())
+    return quotas
+
+
+def _quotas_by_sorting(levels: Tensor, total: int) -> Tensor:
     channels = levels.shape[1]
     weight = torch.where(levels.sum(1, keepdim=True) > 0, levels, torch.ones_like(levels))
     scaled = weight * total
@@ -227,6 +235,25 @@ def quotas_of(levels: Tensor, total: int) -> Tensor:
     rank = (remainder * channels + order).argsort(1, descending=True).argsort(1)
     missing = total - quota.sum(1, keepdim=True)
     return quota + (rank < missing).to(torch.int64)
+
+
+@compiled
+def _share_places(levels: NDArray[np.int64], total: int, quotas: NDArray[np.int64]) -> None:
+    """Fill ``quotas`` as :func:`quotas_of` says."""
+    sessions, channels = levels.shape
+    remainder = np.empty(channels, np.int64)
+    for session in range(sessions):
+        whole = levels[session].sum()
+        missing = total
+        for channel in range(channels):
+            scaled = (levels[session, channel] if whole else 1) * total
+            quotas[session, channel] = scaled // (whole or channels)
+            remainder[channel] = scaled % (whole or channels)
+            missing -= quotas[session, channel]
+        for _ in range(missing):
+            largest = remainder.argmax()  # the first of equals
+            quotas[session, largest] += 1
+            remainder[largest] = -1
 
 
 def merge(
@@ -267,13 +294,13 @@ def _serve(
     fallback: Tensor,
 ) -> tuple[Tensor, Tensor]:
     at_once = quotas.is_cpu  # elsewhere nobody waits to learn that nothing is to do
-    asked = quotas.any(0).tolist() if at_once else [True] * quotas.shape[1]
+    asked = quotas.numpy().any(0) if at_once else [True] * quotas.shape[1]
     for channel, quota in enumerate(quotas.T.contiguous()):
         if asked[channel]:
             merger.fill(channel, offer(channel), quota)
     for channel in range(quotas.shape[1]):
         missing = merger.missing()
-        if at_once and not bool(missing.any()):
+        if at_once and not missing.numpy().any():
             return merger.chosen()
         merger.fill(channel, offer(channel), missing)
     missing = merger.missing()

@@ -43,6 +43,7 @@ def test_quotas_sum_exactly_and_are_within_one_of_their_share(rows, total):
     weight = torch.where(levels.sum(1, keepdim=True) > 0, levels, 1).double()
     exact = total * weight / weight.sum(1, keepdim=True)
     assert bool(((quota - exact).abs() < 1).all())
+    assert torch.equal(recall._quotas_by_sorting(levels, total), quota)
 
 
 @pytest.mark.parametrize("merge", [merge, merge_on_cuda])
