@@ -113,8 +113,8 @@ def uniform(key: Tensor, step: Tensor | int, stream: str, lanes: int) -> Tensor:
     """Return float32 draws in the open interval (0, 1), ``[B, lanes]``: odd multiples of 2^-24."""
     drawn = bits(key, step, stream, lanes)
     if drawn.is_cpu:
-        high = _unsigned(drawn) >> np.uint64(64 - _BITS)
-        return torch.from_numpy((high.astype(np.float32) + np.float32(0.5)) * np.float32(_UNIT))
+        odd = (_unsigned(drawn) >> np.uint64(64 - _BITS)).astype(np.float32) + np.float32(0.5)
+        return torch.from_numpy(odd * np.float32(_UNIT))
     high = (drawn >> (64 - _BITS)).bitwise_and_((1 << _BITS) - 1)
     return high.to(torch.float32).add_(0.5).mul_(_UNIT)
 

@@ -294,7 +294,7 @@ def _serve(
     fallback: Tensor,
 ) -> tuple[Tensor, Tensor]:
     at_once = quotas.is_cpu  # elsewhere nobody waits to learn that nothing is to do
-    asked = quotas.numpy().any(0) if at_once else [True] * quotas.shape[1]
+    asked = quotas.any(0).tolist() if at_once else [True] * quotas.shape[1]
     for channel, quota in enumerate(quotas.T.contiguous()):
         if asked[channel]:
             merger.fill(channel, offer(channel), quota)
