@@ -3,6 +3,7 @@
     python benchmarks/embeddings.py speed [--threads 1] [--rounds 5]
     python benchmarks/embeddings.py start
     python benchmarks/embeddings.py attention
+    python benchmarks/embeddings.py tokenising
 
 All run the same weights (all-MiniLM-L6-v2) on the same texts: MovieLens-100k titles with genres,
 and texts of about 100 tokens made by joining them. Contestants take turns within each round;
@@ -15,7 +16,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import statistics
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +30,7 @@ import typer
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from marec_env import random
 from marec_env.data.config import DataConfig
 from marec_env.data.log import load_log
 from marec_env.embeddings import EmbeddingConfig, TextEncoder, embed_texts
@@ -296,6 +300,52 @@ def attention(tokens: int = 4096, rounds: int = 7) -> None:
                 times["marec"].append(seconds(lambda q=qkv, c=chosen: c(q), 1))
             found = [statistics.median(values) * 1e3 for values in times.values()]
             print(f"{dtype!s:<16}{length:>7}{found[0]:>9.2f}{found[1]:>9.2f}")
+
+
+def prose(count: int, words: int = 45) -> list[str]:
+    """The standard library's documentation, cut into texts of so many words."""
+    found: list[str] = []
+    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
+        for part in re.findall(r'"""(.*?)"""', path.read_text("utf-8", "replace"), re.DOTALL):
+            found += part.split()
+    return [" ".join(found[place : place + words]) for place in range(0, len(found), words)][:count]
+
+
+@app.command()
+def tokenising(rounds: int = 5, count: int = 8192) -> None:
+    """Tokens a second of processor time, all threads together: whole texts, and marec's words.
+
+    As it begins on a corpus (cold) and as it goes on (warm).
+    """
+    from tokenizers import Tokenizer
+
+    folder = locate(EmbeddingConfig(encoder="minilm")).folder
+    theirs = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    theirs.no_padding()
+    theirs.enable_truncation(256)
+    keys = random.session_keys(0, torch.arange(count))
+    letters = (random.integers(keys, 0, "letters", 20 * 7, 26) + ord("a")).view(count, 20, 7)
+    texts = corpora(1600, 330)
+    cases = {name: [f"{text} {n}" for n, text in enumerate(texts[name] * 50)] for name in texts}
+    cases["documentation"] = prose(count)
+    cases["no word twice"] = [
+        " ".join(bytes(word).decode() for word in row) for row in letters.tolist()
+    ]
+    print(f"{'':<16}{'tokens':>9}{'whole':>9}{'cold':>9}{'ratio':>7}{'warm':>9}{'ratio':>7}")
+    for name, given in cases.items():
+        given = given[:count]
+        taken: dict[str, list[float]] = {"whole": [], "cold": [], "warm": []}
+        for _ in range(rounds):
+            ours = TextTokenizer(folder, 256)
+            for kind in taken:
+                run = theirs.encode_batch_fast if kind == "whole" else ours
+                taken[kind].append(seconds(lambda run=run, given=given: list(run(given)), 1))
+        tokens = sum(map(len, ours(given)))
+        whole, cold, warm = (tokens / statistics.median(values) / 1e6 for values in taken.values())
+        print(
+            f"{name:<16}{tokens:>9}{whole:>8.2f}M{cold:>8.2f}M{cold / whole:>7.1f}"
+            f"{warm:>8.2f}M{warm / whole:>7.1f}"
+        )
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ PACKAGES = (
 )
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
-WORDS = 2000  # different words of the texts
+WORDS = 20_000  # different words of the texts
 CPU = torch.device("cpu")
 FULL = {
     "users": (1024, 16_384, 131_072, 524_288),
@@ -259,7 +259,8 @@ def random_encoder(folder: Path, smoke: bool) -> Path:
 
     layers, width, inner, heads = (2, 32, 64, 4) if smoke else (6, 384, 1536, 12)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    names = {word: place for place, word in enumerate(special + [f"w{n}" for n in range(WORDS)])}
+    words = [*special, *(f"w{number}" for number in range(WORDS)), "|"]
+    names = {word: place for place, word in enumerate(words)}
     size = len(names) if smoke else 30_522
     tokenizer = Tokenizer(models.WordPiece(names, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()

@@ -6,8 +6,7 @@ import hashlib
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +35,6 @@ _LOG = logging.getLogger(__name__)
 # Texts tokenised and sorted by length together: enough for several batches, little memory.
 CHUNK = 4096
 _CUDA_CHUNK = 16_384
-_AHEAD = 2  # chunks tokenised while the model computes
 _CPU_BUDGET = 4096  # tokens; larger batches leave the processor's cache
 _CUDA_BUDGET = 131_072  # tokens; measured on an H100, docs/embeddings.md
 _CUDA_SHARE = 4  # a batch may fill one in so many of the device's free bytes
@@ -154,13 +152,16 @@ class TextEncoder:
         )  # fmt: skip
 
     def encode(self, inputs: Sequence[str], on_batch: OnBatch | None = None) -> Tensor:
-        """Return unit vectors, float32 ``[N, D]`` on the CPU, in the order of the texts."""
+        """Return unit vectors, float32 ``[N, D]`` on the CPU, in the order of the texts.
+
+        On CUDA a chunk is tokenised while the device computes the one before.
+        """
         out = torch.empty(room_for(len(inputs), self.dimension))
         size = CHUNK if self._device.type == "cpu" else _CUDA_CHUNK
-        chunks = [inputs[start : start + size] for start in range(0, len(inputs), size)]
         queued: deque[tuple[Tensor, list[_Batch]]] = deque()
-        for number, tokens in enumerate(_ahead(self._tokenizer, chunks)):
-            queued.append((out[number * size :], self._encode_chunk(tokens)))
+        for start in range(0, len(inputs), size):
+            tokens = self._tokenizer(inputs[start : start + size])
+            queued.append((out[start:], self._encode_chunk(tokens)))
             if self._device.type == "cpu" or len(queued) > 1:  # CUDA always has a chunk to work on
                 _arrive(queued, on_batch)
         while queued:
@@ -168,10 +169,10 @@ class TextEncoder:
         return out
 
     @torch.inference_mode()
-    def _encode_chunk(self, tokens: Sequence[Ids]) -> list[_Batch]:
+    def _encode_chunk(self, tokens: list[Ids]) -> list[_Batch]:
         batches = list(token_budget_batches(tokens, self._budget, self._model.padded))
-        largest = max(sum(len(tokens[row]) for row in rows) for rows in batches)
         if self._device.type == "cpu":
+            largest = max(sum(len(tokens[row]) for row in rows) for rows in batches)
             require_memory(
                 f"embedding {largest:,} tokens at a time",
                 largest * self.dimension * _FLOATS_A_TOKEN * 4.0,
@@ -182,18 +183,6 @@ class TextEncoder:
             _Batch.sent(rows, self._model.embed([tokens[row] for row in rows], pooling))
             for rows in batches
         ]
-
-
-def _ahead(tokenise: TextTokenizer, chunks: Sequence[Sequence[str]]) -> Iterator[list[Ids]]:
-    """Yield each chunk's tokens; a thread, which leaves them to one a core, works on the next."""
-    waiting: deque[Future[list[Ids]]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as threads:
-        for chunk in chunks:
-            waiting.append(threads.submit(tokenise, chunk))
-            if len(waiting) > _AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _arrive(queued: deque[tuple[Tensor, list[_Batch]]], on_batch: OnBatch | None) -> None:

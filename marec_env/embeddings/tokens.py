@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,12 @@ __all__ = [
     "pool",
     "token_budget_batches",
 ]
+
+_MARK = "|"  # a word by itself to BERT, whatever is beside it
+_WORD_BY_WORD = ["BertNormalizer", "BertPreTokenizer", "WordPiece"]
+_LOOKS_AROUND = ("lstrip", "rstrip", "single_word", "normalized")  # flags of added tokens
+_GROUP = 64  # new words tokenised as one text
+_KNOWN_WORDS = 1 << 18  # some 50 MB
 
 Ids = NDArray[np.int64]
 """One text's token numbers, ``[L]``, L >= 1."""
@@ -66,13 +74,116 @@ class TextTokenizer:
         except Exception as error:  # the library raises bare Exception
             raise AssetError(f"{path} is not a tokenizer: {error}") from error
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length)
+        self._tokenizer.no_truncation()
+        self._words = _WordTable.of(self._tokenizer, max_length)
+        if self._words is None:
+            self._tokenizer.enable_truncation(max_length)
 
     def __call__(self, texts: Sequence[str]) -> list[Ids]:
         """Return each text's token numbers, special tokens included."""
-        encodings = self._tokenizer.encode_batch_fast([clean(text) for text in texts])
+        cleaned = [clean(text) for text in texts]
+        if self._words is not None:
+            return self._words(cleaned)
+        encodings = self._tokenizer.encode_batch_fast(cleaned)
         # a tokenizer that adds no special tokens finds nothing in an empty text
         return [np.asarray(encoding.ids or [0], dtype=np.int64) for encoding in encodings]
+
+
+class _Numbers(dict[str, int]):
+    """Numbers words in the order in which they are first asked for."""
+
+    def __missing__(self, word: str) -> int:
+        number = self[word] = len(self)
+        return number
+
+
+class _WordTable:
+    """The tokens of words met before, for tokenizers that treat a text word by word as BERT's do.
+
+    Most words of a corpus come again and again. A look-up costs a twentieth of the tokenizer's own
+    work, which is left for new words, by all its threads (``benchmarks/embeddings.py tokenising``).
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int, first: list[int], last: list[int]) -> None:
+        """Args:
+        tokenizer: without padding and truncation.
+        max_length: tokens kept of a text.
+        first, last: the special tokens around a text.
+        """
+        self._tokenizer, self._max_length, self._last = tokenizer, max_length, last
+        self._mark: int = tokenizer.token_to_id(_MARK)
+        self._seeds = [[self._mark], first, last]
+        self._forget()
+
+    @staticmethod
+    def of(tokenizer: Any, max_length: int) -> _WordTable | None:
+        """Return the table of a tokenizer; ``None`` if its words may depend on their neighbours."""
+        settings = json.loads(tokenizer.to_str())
+        parts = ("normalizer", "pre_tokenizer", "model")
+        added = settings["added_tokens"]
+        whole = tokenizer.encode(_MARK).ids
+        if (
+            [(settings[part] or {}).get("type") for part in parts] != _WORD_BY_WORD
+            or any(token[flag] for token in added for flag in _LOOKS_AROUND)
+            or any(mark in token["content"] for token in added for mark in (" ", _MARK))
+            or whole.count(tokenizer.token_to_id(_MARK)) != 1
+            or len(whole) > max_length + 1
+        ):
+            return None
+        place = whole.index(tokenizer.token_to_id(_MARK))
+        return _WordTable(tokenizer, max_length, whole[:place], whole[place + 1 :])
+
+    def _forget(self) -> None:
+        self._numbers = _Numbers(zip((_MARK, "the first", "the last"), range(3), strict=True))
+        self._lengths = np.array([len(seed) for seed in self._seeds])
+        self._ids = np.array([token for seed in self._seeds for token in seed])
+
+    def __call__(self, texts: Sequence[str]) -> list[Ids]:
+        """See :class:`TextTokenizer`."""
+        number, chosen, counts = self._numbers.__getitem__, list[int](), list[int]()
+        for text in texts:
+            words = text.replace(_MARK, f" {_MARK} ").split(" ")
+            if len(words) > self._max_length:
+                words = self._cut(words)
+            chosen += (1, *map(number, words), 2)
+            counts.append(len(words) + 2)
+        self._learn()
+        words_of = np.array(chosen, np.int64)
+        lengths = self._lengths[words_of]
+        ends = lengths.cumsum()
+        starts = (self._lengths.cumsum() - self._lengths)[words_of] - (ends - lengths)
+        tokens = self._ids[np.repeat(starts, lengths) + np.arange(lengths.sum())]
+        if len(self._numbers) > _KNOWN_WORDS:
+            self._forget()
+        bounds = pairwise([0, *ends[np.array(counts, np.int64).cumsum() - 1].tolist()])
+        return [self._kept(tokens[start:end]) for start, end in bounds]
+
+    def _kept(self, tokens: Ids) -> Ids:
+        if len(tokens) <= self._max_length:
+            return tokens if len(tokens) else np.zeros(1, np.int64)
+        return np.append(tokens[: self._max_length - len(self._last)], self._last)
+
+    def _cut(self, words: list[str]) -> list[str]:
+        """Return the words that fill a text; those of invisible characters have no token."""
+        visible = 0
+        for place, word in enumerate(words):
+            visible += bool(word) and word.isascii() and word.isprintable()
+            if visible > self._max_length:
+                return words[:place]
+        return words
+
+    def _learn(self) -> None:
+        """Tokenise new words, many in a text, for a text costs more than a word."""
+        new = list(islice(self._numbers, len(self._lengths), None))
+        groups = [new[start : start + _GROUP] for start in range(0, len(new), _GROUP)]
+        between = f" {_MARK} "
+        encodings = self._tokenizer.encode_batch_fast(
+            [between.join([*group, ""]) for group in groups], add_special_tokens=False
+        )
+        found = np.array([token for encoding in encodings for token in encoding.ids], np.int64)
+        ends = np.flatnonzero(found == self._mark)
+        self._lengths = np.append(self._lengths, np.diff(ends, prepend=-1) - 1)
+        self._ids = np.append(self._ids, found[found != self._mark])
 
 
 def token_budget_batches(
@@ -83,18 +194,14 @@ def token_budget_batches(
     A single text above the budget is a batch by itself. With ``padded`` every text of a batch
     counts as long as the longest.
     """
-    batch: list[int] = []
-    total = 0
-    for row in sorted(range(len(tokens)), key=lambda row: len(tokens[row])):
-        length = len(tokens[row])
-        after = length * (len(batch) + 1) if padded else total + length
-        if batch and after > budget:
-            yield batch
-            batch, total = [], 0
-        batch.append(row)
-        total += length
-    if batch:
-        yield batch
+    lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
+    order = lengths.argsort(kind="stable")
+    while len(order):
+        ahead = lengths[order]
+        cost = ahead * np.arange(1, len(order) + 1) if padded else ahead.cumsum()
+        count = max(1, int(cost.searchsorted(budget, side="right")))
+        yield order[:count].tolist()
+        order = order[count:]
 
 
 @dataclass(frozen=True, slots=True)

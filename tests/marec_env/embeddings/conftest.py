@@ -15,7 +15,7 @@ from marec_env.errors import AssetError
 WORDS = re.findall(
     r"\S+",
     "[PAD] [UNK] [CLS] [SEP] [MASK] the a film about love war and peace toy story 1995 comedy "
-    "drama robot space child . , ! ? x y z ##s ##ing ##er in of on young man woman",
+    "drama robot space child . , ! ? x y z | ##s ##ing ##er in of on young man woman",
 )
 
 

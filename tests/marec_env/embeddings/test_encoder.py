@@ -1,9 +1,15 @@
 import io
+import json
 import logging
 import sys
+from functools import partial
+from random import Random
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 from torch.nn import functional
 
 from marec_env.embeddings import (
@@ -13,9 +19,9 @@ from marec_env.embeddings import (
     embed_texts,
     weights_hash,
 )
-from marec_env.embeddings.encoder import resolve_budget
+from marec_env.embeddings.encoder import _Batch, resolve_budget
 from marec_env.embeddings.packed_bert import Linear, grouped_attention, varlen_attention
-from marec_env.embeddings.tokens import pack, token_budget_batches
+from marec_env.embeddings.tokens import TextTokenizer, pack, token_budget_batches
 from marec_env.errors import ConfigError, DataError
 
 ODD_TEXTS = [
@@ -120,20 +126,120 @@ def test_batches_go_by_the_device(tiny, monkeypatch):
     assert resolve_budget(given, cuda, 384) == 64
 
 
-def test_texts_are_tokenised_a_little_ahead(tiny, monkeypatch):
-    """However many there are, so that a million take no more memory."""
-    monkeypatch.setattr("marec_env.embeddings.encoder.CHUNK", 1)
-    begun, done, most = [], [], []
-    encoder = TextEncoder(tiny, "cpu")
-    honest = encoder._tokenizer
-    monkeypatch.setattr(encoder, "_tokenizer", lambda chunk: (begun.append(1), honest(chunk))[1])
+class Stream:
+    """A device that works off its queue only when somebody waits for it, as late as can be."""
 
-    def on_batch(count):
-        done.append(count)
-        most.append(len(begun) - len(done))
+    def __init__(self, encoder, monkeypatch):
+        self.sent, self.done, self.queued_at_tokenising = 0, 0, []
+        encoder._device = torch.device("cuda")
+        honest = encoder._tokenizer
 
-    encoder.encode(TEXTS * 5, on_batch)
-    assert len(done) == len(TEXTS) * 5 and max(most) <= 4
+        def tokenise(texts):
+            self.queued_at_tokenising.append(self.sent - self.done)
+            return honest(texts)
+
+        def send(rows, vectors):
+            self.sent += len(rows)
+            return _Batch(rows, vectors, SimpleNamespace(synchronize=partial(self.wait, self.sent)))
+
+        monkeypatch.setattr(encoder, "_tokenizer", tokenise)
+        monkeypatch.setattr(_Batch, "sent", send)
+
+    def wait(self, until):
+        self.done = max(self.done, until)
+
+
+def test_a_device_has_a_chunk_to_work_on_while_the_next_is_tokenised(tiny, monkeypatch):
+    """And never more than two, so that a million texts take no more memory."""
+    monkeypatch.setattr("marec_env.embeddings.encoder._CUDA_CHUNK", 10)
+    texts, counted = TEXTS * 5, []
+    encoder = TextEncoder(tiny.model_copy(update={"token_budget": 128}), "cpu")
+    whole = encoder.encode(texts)
+    stream = Stream(encoder, monkeypatch)
+    found = encoder.encode(texts, counted.append)
+    assert torch.allclose(found, whole, atol=1e-6) and sum(counted) == stream.done == len(texts)
+    assert stream.queued_at_tokenising == [0, *[10] * 9]
+
+
+def whole_texts(folder, max_length, texts):
+    """Return token numbers by the tokenizer's own treatment of whole texts."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+    return [encoding.ids or [0] for encoding in tokenizer.encode_batch_fast(texts)]
+
+
+SNIPPETS = [
+    "film", "war.", "don't", "toy's", "|", "||", "a|b", "[SEP]", "[UNK]", "##s", "\t", "\n", "\x00",
+    "\x07", "\xa0", "\u3000", "\u2028", "\u200b", "\u0301", "e\u0301", "\u0300\u0301", "ß", "İ",
+    "Σ", "ς", "≠", "\u037e", "ﬁ", "東京", "😀", "👩‍👩‍👧", "فيلم", "\ufffd", "x" * 100, "x" * 101,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("max_length", [2, 3, 17, 256])
+def test_words_met_before_are_tokenised_as_whole_texts_are(minilm, max_length, monkeypatch):
+    monkeypatch.setattr("marec_env.embeddings.tokens._KNOWN_WORDS", 500)
+    draw = Random(max_length)
+
+    def text():
+        parts = (
+            draw.choice([*SNIPPETS, *" " * 20])
+            if draw.random() < 0.9
+            else chr(draw.randrange(9999))
+            for _ in range(draw.randrange(draw.choice([3, 20, 300])))
+        )
+        return "".join(parts)
+
+    tokenizer = TextTokenizer(minilm, max_length)
+    assert tokenizer._words is not None
+    for _ in range(6):
+        texts = [text() for _ in range(100)]
+        found = tokenizer(texts)
+        assert [ids.tolist() for ids in found] == whole_texts(minilm, max_length, texts)
+        assert {ids.dtype for ids in found} == {np.dtype(np.int64)}
+    assert tokenizer([]) == []
+
+
+def test_a_word_is_tokenised_once(tiny_bert):
+    tokenizer, asked = TextTokenizer(tiny_bert, 64), []
+    honest = tokenizer._words._tokenizer
+
+    def encode(texts, **options):
+        asked.extend(texts)
+        return honest.encode_batch_fast(texts, **options)
+
+    tokenizer._words._tokenizer = SimpleNamespace(encode_batch_fast=encode)
+    for _ in range(2):
+        tokenizer(["a toy story", "war | peace"])
+        tokenizer(["a toy", "a  war story"])
+    assert asked == ["a | toy | story | war |  | peace | "]  # one is between two spaces
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda kind: kind["added_tokens"].append(
+            {"id": 8, "content": "story", "single_word": False, "lstrip": True, "rstrip": False,
+             "normalized": False, "special": True}
+        ),
+        lambda kind: kind["added_tokens"].append(
+            {"id": 8, "content": "toy story", "single_word": False, "lstrip": False,
+             "rstrip": False, "normalized": False, "special": True}
+        ),
+        lambda kind: kind.update(pre_tokenizer={"type": "Whitespace"}),
+        lambda kind: kind.update(normalizer=None),
+        lambda kind: kind["model"]["vocab"].pop("|"),
+    ],
+    ids=["strips", "spans words", "other words", "no normalizer", "no mark"],
+)  # fmt: skip
+def test_where_neighbours_may_matter_texts_are_tokenised_whole(change, tiny_bert, tmp_path):
+    kind = json.loads((tiny_bert / "tokenizer.json").read_text())
+    change(kind)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(kind))
+    tokenizer = TextTokenizer(tmp_path, 6)
+    assert tokenizer._words is None
+    texts = ["", "a toy story 1995.", "Toy  story", "war | peace " * 9]
+    assert [ids.tolist() for ids in tokenizer(texts)] == whole_texts(tmp_path, 6, texts)
 
 
 def test_no_texts_give_no_vectors(tiny):
