@@ -21,18 +21,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from agents.baselines import build_baseline
 from agents.baselines.teams import StaticTeam
 from agents.studies.equilibrium.decisions import PipelineGame
-from agents.studies.equilibrium.lineups import SimulatorReplay
+from agents.studies.equilibrium.lineups import Replay
 from agents.studies.equilibrium.normal_form import Floats
 from agents.studies.equilibrium.search import search
 from marec_env import random
 from marec_env.evaluation.policies import Policy, TeamPolicy
-from marec_env.evaluation.rollout import RolloutResult, rollout
-from marec_env.evaluation.statistics import Estimate, mean_estimate, paired_difference
+from marec_env.evaluation.rollout import rollout
+from marec_env.evaluation.statistics import mean_estimate
 from marec_env.reporting.table import TextTable
 from marec_env.simulator import Simulator
 from marec_env.vector import Action
@@ -52,7 +53,8 @@ __all__ = [
 
 OUTCOMES = ("return", "clicks", "length", "satisfaction")
 CRITERIA = {"clicks": "clicks", "return": "F"}
-"""Criteria of searches, and what tables call them."""
+"""What static play is searched for, each by its own searches, and what tables call it: clicks are
+what users get, F is what teams are paid."""
 _FLOOR_AND_BARS = ("random", "static", "oracle_myopic", "oracle")
 
 
@@ -72,9 +74,6 @@ class LevelsPlan:
     """Their seed."""
     control_sessions: int = 256
     """Sessions of the search cohort on which a trained team's play is recorded for its controls."""
-    criteria: tuple[str, ...] = ("clicks", "return")
-    """What static play is searched for, each by searches of its own: what users get, and what teams
-    are paid (``return``: F)."""
 
 
 def search_static(
@@ -85,8 +84,8 @@ def search_static(
     Returns:
         The team, and the environment steps that the search spent.
     """
-    replay = SimulatorReplay(world, plan.search_cohort)
-    game = PipelineGame(replay, replay.defaults)
+    replay = Replay(world, plan.search_cohort)
+    game = PipelineGame(replay)
     sessions = np.arange(plan.search_sessions, dtype=np.int64)
     spent = 0
 
@@ -94,7 +93,7 @@ def search_static(
         nonlocal spent
         played = game.play(points, sessions)
         spent += int(played.outcomes["length"].sum())
-        values = played.of("team" if criterion == "return" else criterion)
+        values = played.values["team" if criterion == "return" else criterion]
         return np.asarray(values.mean(axis=1), dtype=np.float64)
 
     found = search(score, plan.search_budget, game.default(), seed)
@@ -105,19 +104,13 @@ def search_static(
 def measure_levels(
     world: World, plan: LevelsPlan, trained: Mapping[str, Policy] | None = None
 ) -> dict[str, Any]:
-    """Return each policy's outcomes with intervals, and paired differences between neighbours.
-
-    Args:
-        world: the game.
-        plan: budgets and cohorts.
-        trained: further policies by name.
+    """Return each policy's outcomes with intervals, and paired differences between neighbours;
+    ``trained`` are further policies by name.
     """
-    policies: dict[str, Policy] = {}
-    steps: dict[str, int] = {}
     simulator = Simulator(world, 1, autoreset=False)
-    for name in _FLOOR_AND_BARS:
-        policies[name] = build_baseline(name, simulator)
-    searched: dict[str, list[str]] = {criterion: [] for criterion in plan.criteria}
+    policies: dict[str, Policy] = {n: build_baseline(n, simulator) for n in _FLOOR_AND_BARS}
+    steps: dict[str, int] = {}
+    searched: dict[str, list[str]] = {criterion: [] for criterion in CRITERIA}
     for criterion, names in searched.items():
         for seed in plan.search_seeds:
             team, spent = search_static(world, plan, criterion, seed)
@@ -129,24 +122,19 @@ def measure_levels(
         controls |= _controls(world, name, policy, plan)
     policies |= teams | controls
     played = {name: rollout(world, p, plan.sessions, plan.cohort) for name, p in policies.items()}
-    best = {
-        criterion: max(names, key=lambda name: played[name].means()[criterion])
-        for criterion, names in searched.items()
-    }
-    differences = [
-        {"criterion": criterion, **entry}
-        for criterion, reference in best.items()
-        for entry in _differences(
-            {name: found.per_session[criterion].numpy() for name, found in played.items()},
-            reference,
-            list(teams),
-            list(controls),
-        )
-    ]
+    best, differences = {}, []
+    for criterion, names in searched.items():
+        values = {name: found.per_session[criterion].numpy() for name, found in played.items()}
+        best[criterion] = max(names, key=lambda name: played[name].means()[criterion])
+        found = _differences(values, best[criterion], list(teams), list(controls))
+        differences += [{"criterion": criterion, **entry} for entry in found]
     return {
         "environment": world.config.model_dump(mode="json"),
-        "plan": asdict(plan),
-        "levels": {name: _estimates(outcomes) for name, outcomes in played.items()},
+        "plan": asdict(plan) | {"criteria": tuple(CRITERIA)},
+        "levels": {
+            name: {key: _numbers(outcomes.per_session[key].numpy()) for key in OUTCOMES}
+            for name, outcomes in played.items()
+        },
         "search_env_steps": steps,
         "best_static": best,
         "differences": differences,
@@ -176,35 +164,27 @@ def _differences(
     if len(teams) > 1:
         mean = np.mean([values[name] for name in teams], axis=0)
         pooled = _compared(mean, values[best], f"mean of {len(teams)} trained teams", best)
-        found.append(pooled | {"over_teams": _over_teams(values, teams, best)})
+        gains = [float((values[name] - values[best]).mean()) for name in teams]
+        found.append(pooled | {"over_teams": _numbers(gains)})  # over training seeds
     return found
 
 
-def _over_teams(
-    values: Mapping[str, Floats], teams: list[str], best: str
-) -> dict[str, float | None]:
-    """Return the mean and standard error, over teams (training seeds), of what each gains."""
-    gains = [float((values[name] - values[best]).mean()) for name in teams]
-    return _numbers(mean_estimate(np.array(gains)))
-
-
-def _estimates(outcomes: RolloutResult) -> dict[str, dict[str, float | None]]:
-    return {name: _numbers(mean_estimate(outcomes.per_session[name].numpy())) for name in OUTCOMES}
-
-
-def _numbers(estimate: Estimate) -> dict[str, float | None]:
+def _numbers(values: ArrayLike) -> dict[str, float | None]:
+    """Return the mean with its interval and standard error."""
+    estimate = mean_estimate(values)
     return {**estimate.as_json("mean"), "standard_error": estimate.standard_error}
 
 
 def _compared(first: Floats, second: Floats, name: str, other: str) -> dict[str, Any]:
-    difference = paired_difference(first, second).difference
-    error, base = difference.standard_error, float(second.mean())
+    gap = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    found, base = mean_estimate(gap), float(second.mean())
+    error = found.standard_error
     return {
         "of": name,
         "minus": other,
-        **_numbers(difference),
-        "relative": difference.value / base if base > 0 else None,
-        "standard_errors": difference.value / error if error > 0 else 0.0,
+        **_numbers(gap),
+        "relative": found.value / base if base > 0 else None,
+        "standard_errors": found.value / error if error > 0 else 0.0,
     }
 
 
@@ -242,11 +222,8 @@ class RecordedPlay:
 
     observations: list[dict[str, Tensor]] = field(default_factory=list)
     """Per request number, per agent float32 ``[n_t, d_i]``; row ``j`` is one session for all."""
-    sums: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
-    """Per agent the sum of its actions (of each part, where an action has several)."""
-    kinds: dict[str, tuple[torch.dtype, ...]] = field(default_factory=dict)
-    requests: int = 0
-    """All requests recorded."""
+    actions: dict[str, list[tuple[Tensor, ...]]] = field(default_factory=dict)
+    """Per agent and request its actions ``[n_t, ...]``, in parts where one has several."""
 
 
 @torch.no_grad()
@@ -263,36 +240,27 @@ def record_play(world: World, policy: TeamPolicy, sessions: int, seed: int) -> R
             observations = {agent: simulator.observe(agent) for agent in turn}
             actions = policy.act(observations)
             simulator.act(actions)
-            seen |= {agent: value[alive].clone() for agent, value in observations.items()}
+            seen |= {agent: value[alive] for agent, value in observations.items()}
             for agent, action in actions.items():
-                _add(play, agent, action, alive)
+                parts = action if isinstance(action, tuple) else (action,)
+                play.actions.setdefault(agent, []).append(tuple(part[alive] for part in parts))
         play.observations.append(seen)
-        play.requests += int(alive.sum())
         step = simulator.advance()
         alive = alive & ~(step.terminated | step.truncated)
     return play
 
 
-def _add(play: RecordedPlay, agent: str, action: Action, alive: Tensor) -> None:
-    parts = action if isinstance(action, tuple) else (action,)
-    sums = tuple(part[alive].double().sum(0) for part in parts)
-    earlier = play.sums.get(agent)
-    play.sums[agent] = (
-        sums if earlier is None else tuple(a + b for a, b in zip(earlier, sums, strict=True))
-    )
-    play.kinds[agent] = tuple(part.dtype for part in parts)
-
-
-def frozen_mean(play: RecordedPlay, name: str = "frozen mean") -> StaticTeam:
+def frozen_mean(play: RecordedPlay) -> StaticTeam:
     """Return the team that always plays the recorded mean; whole choices are rounded."""
     actions: dict[str, Action] = {}
-    for agent, sums in play.sums.items():
+    for agent, requests in play.actions.items():
         parts = []
-        for total, kind in zip(sums, play.kinds[agent], strict=True):
-            mean = total / play.requests
-            parts.append((mean if kind.is_floating_point else mean.round()).to(kind))
+        for made in zip(*requests, strict=True):
+            mean = torch.cat(made).double().mean(0)
+            whole = not made[0].dtype.is_floating_point
+            parts.append((mean.round() if whole else mean).to(made[0].dtype))
         actions[agent] = parts[0] if len(parts) == 1 else tuple(parts)
-    return StaticTeam(actions, name)
+    return StaticTeam(actions, "frozen mean")
 
 
 class ShuffledObservations:

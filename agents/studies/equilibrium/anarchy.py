@@ -15,8 +15,9 @@ import numpy as np
 
 from agents.studies.equilibrium.best_response import SearchPlan, Stable, iterated_best_responses
 from agents.studies.equilibrium.common import Finding, Settings, short
-from agents.studies.equilibrium.decisions import DecisionGame, PipelineGame
+from agents.studies.equilibrium.decisions import PipelineGame
 from agents.studies.equilibrium.figures import estimate_lines
+from agents.studies.equilibrium.lineups import Payoffs
 from agents.studies.equilibrium.normal_form import Floats
 from agents.studies.equilibrium.search import search
 from agents.studies.records import plain
@@ -61,7 +62,7 @@ class AnarchyPoint:
 
 
 def measure_anarchy(
-    game: DecisionGame,
+    game: PipelineGame,
     plan: SearchPlan,
     own_shares: Sequence[float],
     starts: Sequence[Floats],
@@ -110,29 +111,30 @@ def measure_anarchy(
     }
     stable = [s.decision for stables in plays.values() for s in stables]
     decision = best_of([*candidates, *stable, searched(best_of(stable))])
-    played = game.play(decision[None], plan.held_out)
-    means = {"team": played.team.mean()} | {k: v.mean() for k, v in played.outcomes.items()}
-    optimum = Optimum(decision, {name: float(mean) for name, mean in means.items()})
+    optimum = Optimum(decision, _means(game.play(decision[None], plan.held_out), 0))
     return optimum, [
         _point(game, plan, share, stables, decision) for share, stables in plays.items()
     ]
 
 
+def _means(played: Payoffs, row: int) -> dict[str, float]:
+    return {name: float(v[row].mean()) for name, v in played.values.items()}
+
+
 def _point(
-    game: DecisionGame,
+    game: PipelineGame,
     plan: SearchPlan,
     own_share: float,
     stables: tuple[Stable, ...],
     optimum: Floats,
 ) -> AnarchyPoint:
     played = game.play(np.stack([optimum, *(s.decision for s in stables)]), plan.held_out)
-    values = {"team": played.team, **played.outcomes}
     rows = [row for row, s in enumerate(stables, 1) if s.settled] or [*range(1, 1 + len(stables))]
     worth = played.team.mean(axis=1)
     worst, best = min(rows, key=lambda row: worth[row]), max(rows, key=lambda row: worth[row])
     warnings = [s.warning for s in stables if s.warning]
     warnings += [r.warning for s in stables for r in s.responses if r.warning]
-    stability = _ratios(values, best)
+    stability = _ratios(played.values, best)
     if stability["team"].value > 1.0 + SLACK:
         warnings.append(
             "stable play beats the optimum found on held-out sessions (ratio "
@@ -142,12 +144,9 @@ def _point(
     return AnarchyPoint(
         own_share=own_share,
         stable=stables,
-        anarchy=_ratios(values, worst),
+        anarchy=_ratios(played.values, worst),
         stability=stability,
-        means=tuple(
-            {name: float(v[row].mean()) for name, v in values.items()}
-            for row in range(1, 1 + len(stables))
-        ),
+        means=tuple(_means(played, row) for row in range(1, 1 + len(stables))),
         warnings=tuple(dict.fromkeys(warnings)),
     )
 

@@ -7,20 +7,20 @@ paired with what is played; a negative gain says that the response found is wors
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.baselines.teams import StaticTeam
-from agents.studies.equilibrium.decisions import DecisionGame, block, decode, encode
+from agents.studies.equilibrium.decisions import PipelineGame, block, decode, encode
 from agents.studies.equilibrium.lineups import Payoffs, Replay, Sessions, play_lineups
 from agents.studies.equilibrium.normal_form import Floats
 from agents.studies.equilibrium.search import search
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.evaluation.statistics import Estimate, mean_estimate
-from marec_env.vector import Action
 
 __all__ = [
     "BestResponse",
@@ -28,8 +28,9 @@ __all__ = [
     "Stable",
     "best_response",
     "chosen_by_other_half",
+    "deviate",
     "iterated_best_responses",
-    "judge_policies",
+    "judge",
     "nash_conv",
     "search_warning",
     "static_response",
@@ -78,38 +79,43 @@ class BestResponse:
     warning: str | None
     gain_samples: Floats = field(repr=False)
     """``[S]``: the paired gains themselves, for sums over components."""
-    decision: Floats | None = field(default=None, repr=False)
-    """``[d_i]`` of a searched response."""
+    choice: Any = field(repr=False)
+    """A decision ``[d_i]``, or a policy."""
 
 
-def _judged(
-    name: str,
-    played: Payoffs,
-    component: int,
+Play = Callable[[Sequence[Any], Sessions], Payoffs]
+"""Plays one component's candidates on sessions, a row each, ``None`` being what it plays now; the
+only objective is that component's."""
+
+
+def judge(
+    component: str,
+    play: Play,
+    finals: Sequence[Any],
+    halves: Sequence[Any],
+    plan: SearchPlan,
     own_share: float,
-    best: int,
-    train_gain: float,
-    decision: Floats | None = None,
 ) -> BestResponse:
-    """Judge responses by held-out play.
+    """Take the response that is best on the training sessions and judge it on the held-out ones.
 
     Args:
-        name: of the deviator.
-        played: rows are what is played now, the best response at half the budget, and each seed's.
-        component: the deviator's place among the objectives.
-        own_share: λ that the responses maximised.
-        best: the seed that was best on the training sessions.
-        train_gain: its mean gain there.
-        decision: of the best seed.
+        component: the deviator.
+        play: plays what it may respond.
+        finals: one response a seed, chosen for λ f_i + (1 − λ) F.
+        halves: the same at half of the budget.
+        plan: sessions.
+        own_share: λ.
     """
-    row = 2 + best
-    values = played.mixed(component, own_share)
+    train = play([None, *finals], plan.train).mixed(0, own_share).mean(axis=1)
+    best = int(train[1:].argmax())
+    played, row = play([None, halves[best], *finals], plan.held_out), 2 + best
+    values = played.mixed(0, own_share)
     means = (values - values[0]).mean(axis=1)
     samples = values[row] - values[0]
     gain, half, by_seed = mean_estimate(samples), float(means[1]), tuple(map(float, means[2:]))
-    own = played.objectives[..., component]
+    own, train_gain = played.objectives[..., 0], float(train[1 + best] - train[0])
     return BestResponse(
-        component=name,
+        component=component,
         gain=gain,
         gain_own=mean_estimate(own[row] - own[0]),
         gain_team=mean_estimate(played.team[row] - played.team[0]),
@@ -119,8 +125,21 @@ def _judged(
         half_budget=half,
         warning=search_warning(gain, half, by_seed, train_gain),
         gain_samples=samples,
-        decision=decision,
+        choice=finals[best],
     )
+
+
+def _searched(
+    component: str, play: Play, start: Floats, plan: SearchPlan, own_share: float
+) -> BestResponse:
+    """Search the point of a unit cube, from ``start``, that responds best."""
+
+    def score(points: Floats) -> Floats:
+        return np.asarray(play(list(points), plan.train).mixed(0, own_share).mean(axis=1))
+
+    found = [search(score, plan.budget, start, seed) for seed in plan.seeds]
+    finals, halves = [one.best for one in found], [one.half for one in found]
+    return judge(component, play, finals, halves, plan, own_share)
 
 
 def search_warning(
@@ -154,7 +173,7 @@ def search_warning(
 
 
 def best_response(
-    game: DecisionGame, component: int, decision: Floats, plan: SearchPlan, own_share: float = 1.0
+    game: PipelineGame, component: int, decision: Floats, plan: SearchPlan, own_share: float = 1.0
 ) -> BestResponse:
     """Search the decision of one component that maximises λ f_i + (1 − λ) F, the others frozen.
 
@@ -167,28 +186,50 @@ def best_response(
     """
     where = block(game, component)
 
-    def play(points: Floats, sessions: Sessions) -> Payoffs:
+    def play(points: Sequence[Any], sessions: Sessions) -> Payoffs:
         whole = np.repeat(decision[None], len(points), axis=0)
-        whole[:, where] = points
-        return game.play(whole, sessions)
+        whole[:, where] = [decision[where] if point is None else point for point in points]
+        played = game.play(whole, sessions)
+        return replace(played, objectives=played.objectives[..., [component]])
 
-    def score(points: Floats) -> Floats:
-        played = play(points, plan.train).mixed(component, own_share)
-        return np.asarray(played.mean(axis=1))
+    return _searched(game.components[component], play, decision[where], plan, own_share)
 
-    start = decision[where]
-    found = [search(score, plan.budget, start, seed) for seed in plan.seeds]
-    best = max(range(len(found)), key=lambda i: found[i].value)
-    judged = np.stack([start, found[best].half, *(f.best for f in found)])
-    return _judged(
-        game.components[component],
-        play(judged, plan.held_out),
-        component,
-        own_share,
-        best,
-        found[best].value - found[best].start_value,
-        found[best].best,
-    )
+
+def static_response(
+    replay: Replay, team: TeamPolicy, component: str, plan: SearchPlan, own_share: float = 1.0
+) -> BestResponse:
+    """Search, from its default, the static action of a component that answers a team best.
+
+    Args:
+        replay: plays sessions.
+        team: plays all other components, and the one in question before it deviates.
+        component: the deviator.
+        plan: sessions, budget, seeds.
+        own_share: λ.
+    """
+    space = replay.action_spaces[component]
+
+    def play(points: Sequence[Any], sessions: Sessions) -> Payoffs:
+        fixed = [p if p is None else StaticTeam({component: decode(space, p)}) for p in points]
+        return deviate(replay, team, component, fixed, sessions)
+
+    start = encode(space, replay.defaults[component])
+    return _searched(component, play, start, plan, own_share)
+
+
+def deviate(
+    replay: Replay,
+    team: TeamPolicy,
+    component: str,
+    responses: Sequence[TeamPolicy | None],
+    sessions: Sessions,
+) -> Payoffs:
+    """Play a team once for each response that a component may play in the team's place."""
+    lineups = [
+        dict.fromkeys(replay.agents, team) | ({} if response is None else {component: response})
+        for response in responses
+    ]
+    return play_lineups(replay, lineups, sessions, (component,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +249,7 @@ class Stable:
 
 
 def iterated_best_responses(
-    game: DecisionGame,
+    game: PipelineGame,
     start: Floats,
     plan: SearchPlan,
     own_share: float = 1.0,
@@ -246,98 +287,13 @@ def iterated_best_responses(
             current = game.play(decision[None], plan.held_out).mixed(component, own_share).mean()
             if response.gain.value > tolerance * abs(float(current)):
                 settled = False
-            decision[block(game, component)] = response.decision
+            decision[block(game, component)] = response.choice
         history.append(decision.copy())
     warning = None
     if not settled:
         left = ", ".join(f"{r.component} {r.gain}" for r in responses)
         warning = f"not stable after {max_rounds} rounds; gains of the last round: {left}"
     return Stable(decision, len(history), settled, tuple(history), tuple(responses), warning)
-
-
-def static_response(
-    replay: Replay,
-    team: TeamPolicy,
-    component: str,
-    default: Action,
-    plan: SearchPlan,
-    own_share: float = 1.0,
-) -> BestResponse:
-    """Search the static action of ``component`` that answers the rest of a team best.
-
-    Args:
-        replay: plays sessions.
-        team: plays all other components, and the one in question before it deviates.
-        component: the deviator.
-        default: its default action, where the search starts.
-        plan: sessions, budget, seeds.
-        own_share: λ.
-    """
-    space = replay.action_spaces[component]
-
-    def fixed(point: Floats) -> TeamPolicy:
-        return StaticTeam({component: decode(space, point)})
-
-    def means(policies: Sequence[TeamPolicy]) -> Floats:
-        played = _deviate(replay, team, component, policies, plan.train)
-        return np.asarray(played.mixed(0, own_share).mean(axis=1))
-
-    def score(points: Floats) -> Floats:
-        return means([fixed(point) for point in points])
-
-    found = [search(score, plan.budget, encode(space, default), seed) for seed in plan.seeds]
-    best = max(range(len(found)), key=lambda i: found[i].value)
-    judged = [team, fixed(found[best].half), *(fixed(f.best) for f in found)]
-    return _judged(
-        component,
-        _deviate(replay, team, component, judged, plan.held_out),
-        0,
-        own_share,
-        best,
-        found[best].value - float(means([team])[0]),
-    )
-
-
-def judge_policies(
-    replay: Replay,
-    team: TeamPolicy,
-    component: str,
-    finals: Sequence[TeamPolicy],
-    halves: Sequence[TeamPolicy],
-    plan: SearchPlan,
-    own_share: float,
-) -> BestResponse:
-    """Judge learned responses: the best seed on training sessions, measured on held-out ones.
-
-    Args:
-        replay: plays sessions.
-        team: as in :func:`static_response`.
-        component: the deviator.
-        finals: one trained response a seed.
-        halves: the same at half of the budget.
-        plan: sessions.
-        own_share: λ that the responses maximised.
-    """
-    trained = _deviate(replay, team, component, [team, *finals], plan.train)
-    means = trained.mixed(0, own_share).mean(axis=1)
-    best = int(means[1:].argmax())
-    played = _deviate(replay, team, component, [team, halves[best], *finals], plan.held_out)
-    return _judged(component, played, 0, own_share, best, float(means[1 + best] - means[0]))
-
-
-def _deviate(
-    replay: Replay,
-    team: TeamPolicy,
-    component: str,
-    responses: Sequence[TeamPolicy],
-    sessions: Sessions,
-) -> Payoffs:
-    """Play a team once for each response that a component may play in the team's place."""
-    lineups = [
-        {agent: response if agent == component else team for agent in replay.agents}
-        for response in responses
-    ]
-    return play_lineups(replay, lineups, sessions, (component,))
 
 
 def chosen_by_other_half(values: Floats) -> NDArray[np.int64]:

@@ -6,10 +6,10 @@ A coalition plays its learned policies while everybody else plays the default ac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import factorial
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -45,39 +45,35 @@ def coalitions(n: int) -> list[tuple[bool, ...]]:
     return [tuple(bool(m) for m in members) for members in product((0, 1), repeat=n)]
 
 
-def _worths(worth: ArrayLike) -> tuple[Floats, list[int]]:
-    """Return worths ``[..., 2^n]`` and each component's bit in a coalition's number."""
+def _marginal(worth: ArrayLike, weight: Callable[[int, int], float]) -> Floats:
+    """Return weighted sums of what each component adds to the coalitions without it, ``[..., n]``.
+
+    Args:
+        worth: ``[..., 2^n]``, in the order of :func:`coalitions`.
+        weight: from the size of the coalition joined, and n.
+    """
     values = np.asarray(worth, dtype=np.float64)
     n = int(values.shape[-1]).bit_length() - 1
     if values.shape[-1] != 1 << n or n == 0:
         raise ValueError(f"the last axis must hold all 2^n coalitions, not {values.shape[-1]}")
-    return values, [1 << i for i in range(n - 1, -1, -1)]  # component 0 has the highest
+    members = np.array(coalitions(n))
+    weights = np.array([weight(int(size), n) for size in members.sum(axis=1)])
+    shares = []
+    for component in range(n):
+        without = np.flatnonzero(~members[:, component])
+        joined = without + (1 << (n - 1 - component))  # component 0 has the highest bit
+        shares.append((values[..., joined] - values[..., without]) @ weights[without])
+    return np.stack(shares, axis=-1)
 
 
 def shapley_values(worth: ArrayLike) -> Floats:
     """Return each component's mean marginal contribution over all orders of joining.
 
     Shapley, "A value for n-person games", 1953. Values sum to ``v(all) - v(nobody)``; a component
-    that changes nothing gets zero; two that are interchangeable get the same.
-
-    Args:
-        worth: ``[..., 2^n]``, in the order of :func:`coalitions`.
-
-    Returns:
-        ``[..., n]``.
+    that changes nothing gets zero; two that are interchangeable get the same. Worths are
+    ``[..., 2^n]``, in the order of :func:`coalitions`, values ``[..., n]``.
     """
-    values, bits = _worths(worth)
-    n = len(bits)
-    members = np.array(coalitions(n))
-    size = members.sum(axis=1)
-    share = np.zeros((*values.shape[:-1], n))
-    for component, bit in enumerate(bits):
-        without = np.flatnonzero(~members[:, component])
-        weight = np.array(
-            [factorial(s) * factorial(n - s - 1) / factorial(n) for s in size[without]]
-        )
-        share[..., component] = (values[..., without + bit] - values[..., without]) @ weight
-    return share
+    return _marginal(worth, lambda size, n: 1.0 / (n * comb(n - 1, size)) if size < n else 0.0)
 
 
 def difference_rewards(worth: ArrayLike) -> Floats:
@@ -85,15 +81,12 @@ def difference_rewards(worth: ArrayLike) -> Floats:
 
     Wolpert and Tumer, "Optimal payoff functions for members of collectives", 2001.
     """
-    values, bits = _worths(worth)
-    last = values.shape[-1] - 1
-    return np.stack([values[..., last] - values[..., last - bit] for bit in bits], axis=-1)
+    return _marginal(worth, lambda size, n: float(size == n - 1))
 
 
 def stand_alone(worth: ArrayLike) -> Floats:
     """Return what a component alone adds to the defaults, ``[..., n]``."""
-    values, bits = _worths(worth)
-    return np.stack([values[..., bit] - values[..., 0] for bit in bits], axis=-1)
+    return _marginal(worth, lambda size, n: float(size == 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +125,7 @@ def measure_credit(
         for members in coalitions(len(agents))
     ]
     lineups = [{a: policy if a in names else default for a in agents} for names in inside]
-    worth = play_lineups(replay, lineups, sessions).of(value).T  # [S, 2^n]
+    worth = play_lineups(replay, lineups, sessions).values[value].T  # [S, 2^n]
 
     def estimates(shares: Floats) -> tuple[Estimate, ...]:
         return tuple(mean_estimate(share) for share in shares.T)
@@ -158,28 +151,22 @@ def credit(replay: Replay, plays: Sequence[Play], default: Play, settings: Setti
         for value in VALUES:
             found = measure_credit(replay, play.policy, default.policy, settings.held_out(), value)
             title = f"Credit in {value} a session: {play.name} over {default.name}"
-            columns = {
-                "Shapley value": found.shapley,
-                "difference reward": found.difference,
-                "alone": found.alone,
-            }
-            rows = [
-                (name, *(short(cell, 3) for cell in cells))
-                for name, *cells in zip(found.components, *columns.values(), strict=True)
-            ]
+            names = ("Shapley value", "difference reward", "alone")
+            columns = found.shapley, found.difference, found.alone
+            credits = dict(zip(found.components, zip(*columns, strict=True), strict=True))
             total = sum(estimate.value for estimate in found.shapley)
             tables.append(
                 TextTable(
                     title,
-                    ("component", *columns),
-                    [*rows, ("whole team", short(found.total, 3), "", "")],
+                    ("component", *names),
+                    [
+                        *((who, *(short(cell, 3) for cell in of)) for who, of in credits.items()),
+                        ("whole team", short(found.total, 3), "", ""),
+                    ],
                     (f"Shapley values sum to {total:.6f}, the total is {found.total.value:.6f}.",),
                 )
             )
-            dots = {
-                name: dict(zip(columns, cells, strict=True))
-                for name, *cells in zip(found.components, *columns.values(), strict=True)
-            }
+            dots = {who: dict(zip(names, of, strict=True)) for who, of in credits.items()}
             figures.append(groups_figure(f"{value} a session", dots, title))
             record.setdefault(play.name, {})[value] = found
     return Finding(record, Section("Credit: who earned it", tables, figures))
@@ -207,7 +194,8 @@ def swap_test(
             {a: teams[donor if a == component else host] for a in replay.agents}
             for host, donor in pairs
         ]
-        values = dict(zip(pairs, play_lineups(replay, lineups, sessions).of(value), strict=True))
+        played = play_lineups(replay, lineups, sessions).values[value]
+        values = dict(zip(pairs, played, strict=True))
         changes[component] = {
             (host, donor): mean_estimate(values[host, donor] - values[host, host])
             for host, donor in pairs

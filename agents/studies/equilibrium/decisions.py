@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from agents.studies.equilibrium.normal_form import Floats
 from marec_env.errors import ConfigError
 from marec_env.vector import Action
 
-__all__ = ["DecisionGame", "PipelineGame", "block", "coordinates", "decode", "encode"]
+__all__ = ["PipelineGame", "block", "coordinates", "decode", "encode"]
 
 ROWS = 1024
 """Sessions simulated at once; larger batches lose where the funnel is wide."""
@@ -35,29 +35,7 @@ REMEMBERED = 4096
 """Decisions whose payoffs are kept: a search asks again for discrete decisions, often."""
 
 
-class DecisionGame(Protocol):
-    """A game in which ``n`` components each choose a point of a unit cube."""
-
-    @property
-    def components(self) -> tuple[str, ...]:
-        """Who decides."""
-        ...
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        """Each component's number of coordinates."""
-        ...
-
-    def play(self, decisions: Floats, sessions: Sessions) -> Payoffs:
-        """Play ``P`` decisions ``[P, sum(dims)]`` on the same sessions ``[S]``."""
-        ...
-
-    def default(self) -> Floats:
-        """Return the decision that does nothing clever, ``[sum(dims)]``."""
-        ...
-
-
-def block(game: DecisionGame, component: int) -> slice:
+def block(game: PipelineGame, component: int) -> slice:
     """Return where a component's coordinates lie in a team's decision."""
     start = sum(game.dims[:component])
     return slice(start, start + game.dims[component])
@@ -128,11 +106,9 @@ def _levels(point: Floats, sizes: Floats) -> Tensor:
 
 @dataclass
 class PipelineGame:
-    """The pipeline as a :class:`DecisionGame` of all its components."""
+    """The pipeline as a game in which each component chooses a point of a unit cube."""
 
     replay: Replay
-    defaults: Mapping[str, Action]
-    """Per agent its default action, without a batch dimension."""
     per: Literal["session", "request"] = "session"
     """Whether objectives are summed over the session, or averaged over its requests and counted for
     a session of full length: a sum already pays every component for keeping the user. F is a sum
@@ -140,12 +116,13 @@ class PipelineGame:
 
     def __post_init__(self) -> None:
         self.components = tuple(self.replay.agents)
+        """Who decides."""
         self.dims = tuple(coordinates(self.replay.action_spaces[c]) for c in self.components)
         self._played: OrderedDict[bytes, Payoffs] = OrderedDict()
 
     def default(self) -> Floats:
         """Return the components' default actions, ``[sum(dims)]``."""
-        return self._point(self.defaults)
+        return self._point(self.replay.defaults)
 
     def actions(self, decision: Floats) -> dict[str, Action]:
         """Return the actions of a decision ``[sum(dims)]``, without a batch dimension."""
@@ -156,11 +133,11 @@ class PipelineGame:
         }
 
     def _point(self, actions: Mapping[str, Action]) -> Floats:
-        spaces_of = self.replay.action_spaces
-        return np.concatenate([encode(spaces_of[c], actions[c]) for c in self.components])
+        of = self.replay.action_spaces
+        return np.concatenate([encode(of[c], actions[c]) for c in self.components])
 
     def play(self, decisions: Floats, sessions: Sessions) -> Payoffs:
-        """See :class:`DecisionGame`.
+        """Play ``P`` decisions ``[P, sum(dims)]`` on the same sessions ``[S]``.
 
         Points that decode to the same actions are the same decision, and are simulated once.
         """

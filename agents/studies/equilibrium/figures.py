@@ -40,7 +40,7 @@ def heat_map(
     columns: Sequence[str],
     row_name: str,
     column_name: str,
-    marks: Mapping[tuple[int, int], str],
+    marks: Mapping[tuple[int, ...], str],
     bar_name: str,
 ) -> Figure:
     """Draw a matrix with its numbers; ``marks`` are words put below a cell's number."""

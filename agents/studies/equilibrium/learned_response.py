@@ -5,11 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
-from gymnasium import spaces
-from torch import Tensor
 
 from agents.learners.config import (
     AlgorithmConfig,
@@ -131,13 +128,11 @@ class FrozenOthers:
         self.num_envs = env.num_envs
         self.agents: tuple[str, ...] = (component,)
         self.turns: tuple[tuple[str, ...], ...] = ((component,),)
-        self.observation_spaces: Mapping[str, spaces.Box] = {
-            component: env.observation_spaces[component]
-        }
-        self.action_spaces: Mapping[str, spaces.Space[Any]] = {
-            component: env.action_spaces[component]
-        }
-        self.state_space = env.state_space
+        self.observation_spaces = {component: env.observation_spaces[component]}
+        self.action_spaces = {component: env.action_spaces[component]}
+        self.state_space, self.observe, self.close = env.state_space, env.observe, env.close
+        # Partners hold no state.
+        self.state_dict, self.load_state_dict = env.state_dict, env.load_state_dict
         self._turn = next(i for i, turn in enumerate(env.turns) if component in turn)
         self._actions: dict[str, Action] = {}
 
@@ -146,10 +141,6 @@ class FrozenOthers:
         step = self.env.reset(seed)
         self.partners.reset()
         return self._presented(step)
-
-    def observe(self, agent: str) -> Tensor:
-        """See :class:`marec_env.vector.VectorEnv`."""
-        return self.env.observe(agent)
 
     def act(self, actions: Mapping[str, Action]) -> None:
         """See :class:`marec_env.vector.VectorEnv`."""
@@ -170,18 +161,6 @@ class FrozenOthers:
         """See :class:`marec_env.vector.VectorEnv`."""
         self.act(actions)
         return self.advance()
-
-    def state_dict(self) -> dict[str, Any]:
-        """See :class:`marec_env.vector.VectorEnv`; partners hold no state."""
-        return self.env.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See :class:`marec_env.vector.VectorEnv`."""
-        self.env.load_state_dict(state)
-
-    def close(self) -> None:
-        """See :class:`marec_env.vector.VectorEnv`."""
-        self.env.close()
 
     @torch.no_grad()
     def _partners_act(self, turn: tuple[str, ...]) -> dict[str, Action]:

@@ -7,14 +7,13 @@ distinct policy is asked once a turn, for all its rows.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,7 +26,7 @@ from marec_env.vector import Action, VectorEnv
 if TYPE_CHECKING:
     from marec_env.world import World
 
-__all__ = ["EVALUATION_SEED", "Lineup", "Payoffs", "Replay", "SimulatorReplay", "play_lineups"]
+__all__ = ["EVALUATION_SEED", "Lineup", "Payoffs", "Replay", "Sessions", "play_lineups"]
 
 EVALUATION_SEED = 1_000_003
 """Of the users met here; training runs use their own small seeds, so no session is shared."""
@@ -53,34 +52,14 @@ class Payoffs:
         """Return λ f_i + (1 − λ) F, ``[P, S]``, with λ = ``own_share``: 1 is selfish, 0 shared."""
         return own_share * self.objectives[..., component] + (1.0 - own_share) * self.team
 
-    def of(self, name: str) -> Floats:
-        """Return ``team`` or an outcome, ``[P, S]``."""
-        return self.team if name == "team" else self.outcomes[name]
-
-
-class Replay(Protocol):
-    """Whatever can play chosen sessions, any number of them at once."""
-
-    max_requests: int
-    """Requests of a session of full length."""
-
     @property
-    def agents(self) -> tuple[str, ...]:
-        """Components, in the order of their turns."""
-        ...
-
-    @property
-    def action_spaces(self) -> Mapping[str, spaces.Space[Any]]:
-        """Of one session."""
-        ...
-
-    def begin(self, session_ids: Tensor) -> VectorEnv:
-        """Return an environment at the start of these sessions, int64 ``[B]``."""
-        ...
+    def values(self) -> dict[str, Floats]:
+        """Return ``team`` and the outcomes, ``[P, S]`` each."""
+        return {"team": self.team, **self.outcomes}
 
 
-class SimulatorReplay:
-    """A :class:`Replay` of the recommender's simulator."""
+class Replay:
+    """Plays chosen sessions of the recommender's simulator, any number of them at once."""
 
     def __init__(self, world: World, seed: int = EVALUATION_SEED) -> None:
         """Args:
@@ -89,22 +68,14 @@ class SimulatorReplay:
         """
         self.world, self.seed = world, seed
         self.max_requests = world.config.max_requests
-        self._kept: OrderedDict[int, Simulator] = OrderedDict()
+        self._of_size = lru_cache(_KEPT)(lambda rows: Simulator(world, rows, autoreset=False))
         one = self._of_size(1)
         self.agents, self.action_spaces = one.agents, one.action_spaces
         self.defaults = hand_set_actions(one)
         """Each agent's default action, without a batch dimension."""
 
-    def _of_size(self, rows: int) -> Simulator:
-        if rows not in self._kept:
-            self._kept[rows] = Simulator(self.world, rows, autoreset=False)
-            if len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(rows)
-        return self._kept[rows]
-
-    def begin(self, session_ids: Tensor) -> Simulator:
-        """See :class:`Replay`."""
+    def begin(self, session_ids: Tensor) -> VectorEnv:
+        """Return an environment at the start of these sessions, int64 ``[B]``."""
         simulator = self._of_size(len(session_ids))
         simulator.begin(session_ids, self.seed)
         return simulator

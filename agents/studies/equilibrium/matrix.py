@@ -44,6 +44,10 @@ _BATCH = 16  # profiles played at once
 _OFF, _ON = -1.0, 1.0  # ends of the profile's action range: weight 0 and weight 1
 
 
+Options = dict[str, dict[str, TeamPolicy]]
+"""By player (a component) and name, the policies that may play it."""
+
+
 @dataclass(frozen=True, slots=True)
 class EstimatedGame:
     """Payoff samples of every pure profile on the same sessions (common random numbers)."""
@@ -78,7 +82,7 @@ class EstimatedGame:
 
 def play_options(
     replay: Replay,
-    options: Mapping[str, Mapping[str, TeamPolicy]],
+    options: Options,
     others: TeamPolicy,
     sessions: Sessions,
     own_share: float,
@@ -87,7 +91,7 @@ def play_options(
 
     Args:
         replay: plays sessions.
-        options: per player (a component) the named policies that may play it.
+        options: what may be played.
         others: plays every other component.
         sessions: int64 ``[S]``, the same for all profiles.
         own_share: λ of the payoffs λ f_i + (1 − λ) F.
@@ -172,59 +176,43 @@ def estimated_record(
     }
 
 
-def profile_options(config: PipelineConfig, default: Action) -> dict[str, Action]:
-    """Return profiles that use one history time scale, or the population prior, alone."""
-    assert isinstance(default, torch.Tensor)
+def pipeline_options(config: PipelineConfig, defaults: Mapping[str, Action]) -> Options:
+    """Return what profile and recall may do: their defaults, or one thing alone.
+
+    Profiles use one history time scale, or the population prior; recall gives all quotas to one
+    channel.
+    """
+    profile, recall = defaults[PROFILE], defaults[RECALL]
+    assert isinstance(profile, torch.Tensor) and isinstance(recall, torch.Tensor)
     scales = len(config.half_lives)
-    options: dict[str, Action] = {"hand-set": default}
+    profiles: dict[str, Action] = {"hand-set": profile}
     for number, half_life in enumerate(config.half_lives):
-        action = default.clone()
+        action = profile.clone()
         action[:scales] = _OFF
         action[number] = _ON
-        options[f"half-life {half_life:g}"] = action
-    prior = torch.full_like(default, _OFF)
+        profiles[f"half-life {half_life:g}"] = action
+    prior = profiles["prior only"] = torch.full_like(profile, _OFF)
     prior[-1] = _ON
-    options["prior only"] = prior
-    return options
-
-
-def recall_options(config: PipelineConfig, default: Action) -> dict[str, Action]:
-    """Return quotas that give all candidates to one channel, and equal ones."""
-    assert isinstance(default, torch.Tensor)
-    options: dict[str, Action] = {"equal quotas": default}
+    recalls: dict[str, Action] = {"equal quotas": recall}
     for number, channel in enumerate(config.recall.channels):
-        action = torch.zeros_like(default)
+        action = recalls[f"{channel} only"] = torch.zeros_like(recall)
         action[number] = config.recall.levels - 1
-        options[f"{channel} only"] = action
-    return options
+    return {
+        agent: {name: StaticTeam({agent: action}) for name, action in actions.items()}
+        for agent, actions in ((PROFILE, profiles), (RECALL, recalls))
+    }
 
 
-def matrix(
-    replay: Replay,
-    config: PipelineConfig,
-    defaults: Mapping[str, Action],
-    base: Play,
-    learned: Play | None,
-    settings: Settings,
-) -> Finding:
+def matrix(replay: Replay, base: Play, learned: Play | None, settings: Settings) -> Finding:
     """Measure the game for selfish and for shared payoffs, and solve both.
 
     Args:
         replay: plays sessions.
-        config: names of time scales and channels.
-        defaults: default actions.
         base: plays feature and ranking.
         learned: a learned team whose profile and recall are one option each.
         settings: sessions.
     """
-    choices = {
-        PROFILE: profile_options(config, defaults[PROFILE]),
-        RECALL: recall_options(config, defaults[RECALL]),
-    }
-    options: dict[str, dict[str, TeamPolicy]] = {
-        agent: {name: StaticTeam({agent: action}) for name, action in actions.items()}
-        for agent, actions in choices.items()
-    }
+    options = pipeline_options(replay.world.config.pipeline, replay.defaults)
     if learned is not None:
         for named in options.values():
             named["learned"] = learned.policy
@@ -239,8 +227,8 @@ def matrix(
         record[name] = entry
         halves = "Gains and NashConv: of responses chosen on the other half of the sessions."
         tables += [*game_tables(name, entry, (halves,)), _doubt(name, entry, learned is not None)]
-        marks = dict.fromkeys(game.pure_equilibria(), "Nash")
         best = game.social_optimum()[0]
+        marks = dict.fromkeys(game.pure_equilibria(), "Nash")
         marks[best] = f"{marks.get(best, '')} best".strip()
         figures.append(
             heat_map(
@@ -252,7 +240,7 @@ def matrix(
                 game.labels[1],
                 "profile",
                 "recall",
-                {(k[0], k[1]): v for k, v in marks.items()},
+                marks,
                 "F a session",
             )
         )

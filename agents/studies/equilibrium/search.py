@@ -32,7 +32,6 @@ class Found:
     value: float
     half: Floats
     """``[D]``: the best point when half of the budget was spent."""
-    start_value: float
 
 
 def search(score: Callable[[Floats], Floats], budget: int, start: Floats, seed: int) -> Found:
@@ -72,4 +71,4 @@ def search(score: Callable[[Floats], Floats], budget: int, start: Floats, seed: 
         deviation = np.maximum(deviation, FLOOR)
     points, values = np.concatenate(tried), np.concatenate(scored)
     best, half = int(values.argmax()), int(values[: (budget + 1) // 2].argmax())
-    return Found(points[best], float(values[best]), points[half], float(values[0]))
+    return Found(points[best], float(values[best]), points[half])

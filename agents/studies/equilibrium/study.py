@@ -18,7 +18,7 @@ from agents.studies.equilibrium.exploitability import (
     course_of_training,
     exploitability,
 )
-from agents.studies.equilibrium.lineups import SimulatorReplay
+from agents.studies.equilibrium.lineups import Replay
 from agents.studies.equilibrium.matrix import matrix
 from agents.studies.records import plain
 from marec_env.config.loader import load_mapping
@@ -26,7 +26,6 @@ from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, unknown_name
 from marec_env.io import write_json, write_text
 from marec_env.reporting.page import Section, render_page
-from marec_env.simulator import Simulator
 from marec_env.world import World, build_world
 
 if TYPE_CHECKING:
@@ -77,19 +76,13 @@ class Study:
                     f"{next(iter(self.runs))}; only 'rewards' may differ"
                 )
         self.environment = environment
-        self.world = build_world(environment)
-        self.replay = SimulatorReplay(self.world)
+        self.replay = Replay(build_world(environment))
         self.static = Play("static", StaticTeam(self.replay.defaults))
         self.learned = [
             Play(name, run.policy, run.config.algorithm) for name, run in self.runs.items()
         ]
         self.responders = Responders(
-            self.replay,
-            self.replay.defaults,
-            self.settings,
-            lambda sessions: Simulator(self.world, sessions),
-            self.config.algorithm,
-            self.config.sampling,
+            self.replay, self.settings, self.config.algorithm, self.config.sampling
         )
 
     def part(self, name: str) -> Iterator[Finding]:
@@ -106,8 +99,7 @@ class Study:
             yield exploitability([self.static, *learned], self.responders)
         elif name == "matrix":
             base, own = (learned[0], learned[0]) if learned else (self.static, None)
-            defaults = self.replay.defaults
-            yield matrix(self.replay, self.environment.pipeline, defaults, base, own, settings)
+            yield matrix(self.replay, base, own, settings)
         elif name == "course" and learned:
             checkpoints = {name: run.policies() for name, run in self.runs.items()}
             yield course_of_training(checkpoints, self.responders)
@@ -117,8 +109,7 @@ class Study:
             yield swaps(self.replay, learned, settings)
 
     def _game_of_width(self, width: int) -> PipelineGame:
-        replay = SimulatorReplay(self._world_of_width(width))
-        return PipelineGame(replay, replay.defaults, self.settings.per)
+        return PipelineGame(Replay(self._world_of_width(width)), self.settings.per)
 
     def _world_of_width(self, width: int) -> World:
         changed = self.environment.model_dump()

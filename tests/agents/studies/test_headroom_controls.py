@@ -57,8 +57,8 @@ def test_record_holds_only_requests_of_running_sessions(world, team):
     play = record_play(world, team, SESSIONS, SEED)
     sizes = [len(seen["recall_0"]) for seen in play.observations]
     assert sizes[0] == SESSIONS and sizes == sorted(sizes, reverse=True)
-    assert play.requests == sum(sizes)
-    assert set(play.observations[0]) == set(play.sums)
+    assert sizes == [len(levels) for (levels,) in play.actions["recall_0"]]
+    assert set(play.observations[0]) == set(play.actions)
 
 
 def test_frozen_mean_is_the_mean_of_what_was_done(world, team):

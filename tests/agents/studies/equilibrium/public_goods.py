@@ -58,7 +58,7 @@ class PublicGoods:
         )
 
     def play(self, decisions: Floats, sessions: Sessions) -> Payoffs:
-        """See :class:`agents.studies.equilibrium.decisions.DecisionGame`."""
+        """See :meth:`agents.studies.equilibrium.decisions.PipelineGame.play`."""
         keys = random.session_keys(0, torch.as_tensor(sessions))
         luck = self.noise * random.normal(keys, 0, "public_goods", 1 + self.players).numpy()
         objectives = (

@@ -89,7 +89,7 @@ def test_unsearchable_spaces_are_refused():
 
 def test_pipeline_game_starts_at_the_defaults_and_finds_selfish_play(tiny):
     env = tiny()
-    game = PipelineGame(env, env.defaults)
+    game = PipelineGame(env)
     assert game.dims == (1, 2)
     actions = game.actions(game.default())
     assert actions["profile_0"].tolist() == pytest.approx([0.5])
@@ -104,8 +104,8 @@ def test_pipeline_game_starts_at_the_defaults_and_finds_selfish_play(tiny):
 
 def test_objectives_per_request(tiny):
     env = tiny()
-    session = PipelineGame(env, env.defaults).play(np.array([[0.5, 0, 0]]), SESSIONS)
-    request = PipelineGame(env, env.defaults, per="request").play(np.array([[0.5, 0, 0]]), SESSIONS)
+    session = PipelineGame(env).play(np.array([[0.5, 0, 0]]), SESSIONS)
+    request = PipelineGame(env, per="request").play(np.array([[0.5, 0, 0]]), SESSIONS)
     assert request.objectives[0, :, 0] == pytest.approx(np.full(40, env.max_requests))
     length = session.outcomes["length"]
     assert request.team == pytest.approx(session.team), "staying is part of F"
@@ -114,18 +114,18 @@ def test_objectives_per_request(tiny):
 
 def test_many_candidates_are_played_in_batches_with_the_same_result(tiny, monkeypatch):
     env = tiny()
-    game = PipelineGame(env, env.defaults)
+    game = PipelineGame(env)
     points = np.random.default_rng(0).random((7, 3))
     whole = game.play(points, SESSIONS)
     monkeypatch.setattr("agents.studies.equilibrium.decisions.ROWS", 80)
-    parts = PipelineGame(env, env.defaults).play(points, SESSIONS)
+    parts = PipelineGame(env).play(points, SESSIONS)
     assert (whole.team == parts.team).all()
     assert (whole.outcomes["clicks"] == parts.outcomes["clicks"]).all()
 
 
 def test_points_of_one_decision_are_simulated_once(tiny, monkeypatch):
     env = tiny()
-    game = PipelineGame(env, env.defaults)
+    game = PipelineGame(env)
     point = np.array([0.4, 0.3, 0.9])
     same, other = point.copy(), point.copy()
     same[2] = 0.91  # the same choice of recall
@@ -202,7 +202,7 @@ def test_frozen_others_refuses_unknown_components(tiny, constant):
 
 def test_best_response_against_frozen_partners_has_the_known_gain(tiny, constant):
     env = tiny()
-    game = PipelineGame(env, env.defaults, per="request")
+    game = PipelineGame(env, per="request")
     plan = SearchPlan(np.arange(50), np.arange(100, 150), budget=49, seeds=(0, 1))
     response = best_response(game, 0, game.default(), plan)
     full = env.max_requests

@@ -26,7 +26,7 @@ from agents.studies.equilibrium.common import Settings
 from agents.studies.equilibrium.credit import measure_credit
 from agents.studies.equilibrium.decisions import PipelineGame
 from agents.studies.equilibrium.learned_response import single_agent, train_response
-from agents.studies.equilibrium.lineups import SimulatorReplay
+from agents.studies.equilibrium.lineups import Replay
 from agents.studies.equilibrium.study import Study, checked_parts, write_report
 from marec_env.errors import ConfigError, MarecError, RunError
 from marec_env.rewards.config import DISCOUNT
@@ -58,7 +58,7 @@ CONFIG = RunConfig.model_validate(
 
 @pytest.fixture(scope="module")
 def env():
-    return SimulatorReplay(build_world(CONFIG.environment))
+    return Replay(build_world(CONFIG.environment))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ class Trained:
 
 
 def test_replay_is_the_same_whatever_was_played_before(env):
-    game = PipelineGame(env, env.defaults)
+    game = PipelineGame(env)
     first = game.play(game.default()[None], QUICK.train())
     game.play(np.zeros((1, len(game.default()))), QUICK.held_out())
     again = game.play(game.default()[None], QUICK.train())
@@ -107,10 +107,9 @@ def test_credit_in_the_simulator_sums_up_and_gives_an_idle_component_nothing(env
 
 
 def test_static_response_is_judged_against_what_is_played(env):
-    defaults = env.defaults
-    static = StaticTeam(defaults)
+    static = StaticTeam(env.defaults)
     plan = QUICK.plan()
-    responses = [static_response(env, static, c, defaults[c], plan) for c in env.agents]
+    responses = [static_response(env, static, c, plan) for c in env.agents]
     for response in responses:
         assert response.train_gain >= -1e-6  # the search starts at the default that is played
         assert response.gain.value == pytest.approx(response.gain_own.value)
