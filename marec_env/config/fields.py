@@ -11,7 +11,6 @@ import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
@@ -54,28 +53,20 @@ def _at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[Any]:
     """Return the annotations at a pydantic error location (union tags included)."""
     candidates: list[Any] = [model]
     for part in location:
-        candidates = _descend(candidates, part)
+        found: list[Any] = []
+        for annotation in candidates:
+            arguments = get_args(annotation)
+            if _is_model(annotation):
+                if part in annotation.model_fields:
+                    found.extend(_unwrap(annotation.model_fields[part]))
+            elif get_origin(annotation) is dict:
+                found.extend(_unwrap(arguments[1]))
+            elif get_origin(annotation) in (list, tuple, set, frozenset):
+                for argument in arguments:
+                    found.extend(_unwrap(argument) if argument is not Ellipsis else ())
+        tagged = [a for a in candidates if _is_model(a) and _tagged(a, part)]
+        candidates = found or tagged or candidates
     return candidates
-
-
-def _descend(candidates: list[Any], part: str | int) -> list[Any]:
-    found: list[Any] = []
-    for annotation in candidates:
-        if _is_model(annotation):
-            if part in annotation.model_fields:
-                found.extend(_unwrap(annotation.model_fields[part]))
-            continue
-        arguments = get_args(annotation)
-        if get_origin(annotation) is dict:
-            found.extend(_unwrap(arguments[1]))
-        elif get_origin(annotation) in (list, tuple, set, frozenset):
-            for argument in arguments:
-                if argument is not Ellipsis:
-                    found.extend(_unwrap(argument))
-    if found:
-        return found
-    tagged = [a for a in candidates if _is_model(a) and _tagged(a, part)]
-    return tagged or candidates
 
 
 def members(sections: list[type[BaseModel]], key: str, data: Any) -> list[type[BaseModel]]:
@@ -110,17 +101,14 @@ def _number(bound: Any) -> str:
 
 def allowed_range(field: FieldInfo) -> str:
     """Return a field's numeric range in words (``from 0 to 1``), empty if it has none."""
-    low = high = ""
-    for constraint in field.metadata:
-        if isinstance(constraint, annotated_types.Ge):
-            low = f"from {_number(constraint.ge)}"
-        elif isinstance(constraint, annotated_types.Gt):
-            low = f"above {_number(constraint.gt)}"
-        elif isinstance(constraint, annotated_types.Le):
-            high = f"{'to' if low else 'up to'} {_number(constraint.le)}"
-        elif isinstance(constraint, annotated_types.Lt):
-            high = f"below {_number(constraint.lt)}"
-    return f"{low}, {high}" if low and high.startswith("below") else f"{low} {high}".strip()
+    names = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
+    shown = " ".join(
+        f"{words} {_number(bound)}"
+        for name, words in names.items()
+        for constraint in field.metadata
+        if (bound := getattr(constraint, name, None)) is not None
+    ).replace(" below", ", below")
+    return f"up {shown}" if shown.startswith("to ") else shown
 
 
 def choices(field: FieldInfo) -> tuple[object, ...]:
@@ -165,22 +153,16 @@ def fill_tags(data: Any, annotation: Any) -> None:
 
 
 _MAX_SHOWN = 60  # characters of an offending value in a message
+_SECTIONS = ("dict", "mapping", "model", "model_attributes", "dataclass")
 _KINDS: Mapping[str, str] = {
+    **dict.fromkeys(_SECTIONS, "a section of 'key: value' lines"),
+    **dict.fromkeys(("list", "set", "frozen_set", "tuple"), "a list"),
     "bool": "true or false",
-    "dict": "a section of 'key: value' lines",
-    "mapping": "a section of 'key: value' lines",
-    "model": "a section of 'key: value' lines",
-    "model_attributes": "a section of 'key: value' lines",
-    "dataclass": "a section of 'key: value' lines",
     "float": "a number",
     "int": "a whole number",
-    "list": "a list",
     "none_required": "null",
     "path": "a path",
-    "set": "a list",
-    "frozen_set": "a list",
     "string": "text",
-    "tuple": "a list",
 }
 _BOUNDS: Mapping[str, tuple[str, str]] = {
     "greater_than": ("above", "gt"),

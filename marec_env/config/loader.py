@@ -48,12 +48,10 @@ def _data_path(location: tuple[str | int, ...], data: Any, kind: str) -> Path:
     return path
 
 
-def _sort_key(message: str, source: Source) -> tuple[int, int, str]:
+def _line_and_column(message: str, source: Source) -> tuple[int, int]:
     """Order messages by line and column; overrides, which have neither, come last."""
-    place = message.removeprefix(f"{source.name}:").split(":", 2)
-    if len(place) == 3 and place[0].isdigit() and place[1].isdigit():
-        return int(place[0]), int(place[1]), message
-    return 1 << 30, 0, message
+    found = re.match(r"(\d+):(\d+):", message.removeprefix(f"{source.name}:"))
+    return (int(found[1]), int(found[2])) if found else (sys.maxsize, 0)
 
 
 def _overridden_below(source: Source, path: Path) -> str:
@@ -87,13 +85,37 @@ def _messages(errors: list[ErrorDetails], source: Source, model: type[ConfigMode
     ]
 
 
-def _up_to_date(source: Source, model: type[ConfigModel]) -> list[str]:
-    """Bring a source to this version's keys, tell what was moved, and return its problems."""
+def _validated(
+    source: Source, model: type[M], overrides: Sequence[str] = (), *, strict: bool = True
+) -> M:
+    """Return what a source describes, with overrides and in this version's keys.
+
+    Raises:
+        ConfigError: one line per error, all of them.
+    """
+    problems: list[str] = []
+    for override in overrides:
+        try:
+            apply_override(source, override)
+        except ConfigError as error:
+            problems.append(str(error))
     fill_tags(source.data, model)
     for note in apply_moves(source, model):
         print(f"note: {visible(note)}", file=sys.stderr)
     fill_tags(source.data, model)
-    return source.problems
+    problems.extend(source.problems)
+    try:
+        if strict:
+            # By way of JSON: strict mode then takes lists for tuples, and text for paths and enums.
+            validated = model.model_validate_json(json.dumps(source.data))
+        else:
+            validated = model.model_validate(source.data, strict=False)
+    except ValidationError as error:
+        problems.extend(_messages(error.errors(include_url=False), source, model))
+    if problems:
+        problems.sort(key=lambda message: _line_and_column(message, source))
+        raise ConfigError("\n".join(problems))
+    return validated
 
 
 def load_text(text: str, name: str, model: type[M], overrides: Sequence[str] = ()) -> M:
@@ -111,44 +133,11 @@ def load_text(text: str, name: str, model: type[M], overrides: Sequence[str] = (
     return _validated(parse_text(text, name), model, overrides)
 
 
-def _validated(source: Source, model: type[M], overrides: Sequence[str]) -> M:
-    problems: list[str] = []
-    for override in overrides:
-        try:
-            apply_override(source, override)
-        except ConfigError as error:
-            problems.append(str(error))
-    problems.extend(_up_to_date(source, model))
-    try:
-        # By way of JSON: strict mode then takes lists for tuples, and text for paths and enums.
-        validated = model.model_validate_json(json.dumps(source.data))
-    except ValidationError as error:
-        problems.extend(_messages(error.errors(include_url=False), source, model))
-    if problems:
-        problems.sort(key=lambda message: _sort_key(message, source))
-        raise ConfigError("\n".join(problems))
-    return validated
-
-
 def load_mapping(values: Mapping[str, Any], model: type[M], name: str) -> M:
-    """Return the configuration that a mapping of keys describes, as a YAML file of them would.
-
-    Args:
-        values: nested mappings; lists and tuples alike.
-        model: the section's type.
-        name: what to call the mapping in messages.
-
-    Raises:
-        ConfigError: one line per error, all of them.
+    """Return the configuration that nested mappings describe, as a YAML file of them would; errors
+    as in :func:`load_text`.
     """
-    source = Source(name, copy.deepcopy(dict(values)))
-    if problems := _up_to_date(source, model):
-        raise ConfigError("\n".join(problems))
-    try:
-        return model.model_validate(source.data, strict=False)
-    except ValidationError as error:
-        problems = _messages(error.errors(include_url=False), source, model)
-        raise ConfigError("\n".join(problems)) from error
+    return _validated(Source(name, copy.deepcopy(dict(values))), model, strict=False)
 
 
 def load(path: str | FilePath, model: type[M], overrides: Sequence[str] = ()) -> M:
@@ -169,12 +158,9 @@ def load(path: str | FilePath, model: type[M], overrides: Sequence[str] = ()) ->
 def _judge_plugins(source: Source, overrides: Sequence[str]) -> None:
     """Note which code a file may name; see :func:`marec_env.registry.judge`."""
     for path, place in {**source.values, **source.keys}.items():
-        value: Any = source.data
-        for part in path:
-            value = value[part] if isinstance(value, list) or part in (value or ()) else None
-        for name in (path[-1:], (value,)):
-            if name and isinstance(name[0], str) and is_place(name[0]):
-                judge(name[0], place.rsplit(":", 2)[0], place)
+        for name in (*path[-1:], source.at(path)):
+            if isinstance(name, str) and is_place(name):
+                judge(name, place.rsplit(":", 2)[0], place)
     for override in overrides:  # what is typed on the command line is meant
         for name in re.findall(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", override):
             trust(name)
@@ -207,20 +193,14 @@ def _source_of(file: FilePath, chain: tuple[FilePath, ...]) -> Source:
 
 def _stack(base: Source, top: Source, path: Path) -> None:
     """Put what ``top`` holds at ``path`` on top of ``base``, with its places."""
-    below, above = base.data, top.data
-    for part in path:
-        below, above = below[part], above[part]
-    for key, value in above.items():
-        place = (*path, key)
-        old = below.get(key)
+    for key, value in top.at(path).items():
+        place, old = (*path, key), base.at((*path, key))
         kind = value.get("kind") if isinstance(value, dict) else None
         if isinstance(value, dict) and isinstance(old, dict) and kind in (None, old.get("kind")):
             _stack(base, top, place)
             continue
-        below[key] = value
+        base.put(place, value, top.keys[place])
         for known, added in ((base.keys, top.keys), (base.values, top.values)):
-            for below_it in [given for given in known if given[: len(place)] == place]:
-                del known[below_it]
             known.update({k: v for k, v in added.items() if k[: len(place)] == place})
 
 

@@ -30,6 +30,9 @@ GONE: dict[str, tuple[Any, str]] = {
 """Old path: its old default, and what came instead; nothing where other kinds still have it."""
 
 
+_ABSENT = object()
+
+
 def apply_moves(source: Source, model: type[BaseModel]) -> list[str]:
     """Bring parsed YAML of the version before to this one's keys.
 
@@ -40,33 +43,34 @@ def apply_moves(source: Source, model: type[BaseModel]) -> list[str]:
     Returns:
         What to tell the user, a line each.
     """
-    prefix = () if "environment" in model.model_fields else ("environment",)
+    prefix = "" if "environment" in model.model_fields else "environment."
     notes, dropped = [], []
-    for old, new in MOVED.items():
-        before, after = (_relative(path, prefix) for path in (old, new))
-        if before is None or after is None or not _has(source.data, before):
+
+    def path_of(key: str) -> Path:
+        return tuple(key.removeprefix(prefix).split("."))
+
+    for old in (*MOVED, *GONE):
+        path = path_of(old)
+        value = source.at(path, _ABSENT)
+        if not old.startswith(prefix) or value is _ABSENT or _accepted(model, source, path):
             continue
-        if _accepted(model, source.data, before):
+        place = source.place(path, of_key=True)
+        if new := MOVED.get(old):
+            source.take(path)
+            if source.at(path_of(new), _ABSENT) is not _ABSENT:
+                source.problems.append(f"{place}: {old} is {new} now, which is given as well")
+                continue
+            source.put(path_of(new), value, place)
+            notes.append(f"{place}: {old} is {new} now; rename it, the next version refuses it")
             continue
-        place = source.place(before, of_key=True)
-        value = _take(source, before)
-        if _has(source.data, after):
-            source.problems.append(f"{place}: {old} is {new} now, which is given as well")
-            continue
-        _put(source, after, value, place)
-        notes.append(f"{place}: {old} is {new} now; rename it, the next version refuses it")
-    for old, (default, instead) in GONE.items():
-        path = _relative(old, prefix)
-        if path is None or not _has(source.data, path) or _accepted(model, source.data, path):
-            continue
-        value = _at(source.data, path)
+        default, instead = GONE[old]
         if _is_default(value, default):
-            _take(source, path)
             dropped.append(old)
         elif instead:
-            place = source.place(path, of_key=True)
-            source.problems.append(f"{place}: {'.'.join(path)} is gone: {instead}")
-            _take(source, path)
+            source.problems.append(f"{place}: {'.'.join(map(str, path))} is gone: {instead}")
+        else:
+            continue  # refused below its section's kind, which may be what is wrong
+        source.take(path)
     if dropped:
         notes.append(
             f"{source.name}: written by an older version; without effect there and dropped: "
@@ -75,47 +79,11 @@ def apply_moves(source: Source, model: type[BaseModel]) -> list[str]:
     return notes
 
 
-def _relative(path: str, prefix: tuple[str, ...]) -> tuple[str, ...] | None:
-    parts = tuple(path.split("."))
-    return parts[len(prefix) :] if parts[: len(prefix)] == prefix else None
-
-
-def _at(data: Any, path: Path) -> Any:
-    for part in path:
-        data = data[part]
-    return data
-
-
-def _has(data: Any, path: Path) -> bool:
-    for part in path:
-        if not isinstance(data, dict) or part not in data:
-            return False
-        data = data[part]
-    return True
-
-
-def _take(source: Source, path: Path) -> Any:
-    """Remove a value, and the sections that this leaves empty."""
-    value = _at(source.data, path[:-1]).pop(path[-1])
-    while len(path) > 1 and not _at(source.data, path := path[:-1]):
-        _at(source.data, path[:-1]).pop(path[-1])
-    return value
-
-
-def _put(source: Source, path: Path, value: Any, place: str) -> None:
-    below = source.data
-    for part in path[:-1]:
-        below = below.setdefault(part, {})
-    below[path[-1]] = value
-    source.values[path] = source.keys[path] = place
-
-
-def _accepted(model: type[BaseModel], data: Any, path: Path) -> bool:
-    """Return whether the section that ``data`` chooses has the last key of the path."""
+def _accepted(model: type[BaseModel], source: Source, path: Path) -> bool:
+    """Return whether the section that the source chooses has the last key of the path."""
     sections = [model]
-    for part in path[:-1]:
-        data = data[part]
-        sections = members(sections, str(part), data)
+    for depth, part in enumerate(path[:-1], start=1):
+        sections = members(sections, str(part), source.at(path[:depth]))
     return any(path[-1] in section.model_fields for section in sections)
 
 

@@ -6,6 +6,7 @@ and ``no`` are words, ``1:30`` is not sixty times anything, and underscores may 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,21 +29,13 @@ _DIGITS = r"[0-9]+(?:_[0-9]+)*"
 _INT = re.compile(rf"[-+]?{_DIGITS}")
 _FLOAT = re.compile(rf"[-+]?(\.{_DIGITS}|{_DIGITS}(\.({_DIGITS})?)?)([eE][-+]?[0-9]+)?")
 _WORDS: Mapping[str, object] = {
-    "": None,
-    "~": None,
-    "null": None,
-    "Null": None,
-    "NULL": None,
-    "true": True,
-    "True": True,
-    "TRUE": True,
-    "false": False,
-    "False": False,
-    "FALSE": False,
-    ".inf": float("inf"),
-    "+.inf": float("inf"),
-    "-.inf": float("-inf"),
-    ".nan": float("nan"),
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    ".inf": math.inf,
+    "+.inf": math.inf,
+    "-.inf": -math.inf,
+    ".nan": math.nan,
 }
 
 
@@ -64,6 +57,34 @@ class Source:
         while path not in self.values and path:
             path = path[:-1]
         return self.values.get(path, self.name)
+
+    def at(self, path: Path, otherwise: Any = None) -> Any:
+        """Return the value at ``path``, or ``otherwise`` where there is none."""
+        found = self.data
+        for part in path:
+            try:
+                found = found[part]
+            except (KeyError, IndexError, TypeError):
+                return otherwise
+        return found
+
+    def put(self, path: Path, value: Any, place: str) -> None:
+        """Set a value that was written at ``place``; sections on the way are made if missing."""
+        below = self.data
+        for part in path[:-1]:
+            below = below.setdefault(part, {}) if isinstance(below, dict) else below[part]
+        below[path[-1]] = value
+        for places in (self.values, self.keys):
+            for known in [known for known in places if known[: len(path)] == path]:
+                del places[known]
+            places[path] = place
+
+    def take(self, path: Path) -> Any:
+        """Remove and return a value, with the sections that this leaves empty."""
+        value = self.at(path[:-1]).pop(path[-1])
+        if len(path) > 1 and not self.at(path[:-1]):
+            self.take(path[:-1])
+        return value
 
 
 def _scalar(text: str) -> object:
@@ -174,22 +195,19 @@ def parse_value(text: str, name: str) -> Any:
     return value
 
 
-def _child(container: Any, key: str, shown: str, label: str) -> tuple[Any, str | int]:
-    """Return the container and the key or index that ``key`` means in it.
-
-    Raises:
-        ConfigError: ``container`` has no parts, or is a list and ``key`` is no index of it.
-    """
+def _key(container: Any, part: str, path: Path, label: str) -> str | int:
+    """Return the key or index that ``part`` means in a container, which lies at ``path``."""
     if isinstance(container, dict):
-        return container, key
-    if isinstance(container, list):
-        if not key.isdigit() or int(key) >= len(container):
-            raise ConfigError(
-                f"{label}: '{shown}' is a list of {len(container)}; "
-                f"'{key}' is not an index from 0 to {len(container) - 1}"
-            )
-        return container, int(key)
-    raise ConfigError(f"{label}: '{shown}' is a value ({container!r}), not a section")
+        return part
+    shown = ".".join(map(str, path))
+    if not isinstance(container, list):
+        raise ConfigError(f"{label}: '{shown}' is a value ({container!r}), not a section")
+    if not part.isdigit() or int(part) >= len(container):
+        raise ConfigError(
+            f"{label}: '{shown}' is a list of {len(container)}; '{part}' is not an index from 0 to "
+            f"{len(container) - 1}"
+        )
+    return int(part)
 
 
 def apply_override(source: Source, override: str) -> None:
@@ -208,22 +226,13 @@ def apply_override(source: Source, override: str) -> None:
     if not equals or not all(parts):
         raise ConfigError(f"{label}: expected section.key=value")
     value = parse_value(text, label)
-    container: Any = source.data
     path: Path = ()
-    for part in parts[:-1]:
-        container, key = _child(container, part, ".".join(map(str, path)), label)
-        path = (*path, key)
-        if isinstance(container, dict) and container.get(part) is None:
-            container[part] = {}
-            source.keys[path] = source.values[path] = label
-        container = container[key]
-    container, key = _child(container, parts[-1], ".".join(map(str, path)), label)
-    path = (*path, key)
-    container[key] = value
-    for places in (source.values, source.keys):
-        for below in [known for known in places if known[: len(path)] == path]:
-            del places[below]
-        places[path] = label
+    for part in parts:
+        container = source.at(path)
+        if container is None:
+            source.put(path, container := {}, label)
+        path = (*path, _key(container, part, path, label))
+    source.put(path, value, label)
 
 
 class _Dumper(yaml.SafeDumper):
