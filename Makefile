@@ -43,7 +43,7 @@ lint: $(VENV)/.dev  ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 configs: $(VENV)/.run  ## Write docs/reference.md from the configuration in Python
-	@$(BIN)/python -m agents.config_files
+	@$(BIN)/python -m docs.make_reference
 
 clean:  ## Remove the virtual environment and caches; runs stay
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

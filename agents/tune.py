@@ -11,6 +11,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ import numpy as np
 import typer
 from pydantic import Field, model_validator
 
+from agents.commands.shared import Overrides
 from agents.config import RunConfig
 from marec_env.config import ConfigModel, Seed
 from marec_env.config.loader import load
@@ -51,9 +53,8 @@ class Axis(ConfigModel):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Axis:
-        kinds = ("choice", "uniform", "log_uniform", "integer")
-        if sum(getattr(self, name) is not None for name in kinds) != 1:
-            raise ValueError(f"give exactly one of {', '.join(kinds)}")
+        if sum(value is not None for _, value in self) != 1:
+            raise ValueError(f"give exactly one of {', '.join(type(self).model_fields)}")
         low, high = self.uniform or self.log_uniform or self.integer or (0, 1)
         if not low < high:
             raise ValueError(f"the lower bound {low} is not below the upper {high}")
@@ -65,18 +66,6 @@ class Axis(ConfigModel):
         """Return all choices, or both bounds."""
         return list(self.choice or self.uniform or self.log_uniform or self.integer or ())
 
-    def draw(self, generator: np.random.Generator) -> Value:
-        """Return one value."""
-        if self.choice is not None:
-            return self.choice[int(generator.integers(len(self.choice)))]
-        if self.integer is not None:
-            return int(generator.integers(self.integer[0], self.integer[1] + 1))
-        if self.log_uniform is not None:
-            low, high = np.log(self.log_uniform)
-            return float(np.exp(generator.uniform(low, high)))
-        assert self.uniform is not None
-        return float(generator.uniform(*self.uniform))
-
     def domain(self) -> Any:
         """Return the values as Ray Tune describes them."""
         from ray import tune
@@ -87,8 +76,7 @@ class Axis(ConfigModel):
             return tune.randint(self.integer[0], self.integer[1] + 1)
         if self.log_uniform is not None:
             return tune.loguniform(*self.log_uniform)
-        assert self.uniform is not None
-        return tune.uniform(*self.uniform)
+        return tune.uniform(*(self.uniform or ()))
 
 
 class SearchConfig(ConfigModel):
@@ -126,7 +114,7 @@ class SearchConfig(ConfigModel):
 
 
 def overrides_of(point: Mapping[str, Value]) -> list[str]:
-    """Return a point as ``key=value`` arguments of train.py's ``--set``."""
+    """Return a point as ``--set`` has it."""
     return [f"{key}={json.dumps(value)}" for key, value in point.items()]
 
 
@@ -137,8 +125,9 @@ def points(config: SearchConfig) -> list[dict[str, Value]]:
     """
     if config.method == "random":
         generator = np.random.default_rng(config.seed)
+        domains = {key: axis.domain() for key, axis in config.space.items()}
         return [
-            {key: axis.draw(generator) for key, axis in config.space.items()}
+            {key: domain.sample(random_state=generator) for key, domain in domains.items()}
             for _ in range(config.trials)
         ]
     keys, sides = list(config.space), [axis.extremes() for axis in config.space.values()]
@@ -154,14 +143,14 @@ def _validate(config: SearchConfig, chosen: Sequence[Mapping[str, Value]]) -> No
     Raises:
         ConfigError: names the first point that is not, and what is wrong with it.
     """
-    if not Path(config.base).is_file():
-        raise ConfigError(f"base: there is no file '{config.base}'")
-    for number, point in enumerate(chosen):
+    for number, point in enumerate(chosen, start=1):
+        told = overrides_of(point)
         try:
-            load(config.base, RunConfig, overrides_of(point))
+            load(config.base, RunConfig, told)
         except ConfigError as error:
-            told = ", ".join(overrides_of(point))
-            raise ConfigError(f"point {number + 1} of the search ({told}): {error}") from error
+            raise ConfigError(
+                f"point {number} of the search ({', '.join(told)}): {error}"
+            ) from error
 
 
 def run_trial(config: SearchConfig, point: Mapping[str, Any]) -> float:
@@ -175,15 +164,12 @@ def run_trial(config: SearchConfig, point: Mapping[str, Any]) -> float:
     scores = []
     for seed in config.seeds:
         run = load(config.base, RunConfig, [*overrides_of(point), f"seed={seed}"])
-        trainer = build_trainer(run)
         history: list[float] = []
-        try:
+        with closing(build_trainer(run)) as trainer:
             while trainer.env_steps < config.env_steps:
                 metrics = trainer.iterate()
                 if config.metric in metrics:
                     history.append(metrics[config.metric])
-        finally:
-            trainer.close()
         if not history:
             raise ConfigError(unknown_name("metric", config.metric, metrics))
         tail = history[-config.last :]
@@ -204,20 +190,17 @@ def run_search(config: SearchConfig) -> list[dict[str, Any]]:
 
     config = config.model_copy(update={"base": str(Path(config.base).absolute())})
     adaptive = config.method == "optuna"
-    algorithm = _optuna(config) if adaptive else None
     space = {key: axis.domain() for key, axis in config.space.items()}
-    started = not ray.is_initialized()
-    if started:
-        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-        # Trials run in folders of their own; what is trusted here is trusted there.
-        trusted = [os.getcwd(), *filter(None, [os.environ.get(TRUSTED_FOLDERS)])]
-        os.environ[TRUSTED_FOLDERS] = os.pathsep.join(trusted)
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # Trials run in folders of their own; what is trusted here is trusted there.
+    trusted = [os.getcwd(), *filter(None, [os.environ.get(TRUSTED_FOLDERS)])]
+    os.environ[TRUSTED_FOLDERS] = os.pathsep.join(trusted)
+    algorithm = _optuna(config) if adaptive else None
+    if started := not ray.is_initialized():
         ray.init(
-            num_cpus=config.jobs,
-            include_dashboard=False,
-            log_to_driver=False,
+            num_cpus=config.jobs, include_dashboard=False, log_to_driver=False,
             logging_level="ERROR",
-        )
+        )  # fmt: skip
     try:
         tuner = tune.Tuner(
             tune.with_resources(_Trial(config, adaptive), {"cpu": 1}),
@@ -278,9 +261,7 @@ def _optuna(config: SearchConfig) -> Any:
 
 def _main(
     search: Annotated[Path, typer.Argument(help="YAML of a search, see docs/learners.md.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")
-    ] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Search the keys of a run's YAML and print the trials, best first."""
     from agents.entry import run_command

@@ -7,15 +7,14 @@ from typing import Annotated
 
 import typer
 
-from agents.commands.shared import Overrides, claim, read_environment
-from marec_env.errors import visible
+from agents.commands.shared import ConfigFile, Overrides, claim, read_environment, written
 from marec_env.reporting.table import print_tables
 
 __all__ = ["command"]
 
 
 def command(
-    config: Annotated[Path, typer.Argument(help="YAML file of a run, e.g. configs/default.yaml.")],
+    config: ConfigFile,
     overrides: Overrides = None,
     output: Annotated[
         Path, typer.Option(help="Folder for calibration.json and calibration.html.")
@@ -52,4 +51,4 @@ def command(
     write_json(places[0], asdict(report))
     write_text(places[1], render_page(report))
     print_tables(tables_of(report))
-    typer.echo(visible(f"written: {places[0]}, {places[1]}{earlier}"))
+    written(*places, note=earlier)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agents.commands.shared import Markdown, command_line, written
 from marec_env.reporting.table import print_tables, table_console
 
 if TYPE_CHECKING:
@@ -27,9 +26,7 @@ def command(
         "comparison"
     ),
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Comparison",
-    markdown: Annotated[
-        Path | None, typer.Option(help="Also write the tables as Markdown into this file.")
-    ] = None,
+    markdown: Markdown = None,
     rows: Annotated[
         list[Path] | None,
         typer.Option(
@@ -45,19 +42,17 @@ def command(
     from agents.comparison.report import as_markdown, as_page
     from agents.comparison.runs import read_run
     from agents.comparison.summary import summarise
-    from marec_env.errors import visible
     from marec_env.io import write_json, write_text
 
     summary = summarise([read_run(path) for path in runs], rows or (), mixed_code)
     _print(summary, table_console())
-    made_by = "python evaluate.py " + shlex.join(sys.argv[1:])
     write_json(output / "comparison.json", summary.as_dict())
     write_text(output / "comparison.csv", summary.as_csv())
-    write_text(output / "comparison.html", as_page(summary, title, made_by))
-    typer.echo(visible(f"written: {output}/comparison.json, .csv, .html"))
+    write_text(output / "comparison.html", as_page(summary, title, command_line()))
+    written(output / "comparison.json", note=", .csv, .html")
     if markdown is not None:
-        write_text(markdown, as_markdown(summary, title, made_by))
-        typer.echo(visible(f"written: {markdown}"))
+        write_text(markdown, as_markdown(summary, title, command_line()))
+        written(markdown)
 
 
 def _print(summary: Summary, console: Console) -> None:

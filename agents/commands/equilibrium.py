@@ -15,7 +15,9 @@ from agents.commands.shared import (
     open_runs,
     read_environment,
     tell,
+    written,
 )
+from marec_env.errors import ConfigError
 from marec_env.reporting.table import print_tables
 
 if TYPE_CHECKING:
@@ -96,7 +98,6 @@ def command(
     """Measure exploitability, price of anarchy, credit and swaps; solve the payoff game."""
     from agents.studies.equilibrium.common import Settings
     from agents.studies.equilibrium.study import REPORT, Study, checked_parts, write_report
-    from marec_env.errors import ConfigError
 
     if game:
         _solve_games(game, output, replace)
@@ -152,12 +153,10 @@ def command(
             tell(f"warning: {warning}")
     if not done:
         raise ConfigError(f"nothing to do: --parts {parts} needs runs; name some")
-    _written(places)
+    written(*places)
 
 
 def _numbers(option: str, text: str, kind: type[N]) -> tuple[N, ...]:
-    from marec_env.errors import ConfigError
-
     try:
         return tuple(kind(part) for part in text.split(","))
     except ValueError as error:
@@ -182,8 +181,4 @@ def _solve_games(names: list[str], output: Path | None, replace: bool) -> None:
         print_tables(tables)
         found[name.replace(":", "-")] = Finding(record, Section(name, tables))
     if output is not None:
-        _written(write_report(output, "Matrix games", command_line(), None, found))
-
-
-def _written(places: tuple[Path, ...]) -> None:
-    typer.echo(f"written: {', '.join(str(place) for place in places)}")
+        written(*write_report(output, "Matrix games", command_line(), None, found))

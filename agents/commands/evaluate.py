@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marec_env.config import MAX_SEED
+from agents.commands.shared import Cohort, open_run, written
 from marec_env.errors import ConfigError, RunError, visible
 from marec_env.reporting.table import TextTable, print_tables, table_console
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from agents.runs.trained import TrainedRun
     from marec_env.evaluation.comparison import Comparison
     from marec_env.evaluation.policies import Policy
     from marec_env.evaluation.statistics import Estimate
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = [
     "command",
     "evaluate_policy",
-    "load_checked",
     "prepare_baselines",
     "print_comparison",
     "write_comparison",
@@ -58,10 +56,7 @@ def command(
     sessions: Annotated[
         int | None, typer.Option(min=2, help="Sessions; by default those of the run.")
     ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, max=MAX_SEED, help="Seed of the sessions; by default that of the run."),
-    ] = None,
+    seed: Cohort = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda or cuda:i; by default that of training.")
     ] = None,
@@ -80,7 +75,7 @@ def command(
 
     names = None if baselines is None else [n.strip() for n in baselines.split(",") if n.strip()]
     for path in runs:
-        run = load_checked(path, device)
+        run = open_run(path, device)
         policy, steps, settings = run.policy, run.newest().progress.env_steps, run.config.evaluation
         world = build_world(run.environment)
         made = prepare_baselines(world, settings.baselines if names is None else names)()
@@ -91,33 +86,14 @@ def command(
             settings.sessions if sessions is None else sessions,
             settings.seed if seed is None else seed,
         )
-        written = write_comparison(comparison, path, env_steps=steps, replace=replace)
+        places = write_comparison(comparison, path, env_steps=steps, replace=replace)
         print_comparison(comparison, table_console())
-        if written[0].name != "evaluation.json":
-            there = visible(str(path / "evaluation.json"))
+        if places[0] != (known := path / "evaluation.json"):
             typer.echo(
-                f"{there} is of other sessions or baselines and stays as it is; "
+                f"{visible(str(known))} is of other sessions or baselines and stays as it is; "
                 "--replace puts this evaluation in its place"
             )
-        typer.echo(visible(f"written: {', '.join(str(file) for file in written)}"))
-
-
-def load_checked(path: Path, device: str | None = None) -> TrainedRun:
-    """Return a run; say so if its environment does not come out here as where it was trained.
-
-    Args:
-        path: its folder.
-        device: see :func:`agents.runs.trained.load_run`.
-
-    Raises:
-        RunError, ConfigError: see :func:`agents.runs.trained.load_run`.
-    """
-    from agents.runs.trained import load_run
-
-    run = load_run(path, lambda line: typer.echo(visible(line), err=True), device)
-    for name in run.changed_inputs():
-        typer.echo(visible(f"warning: {path} was trained on other {name} than are here"), err=True)
-    return run
+        written(*places)
 
 
 def prepare_baselines(world: World, names: Sequence[str]) -> Callable[[], dict[str, Policy]]:

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from agents.commands.shared import Replace, claim, open_runs, tell
+from agents.commands.shared import Cohort, Replace, claim, open_runs, tell, written
 from marec_env.config import MAX_SEED
+from marec_env.errors import ConfigError
 from marec_env.reporting.table import print_tables, table_console
 
 __all__ = ["command"]
@@ -27,10 +28,7 @@ def command(
     sessions: Annotated[
         int, typer.Option(min=2, help="Sessions that the averages are over.")
     ] = 128,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, max=MAX_SEED, help="Seed of the sessions; by default that of the run."),
-    ] = None,
+    seed: Cohort = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder of explanation.json; the run's by default.")
     ] = None,
@@ -45,7 +43,6 @@ def command(
         request_table,
     )
     from agents.studies.records import plain
-    from marec_env.errors import ConfigError
     from marec_env.io import write_json
     from marec_env.world import build_world
 
@@ -74,4 +71,4 @@ def command(
             console.print(line, markup=False, highlight=False)
         document |= {"request": one, "request_sentences": told}
     write_json(place, plain(document))
-    typer.echo(f"written: {place}")
+    written(place)

@@ -8,12 +8,15 @@ from typing import Annotated
 import typer
 
 from agents.commands.shared import (
+    ConfigFile,
+    Markdown,
     Overrides,
     Replace,
     claim,
     command_line,
     open_runs,
     read_environment,
+    written,
 )
 from marec_env.config import MAX_SEED
 from marec_env.reporting.table import print_tables
@@ -22,7 +25,7 @@ __all__ = ["command"]
 
 
 def command(
-    config: Annotated[Path, typer.Argument(help="YAML file of a run, e.g. configs/default.yaml.")],
+    config: ConfigFile,
     overrides: Overrides = None,
     runs: Annotated[
         list[Path] | None, typer.Option("--run", help="Trained run to place; may be repeated.")
@@ -33,9 +36,7 @@ def command(
     sessions: Annotated[int, typer.Option(min=2, help="Held-out sessions.")] = 1024,
     cohort: Annotated[int, typer.Option(min=0, max=MAX_SEED - 1, help="Their seed.")] = 1_000_003,
     output: Annotated[Path, typer.Option(help="The report, as JSON.")] = Path("game.json"),
-    markdown: Annotated[
-        Path | None, typer.Option(help="Also write the tables as Markdown into this file.")
-    ] = None,
+    markdown: Markdown = None,
     replace: Replace = False,
 ) -> None:
     """Measure random, hand-set and searched static play, the oracles, trained runs and controls.
@@ -65,9 +66,9 @@ def command(
     write_json(output, report)
     table = levels_table(report)
     print_tables([table])
-    typer.echo(f"written: {output}")
+    written(output)
     if markdown is not None:
         parts = Section("Policies", (table,)), Section("Made by", verbatim=(command_line(),))
         lead = ("Mean ± one standard error over held-out sessions.",)
         write_text(markdown, render_markdown("What there is to gain", lead, (), parts))
-        typer.echo(f"written: {markdown}")
+        written(markdown)

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from agents.commands.shared import Replace, claim, open_runs
+from agents.commands.shared import Replace, claim, open_runs, written
 from marec_env.config import MAX_SEED
+from marec_env.errors import ConfigError
 from marec_env.reporting.table import print_tables
 
 __all__ = ["command"]
@@ -40,7 +41,6 @@ def command(
     """Estimate a target from a log's propensities; judge the estimates by the simulator's truth."""
     from agents.studies.off_policy import judge
     from agents.studies.off_policy_logs import record_logs
-    from marec_env.errors import ConfigError
     from marec_env.io import write_json
     from marec_env.world import build_world
 
@@ -57,12 +57,6 @@ def command(
     for name, log in logs.items():
         judged[name], table = judge(name, log)
         print_tables([table])
-    document = {
-        "log": str(run),
-        "target": str(target or run),
-        "exploration": factor,
-        "seed": seed,
-        "logs": judged,
-    }
-    write_json(place, document)
-    typer.echo(f"written: {place}")
+    names = {"log": str(run), "target": str(target or run)}
+    write_json(place, {**names, "exploration": factor, "seed": seed, "logs": judged})
+    written(place)

@@ -1,15 +1,19 @@
-"""What the commands of the laboratory share: inputs and places of results, checked before work."""
+"""What the commands share: options, inputs and places of results, checked before work."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from marec_env.config import MAX_SEED
+from marec_env.errors import ConfigError, RunError, visible
 
 if TYPE_CHECKING:
     from agents.config import RunConfig
@@ -17,13 +21,18 @@ if TYPE_CHECKING:
     from marec_env.environment_config import EnvironmentConfig
 
 __all__ = [
+    "Cohort",
+    "ConfigFile",
+    "Markdown",
     "Overrides",
     "Replace",
     "claim",
     "command_line",
+    "open_run",
     "open_runs",
     "read_environment",
     "tell",
+    "written",
 ]
 
 Overrides = Annotated[
@@ -31,6 +40,14 @@ Overrides = Annotated[
     typer.Option("--set", help="section.key=value; may be repeated.", metavar="KEY=VALUE"),
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace earlier results.")]
+ConfigFile = Annotated[Path, typer.Argument(help="YAML file of a run, e.g. configs/default.yaml.")]
+Cohort = Annotated[
+    int | None,
+    typer.Option(min=0, max=MAX_SEED, help="Seed of the sessions; by default that of the run."),
+]
+Markdown = Annotated[
+    Path | None, typer.Option(help="Also write the tables as Markdown into this file.")
+]
 
 
 def claim(*places: Path | None, replace: bool) -> None:
@@ -43,8 +60,6 @@ def claim(*places: Path | None, replace: bool) -> None:
     Raises:
         RunError: the first place that is refused, and what to do about it.
     """
-    from marec_env.errors import RunError
-
     for place in places:
         if place is None:
             continue
@@ -74,7 +89,6 @@ def read_environment(
     from agents.config import RunConfig
     from marec_env.config.loader import load
     from marec_env.environment_config import EnvironmentConfig
-    from marec_env.errors import ConfigError
 
     run = load(config, RunConfig, overrides or [])
     if not isinstance(run.environment, EnvironmentConfig):
@@ -82,19 +96,28 @@ def read_environment(
     return run, run.environment
 
 
-def open_runs(paths: list[Path]) -> dict[str, TrainedRun]:
-    """Return trained runs on marec's environment by name: the folder's, its path if two share it.
+def open_run(path: Path, device: str | None = None) -> TrainedRun:
+    """Return a run; say so if its environment does not come out here as where it was trained.
 
-    Says so if an environment does not come out here as it did where the run was trained.
+    Raises:
+        RunError, ConfigError: see :func:`agents.runs.trained.load_run`.
+    """
+    from agents.runs.trained import load_run
+
+    run = load_run(path, tell, device)
+    for name in run.changed_inputs():
+        tell(f"warning: {path} was trained on other {name} than are here")
+    return run
+
+
+def open_runs(paths: Sequence[Path]) -> dict[str, TrainedRun]:
+    """Return trained runs on marec's environment by name: the folder's, its path if two share it.
 
     Raises:
         RunError: a folder is no run's, is given twice, or has no undamaged checkpoint.
         ConfigError: a run is on another environment, or its learner cannot be read back.
     """
-    from agents.runs.trained import load_run
-    from marec_env.errors import RunError
-
-    runs = [load_run(path, tell) for path in paths]
+    runs = [open_run(path) for path in paths]
     names = [run.name for run in runs]
     named: dict[str, TrainedRun] = {}
     for path, run in zip(paths, runs, strict=True):
@@ -103,17 +126,17 @@ def open_runs(paths: list[Path]) -> dict[str, TrainedRun]:
         if name in named:
             raise RunError(f"{path} is given twice")
         named[name] = run
-    for run in runs:
-        for name in run.changed_inputs():
-            tell(f"warning: {run.folder.path} was trained on other {name} than are here")
     return named
 
 
 def tell(line: str) -> None:
     """Print a line of progress or a warning on stderr; what is in names cannot act there."""
-    from marec_env.errors import visible
-
     typer.echo(visible(line), err=True)
+
+
+def written(*places: Path, note: str = "") -> None:
+    """Tell where results lie."""
+    typer.echo(visible(f"written: {', '.join(map(str, places))}{note}"))
 
 
 def command_line() -> str:

@@ -6,10 +6,11 @@ import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agents.commands.shared import tell
 from agents.config import RunConfig, config_hash, preset_name
 from agents.entry import USER_ERROR
 from agents.learners.ray_session import watch_ray
@@ -18,7 +19,6 @@ from agents.runs import manifest
 from agents.runs.checkpoints import Checkpoint, Progress, latest_checkpoint, save_checkpoint
 from agents.runs.environment import (
     build_trainer,
-    data_warnings,
     input_hashes,
     limit_threads,
     run_world,
@@ -34,7 +34,6 @@ from marec_env import io
 from marec_env.config.loader import load
 from marec_env.config.yaml_source import dump
 from marec_env.errors import ConfigError, RunError, visible
-from marec_env.reporting.terminal import Terminal
 
 if TYPE_CHECKING:
     from agents.learners.trainer import Trainer
@@ -43,23 +42,9 @@ if TYPE_CHECKING:
 
 __all__ = ["continue_run", "start_run", "start_seeds"]
 
+_Baselines = Callable[[], Mapping[str, "Policy"]]
+"""Makes what a trained team is compared with."""
 _SHOWN = 3  # edited settings that an error names
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """A run ready to train."""
-
-    config: RunConfig
-    folder: RunFolder
-    trainer: Trainer
-    checkpoint: Checkpoint | None
-    baselines: Callable[[], Mapping[str, Policy]] | None
-    """Makes what the trained team is compared with; ``None`` without a comparison."""
-
-
-def _say(message: str) -> None:
-    Terminal(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def start_run(
@@ -94,13 +79,14 @@ def start_run(
     )
     check_place(place)
     limit_threads(config)
-    _say(f"Preparing {config.algorithm.kind} on {preset_name(config)}, seed {config.seed} ...")
+    tell(f"Preparing {config.algorithm.kind} on {preset_name(config)}, seed {config.seed} ...")
     hashes = input_hashes(config)
     baselines = _prepare_baselines(config)
-    trainer = build_trainer(config)
-    try:
+    with closing(build_trainer(config)) as trainer:
         source = None if init_from is None else _begin_with(trainer, init_from)
-        content = manifest.build_manifest(config, hashes, sys.argv, data_warnings(config))
+        pettingzoo = isinstance(config.environment, PettingZooConfig)
+        warnings = () if pettingzoo else run_world(config).log.warnings
+        content = manifest.build_manifest(config, hashes, sys.argv, warnings)
 
         def fill(folder: RunFolder) -> None:
             io.write_text(folder.config, dump(config))
@@ -113,16 +99,14 @@ def start_run(
 
         folder = create_run(place, fill, unique=run_dir is None)
         with folder.locked():
-            first = latest_checkpoint(folder.checkpoints, _say)
-            return _run(_Job(config, folder, trainer, first, baselines))
-    finally:
-        trainer.close()
+            first = latest_checkpoint(folder.checkpoints, tell)
+            return _run(config, folder, trainer, first, baselines)
 
 
 def _begin_with(trainer: Trainer, run: Path) -> Path:
     """Take over the networks of a run's newest checkpoint; return the checkpoint's folder."""
-    found = load_run(run, _say).newest()
-    _say(f"Beginning with the networks of {found.folder} ...")
+    found = load_run(run, tell).newest()
+    tell(f"Beginning with the networks of {found.folder} ...")
     trainer.begin_with(found.trainer)
     return found.folder
 
@@ -130,14 +114,8 @@ def _begin_with(trainer: Trainer, run: Path) -> Path:
 def start_seeds(
     path: str, seeds: str, overrides: Sequence[str], jobs: int, group: str | None = None
 ) -> int:
-    """Train several seeds of a configuration; return the worst exit code.
-
-    Args:
-        path: YAML of a :class:`~agents.config.RunConfig`.
-        seeds: for example ``0-9``.
-        overrides: ``section.key=value`` each.
-        jobs: seeds trained at once.
-        group: in dashboards; by default one that the seeds share.
+    """Train several seeds (``0-9``) of a configuration, ``jobs`` at a time, in one group of the
+    dashboards; return the worst exit code.
 
     Raises:
         MarecError: the input is at fault.
@@ -161,8 +139,7 @@ def continue_run(path: Path, overrides: Sequence[str]) -> int:
     before = load(folder.config, RunConfig)
     config = load(folder.config, RunConfig, overrides)
     for override in overrides:
-        if override.partition("=")[0].partition(".")[0] in FIXED:
-            section = override.partition("=")[0].partition(".")[0]
+        if (section := override.partition("=")[0].partition(".")[0]) in FIXED:
             free = sorted(RunConfig.model_fields.keys() - FIXED - {"name", "output"})
             raise ConfigError(
                 f"--set {override}: '{section}' is fixed once a run has begun; on resuming only "
@@ -172,17 +149,17 @@ def continue_run(path: Path, overrides: Sequence[str]) -> int:
     with folder.locked():
         known = manifest.read_manifest(folder.manifest)
         _refuse_edits(folder, manifest.changed_settings(known, before), overrides)
-        checkpoint = latest_checkpoint(folder.checkpoints, _say)
-        _say(
-            f"Resuming {folder.path} at {checkpoint.progress.env_steps:,} env steps ..."
+        checkpoint = latest_checkpoint(folder.checkpoints, tell)
+        at = checkpoint.progress if checkpoint else Progress(0, 0, 0.0)
+        tell(
+            f"Resuming {folder.path} at {at.env_steps:,} env steps ..."
             if checkpoint
             else f"{folder.path} has no checkpoint yet; beginning anew ..."
         )
-        steps = checkpoint.progress.env_steps if checkpoint else 0
-        if config.training.env_steps < min(steps, before.training.env_steps):
+        if config.training.env_steps < min(at.env_steps, before.training.env_steps):
             raise ConfigError(
                 f"--set training.env_steps={config.training.env_steps}: the run has trained "
-                f"{steps:,} already; give that or more, or start a new run"
+                f"{at.env_steps:,} already; give that or more, or start a new run"
             )
         hashes = input_hashes(config)
         for name in manifest.changed_inputs(known, hashes):
@@ -191,22 +168,19 @@ def continue_run(path: Path, overrides: Sequence[str]) -> int:
                 f"{hashes.get(name)}); restore what was then, or start a new run"
             )
         baselines = _prepare_baselines(config)
-        trainer = build_trainer(config)
-        try:
-            iterations, copy = 0, None
-            if checkpoint:
-                iterations, copy = checkpoint.progress.iterations, checkpoint.metrics
-            told = restore_metrics(folder.metrics, iterations, copy)
+        with closing(build_trainer(config)) as trainer:
+            copy = checkpoint.metrics if checkpoint else None
+            told = restore_metrics(folder.metrics, at.iterations, copy)
             # The configuration first: if only it is written, resuming names the very same --set.
             if config != before:
                 io.write_text(folder.config, dump(config))
             notes = [told] if told else []
-            warnings = manifest.record_resume(folder.manifest, config, steps, overrides, notes)
+            warnings = manifest.record_resume(
+                folder.manifest, config, at.env_steps, overrides, notes
+            )
             for line in (*notes, *warnings):
-                _say(f"warning: {line}")
-            return _run(_Job(config, folder, trainer, checkpoint, baselines))
-        finally:
-            trainer.close()
+                tell(f"warning: {line}")
+            return _run(config, folder, trainer, checkpoint, baselines)
 
 
 def _refuse_edits(folder: RunFolder, changed: Mapping[str, str], overrides: Sequence[str]) -> None:
@@ -230,7 +204,7 @@ def _refuse_edits(folder: RunFolder, changed: Mapping[str, str], overrides: Sequ
     )
 
 
-def _prepare_baselines(config: RunConfig) -> Callable[[], Mapping[str, Policy]] | None:
+def _prepare_baselines(config: RunConfig) -> _Baselines | None:
     """Build the baselines before hours of training rather than after."""
     if not config.evaluation.at_end or isinstance(config.environment, PettingZooConfig):
         return None
@@ -239,30 +213,29 @@ def _prepare_baselines(config: RunConfig) -> Callable[[], Mapping[str, Policy]] 
     return prepare_baselines(run_world(config), config.evaluation.baselines)
 
 
-def _run(job: _Job) -> int:
+def _run(
+    config: RunConfig, folder: RunFolder, trainer: Trainer, checkpoint: Checkpoint | None,
+    baselines: _Baselines | None,
+) -> int:  # fmt: skip
     """Train, compare, then say how the run ended and where it lies."""
-    config, folder, training = job.config, job.folder, job.config.training
-    identity, settings = _identity(config, folder.name), config.model_dump(mode="json")
-    trackers = open_trackers(config.tracking, identity, folder.path, settings, _say)
-    try:
-        start = job.checkpoint.progress.env_steps if job.checkpoint else 0
+    training, settings = config.training, config.model_dump(mode="json")
+    identity = _identity(config, folder.name)
+    trackers = open_trackers(config.tracking, identity, folder.path, settings, tell)
+    with closing(trackers):
+        start = checkpoint.progress.env_steps if checkpoint else 0
         with ProgressDisplay(training.env_steps, start) as progress, watch_ray(_ends(folder)):
             result = train(
-                training,
-                folder,
-                job.trainer,
-                checkpoint=job.checkpoint,
-                trackers=trackers,
+                training, folder, trainer, checkpoint=checkpoint, trackers=trackers,
                 progress=progress,
-            )
+            )  # fmt: skip
         if result.interrupted:
-            _say(f"Stopped; continue with: python train.py --resume {folder.path}")
+            tell(f"Stopped; continue with: python train.py --resume {folder.path}")
             return INTERRUPTED
-        if job.baselines is not None:
-            _track_comparison(trackers, _compare(job, job.baselines()))
+        if baselines is not None:
+            _track_comparison(trackers, _compare(config, folder, trainer, baselines()))
         else:
             if config.evaluation.at_end:
-                _say("No comparison: baselines recommend items, and this environment has none.")
+                tell("No comparison: baselines recommend items, and this environment has none.")
             from agents.comparison.report import write_run_report
 
             write_run_report(folder.path)
@@ -270,8 +243,6 @@ def _run(job: _Job) -> int:
         trackers.artifact("report", [folder.report, folder.evaluation, folder.metrics])
         if result.checkpoint is not None:
             trackers.artifact("checkpoint", [result.checkpoint])
-    finally:
-        trackers.close()
     print(visible(f"Run folder: {folder.path}"))
     return 0
 
@@ -280,7 +251,7 @@ def _ends(folder: RunFolder) -> Callable[[str], None]:
     """Return what ends this process in a line when Ray dies: nothing can be finished without it."""
 
     def end(process: str) -> None:
-        _say(
+        tell(
             f"error: Ray's {process} died, and training with it; continue from the last checkpoint "
             f"with: python train.py --resume {folder.path}"
         )
@@ -296,18 +267,19 @@ def _identity(config: RunConfig, name: str) -> RunIdentity:
     )
 
 
-def _compare(job: _Job, baselines: Mapping[str, Policy]) -> Comparison:
+def _compare(
+    config: RunConfig, folder: RunFolder, trainer: Trainer, baselines: Mapping[str, Policy]
+) -> Comparison:
     """Evaluate the trained team beside the baselines; print the table and write it to the run."""
-    config = job.config
-    assert not isinstance(config.environment, PettingZooConfig)
     from agents.commands.evaluate import evaluate_policy, print_comparison, write_comparison
     from marec_env.reporting.table import table_console
 
     evaluation, world = config.evaluation, run_world(config)
-    _say(f"Comparing on {evaluation.sessions} sessions with {', '.join(evaluation.baselines)} ...")
-    team = job.trainer.policy()
-    comparison = evaluate_policy(world, team, baselines, evaluation.sessions, evaluation.seed)
-    write_comparison(comparison, job.folder.path, replace=True, env_steps=job.trainer.env_steps)
+    tell(f"Comparing on {evaluation.sessions} sessions with {', '.join(evaluation.baselines)} ...")
+    comparison = evaluate_policy(
+        world, trainer.policy(), baselines, evaluation.sessions, evaluation.seed
+    )
+    write_comparison(comparison, folder.path, replace=True, env_steps=trainer.env_steps)
     print_comparison(comparison, table_console())
     return comparison
 

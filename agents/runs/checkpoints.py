@@ -78,10 +78,6 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != _CHECKSUMS)
-
-
 def _write(partial: Path, save: Callable[[Path], None], progress: Progress, metrics: Path) -> None:
     """Fill a checkpoint's folder and force all of it to disk."""
     trainer = (partial / _TRAINER).absolute()
@@ -90,19 +86,14 @@ def _write(partial: Path, save: Callable[[Path], None], progress: Progress, metr
     if metrics.exists():
         shutil.copyfile(metrics, partial / _METRICS)
     io.write_json(partial / _PROGRESS, asdict(progress))
-    io.write_json(
-        partial / _CHECKSUMS,
-        {
-            str(path.relative_to(partial)): {
-                "bytes": path.stat().st_size,
-                "sha256": io.sha256_of(path),
-            }
-            for path in _files(partial)
-        },
-    )
-    for path in partial.rglob("*"):
+    sums = {
+        str(path.relative_to(partial)): _Sum(bytes=path.stat().st_size, sha256=io.sha256_of(path))
+        for path in sorted(partial.rglob("*"))
+        if path.is_file()
+    }
+    io.write_json(partial / _CHECKSUMS, sums)
+    for path in (*partial.rglob("*"), partial):
         _sync(path)
-    _sync(partial)
 
 
 def save_checkpoint(
@@ -179,11 +170,10 @@ def whole_checkpoints(root: Path, say: Callable[[str], None]) -> list[Checkpoint
     """Return all undamaged checkpoints, oldest first; ``say`` is told of the damaged ones."""
     found = []
     for name in _names(root):
-        reason = damage(root / name)
-        if reason is None:
-            found.append(_read(root / name))
-        else:
+        if reason := damage(root / name):
             say(f"checkpoint {name} is damaged ({reason}) and left out")
+        else:
+            found.append(_read(root / name))
     return found
 
 
@@ -197,18 +187,17 @@ def latest_checkpoint(root: Path, say: Callable[[str], None]) -> Checkpoint | No
     Raises:
         RunError: there are checkpoints, and all are damaged.
     """
-    reasons: list[str] = []
+    damaged: list[str] = []
     for name in reversed(_names(root)):
-        folder = root / name
-        reason = damage(folder)
-        if reason is None:
-            for passed_over in reasons:
-                say(f"checkpoint {passed_over}; using {name} instead")
-            return _read(folder)
-        reasons.append(f"{name} is damaged ({reason})")
-    if reasons:
+        if reason := damage(root / name):
+            damaged.append(f"{name} is damaged ({reason})")
+            continue
+        for passed_over in damaged:
+            say(f"checkpoint {passed_over}; using {name} instead")
+        return _read(root / name)
+    if damaged:
         raise RunError(
-            f"{root}: no checkpoint can be used: {'; '.join(reasons)}; restore the files, or start "
+            f"{root}: no checkpoint can be used: {'; '.join(damaged)}; restore the files, or start "
             f"anew: python train.py {root.parent / 'config.yaml'}"
         )
     return None

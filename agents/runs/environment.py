@@ -20,15 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "build_trainer",
-    "data_warnings",
     "input_hashes",
     "limit_threads",
     "make_environment",
     "run_world",
 ]
-
-_RAY_SETTINGS = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS": "1"}
-"""Ray's announced default for GPUs, so that it does not warn; repeated worker lines once."""
 
 
 def make_environment(config: RunConfig, num_sessions: int) -> VectorEnv:
@@ -53,7 +49,7 @@ def run_world(config: RunConfig) -> World:
 def limit_threads(config: RunConfig) -> None:
     """Hold PyTorch to ``sampling.torch_threads`` before the first operation.
 
-    Threads that compete for busy cores made building users five times slower, and sums in another
+    Threads that compete for cores made building users five times slower, and sums in another
     order would keep a resumed run from repeating the uninterrupted one.
     """
     import torch
@@ -63,26 +59,15 @@ def limit_threads(config: RunConfig) -> None:
 
 
 def build_trainer(config: RunConfig) -> Trainer:
-    """Return a fresh trainer of a run.
-
-    Raises:
-        ConfigError, DataError, AssetError: the environment or the learner cannot be built.
-    """
-    for name, value in _RAY_SETTINGS.items():
-        os.environ.setdefault(name, value)
+    """Return a fresh trainer of a run, or refuse what cannot be built."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray announces; no warning
+    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     # RLlib warns of a constructor argument that only RLlib itself passes.
     logging.getLogger("ray._common.deprecation").setLevel(logging.ERROR)
     from agents.learners.trainer import Trainer
 
     factory = partial(make_environment, config)
     return Trainer(config.algorithm, placed(config).sampling, config.seed, factory)
-
-
-def data_warnings(config: RunConfig) -> list[str]:
-    """Return what is not plausible about the log that a run reads, a line each."""
-    if isinstance(config.environment, PettingZooConfig):
-        return []
-    return list(getattr(run_world(config).log, "warnings", ()))
 
 
 def input_hashes(config: RunConfig) -> dict[str, str]:

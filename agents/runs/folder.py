@@ -22,46 +22,38 @@ _LONGEST_NAME, _LONGEST_PATH = 255, 3800
 """Bytes of a file's name on Linux, and of a path (4,096) less what lies below a run's folder."""
 
 
+class _Entry:
+    """A file or folder of a run, by its name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: RunFolder, owner: object = None) -> Path:
+        return folder.path / self._name
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """The files of one run."""
 
     path: Path
 
+    config = _Entry("config.yaml")
+    """The resolved configuration."""
+    manifest = _Entry("manifest.json")
+    """Versions, git commit, seeds, hashes of data and weights, hardware."""
+    metrics = _Entry("metrics.jsonl")
+    """One JSON line a training iteration."""
+    checkpoints = _Entry("checkpoints")
+    evaluation = _Entry("evaluation.json")
+    """The comparison with baselines."""
+    report = _Entry("report.html")
+    """One self-contained page."""
+
     @property
     def name(self) -> str:
         """The folder's own name, which is the run's."""
         return self.path.name
-
-    @property
-    def config(self) -> Path:
-        """The resolved configuration."""
-        return self.path / "config.yaml"
-
-    @property
-    def manifest(self) -> Path:
-        """Versions, git commit, seeds, hashes of data and weights, hardware."""
-        return self.path / "manifest.json"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON line a training iteration."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def evaluation(self) -> Path:
-        """The comparison with baselines."""
-        return self.path / "evaluation.json"
-
-    @property
-    def report(self) -> Path:
-        """One self-contained page."""
-        return self.path / "report.html"
 
     @contextmanager
     def locked(self) -> Iterator[None]:

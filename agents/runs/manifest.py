@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -124,13 +124,10 @@ class CodeVersion:
 
 def _git(*arguments: str) -> str | None:
     """Return the output of git in the source's folder, ``None`` outside a repository."""
+    command = ["git", "-C", str(_ROOT), *arguments]
     try:
         done = subprocess.run(
-            ["git", "-C", str(_ROOT), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=_GIT_TIMEOUT,
-            check=True,
+            command, capture_output=True, text=True, timeout=_GIT_TIMEOUT, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -163,10 +160,6 @@ def _hardware() -> dict[str, Any]:
     }
 
 
-def _as_git(code: CodeVersion) -> _Git:
-    return {"commit": code.commit, "dirty": code.dirty, "source": code.source}
-
-
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
@@ -182,11 +175,11 @@ def build_manifest(
         command: the command line.
         warnings: what is not plausible about the data.
     """
-    return {
+    return {  # type: ignore[typeddict-unknown-key]
         "started": _now(),
         "command": command,
         "versions": _versions(),
-        "git": _as_git(CodeVersion.here()),
+        "git": asdict(CodeVersion.here()),  # type: ignore[typeddict-item]
         "seeds": {"run": config.seed},
         "config_hash": config_hash(config),
         "config": config.model_dump(mode="json"),
@@ -196,7 +189,7 @@ def build_manifest(
         "hardware": _hardware(),
         "python": sys.executable,
         "resumes": [],
-    }  # type: ignore[typeddict-unknown-key]
+    }
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -298,7 +291,7 @@ def record_resume(
         "env_steps": env_steps,
         "overrides": list(overrides),
         "versions": versions,
-        "git": _as_git(code),
+        "git": asdict(code),
         "notes": list(notes),
     }
     content = {

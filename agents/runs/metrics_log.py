@@ -34,16 +34,13 @@ TIME_PREFIX = "time/"
 _ROW = TypeAdapter(dict[str, FiniteFloat | None])
 
 
-def _encode(metrics: Mapping[str, float | None]) -> str:
+def _encode(metrics: Metrics) -> str:
     """Return one line; JSON has no NaN or infinity, so they become null."""
-    finite = {
-        key: value if value is not None and math.isfinite(value) else None
-        for key, value in metrics.items()
-    }
+    finite = {k: v if v is not None and math.isfinite(v) else None for k, v in metrics.items()}
     return json.dumps(finite, allow_nan=False) + "\n"
 
 
-def append_metrics(path: Path, metrics: Mapping[str, float | None]) -> None:
+def append_metrics(path: Path, metrics: Metrics) -> None:
     """Add one line and force it to disk.
 
     Raises:
@@ -82,7 +79,7 @@ def read_metrics(path: Path) -> list[dict[str, float | None]]:
     return rows
 
 
-def missing_rows(rows: Sequence[Mapping[str, float | None]]) -> int:
+def missing_rows(rows: Sequence[Metrics]) -> int:
     """Return how many iterations before the last one left no line."""
     return max(0, int(rows[-1].get("iterations") or 0) - len(rows)) if rows else 0
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from agents.runs.train_loop import INTERRUPTED
+from agents.runs.train_loop import INTERRUPTED, on_signals
 from marec_env.config import MAX_SEED
 from marec_env.errors import ConfigError
 
@@ -104,8 +103,7 @@ def train_seeds(
         for child in running:
             child.process.send_signal(number)
 
-    previous = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with on_signals(stop):
         while running or (waiting and not stopping.is_set()):
             while waiting and len(running) < jobs and not stopping.is_set():
                 seed = waiting.pop(0)
@@ -113,12 +111,8 @@ def train_seeds(
                 for override in (*overrides, f"seed={seed}"):
                     command += ["--set", override]
                 running.append(_Child(seed, command))
-            child = running[0]
-            codes.append(child.wait())
-            running.remove(child)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+            codes.append(running[0].wait())
+            running.pop(0)
     if stopping.is_set():
         return INTERRUPTED
     return max((code if code >= 0 else 128 - code for code in codes), default=0)

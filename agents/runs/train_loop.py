@@ -1,7 +1,7 @@
 """The loop that trains: iterate, write down, checkpoint, stop when asked.
 
-It knows a :class:`~agents.learners.trainer.Trainer` only by its protocol and holds no state that a
-checkpoint does not, so that a run continued from a checkpoint repeats the uninterrupted one.
+It holds no state that a checkpoint does not, so that a run continued from a checkpoint repeats the
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from agents.config import TrainingConfig
 from agents.runs.checkpoints import Checkpoint, Progress, save_checkpoint
@@ -23,67 +24,38 @@ from agents.runs.progress import ProgressDisplay
 from agents.runs.tracking import Trackers
 from marec_env.errors import RunError
 
-__all__ = ["INTERRUPTED", "StopRequest", "TrainingResult", "Trains", "train"]
+if TYPE_CHECKING:
+    from agents.learners.trainer import Trainer
+
+__all__ = ["INTERRUPTED", "TrainingResult", "on_signals", "train"]
 
 INTERRUPTED = 130
 """Exit code of a run stopped by a signal, as shells report Ctrl-C (128 + SIGINT)."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _DECISIVE = ("team_reward", "reward/", "value_loss/")
 """Metrics without which nothing can be learned."""
 
 
-class StopRequest:
-    """While entered, the first signal sets :attr:`requested`; a second one raises at once."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.requested = False
-        self._say = say
-        self._previous: dict[signal.Signals, object] = {}
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-        self._say("stopping after this iteration; once more to stop without a checkpoint")
-
-    def __enter__(self) -> StopRequest:
-        for number in _SIGNALS:
-            self._previous[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-
-class Trains(Protocol):
-    """What the loop needs of a trainer."""
-
-    def iterate(self) -> dict[str, float]:
-        """Train once; return flat numbers with ``env_steps``, ``agent_steps``, ``iterations``."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write everything needed to continue exactly into an empty absolute folder."""
-        ...
-
-    def restore(self, folder: Path) -> None:
-        """Continue from what :meth:`save` wrote."""
-        ...
+@contextmanager
+def on_signals(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let ``handle`` answer Ctrl-C and termination while this is entered."""
+    previous = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
     """How a run ended."""
 
-    metrics: Metrics
-    """The last iteration's; empty if there was none."""
     checkpoint: Path | None
     interrupted: bool
 
 
-def _resume(trainer: Trains, checkpoint: Checkpoint) -> None:
+def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
     try:
         trainer.restore(checkpoint.trainer)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -110,10 +82,11 @@ def _refuse_divergence(metrics: Metrics, env_steps: int) -> None:
 
 
 def train(
-    config: TrainingConfig, folder: RunFolder, trainer: Trains, *, checkpoint: Checkpoint | None,
+    config: TrainingConfig, folder: RunFolder, trainer: Trainer, *, checkpoint: Checkpoint | None,
     trackers: Trackers, progress: ProgressDisplay, clock: Callable[[], float] = time.monotonic,
 ) -> TrainingResult:  # fmt: skip
-    """Train until the budget of env steps is spent or a signal asks to stop.
+    """Train until the budget of env steps is spent or a signal asks to stop; a second one stops at
+    once, without a checkpoint.
 
     Args:
         config: the ``training`` section.
@@ -129,22 +102,28 @@ def train(
     """
     at = checkpoint.progress if checkpoint else Progress(0, 0, 0.0)
     if checkpoint:
-        _resume(trainer, checkpoint)
-    told = restore_metrics(
-        folder.metrics, at.iterations, checkpoint.metrics if checkpoint else None
-    )
-    if told:
+        _restore(trainer, checkpoint)
+    copy = checkpoint.metrics if checkpoint else None
+    if told := restore_metrics(folder.metrics, at.iterations, copy):
         progress.say(told)
     began = clock() - at.seconds
     before = clock()
     metrics: dict[str, float] = {}
     saved = checkpoint.folder if checkpoint else None
+    asked = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        progress.say("stopping after this iteration; once more to stop without a checkpoint")
 
     def save() -> Path:
         return save_checkpoint(folder.checkpoints, trainer.save, at, config.keep_checkpoints)
 
-    with StopRequest(progress.say) as stop:
-        while at.env_steps < config.env_steps and not stop.requested:
+    with on_signals(stop):
+        while at.env_steps < config.env_steps and not asked:
             metrics = trainer.iterate()
             now = clock()
             last = at
@@ -162,6 +141,4 @@ def train(
                 saved = save()
         if metrics:
             saved = save()
-    return TrainingResult(
-        metrics, saved, interrupted=stop.requested and at.env_steps < config.env_steps
-    )
+    return TrainingResult(saved, interrupted=asked and at.env_steps < config.env_steps)

@@ -28,8 +28,7 @@ FIXED = {"seed", "environment", "algorithm", "sampling"}
 class TrainedRun:
     """A finished or running run; its policies are read when they are asked for.
 
-    >>> run = load_run(Path("runs/my-run"), print)  # doctest: +SKIP
-    >>> run.policy.act(observations)  # doctest: +SKIP
+    >>> load_run(Path("runs/my-run"), print).policy.act(observations)  # doctest: +SKIP
     """
 
     folder: RunFolder
@@ -70,22 +69,14 @@ class TrainedRun:
         return load_policy(self.newest().trainer)
 
     def newest(self) -> Checkpoint:
-        """Return the newest undamaged checkpoint.
-
-        Raises:
-            RunError: there is none.
-        """
+        """Return the newest undamaged checkpoint, or refuse if there is none."""
         checkpoint = latest_checkpoint(self.folder.checkpoints, self.say)
         if checkpoint is None:
             raise self._untrained()
         return checkpoint
 
     def policies(self) -> list[tuple[int, TrainedPolicy]]:
-        """Return env steps and policy of every undamaged checkpoint, oldest first; at least one.
-
-        Raises:
-            RunError, ConfigError: as :attr:`policy`.
-        """
+        """Return env steps and policy of every undamaged checkpoint, oldest first; at least one."""
         self._refuse_stock()
         found = whole_checkpoints(self.folder.checkpoints, self.say)
         if not found:

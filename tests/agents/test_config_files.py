@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agents.config import RunConfig
-from agents.config_files import main, page
+from docs.make_reference import main, page
 from marec_env.config.fields import all_paths
 from marec_env.config.loader import load, load_text
 from marec_env.errors import ConfigError

@@ -1,6 +1,6 @@
 """What is made from the configuration's Python types: ``make configs`` writes docs/reference.md.
 
-``python -m agents.config_files schema`` prints the JSON Schema, with which editors complete and
+``python -m docs.make_reference schema`` prints the JSON Schema, with which editors complete and
 check YAML.
 """
 
