@@ -41,10 +41,7 @@ class Recommender:
     """
 
     def __init__(self, world: World, policy: TrainedPolicy) -> None:
-        """Args:
-        world: catalog and what the recommender learned from the log.
-        policy: of the components of ``world.config.pipeline``.
-        """
+        """The policy is that of the components of ``world.config.pipeline``."""
         self._world = world
         self._policy = policy
         self._device = world.knowledge.text.device
@@ -62,8 +59,8 @@ class Recommender:
             changed_log: whether the log may be another than that of training: newer, for instance.
 
         Raises:
-            RunError: the folder is no run's, or has no undamaged checkpoint; or log, encoder
-                weights or topics are not those of training and ``changed_log`` is false.
+            RunError: the folder is no run's, has no undamaged checkpoint, or was trained on another
+                log, other encoder weights or topics and ``changed_log`` is false.
             ConfigError: the run is not on the marec environment.
             DataError, AssetError: the run's log or encoder cannot be read.
         """
@@ -125,8 +122,7 @@ class Recommender:
             for agent in turn:
                 pipeline.act(request, agent, actions[agent])
         slate = pipeline.finish(request)[0].tolist()
-        assert request.scores is not None
-        assert request.slate_slot is not None
+        assert request.scores is not None and request.slate_slot is not None
         scores = request.scores.gather(1, request.slate_slot)[0].tolist()
         catalog = self._world.catalog
         return [
@@ -198,12 +194,11 @@ class Recommender:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return history and what was liked, ``[1, L]`` each and -1 padded, and the group."""
         length = self._world.population.history.shape[1]
-        places = past[-length:]
         items = torch.full((1, length), -1, dtype=torch.int64, device=self._device)
         likes = torch.zeros(1, length, dtype=torch.bool, device=self._device)
-        if len(places):
-            items[0, -len(places) :] = places
-            likes[0, -len(places) :] = torch.tensor(liked[-length:], device=self._device)
+        if kept := min(length, len(past)):
+            items[0, -kept:] = past[-kept:]
+            likes[0, -kept:] = torch.tensor(liked[-kept:], device=self._device)
         names = self._world.population.group_names
         if group is not None and group not in names:
             raise ConfigError(unknown_name("group", str(group), names))

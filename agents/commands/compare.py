@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from agents.commands.shared import Markdown, command_line, written
-from marec_env.reporting.table import print_tables, table_console
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from agents.comparison.summary import Summary
+from agents.commands.shared import Markdown, command_line, print_narrow, written
 
 __all__ = ["command"]
-
-_ON_THE_PAGE = ("stayed", "MRR")  # columns that a terminal has no room for
 
 
 def command(
@@ -39,13 +31,15 @@ def command(
     ] = False,
 ) -> None:
     """Compare experiments over seeds: table, comparison.json, comparison.csv, comparison.html."""
+    from agents.comparison import tables
     from agents.comparison.report import as_markdown, as_page
     from agents.comparison.runs import read_run
     from agents.comparison.summary import summarise
     from marec_env.io import write_json, write_text
 
     summary = summarise([read_run(path) for path in runs], rows or (), mixed_code)
-    _print(summary, table_console())
+    told = [tables.outcomes_table(summary), tables.quality_table(summary)]
+    print_narrow([*told, *tables.pair_tables(summary)[:1]], summary.notes)
     write_json(output / "comparison.json", summary.as_dict())
     write_text(output / "comparison.csv", summary.as_csv())
     write_text(output / "comparison.html", as_page(summary, title, command_line()))
@@ -53,19 +47,3 @@ def command(
     if markdown is not None:
         write_text(markdown, as_markdown(summary, title, command_line()))
         written(markdown)
-
-
-def _print(summary: Summary, console: Console) -> None:
-    from dataclasses import replace
-
-    from rich.text import Text
-
-    from agents.comparison import tables
-
-    told = [tables.outcomes_table(summary), tables.quality_table(summary)]
-    for table in (*told, *tables.pair_tables(summary)[:1]):
-        kept = [place for place, cell in enumerate(table.header) if cell not in _ON_THE_PAGE]
-        narrow = [[row[place] for place in kept] for row in (table.header, *table.rows)]
-        print_tables([replace(table, header=narrow[0], rows=narrow[1:])], console)
-    for note in summary.notes:
-        console.print(Text(f"note: {note}"), style="yellow")

@@ -7,45 +7,34 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agents.commands.shared import Cohort, open_run, written
+from agents.commands.shared import Cohort, open_run, print_narrow, written
 from marec_env.errors import ConfigError, RunError, visible
-from marec_env.reporting.table import TextTable, print_tables, table_console
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from marec_env.evaluation.comparison import Comparison
     from marec_env.evaluation.policies import Policy
-    from marec_env.evaluation.statistics import Estimate
     from marec_env.world import World
 
 __all__ = [
     "command",
     "evaluate_policy",
     "prepare_baselines",
-    "print_comparison",
+    "print_evaluation",
     "write_comparison",
 ]
 
-_OBJECTIVE = "objective/"
 _TRIAL = 2  # sessions on which a user's own baseline is tried
 _LONGEST = 60  # characters of a file's name that tell the baselines
-_COLUMNS = {
-    "return": "F",
-    "clicks": "clicks",
-    "length": "requests",
-    "satisfaction": "satisf.",
-    "precision": "prec.",
-    "recall": "recall",
-    "f1": "F1",
-    "ndcg": "NDCG",
-}
-"""Outcomes of the first table and their headings, short enough for 100 columns."""
+_PRIVILEGED = (
+    "(p) privileged: reads the users' hidden state; F of slate policies counts neutral component "
+    "objectives"
+)
 
 
 def command(
@@ -87,7 +76,7 @@ def command(
             settings.seed if seed is None else seed,
         )
         places = write_comparison(comparison, path, env_steps=steps, replace=replace)
-        print_comparison(comparison, table_console())
+        print_evaluation(path, places[0].name)
         if places[0] != (known := path / "evaluation.json"):
             typer.echo(
                 f"{visible(str(known))} is of other sessions or baselines and stays as it is; "
@@ -201,67 +190,20 @@ def _suffix(content: Mapping[str, Any], known: Path) -> str:
     return "".join(f"-{part}" for part in parts)
 
 
-def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print outcomes with intervals, differences to the best baseline, objectives and coverage."""
-    from marec_env.users.base import USER_OUTCOMES
+def print_evaluation(folder: Path, evaluation: str = "evaluation.json") -> None:
+    """Print what a run's page says of its evaluation: outcomes, ranking metrics, differences to the
+    best baseline, objectives.
+    """
+    from agents.comparison import tables
+    from agents.comparison.runs import read_run
+    from agents.comparison.summary import summarise
 
-    policies, there = list(comparison.outcomes), comparison.metric_names()
-    sessions = comparison.outcomes[policies[0]].sessions.numel()
-
-    def table(
-        title: str,
-        columns: Mapping[str, str],
-        cell: Callable[[Comparison, str, str], str] = _cell,
-        shown: Sequence[str] = policies,
-        notes: Sequence[str] = (),
-    ) -> TextTable:
-        labels = {name: f"{name} (p)" if comparison.privileged[name] else name for name in shown}
-        rows = [[labels[name], *(cell(comparison, name, key) for key in columns)] for name in shown]
-        return TextTable(title, ["policy", *columns.values()], rows, notes)
-
-    own = {name: name.replace("_", " ") for name in USER_OUTCOMES if name in there}
-    objectives = {m: m.removeprefix(_OBJECTIVE) for m in there if m.startswith(_OBJECTIVE)}
-    tables = [
-        table(
-            f"{sessions} sessions, the same for all; mean ± half the 95 % interval",
-            _COLUMNS,
-            notes=(
-                "(p) privileged: reads the users' hidden state; F of slate policies counts neutral "
-                "component objectives",
-            ),
-        ),
-        table(
-            f"Paired difference to {comparison.reference}, the best baseline by clicks "
-            "(* zero lies outside the 95 % interval)",
-            _COLUMNS,
-            _gap,
-            [name for name in policies if name != comparison.reference],
-        ),
-        *([table("Users' outcomes a session", own)] if own else []),
-        table(
-            "Objectives f_i a request, and the cohort",
-            {**objectives, "coverage": "coverage", "gini": "Gini"},
-        ),
-    ]
-    print_tables(tables, console)
-
-
-def _cell(comparison: Comparison, name: str, metric: str) -> str:
-    if metric in ("coverage", "gini"):
-        return f"{comparison.cohort(name)[metric]:.3f}"
-    return _told(comparison.estimate(name, metric))
-
-
-def _gap(comparison: Comparison, name: str, metric: str) -> str:
-    paired = comparison.difference(name, metric)
-    if paired is None:
-        return "-"
-    return _told(paired.difference, "+", "*" if paired.significant else "")
-
-
-def _told(found: Estimate | None, sign: str = "", mark: str = "") -> str:
-    if found is None or found.count == 0:
-        return "-"
-    digits = 1 if abs(found.value) >= 10 else 3
-    half = (found.high - found.low) / 2
-    return f"{found.value:{sign}.{digits}f}{mark}\n±{half:.{digits}f}"
+    summary = summarise([changed(read_run(folder, evaluation), defects=())])
+    wanted = (
+        tables.outcomes_table,
+        tables.quality_table,
+        tables.difference_table,
+        tables.further_table,
+        tables.objectives_table,
+    )
+    print_narrow([table(summary) for table in wanted], (*summary.notes, _PRIVILEGED))

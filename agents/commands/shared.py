@@ -6,6 +6,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace as changed
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ import typer
 
 from marec_env.config import MAX_SEED
 from marec_env.errors import ConfigError, RunError, visible
+from marec_env.reporting.table import TextTable, print_tables, table_console
 
 if TYPE_CHECKING:
     from agents.config import RunConfig
@@ -30,6 +32,7 @@ __all__ = [
     "command_line",
     "open_run",
     "open_runs",
+    "print_narrow",
     "read_environment",
     "tell",
     "written",
@@ -48,6 +51,9 @@ Cohort = Annotated[
 Markdown = Annotated[
     Path | None, typer.Option(help="Also write the tables as Markdown into this file.")
 ]
+
+
+_ON_THE_PAGE = ("stayed", "MRR")  # columns that a terminal has no room for
 
 
 def claim(*places: Path | None, replace: bool) -> None:
@@ -137,6 +143,17 @@ def tell(line: str) -> None:
 def written(*places: Path, note: str = "") -> None:
     """Tell where results lie."""
     typer.echo(visible(f"written: {', '.join(map(str, places))}{note}"))
+
+
+def print_narrow(tables: Sequence[TextTable | None], notes: Sequence[str]) -> None:
+    """Print tables of a comparison without what only its page has room for, and notes on it."""
+    console = table_console()
+    for table in filter(None, tables):
+        kept = [place for place, cell in enumerate(table.header) if cell not in _ON_THE_PAGE]
+        header, *rows = ([row[place] for place in kept] for row in (table.header, *table.rows))
+        print_tables([changed(table, header=header, rows=rows)], console)
+    for note in notes:
+        console.print(f"note: {note}", style="yellow", markup=False, highlight=False)
 
 
 def command_line() -> str:

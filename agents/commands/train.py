@@ -271,8 +271,7 @@ def _compare(
     config: RunConfig, folder: RunFolder, trainer: Trainer, baselines: Mapping[str, Policy]
 ) -> Comparison:
     """Evaluate the trained team beside the baselines; print the table and write it to the run."""
-    from agents.commands.evaluate import evaluate_policy, print_comparison, write_comparison
-    from marec_env.reporting.table import table_console
+    from agents.commands.evaluate import evaluate_policy, print_evaluation, write_comparison
 
     evaluation, world = config.evaluation, run_world(config)
     tell(f"Comparing on {evaluation.sessions} sessions with {', '.join(evaluation.baselines)} ...")
@@ -280,7 +279,7 @@ def _compare(
         world, trainer.policy(), baselines, evaluation.sessions, evaluation.seed
     )
     write_comparison(comparison, folder.path, replace=True, env_steps=trainer.env_steps)
-    print_comparison(comparison, table_console())
+    print_evaluation(folder.path)
     return comparison
 
 

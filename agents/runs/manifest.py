@@ -215,13 +215,9 @@ def changed_inputs(manifest: Manifest, inputs: Mapping[str, str]) -> list[str]:
 def changed_settings(manifest: Manifest, config: RunConfig) -> dict[str, str]:
     """Return what a configuration has otherwise than the run was made with, by dotted key.
 
-    Labels do not count. Manifests of versions that did not keep the configuration tell of the seed
-    alone: their hashes do not outlive a new setting.
-
-    Code that the manifest alone names is not loaded to find out.
-
-    Raises:
-        ConfigError: the manifest's configuration cannot be read.
+    Labels do not count, and code that the manifest alone names is not loaded to find out.
+    Manifests of versions that did not keep the configuration tell of the seed alone: their hashes
+    do not outlive a new setting.
     """
     document = config.model_dump(mode="json")
     now = flatten(document)
@@ -305,11 +301,8 @@ def record_resume(
 
 
 def trained_by(manifest: Manifest, env_steps: float) -> list[CodeVersion]:
-    """Return the versions of the code that trained a run, in order, each once.
-
-    Args:
-        manifest: of the run.
-        env_steps: how far it came; a continuation that trained nothing does not count.
+    """Return the versions of the code that trained a run to ``env_steps``, in order, each once; a
+    continuation that trained nothing does not count.
     """
     parts = [(0, CodeVersion.of(manifest))]
     parts += [(r.get("env_steps", 0), CodeVersion.of(r)) for r in manifest.get("resumes", [])]

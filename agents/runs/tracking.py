@@ -47,12 +47,8 @@ Row = Sequence[str | float | None]
 
 
 def resolve_wandb_mode(wanted: str, say: Callable[[str], None]) -> WandbMode:
-    """Return the mode to start W&B in, and say why where it was left open.
-
-    Args:
-        wanted: ``auto``, ``online``, ``offline`` or ``disabled``; ``auto`` follows ``WANDB_MODE``
-            if set, goes online with an account, and offline without one or without network.
-        say: receives one line.
+    """Return the mode to start W&B in, and say why where it was left open: ``auto`` follows
+    ``WANDB_MODE`` if set, goes online with an account, and offline without one or without network.
     """
     if wanted == "auto":
         asked = os.environ.get("WANDB_MODE", "auto")
@@ -239,8 +235,8 @@ def open_trackers(
     Args:
         config: the ``tracking`` section.
         identity: the run's names.
-        folder: the run's folder; nothing is written elsewhere.
-        settings: the whole configuration as nested plain data, for the dashboard.
+        folder: the run's; nothing is written elsewhere.
+        settings: the whole configuration as plain data, for the dashboard.
         say: receives lines for the user.
     """
     trackers: dict[str, Any] = {}

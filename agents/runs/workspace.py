@@ -26,14 +26,8 @@ _STABILITY = ("entropy/", "kl/", "clip_fraction/", "explained_variance/")
 
 
 def comparison_workspace(entity: str, project: str) -> Any:
-    """Return the workspace, unsaved: runs grouped by algorithm, standard errors over seeds.
-
-    Args:
-        entity: W&B user or team.
-        project: W&B project.
-
-    Raises:
-        ImportError: the extra ``workspaces`` is not installed.
+    """Return the workspace of a W&B project, unsaved: runs grouped by algorithm, standard errors
+    over seeds. ``ImportError`` without the extra ``workspaces``.
     """
     import wandb_workspaces.reports.v2 as reports
     import wandb_workspaces.workspaces as workspaces
@@ -82,11 +76,7 @@ def comparison_workspace(entity: str, project: str) -> Any:
 def ensure_workspace(entity: str, project: str, saved: Path, say: Callable[[str], None]) -> None:
     """Save the workspace once for each project; what fails is said and changes nothing else.
 
-    Args:
-        entity: W&B user or team.
-        project: W&B project.
-        saved: JSON file that remembers where it was saved: ``{"entity/project": url}``.
-        say: receives a line.
+    ``saved`` is a JSON file that remembers where it was saved: ``{"entity/project": url}``.
     """
     try:
         known = json.loads(saved.read_text())
