@@ -17,7 +17,7 @@ from agents.commands.shared import Cohort, open_run, print_narrow, written
 from marec_env.errors import ConfigError, RunError, visible
 
 if TYPE_CHECKING:
-    from marec_env.evaluation.comparison import Comparison
+    from marec_env.evaluation.comparison import Evaluation
     from marec_env.evaluation.policies import Policy
     from marec_env.world import World
 
@@ -128,7 +128,7 @@ def _built(name: str, simulator: Any) -> Policy:
 
 def evaluate_policy(
     world: World, policy: Policy, baselines: Mapping[str, Policy], sessions: int, seed: int
-) -> Comparison:
+) -> Evaluation:
     """Roll out a trained policy and baselines on the same sessions."""
     from agents.comparison.runs import TRAINED
     from marec_env.evaluation.comparison import compare_outcomes
@@ -141,7 +141,7 @@ def evaluate_policy(
 
 
 def write_comparison(
-    comparison: Comparison, folder: Path, *, env_steps: int, replace: bool = False
+    comparison: Evaluation, folder: Path, *, env_steps: int, replace: bool = False
 ) -> tuple[Path, ...]:
     """Write an evaluation, its table and its page into a run's folder; return their places.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +36,7 @@ from marec_env.errors import ConfigError, RunError, visible
 
 if TYPE_CHECKING:
     from agents.learners.trainer import Trainer
-    from marec_env.evaluation.comparison import Comparison
+    from marec_env.evaluation.comparison import Evaluation
     from marec_env.evaluation.policies import Policy
 
 __all__ = ["continue_run", "start_run", "start_seeds"]
@@ -269,7 +268,7 @@ def _identity(config: RunConfig, name: str) -> RunIdentity:
 
 def _compare(
     config: RunConfig, folder: RunFolder, trainer: Trainer, baselines: Mapping[str, Policy]
-) -> Comparison:
+) -> Evaluation:
     """Evaluate the trained team beside the baselines; print the table and write it to the run."""
     from agents.commands.evaluate import evaluate_policy, print_evaluation, write_comparison
 
@@ -283,15 +282,14 @@ def _compare(
     return comparison
 
 
-def _track_comparison(trackers: Trackers, comparison: Comparison) -> None:
+def _track_comparison(trackers: Trackers, comparison: Evaluation) -> None:
     """Hand dashboards means by ``compare/<policy>/<outcome>``, and all of them as one table."""
-    means = {policy: found.means() for policy, found in comparison.outcomes.items()}
-    trackers.summary(
-        {f"compare/{p}/{outcome}": v for p, found in means.items() for outcome, v in found.items()}
-    )
-    outcomes = comparison.metric_names()
-    rows = []
-    for policy, found in means.items():
-        values = [found.get(outcome, math.nan) for outcome in outcomes]
-        rows.append([policy, *(value if math.isfinite(value) else None for value in values)])
-    trackers.table("comparison", ["policy", *outcomes], rows)
+    means = {
+        policy: {name: numbers.mean for name, numbers in found.outcomes.items()}
+        for policy, found in comparison.policies.items()
+    }
+    values = {f"compare/{p}/{name}": v for p, found in means.items() for name, v in found.items()}
+    trackers.summary({name: value for name, value in values.items() if value is not None})
+    names = comparison.outcome_names()
+    rows = [[policy, *(found.get(name) for name in names)] for policy, found in means.items()]
+    trackers.table("comparison", ["policy", *names], rows)

@@ -12,10 +12,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from agents.comparison.grouping import Group, refuse_other_topics
-from agents.comparison.runs import TRAINED, Evaluation, PolicyNumbers, Run, Shares
+from agents.comparison.runs import TRAINED, Run
 from agents.runs.manifest import TOPICS, read_manifest
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, RunError
+from marec_env.evaluation.comparison import Evaluation, PolicyNumbers, Shares
 from marec_env.evaluation.statistics import Estimate, seeds_interval
 from marec_env.io import read_json
 

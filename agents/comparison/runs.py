@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from agents.config import EvaluationConfig, RunConfig, TrainingConfig, config_hash
 from agents.runs.folder import RunFolder, open_run
@@ -23,102 +20,18 @@ from agents.runs.metrics_log import missing_rows, read_metrics
 from agents.runs.trained import FIXED
 from marec_env.config.loader import load
 from marec_env.errors import ConfigError, RunError
-from marec_env.evaluation.statistics import Estimate
+from marec_env.evaluation.comparison import Evaluation
 from marec_env.io import read_json
 
 __all__ = [
     "TRAINED",
-    "Evaluation",
-    "Numbers",
-    "PolicyNumbers",
     "Run",
-    "Shares",
     "experiment_hash",
     "read_run",
 ]
 
 TRAINED = "trained team"
 """The run's own policy among those of its evaluation."""
-
-
-class _Document(BaseModel):
-    """A part of ``evaluation.json``; what is not named here is not compared."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-class Numbers(_Document):
-    """A value with its interval over sessions; ``None`` where it does not exist."""
-
-    mean: FiniteFloat | None = None
-    low: FiniteFloat | None = None
-    high: FiniteFloat | None = None
-    sessions: int = 0
-    difference: Numbers | None = None
-    """To the reference, session by session."""
-
-    def estimate(self) -> Estimate:
-        """Return the value as statistics have it; what does not exist is NaN."""
-        value, low, high = (math.nan if x is None else x for x in (self.mean, self.low, self.high))
-        return Estimate(value, low, high, count=self.sessions)
-
-
-class Shares(_Document):
-    """What groups of items get of the users' attention."""
-
-    groups: int
-    gini: FiniteFloat
-    items: list[FiniteFloat] = []
-    """Each group's share of the catalog; empty where there are too many groups to list."""
-    impressions: list[FiniteFloat] = []
-    """Each group's share of what was shown."""
-
-    @model_validator(mode="after")
-    def _one_share_a_group(self) -> Shares:
-        if not len(self.items) == len(self.impressions) or len(self.items) not in (0, self.groups):
-            raise ValueError(f"{self.groups} groups need as many items and impressions, or none")
-        return self
-
-    def ratios(self) -> list[float]:
-        """Return each group's share of what was shown over its share of the catalog."""
-        shares = zip(self.impressions, self.items, strict=True)
-        return [shown / there if there > 0 else math.nan for shown, there in shares]
-
-
-class PolicyNumbers(_Document):
-    """What an evaluation found of one policy."""
-
-    privileged: bool = False
-    outcomes: dict[str, Numbers]
-    regret: dict[str, Numbers] = {}
-    cohort: dict[str, FiniteFloat | None] = {}
-    groups: dict[str, dict[str, Numbers]] = {}
-    gaps: dict[str, dict[str, Numbers]] = {}
-    exposure: dict[str, Shares] = {}
-    funnel: dict[str, FiniteFloat | None] = {}
-
-    @model_validator(mode="after")
-    def _has_clicks(self) -> PolicyNumbers:
-        if "clicks" not in self.outcomes or self.outcomes["clicks"].mean is None:
-            raise ValueError("outcomes.clicks.mean is no number")
-        return self
-
-    @property
-    def clicks(self) -> float:
-        """Mean clicks a session, which every policy has."""
-        return self.outcomes["clicks"].estimate().value
-
-
-class Evaluation(_Document):
-    """``evaluation.json``."""
-
-    seed: int
-    sessions: int = Field(ge=1)
-    reference: str | None = None
-    env_steps: FiniteFloat | None = None
-    """How far the team was trained; older versions did not say."""
-    git: dict[str, Any] | None = None
-    policies: dict[str, PolicyNumbers]
 
 
 @dataclass(frozen=True)

@@ -228,7 +228,7 @@ def _row(row: Row) -> dict[str, Any]:
         for name, found in parts("values").items()
     }
     exposure = {
-        name: {**shares.model_dump(), "gini": row.found["gini", name].as_json()}
+        name: {**shares.model_dump(exclude={"clicks"}), "gini": row.found["gini", name].as_json()}
         for name, shares in row.exposure.items()
     }
     return {

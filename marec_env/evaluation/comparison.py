@@ -1,19 +1,22 @@
-"""Several policies on the same sessions: every outcome with its interval and paired difference."""
+"""Several policies on the same sessions, as ``evaluation.json`` holds them.
+
+Every outcome has its interval and its paired difference to one baseline, the reference.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from torch import Tensor
 
 from marec_env.evaluation.metrics import coverage
 from marec_env.evaluation.rollout import RolloutResult
 from marec_env.evaluation.statistics import (
     Estimate,
-    PairedDifference,
     finite_or_none,
     gini,
     mean_difference,
@@ -22,7 +25,7 @@ from marec_env.evaluation.statistics import (
 )
 from marec_env.reporting.table import csv_text
 
-__all__ = ["Comparison", "compare_outcomes", "exposure_by_group"]
+__all__ = ["Evaluation", "Numbers", "PolicyNumbers", "Shares", "compare_outcomes"]
 
 RANKED_BY = "clicks"
 """What the best baseline is chosen by: an outcome that every kind of policy has in one unit."""
@@ -33,134 +36,146 @@ REGRETTED = ("return", "clicks", "length", "satisfaction")
 MAX_LISTED_GROUPS = 100  # of items; more are summed up by their Gini index alone
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Policies by name, in order of evaluation."""
+class _Document(BaseModel):
+    """A part of ``evaluation.json``; what is not named here is not read."""
 
-    outcomes: dict[str, RolloutResult]
-    privileged: dict[str, bool]
-    reference: str
-    """The unprivileged baseline that the others are compared with."""
+    model_config = ConfigDict(extra="ignore")
 
-    def metric_names(self) -> list[str]:
-        """Return every outcome that any of the policies has."""
-        return list(dict.fromkeys(n for o in self.outcomes.values() for n in o.per_session))
 
-    def estimate(self, policy: str, metric: str) -> Estimate | None:
-        """Return a policy's mean over sessions, ``None`` if it has no such outcome."""
-        values = self.outcomes[policy].per_session.get(metric)
-        return None if values is None else mean_estimate(values.numpy())
+class Numbers(_Document):
+    """A value with its interval over sessions; ``None`` where it does not exist."""
 
-    def difference(self, policy: str, metric: str) -> PairedDifference | None:
-        """Return the paired difference to the reference, ``None`` if either lacks the outcome."""
-        return self._paired(policy, self.reference, metric)
+    mean: FiniteFloat | None = None
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
+    sessions: int = 0
+    pairing_factor: FiniteFloat | None = None
+    """Of a difference, see :class:`marec_env.evaluation.statistics.PairedDifference`."""
+    difference: Numbers | None = None
+    """To the reference, session by session."""
+
+    @classmethod
+    def of(cls, found: Estimate, **more: Any) -> Numbers:
+        """Return an estimate as JSON takes it."""
+        return cls.model_validate({**found.as_json("mean"), "sessions": found.count, **more})
+
+    def estimate(self) -> Estimate:
+        """Return the value as statistics have it; what does not exist is NaN."""
+        value, low, high = (math.nan if x is None else x for x in (self.mean, self.low, self.high))
+        return Estimate(value, low, high, count=self.sessions)
+
+
+class Shares(_Document):
+    """What groups of items get of the users' attention.
+
+    Exposure in proportion to the catalog would give every group a share of impressions equal to its
+    share of items (Singh and Joachims, "Fairness of Exposure in Rankings", KDD 2018, with equal
+    merit). Shares sum to 1, to 0 where there were none; there are no lists of more than
+    :data:`MAX_LISTED_GROUPS`.
+    """
+
+    groups: int
+    gini: FiniteFloat
+    """Of impressions an item, over the groups."""
+    items: list[FiniteFloat] = []
+    """Each group's share of the catalog."""
+    impressions: list[FiniteFloat] = []
+    """Each group's share of what was shown."""
+    clicks: list[FiniteFloat] = []
+    """Each group's share of what was clicked."""
+
+    @classmethod
+    def of(cls, impressions: Tensor, clicks: Tensor, groups: Tensor) -> Shares:
+        """Sum up how often each item was shown and clicked, float32 ``[N]``.
+
+        Args:
+            impressions: ``[N]``.
+            clicks: ``[N]``.
+            groups: int64 ``[N]``, the group of each item; groups without items do not count.
+        """
+        place = torch.unique(groups, return_inverse=True)[1]
+        items = torch.bincount(place).to(torch.float64)
+        shown, clicked = (torch.bincount(place, weights=w.double()) for w in (impressions, clicks))
+        sums = {"items": items, "impressions": shown, "clicks": clicked}
+        listed = sums if items.numel() <= MAX_LISTED_GROUPS else {}
+        shares = {name: (s / s.sum().clamp(min=1.0)).tolist() for name, s in listed.items()}
+        return cls(groups=items.numel(), gini=gini((shown / items).numpy()), **shares)
+
+    @model_validator(mode="after")
+    def _one_share_a_group(self) -> Shares:
+        if not len(self.items) == len(self.impressions) or len(self.items) not in (0, self.groups):
+            raise ValueError(f"{self.groups} groups need as many items and impressions, or none")
+        return self
+
+    def ratios(self) -> list[float]:
+        """Return each group's share of what was shown over its share of the catalog."""
+        shares = zip(self.impressions, self.items, strict=True)
+        return [shown / there if there > 0 else math.nan for shown, there in shares]
+
+
+class PolicyNumbers(_Document):
+    """What an evaluation found of one policy."""
+
+    privileged: bool = False
+    outcomes: dict[str, Numbers]
+    regret: dict[str, Numbers] = {}
+    """How much more the oracle reaches on the same sessions."""
+    cohort: dict[str, FiniteFloat | None] = {}
+    """Of all sessions together: catalog coverage and Gini of exposure."""
+    groups: dict[str, dict[str, Numbers]] = {}
+    """By outcome: each user group, new and known users."""
+    gaps: dict[str, dict[str, Numbers]] = {}
+    """By outcome: how far user groups lie apart, with Welch's interval."""
+    exposure: dict[str, Shares] = {}
+    """By division of the catalog."""
+    funnel: dict[str, FiniteFloat | None] = {}
+    """By stage: relevant items a request."""
+
+    @model_validator(mode="after")
+    def _has_clicks(self) -> PolicyNumbers:
+        if "clicks" not in self.outcomes or self.outcomes["clicks"].mean is None:
+            raise ValueError("outcomes.clicks.mean is no number")
+        return self
 
     @property
-    def oracle(self) -> str | None:
-        """The best privileged policy by clicks a session, ``None`` where none was evaluated."""
-        bounds = [name for name in self.outcomes if self.privileged[name]]
-        return max(bounds, key=lambda n: self.outcomes[n].means()[RANKED_BY], default=None)
+    def clicks(self) -> float:
+        """Mean clicks a session, which every policy has."""
+        return self.outcomes["clicks"].estimate().value
 
-    def regret(self, policy: str, metric: str) -> PairedDifference | None:
-        """Return how much more the oracle reaches on the same sessions, ``None`` without one."""
-        return None if self.oracle is None else self._paired(self.oracle, policy, metric)
 
-    def _paired(self, first: str, second: str, metric: str) -> PairedDifference | None:
-        found = [self.outcomes[name].per_session.get(metric) for name in (first, second)]
-        if first == second or found[0] is None or found[1] is None:
-            return None
-        return paired_difference(found[0].numpy(), found[1].numpy())
+class Evaluation(_Document):
+    """``evaluation.json``."""
 
-    def cohort(self, policy: str) -> dict[str, float]:
-        """Return outcomes of the cohort as a whole: catalog coverage and Gini of exposure."""
-        shown = self.outcomes[policy].impressions
-        return {"coverage": coverage(shown), "gini": gini(shown.numpy())}
+    sessions: int = Field(ge=1)
+    seed: int
+    reference: str | None = None
+    """The unprivileged baseline that the others are compared with."""
+    oracle: str | None = None
+    """The best privileged policy by clicks a session."""
+    policies: dict[str, PolicyNumbers]
+    """By name, in order of evaluation."""
+    env_steps: FiniteFloat | None = None
+    """How far the team was trained; older versions did not say."""
+    git: dict[str, Any] | None = None
 
-    def by_group(self, policy: str, metric: str) -> dict[str, Estimate]:
-        """Return an outcome by user group, and for new and known users."""
-        found = self.outcomes[policy]
-        values = found.per_session[metric]
-        parts = {name: found.group == index for index, name in enumerate(found.group_names)}
-        parts |= {"new users": found.is_new, "known users": ~found.is_new}
-        return {name: mean_estimate(values[there].numpy()) for name, there in parts.items()}
-
-    def gaps(self, policy: str, metric: str) -> dict[str, Estimate]:
-        """Return how far user groups lie apart, with Welch's interval.
-
-        Two groups are compared as they are named. Of more, ``best - worst group`` picks two by
-        their values, which makes the gap look larger than it is. ``known - new users`` follows. A
-        gap without users on either side is left out.
-        """
-        found = self.outcomes[policy]
-        values = found.per_session[metric]
-        parts = {n: values[found.group == k].numpy() for k, n in enumerate(found.group_names)}
-        parts = {name: part for name, part in parts.items() if mean_estimate(part).count}
-        gaps = {}
-        if len(parts) == 2:
-            gaps[" - ".join(parts)] = mean_difference(*parts.values())
-        elif len(parts) > 2:
-            ordered = sorted(parts.values(), key=lambda part: mean_estimate(part).value)
-            gaps["best - worst group"] = mean_difference(ordered[-1], ordered[0])
-        known, new = values[~found.is_new].numpy(), values[found.is_new].numpy()
-        if known.size and new.size:
-            gaps["known - new users"] = mean_difference(known, new)
-        return gaps
+    def outcome_names(self) -> list[str]:
+        """Return every outcome that any of the policies has."""
+        return list(dict.fromkeys(n for p in self.policies.values() for n in p.outcomes))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON takes it: numbers that do not exist are null."""
-        first = next(iter(self.outcomes.values()))
-        return {
-            "sessions": int(first.sessions.numel()),
-            "seed": first.seed,
-            "reference": self.reference,
-            "oracle": self.oracle,
-            "policies": {name: self._policy(name) for name in self.outcomes},
-        }
-
-    def _policy(self, name: str) -> dict[str, Any]:
-        outcomes: dict[str, Any] = {}
-        for metric in self.outcomes[name].per_session:
-            estimate, paired = self.estimate(name, metric), self.difference(name, metric)
-            assert estimate is not None
-            outcomes[metric] = _numbers(estimate)
-            if paired is not None:
-                factor = finite_or_none(paired.pairing_factor)
-                outcomes[metric]["difference"] = {
-                    **_numbers(paired.difference),
-                    "pairing_factor": factor,
-                }
-        present = self.outcomes[name]
-        by_group = [metric for metric in GROUP_OUTCOMES if metric in outcomes]
-        regrets = {metric: self.regret(name, metric) for metric in REGRETTED}
-        return {
-            "privileged": self.privileged[name],
-            "outcomes": outcomes,
-            "regret": {m: _numbers(r.difference) for m, r in regrets.items() if r is not None},
-            "cohort": self.cohort(name),
-            "groups": {metric: _all_numbers(self.by_group(name, metric)) for metric in by_group},
-            "gaps": {metric: _all_numbers(self.gaps(name, metric)) for metric in by_group},
-            "exposure": {
-                division: exposure_by_group(present.impressions, present.clicks, of_item)
-                for division, of_item in present.item_groups.items()
-            },
-            "funnel": {
-                stage: finite_or_none(float(values.nanmean()))
-                for stage, values in present.funnel.items()
-            },
-        }
+        """Return the document as JSON takes it: numbers that do not exist are null."""
+        return self.model_dump(exclude_unset=True)
 
     def as_csv(self) -> str:
         """Return one row for each policy and outcome."""
         header = ["policy", "outcome", "mean", "low", "high", "difference", "diff_low", "diff_high"]
         rows = []
-        for name in self.outcomes:
-            for metric in self.metric_names():
-                estimate, paired = self.estimate(name, metric), self.difference(name, metric)
-                if estimate is None:
-                    continue
-                gap = paired.difference if paired else None
-                row = [name, metric, estimate.value, estimate.low, estimate.high]
-                rows.append(row + ([gap.value, gap.low, gap.high] if gap else [None] * 3))
+        for name, policy in self.policies.items():
+            for outcome in [n for n in self.outcome_names() if n in policy.outcomes]:
+                found = policy.outcomes[outcome]
+                pair = [found.estimate(), found.difference and found.difference.estimate()]
+                ends = [[e.value, e.low, e.high] if e else [None] * 3 for e in pair]
+                rows.append([name, outcome, *ends[0], *ends[1]])
         return csv_text(header, rows)
 
 
@@ -168,7 +183,7 @@ def compare_outcomes(
     outcomes: Mapping[str, RolloutResult],
     privileged: Mapping[str, bool],
     candidates: tuple[str, ...],
-) -> Comparison:
+) -> Evaluation:
     """Compare policies that met the same sessions.
 
     Args:
@@ -184,42 +199,87 @@ def compare_outcomes(
     for name, other in outcomes.items():
         if other.seed != first.seed or other.sessions.tolist() != first.sessions.tolist():
             raise ValueError(f"'{name}' was evaluated on other sessions than the rest")
+    ranked = {name: found.means()[RANKED_BY] for name, found in outcomes.items()}
     fair = [name for name in outcomes if not privileged[name]]
     pool = [name for name in fair if name in candidates] or fair or list(outcomes)
-    reference = max(pool, key=lambda name: outcomes[name].means()[RANKED_BY])
-    return Comparison(dict(outcomes), dict(privileged), reference)
+    reference = max(pool, key=ranked.__getitem__)
+    oracle = max((n for n in outcomes if privileged[n]), key=ranked.__getitem__, default=None)
+
+    return Evaluation(
+        sessions=int(first.sessions.numel()),
+        seed=first.seed,
+        reference=reference,
+        oracle=oracle,
+        policies={
+            name: _policy(
+                outcomes[name],
+                privileged[name],
+                outcomes[reference] if name != reference else None,
+                outcomes[oracle] if oracle not in (None, name) else None,
+            )
+            for name in outcomes
+        },
+    )
 
 
-def exposure_by_group(impressions: Tensor, clicks: Tensor, groups: Tensor) -> dict[str, Any]:
-    """Return each item group's shares of catalog, impressions and clicks.
+def _policy(
+    found: RolloutResult,
+    privileged: bool,
+    reference: RolloutResult | None,
+    oracle: RolloutResult | None,
+) -> PolicyNumbers:
+    """Return a policy's numbers; without what it is itself, it has no difference to that."""
+    outcomes, values = {}, found.per_session
+    base = {} if reference is None else reference.per_session
+    for metric, value in values.items():
+        outcomes[metric] = Numbers.of(mean_estimate(value.numpy()))
+        if metric in base:
+            pair = paired_difference(value.numpy(), base[metric].numpy())
+            factor = finite_or_none(pair.pairing_factor)
+            outcomes[metric].difference = Numbers.of(pair.difference, pairing_factor=factor)
+    best = {} if oracle is None else oracle.per_session
+    by_group = {m: _by_group(found, m) for m in GROUP_OUTCOMES if m in outcomes}
+    return PolicyNumbers(
+        privileged=privileged,
+        outcomes=outcomes,
+        regret={
+            m: Numbers.of(paired_difference(best[m].numpy(), values[m].numpy()).difference)
+            for m in REGRETTED
+            if m in best and m in values
+        },
+        cohort={"coverage": coverage(found.impressions), "gini": gini(found.impressions.numpy())},
+        groups={metric: groups for metric, (groups, _) in by_group.items()},
+        gaps={metric: gaps for metric, (_, gaps) in by_group.items()},
+        exposure={
+            division: Shares.of(found.impressions, found.clicks, of_item)
+            for division, of_item in found.item_groups.items()
+        },
+        funnel={
+            stage: finite_or_none(float(count.nanmean())) for stage, count in found.funnel.items()
+        },
+    )
 
-    Exposure in proportion to the catalog would give every group a share of impressions equal to its
-    share of items (Singh and Joachims, "Fairness of Exposure in Rankings", KDD 2018, with equal
-    merit).
 
-    Args:
-        impressions: float32 ``[N]``, how often each item was shown.
-        clicks: float32 ``[N]``.
-        groups: int64 ``[N]``, the group of each item; groups without items do not count.
+def _by_group(found: RolloutResult, metric: str) -> tuple[dict[str, Numbers], dict[str, Numbers]]:
+    """Return an outcome by user group, and the gaps between groups.
 
-    Returns:
-        ``groups`` (their number), ``gini`` of impressions an item over the groups, and, for up to
-        :data:`MAX_LISTED_GROUPS`, lists in the order of the groups' numbers: ``items``,
-        ``impressions`` and ``clicks``, shares that sum to 1 (to 0 where there were none).
+    Two groups are compared as they are named. Of more, ``best - worst group`` picks two by their
+    values, which makes the gap look larger than it is. ``known - new users`` follows. A gap without
+    users on either side is left out.
     """
-    place = torch.unique(groups, return_inverse=True)[1]
-    items = torch.bincount(place).to(torch.float64)
-    shown, clicked = (torch.bincount(place, weights=w.double()) for w in (impressions, clicks))
-    found: dict[str, Any] = {"groups": items.numel(), "gini": gini((shown / items).numpy())}
-    if items.numel() <= MAX_LISTED_GROUPS:
-        for name, sums in (("items", items), ("impressions", shown), ("clicks", clicked)):
-            found[name] = (sums / sums.sum().clamp(min=1.0)).tolist()
-    return found
-
-
-def _numbers(estimate: Estimate) -> dict[str, Any]:
-    return {**estimate.as_json("mean"), "sessions": estimate.count}
-
-
-def _all_numbers(found: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {name: _numbers(estimate) for name, estimate in found.items()}
+    values = found.per_session[metric]
+    parts = {n: values[found.group == k].numpy() for k, n in enumerate(found.group_names)}
+    known, new = values[~found.is_new].numpy(), values[found.is_new].numpy()
+    means = {name: mean_estimate(part) for name, part in parts.items()}
+    there = {name: part for name, part in parts.items() if means[name].count}
+    gaps = {}
+    if len(there) == 2:
+        gaps[" - ".join(there)] = mean_difference(*there.values())
+    elif len(there) > 2:
+        ordered = sorted(there, key=lambda name: means[name].value)
+        gaps["best - worst group"] = mean_difference(there[ordered[-1]], there[ordered[0]])
+    if known.size and new.size:
+        gaps["known - new users"] = mean_difference(known, new)
+    means |= {"new users": mean_estimate(new), "known users": mean_estimate(known)}
+    groups, apart = ({n: Numbers.of(e) for n, e in part.items()} for part in (means, gaps))
+    return groups, apart

@@ -2,10 +2,11 @@ import json
 
 import pytest
 
-from agents.comparison.runs import TRAINED, Evaluation, Run, experiment_hash
+from agents.comparison.runs import TRAINED, Run, experiment_hash
 from agents.config import RunConfig
 from agents.runs.manifest import CodeVersion
 from marec_env.config.yaml_source import dump
+from marec_env.evaluation.comparison import Evaluation
 
 ORACLE_CLICKS = 100.0
 

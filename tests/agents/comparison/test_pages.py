@@ -12,6 +12,7 @@ from agents.commands import compare
 from agents.commands.evaluate import write_comparison
 from agents.comparison.report import as_markdown, as_page, run_page, write_run_report
 from agents.comparison.summary import summarise
+from marec_env.evaluation.comparison import Evaluation
 from marec_env.reporting.page import Section, render_page
 from marec_env.reporting.table import TextTable, print_tables
 
@@ -175,22 +176,9 @@ def test_an_unfinished_run_says_so_on_its_page(write_run):
     assert "unfinished (200,000 of 400,000" in (folder / "report.html").read_text()
 
 
-class Found:
-    """An evaluation of other settings than the run's."""
-
-    def __init__(self, document):
-        self.document = document
-
-    def as_dict(self):
-        return self.document
-
-    def as_csv(self):
-        return "policy,outcome\n"
-
-
 def test_an_evaluation_leaves_its_numbers_and_the_page(evaluation, write_run):
     folder = write_run(clicks=1.0)
-    written = write_comparison(Found(evaluation(44.0)), folder, env_steps=400_000)
+    written = write_comparison(Evaluation(**evaluation(44.0)), folder, env_steps=400_000)
     assert [path.name for path in written] == ["evaluation.json", "evaluation.csv", "report.html"]
     assert set(json.loads(written[0].read_text())["git"]) == {"commit", "dirty", "source"}
     assert "Bars of clicks a session: mappo 44 [43, 45]" in written[2].read_text()
@@ -214,12 +202,12 @@ def test_an_evaluation_of_other_settings_never_replaces_the_runs_own(
     before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
     found = evaluation(44.0)
     change(found)
-    written = write_comparison(Found(found), folder, env_steps=400_000)
+    written = write_comparison(Evaluation(**found), folder, env_steps=400_000)
     names = [f"evaluation{suffix}.json", f"evaluation{suffix}.csv", f"report{suffix}.html"]
     assert [path.name for path in written] == names
     assert {name: (folder / name).read_bytes() for name in before} == before
     assert "mappo 44 [43, 45]" in written[2].read_text()
-    written = write_comparison(Found(found), folder, env_steps=400_000, replace=True)
+    written = write_comparison(Evaluation(**found), folder, env_steps=400_000, replace=True)
     assert written[0].name == "evaluation.json"
     assert json.loads(written[0].read_text())["policies"] == found["policies"]
 

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from agents.comparison.rows import rows_of_file
-from agents.comparison.runs import Numbers
 from agents.comparison.summary import summarise
 from agents.comparison.tables import difference_table
 from marec_env.errors import ConfigError
+from marec_env.evaluation.comparison import Numbers
 
 
 @pytest.fixture
