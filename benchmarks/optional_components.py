@@ -63,7 +63,7 @@ def print_arm(label: str, found: RolloutResult, base: RolloutResult) -> None:
     new = found.is_new.numpy()
     cells = [f"{mean_estimate(clicks).value:7.2f}"]
     for group in (np.ones_like(new), ~new, new):
-        gain = paired_difference(clicks[group], before[group]).difference
+        gain = paired_difference(clicks[group], before[group])
         cells.append(f"{gain.value:+6.2f} [{gain.low:+.2f}, {gain.high:+.2f}]")
     means = found.means()
     cells.append(f"{means['length']:8.2f}")

@@ -123,7 +123,7 @@ def print_comparison(with_text: Cohort, without: Cohort) -> None:
     for measure in ("clicks", "length", "cold_shown", "cold_clicks", "cold_rate"):
         for name, chosen in groups:
             one, two = (getattr(c, measure)[chosen] for c in (with_text, without))
-            gain = paired_difference(one, two).difference
+            gain = paired_difference(one, two)
             label = f"{measure.replace('_', ' ')}, {name} users"
             print(
                 f"{label:<28} {mean_estimate(one).value:>8.3f} {mean_estimate(two).value:>8.3f} "

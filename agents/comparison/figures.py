@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from agents.comparison.grouping import Group
-from agents.comparison.rows import STAGES, Row
+from agents.comparison.rows import REGRET, STAGES, Row
 from agents.comparison.runs import Run
 from agents.comparison.summary import Summary
-from agents.comparison.tables import OBJECTIVE, OUTCOMES, name_of
+from agents.comparison.tables import OBJECTIVE, heading, name_of
 from marec_env.evaluation.statistics import FEWEST_TO_RESAMPLE, bootstrap_band
 from marec_env.reporting.charts import Bar, Line, bars_figure, groups_figure, lines_figure
 from marec_env.reporting.drawing import NEUTRAL, ORACLE, Figure, color_of, sentence, shown
@@ -34,6 +34,13 @@ _CURVES = {
     "episode/return": "F a session",
 }
 """What is drawn over env steps, by its name in ``metrics.jsonl``."""
+_BARS = {
+    "clicks": "clicks a session",
+    "satisfaction": "satisfaction (0 to 1), session mean",
+    "length": "session length in requests",
+    REGRET: "regret: clicks a session below the oracle",
+    "return": "F a session",
+}
 _BY_GROUP = {
     "clicks": "clicks a session",
     "satisfaction": "satisfaction (0 to 1)",
@@ -44,16 +51,16 @@ _BY_GROUP = {
 def outcome_figures(summary: Summary) -> list[Figure]:
     """Draw bars of user outcomes, with intervals."""
     figures = []
-    for quantity in OUTCOMES:
-        rows = [row for row in summary.rows if quantity.key in row.values][:_MOST_BARS]
-        if not quantity.title or not any(row.seeds for row in rows):
+    for quantity, title in _BARS.items():
+        rows = [row for row in summary.rows if quantity in row.values][:_MOST_BARS]
+        if not any(row.seeds for row in rows):
             continue
-        if quantity.key == "return":  # neutral values in place of objectives would mislead
+        if quantity == "return":  # neutral values in place of objectives would mislead
             rows = [row for row in rows if any(key.startswith(OBJECTIVE) for key in row.values)]
-        bars = [Bar(name_of(r), r.values[quantity.key], _color(summary, r)) for r in rows]
-        better = "higher is better" if quantity.higher_is_better else "lower is better"
-        caption = f"{sentence(quantity.short)}, with 95 % intervals; {better}."
-        figures.append(bars_figure(quantity.title, bars, caption))
+        bars = [Bar(name_of(r), r.values[quantity], _color(summary, r)) for r in rows]
+        better = "lower" if quantity == REGRET else "higher"
+        caption = f"{sentence(heading(quantity))}, with 95 % intervals; {better} is better."
+        figures.append(bars_figure(title, bars, caption))
     return figures
 
 
@@ -153,19 +160,17 @@ def _line_rows(summary: Summary, rows: Sequence[Row]) -> list[Row]:
 
 def funnel_figures(summary: Summary) -> list[Figure]:
     """Draw how many relevant items survive, and what each stage lets past."""
-    whole = [row for row in summary.rows if len(row.funnel) == len(STAGES)]
-    if not whole:
+    funnels = {row: [found.value for found in row.part("funnel").values()] for row in summary.rows}
+    rows = _line_rows(summary, [row for row, f in funnels.items() if len(f) == len(STAGES)])
+    if not rows:
         return []
-    rows = _line_rows(summary, whole)
-    series = {
-        name_of(row): Line(range(len(STAGES)), [found.value for found in row.funnel.values()])
-        for row in rows
-    }
+    series = {name_of(row): Line(range(len(STAGES)), funnels[row]) for row in rows}
     caption = "Relevant items that survive each stage of a request, on a logarithmic scale."
     ticks = [stage.title for stage in STAGES]
     shares = {
-        stage.decides: {name_of(r): r.passing[stage.key] for r in rows if stage.key in r.passing}
+        stage.decides: {name_of(r): r.found[key] for r in rows if key in r.found}
         for stage in STAGES[1:]
+        if (key := ("passing", stage.key))
     }
     passing = "share of the relevant items that get past"
     return [

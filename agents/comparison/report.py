@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,13 +26,7 @@ _CURVES_LEAD = (
 
 
 def as_page(summary: Summary, title: str, command: str) -> str:
-    """Return the HTML page.
-
-    Args:
-        summary: of the runs.
-        title: of the page.
-        command: how to make it again.
-    """
+    """Return the HTML page with its title; ``command`` is how to make it again."""
     return render_page(title, lead_of(summary), summary.notes, sections_of(summary, command))
 
 
@@ -44,27 +38,22 @@ def as_markdown(summary: Summary, title: str, command: str) -> str:
 
 def lead_of(summary: Summary) -> list[str]:
     """Return how to read the numbers."""
-    seeds = sum(len(group.runs) for group in summary.grouping.groups)
-    over_seeds = any(row.over == "seeds" for row in summary.experiments)
-    lead = [
-        f"{len(summary.experiments)} trained "
-        f"{'team' if len(summary.experiments) == 1 else 'experiments'} ({seeds} "
-        f"{'run' if seeds == 1 else 'runs'}), every policy on the same {summary.sessions:,} "
-        f"sessions (seed {summary.cohort}) under common random numbers."
-    ]
-    if over_seeds:
-        lead.append(
+    runs, count = sum(len(g.runs) for g in summary.grouping.groups), len(summary.experiments)
+    teams = f"{count} trained {'team' if count == 1 else 'experiments'}"
+    intervals = "Means with 95 % intervals over sessions, given this one trained team."
+    if any(row.over == "seeds" for row in summary.experiments):
+        intervals = (
             "Trained experiments: interquartile mean over seeds with 95 % bootstrap intervals over "
             f"seeds (fewer than {FEWEST_TO_RESAMPLE} seeds: mean, Student's interval). Policies "
             "not trained here, and experiments of one seed: mean with 95 % intervals over sessions."
         )
-    else:
-        lead.append("Means with 95 % intervals over sessions, given this one trained team.")
-    lead.append(
+    return [
+        f"{teams} ({runs} {'run' if runs == 1 else 'runs'}), every policy on the same "
+        f"{summary.sessions:,} sessions (seed {summary.cohort}) under common random numbers.",
+        intervals,
         "(p): privileged, reads the users' hidden state; a bound, not a competitor. F of "
-        "recommenders of whole slates counts neutral values for the components they do without."
-    )
-    return lead
+        "recommenders of whole slates counts neutral values for the components they do without.",
+    ]
 
 
 def sections_of(summary: Summary, command: str, drawn: bool = True) -> list[Section]:
@@ -75,83 +64,75 @@ def sections_of(summary: Summary, command: str, drawn: bool = True) -> list[Sect
         command: how to make the page again.
         drawn: whether with figures.
     """
-    parts: list[tuple[str, list[TextTable | None], Callable[[Summary], list[Figure]], list[str]]]
-    parts = [
-        (
-            "Outcomes",
-            [tables.outcomes_table(summary), tables.difference_table(summary)],
-            figures.outcome_figures,
-            [
-                "Regret is what the best privileged policy reaches more on the same sessions; "
-                "* marks differences whose 95 % interval leaves out zero."
-            ],
-        ),
-        (
-            "Learning curves",
-            [],
-            lambda summary: figures.curve_figures(summary.grouping.groups),
-            [_CURVES_LEAD],
-        ),
-        (
-            "Between experiments",
-            [*tables.pair_tables(summary)],
-            figures.profile_figures,
-            [
-                "P(improvement): that a seed drawn from the first does better than one drawn from "
-                "the second; 0.5 where neither is better. Differences are taken seed by seed "
-                "(* zero lies outside the 95 % interval); the pairing factor tells how many times "
-                "wider the interval would be without pairing."
-            ],
-        ),
-        (
-            "Funnel",
-            [*tables.funnel_tables(summary)],
-            figures.funnel_figures,
-            [
-                "How many of the items truly relevant to the user at a request survive each stage, "
-                "and which component lost the others. 'Best by score' is what the slate would hold "
-                "without diversity and exploration; a negative loss there is a gain."
-            ],
-        ),
-        (
-            "User groups",
-            [tables.gaps_table(summary)],
-            figures.group_figures,
-            [
-                "With more than two groups, the best and the worst are picked by their values, "
-                "which makes their gap look larger than it is."
-            ],
-        ),
-        (
-            "Exposure of providers and items",
-            [*tables.exposure_tables(summary)],
-            figures.exposure_figures,
-            _exposure_lead(summary),
-        ),
-        (
-            "Ranking quality and further outcomes",
-            [
-                tables.quality_table(summary),
-                tables.list_table(summary),
-                tables.further_table(summary),
-            ],
-            lambda summary: [],
-            [],
-        ),
-        ("Component objectives", [tables.objectives_table(summary)], lambda summary: [], []),
-        (
-            "Configuration differences",
-            [tables.configuration_table(summary)],
-            lambda summary: [],
-            ["Keys that differ; all others are the same in every experiment."],
-        ),
-    ]
-    sections = [
-        Section(title, [t for t in found if t], draw(summary) if drawn else [], lead)
-        for title, found, draw, lead in parts
-    ]
-    runs = Section("Runs", [tables.runs_table(summary)], verbatim=[command])
-    return [*(s for s in sections if s.tables or s.figures), runs]
+    sections = []
+
+    def add(
+        title: str,
+        lead: Sequence[str],
+        found: Sequence[TextTable | None],
+        draw: Callable[[Summary], list[Figure]] = lambda _: [],
+    ) -> None:
+        section = Section(title, [t for t in found if t], draw(summary) if drawn else [], lead)
+        if section.tables or section.figures:
+            sections.append(section)
+
+    add(
+        "Outcomes",
+        [
+            "Regret is what the best privileged policy reaches more on the same sessions; "
+            "* marks differences whose 95 % interval leaves out zero."
+        ],
+        [tables.outcomes_table(summary), tables.difference_table(summary)],
+        figures.outcome_figures,
+    )
+    add(
+        "Learning curves",
+        [_CURVES_LEAD],
+        [],
+        lambda summary: figures.curve_figures(summary.grouping.groups),
+    )
+    add(
+        "Between experiments",
+        [
+            "P(improvement): that a seed drawn from the first does better than one drawn from "
+            "the second; 0.5 where neither is better. Differences are taken seed by seed "
+            "(* zero lies outside the 95 % interval); the pairing factor tells how many times "
+            "wider the interval would be without pairing."
+        ],
+        tables.pair_tables(summary),
+        figures.profile_figures,
+    )
+    add(
+        "Funnel",
+        [
+            "How many of the items truly relevant to the user at a request survive each stage, "
+            "and which component lost the others. 'Best by score' is what the slate would hold "
+            "without diversity and exploration; a negative loss there is a gain."
+        ],
+        tables.funnel_tables(summary),
+        figures.funnel_figures,
+    )
+    add(
+        "User groups",
+        [
+            "With more than two groups, the best and the worst are picked by their values, "
+            "which makes their gap look larger than it is."
+        ],
+        [tables.gaps_table(summary)],
+        figures.group_figures,
+    )
+    add(
+        "Exposure of providers and items",
+        _exposure_lead(summary),
+        tables.exposure_tables(summary),
+        figures.exposure_figures,
+    )
+    further = (tables.quality_table, tables.list_table, tables.further_table)
+    add("Ranking quality and further outcomes", [], [table(summary) for table in further])
+    add("Component objectives", [], [tables.objectives_table(summary)])
+    lead = ["Keys that differ; all others are the same in every experiment."]
+    add("Configuration differences", lead, [tables.configuration_table(summary)])
+    return [*sections, Section("Runs", [tables.runs_table(summary)], verbatim=[command])]
 
 
 def _exposure_lead(summary: Summary) -> list[str]:
@@ -193,11 +174,7 @@ def run_page(run: Run) -> str:
         summary = summarise([whole])
         notes = [*run.defects, *summary.notes]
         return render_page(title, lead_of(summary), notes, sections_of(summary, command))
-    group = Group(run.algorithm, (whole,))
-    sections = [
-        Section("Learning curves", figures=figures.curve_figures([group]), lead=[_CURVES_LEAD]),
-        Section("Runs", verbatim=[command]),
-    ]
-    shown = [s for s in sections if s.figures or s.verbatim]
+    curves = figures.curve_figures([Group(run.algorithm, (whole,))])
+    sections = [Section("Learning curves", figures=curves, lead=[_CURVES_LEAD])] if curves else []
     notes = [*run.defects, *(f"data: {line}" for line in run.warnings)]
-    return render_page(title, [], notes, shown)
+    return render_page(title, [], notes, [*sections, Section("Runs", verbatim=[command])])

@@ -20,10 +20,23 @@ from marec_env.evaluation.comparison import Evaluation, PolicyNumbers, Shares
 from marec_env.evaluation.statistics import Estimate, seeds_interval
 from marec_env.io import read_json
 
-__all__ = ["REGRET", "STAGES", "Row", "Stage", "baseline_rows", "group_row", "rows_of_file"]
+__all__ = [
+    "PARTS",
+    "REGRET",
+    "STAGES",
+    "Row",
+    "Stage",
+    "baseline_rows",
+    "group_row",
+    "rows_of_file",
+]
 
 Kind = Literal["trained", "baseline", "oracle"]
 Key = tuple[str, ...]
+PARTS = ("values", "differences", "funnel", "passing", "groups", "gaps", "gini")
+"""What is known of a policy: by quantity its value and the difference to the best unprivileged
+baseline of its evaluation; by stage the relevant items a request, and what gets past it as a share
+of what reached it (above 1: a gain); by outcome and group, and gap; by division of the catalog."""
 REGRET = "regret"
 _COHORT = ("coverage", "gini")
 _SAME = 1e-6  # relative; evaluations of one deterministic policy differ by rounding at most
@@ -51,7 +64,7 @@ STAGES = (
 """Stages of the funnel in order."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """One experiment or policy with everything that is known of it."""
 
@@ -62,7 +75,7 @@ class Row:
     count: int
     """How many of them."""
     found: dict[Key, Estimate]
-    """By part of the evaluation and the names within it, see :func:`_measures`."""
+    """By part of the evaluation and the names within it, see :data:`PARTS`."""
     seeds: tuple[int, ...] = ()
     by_seed: dict[str, list[float]] = field(default_factory=dict)
     """By quantity, one value a seed; experiments only."""
@@ -82,21 +95,6 @@ class Row:
     def values(self) -> dict[str, Estimate]:
         """By quantity."""
         return self.part("values")
-
-    @property
-    def differences(self) -> dict[str, Estimate]:
-        """By quantity: to the best unprivileged baseline of the run's evaluation."""
-        return self.part("differences")
-
-    @property
-    def funnel(self) -> dict[str, Estimate]:
-        """By stage: relevant items a request."""
-        return self.part("funnel")
-
-    @property
-    def passing(self) -> dict[str, Estimate]:
-        """By stage: how many get past it, as a share of those that reached it (above 1: a gain)."""
-        return self.part("passing")
 
 
 def _measures(evaluation: Evaluation, name: str) -> dict[Key, Estimate]:

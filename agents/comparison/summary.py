@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.comparison.grouping import Grouping, group_runs
-from agents.comparison.rows import REGRET, Row, baseline_rows, group_row, rows_of_file
+from agents.comparison.rows import PARTS, REGRET, Row, baseline_rows, group_row, rows_of_file
 from agents.comparison.runs import Run
 from marec_env.evaluation.statistics import (
     FEWEST_TO_RESAMPLE,
     Estimate,
-    PairedDifference,
     bootstrap_band,
     finite_or_none,
     improvement_interval,
@@ -39,7 +38,7 @@ class Pair:
     second: str
     improvement: Estimate
     """The probability that a seed of the first has a larger value than one of the second."""
-    difference: PairedDifference | None
+    difference: Estimate | None
     """First less second, seed by seed; ``None`` with fewer than two seeds in common."""
 
 
@@ -214,47 +213,29 @@ def _profile(rows: Sequence[Row], others: Sequence[Row]) -> PerformanceProfile |
 
 
 def _row(row: Row) -> dict[str, Any]:
-    def parts(name: str) -> dict[str, Any]:
-        return {key: found.as_json() for key, found in row.part(name).items()}
-
-    def nested(name: str) -> dict[str, Any]:
-        return {
-            outcome: {key: found.as_json() for key, found in groups.items()}
-            for outcome, groups in row.nested(name).items()
-        }
-
-    values = {
-        name: {**found, "by_seed": row.by_seed.get(name, [])}
-        for name, found in parts("values").items()
-    }
+    parts: dict[str, Any] = {name: {} for name in PARTS}
+    for (*names, last), found in row.found.items():
+        place = parts
+        for name in names:
+            place = place.setdefault(name, {})
+        place[last] = found.as_json()
+    for name, numbers in parts["values"].items():
+        numbers["by_seed"] = row.by_seed.get(name, [])
+    gini = parts.pop("gini")
     exposure = {
-        name: {**shares.model_dump(exclude={"clicks"}), "gini": row.found["gini", name].as_json()}
+        name: {**shares.model_dump(exclude={"clicks"}), "gini": gini[name]}
         for name, shares in row.exposure.items()
     }
-    return {
-        "kind": row.kind,
-        "intervals_over": row.over,
-        "count": row.count,
-        "values": values,
-        "differences": parts("differences"),
-        "funnel": parts("funnel"),
-        "passing": parts("passing"),
-        "groups": nested("groups"),
-        "gaps": nested("gaps"),
-        "exposure": exposure,
-    }
+    about = {"kind": row.kind, "intervals_over": row.over, "count": row.count}
+    return {**about, **parts, "exposure": exposure}
 
 
 def _pair(pair: Pair) -> dict[str, Any]:
-    found = pair.difference
+    gap = pair.difference
+    factor = gap and finite_or_none(gap.pairing_factor)
     return {
         "first": pair.first,
         "second": pair.second,
         "probability_of_improvement": pair.improvement.as_json(),
-        "difference": found
-        and {
-            **found.difference.as_json(),
-            "seeds": found.difference.count,
-            "pairing_factor": finite_or_none(found.pairing_factor),
-        },
+        "difference": gap and {**gap.as_json(), "seeds": gap.count, "pairing_factor": factor},
     }

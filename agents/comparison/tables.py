@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 from agents.comparison.grouping import seed_ranges
@@ -14,72 +13,35 @@ from marec_env.evaluation.statistics import Estimate
 from marec_env.reporting.drawing import interval, shown
 from marec_env.reporting.table import TextTable
 
-__all__ = [
-    "OBJECTIVE",
-    "OUTCOMES",
-    "Quantity",
-    "configuration_table",
-    "difference_table",
-    "exposure_tables",
-    "funnel_tables",
-    "further_table",
-    "gaps_table",
-    "list_table",
-    "name_of",
-    "objectives_table",
-    "outcomes_table",
-    "pair_tables",
-    "quality_table",
-    "runs_table",
-]
+__all__ = ["DIVISIONS", "OBJECTIVE", "OUTCOMES", "heading", "name_of"]
 
 OBJECTIVE = "objective/"
-_LONGEST = 60  # characters of a configuration value
-
-
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """A column of a table or an axis of a figure."""
-
-    key: str
-    """Its name in ``evaluation.json``."""
-    short: str
-    """A heading."""
-    title: str = ""
-    """With its unit, for figures."""
-    higher_is_better: bool = True
-
-
-OUTCOMES = (
-    Quantity("clicks", "clicks", "clicks a session"),
-    Quantity("satisfaction", "satisfaction", "satisfaction (0 to 1), session mean"),
-    Quantity("length", "requests", "session length in requests"),
-    Quantity(REGRET, "regret", "regret: clicks a session below the oracle", False),
-    Quantity("return", "F", "F a session"),
-    Quantity("stayed", "stayed"),
-)
+OUTCOMES = ("clicks", "satisfaction", "length", REGRET, "return", "stayed")
 """User outcomes; regret is to the best privileged policy evaluated beside the run."""
-_QUALITY = (
-    Quantity("precision", "precision"),
-    Quantity("recall", "recall"),
-    Quantity("f1", "F1"),
-    Quantity("ndcg", "NDCG"),
-    Quantity("mrr", "MRR"),
-    Quantity("hit_rate", "hit rate"),
-)
-_LISTS = (
-    Quantity("diversity", "diversity"),
-    Quantity("novelty", "novelty"),
-    Quantity("serendipity", "serendipity"),
-    Quantity("miscalibration", "miscal."),
-    Quantity("coverage", "coverage"),
-    Quantity("gini", "Gini"),
-)
+_QUALITY = ("precision", "recall", "f1", "ndcg", "mrr", "hit_rate")
+_LISTS = ("diversity", "novelty", "serendipity", "miscalibration", "coverage", "gini")
+_HEADINGS = {
+    "length": "requests",
+    "return": "F",
+    "f1": "F1",
+    "ndcg": "NDCG",
+    "mrr": "MRR",
+    "miscalibration": "miscal.",
+    "gini": "Gini",
+}
+DIVISIONS = {"provider": "Exposure of providers", "popularity": "Exposure by popularity"}
+"""Of the catalog, with the titles of their tables."""
+_LONGEST = 60  # characters of a configuration value
 
 
 def name_of(row: Row) -> str:
     """Return a row's label, oracles marked as in every other table."""
     return f"{row.label} (p)" if row.kind == "oracle" else row.label
+
+
+def heading(quantity: str) -> str:
+    """Return what a quantity of ``evaluation.json`` is called above a column."""
+    return _HEADINGS.get(quantity, quantity.replace("_", " "))
 
 
 def _cell(estimate: Estimate | None) -> str:
@@ -90,78 +52,83 @@ def _marked(estimate: Estimate | None) -> str:
     """Return a signed difference, with a star where zero lies outside its interval."""
     if estimate is None:
         return "-"
-    mark = "*" if estimate.low > 0 or estimate.high < 0 else ""
+    mark = "*" if estimate.significant else ""
     ends = f"\n[{estimate.low:+.3g}, {estimate.high:+.3g}]" if math.isfinite(estimate.low) else ""
     return f"{estimate.value:+.3g}{mark}{ends}"
 
 
-def _body(
+def _table(
+    title: str,
     rows: Sequence[Row],
     part: str,
-    keys: Sequence[tuple[str, ...]],
+    columns: Iterable[tuple[tuple[str, ...], str]],
     cell: Callable[[Estimate | None], str] = _cell,
-) -> list[list[str]]:
-    """Return a line for each row: its name, and a cell for each name within a part."""
-    return [[name_of(row), *(cell(row.found.get((part, *key))) for key in keys)] for row in rows]
+) -> TextTable | None:
+    """Return a part of the rows' numbers, ``None`` where no row has any.
+
+    Args:
+        title: of the table.
+        rows: that have something of the part.
+        part: of :attr:`agents.comparison.rows.Row.found`.
+        columns: names within it and headings; those that no row has are left out.
+        cell: what a number is shown as.
+    """
+    kept = [((part, *key), h) for key, h in columns if any((part, *key) in r.found for r in rows)]
+    body = [[name_of(row), *(cell(row.found.get(key)) for key, _ in kept)] for row in rows]
+    header = ["policy", *(text for _, text in kept)]
+    if part == "values":
+        header.insert(1, "seeds")
+        for line, row in zip(body, rows, strict=True):
+            line.insert(1, f"{len(row.seeds)} ({seed_ranges(row.seeds)})" if row.seeds else "-")
+    return TextTable(title, header, body) if kept else None
 
 
-def _table(title: str, rows: Sequence[Row], quantities: Sequence[Quantity]) -> TextTable:
-    columns = [q for q in quantities if any(q.key in row.values for row in rows)]
-    body = _body(rows, "values", [(q.key,) for q in columns])
-    for line, row in zip(body, rows, strict=True):
-        line.insert(1, f"{len(row.seeds)} ({seed_ranges(row.seeds)})" if row.seeds else "-")
-    return TextTable(title, ["policy", "seeds", *(q.short for q in columns)], body)
+def _values(title: str, rows: Sequence[Row], quantities: Iterable[str]) -> TextTable | None:
+    return _table(title, rows, "values", [((key,), heading(key)) for key in quantities])
 
 
-def outcomes_table(summary: Summary) -> TextTable:
+def outcomes_table(summary: Summary) -> TextTable | None:
     """Return user outcomes and F."""
-    return _table("User outcomes [95 % interval]", summary.rows, OUTCOMES)
+    return _values("User outcomes [95 % interval]", summary.rows, OUTCOMES)
 
 
 def difference_table(summary: Summary) -> TextTable | None:
     """Return differences to the best baseline, ``None`` where evaluations have no common one."""
-    rows = [row for row in summary.rows if row.differences]
-    wanted = (*OUTCOMES, Quantity("returns", "returns"), Quantity("ndcg", "NDCG"))
-    columns = [q for q in wanted if any(q.key in row.differences for row in rows)]
-    if summary.reference is None or not columns:
+    if summary.reference is None:
         return None
     title = (
         f"Paired difference to {summary.reference}, the best by clicks of the runs' own baselines"
     )
-    body = _body(rows, "differences", [(q.key,) for q in columns], _marked)
-    return TextTable(title, ["policy", *(q.short for q in columns)], body)
+    columns = [((key,), heading(key)) for key in (*OUTCOMES, "returns", "ndcg")]
+    rows = [row for row in summary.rows if row.part("differences")]
+    return _table(title, rows, "differences", columns, _marked)
 
 
-def quality_table(summary: Summary) -> TextTable:
+def quality_table(summary: Summary) -> TextTable | None:
     """Return ranking metrics."""
-    return _table("Ranking against the truly relevant items", summary.rows, _QUALITY)
+    return _values("Ranking against the truly relevant items", summary.rows, _QUALITY)
 
 
-def list_table(summary: Summary) -> TextTable:
+def list_table(summary: Summary) -> TextTable | None:
     """Return what the slates were like."""
-    return _table("Slates and catalog", summary.rows, _LISTS)
+    return _values("Slates and catalog", summary.rows, _LISTS)
 
 
 def further_table(summary: Summary) -> TextTable | None:
     """Return the outcomes that no other table has, those of a user model's own among them."""
-    known = {q.key for q in (*OUTCOMES, *_QUALITY, *_LISTS)}
-    keys = dict.fromkeys(key for row in summary.rows for key in row.values)
-    found = [
-        Quantity(key, key.replace("_", " "))
-        for key in keys
-        if key not in known and not key.startswith(OBJECTIVE)
-    ]
-    return _table("Further outcomes", summary.rows, found) if found else None
+    known = {*OUTCOMES, *_QUALITY, *_LISTS}
+    found = dict.fromkeys(key for row in summary.rows for key in row.values)
+    rest = [key for key in found if key not in known and not key.startswith(OBJECTIVE)]
+    return _values("Further outcomes", summary.rows, rest)
 
 
 def objectives_table(summary: Summary) -> TextTable | None:
     """Return the components' own objectives, ``None`` where nobody has any."""
-    keys = dict.fromkeys(
-        key for row in summary.rows for key in row.values if key.startswith(OBJECTIVE)
-    )
-    rows = [row for row in summary.rows if any(key in row.values for key in keys)]
-    found = [Quantity(key, key.removeprefix(OBJECTIVE)) for key in keys]
-    return _table("Objectives f_i a request", rows, found) if found else None
+    found = {row: [key for key in row.values if key.startswith(OBJECTIVE)] for row in summary.rows}
+    keys = dict.fromkeys(key for mine in found.values() for key in mine)
+    columns = [((key,), key.removeprefix(OBJECTIVE)) for key in keys]
+    rows = [row for row, mine in found.items() if mine]
+    return _table("Objectives f_i a request", rows, "values", columns)
 
 
 def pair_tables(summary: Summary) -> list[TextTable]:
@@ -172,52 +139,41 @@ def pair_tables(summary: Summary) -> list[TextTable]:
     for quantity, pairs in summary.pairs.items():
         rows = []
         for pair in pairs:
-            gap = pair.difference
-            told = ["-", "-", "-"]
+            gap, told = pair.difference, ["-", "-", "-"]
             if gap is not None:
-                count, factor = str(gap.difference.count), shown(gap.pairing_factor)
-                told = [_marked(gap.difference), count, factor]
+                told = [_marked(gap), str(gap.count), shown(gap.pairing_factor)]
             rows.append([f"{pair.first} over {pair.second}", _cell(pair.improvement), *told])
         if rows:
             tables.append(TextTable(titles[quantity], header, rows))
     return tables
 
 
-def funnel_tables(summary: Summary) -> list[TextTable]:
+def funnel_tables(summary: Summary) -> list[TextTable | None]:
     """Return how many relevant items get past each stage, and who lost how many."""
-    rows = [row for row in summary.rows if row.funnel]
-    if not rows:
-        return []
-    counts = _body(rows, "funnel", [(stage.key,) for stage in STAGES])
+    rows = [row for row in summary.rows if row.part("funnel")]
+    columns = [((stage.key,), stage.title) for stage in STAGES]
+    counts = _table("Relevant items a request", rows, "funnel", columns)
     losses = [
-        [name_of(row), *(f"{a.value - b.value:.3g}" for a, b in pairwise(row.funnel.values()))]
+        [name_of(row), *(f"{a.value - b.value:.3g}" for a, b in pairwise(stages))]
         for row in rows
-        if len(row.funnel) == len(STAGES)
+        if len(stages := row.part("funnel").values()) == len(STAGES)
     ]
-    tables = [TextTable("Relevant items a request", ["policy", *(s.title for s in STAGES)], counts)]
-    if losses:
-        header = ["policy", *(f"lost by {s.decides}" for s in STAGES[1:])]
-        tables.append(TextTable("Who lost them", header, losses))
-    return tables
+    header = ["policy", *(f"lost by {stage.decides}" for stage in STAGES[1:])]
+    return [counts, TextTable("Who lost them", header, losses) if losses else None]
 
 
 def gaps_table(summary: Summary) -> TextTable | None:
     """Return the gaps between user groups, ``None`` where no evaluation has them."""
-    keys = dict.fromkeys(k[1:] for row in summary.rows for k in row.found if k[0] == "gaps")
-    if not keys:
-        return None
     rows = [row for row in summary.rows if row.nested("gaps")]
-    header = ["policy", *(f"{outcome}: {kind}" for outcome, kind in keys)]
-    return TextTable("Gaps between user groups", header, _body(rows, "gaps", list(keys)))
+    keys = dict.fromkeys(key[1:] for row in rows for key in row.found if key[0] == "gaps")
+    columns = [(key, ": ".join(key)) for key in keys]
+    return _table("Gaps between user groups", rows, "gaps", columns)
 
 
 def exposure_tables(summary: Summary) -> list[TextTable]:
     """Return exposure in proportion to the catalog: of providers, and by popularity."""
     tables = []
-    for division, title in (
-        ("provider", "Exposure of providers"),
-        ("popularity", "Exposure by popularity"),
-    ):
+    for division, title in DIVISIONS.items():
         body = []
         for row in summary.rows:
             shares = row.exposure.get(division)
@@ -245,14 +201,7 @@ def configuration_table(summary: Summary) -> TextTable | None:
 
 def runs_table(summary: Summary) -> TextTable:
     """Return every run given, with what it was made by or why it is left out."""
-    compared = [
-        (run, group.label, "compared") for group in summary.grouping.groups for run in group.runs
-    ]
-    left_out = [
-        (run, run.name, f"left out: {'; '.join(run.defects)}") for run in summary.grouping.left_out
-    ]
-    rows = [
-        [str(run.path), label, str(run.seed), run.code, state]
-        for run, label, state in (*compared, *left_out)
-    ]
+    found = [(r, g.label, "compared") for g in summary.grouping.groups for r in g.runs]
+    found += [(r, r.name, f"left out: {'; '.join(r.defects)}") for r in summary.grouping.left_out]
+    rows = [[str(run.path), label, str(run.seed), run.code, state] for run, label, state in found]
     return TextTable("", ["run", "experiment", "seed", "code", "state"], rows, prose=True)

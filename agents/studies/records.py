@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from marec_env.evaluation.statistics import Estimate, PairedDifference, finite_or_none
+from marec_env.evaluation.statistics import Estimate, finite_or_none
 
 __all__ = ["plain"]
 
@@ -18,8 +18,6 @@ def plain(value: Any) -> Any:
 
     Of a dataclass the fields that its ``repr`` shows; of an estimate its value and interval.
     """
-    if isinstance(value, PairedDifference):
-        value = value.difference
     if isinstance(value, Estimate):
         return value.as_json()
     if isinstance(value, Mapping):

@@ -50,7 +50,7 @@ class Numbers(_Document):
     high: FiniteFloat | None = None
     sessions: int = 0
     pairing_factor: FiniteFloat | None = None
-    """Of a difference, see :class:`marec_env.evaluation.statistics.PairedDifference`."""
+    """Of a difference, see :class:`marec_env.evaluation.statistics.Estimate`."""
     difference: Numbers | None = None
     """To the reference, session by session."""
 
@@ -236,14 +236,14 @@ def _policy(
         if metric in base:
             pair = paired_difference(value.numpy(), base[metric].numpy())
             factor = finite_or_none(pair.pairing_factor)
-            outcomes[metric].difference = Numbers.of(pair.difference, pairing_factor=factor)
+            outcomes[metric].difference = Numbers.of(pair, pairing_factor=factor)
     best = {} if oracle is None else oracle.per_session
     by_group = {m: _by_group(found, m) for m in GROUP_OUTCOMES if m in outcomes}
     return PolicyNumbers(
         privileged=privileged,
         outcomes=outcomes,
         regret={
-            m: Numbers.of(paired_difference(best[m].numpy(), values[m].numpy()).difference)
+            m: Numbers.of(paired_difference(best[m].numpy(), values[m].numpy()))
             for m in REGRETTED
             if m in best and m in values
         },

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.polynomial import Polynomial
@@ -21,7 +21,6 @@ from scipy import stats
 __all__ = [
     "FEWEST_TO_RESAMPLE",
     "Estimate",
-    "PairedDifference",
     "bootstrap_band",
     "bootstrap_means",
     "finite_or_none",
@@ -54,28 +53,22 @@ class Estimate:
     standard_error: float = math.nan
     count: int = 0
     """Independent units behind the value: sessions, or seeds."""
+    pairing_factor: float = math.nan
+    """Of a paired difference: how many times wider the interval would be had the units been
+    independent draws."""
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    @property
+    def significant(self) -> bool:
+        """Whether zero lies outside the interval."""
+        return self.low > 0 or self.high < 0
 
     def as_json(self, name: str = "value") -> dict[str, float | None]:
         """Return the value, under ``name``, and its interval; ``None`` for what is undefined."""
         ends = {name: self.value, "low": self.low, "high": self.high}
         return {key: finite_or_none(number) for key, number in ends.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class PairedDifference:
-    """The mean difference of two policies on the same sessions."""
-
-    difference: Estimate
-    pairing_factor: float
-    """How many times wider the interval would be had the sessions been independent draws."""
-
-    @property
-    def significant(self) -> bool:
-        """Whether zero lies outside the interval."""
-        return self.difference.low > 0 or self.difference.high < 0
 
 
 def finite_or_none(value: float) -> float | None:
@@ -114,8 +107,8 @@ def mean_estimate(values: ArrayLike, cluster: ArrayLike | None = None) -> Estima
     return _students(mean, error, count - 1, count)
 
 
-def paired_difference(values: ArrayLike, reference: ArrayLike) -> PairedDifference:
-    """Compare two policies' outcomes of the same sessions.
+def paired_difference(values: ArrayLike, reference: ArrayLike) -> Estimate:
+    """Return the mean difference of two policies' outcomes of the same sessions.
 
     Args:
         values: ``[n]``, one outcome a session.
@@ -132,10 +125,10 @@ def paired_difference(values: ArrayLike, reference: ArrayLike) -> PairedDifferen
     both = np.isfinite(first) & np.isfinite(second)
     difference = mean_estimate(first[both] - second[both])
     if difference.count < 2:
-        return PairedDifference(difference, np.nan)
+        return difference
     unpaired = np.sqrt((first[both].var(ddof=1) + second[both].var(ddof=1)) / difference.count)
     factor = unpaired / difference.standard_error if difference.standard_error > 0 else np.inf
-    return PairedDifference(difference, float(factor))
+    return replace(difference, pairing_factor=float(factor))
 
 
 def mean_difference(values: ArrayLike, reference: ArrayLike) -> Estimate:

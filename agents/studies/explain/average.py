@@ -23,7 +23,6 @@ from agents.studies.explain.team import (
 from marec_env.evaluation.rollout import rollout
 from marec_env.evaluation.statistics import (
     Estimate,
-    PairedDifference,
     mean_estimate,
     paired_difference,
 )
@@ -57,7 +56,7 @@ class GroupEffect:
     """Mean size of the change of its expected decisions when the group is masked."""
     items_changed: Estimate
     """Items of a slate that are others when the group is masked in that request alone."""
-    worth: dict[str, PairedDifference]
+    worth: dict[str, Estimate]
     """By outcome: a session of the team less the same session with the group masked throughout."""
 
 
@@ -203,8 +202,7 @@ def average_table(average: TeamExplanation) -> TextTable:
             f"{group.decision_change:.3f}",
             f"{group.items_changed.value:.2f}",
             *(
-                f"{worth.difference.value:+.2f} ± {_half(worth.difference):.2f}"
-                + "*" * worth.significant
+                f"{worth.value:+.2f} ± {_half(worth):.2f}" + "*" * worth.significant
                 for worth in group.worth.values()
             ),
         )
@@ -230,11 +228,10 @@ def average_sentences(average: TeamExplanation) -> list[str]:
     for agent, component in average.components.items():
         ranked = component.ranked()
         first, group = ranked[0]
-        clicks = group.worth["clicks"]
-        gap = clicks.difference
+        gap = group.worth["clicks"]
         worth = f"{abs(gap.value):.1f} ± {_half(gap):.1f} clicks a session"
         verdict = f"knowing it {'is worth' if gap.value > 0 else 'costs'} {worth}"
-        if not clicks.significant:
+        if not gap.significant:
             verdict = (
                 f"clicks a session change by {-gap.value:+.1f} ± {_half(gap):.1f}, "
                 "which is not told apart from nothing"

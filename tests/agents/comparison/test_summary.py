@@ -25,7 +25,7 @@ def test_experiments_are_interquartile_means_over_seeds(summary):
     assert mappo.values["clicks"].low < 42.0 < mappo.values["clicks"].high
     assert mappo.values["regret"].value == pytest.approx(58.0)
     assert mappo.nested("groups")["clicks"]["F"].value == pytest.approx(43.0)
-    assert mappo.passing["candidates"].value == pytest.approx(0.2)
+    assert mappo.part("passing")["candidates"].value == pytest.approx(0.2)
     assert mappo.exposure["provider"].impressions == pytest.approx([0.3, 0.7])
 
 
@@ -49,7 +49,7 @@ def test_baselines_come_once_with_intervals_over_sessions(summary):
     assert (random.kind, random.over, random.count) == ("baseline", "sessions", 64)
     assert (random.values["clicks"].low, random.values["clicks"].high) == (9.0, 11.0)
     assert summary.others[2].kind == "oracle"
-    assert "candidates" not in summary.others[0].passing
+    assert "candidates" not in summary.others[0].part("passing")
 
 
 def test_a_baseline_that_came_out_differently_is_two_rows(make_run):
@@ -64,7 +64,7 @@ def test_pairs_and_profile(summary):
     (pair,) = summary.pairs["clicks"]
     assert (pair.first, pair.second) == ("ippo", "mappo")
     assert pair.improvement.value == 0.0
-    assert pair.difference.difference.value == pytest.approx(-20.0)
+    assert pair.difference.value == pytest.approx(-20.0)
     assert pair.difference.significant
     profile = summary.profile
     assert profile.normalised
