@@ -14,8 +14,8 @@ import numpy as np
 
 from agents.studies.equilibrium.anarchy import measure_anarchy
 from agents.studies.equilibrium.best_response import SearchPlan, iterated_best_responses
+from agents.studies.equilibrium.common import heat_map
 from agents.studies.equilibrium.credit import difference_rewards, shapley_values
-from agents.studies.equilibrium.figures import heat_map
 from agents.studies.equilibrium.normal_form import matrix_game
 from marec_env.io import write_text
 from marec_env.reporting.drawing import PALETTE, Figure, draw

@@ -24,15 +24,7 @@ from marec_env.evaluation.off_policy import (
 from marec_env.evaluation.statistics import Estimate, mean_estimate
 from marec_env.reporting.table import TextTable
 
-__all__ = [
-    "ESTIMATORS",
-    "ErrorAtSize",
-    "errors_by_size",
-    "estimates",
-    "fitted",
-    "ignorant",
-    "judge",
-]
+__all__ = ["errors_by_size", "estimates", "fitted", "judge"]
 
 ESTIMATORS = ("IPS", "SNIPS", "cascade IPS", "DM", "DR", "cascade DR")
 """Of a component's log the cascade's estimators are the plain ones, and left out."""
@@ -116,13 +108,8 @@ def errors_by_size(
 ) -> list[ErrorAtSize]:
     """Draw logs of so many sessions from a large one and compare estimates with its truth.
 
-    The truth is the mean over the whole log, so sizes should be small beside it.
-
-    Args:
-        log: of many sessions.
-        sizes: sessions of the small logs.
-        repetitions: logs of each size.
-        seed: of the choice.
+    The truth is the mean over the whole log, so sizes (in sessions) should be small beside it;
+    there are ``repetitions`` logs of each.
     """
     truth = float(log.truth.mean())
     sessions = np.unique(log.session)

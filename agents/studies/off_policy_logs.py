@@ -81,7 +81,8 @@ def record_logs(
     seed: int,
     exploration: float = 1.0,
 ) -> dict[str, RequestLog]:
-    """Let the logging team play, and record a log for each component and one for slates.
+    """Let a team play, and return a log for each component (by agent), and one for slates where the
+    pipeline has a ranking component.
 
     Args:
         world: of the environment.
@@ -91,9 +92,6 @@ def record_logs(
         requests: of each session at most.
         seed: of the sessions.
         exploration: factor on the target's standard deviations and temperatures.
-
-    Returns:
-        By agent, and :data:`SLATE` where the pipeline has a ranking component.
     """
     play = _Play(world, OpenTeam(logging), OpenTeam(target), sessions, exploration)
     play.simulator.begin(torch.arange(sessions), seed)
@@ -269,14 +267,9 @@ class _Play:
 
 
 def rescaled(space: spaces.Space[Any], parameters: Tensor, factor: float) -> Tensor:
-    """Return parameters whose distribution explores ``factor`` times as much.
+    """Return an actor's parameters ``[n, num_inputs]`` that explore ``factor`` > 0 times as much.
 
     Box: standard deviations are multiplied. Discrete kinds: logits are divided (temperature).
-
-    Args:
-        space: the action space of one session.
-        parameters: of the actor's distribution, ``[n, num_inputs]``.
-        factor: > 0.
     """
 
     def wider(part: spaces.Space[Any], piece: Tensor) -> Tensor:

@@ -147,14 +147,8 @@ def cases_against_random(log: InteractionLog, part: Tensor, negatives: int, seed
     """Ask which of some items is one that the user went on to like; the others are items drawn
     evenly among those that the user never met, ``negatives`` for each liked one.
 
-    Args:
-        log: the whole log.
-        part: bool ``[R]``, which interactions to ask about.
-        negatives: drawn for each liked item.
-        seed: of the draws.
-
     Raises:
-        DataError: nothing was liked in that part.
+        DataError: nothing was liked in ``part``, bool ``[R]``.
     """
     chosen = part & log.liked
     user, item = log.user[chosen], log.item[chosen]
@@ -215,29 +209,22 @@ def _features(population: Population, cases: Cases) -> Tensor:
     return torch.stack([fit, population.quality[cases.item]], 1).to(torch.float64)
 
 
-def _chance(
-    intercept: Tensor | float,
-    weights: Tensor,
-    decay: Tensor | float,
-    features: Tensor,
-    position: Tensor | None,
-) -> Tensor:
-    chance = torch.sigmoid(intercept + features @ weights)
-    return chance if position is None else chance * decay**position
+def _chance(parameters: Tensor, features: Tensor, position: Tensor | None) -> Tensor:
+    """Return chances ``[M]`` by intercept, weights, and logit of decay where places are known."""
+    chance = torch.sigmoid(parameters[0] + features @ parameters[1 : 1 + features.shape[1]])
+    return chance if position is None else chance * torch.sigmoid(parameters[-1]) ** position
 
 
 def _maximise(features: Tensor, cases: Cases) -> Tensor:
-    """Return the maximum-likelihood intercept, weights, and logit of decay if there are places."""
+    """Return the parameters of maximum likelihood."""
     extra = 1 if cases.position is None else 2
     parameters = torch.zeros(features.shape[1] + extra, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([parameters], max_iter=_STEPS, line_search_fn="strong_wolfe")
     event = cases.event.to(torch.float64)
-    position = None if cases.position is None else cases.position.to(torch.float64)
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        weights, decay = parameters[1 : 1 + features.shape[1]], torch.sigmoid(parameters[-1])
-        chance = _chance(parameters[0], weights, decay, features, position)
+        chance = _chance(parameters, features, cases.position)
         value = torch.nn.functional.binary_cross_entropy(chance, event)
         value = value + _RIDGE * parameters.square().sum()
         value.backward()  # type: ignore[no-untyped-call]
@@ -247,26 +234,28 @@ def _maximise(features: Tensor, cases: Cases) -> Tensor:
     return parameters.detach()
 
 
+def _named(parameters: Tensor) -> Coefficients:
+    intercept, scale, quality = parameters[:3].tolist()
+    decay = 1.0 if parameters.numel() == 3 else float(torch.sigmoid(parameters[3]))
+    return Coefficients(intercept, scale, quality, decay)
+
+
 def fit_coefficients(population: Population, cases: Cases) -> Coefficients:
     """Fit the click model's coefficients on cases by maximum likelihood."""
-    found = _maximise(_features(population, cases), cases)
-    decay = 1.0 if cases.position is None else float(torch.sigmoid(found[3]))
-    return Coefficients(float(found[0]), float(found[1]), float(found[2]), decay)
+    return _named(_maximise(_features(population, cases), cases))
 
 
 def _judge(
     name: str, question: str, population: Population, tune: Cases, test: Cases
 ) -> TaskReport:
-    fitted = fit_coefficients(population, tune)
-    features = _features(population, test)
-    weights = torch.tensor([fitted.scale, fitted.quality_weight], dtype=torch.float64)
-    chance = _chance(fitted.intercept, weights, fitted.decay, features, test.position)
+    fitted, features = _maximise(_features(population, tune), tune), _features(population, test)
+    chance = _chance(fitted, features, test.position)
     own = population.scale * features[:, 0] + features[:, 1]
     event = test.event.numpy()
     return TaskReport(
         name=name,
         question=question,
-        fitted=fitted,
+        fitted=_named(fitted),
         forecast=evaluate_forecast(chance.numpy(), event),
         configured_auc=area_under_curve(own.numpy(), event),
         configured_slope=float(_maximise(own[:, None], test)[1]),
@@ -281,12 +270,9 @@ def judge_click_model(
     Args:
         log: the whole log.
         config: of the population; its intercept plays no part here.
-        topics: int64 ``[N]``, from text, hence not from held-out interactions.
+        topics: int64 ``[N]``, of ``num_topics``, from text, hence not from held-out interactions.
         num_topics: T.
         seed: of the random items asked about.
-
-    Returns:
-        ``rated`` and ``random``, and ``shown`` if the log has impressions.
 
     Raises:
         DataError: a part has no liked interaction.

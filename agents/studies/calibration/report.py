@@ -63,7 +63,6 @@ class Consumption:
 class Simulated:
     """A simulated log."""
 
-    consumption: Consumption
     impressions: Impressions
     """``user`` is the session; ``time`` the request."""
     first_probability: Tensor
@@ -78,7 +77,6 @@ class Quantity:
     """One line of the table: a quantity in the log and in the simulation."""
 
     name: str
-    unit: str
     log: float | None
     """``None``: the log does not say."""
     simulated: float | None
@@ -119,13 +117,13 @@ def calibrate(
     max_requests: int,
     seed: int = 0,
 ) -> Calibration:
-    """Compare the simulated users with their log.
+    """Compare simulated users with the log that their population is of.
 
     Args:
         log: the whole log.
         catalog: its items.
         config: how the population was estimated.
-        users: built from that population.
+        users: of that population.
         source: what to call the log.
         slate_size: K of the simulated slates.
         max_requests: a simulated session's limit.
@@ -133,10 +131,10 @@ def calibrate(
     """
     topics, num_topics = catalog.topics.cpu(), catalog.num_topics
     popularity = torch.bincount(log.item, minlength=log.num_items) + _SMOOTHING
-    sizes = {"slate_size": slate_size, "max_requests": max_requests}
-    popular = simulate(users, popularity, topics, num_topics, **sizes, seed=seed)
-    even = simulate(users, torch.ones(log.num_items), topics, num_topics, **sizes, seed=seed + 1)
+    popular = simulate(users, popularity, slate_size, max_requests, seed)
+    even = simulate(users, torch.ones(log.num_items), slate_size, max_requests, seed + 1)
     real = consumption_of(log, topics, num_topics)
+    fake = _clicked(popular.impressions, topics, num_topics)
     tasks = judge_click_model(log, config, topics, num_topics, seed)
     rate = None  # of the first position under even choice, if the log tells
     if log.impressions is not None and has_propensities(log.impressions):
@@ -152,7 +150,7 @@ def calibrate(
             "simulated sessions": users.num_sessions,
         },
         tasks=tasks,
-        comparisons=_compare(log, real, popular, even, rate),
+        comparisons=_compare(log, real, fake, popular, even, rate),
         random_policy={
             "promised": random_click_rate(config, log),
             "measured": mean_estimate(even.first_probability.double().mean(1).numpy()),
@@ -160,11 +158,11 @@ def calibrate(
             "liked_density": float(log.liked.sum()) / (log.num_users * log.num_items),
             "liked_share": float(log.liked.double().mean()),
         },
-        debiasing=_debias(users, popularity, topics, num_topics, seed + 2),
-        suggestions=_suggest(rate, real, popular.consumption, tasks),
+        debiasing=_debias(users, popularity, seed + 2),
+        suggestions=_suggest(rate, real, fake, tasks),
         topic_shares=topic_share_sweep(log, config, topics, num_topics, seed),
         topic_names=catalog.topic_names,
-        distributions=_distributions(log, real, popular.consumption, even),
+        distributions=_distributions(log, real, fake, even),
     )
 
 
@@ -174,14 +172,22 @@ def consumption_of(log: InteractionLog, topics: Tensor, num_topics: int) -> Cons
     if log.impressions is None:
         rates |= _rates({name: v for name, v in log.behaviours.items() if name != "like"})
     else:  # interactions may hold more than clicks, such as visits of one's own accord
-        rates |= _rates(_of_clicks(log.impressions))
+        rates |= _click_rates(log.impressions)
     lengths = session_lengths(log.user, log.time)
     return _counted(lengths, log.item, rates, topics, num_topics)
 
 
-def _of_clicks(shown: Impressions) -> dict[str, Tensor]:
+def _clicked(shown: Impressions, topics: Tensor, num_topics: int) -> Consumption:
+    """Describe what was clicked of a simulated log; it does not show who found nothing."""
     clicked = shown.behaviours["click"] > 0
-    return {name: values[clicked] for name, values in shown.behaviours.items()}
+    lengths = torch.bincount(shown.user[clicked])
+    rates = _click_rates(shown)
+    return _counted(lengths[lengths > 0], shown.item[clicked], rates, topics, num_topics)
+
+
+def _click_rates(shown: Impressions) -> dict[str, float]:
+    clicked = shown.behaviours["click"] > 0
+    return _rates({name: values[clicked] for name, values in shown.behaviours.items()})
 
 
 def _rates(behaviours: Mapping[str, Tensor]) -> dict[str, float]:
@@ -201,14 +207,7 @@ def _counted(
 
 
 def simulate(
-    users: Users,
-    weights: Tensor,
-    topics: Tensor,
-    num_topics: int,
-    *,
-    slate_size: int,
-    max_requests: int,
-    seed: int,
+    users: Users, weights: Tensor, slate_size: int, max_requests: int, seed: int
 ) -> Simulated:
     """Show slates drawn without replacement, in proportion to ``weights``, never an item twice.
 
@@ -216,8 +215,6 @@ def simulate(
         users: B of them; they begin anew.
         weights: float ``[N]``, positive: equal ones are the random policy, popularity is what a log
             is mostly made by.
-        topics: int64 ``[N]``.
-        num_topics: T.
         slate_size: K.
         max_requests: a session's limit.
         seed: of the users and the slates.
@@ -251,13 +248,7 @@ def simulate(
         active &= ~feedback.left
         if not bool(active.any()):
             break
-    log = pooled(logs)
-    clicked = log.behaviours["click"] > 0
-    lengths = torch.bincount(log.user[clicked])
-    lengths = lengths[lengths > 0]  # a log does not show who found nothing
-    rates = _rates(_of_clicks(log))
-    consumption = _counted(lengths, log.item[clicked], rates, topics, num_topics)
-    return Simulated(consumption, log, first, requests)
+    return Simulated(pooled(logs), first, requests)
 
 
 def pooled(logs: Sequence[Impressions]) -> Impressions:
@@ -281,15 +272,15 @@ def jensen_shannon(first: Floats, second: Floats) -> float:
 def _compare(
     log: InteractionLog,
     real: Consumption,
+    fake: Consumption,
     popular: Simulated,
     even: Simulated,
     even_rate: float | None,
 ) -> list[Quantity]:
     def rate(name: str, left: float | None, right: float | None) -> Quantity:
         gap = None if left is None or right is None else abs(left - right)
-        return Quantity(name, "", left, right, gap, "difference")
+        return Quantity(name, left, right, gap, "difference")
 
-    fake = popular.consumption
     clicks = None if log.impressions is None else _click_rate(log.impressions.behaviours)
     first = float(position_curve(even.impressions, weighted=False)[0])
     names = [name for name in real.rates if name in fake.rates]
@@ -299,22 +290,22 @@ def _compare(
     topics = [part.topic_counts.double().numpy() for part in (real, fake)]
 
     def distance(
-        name: str, unit: str, both: list[Floats], of: Callable[[Floats], float], bits: bool = True
+        name: str, both: list[Floats], of: Callable[[Floats], float], bits: bool = True
     ) -> Quantity:
         apart = jensen_shannon(*both) if bits else float(wasserstein_distance(*both))
         kind = "Jensen-Shannon, bits" if bits else "Wasserstein"
-        return Quantity(name, unit, float(of(both[0])), float(of(both[1])), apart, kind)
+        return Quantity(name, float(of(both[0])), float(of(both[1])), apart, kind)
 
     shown = _click_rate(popular.impressions.behaviours)
     asked = float(popular.requests.double().mean())
     return [
         rate("clicks per impression, platform's choice", clicks, shown),
-        Quantity("clicks per impression, even choice at the first place", "", even_rate, first),
+        Quantity("clicks per impression, even choice at the first place", even_rate, first),
         *(rate(f"{name} per click", left, right) for name, left, right in dict.fromkeys(rates)),
-        distance("clicks per session", "clicks", lengths, np.mean, bits=False),
-        Quantity("requests per session", "requests", None, asked),
-        distance("concentration on items (Gini)", "", items, gini),
-        distance("share of the largest topic", "", topics, lambda n: n.max() / n.sum()),
+        distance("clicks per session", lengths, np.mean, bits=False),
+        Quantity("requests per session", None, asked),
+        distance("concentration on items (Gini)", items, gini),
+        distance("share of the largest topic", topics, lambda n: n.max() / n.sum()),
     ]
 
 
@@ -338,15 +329,9 @@ def _suggest(
     return found
 
 
-def _debias(
-    users: Users, weights: Tensor, topics: Tensor, num_topics: int, seed: int
-) -> dict[str, float]:
+def _debias(users: Users, weights: Tensor, seed: int) -> dict[str, float]:
     """Learn from first requests only: there boredom, which differs from truth, has not begun."""
-    sizes = {"slate_size": _LOG_SLATE, "max_requests": 1}
-    logs = [
-        simulate(users, weights, topics, num_topics, **sizes, seed=seed + n)
-        for n in range(_LOG_BATCHES)
-    ]
+    logs = [simulate(users, weights, _LOG_SLATE, 1, seed + n) for n in range(_LOG_BATCHES)]
     truth = torch.stack([log.first_probability.double().mean(0) for log in logs]).mean(0)
     shown, items = pooled([log.impressions for log in logs]), truth.numel()
 

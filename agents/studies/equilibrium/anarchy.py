@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from agents.studies.equilibrium.best_response import SearchPlan, Stable, iterated_best_responses
-from agents.studies.equilibrium.common import Finding, Settings, short
+from agents.studies.equilibrium.common import Finding, Settings, estimate_lines, short
 from agents.studies.equilibrium.decisions import PipelineGame
-from agents.studies.equilibrium.figures import estimate_lines
 from agents.studies.equilibrium.lineups import Payoffs
 from agents.studies.equilibrium.normal_form import Floats
 from agents.studies.equilibrium.search import search
@@ -79,14 +78,11 @@ def measure_anarchy(
     Args:
         game: the game.
         plan: sessions, budget and seeds of every search.
-        own_shares: the λ.
+        own_shares: the λ; there is a point for each.
         starts: where iterated best responses begin, ``[D]`` each.
         max_rounds: of best responses.
         from_optimum: whether they also begin at the best decision of the first joint search,
             which is where an equilibrium that costs nothing would be.
-
-    Returns:
-        The optimum, and a point for each λ.
     """
 
     def worth(points: Floats) -> Floats:
@@ -170,11 +166,6 @@ def anarchy_curves(
 
     A wide funnel takes an hour; who stops the study keeps the widths that are done. Best responses
     start from the default decision, the optimum found, and random decisions.
-
-    Args:
-        game_of_width: the game with that many candidates.
-        settings: budgets, widths, mixtures.
-        say: is told of progress.
     """
     record: dict[str, Any] = {}
     points: list[tuple[int, AnarchyPoint]] = []
@@ -201,7 +192,7 @@ def _record(point: AnarchyPoint) -> dict[str, Any]:
         {
             "decision": s.decision,
             "means": means,
-            "rounds": s.rounds,
+            "rounds": len(s.history),
             "settled": s.settled,
             "left_to_gain": {
                 r.component: {"own": r.gain_own, "team": r.gain_team} for r in s.responses

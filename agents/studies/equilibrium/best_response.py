@@ -101,7 +101,7 @@ def judge(
     Args:
         component: the deviator.
         play: plays what it may respond.
-        finals: one response a seed, chosen for λ f_i + (1 − λ) F.
+        finals: one response a seed, each found for λ f_i + (1 − λ) F.
         halves: the same at half of the budget.
         plan: sessions.
         own_share: λ.
@@ -145,13 +145,8 @@ def _searched(
 def search_warning(
     gain: Estimate, half: float, by_seed: Sequence[float], train_gain: float
 ) -> str | None:
-    """Return why a gain may be far from that of the true best response, or ``None``.
-
-    Args:
-        gain: on held-out sessions.
-        half: the same at half the budget.
-        by_seed: the same of each seed's response.
-        train_gain: the mean on the sessions that the response was searched on.
+    """Return why a gain may be far from that of the true best response, or ``None``; see
+    :class:`BestResponse`.
     """
     if train_gain > gain.high:
         return (
@@ -175,14 +170,8 @@ def search_warning(
 def best_response(
     game: PipelineGame, component: int, decision: Floats, plan: SearchPlan, own_share: float = 1.0
 ) -> BestResponse:
-    """Search the decision of one component that maximises λ f_i + (1 − λ) F, the others frozen.
-
-    Args:
-        game: the game.
-        component: its index.
-        decision: ``[D]``, everybody's current decision.
-        plan: sessions, budget, seeds.
-        own_share: λ.
+    """Search the component's decision that maximises λ f_i + (1 − λ) F, with λ = ``own_share``,
+    while the others keep to ``decision [D]``, where the search starts.
     """
     where = block(game, component)
 
@@ -198,14 +187,8 @@ def best_response(
 def static_response(
     replay: Replay, team: TeamPolicy, component: str, plan: SearchPlan, own_share: float = 1.0
 ) -> BestResponse:
-    """Search, from its default, the static action of a component that answers a team best.
-
-    Args:
-        replay: plays sessions.
-        team: plays all other components, and the one in question before it deviates.
-        component: the deviator.
-        plan: sessions, budget, seeds.
-        own_share: λ.
+    """Search, from its default, the static action of a component that answers a team best, which
+    also plays the component before it deviates.
     """
     space = replay.action_spaces[component]
 
@@ -238,7 +221,6 @@ class Stable:
 
     decision: Floats
     """``[D]``."""
-    rounds: int
     settled: bool
     """Whether in the last round nobody gained beyond its interval or the tolerance."""
     history: tuple[Floats, ...]
@@ -266,7 +248,7 @@ def iterated_best_responses(
         game: the game.
         start: ``[D]``.
         plan: the same for every component.
-        own_share: λ of what a component maximises, λ f_i + (1 − λ) F.
+        own_share: λ.
         max_rounds: after how many rounds to give up.
         tolerance: relative gain that counts as none.
     """
@@ -293,21 +275,16 @@ def iterated_best_responses(
     if not settled:
         left = ", ".join(f"{r.component} {r.gain}" for r in responses)
         warning = f"not stable after {max_rounds} rounds; gains of the last round: {left}"
-    return Stable(decision, len(history), settled, tuple(history), tuple(responses), warning)
+    return Stable(decision, settled, tuple(history), tuple(responses), warning)
 
 
 def chosen_by_other_half(values: Floats) -> NDArray[np.int64]:
-    """Return for each session the option of the highest mean on the half it does not belong to.
+    """Return for each session the option of the highest mean on the half it does not belong to,
+    int64 ``[S]`` of values ``[S, A]``; halves are the even and the odd places.
 
     The largest of several noisy means is too large on the sessions that chose it. Where each half
     is paid by what the other half chose, the mean is a lower bound in expectation and may be
     negative.
-
-    Args:
-        values: ``[S, A]``, each session's value of each option.
-
-    Returns:
-        Int64 ``[S]``; halves are the even and the odd places.
     """
     first = np.arange(len(values)) % 2 == 0
     best_of_first, best_of_second = (int(values[h].mean(axis=0).argmax()) for h in (first, ~first))
@@ -319,11 +296,8 @@ def nash_conv(gains: Sequence[Sequence[Floats]]) -> Estimate:
 
     Whether a component deviates, and by which of its responses, is decided on one half of the
     sessions and paid on the other: the sum of largest means would lie above zero at an exact
-    equilibrium. Crossed over, it may fall below by chance.
-
-    Args:
-        gains: of each component, of each response found, the paired gains ``[S]`` on the same
-            sessions.
+    equilibrium. Crossed over, it may fall below by chance. ``gains`` are, of each component, of
+    each response found, the paired gains ``[S]`` on the same sessions.
     """
     paid = []
     for found in gains:

@@ -110,14 +110,8 @@ def measure_credit(
     sessions: Sessions,
     value: str = "team",
 ) -> Credit:
-    """Play all ``2^n`` coalitions of a team on the same sessions and share out the gain.
-
-    Args:
-        replay: plays sessions.
-        policy: plays the components inside the coalition.
-        default: plays those outside.
-        sessions: int64 ``[S]``.
-        value: ``team``, or an outcome: ``clicks``, ``length``.
+    """Play all ``2^n`` coalitions on the same sessions and share out what a policy, which plays the
+    components inside, gains in ``value`` (``team``, ``clicks``, ``length``) over the default.
     """
     agents = tuple(replay.agents)
     inside = [
@@ -177,15 +171,9 @@ def swap_test(
 ) -> dict[str, dict[tuple[str, str], Estimate]]:
     """Replace one component of a team by another team's: partners it never trained with.
 
-    Args:
-        replay: plays sessions.
-        teams: named policies.
-        sessions: int64 ``[S]``.
-        value: ``team``, or an outcome.
-
     Returns:
-        Per component, for each (host, donor), the change of the host's value a session, paired on
-        sessions; zero where host and donor are the same team.
+        Per component, for each (host, donor), the change of the host's value (``team``, or an
+        outcome) a session, paired on sessions; zero where host and donor are the same team.
     """
     pairs = list(product(teams, repeat=2))
     changes = {}

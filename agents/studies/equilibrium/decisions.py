@@ -47,12 +47,10 @@ def coordinates(space: spaces.Space[Any]) -> int:
     Raises:
         ConfigError: the space is none of Box (bounded), Discrete, MultiDiscrete, Tuple of these.
     """
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        return int(np.prod(space.shape))
     if isinstance(space, spaces.Box) and space.is_bounded("both"):
         return int(np.prod(space.shape))
-    if isinstance(space, spaces.Discrete):
-        return 1
-    if isinstance(space, spaces.MultiDiscrete):
-        return int(space.nvec.size)
     if isinstance(space, spaces.Tuple):
         return sum(coordinates(part) for part in space.spaces)
     raise ConfigError(
@@ -165,15 +163,7 @@ class PipelineGame:
             teams = [StaticTeam(self.actions(d)) for d in decisions[first : first + batch]]
             lineups = [dict.fromkeys(self.components, team) for team in teams]
             played = play_lineups(self.replay, lineups, sessions)
-            # Copies: a view would keep its whole batch in memory.
-            found += [
-                Payoffs(
-                    played.objectives[row : row + 1].copy(),
-                    played.team[row : row + 1].copy(),
-                    {k: v[row : row + 1].copy() for k, v in played.outcomes.items()},
-                )
-                for row in range(len(lineups))
-            ]
+            found += [played.rows(slice(row, row + 1)) for row in range(len(lineups))]
         return found
 
 

@@ -62,7 +62,8 @@ def train_response(
     own_share: float = 1.0,
     start: TrainedPolicy | None = None,
 ) -> tuple[TrainedPolicy, TrainedPolicy]:
-    """Train one component against frozen partners.
+    """Train one component against frozen partners, and return the response when half of the budget
+    was spent, and at the end.
 
     Args:
         make_env: number of sessions to the team's environment.
@@ -74,9 +75,6 @@ def train_response(
         seed: of networks, users and draws.
         own_share: λ of the reward λ f_i + (1 − λ) F.
         start: a team whose actor of that component is the first policy; a fresh one otherwise.
-
-    Returns:
-        The response when half of the budget was spent, and at the end.
     """
     local = sampling.model_copy(update={"num_env_runners": 0, "num_learners": 0})
     trainer = Trainer(

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -52,6 +53,11 @@ class Payoffs:
         """Return λ f_i + (1 − λ) F, ``[P, S]``, with λ = ``own_share``: 1 is selfish, 0 shared."""
         return own_share * self.objectives[..., component] + (1.0 - own_share) * self.team
 
+    def rows(self, rows: slice) -> Payoffs:
+        """Return a copy of some line-ups: a view would keep them all in memory."""
+        outcomes = {name: values[rows].copy() for name, values in self.outcomes.items()}
+        return Payoffs(self.objectives[rows].copy(), self.team[rows].copy(), outcomes)
+
     @property
     def values(self) -> dict[str, Floats]:
         """Return ``team`` and the outcomes, ``[P, S]`` each."""
@@ -81,26 +87,23 @@ class Replay:
         return simulator
 
 
-@dataclass(slots=True)
-class _Rows:
-    """A policy, its rows, and the components it plays in each of them."""
+class _Rows(NamedTuple):
+    """A policy, its rows (int64 ``[R]``), and where in them it plays each component, bool ``[R]``;
+    components that it plays nowhere are left out.
+    """
 
     policy: TeamPolicy
     rows: Tensor
-    """Int64 ``[R]``."""
     parts: dict[str, Tensor]
-    """Per component, bool ``[R]``: the rows in which the policy plays it."""
 
 
 def _rows_of_policies(
     lineups: Sequence[Lineup], sessions: int, agents: Sequence[str]
 ) -> list[_Rows]:
-    policies = {id(policy): policy for lineup in lineups for policy in lineup.values()}
     found = []
-    for key, policy in policies.items():
-        plays = torch.tensor(
-            [[id(lineup[agent]) == key for agent in agents] for lineup in lineups]
-        ).repeat_interleave(sessions, dim=0)
+    for policy in {id(p): p for lineup in lineups for p in lineup.values()}.values():
+        plays = torch.tensor([[lineup[agent] is policy for agent in agents] for lineup in lineups])
+        plays = plays.repeat_interleave(sessions, dim=0)
         rows = plays.any(dim=1).nonzero().squeeze(1)
         parts = {a: plays[rows, i] for i, a in enumerate(agents) if bool(plays[rows, i].any())}
         found.append(_Rows(policy, rows, parts))
@@ -114,16 +117,9 @@ def play_lineups(
     sessions: Sessions,
     components: Sequence[str] | None = None,
 ) -> Payoffs:
-    """Play every line-up on every session until its episode ends.
+    """Play each of ``P`` line-ups on each of ``S`` sessions until its episode ends, and add up.
 
-    Args:
-        replay: plays the sessions.
-        lineups: ``P`` of them, each naming a policy for every agent.
-        sessions: int64 ``[S]``.
-        components: whose objectives are wanted, in this order; all unless given.
-
-    Returns:
-        Sums over the episode: objectives ``[P, S, n]``, team reward and outcomes ``[P, S]``.
+    Objectives are of ``components``, in this order; of all unless given.
     """
     wanted = tuple(replay.agents if components is None else components)
     played = _rows_of_policies(lineups, len(sessions), replay.agents)
@@ -144,14 +140,12 @@ def play_lineups(
             sums[name] = kept if name not in sums else sums[name] + kept
         alive = alive & ~(step.terminated | step.truncated)
     shape = (len(lineups), len(sessions))
+    sums["length"] = length
     array = {name: v.double().cpu().numpy().reshape(shape) for name, v in sums.items()}
     return Payoffs(
         objectives=np.stack([array[f"objective/{agent}"] for agent in wanted], axis=-1),
         team=array["team_reward"],
-        outcomes={
-            "clicks": array["clicks"],
-            "length": length.double().cpu().numpy().reshape(shape),
-        },
+        outcomes={name: array[name] for name in ("clicks", "length")},
     )
 
 
@@ -160,20 +154,18 @@ def _turn_actions(
 ) -> dict[str, Action]:
     """Ask every policy for its parts of the turn and put the answers in their rows."""
     observations = {agent: env.observe(agent) for agent in turn}
-    actions: dict[str, list[Tensor]] = {}
-    whole: dict[str, bool] = {}
-    for one in played:
-        parts = [agent for agent in turn if agent in one.parts]
-        if not parts:
-            continue
-        answers = one.policy.act({agent: observations[agent][one.rows] for agent in parts})
+    stores: dict[str, list[Tensor]] = {}
+    for policy, rows, plays in played:
+        parts = [agent for agent in turn if agent in plays]
+        answers = policy.act({a: observations[a][rows] for a in parts}) if parts else {}
         for agent in parts:
-            answer = answers[agent]
+            answer, mask = answers[agent], plays[agent]
             pieces = answer if isinstance(answer, tuple) else (answer,)
-            whole[agent] = not isinstance(answer, tuple)
-            if agent not in actions:
-                actions[agent] = [p.new_zeros((total, *p.shape[1:])) for p in pieces]
-            mask = one.parts[agent]
-            for store, piece in zip(actions[agent], pieces, strict=True):
-                store[one.rows[mask]] = piece[mask]
-    return {agent: v[0] if whole[agent] else tuple(v) for agent, v in actions.items()}
+            if agent not in stores:
+                stores[agent] = [p.new_zeros((total, *p.shape[1:])) for p in pieces]
+            for store, piece in zip(stores[agent], pieces, strict=True):
+                store[rows[mask]] = piece[mask]
+    return {
+        agent: tuple(v) if isinstance(env.action_spaces[agent], spaces.Tuple) else v[0]
+        for agent, v in stores.items()
+    }

@@ -15,8 +15,7 @@ import torch
 
 from agents.baselines.teams import StaticTeam
 from agents.studies.equilibrium.best_response import nash_conv
-from agents.studies.equilibrium.common import Finding, Play, Settings
-from agents.studies.equilibrium.figures import heat_map
+from agents.studies.equilibrium.common import Finding, Play, Settings, heat_map
 from agents.studies.equilibrium.game_report import game_record, game_tables, profile_names
 from agents.studies.equilibrium.lineups import Replay, Sessions, play_lineups
 from agents.studies.equilibrium.normal_form import (
@@ -53,9 +52,9 @@ class EstimatedGame:
     """Payoff samples of every pure profile on the same sessions (common random numbers)."""
 
     payoffs: Floats
-    """``[S, n, A_1, ..., A_n]``: each session's payoff to each player at each profile."""
+    """``[S, 2, A, B]``: each session's payoff to each player at each profile."""
     welfare: Floats
-    """``[S, A_1, ..., A_n]``: the team's worth."""
+    """``[S, A, B]``: the team's worth."""
     players: tuple[str, ...]
     labels: tuple[tuple[str, ...], ...]
 
@@ -66,14 +65,9 @@ class EstimatedGame:
 
     def deviations(self, profile: MixedProfile) -> list[list[Floats]]:
         """Return what each player gains by each of its actions, ``[S]`` each, at a profile."""
-        found = []
-        for player, own in enumerate(profile):
-            values = self.payoffs[:, player]  # [S, A_1, ..., A_n]
-            for other in reversed(range(len(profile))):
-                if other != player:
-                    values = np.moveaxis(values, other + 1, -1) @ np.asarray(profile[other])
-            found.append(list((values - (values @ np.asarray(own))[:, None]).T))
-        return found
+        first, second = self.payoffs[:, 0], self.payoffs[:, 1].swapaxes(1, 2)  # [S, own, other]
+        sides = (first @ profile[1], profile[0]), (second @ profile[0], profile[1])
+        return [list((values - (values @ own)[:, None]).T) for values, own in sides]
 
     def gains(self, profile: MixedProfile) -> list[Estimate]:
         """Return each player's gain by the response that the other half of the sessions chose."""
@@ -87,14 +81,8 @@ def play_options(
     sessions: Sessions,
     own_share: float,
 ) -> EstimatedGame:
-    """Play every combination of policies.
-
-    Args:
-        replay: plays sessions.
-        options: what may be played.
-        others: plays every other component.
-        sessions: int64 ``[S]``, the same for all profiles.
-        own_share: λ of the payoffs λ f_i + (1 − λ) F.
+    """Play every combination of options on the same sessions, all other components by ``others``,
+    for payoffs λ f_i + (1 − λ) F with λ = ``own_share``.
     """
     profiles = list(product(*(choices.values() for choices in options.values())))
     payoffs, worth = [], []
@@ -206,11 +194,7 @@ def pipeline_options(config: PipelineConfig, defaults: Mapping[str, Action]) -> 
 def matrix(replay: Replay, base: Play, learned: Play | None, settings: Settings) -> Finding:
     """Measure the game for selfish and for shared payoffs, and solve both.
 
-    Args:
-        replay: plays sessions.
-        base: plays feature and ranking.
-        learned: a learned team whose profile and recall are one option each.
-        settings: sessions.
+    ``base`` plays feature and ranking; profile and recall of ``learned`` are one option each.
     """
     options = pipeline_options(replay.world.config.pipeline, replay.defaults)
     if learned is not None:

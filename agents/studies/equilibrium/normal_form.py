@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from marec_env.errors import ConfigError, unknown_name
 
 __all__ = [
-    "MATRIX_GAMES",
     "Equilibria",
     "Floats",
     "MixedProfile",
@@ -29,6 +28,7 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
+Rows = Callable[[float], list[list[float]]]
 MixedProfile = Sequence[Floats]
 """One probability vector ``[A_i]`` a player."""
 
@@ -238,38 +238,18 @@ def _has_spare_best_response(game: NormalFormGame, profile: MixedProfile) -> boo
     return False
 
 
-def _common(rows: list[list[float]]) -> NormalFormGame:
-    return NormalFormGame(np.stack([np.array(rows)] * 2))
-
-
-def _symmetric(row: list[list[float]], names: tuple[str, str]) -> NormalFormGame:
-    return NormalFormGame(np.stack([np.array(row), np.array(row).T]), labels=(names, names))
-
-
-MATRIX_GAMES: dict[str, tuple[Callable[[float], NormalFormGame], float]] = {
+MATRIX_GAMES: dict[str, tuple[float, Rows, Callable[[Floats], Floats], tuple[str, ...]]] = {
     # Claus and Boutilier (1998): miscoordination costs k; the optimum lies behind a penalty.
-    "penalty": (lambda k: _common([[k, 0.0, 10.0], [0.0, 2.0, 0.0], [10.0, 0.0, k]]), 0.0),
-    "climbing": (
-        lambda _: _common([[11.0, -30.0, 0.0], [-30.0, 7.0, 6.0], [0.0, 0.0, 5.0]]),
-        0.0,
-    ),
+    "penalty": (0.0, lambda k: [[k, 0, 10], [0, 2, 0], [10, 0, k]], np.copy, ()),
+    "climbing": (0.0, lambda _: [[11, -30, 0], [-30, 7, 6], [0, 0, 5]], np.copy, ()),
     # Payoffs temptation, 3, 1, 0: selfish play loses two thirds.
-    "prisoners-dilemma": (
-        lambda temptation: _symmetric([[3.0, 0.0], [temptation, 1.0]], ("cooperate", "defect")),
-        5.0,
-    ),
-    # Aumann (1974).
-    "chicken": (lambda _: _symmetric([[6.0, 2.0], [7.0, 0.0]], ("yield", "dare")), 0.0),
+    "prisoners-dilemma": (5.0, lambda t: [[3, 0], [t, 1]], np.transpose, ("cooperate", "defect")),
+    "chicken": (0.0, lambda _: [[6, 2], [7, 0]], np.transpose, ("yield", "dare")),  # Aumann (1974)
     # Zero-sum, without a pure equilibrium.
-    "matching-pennies": (
-        lambda _: NormalFormGame(
-            np.array([[[1.0, -1.0], [-1.0, 1.0]], [[-1.0, 1.0], [1.0, -1.0]]]),
-            labels=(("heads", "tails"),) * 2,
-        ),
-        0.0,
-    ),
+    "matching-pennies": (0.0, lambda _: [[1, -1], [-1, 1]], np.negative, ("heads", "tails")),
 }
-"""Games with known answers: the maker by name, and the default of its number."""
+"""Games with known answers by name: the default of their number, from that number to the payoffs of
+player 0, from these to those of player 1, and what both call their actions."""
 
 
 def matrix_game(spec: str) -> NormalFormGame:
@@ -281,11 +261,12 @@ def matrix_game(spec: str) -> NormalFormGame:
     name, _, number = spec.partition(":")
     if name not in MATRIX_GAMES:
         raise ConfigError(unknown_name("game", name, MATRIX_GAMES))
-    make, default = MATRIX_GAMES[name]
+    default, rows, of_other, names = MATRIX_GAMES[name]
     try:
         value = float(number) if number else default
     except ValueError as error:
         raise ConfigError(f"'{number}' in game '{spec}' is not a number") from error
     if not abs(value) <= LARGEST:
         raise ConfigError(f"'{number}' in game '{spec}' is not between ±{LARGEST:g}")
-    return make(value)
+    first = np.array(rows(value), dtype=np.float64)
+    return NormalFormGame(np.stack([first, of_other(first)]), labels=(names, names) * bool(names))

@@ -124,14 +124,8 @@ def write_report(
     settings: Settings | None,
     found: Mapping[str, Finding],
 ) -> tuple[Path, ...]:
-    """Write ``equilibrium.json`` and ``equilibrium.html`` and return their places.
-
-    Args:
-        folder: where.
-        title: of the page.
-        command: that made it.
-        settings: of the parts, where they have any.
-        found: findings by the part's name.
+    """Write the findings of the parts, and the command that made them, as ``equilibrium.json`` and
+    ``equilibrium.html``; return their places.
     """
     places = tuple(folder / name for name in REPORT)
     parts = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -30,15 +31,7 @@ from marec_env.reporting.table import TextTable
 from marec_env.simulator import Simulator
 from marec_env.world import World
 
-__all__ = [
-    "ComponentExplanation",
-    "Decision",
-    "GroupEffect",
-    "TeamExplanation",
-    "average_sentences",
-    "average_table",
-    "explain_team",
-]
+__all__ = ["TeamExplanation", "average_sentences", "average_table", "explain_team"]
 
 OUTCOMES = ("clicks", "return")
 """What masking a group is judged by, a session."""
@@ -116,11 +109,11 @@ def explain_team(
     seed: int,
     say: Callable[[str], None] = lambda line: None,
 ) -> TeamExplanation:
-    """Explain each component of a team on average.
+    """Explain each component of a team, which takes its most probable actions, on average.
 
     Args:
         world: of the environment it plays in.
-        policy: the team; it takes its most probable actions.
+        policy: the team.
         sessions: size of the cohort, at least 2.
         seed: of the cohort.
         say: receives a line as each component begins.
@@ -164,7 +157,7 @@ def explain_team(
         groups = input_groups(simulator, agent, team.memory_size(agent))
         say(f"{agent}: {len(groups)} groups of inputs")
         rows = inputs[agent][:: max(1, inputs[agent].shape[0] // _ATTRIBUTED)]
-        decide = team.decider(agent)
+        decide = partial(team.decisions, agent)
         found = integrated_gradients(decide, rows, baselines[agent])
         sizes = attribution_by_group(found, groups).abs().mean(dim=0)  # [m, groups]
         shares = sizes.sum(dim=0) / sizes.sum().clamp(min=torch.finfo(sizes.dtype).tiny)

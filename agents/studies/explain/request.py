@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,16 +25,7 @@ from marec_env.reporting.table import TextTable
 from marec_env.simulator import Simulator
 from marec_env.world import World
 
-__all__ = [
-    "Masked",
-    "Reason",
-    "RequestExplanation",
-    "ShownItem",
-    "explain_request",
-    "find_request",
-    "request_sentences",
-    "request_table",
-]
+__all__ = ["explain_request", "find_request", "request_sentences", "request_table"]
 
 _HISTORY = 5  # latest liked items that are named
 _RECOVERED = 1e-3  # share of the scores' spread that recovered block weights may leave
@@ -138,10 +130,7 @@ def explain_request(
         average: of the same team; gives the average inputs that stand for knowing nothing.
         session: the session's number.
         seed: of the session's user and luck.
-        request: which request of the session, from 0; by default the middle one.
-
-    Raises:
-        ConfigError: the session ends before the request.
+        request: see :func:`find_request`, which may refuse it.
     """
     chosen, length = find_request(world, policy, session, seed, request)
     team = OpenTeam(policy)
@@ -230,7 +219,7 @@ def _reasons(
     baseline: Tensor,
     groups: dict[str, slice],
 ) -> dict[str, Reason]:
-    decide = team.decider(agent)
+    decide = partial(team.decisions, agent)
     rows = attribution_by_group(integrated_gradients(decide, inputs, baseline), groups)[0].tolist()
     with torch.no_grad():
         values = decide(inputs)[0].tolist()

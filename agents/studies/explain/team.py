@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -62,14 +61,11 @@ def by_part(
 
 
 def expected_decisions(space: spaces.Space[Any], inputs: Tensor) -> Tensor:
-    """Return each sub-action's mean before clipping to its bounds, ``[n, width]``.
+    """Return each sub-action's mean before clipping to its bounds, ``[n, width]``, of parameters
+    ``[n, num_inputs]`` of an actor's distribution.
 
     Box: the Gaussian's means, in units in which bounds are -1 and 1. Discrete parts: the expected
     choice ``sum_j j p_j``.
-
-    Args:
-        space: the action space of one session.
-        inputs: parameters of the actor's distribution, ``[n, num_inputs]``.
 
     Raises:
         ConfigError: the space is of another kind.
@@ -137,10 +133,6 @@ class OpenTeam:
         """Return the expected decisions of inputs, ``[n, width]``, differentiable."""
         space = self.policy.team.action_spaces[agent]
         return expected_decisions(space, self.forward(agent, inputs)[0])
-
-    def decider(self, agent: str) -> Callable[[Tensor], Tensor]:
-        """Return :meth:`decisions` of one agent."""
-        return partial(self.decisions, agent)
 
 
 class MaskedTeam:
@@ -215,14 +207,10 @@ def answered_requests(
     seed: int,
     kept: Callable[[int], bool],
 ) -> Iterator[Answered]:
-    """Play sessions to their ends and yield each request once it is answered.
+    """Play sessions, int64 ``[B]``, to their ends and yield each request once it is answered.
 
-    Args:
-        simulator: of as many sessions, without autoreset.
-        team: that answers.
-        sessions: their numbers, int64 ``[B]``.
-        seed: of their users and luck.
-        kept: of a request's number, whether its state is kept for answering it again.
+    The simulator is of as many sessions, without autoreset; ``kept`` says of a request's number
+    whether its state is kept for answering it again.
     """
     simulator.begin(sessions, seed)
     alive = torch.ones(simulator.num_envs, dtype=torch.bool, device=simulator.device)
