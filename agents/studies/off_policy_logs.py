@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.learners.policy import TrainedPolicy
-from agents.studies.explain.team import OpenTeam, by_part
+from agents.studies.explain.team import MaskedTeam, OpenTeam, by_part
 from marec_env import random
 from marec_env.evaluation.off_policy import plackett_luce_log_probability, prefix_ratios
+from marec_env.evaluation.rollout import play_request
 from marec_env.pipeline.ranking import standardised
 from marec_env.pipeline.request import Request
 from marec_env.pipeline.topk import top_k
@@ -93,7 +94,7 @@ def record_logs(
         seed: of the sessions.
         exploration: factor on the target's standard deviations and temperatures.
     """
-    play = _Play(world, OpenTeam(logging), OpenTeam(target), sessions, exploration)
+    play = _Play(world, logging, target, sessions, exploration)
     play.simulator.begin(torch.arange(sessions), seed)
     rows: dict[str, list[dict[str, Floats]]] = {}
     alive = torch.ones(sessions, dtype=torch.bool, device=play.simulator.device)
@@ -113,74 +114,31 @@ def record_logs(
     }
 
 
-class _Turn(NamedTuple):
-    """What one request of the logging team was made of, by agent."""
-
-    observations: dict[str, Tensor]
-    inputs: dict[str, Tensor]
-    parameters: dict[str, Tensor]
-    flat: dict[str, Tensor]
-    memory: dict[str, Tensor]
-    step: VecStep
-    outcome: Outcome
-
-
-class _Play:
-    """A simulator in which a logging team plays, and in each state the target on the side."""
+class _Play(MaskedTeam):
+    """The logging team, which draws its actions, in its simulator, and the target on the side."""
 
     def __init__(
-        self, world: World, logging: OpenTeam, target: OpenTeam, sessions: int, exploration: float
+        self,
+        world: World,
+        logging: TrainedPolicy,
+        target: TrainedPolicy,
+        sessions: int,
+        exploration: float,
     ) -> None:
+        super().__init__(OpenTeam(logging))
         self.simulator = Simulator(world, sessions, autoreset=False)
-        self.logging, self.target, self.exploration = logging, target, exploration
-        self.memory: dict[str, Tensor] = {}
-        self.target_memory: dict[str, Tensor] = {}
+        self.target, self.exploration = MaskedTeam(OpenTeam(target)), exploration
+        self.flat: dict[str, Tensor] = {}
+        """What was drawn in the latest request."""
 
-    @torch.no_grad()
-    def request(self) -> tuple[dict[str, dict[str, Tensor]], Tensor]:
-        """Answer one request; return what the logs get of it, and whose session ended."""
-        simulator = self.simulator
-        before = simulator.state_dict()
-        statistics = simulator.pipeline.fields()["session"]
-        turn = self._turn({})
-        after = simulator.state_dict()
-        rows, target_memory = {}, {}
-        for agent in self.logging.agents:
-            seen = self.target.join(agent, turn.observations[agent], self.target_memory)
-            parameters, memory = self.target.forward(agent, seen)
-            parameters = rescaled(simulator.action_spaces[agent], parameters, self.exploration)
-            if memory is not None:
-                target_memory[agent] = memory
-            rows[agent] = self._component(agent, turn, parameters, before)
-            if agent == RANKING and turn.outcome.request.slate_logits is not None:
-                mode = self.target.distribution(agent).mode(parameters)
-                rows[SLATE] = self._slate(statistics, turn.outcome.request, mode, before)
-        simulator.load_state_dict(after)
-        self.memory, self.target_memory = turn.memory, target_memory
-        return rows, turn.step.terminated | turn.step.truncated
-
-    def _turn(self, overruled: Mapping[str, Tensor]) -> _Turn:
-        """Answer the request by the logging team's draws, but for overruled flat actions."""
-        simulator, team = self.simulator, self.logging
-        observations, inputs, parameters, flat, memory = ({} for _ in range(5))
-        for turn in simulator.turns:
-            actions = {}
-            for agent in turn:
-                observations[agent] = simulator.observe(agent)
-                inputs[agent] = team.join(agent, observations[agent], self.memory)
-                parameters[agent], after = team.forward(agent, inputs[agent])
-                flat[agent] = self._draw(agent, parameters[agent], "logged")
-                if after is not None:
-                    memory[agent] = after
-                chosen = overruled.get(agent, flat[agent])
-                actions[agent] = team.distribution(agent).to_env(chosen)
-            simulator.act(actions)
-        step = simulator.advance()
-        assert simulator.last is not None
-        return _Turn(observations, inputs, parameters, flat, memory, step, simulator.last)
+    def choose(self, agent: str, parameters: Tensor) -> Tensor:
+        """Draw, unless the action is given."""
+        if agent not in self.overruled:
+            self.flat[agent] = self._draw(agent, parameters, "logged")
+        return self.overruled.get(agent, self.flat[agent])
 
     def _draw(self, agent: str, parameters: Tensor, stream: str) -> Tensor:
-        distribution, simulator = self.logging.distribution(agent), self.simulator
+        distribution, simulator = self.team.distribution(agent), self.simulator
         uniforms = random.uniform(
             simulator.session_keys,
             simulator.pipeline.memory.requests,
@@ -189,40 +147,72 @@ class _Play:
         )
         return distribution.sample(parameters, uniforms)
 
-    def _component(
-        self, agent: str, turn: _Turn, parameters: Tensor, before: dict[str, Any]
-    ) -> dict[str, Tensor]:
-        distribution = self.logging.distribution(agent)
-        logged, _ = distribution.evaluate(turn.parameters[agent], turn.flat[agent])
-        wanted, _ = distribution.evaluate(parameters, turn.flat[agent])
-        self.simulator.load_state_dict(before)
-        draws = [self._draw(agent, parameters, f"target{k}") for k in range(TARGET_DRAWS)]
-        truth = self._turn({agent: draws[0]}).step.metrics["clicks"]
+    @torch.no_grad()
+    def request(self) -> tuple[dict[str, dict[str, Tensor]], Tensor]:
+        """Answer one request; return what the logs get of it, and whose session ended."""
+        simulator = self.simulator
+        self.before = simulator.state_dict(), dict(self.memory)
+        statistics = simulator.pipeline.fields()["session"]
+        step, outcome = self._answer({})
+        seen, flat, parameters = dict(self.seen), dict(self.flat), dict(self.parameters)
+        after = simulator.state_dict(), self.memory
+        sizes = {agent: simulator.observation_spaces[agent].shape[0] for agent in seen}
+        self.target.act({agent: inputs[:, : sizes[agent]] for agent, inputs in seen.items()})
+        rows = {}
+        for agent, inputs in seen.items():
+            wanted = self.target.parameters[agent]
+            wanted = rescaled(simulator.action_spaces[agent], wanted, self.exploration)
+            rows[agent] = self._component(agent, inputs, flat[agent], parameters[agent], wanted)
+            rows[agent]["reward"] = outcome.feedback.clicks.sum(dim=1, keepdim=True)
+            if agent == RANKING and outcome.request.slate_logits is not None:
+                mode = self.team.distribution(agent).mode(wanted)
+                rows[SLATE] = self._slate(statistics, outcome.request, mode)
+        self._restore(*after)
+        return rows, step.terminated | step.truncated
 
-        def features(flat: Tensor) -> Tensor:
-            parts = [turn.inputs[agent], flat, flat.square()]
-            return torch.cat(parts, dim=1).unsqueeze(1)
+    def _restore(self, state: dict[str, Any], memory: Mapping[str, Tensor]) -> None:
+        self.simulator.load_state_dict(state)
+        self.memory = dict(memory)
+
+    def _answer(self, overruled: dict[str, Tensor]) -> tuple[VecStep, Outcome]:
+        """Answer the request by the logging team's draws, but for overruled flat actions."""
+        self._restore(*self.before)
+        self.overruled = overruled
+        step = play_request(self.simulator, self)
+        assert self.simulator.last is not None
+        return step, self.simulator.last
+
+    def _component(
+        self, agent: str, inputs: Tensor, flat: Tensor, parameters: Tensor, wanted: Tensor
+    ) -> dict[str, Tensor]:
+        """Return what a component's log gets, but for the reward; ``wanted`` are the target's
+        parameters.
+        """
+        distribution = self.team.distribution(agent)
+        of_log, of_target = (distribution.evaluate(p, flat)[0] for p in (parameters, wanted))
+        self._restore(*self.before)
+        draws = [self._draw(agent, wanted, f"target{k}") for k in range(TARGET_DRAWS)]
+        truth = self._answer({agent: draws[0]})[0].metrics["clicks"]
+
+        def features(made: Tensor) -> Tensor:
+            return torch.cat([inputs, made, made.square()], dim=1).unsqueeze(1)
 
         return {
-            "reward": turn.outcome.feedback.clicks.sum(dim=1, keepdim=True),
-            "cascade": torch.exp(wanted - logged).unsqueeze(1),
-            "features": features(turn.flat[agent]),
-            "target_features": torch.stack([features(flat) for flat in draws], dim=1),
+            "cascade": torch.exp(of_target - of_log).unsqueeze(1),
+            "features": features(flat),
+            "target_features": torch.stack([features(made) for made in draws], dim=1),
             "truth": truth,
         }
 
-    def _slate(
-        self, statistics: Tensor, request: Request, target: Tensor, before: dict[str, Any]
-    ) -> dict[str, Tensor]:
+    def _slate(self, statistics: Tensor, request: Request, target: Tensor) -> dict[str, Tensor]:
         """Show slates drawn by standardised scores: of the logged ranking, and of the target's."""
-        self.simulator.load_state_dict(before)
-        theirs = self._turn({RANKING: target}).outcome.request
+        theirs = self._answer({RANKING: target})[1].request
         assert request.slate_logits is not None and theirs.slate_logits is not None
         assert request.candidates is not None and theirs.candidates is not None
         assert torch.equal(request.candidates, theirs.candidates)  # all stages before act alike
         ours = standardised(request.slate_logits) / SLATE_TEMPERATURE
         wanted = standardised(theirs.slate_logits) / (SLATE_TEMPERATURE * self.exploration)
-        picks, clicks = self._show(before, request.candidates, ours, "slate/logged")
+        picks, clicks = self._show(request.candidates, ours, "slate/logged")
         log_target, log_logging = (
             plackett_luce_log_probability(scores.cpu().numpy(), picks.cpu().numpy())
             for scores in (wanted, ours)
@@ -238,7 +228,7 @@ class _Play:
             return torch.cat([scores.gather(1, index), places, user], dim=2)
 
         draws = [self._picks(wanted, f"slate/target{k}", size) for k in range(TARGET_DRAWS)]
-        _, truth = self._show(before, request.candidates, wanted, "slate/target0")
+        _, truth = self._show(request.candidates, wanted, "slate/target0")
         return {
             "reward": clicks,
             "cascade": torch.as_tensor(prefix_ratios(log_target, log_logging), device=picks.device),
@@ -252,17 +242,15 @@ class _Play:
         noise = random.gumbel(keys, step, f"off_policy/{stream}", scores.shape[1])
         return top_k(scores + noise, size)
 
-    def _show(
-        self, before: dict[str, Any], candidates: Tensor, scores: Tensor, stream: str
-    ) -> tuple[Tensor, Tensor]:
+    def _show(self, candidates: Tensor, scores: Tensor, stream: str) -> tuple[Tensor, Tensor]:
         """Return the columns drawn and the clicks they got, ``[B, K]`` each."""
         simulator = self.simulator
-        simulator.load_state_dict(before)
+        self._restore(*self.before)
         picks = self._picks(scores, stream, simulator.config.pipeline.slate_size)
         simulator.step_slate(candidates.gather(1, picks))
         assert simulator.last is not None
         clicks = simulator.last.feedback.clicks
-        simulator.load_state_dict(before)
+        self._restore(*self.before)
         return picks, clicks
 
 

@@ -104,14 +104,10 @@ class Credit:
 
 
 def measure_credit(
-    replay: Replay,
-    policy: TeamPolicy,
-    default: TeamPolicy,
-    sessions: Sessions,
-    value: str = "team",
-) -> Credit:
+    replay: Replay, policy: TeamPolicy, default: TeamPolicy, sessions: Sessions
+) -> dict[str, Credit]:
     """Play all ``2^n`` coalitions on the same sessions and share out what a policy, which plays the
-    components inside, gains in ``value`` (``team``, ``clicks``, ``length``) over the default.
+    components inside, gains over the default: by value, ``team`` or ``clicks``.
     """
     agents = tuple(replay.agents)
     inside = [
@@ -119,7 +115,13 @@ def measure_credit(
         for members in coalitions(len(agents))
     ]
     lineups = [{a: policy if a in names else default for a in agents} for names in inside]
-    worth = play_lineups(replay, lineups, sessions).values[value].T  # [S, 2^n]
+    played = play_lineups(replay, lineups, sessions).values
+    names = ["+".join(names) or "nobody" for names in inside]
+    return {value: _shared_out(agents, names, played[value].T) for value in VALUES}
+
+
+def _shared_out(agents: tuple[str, ...], coalition: Sequence[str], worth: Floats) -> Credit:
+    """Return the credits of worths ``[S, 2^n]``."""
 
     def estimates(shares: Floats) -> tuple[Estimate, ...]:
         return tuple(mean_estimate(share) for share in shares.T)
@@ -130,10 +132,7 @@ def measure_credit(
         difference=estimates(difference_rewards(worth)),
         alone=estimates(stand_alone(worth)),
         total=mean_estimate(worth[:, -1] - worth[:, 0]),
-        worth={
-            "+".join(names) or "nobody": float(mean)
-            for names, mean in zip(inside, worth.mean(axis=0), strict=True)
-        },
+        worth=dict(zip(coalition, worth.mean(axis=0).tolist(), strict=True)),
     )
 
 
@@ -142,8 +141,8 @@ def credit(replay: Replay, plays: Sequence[Play], default: Play, settings: Setti
     tables, figures = [], []
     record: dict[str, Any] = {}
     for play in plays:
-        for value in VALUES:
-            found = measure_credit(replay, play.policy, default.policy, settings.held_out(), value)
+        credited = measure_credit(replay, play.policy, default.policy, settings.held_out())
+        for value, found in credited.items():
             title = f"Credit in {value} a session: {play.name} over {default.name}"
             names = ("Shapley value", "difference reward", "alone")
             columns = found.shapley, found.difference, found.alone
@@ -162,32 +161,33 @@ def credit(replay: Replay, plays: Sequence[Play], default: Play, settings: Setti
             )
             dots = {who: dict(zip(names, of, strict=True)) for who, of in credits.items()}
             figures.append(groups_figure(f"{value} a session", dots, title))
-            record.setdefault(play.name, {})[value] = found
+        record[play.name] = credited
     return Finding(record, Section("Credit: who earned it", tables, figures))
 
 
 def swap_test(
-    replay: Replay, teams: Mapping[str, TeamPolicy], sessions: Sessions, value: str = "team"
-) -> dict[str, dict[tuple[str, str], Estimate]]:
+    replay: Replay, teams: Mapping[str, TeamPolicy], sessions: Sessions
+) -> dict[str, dict[str, dict[tuple[str, str], Estimate]]]:
     """Replace one component of a team by another team's: partners it never trained with.
 
     Returns:
-        Per component, for each (host, donor), the change of the host's value (``team``, or an
-        outcome) a session, paired on sessions; zero where host and donor are the same team.
+        Per value (``team``, ``clicks``) and component, for each (host, donor), the change of the
+        host's value a session, paired on sessions; zero where host and donor are the same team.
     """
     pairs = list(product(teams, repeat=2))
-    changes = {}
+    changes: dict[str, dict[str, dict[tuple[str, str], Estimate]]] = {v: {} for v in VALUES}
     for component in replay.agents:
         lineups = [
             {a: teams[donor if a == component else host] for a in replay.agents}
             for host, donor in pairs
         ]
-        played = play_lineups(replay, lineups, sessions).values[value]
-        values = dict(zip(pairs, played, strict=True))
-        changes[component] = {
-            (host, donor): mean_estimate(values[host, donor] - values[host, host])
-            for host, donor in pairs
-        }
+        played = play_lineups(replay, lineups, sessions).values
+        for value, of_component in changes.items():
+            values = dict(zip(pairs, played[value], strict=True))
+            of_component[component] = {
+                (host, donor): mean_estimate(values[host, donor] - values[host, host])
+                for host, donor in pairs
+            }
     return changes
 
 
@@ -196,8 +196,7 @@ def swaps(replay: Replay, plays: Sequence[Play], settings: Settings) -> Finding:
     teams = {play.name: play.policy for play in plays}
     tables = []
     record: dict[str, Any] = {}
-    for value in VALUES:
-        changes = swap_test(replay, teams, settings.held_out(), value)
+    for value, changes in swap_test(replay, teams, settings.held_out()).items():
         for component, found in changes.items():
             tables.append(
                 TextTable(

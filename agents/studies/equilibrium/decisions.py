@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -47,8 +47,10 @@ def coordinates(space: spaces.Space[Any]) -> int:
     Raises:
         ConfigError: the space is none of Box (bounded), Discrete, MultiDiscrete, Tuple of these.
     """
-    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-        return int(np.prod(space.shape))
+    if isinstance(space, spaces.Discrete):
+        return 1
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(space.nvec.size)
     if isinstance(space, spaces.Box) and space.is_bounded("both"):
         return int(np.prod(space.shape))
     if isinstance(space, spaces.Tuple):
@@ -144,32 +146,23 @@ class PipelineGame:
             for decision in decisions
         ]
         new = {k: d for k, d in zip(keys, decisions, strict=True) if k not in self._played}
-        self._played.update(zip(new, self._simulated(list(new.values()), sessions), strict=True))
+        if new:
+            found = self._simulated(list(new.values()), sessions)
+            self._played.update(zip(new, found, strict=True))
         for key in keys:
             self._played.move_to_end(key)
-        found = _joined([self._played[key] for key in keys])
+        played = Payoffs.joined([self._played[key] for key in keys])
         while len(self._played) > REMEMBERED:
             self._played.popitem(last=False)
         if self.per == "session":
-            return found
-        rate = found.objectives / found.outcomes["length"][..., None]
-        return Payoffs(self.replay.max_requests * rate, found.team, found.outcomes)
+            return played
+        rate = played.objectives / played.outcomes["length"][..., None]
+        return replace(played, objectives=self.replay.max_requests * rate)
 
     def _simulated(self, decisions: Sequence[Floats], sessions: Sessions) -> list[Payoffs]:
         """Return the payoffs of each decision, with a first dimension of 1."""
-        found: list[Payoffs] = []
-        batch = max(1, ROWS // len(sessions))
-        for first in range(0, len(decisions), batch):
-            teams = [StaticTeam(self.actions(d)) for d in decisions[first : first + batch]]
-            lineups = [dict.fromkeys(self.components, team) for team in teams]
-            played = play_lineups(self.replay, lineups, sessions)
-            found += [played.rows(slice(row, row + 1)) for row in range(len(lineups))]
-        return found
-
-
-def _joined(parts: Sequence[Payoffs]) -> Payoffs:
-    return Payoffs(
-        np.concatenate([p.objectives for p in parts]),
-        np.concatenate([p.team for p in parts]),
-        {name: np.concatenate([p.outcomes[name] for p in parts]) for name in parts[0].outcomes},
-    )
+        teams = [StaticTeam(self.actions(decision)) for decision in decisions]
+        lineups = [dict.fromkeys(self.components, team) for team in teams]
+        at_once = max(1, ROWS // len(sessions))
+        played = play_lineups(self.replay, lineups, sessions, at_once=at_once)
+        return [played.rows(slice(row, row + 1)) for row in range(len(lineups))]

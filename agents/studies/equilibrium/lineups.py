@@ -53,6 +53,13 @@ class Payoffs:
         """Return λ f_i + (1 − λ) F, ``[P, S]``, with λ = ``own_share``: 1 is selfish, 0 shared."""
         return own_share * self.objectives[..., component] + (1.0 - own_share) * self.team
 
+    @classmethod
+    def joined(cls, parts: Sequence[Payoffs]) -> Payoffs:
+        """Return several line-ups' payoffs on the same sessions as one."""
+        outcomes = {n: np.concatenate([p.outcomes[n] for p in parts]) for n in parts[0].outcomes}
+        objectives = np.concatenate([p.objectives for p in parts])
+        return cls(objectives, np.concatenate([p.team for p in parts]), outcomes)
+
     def rows(self, rows: slice) -> Payoffs:
         """Return a copy of some line-ups: a view would keep them all in memory."""
         outcomes = {name: values[rows].copy() for name, values in self.outcomes.items()}
@@ -110,18 +117,27 @@ def _rows_of_policies(
     return found
 
 
-@torch.no_grad()
 def play_lineups(
     replay: Replay,
     lineups: Sequence[Lineup],
     sessions: Sessions,
     components: Sequence[str] | None = None,
+    at_once: int | None = None,
 ) -> Payoffs:
     """Play each of ``P`` line-ups on each of ``S`` sessions until its episode ends, and add up.
 
-    Objectives are of ``components``, in this order; of all unless given.
+    Objectives are of ``components``, in this order; of all unless given. All line-ups are played
+    at once unless told otherwise.
     """
-    wanted = tuple(replay.agents if components is None else components)
+    wanted, size = tuple(components or replay.agents), at_once or len(lineups)
+    batches = [lineups[first : first + size] for first in range(0, len(lineups), size)]
+    return Payoffs.joined([_play(replay, batch, sessions, wanted) for batch in batches])
+
+
+@torch.no_grad()
+def _play(
+    replay: Replay, lineups: Sequence[Lineup], sessions: Sessions, wanted: Sequence[str]
+) -> Payoffs:
     played = _rows_of_policies(lineups, len(sessions), replay.agents)
     for one in played:
         one.policy.reset()

@@ -17,7 +17,7 @@ from agents.baselines.teams import StaticTeam
 from agents.studies.equilibrium.best_response import nash_conv
 from agents.studies.equilibrium.common import Finding, Play, Settings, heat_map
 from agents.studies.equilibrium.game_report import game_record, game_tables, profile_names
-from agents.studies.equilibrium.lineups import Replay, Sessions, play_lineups
+from agents.studies.equilibrium.lineups import Payoffs, Replay, Sessions, play_lineups
 from agents.studies.equilibrium.normal_form import (
     Floats,
     MixedProfile,
@@ -58,6 +58,14 @@ class EstimatedGame:
     players: tuple[str, ...]
     labels: tuple[tuple[str, ...], ...]
 
+    @classmethod
+    def of(cls, played: Payoffs, options: Options, own_share: float) -> EstimatedGame:
+        """Return the game of payoffs λ f_i + (1 − λ) F, with λ = ``own_share``."""
+        shape = (played.team.shape[1], *(len(choices) for choices in options.values()))
+        own = [played.mixed(i, own_share).T.reshape(shape) for i in range(len(options))]
+        labels = tuple(tuple(choices) for choices in options.values())
+        return cls(np.stack(own, axis=1), played.team.T.reshape(shape), tuple(options), labels)
+
     def mean_game(self) -> NormalFormGame:
         """Return the game of mean payoffs."""
         payoffs, welfare = self.payoffs.mean(axis=0), self.welfare.mean(axis=0)
@@ -79,29 +87,16 @@ def play_options(
     options: Options,
     others: TeamPolicy,
     sessions: Sessions,
-    own_share: float,
-) -> EstimatedGame:
-    """Play every combination of options on the same sessions, all other components by ``others``,
-    for payoffs λ f_i + (1 − λ) F with λ = ``own_share``.
+) -> Payoffs:
+    """Play every combination of options on the same sessions, all other components by ``others``;
+    objectives are those of the players.
     """
-    profiles = list(product(*(choices.values() for choices in options.values())))
-    payoffs, worth = [], []
-    for first in range(0, len(profiles), _BATCH):
-        lineups = [
-            {**dict.fromkeys(replay.agents, others), **dict(zip(options, chosen, strict=True))}
-            for chosen in profiles[first : first + _BATCH]
-        ]
-        played = play_lineups(replay, lineups, sessions, tuple(options))
-        payoffs.append(np.stack([played.mixed(i, own_share) for i in range(len(options))], axis=2))
-        worth.append(played.team)
-    shape = tuple(len(choices) for choices in options.values())
-    whole = np.concatenate(payoffs).transpose(1, 2, 0)  # [S, players, profiles]
-    return EstimatedGame(
-        payoffs=whole.reshape(*whole.shape[:2], *shape),
-        welfare=np.concatenate(worth).T.reshape(whole.shape[0], *shape),
-        players=tuple(options),
-        labels=tuple(tuple(choices) for choices in options.values()),
-    )
+    profiles = product(*(choices.values() for choices in options.values()))
+    lineups = [
+        {**dict.fromkeys(replay.agents, others), **dict(zip(options, chosen, strict=True))}
+        for chosen in profiles
+    ]
+    return play_lineups(replay, lineups, sessions, tuple(options), _BATCH)
 
 
 def estimated_record(
@@ -203,8 +198,9 @@ def matrix(replay: Replay, base: Play, learned: Play | None, settings: Settings)
     tables: list[TextTable] = []
     figures: list[Figure] = []
     record: dict[str, Any] = {"others": base.name}
+    played = play_options(replay, options, base.policy, settings.held_out())
     for name, own_share in (("selfish (own f_i)", 1.0), ("shared (F)", 0.0)):
-        measured = play_options(replay, options, base.policy, settings.held_out(), own_share)
+        measured = EstimatedGame.of(played, options, own_share)
         game = measured.mean_game()
         last = [size - 1 for size in game.shape]
         entry = estimated_record(measured, None if learned is None else game.pure(last))

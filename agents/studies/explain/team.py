@@ -137,9 +137,7 @@ class OpenTeam:
 
 class MaskedTeam:
     """The team playing its most probable actions, but one component has a part of its input
-    replaced by fixed values.
-
-    A :class:`marec_env.evaluation.policies.TeamPolicy`.
+    replaced by fixed values; a :class:`marec_env.evaluation.policies.TeamPolicy`.
     """
 
     def __init__(
@@ -155,6 +153,8 @@ class MaskedTeam:
         self.memory: dict[str, Tensor] = {}
         self.seen: dict[str, Tensor] = {}
         """The inputs of the latest request, as masked."""
+        self.parameters: dict[str, Tensor] = {}
+        """Of the distributions that its actions were of."""
 
     def reset(self) -> None:
         """Forget recurrent state."""
@@ -170,12 +170,16 @@ class MaskedTeam:
                 inputs = inputs.clone()
                 inputs[:, self.columns] = self.fill
             self.seen[agent] = inputs
-            parameters, memory = self.team.forward(agent, inputs)
-            distribution = self.team.distribution(agent)
-            actions[agent] = distribution.to_env(distribution.mode(parameters))
+            self.parameters[agent], memory = self.team.forward(agent, inputs)
+            flat = self.choose(agent, self.parameters[agent])
+            actions[agent] = self.team.distribution(agent).to_env(flat)
             if memory is not None:
                 self.memory[agent] = memory
         return actions
+
+    def choose(self, agent: str, parameters: Tensor) -> Tensor:
+        """Return an agent's flat actions."""
+        return self.team.distribution(agent).mode(parameters)
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,9 +132,9 @@ def test_points_of_one_decision_are_simulated_once(tiny, monkeypatch):
     other[0] = 0.41
     simulated = []
 
-    def counted(env, lineups, sessions):
+    def counted(env, lineups, sessions, **options):
         simulated.append(len(lineups))
-        return play_lineups(env, lineups, sessions)
+        return play_lineups(env, lineups, sessions, **options)
 
     monkeypatch.setattr("agents.studies.equilibrium.decisions.play_lineups", counted)
     first = game.play(np.stack([point, same, other]), SESSIONS)
@@ -151,12 +151,12 @@ def test_credit_of_a_trained_team(tiny, constant):
     env = tiny()
     default = constant(**{a: v.tolist() for a, v in env.defaults.items()})
     team = _team(constant, 0.5, 3)  # profile plays its default: it does nothing
-    credit = measure_credit(env, team, default, SESSIONS)
+    credits = measure_credit(env, team, default, SESSIONS)
+    credit, clicks = credits["team"], credits["clicks"]
     assert credit.shapley[0].value == 0.0
     assert credit.difference[0].value == 0.0
     assert credit.shapley[1].value > 0.0
     assert sum(s.value for s in credit.shapley) == pytest.approx(credit.total.value, abs=1e-9)
-    clicks = measure_credit(env, team, default, SESSIONS, "clicks")
     assert clicks.shapley[1].value > 0.0
     assert list(clicks.worth) == ["nobody", "recall_0", "profile_0", "profile_0+recall_0"]
 
@@ -164,7 +164,7 @@ def test_credit_of_a_trained_team(tiny, constant):
 def test_swaps_change_only_what_the_donor_does_differently(tiny, constant):
     env = tiny()
     teams = {"a": _team(constant, 1, 3), "b": _team(constant, 1, 1)}
-    changes = swap_test(env, teams, SESSIONS)
+    changes = swap_test(env, teams, SESSIONS)["team"]
     assert changes["profile_0"]["a", "b"].value == 0.0
     assert changes["recall_0"]["a", "b"].high < 0.0
     assert changes["recall_0"]["b", "a"].low > 0.0

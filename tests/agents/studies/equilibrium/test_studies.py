@@ -98,7 +98,7 @@ def test_credit_in_the_simulator_sums_up_and_gives_an_idle_component_nothing(env
     static = StaticTeam(defaults)
     busy = dict(defaults)
     busy["ranking_0"] = -torch.as_tensor(defaults["ranking_0"])
-    credit = measure_credit(env, StaticTeam(busy), static, QUICK.held_out())
+    credit = measure_credit(env, StaticTeam(busy), static, QUICK.held_out())["team"]
     shares = dict(zip(credit.components, credit.shapley, strict=True))
     assert abs(shares["ranking_0"].value) > 0.01
     for idle in ("profile_0", "recall_0", "feature_0"):
