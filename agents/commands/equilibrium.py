@@ -166,8 +166,7 @@ def _numbers(option: str, text: str, kind: type[N]) -> tuple[N, ...]:
 def _solve_games(names: list[str], output: Path | None, replace: bool) -> None:
     """Print, and write if a folder is given, the solutions of matrix games."""
     from agents.studies.equilibrium.common import Finding
-    from agents.studies.equilibrium.game_report import game_record, game_tables
-    from agents.studies.equilibrium.normal_form import matrix_game
+    from agents.studies.equilibrium.normal_form import game_record, game_tables, matrix_game
     from agents.studies.equilibrium.study import REPORT, write_report
     from marec_env.reporting.page import Section
 

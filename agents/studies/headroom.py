@@ -79,10 +79,8 @@ class LevelsPlan:
 def search_static(
     world: World, plan: LevelsPlan, criterion: str, seed: int
 ) -> tuple[StaticTeam, int]:
-    """Search one static decision of the whole team for the highest criterion.
-
-    Returns:
-        The team, and the environment steps that the search spent.
+    """Search one static decision of the whole team for the highest criterion; return the team, and
+    the environment steps that the search spent.
     """
     replay = Replay(world, plan.search_cohort)
     game = PipelineGame(replay)
@@ -155,9 +153,7 @@ def _controls(world: World, name: str, team: Policy, plan: LevelsPlan) -> dict[s
 def _differences(
     values: Mapping[str, Floats], best: str, teams: list[str], controls: list[str]
 ) -> list[dict[str, Any]]:
-    """Return paired differences of one criterion, ``[S]`` a policy, most of them to the best
-    static.
-    """
+    """Return paired differences of one criterion, ``[S]`` a policy, most to the best static."""
     pairs = [("static", "random"), (best, "static"), ("oracle", best)]
     pairs += [(name, best) for name in (*teams, *controls)]
     found = [_compared(values[one], values[other], one, other) for one, other in pairs]
@@ -264,14 +260,11 @@ def frozen_mean(play: RecordedPlay) -> StaticTeam:
 
 
 class ShuffledObservations:
-    """A team that is shown, for each session, what it saw in another one at the same request."""
+    """A team that is shown, for each session, what it saw in another one at the same request of its
+    own recorded play, drawn by ``seed``.
+    """
 
     def __init__(self, policy: TeamPolicy, play: RecordedPlay, seed: int) -> None:
-        """Args:
-        policy: the team.
-        play: its own recorded play.
-        seed: of the draws of other sessions.
-        """
         self._policy, self._play, self._seed = policy, play, seed
         self.reset()
 

@@ -85,14 +85,9 @@ def record_logs(
     """Let a team play, and return a log for each component (by agent), and one for slates where the
     pipeline has a ranking component.
 
-    Args:
-        world: of the environment.
-        logging: draws its actions, so that every probability is known.
-        target: of the same components; draws as well.
-        sessions: in all, played at once.
-        requests: of each session at most.
-        seed: of the sessions.
-        exploration: factor on the target's standard deviations and temperatures.
+    Both teams draw their actions, so that every probability is known. Sessions are played at once,
+    ``requests`` of each at most; ``exploration`` is a factor on the target's standard deviations
+    and temperatures.
     """
     play = _Play(world, logging, target, sessions, exploration)
     play.simulator.begin(torch.arange(sessions), seed)

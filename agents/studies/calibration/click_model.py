@@ -267,12 +267,8 @@ def judge_click_model(
 ) -> list[TaskReport]:
     """Fit population and click model on the earlier parts of a log and judge them on the last.
 
-    Args:
-        log: the whole log.
-        config: of the population; its intercept plays no part here.
-        topics: int64 ``[N]``, of ``num_topics``, from text, hence not from held-out interactions.
-        num_topics: T.
-        seed: of the random items asked about.
+    Topics, int64 ``[N]``, are from text, hence not from held-out interactions; the intercept that
+    ``config`` asks for plays no part here, and ``seed`` is of the random items asked about.
 
     Raises:
         DataError: a part has no liked interaction.

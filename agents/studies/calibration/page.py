@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from agents.studies.calibration.click_model import Floats
 from agents.studies.calibration.report import Calibration
 from marec_env.errors import visible
 from marec_env.evaluation.statistics import Estimate
@@ -171,16 +173,22 @@ def _reliability(report: Calibration) -> Figure:
     )
 
 
+def _both(
+    values: Mapping[str, list[float]], points: Callable[[Floats], tuple[ArrayLike, ArrayLike]]
+) -> dict[str, Line]:
+    """Return a line for the log, where it says anything, and one for the simulation."""
+    return {
+        name: Line(*points(np.array(values[name])), style=style)
+        for name, style in _STYLES.items()
+        if name in values
+    }
+
+
 def _sessions(report: Calibration) -> Figure:
     values = report.distributions["session_lengths"]
-    lines = {}
-    for name, style in _STYLES.items():
-        ordered = np.sort(np.array(values[name]))
-        share = 1.0 - np.arange(ordered.size) / max(ordered.size, 1)
-        lines[name] = Line(ordered, share, style=style)
     means = ", ".join(f"{name} {np.mean(values[name] or [0]):.1f}" for name in values)
     return lines_figure(
-        lines,
+        _both(values, lambda v: (np.sort(v), 1.0 - np.arange(v.size) / max(v.size, 1))),
         ("clicks in the session", "share of sessions at least as long"),
         "Session length. A log's sessions are cut at pauses of 30 minutes. Sessions without clicks "
         "do not count, since a log does not show them.",
@@ -201,11 +209,7 @@ def _positions(report: Calibration) -> Figure:
     )
     told = "; ".join(f"{name} from {c[0]:.3f} to {c[-1]:.3f}" for name, c in curves.items())
     return lines_figure(
-        {
-            name: Line(range(1, len(curves[name]) + 1), curves[name], style=style)
-            for name, style in _STYLES.items()
-            if name in curves
-        },
+        _both(curves, lambda v: (range(1, v.size + 1), v)),
         ("position", "clicks per impression"),
         f"Position. {note}",
         alt=f"Clicks per impression by position, evenly chosen items: {told}.",
@@ -215,13 +219,9 @@ def _positions(report: Calibration) -> Figure:
 
 def _popularity(report: Calibration) -> Figure:
     values = report.distributions["popularity"]
-    lines = {}
-    for name, style in _STYLES.items():
-        share = np.array([part for part in values[name] if part > 0])
-        lines[name] = Line(np.arange(1, share.size + 1), share, style=style)
     tops = ", ".join(f"{name} {100 * sum(part[:100]):.0f} %" for name, part in values.items())
     return lines_figure(
-        lines,
+        _both(values, lambda v: (range(1, int((v > 0).sum()) + 1), v[v > 0])),
         ("rank of the item", "share of all clicks"),
         "Popularity. The simulated platform shows items in proportion to their popularity in the "
         "log.",

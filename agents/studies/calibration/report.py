@@ -119,15 +119,8 @@ def calibrate(
 ) -> Calibration:
     """Compare simulated users with the log that their population is of.
 
-    Args:
-        log: the whole log.
-        catalog: its items.
-        config: how the population was estimated.
-        users: of that population.
-        source: what to call the log.
-        slate_size: K of the simulated slates.
-        max_requests: a simulated session's limit.
-        seed: of the simulation.
+    ``config`` says how the population was estimated; slates of ``slate_size`` and at most
+    ``max_requests`` a session are simulated.
     """
     topics, num_topics = catalog.topics.cpu(), catalog.num_topics
     popularity = torch.bincount(log.item, minlength=log.num_items) + _SMOOTHING
@@ -211,13 +204,8 @@ def simulate(
 ) -> Simulated:
     """Show slates drawn without replacement, in proportion to ``weights``, never an item twice.
 
-    Args:
-        users: B of them; they begin anew.
-        weights: float ``[N]``, positive: equal ones are the random policy, popularity is what a log
-            is mostly made by.
-        slate_size: K.
-        max_requests: a session's limit.
-        seed: of the users and the slates.
+    Weights are float ``[N]``, positive: equal ones are the random policy, popularity is what a log
+    is mostly made by. The ``B`` users begin anew.
     """
     sessions = torch.arange(users.num_sessions)
     keys = random.session_keys(seed, sessions)

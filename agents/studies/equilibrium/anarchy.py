@@ -75,14 +75,9 @@ def measure_anarchy(
     sessions, of these and of every stable play itself, since a cooperative team could always play
     that; with λ = 0 among the mixtures that includes components that take turns raising F.
 
-    Args:
-        game: the game.
-        plan: sessions, budget and seeds of every search.
-        own_shares: the λ; there is a point for each.
-        starts: where iterated best responses begin, ``[D]`` each.
-        max_rounds: of best responses.
-        from_optimum: whether they also begin at the best decision of the first joint search,
-            which is where an equilibrium that costs nothing would be.
+    There is a point for each λ in ``own_shares``. Best responses begin at ``starts``, ``[D]`` each,
+    and, if ``from_optimum``, at the best decision of the first joint search, which is where an
+    equilibrium that costs nothing would be.
     """
 
     def worth(points: Floats) -> Floats:
@@ -238,23 +233,21 @@ def _section(points: Sequence[tuple[int, AnarchyPoint]], per: str) -> Section:
 
 
 def _figures(points: Sequence[tuple[int, AnarchyPoint]]) -> Iterator[Figure]:
-    by_share: dict[str, list[tuple[float, Estimate]]] = {}
-    by_width: dict[str, list[tuple[float, Estimate]]] = {}
-    for width, point in points:
-        shown = {"": point.anarchy}
-        if len(point.stable) > 1:
-            shown = {", worst": point.anarchy, ", best": point.stability}
-        for which, ratios in shown.items():
-            share = point.own_share
-            by_share.setdefault(f"λ = {share:g}{which}", []).append((width, ratios["clicks"]))
-            by_width.setdefault(f"C = {width}{which}", []).append((share, ratios["clicks"]))
-    ylabel = "clicks over the optimum's"
-    # A line of one point says nothing that the table does not.
-    if len({width for width, _ in points}) > 1:
-        caption = (
-            "Clicks at stable play over the funnel's width, a line for each mixture of motives"
-        )
-        yield estimate_lines(by_share, ("candidates C", ylabel), caption, 1.0, log="x")
-    if len({point.own_share for _, point in points}) > 1:
-        caption = "Clicks at stable play over the mixture of motives, a line for each width"
-        yield estimate_lines(by_width, ("λ: share of own objective", ylabel), caption, 1.0)
+    axes = (
+        ("candidates C", "λ = {:g}", "the funnel's width", "mixture of motives", "x"),
+        ("λ: share of own objective", "C = {}", "the mixture of motives", "width", ""),
+    )
+    for along, (label, line, over, each, log) in enumerate(axes):
+        series: dict[str, list[tuple[float, Estimate]]] = {}
+        for width, point in points:
+            at = (width, point.own_share)
+            shown = {"": point.anarchy}
+            if len(point.stable) > 1:
+                shown = {", worst": point.anarchy, ", best": point.stability}
+            for which, ratios in shown.items():
+                name = line.format(at[1 - along]) + which
+                series.setdefault(name, []).append((at[along], ratios["clicks"]))
+        # A line of one point says nothing that the table does not.
+        if len({x for points in series.values() for x, _ in points}) > 1:
+            caption = f"Clicks at stable play over {over}, a line for each {each}"
+            yield estimate_lines(series, (label, "clicks over the optimum's"), caption, 1.0, log)

@@ -98,13 +98,8 @@ def judge(
 ) -> BestResponse:
     """Take the response that is best on the training sessions and judge it on the held-out ones.
 
-    Args:
-        component: the deviator.
-        play: plays what it may respond.
-        finals: one response a seed, each found for λ f_i + (1 − λ) F.
-        halves: the same at half of the budget.
-        plan: sessions.
-        own_share: λ.
+    ``finals`` are one response a seed, found for λ f_i + (1 − λ) F; ``halves`` the same at half
+    of the budget.
     """
     train = play([None, *finals], plan.train).mixed(0, own_share).mean(axis=1)
     best = int(train[1:].argmax())
@@ -242,15 +237,8 @@ def iterated_best_responses(
 
     A component moves only if its response gains on the held-out sessions, so that search noise
     moves nobody. Play is stable when in a full round no gain has an interval above zero and a
-    value above ``tolerance`` of what the component maximises.
-
-    Args:
-        game: the game.
-        start: ``[D]``.
-        plan: the same for every component.
-        own_share: λ.
-        max_rounds: after how many rounds to give up.
-        tolerance: relative gain that counts as none.
+    value above ``tolerance`` of what the component maximises, λ f_i + (1 − λ) F with
+    λ = ``own_share``.
     """
     decision = np.asarray(start, dtype=np.float64).copy()
     history: list[Floats] = []

@@ -72,13 +72,11 @@ class Payoffs:
 
 
 class Replay:
-    """Plays chosen sessions of the recommender's simulator, any number of them at once."""
+    """Plays chosen sessions of the recommender's simulator, any number of them at once; equal seeds
+    and session numbers are equal users and luck.
+    """
 
     def __init__(self, world: World, seed: int = EVALUATION_SEED) -> None:
-        """Args:
-        world: what is simulated.
-        seed: equal seeds and session numbers are equal users and luck.
-        """
         self.world, self.seed = world, seed
         self.max_requests = world.config.max_requests
         self._of_size = lru_cache(_KEPT)(lambda rows: Simulator(world, rows, autoreset=False))

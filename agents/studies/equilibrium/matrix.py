@@ -16,13 +16,15 @@ import torch
 from agents.baselines.teams import StaticTeam
 from agents.studies.equilibrium.best_response import nash_conv
 from agents.studies.equilibrium.common import Finding, Play, Settings, heat_map
-from agents.studies.equilibrium.game_report import game_record, game_tables, profile_names
 from agents.studies.equilibrium.lineups import Payoffs, Replay, Sessions, play_lineups
 from agents.studies.equilibrium.normal_form import (
     Floats,
     MixedProfile,
     NormalFormGame,
     efficiency,
+    game_record,
+    game_tables,
+    profile_names,
 )
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.evaluation.statistics import Estimate, bootstrap_means
@@ -107,11 +109,7 @@ def estimated_record(
     Gains and NashConv are cross-fitted: which action is the best response is decided on one half of
     the sessions and paid on the other. Optimum and prices are of the mean game; their intervals
     redo them in each resample of sessions, and so include the doubt which profiles are equilibria.
-
-    Args:
-        estimated: the samples.
-        played: play whose NashConv is wanted; uniform play unless given.
-        resamples: of sessions.
+    The NashConv told is of ``played``, of uniform play unless given.
     """
     game = estimated.mean_game()
     uniform = game.uniform()

@@ -38,16 +38,11 @@ def search(score: Callable[[Floats], Floats], budget: int, start: Floats, seed: 
     """Spend ``budget`` evaluations of ``score`` in the unit cube and return the best point.
 
     A diagonal Gaussian; half of the first population is uniform, since a start near a face would
-    otherwise hide the far side.
-
-    Args:
-        score: from points ``[P, D]`` to values ``[P]``, to be maximised.
-        budget: evaluations, at least 2.
-        start: ``[D]``, evaluated first.
-        seed: of the draws.
+    otherwise hide the far side. ``start [D]`` is evaluated first. The score is from points
+    ``[P, D]`` to values ``[P]``, to be maximised.
 
     Raises:
-        ConfigError: the budget is too small.
+        ConfigError: the budget is less than 2.
     """
     if budget < 2:
         raise ConfigError(f"a search needs a budget of at least 2 evaluations, not {budget}")

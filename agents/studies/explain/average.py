@@ -109,14 +109,8 @@ def explain_team(
     seed: int,
     say: Callable[[str], None] = lambda line: None,
 ) -> TeamExplanation:
-    """Explain each component of a team, which takes its most probable actions, on average.
-
-    Args:
-        world: of the environment it plays in.
-        policy: the team.
-        sessions: size of the cohort, at least 2.
-        seed: of the cohort.
-        say: receives a line as each component begins.
+    """Explain each component of a team, which takes its most probable actions, on average over a
+    cohort of at least 2 sessions; ``say`` receives a line as each component begins.
     """
     team = OpenTeam(policy)
     simulator = Simulator(world, sessions, autoreset=False)

@@ -122,15 +122,10 @@ def explain_request(
     seed: int,
     request: int | None = None,
 ) -> RequestExplanation:
-    """Explain the slate of one request.
+    """Explain the slate of one request, which :func:`find_request` may refuse.
 
-    Args:
-        world: of the environment.
-        policy: the team.
-        average: of the same team; gives the average inputs that stand for knowing nothing.
-        session: the session's number.
-        seed: of the session's user and luck.
-        request: see :func:`find_request`, which may refuse it.
+    ``average``, of the same team, gives the average inputs that stand for knowing nothing; ``seed``
+    is of the session's user and luck.
     """
     chosen, length = find_request(world, policy, session, seed, request)
     team = OpenTeam(policy)

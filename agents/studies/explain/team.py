@@ -143,12 +143,7 @@ class MaskedTeam:
     def __init__(
         self, team: OpenTeam, agent: str = "", columns: slice = slice(0), fill: Tensor | None = None
     ) -> None:
-        """Args:
-        team: the actors.
-        agent: whose input is masked; by default nobody's.
-        columns: of the input.
-        fill: float32, one value for each of the columns.
-        """
+        """Mask an agent's columns (by default nobody's) by ``fill``, float32, a value for each."""
         self.team, self.agent, self.columns, self.fill = team, agent, columns, fill
         self.memory: dict[str, Tensor] = {}
         self.seen: dict[str, Tensor] = {}
@@ -265,10 +260,7 @@ def integrated_gradients(
 def completeness_gap(
     function: Callable[[Tensor], Tensor], inputs: Tensor, baseline: Tensor, attributions: Tensor
 ) -> float:
-    """Return the largest difference between an output's change and its attributions' sum.
-
-    Args: as of :func:`integrated_gradients`, and what it returned.
-    """
+    """Return the largest difference between an output's change and its attributions' sum."""
     change = function(inputs) - function(baseline.expand_as(inputs))
     return float((change - attributions.sum(dim=2)).abs().max())
 
@@ -282,13 +274,8 @@ def input_groups(simulator: Simulator, agent: str, memory: int) -> dict[str, sli
     """Return the columns that make up an agent's input by name, in order and without gaps.
 
     There is a group for each observation field, one for each component whose messages are heard,
-    and one for a recurrent actor's memory. A component that makes its observation in a way of its
-    own has one group, ``observation``.
-
-    Args:
-        simulator: of the environment.
-        agent: whose input.
-        memory: numbers of the actor's recurrent state, which follow the observation.
+    and one for a recurrent actor's memory, so many numbers that follow the observation. A component
+    that makes its observation in a way of its own has one group, ``observation``.
     """
     pipeline, messages = simulator.pipeline, simulator.config.pipeline.messages
     agents = list(pipeline.agents)

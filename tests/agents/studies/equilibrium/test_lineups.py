@@ -10,7 +10,7 @@ from agents.studies.equilibrium.best_response import (
 )
 from agents.studies.equilibrium.credit import measure_credit, swap_test
 from agents.studies.equilibrium.decisions import PipelineGame, coordinates, decode, encode
-from agents.studies.equilibrium.learned_response import FrozenOthers
+from agents.studies.equilibrium.exploitability import FrozenOthers
 from agents.studies.equilibrium.lineups import play_lineups
 from marec_env.errors import ConfigError
 from marec_env.vector import VectorEnv

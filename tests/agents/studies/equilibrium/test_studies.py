@@ -25,7 +25,7 @@ from agents.studies.equilibrium.best_response import nash_conv, static_response
 from agents.studies.equilibrium.common import Settings
 from agents.studies.equilibrium.credit import measure_credit
 from agents.studies.equilibrium.decisions import PipelineGame
-from agents.studies.equilibrium.learned_response import single_agent, train_response
+from agents.studies.equilibrium.exploitability import single_agent, train_response
 from agents.studies.equilibrium.lineups import Replay
 from agents.studies.equilibrium.study import Study, checked_parts, write_report
 from marec_env.errors import ConfigError, MarecError, RunError
