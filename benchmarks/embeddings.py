@@ -267,7 +267,8 @@ def start(items: int = 100_000, rounds: int = 7) -> None:
     vectors = functional.normalize(torch.randn(items, 384), dim=1)
     with tempfile.TemporaryDirectory() as folder:
         config = EmbeddingConfig(encoder="minilm", cache_folder=folder)
-        CorpusCache(config, texts, torch.device("cpu")).write(vectors)
+        facts = CorpusCache.facts(config, torch.device("cpu"))
+        CorpusCache(config, texts, facts).write(vectors)
         taken = []
         for _ in range(rounds):
             begin = time.perf_counter()

@@ -13,7 +13,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
 import torch
@@ -70,17 +71,24 @@ def embed_texts(
     distinct = list(rows)
     parts = [distinct[start : start + _PART] for start in range(0, len(distinct), _PART)]
     shown = len(distinct) > _BAR_ABOVE and sys.stderr.isatty()
+    cached = CorpusCache.facts(config, place) if config.cache else None
     encoder, out = None, torch.empty(0)
-    with Progress(console=Terminal(stderr=True), transient=True, disable=not shown) as bar:
+    written: list[Future[None]] = []
+    with (
+        Progress(console=Terminal(stderr=True), transient=True, disable=not shown) as bar,
+        ThreadPoolExecutor(1, thread_name_prefix="cache") as writer,
+    ):
         task = bar.add_task("embedding", total=len(distinct))
         for number, part in enumerate(parts):
-            cache = CorpusCache(config, part, place) if config.cache else None
+            cache = None if cached is None else CorpusCache(config, part, cached)
             vectors = cache.read() if cache is not None and not config.refresh else None
             if vectors is None:
                 encoder = encoder or TextEncoder(config, place)
                 vectors = encoder.encode(part, lambda done: bar.advance(task, done))
                 if cache is not None:
-                    cache.write(vectors)
+                    for earlier in written:  # so that one part at most is kept for it
+                        earlier.result()
+                    written = [writer.submit(cache.write, vectors)]
             else:
                 bar.advance(task, len(part))
             if len(parts) == 1:
@@ -90,35 +98,44 @@ def embed_texts(
                 out = torch.empty(room_for(len(distinct), vectors.shape[1]))
             out[number * _PART : number * _PART + len(part)] = vectors
             _LOG.info("%d of %d parts of the texts are embedded", number + 1, len(parts))
+        for last in written:
+            last.result()
     return out if len(distinct) == len(order) else out[order]
 
 
 class CorpusCache:
     """The file of one corpus under one encoder."""
 
-    def __init__(self, config: EmbeddingConfig, texts: Sequence[str], device: torch.device) -> None:
+    def __init__(
+        self, config: EmbeddingConfig, texts: Sequence[str], facts: Mapping[str, str]
+    ) -> None:
         """Args:
-        config: encoder, pooling and what else shapes vectors; where the cache is.
+        config: where the cache is.
         texts: the distinct texts, in order.
-        device: where the encoder runs, which ``dtype: auto`` goes by.
+        facts: what :meth:`facts` returned.
+        """
+        corpus = b"".join(hashlib.sha256(text.encode()).digest() for text in texts)
+        self._rows = len(texts)
+        self._facts = {**facts, "corpus": hashlib.sha256(corpus).hexdigest()}
+        name = hashlib.sha256(json.dumps(self._facts, sort_keys=True).encode()).hexdigest()[:32]
+        self.path = config.cache_root() / _FOLDER / f"{name}.safetensors"
+        self._limit = int(config.cache_limit_gib * 2**30)
+
+    @staticmethod
+    def facts(config: EmbeddingConfig, device: torch.device) -> dict[str, str]:
+        """Return all but the texts that shapes vectors; ``dtype: auto`` goes by the device.
 
         Raises:
             AssetError: the encoder is missing or a pinned file has changed.
         """
-        corpus = b"".join(hashlib.sha256(text.encode()).digest() for text in texts)
-        self._rows = len(texts)
-        self._facts = {
+        return {
             "layout": _LAYOUT,
-            "corpus": hashlib.sha256(corpus).hexdigest(),
             **locate(config).hashes(),
             "modality": "text",
             "pooling": config.pooling,
             "max_length": str(config.max_length),
             "dtype": str(resolve_precision(config, device)),
         }
-        name = hashlib.sha256(json.dumps(self._facts, sort_keys=True).encode()).hexdigest()[:32]
-        self.path = config.cache_root() / _FOLDER / f"{name}.safetensors"
-        self._limit = int(config.cache_limit_gib * 2**30)
 
     def read(self) -> Tensor | None:
         """Return the vectors, float32 ``[N, D]``; ``None`` if they are not there or damaged."""
@@ -165,4 +182,4 @@ class CorpusCache:
 
 
 def _sum(vectors: Tensor) -> str:
-    return hashlib.sha256(vectors.numpy().tobytes()).hexdigest()
+    return hashlib.sha256(vectors.contiguous().numpy().data).hexdigest()

@@ -106,6 +106,37 @@ def test_a_killed_embedding_of_a_large_corpus_goes_on(tiny, monkeypatch):
     assert len(files(tiny)) == 3
 
 
+KILLED = """
+import os, signal, sys
+from marec_env.embeddings import EmbeddingConfig, TextEncoder, embed, embed_texts
+from tests.marec_env.embeddings.test_cache import TEXTS
+config = EmbeddingConfig(encoder=sys.argv[1], max_length=64, cache_folder=sys.argv[2])
+embed._PART = 10
+honest, calls = TextEncoder.encode, []
+def encode(*given):
+    calls.append(1)
+    if len(calls) == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return honest(*given)
+TextEncoder.encode = encode
+embed_texts(config, TEXTS)
+"""
+
+
+def test_what_a_killed_process_had_embedded_is_not_embedded_again(tiny, tiny_bert, monkeypatch):
+    command = [sys.executable, "-c", KILLED, str(tiny_bert), str(tiny.cache_root())]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    done = len(files(tiny))
+    assert done in (2, 3)  # the third may not have been written yet
+    monkeypatch.setattr("marec_env.embeddings.embed._PART", 10)
+    honest, calls = TextEncoder.encode, []
+    monkeypatch.setattr(TextEncoder, "encode", lambda *given: (calls.append(1), honest(*given))[1])
+    vectors = embed_texts(tiny, TEXTS)
+    assert len(calls) == 5 - done
+    whole = embed_texts(tiny.model_copy(update={"cache": False}), TEXTS)
+    assert torch.allclose(vectors, whole, atol=1e-6)
+
+
 def test_refresh_and_no_cache(tiny, forbid_encoding):
     first = embed_texts(tiny, TEXTS)
     (path,) = files(tiny)

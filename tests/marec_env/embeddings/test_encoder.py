@@ -2,6 +2,7 @@ import io
 import json
 import logging
 import sys
+import tracemalloc
 from functools import partial
 from random import Random
 from types import SimpleNamespace
@@ -213,6 +214,27 @@ def test_a_word_is_tokenised_once(tiny_bert):
         tokenizer(["a toy story", "war | peace"])
         tokenizer(["a toy", "a  war story"])
     assert asked == ["a | toy | story | war |  | peace | "]  # one is between two spaces
+
+
+def test_tokenising_many_texts_takes_the_memory_of_few(tiny_bert, monkeypatch):
+    """Whether their words are old or new, and however long they are."""
+    monkeypatch.setattr("marec_env.embeddings.tokens._KNOWN_WORDS", 1000)
+
+    def peak(chunks, words):
+        tokenizer = TextTokenizer(tiny_bert, 64)
+        corpus = [
+            [" ".join([f"{chunk}x{text} film"] * words) for text in range(200)]
+            for chunk in range(chunks)
+        ]
+        tracemalloc.start()
+        for texts in corpus:
+            tokenizer(texts)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(40, words=5) < 1.5 * peak(10, words=5)
+    assert peak(2, words=2000) < 1.5 * peak(2, words=100)
 
 
 @pytest.mark.parametrize(
