@@ -38,7 +38,7 @@ def test_ablation_finds_the_only_field_that_matters(world, exposure_only):
             assert (group.decision_change > 0.01) == matters
             assert (group.items_changed.value > 0) == matters
             assert (group.share > 0) == matters
-            assert (group.worth["clicks"].difference.standard_error > 0) == matters
+            assert (group.worth["clicks"].standard_error > 0) == matters
     name, exposure = average.components["ranking_0"].ranked()[0]
     assert (name, exposure.share) == ("exposure", pytest.approx(1.0))
     assert "ranking_0 goes chiefly by exposure (100%)" in " ".join(average_sentences(average))
