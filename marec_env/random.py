@@ -77,17 +77,29 @@ def whole_seed(seed: object) -> int:
         raise ConfigError(f"seed {seed!r} is no integer; give one such as 0") from error
 
 
-def session_keys(seed: int, sessions: Tensor) -> Tensor:
+def seeds_of(seed: object, sessions: int) -> Tensor:
+    """Return the seed of each session, int64 ``[B]``, of one for all or of just these.
+
+    Raises:
+        ConfigError: it is no integer.
+    """
+    if isinstance(seed, Tensor):
+        return seed.clone()
+    return torch.full((sessions,), _signed(whole_seed(seed)))
+
+
+def session_keys(seed: int | Tensor, sessions: Tensor) -> Tensor:
     """Return the key of each session.
 
     Args:
-        seed: the run's seed, any integer.
+        seed: the run's seed, any integer; or the seed of each session's run, int64 ``[B]``.
         sessions: int64 ``[B]``, the sessions' numbers (unique within a run).
 
     Returns:
         int64 ``[B]``.
     """
-    return _mix(_mix(sessions.to(torch.int64) * _GAMMA + _signed(seed * _GAMMA)) + _signed(seed))
+    seeds = seeds_of(seed, len(sessions)).to(sessions.device)
+    return _mix(_mix(sessions.to(torch.int64) * _GAMMA + seeds * _GAMMA) + seeds)
 
 
 @cache

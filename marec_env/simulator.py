@@ -34,6 +34,7 @@ from marec_env.world import World
 __all__ = ["Simulator"]
 
 _EPISODE_STRIDE = 1 << 32  # session number = episode x stride + slot: free of the batch size
+_OWN = ("_seeds", "_sessions", "session_keys", "_top", "_sums")
 
 
 class Simulator:
@@ -87,9 +88,9 @@ class Simulator:
         self._limits = world.user_limits.to(self.device)
         depth = min(config.measure.true_top + places, world.knowledge.num_items)
         self._top = torch.zeros(num_sessions, depth, dtype=torch.int64, device=self.device)
-        self._seed = 0
         self._sessions = torch.arange(num_sessions, device=self.device)
-        self.session_keys = random.session_keys(0, self._sessions)
+        self._seeds = torch.zeros_like(self._sessions)
+        self.session_keys = random.session_keys(self._seeds, self._sessions)
         self._sums: dict[str, Tensor] = {}
         self._request: Request | None = None
         self._actions: dict[str, Action] = {}
@@ -107,18 +108,18 @@ class Simulator:
         """Begin episode 0 of slots 0 ... B - 1 under a seed."""
         return self.begin(torch.arange(self.num_envs, device=self.device), seed)
 
-    def begin(self, sessions: Tensor, seed: int) -> VecStep:
+    def begin(self, sessions: Tensor, seed: int | Tensor) -> VecStep:
         """Begin exactly these sessions: the same numbers and seed meet the same users and luck.
 
         Args:
             sessions: int64 ``[B]``.
-            seed: any integer.
+            seed: any integer; or one for each session, int64 ``[B]``.
 
         Raises:
             ConfigError: the seed is no integer; off the CPU also if an action before did not fit.
         """
         self.pipeline.check()
-        self._seed = random.whole_seed(seed)
+        self._seeds = random.seeds_of(seed, self.num_envs).to(self.device)
         self._sessions = sessions.to(self.device).clone()
         self._forget()
         self._sums = {}
@@ -139,7 +140,9 @@ class Simulator:
 
     def _start(self, rows: Rows) -> None:
         """Begin the sessions that ``self._sessions`` numbers in ``rows``."""
-        rows.put(self.session_keys, random.session_keys(self._seed, rows.of(self._sessions)))
+        rows.put(
+            self.session_keys, random.session_keys(rows.of(self._seeds), rows.of(self._sessions))
+        )
         users, population = self.users, self.world.population
         users.reset(self.session_keys, rows.where)
         person = rows.of(users.user_index)
@@ -362,12 +365,12 @@ class Simulator:
         return self.pipeline.default_actions()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything needed to continue exactly (between two steps)."""
+        """Return everything needed to continue exactly (between two steps): nested dicts of
+        tensors whose first dimension is the sessions'.
+        """
         self.pipeline.check()
-        own = {"sessions": self._sessions, "keys": self.session_keys, "top": self._top}
         return {
-            "seed": self._seed,
-            **copied({**own, "sums": self._sums}),
+            **copied({name.strip("_"): getattr(self, name) for name in _OWN}),
             "users": self.users.state_dict(),
             "pipeline": self.pipeline.state_dict(),
         }
@@ -378,15 +381,14 @@ class Simulator:
         Raises:
             ConfigError: it was saved with another number of sessions or configuration.
         """
-        saved = len(state["sessions"])
+        saved = len(state["session_keys"])
         if saved != self.num_envs:
             raise ConfigError(
                 f"the state was saved with {saved} sessions, this environment has "
                 f"{self.num_envs}; make one of {saved}"
             )
-        self._seed = int(state["seed"])
-        own = [copied(state[name], self.device) for name in ("sessions", "keys", "top", "sums")]
-        self._sessions, self.session_keys, self._top, self._sums = own
+        for name in _OWN:
+            setattr(self, name, copied(state[name.strip("_")], self.device))
         self.users.load_state_dict(state["users"])
         self.pipeline.load_state_dict(state["pipeline"])
         self._forget()

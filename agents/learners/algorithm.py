@@ -82,8 +82,8 @@ class BatchedEnvRunner(EnvRunner):
             self._collector = Collector(
                 self.env,
                 self._team,
-                {name: self.module[name].net for name in self._team.actors},
-                self._settings["seed"] + self._seed_offset,
+                [{name: self.module[name].net for name in self._team.actors}],
+                [self._settings["seed"] + self._seed_offset],
                 index=self.worker_index or 0,
                 keep_next_observations=self._settings["keep_next_observations"],
             )

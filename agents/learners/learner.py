@@ -60,14 +60,14 @@ class TeamLearner(TorchLearner):
         self._updating: list[str] = []
         self._trained: dict[str, list[torch.nn.Parameter]] = {}
         self.statistics: dict[str, float] = {}
+        self.finished_later = False
         super().build()
         self._forget_captured()
 
     def _make_module(self) -> Any:
         """Build the modules where the learner is to work."""
-        own: torch.device | None = self.config.learner_config_dict.get("device")
-        if own is not None:
-            self._device = own
+        if "device" in self.config.learner_config_dict:
+            self._device = self.config.learner_config_dict["device"]
         return super()._make_module()
 
     def _forget_captured(self) -> None:
@@ -95,8 +95,7 @@ class TeamLearner(TorchLearner):
     def _of(self, actor: str, key: str) -> float:
         """Return a setting of a component: its own, or the team's."""
         own = getattr(self.team.overrides(self.algorithm, actor), key)
-        found: float = getattr(self.algorithm, key) if own is None else own
-        return found
+        return float(getattr(self.algorithm, key) if own is None else own)
 
     def before_gradient_based_update(self, *, timesteps: Mapping[str, Any]) -> None:
         """Set learning rates and entropy bonus for the env steps done."""
@@ -114,6 +113,12 @@ class TeamLearner(TorchLearner):
                 set_rate(optimizer, self._learning_rate(module_id) * decay)
 
     def after_gradient_based_update(self, *, timesteps: Mapping[str, Any]) -> None:
+        """Finish the update, unless who asked for it will: :meth:`finish` waits for the device."""
+        if not self.finished_later:
+            self.finish(int(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)))
+        self.finished_later = False
+
+    def finish(self, env_steps: int) -> None:
         """Move input statistics, and reduce what the epochs logged to :attr:`statistics`.
 
         Raises:
@@ -121,7 +126,7 @@ class TeamLearner(TorchLearner):
         """
         skipped = {name: int(torch.stack(flags).sum()) for name, flags in self._skips.items()}
         require_finite(
-            f"the update at env step {int(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)):,}",
+            f"the update at env step {env_steps:,}",
             {name: self.module[name].unwrapped() for name in self._data},
             self._data,
             unlearnt={name for name, n in skipped.items() if n == len(self._skips[name])},
@@ -132,9 +137,8 @@ class TeamLearner(TorchLearner):
             if normaliser is not None:
                 normaliser.update(inputs)
         self._fresh_inputs = {}
-        names = list(self._sums)
-        means = torch.stack([torch.stack(self._sums[name]).mean() for name in names])
-        self.statistics = dict(zip(names, means.tolist(), strict=True))
+        means = torch.stack([torch.stack(values).mean() for values in self._sums.values()])
+        self.statistics = dict(zip(self._sums, means.tolist(), strict=True))
         self.statistics |= {f"skipped_updates/{n}": float(k) for n, k in skipped.items() if k}
         self._sums, self._skips = {}, {}
         self.metrics.log_dict(dict(self.statistics), key=ALL_MODULES, window=1)
@@ -185,11 +189,10 @@ class TeamLearner(TorchLearner):
     ) -> dict[str, Tensor]:
         """Return the loss of each module in the mini-batch."""
         self._updating = list(batch)
+        losses, config = self.compute_loss_for_module, self.config
         return {
-            name: self.compute_loss_for_module(
-                module_id=name, config=self.config, batch=batch[name], fwd_out=fwd_out[name]
-            )
-            for name in batch
+            name: losses(module_id=name, config=config, batch=columns, fwd_out=fwd_out[name])
+            for name, columns in batch.items()
         }
 
     def compute_loss_for_module(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from agents.learners.config import (
     SamplingConfig,
     VDNConfig,
 )
-from agents.learners.engines import Engine, LocalEngine
+from agents.learners.engines import Engine, SeedBatch, local_engine
 from agents.learners.policy import TrainedPolicy, load_policy, load_tree, save_policy, save_tree
 from agents.learners.vdn import VDNEngine
 from marec_env.errors import ConfigError, RunError
@@ -42,12 +42,14 @@ class Trainer:
         sampling: SamplingConfig,
         seed: int,
         env_factory: Callable[[int], VectorEnv],
+        engine: Engine | None = None,
     ) -> None:
         """Args:
         algorithm: which learner, with its settings.
         sampling: sessions, rollout length, runners, learners, devices.
         seed: of networks, environments and draws.
         env_factory: number of sessions to environment; picklable if runners are remote.
+        engine: what does the work; by default one of its own.
         """
         self.algorithm = algorithm
         self.sampling = sampling
@@ -56,7 +58,31 @@ class Trainer:
         self.agent_steps = 0
         self.iterations = 0
         self._idle = 0.0
-        self._engine = _engine(algorithm, sampling, seed, env_factory)
+        self._engine = engine or _engine(algorithm, sampling, seed, env_factory)
+
+    @classmethod
+    def of_seeds(
+        cls,
+        algorithm: PPOFamily,
+        sampling: SamplingConfig,
+        seeds: Sequence[int],
+        env_factory: Callable[[int], VectorEnv],
+    ) -> list[Trainer]:
+        """Return a trainer a seed, whose teams play side by side in one environment.
+
+        They go on in step: whichever is asked first for an iteration does it for all.
+
+        Args:
+            algorithm: which learner; none with runners or learners of their own processes.
+            sampling: as of one trainer; ``num_sessions`` are each seed's.
+            seeds: see the class.
+            env_factory: of an environment that takes a seed for each session.
+        """
+        engines = SeedBatch(algorithm, sampling, seeds, env_factory).engines
+        return [
+            cls(algorithm, sampling, seed, env_factory, engine)
+            for seed, engine in zip(seeds, engines, strict=True)
+        ]
 
     def iterate(self) -> dict[str, float]:
         """Do one iteration.
@@ -213,7 +239,7 @@ def _engine(
 ) -> Engine:
     if isinstance(algorithm, PPOFamily):
         if not (sampling.num_env_runners or sampling.num_learners):
-            return LocalEngine(algorithm, sampling, seed, env_factory)
+            return local_engine(algorithm, sampling, seed, env_factory)
         from agents.learners.algorithm import RayEngine
 
         return RayEngine(algorithm, sampling, seed, env_factory)

@@ -122,7 +122,7 @@ class VDNEngine:
         self._params = params
         # ε is a number of the distribution's.
         self._collector = Collector(
-            env, self.team, self._nets, seed, keep_next_observations=True, capture=False
+            env, self.team, [self._nets], [seed], keep_next_observations=True, capture=False
         )
         self._replay: dict[str, Tensor] = {}
         self._cursor = 0

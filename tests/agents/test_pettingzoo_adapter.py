@@ -171,7 +171,7 @@ def test_no_value_flows_past_an_agents_own_end():
         torch.nn.init.zeros_(head.weight)
         torch.nn.init.zeros_(head.bias)
     torch.nn.init.constant_(learner.module["critic_second"].net.head.bias, 100.0)
-    actors, _ = learner.prepare(trainer._engine.sample())
+    actors, _ = learner.prepare(trainer._engine.batch.sample()[0])
     first = actors["first"]["advantages"].view(2, 8)[0]
     second = actors["second"]["advantages"].view(2, 8)[0]
     assert first.tolist() == [2.0, 1.0, 0.0, 0.0] * 2

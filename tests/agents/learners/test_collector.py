@@ -11,7 +11,7 @@ def collector(mixed_team, sessions=6, index=0, seed=0):
     team = TeamSpec.of(env)
     torch.manual_seed(0)
     actors = {name: team.build_actor(MAPPOConfig(), name) for name in team.actors}
-    return Collector(env, team, actors, seed, index)
+    return Collector(env, team, [actors], [seed], index)
 
 
 def same(first, second):

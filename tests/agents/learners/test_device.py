@@ -16,7 +16,7 @@ from agents.learners.config import (
     SamplingConfig,
     VDNConfig,
 )
-from agents.learners.engines import LocalEngine
+from agents.learners.engines import local_engine
 from agents.learners.team import TeamSpec
 from agents.learners.trainer import Trainer
 from tests.agents.learners.conftest import MixedTeam
@@ -62,13 +62,13 @@ def columns_there(batch):
 
 @pytest.mark.parametrize("config", CONFIGS, ids=range(len(CONFIGS)))
 def test_a_mini_batch_mixes_no_devices_and_waits_for_nothing(config, monkeypatch):
-    engine = LocalEngine(config, SAMPLING, 0, MixedTeam)
+    engine = local_engine(config, SAMPLING, 0, MixedTeam)
     learner = engine.learner
-    actors, critics = learner.prepare(engine.sample())
+    actors, critics = learner.prepare(engine.batch.sample()[0])
     batch = next(learner._epochs({**critics, **actors}, torch.Generator())).policy_batches
     expected, _ = learner._logged_step(copy.deepcopy(batch))
     stepped = []
-    fresh = LocalEngine(config, SAMPLING, 0, MixedTeam).learner
+    fresh = local_engine(config, SAMPLING, 0, MixedTeam).learner
     for name, module in fresh.module.items():
         move(module)
         fresh._trained[name] = list(module.parameters())
@@ -91,14 +91,16 @@ def gradients(learner, losses):
 
 
 def test_a_rollout_stays_where_the_environment_is(monkeypatch):
-    monkeypatch.setattr(collector_module, "_means", lambda *args: {})  # copied once at the end
+    monkeypatch.setattr(
+        collector_module._Tally, "means", lambda *args: {}
+    )  # copied once at the end
     env = Elsewhere(6)
     team = TeamSpec.of(env)
     actors = {name: team.build_actor(MAPPOConfig(), name) for name in team.actors}
     for actor in actors.values():
         move(actor)
     with other_device():
-        collector = Collector(env, team, actors, 0, keep_next_observations=True)
+        collector = Collector(env, team, [actors], [0], keep_next_observations=True)
         with nothing_waits():
             rollout = collector.collect(4)
     for columns in (rollout.team, *rollout.agents.values()):
@@ -110,9 +112,9 @@ def test_actors_that_learn_elsewhere_are_copied_to_where_they_play():
     team = TeamSpec.of(env)
     actors = {name: team.build_actor(MAPPOConfig(), name).to("meta") for name in team.actors}
     with pytest.raises(NotImplementedError, match="meta"):  # which holds no numbers to copy
-        Collector(env, team, actors, 0)
+        Collector(env, team, [actors], [0])
     actors = {name: team.build_actor(MAPPOConfig(), name) for name in team.actors}
-    assert Collector(env, team, actors, 0)._actors == actors
+    assert Collector(env, team, [actors], [0])._actors == [actors]
 
 
 # On a GPU -----------------------------------------------------------------------------------
@@ -143,13 +145,13 @@ def weights(engine):
 @pytest.mark.gpu
 @pytest.mark.parametrize("config", CONFIGS, ids=range(len(CONFIGS)))
 def test_updates_on_cuda_are_the_cpus(config):
-    here, there = (LocalEngine(config, s, 0, MixedTeam) for s in (SAMPLING, cuda()))
+    here, there = (local_engine(config, s, 0, MixedTeam) for s in (SAMPLING, cuda()))
     state = here.learner.training_state()
     there.learner.load_training_state(state)
     for done in (0, 80):
-        batch = here.sample()
+        batch = here.batch.sample()[0]
         teach((here, there), batch, done)
-        here.collector.sync()
+        here.batch.collector.sync()
         for name, value in here.learner.statistics.items():
             assert there.learner.statistics[name] == pytest.approx(value, rel=0.02, abs=1e-3), name
     ours, theirs = weights(here), weights(there)
@@ -162,23 +164,23 @@ def test_updates_on_cuda_are_the_cpus(config):
 @pytest.mark.gpu
 @pytest.mark.parametrize("config", CONFIGS, ids=range(len(CONFIGS)))
 def test_a_graph_takes_the_steps_that_torch_takes(config):
-    captured, eager = (LocalEngine(config, cuda(), 0, MixedTeam) for _ in range(2))
+    captured, eager = (local_engine(config, cuda(), 0, MixedTeam) for _ in range(2))
     eager.learner.load_training_state(captured.learner.training_state())
     eager.learner._captured = None
     for done in (0, 80, 160):
-        batch = captured.sample()
+        batch = captured.batch.sample()[0]
         teach((captured, eager), batch, done)
-        captured.collector.sync()
+        captured.batch.collector.sync()
     for key, value in weights(eager).items():
         torch.testing.assert_close(weights(captured)[key], value, rtol=1e-3, atol=1e-5, msg=key)
 
 
 @pytest.mark.gpu
 def test_a_replayed_step_waits_for_nothing():
-    engine = LocalEngine(MAPPOConfig(), cuda(), 0, MixedTeam)
+    engine = local_engine(MAPPOConfig(), cuda(), 0, MixedTeam)
     engine.iterate(0)
     learner = engine.learner
-    actors, critics = learner.prepare(engine.sample())
+    actors, critics = learner.prepare(engine.batch.sample()[0])
     batch = next(learner._epochs({**critics, **actors}, torch.Generator())).policy_batches
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -212,27 +214,27 @@ def on_cuda(step):
 @pytest.mark.parametrize("config", CONFIGS, ids=range(len(CONFIGS)))
 def test_a_rollout_by_graphs_is_the_cpus(config):
     """The learner does not learn, so that all steps but the first three are replayed."""
-    here = LocalEngine(config, SAMPLING, 0, MixedTeam)
-    there = LocalEngine(config, cuda(), 0, OnCuda)
+    here = local_engine(config, SAMPLING, 0, MixedTeam)
+    there = local_engine(config, cuda(), 0, OnCuda)
     there.learner.load_training_state(here.learner.training_state())
     for _ in range(2):
-        ours = here.collector.collect(10)
-        theirs = there.collector.collect(10)
+        ours = here.batch.collector.collect(10)
+        theirs = there.batch.collector.collect(10)
         for agent, columns in ours.agents.items():
             for key, column in columns.items():
                 found = theirs.agents[agent][key]
                 assert found.is_cuda
                 torch.testing.assert_close(found.cpu(), column, rtol=1e-3, atol=1e-3, msg=key)
         assert theirs.metrics == pytest.approx(ours.metrics, rel=1e-3, abs=1e-3)
-    graphs = there.collector._chosen._graphs.values()
-    assert there.collector._chosen._works and all(graph.graph is not None for graph in graphs)
+    graphs = there.batch.collector._chosen._graphs.values()
+    assert there.batch.collector._chosen._works and all(graph.graph is not None for graph in graphs)
 
 
 @pytest.mark.gpu
 def test_a_gradient_that_is_not_finite_is_skipped_in_a_graph():
-    engine = LocalEngine(MAPPOConfig(minibatches=4), cuda(), 0, MixedTeam)
+    engine = local_engine(MAPPOConfig(minibatches=4), cuda(), 0, MixedTeam)
     engine.iterate(0)
-    batch = engine.sample()
+    batch = engine.batch.sample()[0]
     batch.policy_batches["a"]["log_probabilities"][0, 0] = float("nan")
     engine.learner.update(batch=batch, timesteps={}, _no_metrics_reduce=True)
     assert all(bool(torch.isfinite(v).all()) for v in weights(engine).values())

@@ -13,7 +13,7 @@ from agents.learners.config import (
     NetworkConfig,
     SamplingConfig,
 )
-from agents.learners.engines import LocalEngine
+from agents.learners.engines import local_engine
 from agents.learners.losses import clipped_policy_loss, clipped_value_loss
 from agents.learners.rl_modules import INPUTS, VALUES
 from tests.agents.learners.conftest import MixedTeam
@@ -39,7 +39,7 @@ CONFIG = MAPPOConfig(
 
 @pytest.fixture(scope="module")
 def engine():
-    made = LocalEngine(CONFIG, SAMPLING, 5, MixedTeam)
+    made = local_engine(CONFIG, SAMPLING, 5, MixedTeam)
     yield made
     made.close()
 
@@ -54,7 +54,7 @@ def learner(engine):
 
 @pytest.fixture(scope="module")
 def rollout(engine):
-    return engine.sample()
+    return engine.batch.sample()[0]
 
 
 def at(learner, env_steps):
@@ -235,7 +235,7 @@ def test_stopped_actors_rest_until_the_next_update(learner, rollout):
 
 
 def test_happos_order_and_factors(rollout):
-    engine = LocalEngine(HAPPOConfig(epochs=1), SAMPLING, 5, MixedTeam)
+    engine = local_engine(HAPPOConfig(epochs=1), SAMPLING, 5, MixedTeam)
     learner = engine.learner
     actors, critics = learner.prepare(rollout)
     seen = [
@@ -261,8 +261,8 @@ def test_happos_order_and_factors(rollout):
 def test_a_state_continues_and_memories_are_kept(rollout):
     recurrent = NetworkConfig(hidden=(4,), recurrent_units=3)
     config = MAPPOConfig(actor=recurrent, critic=recurrent)
-    one, other = (LocalEngine(config, SAMPLING, seed, MixedTeam) for seed in (0, 1))
-    batch = one.sample()
+    one, other = (local_engine(config, SAMPLING, seed, MixedTeam) for seed in (0, 1))
+    batch = one.batch.sample()[0]
     actors, critics = one.learner.prepare(batch)
     assert float(critics["critic"]["memory"].abs().max()) == 0.0
     assert torch.equal(actors["a"]["starts"], batch.policy_batches["__team__"]["starts"])

@@ -15,7 +15,7 @@ from agents.learners.config import (
     MAPPOConfig,
     NetworkConfig,
 )
-from agents.learners.engines import LocalEngine
+from agents.learners.engines import local_engine
 from agents.learners.rl_modules import INPUTS, RolloutBatch
 from marec_env.errors import RunError
 
@@ -39,7 +39,7 @@ def engine(mixed_team, small_sampling):
     made = []
 
     def make(config=MAPPOConfig(), seed=0):  # noqa: B008 - frozen
-        made.append(LocalEngine(config, small_sampling, seed, mixed_team))
+        made.append(local_engine(config, small_sampling, seed, mixed_team))
         return made[-1]
 
     yield make
@@ -71,7 +71,7 @@ def test_every_network_learns_and_is_logged(engine, config):
     assert all(f"explained_variance/{c}" in metrics for c in critics)
     assert all(torch.isfinite(torch.tensor(v)) for v in metrics.values())
     # Before the next update's first step, new and old probabilities are equal.
-    actors, _ = e.learner.prepare(e.sample())
+    actors, _ = e.learner.prepare(e.batch.sample()[0])
     for name, columns in actors.items():
         ratio = e.learner._ratio(name, columns)
         torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=1e-5)
@@ -99,7 +99,7 @@ def test_networks_and_optimisers_are_separate(engine):
 
 def test_the_critics_gradient_leaves_actors_untouched(engine):
     e = engine()
-    _, critics = e.learner.prepare(e.sample())
+    _, critics = e.learner.prepare(e.batch.sample()[0])
     before = {n: parameters(e, n) for n in ("a", "b", "c")}
     for batch in e.learner._epochs(critics, torch.Generator()):
         e.learner._update(batch.policy_batches)
@@ -108,7 +108,7 @@ def test_the_critics_gradient_leaves_actors_untouched(engine):
 
 def test_joint_ratio_multiplies_sub_actions(engine):
     e = engine()
-    actors, _ = e.learner.prepare(e.sample())
+    actors, _ = e.learner.prepare(e.batch.sample()[0])
     columns = actors["b"]
     logits = e.learner.module["b"]._forward(columns)[INPUTS]
     masked = torch.where(columns["masks"], logits, -1e9)
@@ -132,7 +132,7 @@ def corrupt_inactive(batch: RolloutBatch) -> RolloutBatch:
 @pytest.mark.parametrize("config", [MAPPOConfig(), HAPPOConfig(), IPPOConfig()])
 def test_data_under_a_mask_change_nothing(engine, config):
     engines = [engine(config), engine(config)]
-    batch = engines[0].sample()
+    batch = engines[0].batch.sample()[0]
     results = []
     for e, data in zip(engines, (batch, corrupt_inactive(batch)), strict=True):
         # Recorded observations under the mask must not move input statistics either.
@@ -145,7 +145,7 @@ def test_session_agent_and_step_stay_together(engine):
     """Advantages that name (session, agent, step) reach the rows whose observations do."""
     e = engine(MAPPOConfig(minibatches=3, normalise_advantages="none",
                            actor=NetworkConfig(normalise_inputs=False)))  # fmt: skip
-    batch = e.sample()
+    batch = e.batch.sample()[0]
     sessions, length = 8, 10
     code = {}
     for number, agent in enumerate(("a", "b", "c")):
@@ -169,8 +169,8 @@ def test_shared_actor_keeps_agents_apart():
     from tests.games import two_step
 
     config = MAPPOConfig(share_parameters=True)
-    e = LocalEngine(config, SamplingConfig(num_sessions=4, rollout_length=3), 0, two_step)
-    batch = e.sample()
+    e = local_engine(config, SamplingConfig(num_sessions=4, rollout_length=3), 0, two_step)
+    batch = e.batch.sample()[0]
     batch.policy_batches["player_0"]["log_probabilities"] = torch.full((4, 3), 7.0)
     batch.policy_batches["player_1"]["log_probabilities"] = torch.full((4, 3), 9.0)
     actors, _ = e.learner.prepare(batch)
@@ -197,7 +197,7 @@ def test_happo_with_one_agent_is_ppo(small_sampling):
 
     results = []
     for config in (MAPPOConfig(), HAPPOConfig()):
-        e = LocalEngine(config, small_sampling, 0, game)
+        e = local_engine(config, small_sampling, 0, game)
         for _ in range(3):
             e.iterate(0)
         results.append(parameters(e, "player_0") + parameters(e, "critic"))
@@ -206,7 +206,7 @@ def test_happo_with_one_agent_is_ppo(small_sampling):
 
 def test_happo_factors_start_at_one_and_multiply(engine):
     e = engine(HAPPOConfig(epochs=3, learning_rate=0.05))
-    actors, critics = e.learner.prepare(e.sample())
+    actors, critics = e.learner.prepare(e.batch.sample()[0])
     raw = {name: columns["advantages"].clone() for name, columns in actors.items()}
     expected, order = torch.ones_like(raw["a"]), []
     for batch in e.learner._sequential(actors, critics, torch.Generator().manual_seed(1)):
@@ -228,12 +228,12 @@ def test_advantages_need_denormalised_values(small_sampling):
     from tests.games import MatrixGame
 
     config = MAPPOConfig(normalise_advantages="none")
-    e = LocalEngine(
+    e = local_engine(
         config, small_sampling, 0, lambda n: MatrixGame(torch.tensor([[100.0, 101.0, 100.5]]), n)
     )
     for _ in range(30):
         e.iterate(0)
-    batch = e.sample()
+    batch = e.batch.sample()[0]
     with_it = e.learner.prepare(batch)[0]["player_0"]["advantages"].abs().mean()
     e.learner.module["critic"].denormalise = lambda values: values
     without = e.learner.prepare(batch)[0]["player_0"]["advantages"].abs().mean()
@@ -244,7 +244,7 @@ def test_value_normalisation_raises_explained_variance(engine):
     def final(normalise):
         e = engine(MAPPOConfig(normalise_values=normalise, value_clip=None))
         for _ in range(15):
-            batch = e.sample()
+            batch = e.batch.sample()[0]
             for agent in ("a", "b", "c"):
                 # Value depends on the session, at a scale far from one.
                 columns = batch.policy_batches[agent]
@@ -283,7 +283,7 @@ def test_rates_and_bonus_decay_to_zero(engine):
 def test_target_kl_stops_the_actor_not_the_critic(engine):
     def passes(limit):
         e = engine(MAPPOConfig(learning_rate=0.05, target_kl=limit))
-        actors, critics = e.learner.prepare(e.sample())
+        actors, critics = e.learner.prepare(e.batch.sample()[0])
         counts = {}
         for batch in e.learner._epochs({**critics, **actors}, torch.Generator()):
             for name in batch.policy_batches:
@@ -298,7 +298,7 @@ def test_target_kl_stops_the_actor_not_the_critic(engine):
 
 def test_a_gradient_that_is_not_finite_is_skipped_and_said(engine):
     e = engine(MAPPOConfig(minibatches=4))
-    batch = e.sample()
+    batch = e.batch.sample()[0]
     batch.policy_batches["a"]["log_probabilities"][0, 0] = float("nan")
     e.learner.update(batch=batch, timesteps={}, _no_metrics_reduce=True)
     assert all(bool(torch.isfinite(p).all()) for p in parameters(e, "a"))
@@ -336,7 +336,7 @@ def test_divergence_names_the_update_the_network_and_the_cure(engine, changes, n
 )
 def test_data_that_are_not_finite_are_not_blamed_on_the_learner(engine, agent, column, blamed):
     e = engine()
-    batch = e.sample()
+    batch = e.batch.sample()[0]
     batch.policy_batches[agent][column][0, 0] = float("nan")
     with pytest.raises(RunError, match=blamed):
         e.learner.update(batch=batch, timesteps={}, _no_metrics_reduce=True)
@@ -351,7 +351,7 @@ def test_global_generators_are_left_alone(mixed_team, small_sampling):
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    LocalEngine(MAPPOConfig(), small_sampling, 0, mixed_team).iterate(0)
+    local_engine(MAPPOConfig(), small_sampling, 0, mixed_team).iterate(0)
     assert torch.equal(torch.rand(1), expected)
 
 

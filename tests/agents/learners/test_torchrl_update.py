@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from agents.learners.config import MAPPOConfig, NetworkConfig, SamplingConfig
-from agents.learners.engines import LocalEngine
+from agents.learners.engines import local_engine
 from agents.learners.rl_modules import TEAM
 from agents.pettingzoo_adapter import PettingZooConfig, make_pettingzoo
 
@@ -31,7 +31,7 @@ def engine(request):
         critic_learning_rate=1e-3, normalise_values=False, value_clip=None, huber_delta=1.0,
         normalise_advantages="none", max_gradient_norm=1e6,
     )  # fmt: skip
-    made = LocalEngine(
+    made = local_engine(
         config,
         SamplingConfig(num_sessions=6, rollout_length=12),
         0,
@@ -108,7 +108,7 @@ def torchrl_data(engine, batch):
 
 
 def test_an_update_of_several_epochs_is_torchrls(engine):
-    batch = engine.sample()
+    batch = engine.batch.sample()[0]
     ended = batch.policy_batches[TEAM]["ended"]
     assert bool(ended[:, :-1].any()) and not bool(ended[:, -1].any())
     module = engine.learner.module
