@@ -339,8 +339,10 @@ class _Tally:
                 # Of all sessions where counting those that ended would be waited for.
                 pairs = zip(values.chunk(self._seeds), ended.chunk(self._seeds), strict=True)
             else:
-                counts = ended.view(self._seeds, -1).sum(1).tolist()
-                shares = torch.split(values, counts)
+                each = [len(values)]
+                if self._seeds > 1:
+                    each = ended.view(self._seeds, -1).sum(1).tolist()
+                shares = torch.split(values, each)
                 pairs = zip(shares, [torch.ones_like(v) > 0 for v in shares], strict=True)
             for episodes, pair in zip(self._episodes, pairs, strict=True):
                 episodes.setdefault(name, []).append(pair)

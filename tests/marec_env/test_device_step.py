@@ -71,6 +71,20 @@ def case(name: str) -> EnvironmentConfig:
     return EnvironmentConfig.model_validate(small_environment(**CASES[name]))
 
 
+@pytest.mark.parametrize("name", [*SCENARIO_CHANGES, *CASES])
+def test_all_state_is_by_session(name):
+    """So that one seed's sessions can be cut out of those of several."""
+    simulator = Simulator(build_world(case(name)), SESSIONS)
+    simulator.step(simulator.default_actions())
+    states = [simulator.state_dict()]
+    while states:
+        for state in states.pop().values():
+            if isinstance(state, dict):
+                states.append(state)
+            else:
+                assert state.shape[0] == SESSIONS
+
+
 def elsewhere(config: EnvironmentConfig) -> Simulator:
     """Return a simulator off the CPU."""
     return Simulator(world_there(build_world(config)), SESSIONS)
