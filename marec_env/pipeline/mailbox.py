@@ -145,12 +145,12 @@ class Mailbox:
             rows.put(mail, 0.0)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return copies of what is on its way and what has arrived."""
-        return {"queue": self._queue.clone()}
+        """Return copies of what is on its way and what has arrived, sessions first."""
+        return {"queue": self._queue.transpose(0, 1).clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""
-        queue = state["queue"].to(self._queue.device)
+        queue = state["queue"].transpose(0, 1).to(self._queue.device)
         if queue.shape != self._queue.shape:
             raise ConfigError(
                 f"the saved messages have shape {list(queue.shape)} [delay + 1, sessions, senders, "
