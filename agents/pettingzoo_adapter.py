@@ -8,9 +8,7 @@ concatenated observations.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -22,28 +20,14 @@ from pettingzoo import ParallelEnv
 from pydantic import Field
 from torch import Tensor
 
-from agents.pettingzoo_spaces import (
-    Observations,
-    action_of,
-    flat_mask,
-    mask_width,
-    may_act,
-    split_mask,
-    state_of,
-)
+from agents import pettingzoo_spaces as forms
 from marec_env import random
 from marec_env.config.base import ConfigModel
 from marec_env.errors import ConfigError, PluginError, RunError
 from marec_env.registry import load_object, naming
-from marec_env.vector import Action, VecStep
+from marec_env.vector import Action, VecStep, map_parts
 
-__all__ = [
-    "AgentVecStep",
-    "PettingZooConfig",
-    "PettingZooVectorEnv",
-    "make_pettingzoo",
-    "makes_environments",
-]
+__all__ = ["PettingZooConfig", "PettingZooVectorEnv", "make_pettingzoo", "makes_environments"]
 
 _STREAM = "pettingzoo/episode"
 _SEED_LIMIT = 1 << 31  # gymnasium's and numpy's seeds are non-negative and fit 32 bits
@@ -81,16 +65,10 @@ def make_pettingzoo(config: PettingZooConfig, num_envs: int | None = None) -> Pe
             "function of a module that uses pettingzoo; nothing was called"
         )
     try:
-        inspect.signature(function).bind(**config.kwargs)
-    except TypeError as error:
-        raise ConfigError(f"kwargs of '{config.entry_point}': {error}") from error
-    except ValueError:  # no signature to look at: the call itself will tell
-        pass
-    try:
         with naming(f"environment '{config.entry_point}'"):
             env = function(**config.kwargs)
     except PluginError as error:
-        if isinstance(error.__cause__, TypeError):  # a wrong name that the function passed on
+        if isinstance(error.__cause__, TypeError):
             raise ConfigError(f"kwargs of '{config.entry_point}': {error.__cause__}") from error
         raise
     if not hasattr(env, "possible_agents") or hasattr(env, "agent_iter"):
@@ -126,23 +104,13 @@ def makes_environments(found: Any) -> bool:
     )
 
 
-@dataclass(slots=True)
-class AgentVecStep(VecStep):
-    """A step in which an agent may end before its team does."""
-
-    agent_terminated: dict[str, Tensor] = field(default_factory=dict)
-    """Per agent, bool ``[B]``: it ended by itself in this step."""
-    agent_truncated: dict[str, Tensor] = field(default_factory=dict)
-    """Per agent, bool ``[B]``: it was cut off in this step."""
-
-
 class _Player:
     """One agent in all ``B`` copies."""
 
     def __init__(self, raw: Any, env: ParallelEnv[Any, Any, Any], num_envs: int) -> None:
         self.raw = raw
         self.name = str(raw)
-        self.reader = Observations(self.name, env.observation_space(raw))
+        self.reader = forms.Observations(self.name, env.observation_space(raw))
         self.space: spaces.Space[Any] = env.action_space(raw)
         self.observation = np.zeros((num_envs, self.reader.size), np.float32)
         self.present, self.active, self.gone, self.terminated, self.truncated = (
@@ -155,9 +123,9 @@ class _Player:
     def take_mask(self, index: int, mask: Any) -> None:
         """Write a mask as given in copy ``index``."""
         if self.mask is None:
-            self.mask = np.ones((len(self.present), mask_width(self.space)), bool)
-        flat = flat_mask(self.name, self.space, mask)
-        choice = may_act(self.name, self.space, flat)
+            self.mask = np.ones((len(self.present), forms.mask_width(self.space)), bool)
+        flat = forms.flat_mask(self.name, self.space, mask)
+        choice = forms.may_act(self.name, self.space, flat)
         self.active[index] &= choice
         self.mask[index] = flat if choice else True
 
@@ -193,13 +161,13 @@ class PettingZooVectorEnv:
         self.turns: tuple[tuple[str, ...], ...] = (self.agents,)
         self.observation_spaces = {p.name: p.reader.box for p in self._players}
         self.action_spaces = {p.name: p.space for p in self._players}
-        own = state_of(first) if state == "own" else None
+        own = forms.state_of(first) if state == "own" else None
         self._own_state = own is not None
         size = own.size if own is not None else sum(p.reader.size for p in self._players)
         self.state_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
         self._state = np.zeros((num_envs, size), np.float32)
         self._seed = 0
-        self._episode, self._lengths = np.zeros(num_envs, np.int64), np.zeros(num_envs, np.int64)
+        self._episode = np.zeros(num_envs, np.int64)
         self._history: list[list[dict[str, Any]]] = [[] for _ in range(num_envs)]
         self._cut = np.zeros(num_envs, bool)
         self._pending: dict[str, Action] = {}
@@ -210,7 +178,6 @@ class PettingZooVectorEnv:
         with naming(f"{self._name}: reset"):
             observations, infos = self._envs[index].reset(seed=seed)
         self._history[index] = []
-        self._lengths[index] = 0
         self._cut[index] = False
         for player in self._players:
             player.total[index], player.gone[index] = 0.0, False
@@ -261,46 +228,44 @@ class PettingZooVectorEnv:
         self._clear()
         for index in range(self.num_envs):
             self._reset_one(index)
-        return self._result([], self._state.copy(), self._observed())
+        return self._result([])
 
     def _clear(self) -> None:
         for player in self._players:
             for column in (player.reward, player.terminated, player.truncated):
                 column[:] = 0
 
-    def _observed(self) -> dict[str, NDArray[np.float32]]:
-        return {player.name: player.observation.copy() for player in self._players}
+    def _columns(self, name: str) -> dict[str, Tensor]:
+        return {p.name: torch.from_numpy(getattr(p, name).copy()) for p in self._players}
 
-    def _result(
-        self, over: list[int], final_state: NDArray[np.float32],
-        final: Mapping[str, NDArray[np.float32]],
-    ) -> VecStep:  # fmt: skip
-        """Return what happened; episodes of the copies ``over`` ended, and new ones began there."""
+    def _result(self, over: list[int]) -> VecStep:
+        """Return what happened; episodes of the copies ``over`` ended, and new ones begin there."""
+        final, final_state = self._columns("observation"), torch.from_numpy(self._state.copy())
         ended = np.zeros(self.num_envs, bool)
         ended[over] = True
         returns = np.mean([player.total[over] for player in self._players], axis=0)
-        lengths, cut = self._lengths[over], self._cut.copy()
+        lengths, cut = [len(self._history[index]) for index in over], self._cut.copy()
         for index in over:
             self._episode[index] += 1
             self._reset_one(index)
         for player in self._players:
-            columns = (player.observation, final[player.name], player.reward)
+            columns = (player.observation, final[player.name].numpy(), player.reward)
             if not all(np.isfinite(column).all() for column in columns):
                 raise RunError(
                     f"{self._name}: the observation or the reward of '{player.name}' is not finite"
                 )
         rewards = {p.name: torch.from_numpy(p.reward.astype(np.float32)) for p in self._players}
-        return AgentVecStep(
-            observations=_tensors(self._observed()),
+        return VecStep(
+            observations=self._columns("observation"),
             state=torch.from_numpy(self._state.copy()),
             rewards=rewards,
             terminated=torch.from_numpy(ended & ~cut),
             truncated=torch.from_numpy(ended & cut),
-            final_state=torch.from_numpy(final_state),
-            final_observations=_tensors(final),
-            active=_tensors({p.name: p.active.copy() for p in self._players}),
+            final_state=final_state,
+            final_observations=final,
+            active=self._columns("active"),
             action_masks={
-                p.name: split_mask(torch.from_numpy(p.mask.copy()), p.space)
+                p.name: forms.split_mask(torch.from_numpy(p.mask.copy()), p.space)
                 for p in self._players
                 if p.mask is not None
             },
@@ -309,8 +274,8 @@ class PettingZooVectorEnv:
                 "return": torch.tensor(returns, dtype=torch.float32),
                 "length": torch.tensor(lengths, dtype=torch.float32),
             },
-            agent_terminated=_tensors({p.name: p.terminated.copy() for p in self._players}),
-            agent_truncated=_tensors({p.name: p.truncated.copy() for p in self._players}),
+            agent_terminated=self._columns("terminated"),
+            agent_truncated=self._columns("truncated"),
         )
 
     def observe(self, agent: str) -> Tensor:
@@ -323,22 +288,20 @@ class PettingZooVectorEnv:
 
     def advance(self) -> VecStep:
         """Step every copy; start new episodes where they ended."""
-        columns = {agent: _numpy(self._pending[agent]) for agent in self.agents}
+        columns = {agent: map_parts(_numpy, self._pending[agent]) for agent in self.agents}
         self._clear()
         for index in range(self.num_envs):
             actions = {
-                p.raw: action_of(columns[p.name], index, p.space, not p.active[index])
+                p.raw: forms.action_of(columns[p.name], index, p.space, not p.active[index])
                 for p in self._players
                 if p.present[index]
             }
             self._play(index, actions)
-        over = [index for index in range(self.num_envs) if not self._plays(index)]
-        return self._result(over, self._state.copy(), self._observed())
+        return self._result([index for index in range(self.num_envs) if not self._plays(index)])
 
     def _play(self, index: int, actions: dict[Any, Any]) -> None:
         """Step one copy, writing its results into row ``index``."""
         self._history[index].append(actions)
-        self._lengths[index] += 1
         before = [player for player in self._players if player.present[index]]
         with naming(f"{self._name}: step"):
             observations, paid, terms, truncs, infos = self._envs[index].step(dict(actions))
@@ -388,11 +351,5 @@ class PettingZooVectorEnv:
             env.close()  # type: ignore[no-untyped-call]
 
 
-def _tensors(columns: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
-    return {agent: torch.from_numpy(column) for agent, column in columns.items()}
-
-
-def _numpy(action: Action) -> Any:
-    if isinstance(action, tuple):
-        return tuple(part.cpu().numpy() for part in action)
-    return action.cpu().numpy()
+def _numpy(part: Tensor) -> NDArray[Any]:
+    return part.cpu().numpy()

@@ -39,12 +39,8 @@ class Observations:
     """
 
     def __init__(self, agent: str, space: spaces.Space[Any]) -> None:
-        """Args:
-        agent: whose, for messages.
-        space: as the environment declares it.
-
-        Raises:
-            ConfigError: it cannot be flattened (Graph, Sequence), or is too large for that.
+        """Raises:
+        ConfigError: the space cannot be flattened (Graph, Sequence), or is too large for that.
         """
         self._agent = agent
         # The key under which the observation itself stands in a dictionary with a mask; None where
@@ -53,10 +49,9 @@ class Observations:
         self._masked = isinstance(space, spaces.Dict) and _MASK in space.spaces
         if isinstance(space, spaces.Dict) and self._masked:
             others = {key: part for key, part in space.spaces.items() if key != _MASK}
+            space = spaces.Dict(others)
             if len(others) == 1:
                 self._beside, space = next(iter(others.items()))
-            else:
-                space = spaces.Dict(others)
         self.space = space
         self._plain = isinstance(space, spaces.Box) and len(space.shape) == 1
         try:
@@ -115,6 +110,12 @@ def _misfit(space: spaces.Space[Any], value: Any) -> str:
         except (TypeError, ValueError):
             return f"{type(value).__name__} instead of numbers of shape {space.shape}"
         return "" if shape == space.shape else f"shape {shape} instead of {space.shape}"
+    if isinstance(space, spaces.Tuple):
+        if not isinstance(value, tuple | list) or len(value) != len(space.spaces):
+            return f"{type(value).__name__} instead of {len(space.spaces)} parts"
+        names = [f"part {number}" for number in range(len(value))]
+        space = spaces.Dict(dict(zip(names, space.spaces, strict=True)))
+        value = dict(zip(names, value, strict=True))
     if isinstance(space, spaces.Dict):
         if not isinstance(value, Mapping):
             return f"{type(value).__name__} instead of a dictionary"
@@ -123,12 +124,6 @@ def _misfit(space: spaces.Space[Any], value: Any) -> str:
             return f"without {', '.join(map(repr, missing))}"
         reasons = ((key, _misfit(part, value[key])) for key, part in space.spaces.items())
         return next((f"{key!r} has {reason}" for key, reason in reasons if reason), "")
-    if isinstance(space, spaces.Tuple):
-        if not isinstance(value, tuple | list) or len(value) != len(space.spaces):
-            return f"{type(value).__name__} instead of {len(space.spaces)} parts"
-        parts = enumerate(zip(space.spaces, value, strict=True))
-        found = ((number, _misfit(part, one)) for number, (part, one) in parts)
-        return next((f"part {number} has {reason}" for number, reason in found if reason), "")
     return "" if space.contains(value) else f"{value!r:.60} instead of a member of {space}"
 
 
@@ -212,14 +207,9 @@ def split_mask(mask: Tensor, space: spaces.Space[Any]) -> Any:
 
 
 def action_of(column: Any, index: int, space: spaces.Space[Any], idle: bool) -> Any:
-    """Return one environment's action in the form that its space asks for.
-
-    Args:
-        column: of all environments, ``[B, ...]``, or a tuple of such.
-        index: which one's.
-        space: the agent's action space.
-        idle: the agent may do nothing; its discrete parts are then the first ones, as in
-            Gymnasium's ``sample`` under a mask of zeros.
+    """Return action ``index`` of a ``column`` (``[B, ...]``, or a tuple of such) in the form that
+    its space asks for. Who is ``idle`` may do nothing: discrete parts are then the first ones, as
+    in Gymnasium's ``sample`` under a mask of zeros.
     """
     if isinstance(space, spaces.Discrete):
         return int(space.start) if idle else int(column[index])

@@ -118,10 +118,8 @@ class _Bench:
         self.keys = random.session_keys(seed + 1, torch.arange(sessions))
 
     def play(self, config: UsersConfig, policy: Oracle, horizon: int = _HORIZON) -> EpisodeTotals:
-        people = self.population
-        users = make_users(config, people, len(self.keys))
-        topics, count = people.topics, people.num_topics
-        return play(users, self.keys, policy, _SLATE, horizon, topics=topics, num_topics=count)
+        users = make_users(config, self.population, len(self.keys))
+        return play(users, self.keys, policy, _SLATE, horizon)
 
 
 def _percent_gap(bench: _Bench, config: UsersConfig, horizon: int) -> tuple[float, float]:

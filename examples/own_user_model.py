@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from marec_env import random
-from marec_env.users.base import Feedback, Rows, Users
+from marec_env.users.base import Feedback, Users
 
 SCALE = 4.0  # logits of taste between an item and its opposite are twice this
 REST = 3  # requests after a click in which a user clicks half as often
@@ -27,13 +27,7 @@ class RestingUsers(Users):
 
     def __init__(self, config, population, num_sessions, device) -> None:
         super().__init__(config, population, num_sessions, device)
-        self.rest = torch.zeros(num_sessions, device=device)  # requests of rest left
-
-    def _begin(self, rows: Rows, users: Tensor, draw: Tensor) -> None:
-        rows.put(self.rest, 0.0)
-
-    def _model_state(self) -> dict[str, Tensor]:
-        return {"rest": self.rest}  # everything that must survive a checkpoint
+        self.rest = self._keep("rest", 0.0)  # requests of rest left, float32 [B]
 
     def long_term_relevance(
         self, items: Tensor | None = None, rows: Tensor | None = None
@@ -53,7 +47,7 @@ class RestingUsers(Users):
         # Draws follow from the session's key and request, so luck is the same for every policy.
         draws = random.uniform(self._keys, self.request_index, "resting", size + 1)
         clicks = (draws[:, :size] < self.click_probability(slate)).to(torch.float32)
-        self.rest = torch.where(clicks.any(1), float(REST), (self.rest - 1).clamp(min=0))
+        self.rest.copy_(torch.where(clicks.any(1), float(REST), (self.rest - 1).clamp(min=0)))
         self.request_index += 1
         share = clicks.mean(1)
         return Feedback({"click": clicks}, share, share, draws[:, size] < LEAVE)

@@ -7,18 +7,26 @@ Learners and evaluation code in ``agents`` know only this protocol. The recommen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from gymnasium import spaces
 from torch import Tensor
 
-__all__ = ["Action", "Rows", "VecStep", "VectorEnv"]
+__all__ = ["Action", "Rows", "VecStep", "VectorEnv", "map_parts"]
 
 Action = Tensor | tuple[Tensor, ...]
 """A batch of actions of one agent. Box: float32 ``[B, n]``; Discrete: int64 ``[B]``; MultiDiscrete:
 int64 ``[B, n]``; Tuple: a tuple of such batches."""
+
+
+P = TypeVar("P")
+
+
+def map_parts(function: Callable[[Tensor], P], action: Action) -> P | tuple[P, ...]:
+    """Return what a function makes of an action: of each part of a tuple."""
+    return tuple(map(function, action)) if isinstance(action, tuple) else function(action)
 
 
 class Rows:
@@ -101,6 +109,10 @@ class VecStep:
     """Outcomes of the episodes that ended in this step (``return``, ``length``, ``clicks``, ...),
     float32 ``[n]`` each, in session order; but on a device whose shapes are fixed (:class:`Rows`)
     ``[B]``, which mean something where one ended."""
+    agent_terminated: dict[str, Tensor] = field(default_factory=dict)
+    """Per agent, bool ``[B]``, where an agent may end before its team: it ended by itself, or was
+    cut off, in this step."""
+    agent_truncated: dict[str, Tensor] = field(default_factory=dict)
 
 
 @runtime_checkable

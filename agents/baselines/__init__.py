@@ -1,7 +1,7 @@
 """Classic recommenders, static and random teams, and privileged oracles, through one interface.
 
 ``build_baseline(name, world, seed)`` fits a policy on the share of the log that the recommender may
-see; ``baseline_names()`` lists what is registered.
+see; ``BASELINES.names()`` lists what is registered.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from marec_env.registry import Registry
 if TYPE_CHECKING:
     from marec_env.simulator import Simulator
 
-__all__ = ["BASELINES", "DEFAULT_BASELINES", "Factory", "baseline_names", "build_baseline"]
+__all__ = ["BASELINES", "DEFAULT_BASELINES", "Factory", "build_baseline"]
 
 Factory = Callable[["Simulator", int], Policy]
 """Fits a policy for a simulator with a seed."""
@@ -48,11 +48,6 @@ def build_baseline(name: str, simulator: Simulator, seed: int = 0) -> Policy:
         ConfigError: the name is unknown.
     """
     return BASELINES.get(name)(simulator, seed)
-
-
-def baseline_names() -> tuple[str, ...]:
-    """Return all registered names."""
-    return BASELINES.names()
 
 
 def _log(simulator: Simulator) -> TrainingLog:

@@ -28,10 +28,8 @@ class LinearPosterior:
     """
 
     def __init__(self, features: Tensor, popularity: Tensor, ridge: float = RIDGE) -> None:
-        """Args:
-        features: float32 ``[N, d]``; a constant column is added.
-        popularity: float32 ``[N]`` in [0, 1].
-        ridge: precision of the prior.
+        """``features``: float32 ``[N, d]``, a constant column is added; ``popularity``: float32
+        ``[N]`` in [0, 1]; ``ridge``: precision of the prior.
         """
         constant = torch.ones(features.shape[0], 1)
         self.features = torch.cat([torch.nn.functional.normalize(features, dim=1), constant], dim=1)

@@ -8,30 +8,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from agents.baselines.scoring import ScoringPolicy, liked_items, sum_of_rows
+from agents.baselines.scoring import LikesPolicy, ScoringPolicy, sum_of_rows
 from marec_env.evaluation.policies import RecommenderView
 
 __all__ = ["ArticleScheme", "ContentSimilarity", "Hybrid"]
 
 Encode = Callable[[Sequence[str]], Tensor]
-HISTORY = 50  # latest likes that make up a text profile
 
 
-class ContentSimilarity(ScoringPolicy):
-    """Cosine of an item's text to the mean text of what the user likes; clicks count at once."""
+class ContentSimilarity(LikesPolicy):
+    """Cosine of an item's text to the mean text of what the user likes."""
 
     name = "content"
+    latest = 50
 
     def __init__(self, text: Tensor, popularity: Tensor) -> None:
-        """Args:
-        text: float32 ``[N, dt]``, unit length.
-        popularity: float32 ``[N]`` in [0, 1], decides for users without a profile.
+        """``text``: float32 ``[N, dt]``, unit length; ``popularity``: float32 ``[N]`` in [0, 1],
+        decides for users without a profile.
         """
         self.text, self.popularity = text, popularity
 
-    def scores(self, view: RecommenderView) -> Tensor:
-        """Return cosines, ``[B, N]``."""
-        return _cosine(self.text, liked_items(view, HISTORY)) + _tie_break(self.popularity, view)
+    def scores_of(self, liked: Tensor) -> Tensor:
+        """Return cosines; 0 for users without likes."""
+        text = self.text.to(liked.device)
+        profile = sum_of_rows(text, liked, (liked >= 0).to(torch.float32))
+        return functional.normalize(profile, dim=1) @ text.T + _tie_break(self.popularity, liked)
 
 
 class ArticleScheme(ScoringPolicy):
@@ -47,10 +48,8 @@ class ArticleScheme(ScoringPolicy):
     name = "article"
 
     def __init__(self, texts: Sequence[str], encode: Encode, popularity: Tensor) -> None:
-        """Args:
-        texts: of each item.
-        encode: texts to unit vectors, float32 ``[n, d]``.
-        popularity: float32 ``[N]`` in [0, 1], decides for users without a profile.
+        """``texts``: of each item; ``encode``: texts to unit vectors, float32 ``[n, d]``;
+        ``popularity``: as in :class:`ContentSimilarity`.
         """
         self.texts, self.encode, self.popularity = texts, encode, popularity
         self.features = encode(texts)
@@ -67,7 +66,7 @@ class ArticleScheme(ScoringPolicy):
         nobody = torch.zeros(self.features.shape[1])
         profiles = torch.stack([self._profiles[row] if row else nobody for row in rows])
         cosines = profiles.to(device) @ self.features.to(device).T
-        return cosines + _tie_break(self.popularity, view)
+        return cosines + _tie_break(self.popularity, view.history)
 
     def profile_text(self, items: Sequence[int]) -> str:
         """Return the profile of a user who consumed these items, oldest first."""
@@ -93,13 +92,6 @@ class Hybrid(ScoringPolicy):
         return total / len(self.parts)
 
 
-def _cosine(text: Tensor, items: Tensor) -> Tensor:
-    """Return each item's cosine to the mean text of ``[B, L]`` items, ``[B, N]``; 0 without any."""
-    text = text.to(items.device)
-    profile = sum_of_rows(text, items, (items >= 0).to(torch.float32))
-    return functional.normalize(profile, dim=1) @ text.T
-
-
-def _tie_break(popularity: Tensor, view: RecommenderView) -> Tensor:
-    """Return popularity on a scale below that of any real difference in scores."""
-    return 1e-6 * popularity.to(view.seen.device)
+def _tie_break(popularity: Tensor, like: Tensor) -> Tensor:
+    """Return popularity on a scale below that of any real difference in scores, beside ``like``."""
+    return 1e-6 * popularity.to(like.device)

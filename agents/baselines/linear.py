@@ -1,8 +1,4 @@
-"""Linear recommenders: item factors, an autoencoder and neighbours, learned from the log.
-
-A session's user is folded in from the items that the user is known to like, so every click counts
-at the next request and new users are handled like old ones.
-"""
+"""Linear recommenders: item factors, an autoencoder and neighbours, learned from the log."""
 
 from __future__ import annotations
 
@@ -14,18 +10,16 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn import functional
 
-from agents.baselines.scoring import ScoringPolicy, TrainingLog, liked_items, sum_of_rows
-from marec_env.evaluation.policies import RecommenderView
+from agents.baselines.scoring import LikesPolicy, TrainingLog, sum_of_rows
 from marec_env.memory import require_memory
 
 __all__ = ["ALS", "BPR", "EASE", "ItemKNN"]
 
 NEIGHBOURS = 50  # of each item
-HISTORY = 200  # latest likes that count
 _EASE_BYTES = 28  # a pair of items: two float64 matrices, what inverting needs, one float32
 
 
-class ALS(ScoringPolicy):
+class ALS(LikesPolicy):
     """Alternating least squares for implicit feedback (Hu, Koren and Volinsky, ICDM 2008)."""
 
     name = "als"
@@ -37,14 +31,13 @@ class ALS(ScoringPolicy):
         factors: int = 32,
         regularization: float = 1.0,
         confidence: float = 10.0,
-        iterations: int = 15,
     ) -> None:
         self.regularization, self.confidence = regularization, confidence
         model = AlternatingLeastSquares(
             factors=factors,
             regularization=regularization,
             alpha=confidence,
-            iterations=iterations,
+            iterations=15,
             random_state=seed,
             num_threads=1,
             use_gpu=False,
@@ -58,13 +51,8 @@ class ALS(ScoringPolicy):
         """Solve one half-step of ALS for each session.
 
         With Y the item factors, c the confidence: ``(Y'Y + (c - 1) Y_l'Y_l + reg I) u = c Y_l' 1``
-        over the liked items ``l``; the same system as ``implicit`` solves.
-
-        Args:
-            liked: int64 ``[B, L]``, padded by -1.
-
-        Returns:
-            Float32 ``[B, f]``.
+        over the liked items ``l``, int64 ``[B, L]``, padded by -1; the same system as ``implicit``
+        solves. Float32 ``[B, f]``.
         """
         factors = self.item_factors.to(liked.device)
         rows = factors[liked.clamp(min=0)] * (liked >= 0).unsqueeze(-1)
@@ -73,33 +61,26 @@ class ALS(ScoringPolicy):
         right = self.confidence * rows.sum(dim=1)
         return torch.as_tensor(torch.linalg.solve(left, right))
 
-    def scores(self, view: RecommenderView) -> Tensor:
+    def scores_of(self, liked: Tensor) -> Tensor:
         """Return ``u . y`` for every item."""
-        vectors = self.user_vectors(liked_items(view, HISTORY))
-        return vectors @ self.item_factors.to(vectors.device).T
+        return self.user_vectors(liked) @ self.item_factors.to(liked.device).T
 
 
-class BPR(ScoringPolicy):
+class BPR(LikesPolicy):
     """Bayesian personalised ranking (Rendle et al., UAI 2009)."""
 
     name = "bpr"
     fold_in_steps = 20
     fold_in_rate = 0.5
+    regularization = 0.01
 
     def __init__(
-        self,
-        log: TrainingLog,
-        seed: int = 0,
-        factors: int = 32,
-        learning_rate: float = 0.05,
-        regularization: float = 0.01,
-        iterations: int = 100,
+        self, log: TrainingLog, seed: int = 0, factors: int = 32, iterations: int = 100
     ) -> None:
-        self.regularization = regularization
         model = BayesianPersonalizedRanking(
             factors=factors,
-            learning_rate=learning_rate,
-            regularization=regularization,
+            learning_rate=0.05,
+            regularization=self.regularization,
             iterations=iterations,
             random_state=seed,
             num_threads=1,  # one thread: several write the factors without locks, never twice alike
@@ -115,20 +96,14 @@ class BPR(ScoringPolicy):
         """Ascend BPR's objective for each session with the item factors held.
 
         The rival of each liked item is the average item, weighted by popularity: its expectation
-        over the rivals that training draws, which spares the draws.
-
-        Args:
-            liked: int64 ``[B, L]``, padded by -1.
-
-        Returns:
-            Float32 ``[B, f]``.
+        over the rivals that training draws, which spares the draws. From likes, int64 ``[B, L]``,
+        padded by -1, to float32 ``[B, f]``.
         """
         factors = self.item_factors.to(liked.device)
         present = (liked >= 0).to(torch.float32)
         count = present.sum(dim=1, keepdim=True).clamp(min=1)
-        margin = (factors[liked.clamp(min=0)] - self.centre.to(liked.device)) * present.unsqueeze(
-            -1
-        )
+        margin = factors[liked.clamp(min=0)] - self.centre.to(liked.device)
+        margin = margin * present.unsqueeze(-1)
         user = torch.zeros(liked.shape[0], factors.shape[1], device=liked.device)
         for _ in range(self.fold_in_steps):
             push = torch.sigmoid(-torch.einsum("blf,bf->bl", margin, user)) * present
@@ -136,15 +111,13 @@ class BPR(ScoringPolicy):
             user = user + self.fold_in_rate * (gradient - self.regularization * user)
         return user
 
-    def scores(self, view: RecommenderView) -> Tensor:
+    def scores_of(self, liked: Tensor) -> Tensor:
         """Return ``u . y + bias`` for every item."""
-        vectors = self.user_vectors(liked_items(view, HISTORY))
-        return functional.linear(
-            vectors, self.item_factors.to(vectors.device), self.item_bias.to(vectors.device)
-        )
+        factors, bias = self.item_factors.to(liked.device), self.item_bias.to(liked.device)
+        return functional.linear(self.user_vectors(liked), factors, bias)
 
 
-class EASE(ScoringPolicy):
+class EASE(LikesPolicy):
     """The closed-form linear autoencoder with zero diagonal (Steck, WWW 2019)."""
 
     name = "ease"
@@ -164,20 +137,17 @@ class EASE(ScoringPolicy):
         weights.fill_diagonal_(0)
         self.weights = weights.to(torch.float32)
         """Float32 ``[N, N]``: row the liked item, column the scored one."""
-        self.popularity = log.counts / log.counts.max().clamp(min=1)
+        self.popularity = log.popularity
 
-    def scores(self, view: RecommenderView) -> Tensor:
+    def scores_of(self, liked: Tensor) -> Tensor:
         """Return ``x B``; without any like, popularity decides."""
-        liked = liked_items(view, HISTORY)
-        device = liked.device
         present = (liked >= 0).to(torch.float32)
-        return sum_of_rows(self.weights, liked, present) + 1e-6 * self.popularity.to(device)
+        return sum_of_rows(self.weights, liked, present) + 1e-6 * self.popularity.to(liked.device)
 
 
-class ItemKNN(ScoringPolicy):
-    """Item-based neighbours (Sarwar et al., WWW 2001), found by ``implicit``.
-
-    Score an item by its cosine similarity to what the user likes; clicks count at once.
+class ItemKNN(LikesPolicy):
+    """Item-based neighbours (Sarwar et al., WWW 2001), found by ``implicit``: an item's score is
+    its cosine similarity to what the user likes.
     """
 
     name = "item_knn"
@@ -198,15 +168,12 @@ class ItemKNN(ScoringPolicy):
         self.weights = torch.zeros(log.num_items, width)
         self.neighbour_ids[rows, columns] = torch.from_numpy(similarity.indices).to(torch.int64)
         self.weights[rows, columns] = torch.from_numpy(similarity.data).to(torch.float32)
-        self.popularity = log.counts / log.counts.max().clamp(min=1)
+        self.popularity = log.popularity
 
-    def scores(self, view: RecommenderView) -> Tensor:
+    def scores_of(self, liked: Tensor) -> Tensor:
         """Return summed similarities; without any, popularity decides."""
-        liked = liked_items(view, HISTORY)
-        device = liked.device
-        present = (liked >= 0).unsqueeze(-1)
-        places = liked.clamp(min=0)
-        weights = self.weights.to(device)[places] * present
+        device, places = liked.device, liked.clamp(min=0)
+        weights = self.weights.to(device)[places] * (liked >= 0).unsqueeze(-1)
         # Far below any similarity: popularity orders only what neighbours leave equal.
         scores = 1e-6 * self.popularity.to(device).repeat(liked.shape[0], 1)
         return scores.scatter_add_(

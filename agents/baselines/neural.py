@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agents.baselines.scoring import ScoringPolicy, TrainingLog, liked_items, sum_of_rows
-from marec_env.evaluation.policies import RecommenderView
+from agents.baselines.scoring import LikesPolicy, TrainingLog, sum_of_rows
 from marec_env.memory import require_memory
 
 __all__ = ["LightGCN", "NeuMF", "NeuMFNetwork", "SASRec", "SASRecNetwork"]
 
-_NEUMF_HISTORY, _GRAPH_HISTORY = 100, 200  # latest likes that count
+_NEGATIVES = 4  # items drawn against each like
 _CHUNK = 1 << 20  # pairs of user and item scored at once
 _LOGIT_BYTES = 12  # a logit, its exponential and its gradient
 
@@ -60,11 +60,8 @@ class NeuMFNetwork(nn.Module):
         nn.init.zeros_(self.bias.weight)
 
     def users(self, liked: Tensor, without: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the users' two vectors, ``[B, f]`` each.
-
-        Args:
-            liked: int64 ``[B, L]``, padded by -1.
-            without: int64 ``[B]``, an item of each user to leave out.
+        """Return the users' two vectors, ``[B, f]`` each, from int64 ``[B, L]`` liked items, padded
+        by -1, but for one int64 ``[B]`` each to go ``without``.
         """
         present = liked >= 0
         if without is not None:
@@ -84,10 +81,11 @@ class NeuMFNetwork(nn.Module):
         return torch.as_tensor((logits + self.bias(items)).squeeze(-1))
 
 
-class NeuMF(ScoringPolicy):
+class NeuMF(LikesPolicy):
     """Neural matrix factorisation (He et al., WWW 2017): sampled negatives, cross-entropy."""
 
     name = "neumf"
+    latest = 100
 
     @torch.inference_mode(False)
     @torch.enable_grad()
@@ -96,48 +94,39 @@ class NeuMF(ScoringPolicy):
         log: TrainingLog,
         seed: int = 0,
         epochs: int = 20,
-        negatives: int = 4,
         batch: int = 1024,
         learning_rate: float = 2e-3,
-        weight_decay: float = 1e-5,
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = NeuMFNetwork(log.num_items)
-        sequences = log.sequences(_NEUMF_HISTORY)
-        target = torch.zeros(1 + negatives)
-        target[0] = 1.0
+        sequences = log.sequences(self.latest)
+        target = torch.tensor([1.0] + [0.0] * _NEGATIVES)
 
         def loss_of(rows: Tensor) -> Tensor:
             positive = log.item[rows]
-            rivals = torch.randint(log.num_items, (rows.numel(), negatives), generator=generator)
+            rivals = torch.randint(log.num_items, (rows.numel(), _NEGATIVES), generator=generator)
             items = torch.cat([positive.unsqueeze(1), rivals], dim=1)
             users = self.network.users(sequences[log.user[rows]], without=positive)
             logits = self.network(users, items)
             return functional.binary_cross_entropy_with_logits(logits, target.expand_as(logits))
 
-        parameters = self.network.parameters()
-        optimizer = torch.optim.Adam(parameters, lr=learning_rate, weight_decay=weight_decay)
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=learning_rate, weight_decay=1e-5)
         _descend(optimizer, loss_of, log.item.numel(), epochs, batch, generator)
         self.network.eval()
 
     @torch.no_grad()
-    def scores(self, view: RecommenderView) -> Tensor:
+    def scores_of(self, liked: Tensor) -> Tensor:
         """Return logits of every item, computed in chunks of sessions."""
-        liked = liked_items(view, _NEUMF_HISTORY)
-        self.network.to(liked.device)
-        count = view.seen.shape[1]
+        network = self.network.to(liked.device)
+        count = network.bias.num_embeddings
         items = torch.arange(count, device=liked.device).unsqueeze(0)
-        return torch.cat(
-            [
-                self.network(self.network.users(part), items)
-                for part in torch.split(liked, max(1, _CHUNK // count))
-            ]
-        )
+        parts = torch.split(liked, max(1, _CHUNK // count))
+        return torch.cat([network(network.users(part), items) for part in parts])
 
 
-class LightGCN(ScoringPolicy):
+class LightGCN(LikesPolicy):
     """Embeddings smoothed over the graph of likes (He et al., SIGIR 2020), trained with BPR.
 
     A session's user is folded in as a new node of the graph. It has no embedding of its own (layer
@@ -157,15 +146,12 @@ class LightGCN(ScoringPolicy):
         layers: int = 2,
         epochs: int = 60,
         batch: int = 8192,
-        learning_rate: float = 1e-2,
-        weight_decay: float = 1e-4,
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
-        self.layers = layers
         graph = _graph(log)
         count = log.num_users + log.num_items
         base = (0.1 * torch.randn(count, dim, generator=generator)).requires_grad_()
-        optimizer = torch.optim.Adam([base], lr=learning_rate)
+        optimizer = torch.optim.Adam([base], lr=1e-2)
 
         def loss_of(rows: Tensor) -> Tensor:
             user, item = log.user[rows], log.item[rows]
@@ -175,7 +161,7 @@ class LightGCN(ScoringPolicy):
             margin = (users[user] * (items[item] - items[rival])).sum(dim=1)
             own = base[user], base[log.num_users + item], base[log.num_users + rival]
             penalty = sum(part.square().sum() for part in own) / (2 * rows.numel())
-            return functional.softplus(-margin).mean() + weight_decay * penalty
+            return functional.softplus(-margin).mean() + 1e-4 * penalty
 
         _descend(optimizer, loss_of, log.item.numel(), epochs, batch, generator)
         with torch.no_grad():
@@ -187,9 +173,8 @@ class LightGCN(ScoringPolicy):
         # node's own degree: layers 0 ... k - 1 of the item over the root of its degree.
         self.messages = by_layer[:-1].sum(dim=0) / (layers + 1) / degree.sqrt().unsqueeze(1)
 
-    def scores(self, view: RecommenderView) -> Tensor:
+    def scores_of(self, liked: Tensor) -> Tensor:
         """Return ``u . y`` for every item."""
-        liked = liked_items(view, _GRAPH_HISTORY)
         present = (liked >= 0).to(torch.float32)
         weights = present / present.sum(dim=1, keepdim=True).clamp(min=1).sqrt()
         users = sum_of_rows(self.messages, liked, weights)
@@ -200,9 +185,8 @@ class LightGCN(ScoringPolicy):
 
 def _graph(log: TrainingLog) -> Tensor:
     """Return the symmetrically normalised adjacency of users and items, sparse ``[U+N, U+N]``."""
-    matrix = log.matrix().tocoo()
-    user = torch.from_numpy(matrix.row).to(torch.int64)
-    item = torch.from_numpy(matrix.col).to(torch.int64) + log.num_users
+    user, item = torch.from_numpy(np.stack(log.matrix().nonzero())).to(torch.int64)
+    item = item + log.num_users
     count = log.num_users + log.num_items
     degree = torch.bincount(torch.cat([user, item]), minlength=count).clamp(min=1).float()
     value = (degree[user] * degree[item]).rsqrt()
@@ -223,11 +207,10 @@ def _propagate(graph: Tensor, base: Tensor, layers: int) -> list[Tensor]:
 class SASRecNetwork(nn.Module):
     """Item and position embeddings, pre-norm transformer blocks, tied output weights."""
 
-    def __init__(
-        self, num_items: int, length: int, dim: int, blocks: int, heads: int, dropout: float
-    ) -> None:
+    def __init__(self, num_items: int, length: int, dim: int, dropout: float = 0.3) -> None:
         super().__init__()
-        self.length, self.heads = length, heads
+        blocks, heads = 2, 2
+        self.heads = heads
         self.items = nn.Embedding(num_items + 1, dim)  # the last row is the start of a sequence
         self.positions = nn.Embedding(length, dim)
         layer = nn.TransformerEncoderLayer(
@@ -264,7 +247,7 @@ class SASRecNetwork(nn.Module):
         return functional.linear(states, self.items.weight[:-1], self.bias)
 
 
-class SASRec(ScoringPolicy):
+class SASRec(LikesPolicy):
     """Causal self-attention over the sequence of likes, this session's clicks included (Kang and
     McAuley, ICDM 2018).
 
@@ -282,13 +265,11 @@ class SASRec(ScoringPolicy):
         seed: int = 0,
         length: int = 50,
         dim: int = 48,
-        blocks: int = 2,
-        heads: int = 2,
-        dropout: float = 0.3,
         epochs: int = 30,
         batch: int = 64,
         learning_rate: float = 1e-3,
     ) -> None:
+        self.latest = length
         require_memory(
             f"baseline sasrec on {log.num_items:,} items",
             _LOGIT_BYTES * batch * length * log.num_items,
@@ -297,7 +278,7 @@ class SASRec(ScoringPolicy):
         generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = SASRecNetwork(log.num_items, length, dim, blocks, heads, dropout)
+            self.network = SASRecNetwork(log.num_items, length, dim)
             optimizer = torch.optim.Adam(self.network.parameters(), lr=learning_rate)
             chunks = _chunks(log, length + 1)
 
@@ -311,9 +292,8 @@ class SASRec(ScoringPolicy):
         self.network.eval()
 
     @torch.no_grad()
-    def scores(self, view: RecommenderView) -> Tensor:
-        """Return the next like's logits, ``[B, N]``."""
-        liked = liked_items(view, self.network.length)
+    def scores_of(self, liked: Tensor) -> Tensor:
+        """Return the next like's logits."""
         self.network.to(liked.device)
         return self.network.logits(self.network.states(liked)[:, -1])
 

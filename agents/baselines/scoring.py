@@ -28,7 +28,9 @@ from marec_env.users.oracles import farsighted_slate, myopic_slate
 if TYPE_CHECKING:
     from marec_env.simulator import Simulator
 
+
 __all__ = [
+    "LikesPolicy",
     "MyopicOracle",
     "PlanningOracle",
     "PopularityPolicy",
@@ -36,7 +38,6 @@ __all__ = [
     "ScoringPolicy",
     "TrainingLog",
     "best_unseen",
-    "liked_items",
     "sum_of_rows",
     "training_log",
 ]
@@ -58,6 +59,11 @@ class TrainingLog:
         """Float32 ``[N]``: likes of each item."""
         return torch.bincount(self.item, minlength=self.num_items).to(torch.float32)
 
+    @property
+    def popularity(self) -> Tensor:
+        """Float32 ``[N]``: likes over those of the most liked item."""
+        return self.counts / self.counts.max().clamp(min=1)
+
     def matrix(self) -> sparse.csr_matrix:
         """Return the ``[U, N]`` matrix of likes, float32, each 1."""
         shape = (self.num_users, self.num_items)
@@ -68,10 +74,8 @@ class TrainingLog:
 
     def sequences(self, length: int) -> Tensor:
         """Return each user's latest ``length`` likes, int64 ``[U, length]``, front-padded by -1."""
-        totals = torch.bincount(self.user, minlength=self.num_users)
-        ends = totals.cumsum(0)
-        position = torch.arange(self.user.numel())
-        from_end = ends[self.user] - 1 - position
+        ends = torch.bincount(self.user, minlength=self.num_users).cumsum(0)
+        from_end = ends[self.user] - 1 - torch.arange(self.user.numel())
         kept = from_end < length
         table = torch.full((self.num_users, length), -1, dtype=torch.int64)
         table[self.user[kept], length - 1 - from_end[kept]] = self.item[kept]
@@ -100,6 +104,23 @@ class ScoringPolicy(ABC):
         return best_unseen(self.scores(view), view.seen, view.slate_size)
 
 
+class LikesPolicy(ScoringPolicy):
+    """One whose scores follow from what a user is known to like, so that every click, and a new
+    user's first, counts at the next request.
+    """
+
+    latest = 200
+    """Likes that count."""
+
+    def scores(self, view: RecommenderView) -> Tensor:
+        """Return float32 ``[B, N]``."""
+        return self.scores_of(liked_items(view, self.latest))
+
+    @abstractmethod
+    def scores_of(self, liked: Tensor) -> Tensor:
+        """Return float32 ``[B, N]`` from liked items, int64 ``[B, L]``, padded by -1."""
+
+
 def best_unseen(scores: Tensor, seen: Tensor, size: int) -> Tensor:
     """Return the ``size`` best columns of each row outside bool ``[B, N]`` ``seen``."""
     return top_k(scores.masked_fill(seen, -torch.inf), size)
@@ -108,16 +129,9 @@ def best_unseen(scores: Tensor, seen: Tensor, size: int) -> Tensor:
 def liked_items(view: RecommenderView, limit: int) -> Tensor:
     """Return the items that each user is known to like, in order of time.
 
-    These are the liked items of the history and those clicked in this session: a policy that is a
-    function of them learns from every click at once.
-
-    Args:
-        view: of ``B`` sessions.
-        limit: the latest so many are returned.
-
-    Returns:
-        Int64 ``[B, min(limit, most likes of any session)]``, oldest first, padded in front by -1;
-        at least one column.
+    These are the liked items of the history and those clicked in this session; int64
+    ``[B, min(limit, most likes of any session)]``, oldest first, padded in front by -1; at least
+    one column.
     """
     items = torch.cat([view.history, view.session_items], dim=1)
     liked = torch.cat([view.history_liked, view.session_clicks > 0], dim=1) & (items >= 0)
@@ -146,9 +160,8 @@ class RandomSlates:
     def recommend(self, simulator: Simulator) -> Tensor:
         """Return int64 ``[B, K]``."""
         view = recommender_view(simulator)
-        draws = uniform(
-            simulator.session_keys, view.request_index, "baseline/random", view.seen.shape[1]
-        )
+        keys, items = simulator.session_keys, view.seen.shape[1]
+        draws = uniform(keys, view.request_index, "baseline/random", items)
         return best_unseen(draws, view.seen, view.slate_size)
 
 
@@ -158,9 +171,7 @@ class PopularityPolicy(ScoringPolicy):
     name = "popularity"
 
     def __init__(self, counts: Tensor) -> None:
-        """Args:
-        counts: float32 ``[N]``, likes of each item.
-        """
+        """``counts``: float32 ``[N]``, likes of each item."""
         self.counts = counts
 
     def scores(self, view: RecommenderView) -> Tensor:

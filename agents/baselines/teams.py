@@ -11,7 +11,7 @@ from torch import Tensor
 
 from marec_env.errors import ConfigError
 from marec_env.random import integers, session_keys, uniform
-from marec_env.vector import Action
+from marec_env.vector import Action, map_parts
 
 if TYPE_CHECKING:
     from marec_env.simulator import Simulator
@@ -29,14 +29,11 @@ class RandomTeam:
     name = "random"
 
     def __init__(self, action_spaces: Mapping[str, spaces.Space[Any]], seed: int = 0) -> None:
-        """Args:
-        action_spaces: of one session, per agent.
-        seed: of all draws.
-        """
+        """``action_spaces``: of one session, per agent; ``seed``: of all draws."""
         self.spaces = dict(action_spaces)
         self.seed = seed
         self._keys: Tensor | None = None
-        self._steps = dict.fromkeys(self.spaces, 0)
+        self.reset()
 
     def reset(self) -> None:
         """Begin the same episodes again."""
@@ -67,10 +64,7 @@ class StaticTeam:
     """The same actions in every request of every session."""
 
     def __init__(self, actions: Mapping[str, Action], name: str = "static") -> None:
-        """Args:
-        actions: an action of each agent, without a batch dimension.
-        name: in reports.
-        """
+        """``actions``: one of each agent, without a batch dimension; ``name``: in reports."""
         self.actions, self.name = dict(actions), name
 
     def reset(self) -> None:
@@ -78,24 +72,18 @@ class StaticTeam:
 
     def act(self, observations: Mapping[str, Tensor]) -> dict[str, Action]:
         """Return the fixed action of each agent of the turn."""
-        return {
-            agent: _expand(self.actions[agent], observation.shape[0], observation.device)
-            for agent, observation in observations.items()
-        }
+        first = next(iter(observations.values()))
+
+        def expand(part: Tensor) -> Tensor:
+            return part.to(first.device).expand(len(first), *part.shape)
+
+        return {agent: map_parts(expand, self.actions[agent]) for agent in observations}
 
 
 def hand_set_actions(simulator: Simulator) -> dict[str, Action]:
     """Return each agent's default action, without a batch dimension."""
-    return {
-        agent: tuple(part[0] for part in action) if isinstance(action, tuple) else action[0]
-        for agent, action in simulator.default_actions().items()
-    }
-
-
-def _expand(action: Action, size: int, device: torch.device) -> Action:
-    if isinstance(action, tuple):
-        return tuple(part.to(device).expand(size, *part.shape) for part in action)
-    return action.to(device).expand(size, *action.shape)
+    defaults = simulator.default_actions().items()
+    return {agent: map_parts(lambda part: part[0], action) for agent, action in defaults}
 
 
 def _draw(space: spaces.Space[Any], keys: Tensor, step: int, stream: str) -> Action:
@@ -115,8 +103,7 @@ def _draw(space: spaces.Space[Any], keys: Tensor, step: int, stream: str) -> Act
         return start + (draws * sizes).to(torch.int64).clamp(max=sizes - 1)
     if isinstance(space, spaces.Tuple):
         parts = [_draw(s, keys, step, f"{stream}/{k}") for k, s in enumerate(space.spaces)]
-        flat = [part for part in parts if isinstance(part, Tensor)]
-        return tuple(flat)
+        return tuple(part for part in parts if isinstance(part, Tensor))
     raise ConfigError(
         f"cannot draw from action space {space}; known: Box, Discrete, MultiDiscrete, Tuple"
     )

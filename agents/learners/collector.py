@@ -256,14 +256,12 @@ class Collector:
     def _record_outcome(
         self, step: VecStep, ended: Tensor, out: dict[str, dict[str, list[Tensor]]]
     ) -> None:
-        own_terminated: Mapping[str, Tensor] = getattr(step, "agent_terminated", {})
-        own_truncated: Mapping[str, Tensor] = getattr(step, "agent_truncated", {})
         for agent, columns in out.items():
             terminated, over = step.terminated, ended
-            if agent in own_terminated:
+            if agent in step.agent_terminated:
                 # A team's end is each agent's: what ended an agent earlier does not end it again.
-                terminated = own_terminated[agent]
-                over = terminated | own_truncated[agent] | ended
+                terminated = step.agent_terminated[agent]
+                over = terminated | step.agent_truncated[agent] | ended
             _append(columns, rewards=step.rewards[agent], terminated=terminated, ended=over)
             if self._keep_next:
                 final, after = step.final_observations[agent], step.observations[agent]

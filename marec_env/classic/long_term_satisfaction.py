@@ -20,15 +20,34 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.catalog.population import Population
-from marec_env.classic.config import LongTermSatisfactionConfig
+from marec_env.config import ConfigModel, between
 from marec_env.config.loader import load_mapping
 from marec_env.users.base import Feedback, Users
 from marec_env.users.config import UsersConfig
 from marec_env.vector import Rows
 
-__all__ = ["LongTermSatisfactionUsers"]
+__all__ = ["LongTermSatisfactionConfig", "LongTermSatisfactionUsers"]
 
+# As published.
+MEMORY, INNOVATION = 0.7, 0.05
+"""The share of the net exposure kept a request, and the standard deviation of its noise."""
+CLICKBAIT_MEAN, QUALITY_MEAN, DEVIATION = 5.0, 4.0, 1.0
+"""The log engagement of clickbait and of quality at satisfaction 1, and its deviation."""
+REQUESTS = 60
+"""Of an episode."""
 _ENGAGEMENT_LIMIT = 100.0  # MAX_ENGAGEMENT_MAGNITUDE of the published observation
+
+
+class LongTermSatisfactionConfig(ConfigModel):
+    """What is not as published."""
+
+    sensitivity: float = between(
+        0.3,
+        0,
+        100,
+        "slope of satisfaction in net exposure; as published 0.01, at which clickbait wins in the "
+        "long run as well (above 0.067 it does not)",
+    )
 
 
 class LongTermSatisfactionUsers(Users):
@@ -41,38 +60,35 @@ class LongTermSatisfactionUsers(Users):
     ) -> None:
         """See :class:`Users`; the only item factor is the clickbait in [0, 1]."""
         super().__init__(config, population, num_sessions, device)
-        self._own = load_mapping(config.settings, LongTermSatisfactionConfig, "users.settings")
+        own = load_mapping(config.settings, LongTermSatisfactionConfig, "users.settings")
+        self._sensitivity = own.sensitivity
         self._clickbait = population.item_factors[:, 0]
-        self.exposure = torch.zeros(num_sessions, device=device)
+        self.exposure = self._keep("exposure", 0.0)
         """Float32 ``[B]``: net positive exposure."""
         self.hidden_size = 2
 
     @property
     def satisfaction(self) -> Tensor:
         """Float32 ``[B]`` in [0, 1]."""
-        return torch.sigmoid(self._own.sensitivity * self.exposure)
+        return torch.sigmoid(self._sensitivity * self.exposure)
 
     def _begin(self, rows: Rows, users: Tensor, draw: Tensor) -> None:
-        rows.put(self.exposure, (draw[:, 0] - 0.5) / (1.0 - self._own.memory))
+        rows.put(self.exposure, (draw[:, 0] - 0.5) / (1.0 - MEMORY))
 
     def _mean(self, clickbait: Tensor, satisfaction: Tensor) -> Tensor:
         """Return the mean of the log engagement."""
-        own = self._own
-        return torch.lerp(
-            torch.full_like(clickbait, own.quality_mean),
-            torch.full_like(clickbait, own.clickbait_mean),
-            clickbait,
-        ).mul_(satisfaction)
+        quality = torch.full_like(clickbait, QUALITY_MEAN)
+        bait = torch.full_like(clickbait, CLICKBAIT_MEAN)
+        return torch.lerp(quality, bait, clickbait).mul_(satisfaction)
 
     def respond(self, slate: Tensor) -> Feedback:
         """Show ``slate``; see :meth:`marec_env.users.base.Users.respond`."""
-        own = self._own
         noise = random.normal(self._keys, self.request_index, "users/request", 2)
         clickbait = self._clickbait[slate[:, 0]]
-        log_engagement = self._mean(clickbait, self.satisfaction) + own.deviation * noise[:, 0]
+        log_engagement = self._mean(clickbait, self.satisfaction) + DEVIATION * noise[:, 0]
         amount = torch.exp(log_engagement)
         self.exposure.copy_(
-            own.memory * self.exposure - 2.0 * (clickbait - 0.5) + own.innovation * noise[:, 1]
+            MEMORY * self.exposure - 2.0 * (clickbait - 0.5) + INNOVATION * noise[:, 1]
         )
         self.request_index += 1
         clicks = torch.zeros(slate.shape, device=self.device)
@@ -83,7 +99,7 @@ class LongTermSatisfactionUsers(Users):
             {"click": clicks, "watch_time": watch},
             (amount / _ENGAGEMENT_LIMIT).clamp(max=1.0),
             self.satisfaction,
-            self.request_index >= own.requests,
+            self.request_index >= REQUESTS,
         )
 
     def click_probability(self, items: Tensor | None = None) -> Tensor:
@@ -95,16 +111,14 @@ class LongTermSatisfactionUsers(Users):
         """Return the engagement each item would bring now, ``exp(mean + deviation^2 / 2)``,
         float32 ``[B, N]``.
         """
-        mean = self._mean(
-            self._clickbait.expand(self.num_sessions, -1), self.satisfaction.unsqueeze(1)
-        )
-        return torch.exp(mean + self._own.deviation**2 / 2)
+        everything = self._clickbait.expand(self.num_sessions, -1)
+        return torch.exp(self._mean(everything, self.satisfaction.unsqueeze(1)) + DEVIATION**2 / 2)
 
     def long_term_value(self) -> Tensor:
         """Return quality (``1 - c``), and clickbait in the last request, when no future is left to
         spoil, float32 ``[B, N]``.
         """
-        last = (self.request_index >= self._own.requests - 1).unsqueeze(1)
+        last = (self.request_index >= REQUESTS - 1).unsqueeze(1)
         return torch.where(last, self._clickbait, 1.0 - self._clickbait)
 
     def long_term_relevance(
@@ -117,9 +131,5 @@ class LongTermSatisfactionUsers(Users):
 
     def hidden_state(self) -> Tensor:
         """Return exposure over its long-run limit, and satisfaction."""
-        limit = 1.0 / (1.0 - self._own.memory)
-        scaled = (self.exposure / limit).clamp(-1.0, 1.0)
+        scaled = (self.exposure / (1.0 / (1.0 - MEMORY))).clamp(-1.0, 1.0)
         return torch.stack([scaled, self.satisfaction], dim=1)
-
-    def _model_state(self) -> dict[str, Tensor]:
-        return {"exposure": self.exposure}

@@ -5,7 +5,9 @@ Populations fitted to a log come from :mod:`marec_env.data`; these need no data.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,17 +24,15 @@ from marec_env.data.population import (
 )
 from marec_env.data.scenarios import SCENARIOS
 from marec_env.data.synthetic import generate
+from marec_env.registry import Registry
 from marec_env.scenarios import LIKED_FROM
 
-__all__ = [
-    "interest_evolution_population",
-    "interest_exploration_population",
-    "long_term_satisfaction_population",
-    "sardine_population",
-    "scenario_population",
-    "synthetic_population",
-]
+__all__ = ["POPULATIONS", "synthetic_population"]
 
+POPULATIONS: Registry[Callable[..., Population]] = Registry("population")
+"""By name; each a function of a seed and of what a preset says beside."""
+
+_USERS = 4096  # of the published tasks, which draw a user afresh an episode
 _HISTORY = 30  # items a synthetic user has consumed before
 _LOGGED = 50  # latest items kept of each user of a generated log
 
@@ -53,59 +53,39 @@ def _population(
     items: Tensor,
     topics: Tensor,
     num_topics: int,
-    *,
-    quality: Tensor | None = None,
-    scale: float = 1.0,
-    intercept: float = 0.0,
-    history: Tensor | None = None,
-    liked: Tensor | None = None,
-    providers: Tensor | None = None,
+    **given: Any,
 ) -> Population:
+    """Return a population of one group, plain but for what is ``given``."""
     empty = torch.zeros(len(users), 0, dtype=torch.int64)
-    return Population(
-        user_factors=users,
-        item_factors=items,
-        quality=torch.zeros(len(items)) if quality is None else quality,
-        scale=scale,
-        intercept=intercept,
-        topics=topics,
-        num_topics=num_topics,
-        history=empty if history is None else history,
-        history_liked=empty.bool() if liked is None else liked,
-        groups=torch.zeros(len(users), dtype=torch.int64),
-        group_names=("all",),
-        providers=providers,
-    )
+    whole: dict[str, Any] = {
+        "quality": torch.zeros(len(items)),
+        "scale": 1.0,
+        "intercept": 0.0,
+        "history": empty,
+        "history_liked": empty.bool(),
+        "groups": torch.zeros(len(users), dtype=torch.int64),
+        "group_names": ("all",),
+    }
+    return Population(users, items, topics=topics, num_topics=num_topics, **whole | given)
 
 
+@POPULATIONS.register("synthetic")
 def synthetic_population(
     seed: int = 0,
     users: int = 1000,
     items: int = 1000,
-    factors: int = 16,
-    topics: int = 16,
-    topic_share: float = 0.7,
     scale: float = 12.0,
     click_rate: float = 0.12,
-    providers: int = 50,
 ) -> Population:
     """Return users who like two to four topics and some directions across topics.
 
-    Item factors are ``[sqrt(1 - w) x, sqrt(w) c]`` with ``x`` a random direction of unit length and
-    ``c`` the item's topic, one-hot, centred and of unit length, so that diversity costs relevance;
-    the intercept is set so that a random item is clicked at ``click_rate`` by a random user.
-
-    Args:
-        seed: any integer; the population is a pure function of the arguments.
-        users: U.
-        items: N.
-        factors: size of the part beside the topics; factors have ``factors + topics`` numbers.
-        topics: T, at least 4.
-        topic_share: ``w``, the share of topic identity in the factors.
-        scale: logits at ``u . x = 1``.
-        click_rate: mean click probability of an examined random item.
-        providers: P; items are dealt to providers at random.
+    Item factors are ``[sqrt(1 - w) x, sqrt(w) c]`` with ``x`` a random direction of unit length (16
+    numbers) and ``c`` the item's topic, one of 16, one-hot, centred and of unit length, so that
+    diversity costs relevance (``w`` = 0.7); the intercept is set so that a random item is clicked
+    at ``click_rate`` by a random user. Items are dealt to 50 providers at random.
+    ``scale`` are the logits at ``u . x = 1``.
     """
+    topics, factors, topic_share, providers = 16, 16, 0.7, 50
     item_keys, user_keys = _keys(seed, 0, items), _keys(seed, 1, users)
     topic = random.integers(item_keys, 0, "population/topic", 1, topics).squeeze(1)
     centred = normalize(one_hot(topic, topics).to(torch.float32) - 1.0 / topics, dim=1)
@@ -133,14 +113,13 @@ def synthetic_population(
         scale=scale,
         intercept=intercept,
         history=history,
-        liked=liked,
+        history_liked=liked,
         providers=random.integers(item_keys, 0, "population/provider", 1, providers).squeeze(1),
     )
 
 
-def sardine_population(
-    seed: int = 0, users: int = 4096, items: int = 1000, slope: float = 100.0, offset: float = 0.65
-) -> Population:
+@POPULATIONS.register("sardine")
+def _sardine(seed: int, slope: float, offset: float, items: int = 1000) -> Population:
     """Return SARDINE's users and items over ten topics (Deffayet et al. 2024).
 
     Items: uniform(0, 1) on 2 or 3 random topics, unit length, main topic the largest. Users:
@@ -149,7 +128,7 @@ def sardine_population(
     by the largest norm changes nothing.
     """
     topics = 10
-    item_keys, user_keys = _keys(seed, 0, items), _keys(seed, 1, users)
+    item_keys, user_keys = _keys(seed, 0, items), _keys(seed, 1, _USERS)
     count = 2 + random.integers(item_keys, 0, "population/count", 1, 2)
     x = random.uniform(item_keys, 0, "population/factors", topics)
     x = normalize(x * _some_topics(item_keys, topics, count), dim=1)
@@ -162,31 +141,30 @@ def sardine_population(
     return _population(u, x, x.argmax(1), topics, scale=slope, intercept=-slope * offset)
 
 
-def interest_evolution_population(
-    seed: int = 0, users: int = 4096, items: int = 2000
-) -> Population:
+@POPULATIONS.register("interest_evolution")
+def _interest_evolution(seed: int) -> Population:
     """Return the users and documents of RecSim's interest evolution.
 
     Twenty topics with as many documents each; quality ``N(mu_topic, 0.1)`` with ``mu`` linear from
     -3 to 0 over fourteen topics, then from 0 to 3 over six; interests uniform in (-1, 1).
     """
-    topics = 20
+    topics, items = 20, 2000
     topic = torch.arange(items) % topics
     means = torch.cat([torch.linspace(-3, 0, 14), torch.linspace(0, 3, 6)])
     noise = random.normal(_keys(seed, 0, items), 0, "population/quality", 1).squeeze(1)
-    interests = 2.0 * random.uniform(_keys(seed, 1, users), 0, "population/factors", topics) - 1.0
+    interests = 2.0 * random.uniform(_keys(seed, 1, _USERS), 0, "population/factors", topics) - 1.0
     x = one_hot(topic, topics).to(torch.float32)
     return _population(interests, x, topic, topics, quality=means[topic] + 0.1 * noise)
 
 
-def long_term_satisfaction_population(
-    seed: int = 0, users: int = 1024, items: int = 1000
-) -> Population:
+@POPULATIONS.register("long_term_satisfaction")
+def _long_term_satisfaction(seed: int) -> Population:
     """Return RecSim's long-term satisfaction: all users alike, clickbait evenly spread in (0, 1).
 
     Documents are the midpoints of equal intervals rather than draws: the catalog then has the
     published distribution exactly. Topic 0 is the half with less clickbait.
     """
+    users, items = 1024, 1000
     clickbait = (torch.arange(items, dtype=torch.float32) + 0.5) / items
     order = random.uniform(_keys(seed, 0, items), 0, "population/order", 1).squeeze(1).argsort()
     clickbait = clickbait[order]
@@ -194,15 +172,14 @@ def long_term_satisfaction_population(
     return _population(torch.ones(users, 1), clickbait.unsqueeze(1), topic, 2)
 
 
-def interest_exploration_population(
-    seed: int = 0, users: int = 4096, items: int = 1000
-) -> Population:
+@POPULATIONS.register("interest_exploration")
+def _interest_exploration(seed: int) -> Population:
     """Return RecSim's interest exploration.
 
     Two user types (shares 0.3, 0.7) with affinities lognormal(((.1, .7), (.7, .1)), 0.1) to two
     topics (shares 0.2, 0.8), whose documents have quality lognormal((.8, .2), 0.1).
     """
-    item_keys, user_keys = _keys(seed, 0, items), _keys(seed, 1, users)
+    item_keys, user_keys = _keys(seed, 0, 1000), _keys(seed, 1, _USERS)
     topic = (random.uniform(item_keys, 0, "population/topic", 1).squeeze(1) >= 0.2).long()
     quality_mean = torch.tensor([0.8, 0.2])[topic]
     noise = random.normal(item_keys, 0, "population/quality", 1).squeeze(1)
@@ -214,8 +191,9 @@ def interest_exploration_population(
     return _population(affinity, x, topic, 2, quality=quality)
 
 
+@POPULATIONS.register("scenario")
 @lru_cache(maxsize=8)
-def scenario_population(name: str, seed: int) -> Population:
+def _scenario(seed: int, name: str) -> Population:
     """Return the true users and items of a scenario: 300 users, 500 items, ten days of history.
 
     Topics are the generator's categories; the intercept makes evenly drawn items clicked as the

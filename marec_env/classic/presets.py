@@ -1,43 +1,28 @@
 """Ready-made tasks by name: users, a population, a slate size, a horizon and a reward.
 
-Where the published code of a classic task has a defect, ``as_published=True`` reproduces it and the
-default corrects it.
+``presets.yaml`` lists them. Where the published code of a classic task has a defect,
+``as_published=True`` reproduces it and the default corrects it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 
 from marec_env.catalog.population import Population
-from marec_env.classic.config import LongTermSatisfactionConfig
-from marec_env.classic.populations import (
-    interest_evolution_population,
-    interest_exploration_population,
-    long_term_satisfaction_population,
-    sardine_population,
-    scenario_population,
-    synthetic_population,
-)
+from marec_env.classic.populations import POPULATIONS
+from marec_env.config.loader import load_mapping
 from marec_env.data.scenarios import SCENARIOS
 from marec_env.registry import Registry
 from marec_env.scenarios import SCENARIO_USERS
 from marec_env.users.base import Users
-from marec_env.users.config import (
-    BehaviourConfig,
-    ClickBoredomConfig,
-    InfluenceDrift,
-    IntentConfig,
-    LogitChoice,
-    NoBoredom,
-    NoDrift,
-    NoPatience,
-    PositionExamination,
-    UsersConfig,
-)
+from marec_env.users.config import UsersConfig
 from marec_env.users.registry import make_users
 
 __all__ = ["PRESETS", "Preset", "get_preset"]
@@ -84,157 +69,25 @@ def get_preset(name: str, as_published: bool = False) -> Preset:
     return PRESETS.get(name)(as_published)
 
 
-@PRESETS.register("marec")
-def _marec(as_published: bool) -> Preset:
-    del as_published  # nothing else has been published
-    return Preset(UsersConfig(), synthetic_population, slate_size=10, horizon=40)
+def _preset(name: str, task: dict[str, Any], as_published: bool) -> Preset:
+    """Return the preset that ``presets.yaml`` describes by ``task``."""
+    sizes = dict(task["population"])
+    people = POPULATIONS.get(sizes.pop("kind"))
+    users = task.get("users", {}) | (task.get("as_published", {}) if as_published else {})
+    rest = {key: value for key, value in task.items() if key not in _SECTIONS}
+    config = load_mapping(users, UsersConfig, f"preset {name}")
+    return Preset(config, partial(people, **sizes), **rest)
 
 
-_STILL = IntentConfig(weight=0.0)
-_STAYS = NoPatience()
-_NO_BOREDOM = NoBoredom()
-
-_Sardine = Literal["SingleItem", "SlateTopK", "SlateRerank"]
-
-
-def _sardine(
-    task: _Sardine, bored: bool, influence: bool, uncertain: bool
-) -> Callable[[bool], Preset]:
-    """Return one task of the SARDINE family (Deffayet et al. 2024)."""
-    rerank = task == "SlateRerank"
-    # Published constants: slope 100 and offset 0.65, but 10 where uncertain, 5 and 0.3 for rerank;
-    # a topic bores from 5 clicks on, from 4 for rerank.
-    slope, offset = (5.0, 0.3) if rerank else (10.0 if uncertain else 100.0, 0.65)
-    size = 1 if task == "SingleItem" else 10
-
-    def build(as_published: bool) -> Preset:
-        config = UsersConfig(
-            model="sardine/as_published" if as_published and influence else "marec",
-            new_user_share=1.0,
-            intent=_STILL,
-            boredom=ClickBoredomConfig(
-                kind="churn", susceptible_share=1.0, clicks=4 if rerank else 5
-            )
-            if bored
-            else _NO_BOREDOM,
-            examination=PositionExamination(decay=0.7 if rerank else 0.85),
-            behaviours=BehaviourConfig(names=()),
-            drift=InfluenceDrift() if influence else NoDrift(),
-            patience=_STAYS,
-        )
-
-        def population(seed: int) -> Population:
-            return sardine_population(
-                seed, items=10 if rerank else 1000, slope=slope, offset=offset
-            )
-
-        return Preset(config, population, slate_size=size, horizon=10 if rerank else 100)
-
-    return build
-
-
-# The public code registers eight tasks; SlateTopK-Static is the ninth, the control without dynamics
-# for the other slates. As in that code, an uncertain slate also bores and influences.
-for _name, _task, _bored, _influence, _uncertain in (
-    ("SingleItem-Static", "SingleItem", False, False, False),
-    ("SingleItem-BoredInf", "SingleItem", True, True, False),
-    ("SingleItem-Uncertain", "SingleItem", False, False, True),
-    ("SlateTopK-Static", "SlateTopK", False, False, False),
-    ("SlateTopK-Bored", "SlateTopK", True, False, False),
-    ("SlateTopK-BoredInf", "SlateTopK", True, True, False),
-    ("SlateTopK-Uncertain", "SlateTopK", True, True, True),
-    ("SlateRerank-Static", "SlateRerank", False, False, False),
-    ("SlateRerank-Bored", "SlateRerank", True, False, False),
-):
-    PRESETS.register(f"sardine/{_name}")(
-        _sardine(_task, _bored, _influence, _uncertain)  # type: ignore[arg-type]
-    )
-
-
-@PRESETS.register("recsim/interest_evolution")
-def _interest_evolution(as_published: bool) -> Preset:
-    del as_published  # no defect is known
-    config = UsersConfig(model="recsim/interest_evolution", new_user_share=1.0)
-    return Preset(
-        config,
-        interest_evolution_population,
-        slate_size=2,
-        horizon=1000,
-        reward="watch_time",
-        candidates=10,
-    )
-
-
-@PRESETS.register("recsim/long_term_satisfaction")
-def _long_term_satisfaction(as_published: bool) -> Preset:
-    settings = {"sensitivity": 0.01} if as_published else {}
-    config = UsersConfig(
-        model="recsim/long_term_satisfaction", new_user_share=1.0, settings=settings
-    )
-    return Preset(
-        config,
-        long_term_satisfaction_population,
-        slate_size=1,
-        horizon=LongTermSatisfactionConfig().requests,
-        reward="watch_time",
-        candidates=10,
-    )
-
-
-@PRESETS.register("recsim/interest_exploration")
-def _interest_exploration(as_published: bool) -> Preset:
-    del as_published  # no defect is known
-    config = UsersConfig(
-        new_user_share=1.0,
-        intent=_STILL,
-        boredom=_NO_BOREDOM,
-        examination=PositionExamination(decay=1.0),
-        choice=LogitChoice(no_click=5.0),
-        behaviours=BehaviourConfig(names=()),
-        patience=_STAYS,
-    )
-    return Preset(config, interest_exploration_population, slate_size=2, horizon=100, candidates=10)
-
-
-def _kuaisim(level: Literal["request", "session", "cross_session"]) -> Callable[[bool], Preset]:
-    """Return one level of KuaiSim (Zhao et al. 2023), slates of 6 items."""
-
-    def build(as_published: bool) -> Preset:
-        settings: dict[str, str] = {"level": level}
-        if as_published:
-            settings |= {"probability": "double_sigmoid", "similarity": "mean_over_factors"}
-        # An examined random item is clicked at 0.3, the order of magnitude of KuaiRand's random
-        # exposures; the network behind the published response is not reproduced.
-        config = UsersConfig(model="kuaisim", new_user_share=0.0, settings=settings)
-        return Preset(
-            config,
-            lambda seed: synthetic_population(seed, scale=6.0, click_rate=0.3),
-            slate_size=6,
-            horizon=30 if level == "cross_session" else 20,
-            reward="engagement",
-        )
-
-    return build
-
-
-for _level in ("request", "session", "cross_session"):
-    PRESETS.register(f"kuaisim/{_level}")(_kuaisim(_level))
-
-
-def _scenario(name: str) -> Callable[[bool], Preset]:
-    """Return the users of a generated scenario among its true items."""
-
-    def build(as_published: bool) -> Preset:
-        del as_published  # nothing has been published
-        return Preset(
-            UsersConfig.model_validate(SCENARIO_USERS[name]),
-            lambda seed: scenario_population(name, seed),
-            slate_size=SCENARIOS.get(name).slate_size,
-            horizon=40,
-        )
-
-    return build
-
-
-for _name in SCENARIO_USERS:
-    PRESETS.register(f"scenario/{_name}")(_scenario(_name))
+_SECTIONS = ("population", "users", "as_published")
+_TASKS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8")) | {
+    f"scenario/{name}": {  # the users of a generated scenario among its true items
+        "population": {"kind": "scenario", "name": name},
+        "users": users,
+        "slate_size": SCENARIOS.get(name).slate_size,
+        "horizon": 40,
+    }
+    for name, users in SCENARIO_USERS.items()
+}
+for _name, _task in _TASKS.items():
+    PRESETS.register(_name)(partial(_preset, _name, _task))

@@ -41,12 +41,8 @@ def reward_of(feedback: Feedback, reward: str) -> Tensor:
 
 
 def offer(users: Users, keys: Tensor, candidates: int) -> Tensor:
-    """Return the items that a request offers, int64 ``[B, C]``.
-
-    Args:
-        users: whose catalog and request numbers count.
-        keys: int64 ``[B]``, the sessions' keys.
-        candidates: C different items drawn at random; 0 for the whole catalog.
+    """Return the items that a request of the sessions ``keys`` offers, int64 ``[B, C]``: so many
+    ``candidates`` drawn at random, or for 0 the whole catalog.
     """
     if candidates in (0, users.num_items):
         items = torch.arange(users.num_items, device=keys.device)
@@ -64,29 +60,18 @@ def play(
     *,
     candidates: int = 0,
     reward: str = "click",
-    topics: Tensor | None = None,
-    num_topics: int = 1,
 ) -> EpisodeTotals:
-    """Play one episode in every session.
-
-    Args:
-        users: ``B`` users; they are reset.
-        keys: int64 ``[B]``, the sessions' keys.
-        policy: picks the slates.
-        slate_size: K.
-        horizon: requests after which an episode is cut off.
-        candidates: see :func:`offer`.
-        reward: see :func:`reward_of`.
-        topics: int64 ``[N]``, for the entropy of clicked topics; left 0 if ``None``.
-        num_topics: T.
+    """Play one episode in every session ``keys`` (int64 ``[B]``), at most ``horizon`` requests, and
+    return what each came to; ``candidates`` as in :func:`offer`, ``reward`` as in
+    :func:`reward_of`.
     """
     users.reset(keys)
-    count = users.num_sessions
-    zero = torch.zeros(count, device=keys.device)
+    topics = users.population.topics
+    zero = torch.zeros(len(keys), device=keys.device)
     total, clicks, length, days = zero.clone(), zero.clone(), zero.clone(), zero.clone()
     sessions, satisfaction = zero + 1, zero.clone()
-    consumed = torch.zeros(count, num_topics, device=keys.device)
-    active = torch.ones(count, dtype=torch.bool, device=keys.device)
+    consumed = zero.new_zeros(len(keys), users.population.num_topics)
+    active = torch.ones(len(keys), dtype=torch.bool, device=keys.device)
     for _ in range(horizon):
         slate = policy(users, keys, offer(users, keys, candidates), slate_size)
         feedback = users.respond(slate)
@@ -94,8 +79,7 @@ def play(
         clicks += torch.where(active, feedback.clicks.sum(1), 0.0)
         length += active
         satisfaction = torch.where(active, feedback.satisfaction, satisfaction)
-        if topics is not None:
-            consumed.scatter_add_(1, topics[slate], feedback.clicks * active.unsqueeze(1))
+        consumed.scatter_add_(1, topics[slate], feedback.clicks * active.unsqueeze(1))
         if feedback.gap_days is not None:
             sessions += active & (feedback.gap_days > 0)
             days += torch.where(active, feedback.gap_days, 0.0)

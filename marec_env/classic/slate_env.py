@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marec_env import random
-from marec_env.catalog.population import Population
 from marec_env.classic.presets import Preset, get_preset
 from marec_env.classic.rollout import offer, reward_of
 from marec_env.errors import ConfigError
@@ -49,6 +48,7 @@ class SlateVectorEnv(VectorEnv[_Array, _Array, _Array]):
     """
 
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+    _autoreset = True
 
     def __init__(
         self,
@@ -59,7 +59,6 @@ class SlateVectorEnv(VectorEnv[_Array, _Array, _Array]):
         slate_size: int | None = None,
         horizon: int | None = None,
         privileged: bool = False,
-        population: Population | None = None,
         population_seed: int = 0,
         device: str = "cpu",
     ) -> None:
@@ -67,10 +66,8 @@ class SlateVectorEnv(VectorEnv[_Array, _Array, _Array]):
         num_envs: sessions side by side, at least 1.
         preset: a name in :data:`marec_env.classic.presets.PRESETS`, or a preset.
         as_published: see :func:`marec_env.classic.presets.get_preset`.
-        slate_size: K; the preset's if ``None``.
-        horizon: requests after which an episode is truncated; the preset's if ``None``.
+        slate_size: K, if not the preset's; likewise ``horizon``, requests until truncation.
         privileged: whether the hidden state is observed as well.
-        population: the users and items; the preset's if ``None``.
         population_seed: of the preset's population.
         device: where users are simulated; observations are NumPy arrays all the same.
 
@@ -78,15 +75,15 @@ class SlateVectorEnv(VectorEnv[_Array, _Array, _Array]):
             ConfigError: an unknown preset or a size out of range.
         """
         task = get_preset(preset, as_published) if isinstance(preset, str) else preset
-        people = task.population(population_seed) if population is None else population
         self._task = task
         self._slate_size = task.slate_size if slate_size is None else slate_size
         self._horizon = task.horizon if horizon is None else horizon
-        self._users = task.users(num_envs, device=device, population=people)
-        self._topics, self._num_topics = people.topics, people.num_topics
+        self._users = task.users(num_envs, population_seed, device)
+        self._topics = self._users.population.topics
+        self._num_topics = self._users.population.num_topics
         self._privileged = privileged
         self._device = torch.device(device)
-        choices = task.candidates or people.num_items
+        choices = task.candidates or self._users.num_items
         if not 1 <= self._slate_size <= choices:
             raise ConfigError(
                 f"slate_size is {self._slate_size}; allowed: 1 ... {choices}, the items on offer"
@@ -103,7 +100,6 @@ class SlateVectorEnv(VectorEnv[_Array, _Array, _Array]):
         self.action_space = batch_space(self.single_action_space, num_envs)
 
         self._seed = 0
-        self._episode = 0
         zeros = torch.zeros(num_envs, self._num_topics, device=self._device)
         self._shown, self._clicked = zeros.clone(), zeros.clone()
         self._last = torch.zeros(num_envs, self._slate_size + 1, device=self._device)
@@ -113,29 +109,20 @@ class SlateVectorEnv(VectorEnv[_Array, _Array, _Array]):
         self._offer = offer(self._users, self._keys, task.candidates)
         self._started = False
 
-    def _new_keys(self) -> Tensor:
-        """Return the key of every environment's present episode, whatever their number."""
-        place = torch.arange(self.num_envs, device=self._device)
-        return random.session_keys(self._seed, place + self._episodes * _EPISODE)
-
     def _begin(self, where: Tensor) -> None:
-        self._keys = torch.where(where, self._new_keys(), self._keys)
+        place = torch.arange(self.num_envs, device=self._device)
+        keys = random.session_keys(self._seed, place + self._episodes * _EPISODE)
+        self._keys = torch.where(where, keys, self._keys)
         self._users.reset(self._keys, where)
-        keep = (~where).to(torch.float32).unsqueeze(1)
-        self._shown *= keep
-        self._clicked *= keep
-        self._last *= keep
+        for part in (self._shown, self._clicked, self._last):
+            part *= (~where).unsqueeze(1)
         self._length *= ~where
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[_Array, dict[str, Any]]:
-        """Begin a new episode everywhere.
-
-        Args:
-            seed: the seed of all environments' users; one seed for all, since sessions differ by
-                their place. Without a seed the next episodes of the present seed begin.
-            options: not used.
+        """Begin a new episode everywhere, without a ``seed`` the present seed's next one; it is one
+        for all environments, since sessions differ by their place.
         """
         del options
         if isinstance(seed, list):
@@ -150,7 +137,6 @@ class SlateVectorEnv(VectorEnv[_Array, _Array, _Array]):
             self._seed = int(self.np_random.integers(1 << 31))
         self._started = True
         self._begin(torch.ones(self.num_envs, dtype=torch.bool, device=self._device))
-        self._offer = offer(self._users, self._keys, self._task.candidates)
         return self._observation(), self._info()
 
     def step(self, actions: _Array) -> tuple[_Array, _Array, _Array, _Array, dict[str, Any]]:
@@ -179,16 +165,14 @@ class SlateVectorEnv(VectorEnv[_Array, _Array, _Array]):
         truncated = (self._length >= self._horizon) & ~terminated
         ended = terminated | truncated
         infos: dict[str, Any] = {}
-        if bool(ended.any()):
-            self._offer = offer(self._users, self._keys, self._task.candidates)
-            infos["final_obs"] = self._observation()
-            infos["_final_obs"] = ended.cpu().numpy()
+        if self._autoreset and bool(ended.any()):
+            infos = {"final_obs": self._observation(), "_final_obs": ended.cpu().numpy()}
             self._episodes += ended
             self._begin(ended)
-        self._offer = offer(self._users, self._keys, self._task.candidates)
+        found = self._observation()
         infos |= self._info() | {"satisfaction": feedback.satisfaction.cpu().numpy()}
         return (
-            self._observation(),
+            found,
             rewards.cpu().numpy().astype(np.float64),
             terminated.cpu().numpy(),
             truncated.cpu().numpy(),
@@ -196,6 +180,8 @@ class SlateVectorEnv(VectorEnv[_Array, _Array, _Array]):
         )
 
     def _observation(self) -> _Array:
+        """Return what is seen of the next request, whose offer is made."""
+        self._offer = offer(self._users, self._keys, self._task.candidates)
         parts = [
             self._shown,
             self._clicked,
@@ -226,36 +212,24 @@ class SlateEnv(gymnasium.Env[_Array, _Array]):
     def __init__(self, preset: str | Preset = "marec", **arguments: Any) -> None:
         """See :class:`SlateVectorEnv`."""
         self._batch = SlateVectorEnv(1, preset, **arguments)
+        self._batch._autoreset = False
         self.observation_space = self._batch.single_observation_space
         self.action_space = self._batch.single_action_space
-        self._next: tuple[_Array, dict[str, Any]] | None = None  # the batch has begun it already
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[_Array, dict[str, Any]]:
         """Begin a new episode."""
         super().reset(seed=seed)
-        if seed is None and self._next is not None:
-            found, self._next = self._next, None
-            return found
-        self._next = None
         observations, infos = self._batch.reset(seed=seed, options=options)
         return observations[0], {name: value[0] for name, value in infos.items()}
 
     def step(self, action: _Array) -> tuple[_Array, float, bool, bool, dict[str, Any]]:
         """Show one slate; after the end of an episode call :meth:`reset`."""
-        observations, rewards, terminated, truncated, infos = self._batch.step(
-            np.asarray(action)[None]
-        )
-        final = infos.pop("final_obs", observations)
-        infos.pop("_final_obs", None)
+        observations, *told, infos = self._batch.step(np.asarray(action)[None])
+        reward, terminated, truncated = (part[0].item() for part in told)
         info = {name: value[0] for name, value in infos.items()}
-        if terminated[0] or truncated[0]:
-            self._next = (
-                observations[0],
-                {name: value for name, value in info.items() if name == "candidates"},
-            )
-        return final[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+        return observations[0], reward, terminated, truncated, info
 
 
 gymnasium.register(

@@ -21,6 +21,7 @@ __all__ = [
     "Feedback",
     "Module",
     "Rows",
+    "SessionState",
     "Shown",
     "Users",
     "pick",
@@ -117,7 +118,33 @@ def pick(draw: Tensor, count: Tensor | int) -> Tensor:
 _RESET_LANES = 8  # 0: user, 1: whether new, the others the model's own
 
 
-class Users(ABC):
+class SessionState:
+    """State of ``B`` sessions, each tensor of which begins every episode with one value."""
+
+    def __init__(self, num_sessions: int, device: torch.device) -> None:
+        """Args:
+        num_sessions: B.
+        device: where all tensors live.
+        """
+        self.num_sessions, self.device = num_sessions, device
+        self._first: dict[str, Tensor | float] = {}
+        self._live: dict[str, Tensor] = {}
+
+    def _keep(
+        self, name: str, first: Tensor | float, *shape: int, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Return state ``[B, *shape]``, to be written in place, that begins with ``first``."""
+        live = torch.empty(self.num_sessions, *shape, dtype=dtype, device=self.device)
+        self._first[name], self._live[name] = first, live
+        Rows().put(live, first)
+        return live
+
+    def _begin_anew(self, rows: Rows) -> None:
+        for name, first in self._first.items():
+            rows.put(self._live[name], first)
+
+
+class Users(SessionState, ABC):
     """``B`` users, one a session, as a struct of arrays on one device::
 
         users = make_users(UsersConfig(), population, num_sessions=64)
@@ -150,11 +177,10 @@ class Users(ABC):
         num_sessions: B.
         device: where all tensors live.
         """
+        super().__init__(num_sessions, device)
         self.config = config
         self.population = population
-        self.num_sessions = num_sessions
         self.num_items = population.num_items
-        self.device = device
         self.user_index = torch.zeros(num_sessions, dtype=torch.int64, device=device)
         self.is_new = torch.zeros(num_sessions, dtype=torch.bool, device=device)
         self.request_index = torch.zeros_like(self.user_index)
@@ -178,11 +204,11 @@ class Users(ABC):
         rows.put(self.user_index, users)
         rows.put(self.is_new, draw[:, 1] < self.config.new_user_share)
         rows.put(self.request_index, 0)
+        self._begin_anew(rows)
         self._begin(rows, users, draw[:, 2:])
 
-    @abstractmethod
     def _begin(self, rows: Rows, users: Tensor, draw: Tensor) -> None:
-        """Set the model's state of ``rows`` for ``users``, by uniform ``draw`` ``[n, 6]``."""
+        """Set what of the state of ``rows`` depends on ``users`` or uniform ``draw`` ``[n, 6]``."""
 
     @abstractmethod
     def respond(self, slate: Tensor) -> Feedback:
@@ -219,9 +245,9 @@ class Users(ABC):
         for a privileged critic.
         """
 
-    @abstractmethod
     def _model_state(self) -> dict[str, Tensor]:
         """Return the live tensors of the model's own state."""
+        return self._live
 
     def _state(self) -> dict[str, Tensor]:
         return {
@@ -282,7 +308,7 @@ class Shown:
     """Whose interest of the moment is another after the request."""
 
 
-class Module:
+class Module(SessionState):
     """A part of the users that remembers something of ``B`` sessions.
 
     A model calls its modules in a fixed order; each does what it does at any of these points.
@@ -294,10 +320,8 @@ class Module:
         population: who the users are; the state lives on its device.
         num_sessions: B.
         """
-        self._population, self._num_sessions = population, num_sessions
-        self._device = population.user_factors.device
-        self._first: dict[str, Tensor | float] = {}
-        self._live: dict[str, Tensor] = {}
+        super().__init__(num_sessions, population.user_factors.device)
+        self._population = population
         self._build(config, population)
 
     def _build(self, config: UsersConfig, population: Population) -> None:
@@ -306,15 +330,6 @@ class Module:
         Raises:
             ConfigError: the population lacks something, which the message names.
         """
-
-    def _keep(
-        self, name: str, first: Tensor | float, *shape: int, dtype: torch.dtype = torch.float32
-    ) -> Tensor:
-        """Return state ``[B, *shape]``, which every episode begins with ``first``."""
-        live = torch.empty(self._num_sessions, *shape, dtype=dtype, device=self._device)
-        self._first[name], self._live[name] = first, live
-        Rows().put(live, first)
-        return live
 
     def reset(self, rows: Rows, users: Tensor, keys: Tensor, draw: Tensor) -> None:
         """Begin episodes.
@@ -325,8 +340,7 @@ class Module:
             keys: int64 ``[n]``.
             draw: float32 ``[n]``, uniform.
         """
-        for name, first in self._first.items():
-            rows.put(self._live[name], first)
+        self._begin_anew(rows)
 
     def adjust(self, logits: Tensor, shown: Shown) -> Tensor:
         """Return the click logits, float32 ``[B, K]``, after what the module does to them."""

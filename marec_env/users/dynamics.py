@@ -159,7 +159,7 @@ class Supply(Module):
         self._counts = counts = torch.bincount(self._provider)
         self._order = torch.argsort(self._provider, stable=True)
         self._starts = torch.cumsum(counts, 0) - counts
-        place = torch.arange(len(self._order), device=self._device)
+        place = torch.arange(len(self._order), device=self.device)
         # The item's place among its provider's, in catalog order.
         self._rank = torch.empty_like(place)
         self._rank[self._order] = place - self._starts[self._provider[self._order]]
@@ -176,8 +176,8 @@ class Supply(Module):
     def available(self, items: Tensor | None = None) -> Tensor:
         """Return which items can be had, bool ``[B, M]`` (or ``[B, N]`` for all)."""
         if items is None:
-            items = torch.arange(len(self._provider), device=self._device)
-            items = items.expand(self._num_sessions, -1)
+            items = torch.arange(len(self._provider), device=self.device)
+            items = items.expand(self.num_sessions, -1)
         provider = self._provider[items]
         out = self._rank[items] < self.released.gather(1, provider)
         return out & self.present.gather(1, provider)

@@ -160,7 +160,7 @@ class WearOut(Module):
 
     def update(self, shown: Shown) -> None:
         """Count who was seen."""
-        once = torch.ones(shown.slate.shape, device=self._device)
+        once = torch.ones(shown.slate.shape, device=self.device)
         self.seen.mul_(_SIGHTINGS_KEPT).scatter_add_(1, self._provider[shown.slate], once)
 
     def hidden(self, users: Tensor) -> Tensor:

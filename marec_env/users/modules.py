@@ -362,7 +362,7 @@ class ExposureBoredom(Module):
     def update(self, shown: Shown) -> None:
         """Take the topics of one slate into the exposure."""
         share = (1.0 - self._memory) / shown.topics.shape[1]
-        shares = torch.full(shown.topics.shape, share, device=self._device)
+        shares = torch.full(shown.topics.shape, share, device=self.device)
         self.exposure.mul_(self._memory).scatter_add_(1, shown.topics, shares)
 
     def room(self, slate_size: int, step: Tensor) -> Tensor:

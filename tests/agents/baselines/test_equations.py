@@ -98,7 +98,7 @@ def test_linear_posterior_is_ridge_regression(planted):
 def test_sasrec_looks_back_only_and_past_padding():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = SASRecNetwork(10, length=6, dim=8, blocks=2, heads=2, dropout=0.0).eval()
+        network = SASRecNetwork(10, length=6, dim=8, dropout=0.0).eval()
     sequence = torch.tensor([[-1, -1, 1, 2, 3, 4]])
     changed = sequence.clone()
     changed[0, 5] = 7

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from agents.baselines import DEFAULT_BASELINES, baseline_names, build_baseline
+from agents.baselines import BASELINES, DEFAULT_BASELINES, build_baseline
 from agents.baselines.scoring import MyopicOracle, PlanningOracle, RandomSlates
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError
@@ -28,7 +28,7 @@ def simulator():
 
 
 @pytest.mark.filterwarnings("error::implicit.utils.ParameterWarning")
-@pytest.mark.parametrize("name", baseline_names())
+@pytest.mark.parametrize("name", BASELINES.names())
 def test_every_baseline_runs(simulator, name):
     policy = build_baseline(name, simulator)
     assert isinstance(policy, TeamPolicy if name in TEAMS else SlatePolicy)
@@ -54,7 +54,7 @@ def test_unknown_baselines_are_named(simulator):
 
 
 def test_the_default_baselines_are_registered():
-    assert set(DEFAULT_BASELINES) <= set(baseline_names())
+    assert set(DEFAULT_BASELINES) <= set(BASELINES.names())
 
 
 def test_oracles_are_bounds_above_random():
