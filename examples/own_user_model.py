@@ -25,8 +25,7 @@ class RestingUsers(Users):
 
     hidden_size = 1
 
-    def __init__(self, config, population, num_sessions, device) -> None:
-        super().__init__(config, population, num_sessions, device)
+    def _build(self, config, population) -> None:
         self.rest = self._keep("rest", 0.0)  # requests of rest left, float32 [B]
 
     def long_term_relevance(

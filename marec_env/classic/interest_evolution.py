@@ -46,11 +46,8 @@ class InterestEvolutionUsers(Users):
 
     behaviours: tuple[str, ...] = ("click", "watch_time")
 
-    def __init__(
-        self, config: UsersConfig, population: Population, num_sessions: int, device: torch.device
-    ) -> None:
-        """See :class:`Users`; user factors are the interests at first, in [-1, 1]."""
-        super().__init__(config, population, num_sessions, device)
+    def _build(self, config: UsersConfig, population: Population) -> None:
+        """User factors are the interests at first, in [-1, 1]."""
         load_mapping(config.settings, ConfigModel, "users.settings")  # it has none
         self._choice = Choice(ProportionalChoice(no_click=NO_CLICK, min_score=MIN_SCORE))
         size = population.user_factors.shape[1]

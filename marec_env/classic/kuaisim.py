@@ -81,14 +81,10 @@ class KuaiSimUsers(Users):
 
     behaviours: tuple[str, ...] = BEHAVIOURS
 
-    def __init__(
-        self, config: UsersConfig, population: Population, num_sessions: int, device: torch.device
-    ) -> None:
-        """See :class:`marec_env.users.base.Users`."""
-        super().__init__(config, population, num_sessions, device)
+    def _build(self, config: UsersConfig, population: Population) -> None:
         self._own = load_mapping(config.settings, KuaiSimConfig, "users.settings")
-        self._offsets = torch.tensor(OFFSETS, device=device)
-        self._weights = torch.tensor(WEIGHTS, device=device)
+        self._offsets = torch.tensor(OFFSETS, device=self.device)
+        self._weights = torch.tensor(WEIGHTS, device=self.device)
         self._directions = normalize(population.item_factors, dim=1)
         size = population.user_factors.shape[1]
         self._taste = self._keep("taste", 0.0, size)

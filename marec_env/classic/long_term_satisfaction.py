@@ -55,11 +55,8 @@ class LongTermSatisfactionUsers(Users):
 
     behaviours: tuple[str, ...] = ("click", "watch_time")
 
-    def __init__(
-        self, config: UsersConfig, population: Population, num_sessions: int, device: torch.device
-    ) -> None:
-        """See :class:`Users`; the only item factor is the clickbait in [0, 1]."""
-        super().__init__(config, population, num_sessions, device)
+    def _build(self, config: UsersConfig, population: Population) -> None:
+        """The only item factor is the clickbait in [0, 1]."""
         own = load_mapping(config.settings, LongTermSatisfactionConfig, "users.settings")
         self._sensitivity = own.sensitivity
         self._clickbait = population.item_factors[:, 0]

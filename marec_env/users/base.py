@@ -185,6 +185,10 @@ class Users(SessionState, ABC):
         self.is_new = torch.zeros(num_sessions, dtype=torch.bool, device=device)
         self.request_index = torch.zeros_like(self.user_index)
         self._keys = torch.zeros_like(self.user_index)
+        self._build(config, population)
+
+    def _build(self, config: UsersConfig, population: Population) -> None:
+        """Set up a model's own state and what else it needs."""
 
     def reset(self, keys: Tensor, where: Tensor | None = None) -> None:
         """Begin new episodes.
