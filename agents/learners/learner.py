@@ -388,14 +388,16 @@ class TeamLearner(TorchLearner):
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`training_state` returned, on whichever device."""
-        self.load_networks(state["modules"])
+        self.load_networks(state["modules"], same_rewards=True)
         for name, optimizer in self._named_optimizers.items():
             load_portable(optimizer, state["optimizers"][name])
         self._weights_seq_no = int(state["updates"])
         self._memories = {k: v.to(self._device) for k, v in state["memories"].items()}
         self._forget_captured()
 
-    def load_networks(self, modules: Mapping[str, Any]) -> None:
-        """Take over the state dict of each actor and critic, with its statistics."""
+    def load_networks(self, modules: Mapping[str, Any], same_rewards: bool = False) -> None:
+        """Take over networks and statistics; those of values only if rewards are the same."""
         for name, module in self.module.items():
             module.unwrapped().load_state_dict(modules[name])
+            if name in self._plans and not same_rewards:
+                module.unwrapped().forget_values()

@@ -31,7 +31,8 @@ __all__ = [
 
 Columns = Mapping[str, Tensor]
 
-_STD_FLOOR = 1e-5  # keeps constant advantages from being divided by zero
+_STD_FLOOR = 1e-5  # of the root mean square; keeps what is constant but for rounding small
+_LEAST = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,18 @@ class CriticTargets:
     """A single number."""
 
     def columns(self, module: CriticModule, sequences: bool) -> dict[str, Tensor]:
-        """Return training data in the critic's units, after moving its value statistics."""
+        """Return training data in the critic's units, after moving its value statistics.
+
+        The critic is rescaled with them, so that its values in units of reward stay.
+        """
+        old_values = self.old_values
         if module.value_norm is not None:
-            module.value_norm.update(self.targets, self.weights)
+            factor, offset = module.value_norm.update(self.targets, self.weights)
+            module.net.rescale(factor, offset)
+            old_values = old_values * factor + offset
         data = {
             "inputs": self.inputs,
-            "old_values": self.old_values,
+            "old_values": old_values,
             "targets": module.normalise(self.targets),
             "weights": self.weights,
         }
@@ -288,7 +295,9 @@ def _standardise(values: Tensor, weights: Tensor) -> Tensor:
     total = weights.sum().clamp_min(1.0)
     mean = (values * weights).sum() / total
     variance = ((values - mean).square() * weights).sum() / total
-    return (values - mean) / (variance.sqrt() + _STD_FLOOR)
+    floor = _STD_FLOOR * (variance + mean.square()).sqrt()
+    std = torch.maximum(variance.sqrt(), floor)
+    return (values - mean) / torch.where(std == 0, 1.0, std)
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
@@ -347,7 +356,7 @@ def explained_variance(predictions: Tensor, targets: Tensor, weights: Tensor) ->
     variance = weighted_mean((targets - mean).square(), weights)
     error = targets - predictions
     residual = weighted_mean((error - weighted_mean(error, weights)).square(), weights)
-    return torch.where(variance > 0, 1.0 - residual / variance.clamp_min(1e-12), 0.0)
+    return torch.where(variance > 0, 1.0 - residual / variance.clamp_min(_LEAST), 0.0)
 
 
 def not_finite(columns: Mapping[str, Tensor]) -> list[str]:

@@ -15,9 +15,8 @@ __all__ = ["Actor", "Critic", "RunningNormaliser", "Trunk", "ValueNormaliser"]
 
 _POLICY_HEAD_GAIN = 0.01  # Yu et al. 2022, appendix: first policies are near uniform
 _VARIANCE_FLOOR = 1e-8
-_VALUE_BETA = 0.99999  # weight of the past at each update (Yu et al. 2022)
-_VALUE_VARIANCE_FLOOR = 1e-2  # the same source
-_DEBIAS_FLOOR = 1e-5
+_VALUE_BETA = 0.9  # weight of the past at each update, of which an iteration makes one
+_VALUE_STD_FLOOR = 1e-3  # of the root mean square, so that the unit of reward does not matter
 _CLAMP = 10.0  # standard deviations, as in stable-baselines3's VecNormalize
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
 _GAINS = {"tanh": 5.0 / 3.0, "relu": 2.0**0.5, "silu": 2.0**0.5}
@@ -234,56 +233,85 @@ class Critic(_Network):
         features, memory = self.trunk(inputs, memory, None, starts)
         return self.head(features), memory
 
+    @torch.no_grad()
+    def rescale(self, factor: Tensor, offset: Tensor) -> None:
+        """Give ``value * factor + offset`` from now on, ``[heads]`` each."""
+        self.head.weight.mul_(factor.unsqueeze(-1))
+        self.head.bias.mul_(factor).add_(offset)
+
 
 class ValueNormaliser(nn.Module):
-    """Debiased exponential averages of the targets' mean and square, one pair a head.
+    """Debiased exponential averages of the targets' mean and variance, one pair a head.
 
-    The critic outputs ``(value - mean) / std``; advantages need :meth:`denormalise`. As in the
-    reference implementation of MAPPO, the critic's last layer is not rescaled when the averages
-    move (which would be PopArt).
+    The critic outputs ``(value - mean) / std``; advantages need :meth:`denormalise`. When the
+    averages move, the critic's last layer is to be rescaled so that its values stay (PopArt, van
+    Hasselt et al., arXiv 1602.07714). Nothing depends on the unit of reward: before the first
+    update, and while all targets were 0, values are 0.
     """
 
     def __init__(self, num_heads: int = 1) -> None:
         super().__init__()
-        self.register_buffer("running_mean", torch.zeros(num_heads))
-        self.register_buffer("running_square", torch.zeros(num_heads))
-        self.register_buffer("weight", torch.zeros(()))
-        self.running_mean: Tensor
-        self.running_square: Tensor
+        self.register_buffer("mean", torch.zeros(num_heads, dtype=torch.float64))
+        self.register_buffer("variance", torch.zeros(num_heads, dtype=torch.float64))
+        self.register_buffer("weight", torch.zeros(num_heads, dtype=torch.float64))
+        self.mean: Tensor
+        self.variance: Tensor
         self.weight: Tensor
 
-    def _averages(self) -> tuple[Tensor, Tensor]:
-        weight = self.weight.clamp_min(_DEBIAS_FLOOR)
-        return self.running_mean / weight, self.running_square / weight
-
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation, ``[heads]`` each; 0 and 1 before the first update."""
-        mean, square = self._averages()
-        variance = (square - mean.square()).clamp_min(_VALUE_VARIANCE_FLOOR)
-        return mean, torch.where(self.weight == 0.0, 1.0, variance.sqrt())
+        """Return mean and standard deviation, ``[heads]`` each; 0 before the first update."""
+        least = _VALUE_STD_FLOOR**2 * (self.variance + self.mean.square())
+        std = torch.maximum(self.variance, least).sqrt()
+        return self.mean.to(torch.float32), std.to(torch.float32)
 
     @torch.no_grad()
-    def update(self, targets: Tensor, weights: Tensor) -> None:
-        """Take in value targets.
+    def update(self, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Take in value targets, of all learners where several share a batch.
 
         Args:
             targets: ``[..., heads]``.
             weights: ``[..., heads]``, 0 for entries that do not count. A head without any
                 counting entry keeps its averages.
+
+        Returns:
+            factor and offset, ``[heads]`` each: ``v * factor + offset`` is in the new normalised
+            units what ``v`` was in the old ones.
         """
+        old_mean, old_std = self.statistics()
         dims = tuple(range(targets.dim() - 1))
-        total = weights.sum(dim=dims)
-        averages = (self.running_mean, targets), (self.running_square, targets.square())
-        for (average, new), old in zip(averages, self._averages(), strict=True):
-            mean = (new * weights).sum(dim=dims) / total.clamp_min(1.0)
-            mean = torch.where(total > 0, mean, old)
-            average.mul_(_VALUE_BETA).add_(mean * (1.0 - _VALUE_BETA))
-        self.weight.mul_(_VALUE_BETA).add_(1.0 - _VALUE_BETA)
+        counted = torch.where(weights > 0, targets, 0.0).to(torch.float64)
+        sums = torch.stack(
+            [
+                weights.to(torch.float64).sum(dim=dims),
+                counted.sum(dim=dims),
+                counted.square().sum(dim=dims),
+            ]
+        )
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(sums)
+        total, first, second = sums
+        batch_mean = first / total.clamp_min(1.0)
+        batch_variance = (second / total.clamp_min(1.0) - batch_mean.square()).clamp_min(0.0)
+        new = (1.0 - _VALUE_BETA) * (total > 0)
+        self.weight.mul_(torch.where(total > 0, _VALUE_BETA, 1.0)).add_(new)
+        share = new / self.weight.clamp_min(1.0 - _VALUE_BETA)
+        step = batch_mean - self.mean
+        self.variance.lerp_(batch_variance + (1.0 - share) * step.square(), share)
+        self.mean.add_(share * step)
+        mean, std = self.statistics()
+        known = (old_std > 0) & (std > 0)
+        factor = torch.where(known, old_std / std, 1.0)
+        return factor, torch.where(known, (old_mean - mean) / std, 0.0)
+
+    def forget(self) -> None:
+        """Start anew, as for rewards in another unit."""
+        for average in (self.mean, self.variance, self.weight):
+            average.zero_()
 
     def normalise(self, values: Tensor) -> Tensor:
-        """Return values ``[..., heads]`` in normalised units."""
+        """Return values ``[..., heads]`` in normalised units; 0 where nothing but 0 was seen."""
         mean, std = self.statistics()
-        return (values - mean) / std
+        return torch.where(std == 0, 0.0, (values - mean) / torch.where(std == 0, 1.0, std))
 
     def denormalise(self, values: Tensor) -> Tensor:
         """Return normalised values ``[..., heads]`` in units of reward."""

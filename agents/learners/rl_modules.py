@@ -96,6 +96,11 @@ class CriticModule(_Module):
     def _probe(self, batch: Mapping[str, Tensor]) -> Tensor:
         return self._forward(batch)[VALUES]
 
+    def forget_values(self) -> None:
+        """Start statistics of values anew."""
+        if self.value_norm is not None:
+            self.value_norm.forget()
+
     def denormalise(self, values: Tensor) -> Tensor:
         """Return values in units of reward."""
         return self.value_norm.denormalise(values) if self.value_norm is not None else values

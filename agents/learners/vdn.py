@@ -26,6 +26,7 @@ __all__ = ["VDNEngine"]
 
 _SEED_STRIDE = 1_000_003  # a prime; keeps generators of different seeds and updates apart
 _SHARPNESS = 1e6  # logits in units of this make the greedy action certain
+_LEAST = torch.finfo(torch.float32).tiny
 _NEVER = 1e-30  # a probability whose logarithm is finite, and which no draw reaches
 
 
@@ -127,6 +128,7 @@ class VDNEngine:
         self._replay: dict[str, Tensor] = {}
         self._cursor = 0
         self._updates = 0
+        self._unit = torch.zeros((), device=self._device)  # of Q; 0 before any reward
 
     def _set_epsilon(self, env_steps: int) -> float:
         c = self._config
@@ -146,6 +148,7 @@ class VDNEngine:
         epsilon = self._set_epsilon(env_steps_done)
         rollout = self._collector.collect(self._sampling.rollout_length)
         self._remember(rollout)
+        self._move_unit()
         sampled = time.perf_counter()
         learnt = torch.stack([self._update() for _ in range(self._config.updates)])
         losses, values = learnt.unbind(dim=-1)
@@ -159,7 +162,7 @@ class VDNEngine:
             normaliser = self._nets[agent].trunk.normaliser
             if normaliser is not None:
                 normaliser.update(columns["observations"][columns["active"]].to(self._device))
-        numbers = {"q_loss": losses, "q_mean": values}
+        numbers = {"q_loss": losses, "q_mean": values * self._unit}
         means = {name: sum(column.tolist()) / len(column) for name, column in numbers.items()}
         self._collector.sync()
         return iteration_metrics(rollout, start, sampled, epsilon=epsilon, **means)
@@ -207,8 +210,23 @@ class VDNEngine:
                 old[places] = new
         self._cursor = (self._cursor + count) % size
 
+    def _replay_unit(self) -> Tensor:
+        """Return the root mean square of the rewards in the replay, the unit in which Q counts."""
+        rewards = self._replay.get("reward", torch.zeros(1, device=self._device))
+        return rewards.square().mean().sqrt()
+
+    @torch.no_grad()
+    def _move_unit(self) -> None:
+        """Count in the replay's present unit, and leave every Q what it is in units of reward."""
+        old, self._unit = self._unit, self._replay_unit()
+        known = (old > 0) & (self._unit > 0)
+        factor = torch.where(known, old / self._unit.clamp_min(_LEAST), 1.0)
+        for net in [*self._nets.values(), *self._targets.values()]:
+            net.head.weight.mul_(factor)
+            net.head.bias.mul_(factor)
+
     def _update(self) -> Tensor:
-        """Take a gradient step and return loss and mean Q."""
+        """Take a gradient step and return loss and mean Q, in units of Q."""
         generator = torch.Generator().manual_seed(self._seed * _SEED_STRIDE + self._updates)
         self._updates += 1
         stored = self._replay["reward"].shape[0]
@@ -229,7 +247,8 @@ class VDNEngine:
                 judged = distribution.sum_chosen(self._targets[agent].values(after), best)
                 future = future + data[f"{agent}/next_active"].to(torch.float32) * judged
         going = (~data["terminated"]).to(torch.float32)
-        target = data["reward"] + self._config.gamma * going * future
+        reward = data["reward"] / self._unit.clamp_min(_LEAST)
+        target = reward + self._config.gamma * going * future
         loss = torch.nn.functional.huber_loss(q, target)
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -277,10 +296,11 @@ class VDNEngine:
         self._optimizer.load_state_dict(state["optimizer"])
         self._replay = {k: v.to(self._device).clone() for k, v in state["replay"].items()}
         self._cursor, self._updates = int(state["cursor"]), int(state["updates"])
+        self._unit = self._replay_unit()
         self._collector.load_state_dict(state["collector"])
 
     def load_networks(self, state: Mapping[str, Any]) -> None:
-        """Take over the networks of a state and their targets."""
+        """Take over the networks of a state and their targets; in which unit, rewards will say."""
         for agent in self.team.agents:
             self._nets[agent].load_state_dict(state["networks"][agent])
             self._targets[agent].load_state_dict(state["targets"][agent])

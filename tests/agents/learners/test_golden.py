@@ -1,5 +1,6 @@
 """Numbers of the learner by hand or by another way of computing them, with distinct inputs."""
 
+import copy
 import math
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from agents.learners.losses import (
 )
 from agents.learners.networks import ValueNormaliser
 
-BETA = 0.99999
+BETA = 0.9
 
 
 def t(*values):
@@ -128,8 +129,11 @@ def test_normalised_advantages():
     torch.testing.assert_close(team["y"][0, :2], t(0.0, 6 / std), rtol=1e-5, atol=1e-7)
     constant = normalise_advantages({"x": t(4, 4)}, {"x": t(1, 1)}, "team")["x"]
     assert constant.tolist() == [0.0, 0.0]
-    tiny = normalise_advantages({"x": t(2e-5, 4e-5)}, {"x": t(1, 1)}, "agent")["x"]
-    torch.testing.assert_close(tiny, t(-0.5, 0.5), rtol=1e-3, atol=0)  # the floor is 1e-5
+    for unit in (1e-12, 1e-5, 1e5):
+        tiny = normalise_advantages({"x": t(2 * unit, 4 * unit)}, {"x": t(1, 1)}, "agent")["x"]
+        torch.testing.assert_close(tiny, t(-1, 1), rtol=1e-4, atol=0)
+    rounded = normalise_advantages({"x": t(4, 4 + 4e-7)}, {"x": t(1, 1)}, "team")["x"]
+    assert float(rounded.abs().max()) < 0.02  # the floor is 1e-5 of the root mean square
     nobody = normalise_advantages({"x": t(4, 6)}, {"x": t(0, 0)}, "agent")["x"]
     assert bool(torch.isfinite(nobody).all())
 
@@ -141,36 +145,22 @@ def test_value_averages_are_debiased_and_exponential():
     norm = ValueNormaliser(2)
     norm.update(t(1, 10, 5, 90).view(2, 2), t(1, 1, 1, 0).view(2, 2))
     mean, std = norm.statistics()
-    torch.testing.assert_close(mean, t(3, 10), rtol=1e-4, atol=0)
-    torch.testing.assert_close(std, t(2, 0.1), rtol=1e-3, atol=0)  # the variance floor is .01
-    assert float(norm.weight) == pytest.approx(1 - BETA, rel=1e-3)
-    norm.update(t(7, 20).view(1, 2), t(1, 1).view(1, 2))
-    assert float(norm.weight) == pytest.approx(1 - BETA**2, rel=1e-3)
+    torch.testing.assert_close(mean, t(3, 10))
+    torch.testing.assert_close(std, t(2, 0.01))  # at least a thousandth of the root mean square
+    assert norm.weight.tolist() == pytest.approx([1 - BETA] * 2)
+    factor, offset = norm.update(t(7, 20).view(1, 2), t(1, 1).view(1, 2))
+    assert norm.weight.tolist() == pytest.approx([1 - BETA**2] * 2)
     old, new = (1 - BETA) * BETA, 1 - BETA
-    mean, std = norm.statistics()
+    former, (mean, std) = (t(3, 10), t(2, 0.01)), norm.statistics()
     expected = t(3 * old + 7 * new, 10 * old + 20 * new) / (old + new)
-    torch.testing.assert_close(mean, expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(mean, expected)
     square = t(13 * old + 49 * new, 100 * old + 400 * new) / (old + new)
-    torch.testing.assert_close(std, (square - expected**2).sqrt(), rtol=1e-3, atol=0)
+    torch.testing.assert_close(std, (square - expected**2).sqrt(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(factor, former[1] / std)
+    torch.testing.assert_close(offset, (former[0] - mean) / std)
     probe = t(4.0, -2.0)
     torch.testing.assert_close(norm.normalise(probe), (probe - mean) / std)
     torch.testing.assert_close(norm.denormalise(probe), probe * std + mean)
-
-
-def test_averages_forget_at_their_rate():
-    norm = ValueNormaliser()
-    norm.running_mean.fill_(2.0)
-    norm.running_square.fill_(9.0)
-    norm.weight.fill_(0.5)
-    mean, std = norm.statistics()
-    assert float(mean) == 4.0 and float(std) == pytest.approx(math.sqrt(2.0))
-    norm.update(torch.zeros(3, 1), torch.zeros(3, 1))  # nothing counts: the averages stand
-    assert float(norm.statistics()[0]) == pytest.approx(4.0, rel=1e-5)
-    assert float(norm.statistics()[1]) == pytest.approx(math.sqrt(2.0), rel=1e-4)
-    before = float(norm.running_mean)
-    norm.update(torch.full((4, 1), 40000.0), t(1, 0, 0, 0).view(4, 1))
-    assert float(norm.running_mean) == pytest.approx(BETA * before + (1 - BETA) * 40000, rel=1e-5)
-    assert float(norm.running_square) == pytest.approx(BETA * 9 + (1 - BETA) * 1.6e9, rel=1e-4)
 
 
 # Critics ------------------------------------------------------------------------------------
@@ -292,11 +282,17 @@ def test_value_statistics_move_with_the_targets_before_they_scale_them(rollout):
     plan = CriticPlan(("x", "y"), "state", 1, 2)
     found = evaluate_critic(module, plan, MAPPOConfig(), team, data, None)
     module.value_norm = ValueNormaliser()
+    module.value_norm.update(found.targets * 3 + 1, found.weights)
     module.normalise = module.value_norm.normalise
-    fresh = ValueNormaliser()
-    fresh.update(found.targets, found.weights)
+    net.rescale = lambda *how: moved.append(how)
+    moved, fresh = [], copy.deepcopy(module.value_norm)
+    factor, offset = fresh.update(found.targets, found.weights)
     expected = fresh.normalise(found.targets).flatten(0, 1)
-    assert torch.equal(found.columns(module, sequences=False)["targets"], expected)
+    columns = found.columns(module, sequences=False)
+    assert torch.equal(columns["targets"], expected)
+    # What the critic says is moved along, and what it said before.
+    assert moved == [(factor, offset)] and not torch.equal(factor, torch.ones(1))
+    assert torch.equal(columns["old_values"], (found.old_values * factor + offset).flatten(0, 1))
 
 
 def test_the_teams_critic_with_own_rewards(rollout):

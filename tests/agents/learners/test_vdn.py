@@ -52,6 +52,22 @@ def test_the_greedy_policy_is_the_argmax_of_each_q():
         assert int(action) == int(nets[agent].values(view).argmax())
 
 
+def test_q_counts_in_the_replays_unit_of_reward_and_stays_when_that_moves():
+    trainer = Trainer(CONFIG, SAMPLING, 0, lambda n: MatrixGame(torch.eye(3).unsqueeze(0), n))
+    trainer.iterate()
+    engine, view = trainer._engine, torch.ones(1, 1)
+    assert float(engine._unit) == pytest.approx(
+        float(engine._replay["reward"].square().mean().sqrt())
+    )
+    nets = [*engine._nets.values(), *engine._targets.values()]
+    before, unit = [net.values(view) * engine._unit for net in nets], engine._unit
+    engine._replay["reward"] *= 1000.0
+    engine._move_unit()
+    assert float(engine._unit) == pytest.approx(1000.0 * float(unit))
+    for net, value in zip(nets, before, strict=True):
+        torch.testing.assert_close(net.values(view) * engine._unit, value)
+
+
 def test_unfit_teams_are_refused(mixed_team):
     with pytest.raises(ConfigError, match="discrete actions; 'a'"):
         Trainer(CONFIG, SAMPLING, 0, mixed_team)
