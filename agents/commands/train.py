@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agents.commands.shared import tell
-from agents.config import RunConfig, config_hash, preset_name
+from agents.config import RunConfig, preset_name
 from agents.entry import USER_ERROR
 from agents.learners.ray_session import watch_ray
 from agents.pettingzoo_adapter import PettingZooConfig
@@ -26,7 +26,7 @@ from agents.runs.folder import RunFolder, check_place, create_run, open_run, run
 from agents.runs.metrics_log import restore_metrics
 from agents.runs.progress import ProgressDisplay
 from agents.runs.seeds import parse_seeds, train_seeds
-from agents.runs.tracking import RunIdentity, Trackers, open_trackers
+from agents.runs.tracking import Trackers, default_group, open_trackers
 from agents.runs.train_loop import INTERRUPTED, train
 from agents.runs.trained import FIXED, load_run
 from marec_env import io
@@ -121,7 +121,7 @@ def start_seeds(
     """
     numbers = parse_seeds(seeds)
     config = load(path, RunConfig, overrides)
-    return train_seeds(path, numbers, overrides, group or _identity(config, "").default_group, jobs)
+    return train_seeds(path, numbers, overrides, group or default_group(config), jobs)
 
 
 def continue_run(path: Path, overrides: Sequence[str]) -> int:
@@ -217,9 +217,8 @@ def _run(
     baselines: _Baselines | None,
 ) -> int:  # fmt: skip
     """Train, compare, then say how the run ended and where it lies."""
-    training, settings = config.training, config.model_dump(mode="json")
-    identity = _identity(config, folder.name)
-    trackers = open_trackers(config.tracking, identity, folder.path, settings, tell)
+    training = config.training
+    trackers = open_trackers(config, folder.path, tell)
     with closing(trackers):
         start = checkpoint.progress.env_steps if checkpoint else 0
         with ProgressDisplay(training.env_steps, start) as progress, watch_ray(_ends(folder)):
@@ -258,12 +257,6 @@ def _ends(folder: RunFolder) -> Callable[[str], None]:
         os._exit(USER_ERROR)
 
     return end
-
-
-def _identity(config: RunConfig, name: str) -> RunIdentity:
-    return RunIdentity(
-        name, config.algorithm.kind, preset_name(config), config.seed, config_hash(config)
-    )
 
 
 def _compare(

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 from agents.runs.train_loop import INTERRUPTED, on_signals
 from marec_env.config import MAX_SEED
@@ -45,74 +47,55 @@ def parse_seeds(text: str) -> list[int]:
     return list(seeds)
 
 
-class _Child:
-    """One training process, whose lines are shown with the seed in front."""
-
-    def __init__(self, seed: int, command: Sequence[str]) -> None:
-        self.seed = seed
-        # A session of its own: Ctrl-C reaches it once, through us, not twice.
-        self.process = subprocess.Popen(
-            command,
-            env={**os.environ, **dict.fromkeys(_THREADS, "1")},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self._readers = [
-            threading.Thread(target=self._relay, args=(name,), daemon=True)
-            for name in ("stdout", "stderr")
-        ]
-        for reader in self._readers:
-            reader.start()
-
-    def _relay(self, name: str) -> None:
-        source, target = getattr(self.process, name), getattr(sys, name)
-        for line in source:
-            print(f"[seed {self.seed}] {line}", end="", file=target, flush=True)
-
-    def wait(self) -> int:
-        code = self.process.wait()
-        for reader in self._readers:
-            reader.join()
-        return code
+def _relay(seed: int, source: IO[str], target: IO[str]) -> None:
+    """Show a process's lines with the seed in front."""
+    for line in source:
+        print(f"[seed {seed}] {line}", end="", file=target, flush=True)
 
 
 def train_seeds(
     config: str, seeds: Sequence[int], overrides: Sequence[str], group: str, jobs: int
 ) -> int:
-    """Train every seed, ``jobs`` of them at a time; return the worst exit code.
+    """Train every seed, ``jobs`` of them at a time, each in a process with one thread; return the
+    worst exit code.
 
-    The seeds share a group in dashboards. A seed that fails does not stop the others; Ctrl-C stops
-    all, each with a checkpoint.
+    A seed that fails does not stop the others; Ctrl-C stops all, each with a checkpoint.
 
     Args:
         config: YAML file.
         seeds: see :func:`parse_seeds`.
         overrides: ``section.key=value`` each.
-        group: of the dashboards.
-        jobs: processes at once, each with one thread.
+        group: of the dashboards, which the seeds share.
+        jobs: processes at once.
     """
-    waiting = list(seeds)
-    running: list[_Child] = []
-    codes: list[int] = []
-    stopping = threading.Event()
+    running: dict[int, subprocess.Popen[str]] = {}
+    starting, stopping = threading.Lock(), threading.Event()
 
     def stop(number: int, frame: object) -> None:
         stopping.set()
-        for child in running:
-            child.process.send_signal(number)
+        with starting:
+            for process in running.values():
+                process.send_signal(number)
 
-    with on_signals(stop):
-        while running or (waiting and not stopping.is_set()):
-            while waiting and len(running) < jobs and not stopping.is_set():
-                seed = waiting.pop(0)
-                command = [sys.executable, str(_TRAIN), config, "--group", group]
-                for override in (*overrides, f"seed={seed}"):
-                    command += ["--set", override]
-                running.append(_Child(seed, command))
-            codes.append(running[0].wait())
-            running.pop(0)
-    if stopping.is_set():
-        return INTERRUPTED
-    return max((code if code >= 0 else 128 - code for code in codes), default=0)
+    def train_one(seed: int) -> int:
+        settings = [part for one in (*overrides, f"seed={seed}") for part in ("--set", one)]
+        with starting:
+            if stopping.is_set():
+                return INTERRUPTED
+            # A session of its own: Ctrl-C reaches it once, through us, not twice.
+            process = running[seed] = subprocess.Popen(
+                [sys.executable, str(_TRAIN), config, "--group", group, *settings],
+                env={**os.environ, **dict.fromkeys(_THREADS, "1")},
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            )  # fmt: skip
+        assert process.stdout is not None and process.stderr is not None
+        errors = threading.Thread(target=_relay, args=(seed, process.stderr, sys.stderr))
+        errors.start()
+        _relay(seed, process.stdout, sys.stdout)
+        errors.join()
+        code = process.wait()
+        return code if code >= 0 else 128 - code
+
+    with on_signals(stop), ThreadPoolExecutor(jobs) as pool:
+        codes = list(pool.map(train_one, seeds))
+    return INTERRUPTED if stopping.is_set() else max(codes, default=0)

@@ -10,15 +10,14 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from agents.config import TrackingConfig
+from agents.config import RunConfig, config_hash, preset_name
 from agents.runs.metrics_log import Metrics
 from agents.runs.workspace import STEP, ensure_workspace
 
-__all__ = ["Row", "RunIdentity", "Trackers", "open_trackers", "resolve_wandb_mode"]
+__all__ = ["Row", "Trackers", "default_group", "open_trackers", "resolve_wandb_mode"]
 
 WandbMode = Literal["online", "offline", "disabled"]
 _LOGIN_TIMEOUT = 10  # seconds
@@ -26,20 +25,9 @@ WORKSPACES = ".wandb-workspaces.json"
 """Beside the run folders: the projects whose comparison workspace has been saved."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunIdentity:
-    """How a run is found in a dashboard."""
-
-    name: str
-    algorithm: str
-    preset: str
-    seed: int
-    config_hash: str
-
-    @property
-    def default_group(self) -> str:
-        """What the seeds of one experiment share."""
-        return f"{self.algorithm}-{self.preset}-{self.config_hash[:8]}"
+def default_group(config: RunConfig) -> str:
+    """Return what the seeds of one experiment share in a dashboard."""
+    return f"{config.algorithm.kind}-{preset_name(config)}-{config_hash(config)[:8]}"
 
 
 Row = Sequence[str | float | None]
@@ -84,36 +72,35 @@ class _Wandb:
     """A W&B run; the same run goes on when a run is resumed."""
 
     def __init__(
-        self, config: TrackingConfig, identity: RunIdentity, folder: Path,
-        settings: Mapping[str, Any], mode: Literal["online", "offline"],
+        self, config: RunConfig, folder: Path, mode: Literal["online", "offline"],
         say: Callable[[str], None],
     ) -> None:  # fmt: skip
         import wandb
 
         logging.getLogger("wandb").setLevel(logging.ERROR)
         wandb.setup(wandb.Settings(silent=True))  # says nothing of its own; we do
+        tracking = config.tracking
         self._run = wandb.init(
             mode=mode,
             dir=str(folder),
-            id=identity.name,
-            name=identity.name,
+            id=folder.name,
+            name=folder.name,
             resume="allow" if mode == "online" else None,
-            project=config.project,
-            entity=config.entity,
-            group=config.group or identity.default_group,
+            project=tracking.project,
+            entity=tracking.entity,
+            group=tracking.group or default_group(config),
             job_type="train",
-            tags=list(config.tags),
+            tags=list(tracking.tags),
             config={
-                **settings,
-                "algo": identity.algorithm,
-                "preset": identity.preset,
-                "seed": identity.seed,
+                **config.model_dump(mode="json"),
+                "algo": config.algorithm.kind,
+                "preset": preset_name(config),
             },
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
         )
         self._run.define_metric(STEP)
         self._run.define_metric("*", step_metric=STEP)
-        self._name, self._folder = identity.name, folder
+        self._folder = folder
         self._step: float = 0
         if mode == "online":
             if self._run.url:
@@ -135,7 +122,7 @@ class _Wandb:
     def artifact(self, kind: str, paths: Sequence[Path]) -> None:
         import wandb
 
-        found = wandb.Artifact(f"{self._name}-{kind}", type=kind)
+        found = wandb.Artifact(f"{self._folder.name}-{kind}", type=kind)
         for path in paths:
             files = sorted(path.rglob("*")) if path.is_dir() else [path]
             for file in files:
@@ -226,28 +213,21 @@ class Trackers:
         self._each("close")
 
 
-def open_trackers(
-    config: TrackingConfig, identity: RunIdentity, folder: Path, settings: Mapping[str, Any],
-    say: Callable[[str], None],
-) -> Trackers:  # fmt: skip
+def open_trackers(config: RunConfig, folder: Path, say: Callable[[str], None]) -> Trackers:
     """Start what the configuration asks for; what cannot start is named and left out.
 
-    Args:
-        config: the ``tracking`` section.
-        identity: the run's names.
-        folder: the run's; nothing is written elsewhere.
-        settings: the whole configuration as plain data, for the dashboard.
-        say: receives lines for the user.
+    Nothing is written outside the run's ``folder``, whose name is the run's; ``say`` receives lines
+    for the user.
     """
     trackers: dict[str, Any] = {}
-    if config.wandb != "disabled":
+    if config.tracking.wandb != "disabled":
         try:
-            mode = resolve_wandb_mode(config.wandb, say)
+            mode = resolve_wandb_mode(config.tracking.wandb, say)
             if mode != "disabled":
-                trackers["W&B"] = _Wandb(config, identity, folder, settings, mode, say)
+                trackers["W&B"] = _Wandb(config, folder, mode, say)
         except Exception as error:  # no wandb, no network, a wrong entity: the run goes on
             say(f"W&B is left out: {' '.join(str(error).split())}")
-    if config.tensorboard:
+    if config.tracking.tensorboard:
         with suppress(ImportError):
             trackers["TensorBoard"] = _TensorBoard(folder)
         if "TensorBoard" not in trackers:

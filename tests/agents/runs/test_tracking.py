@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from agents.config import TrackingConfig
+from agents.config import RunConfig, config_hash
 from agents.runs import workspace
-from agents.runs.tracking import RunIdentity, Trackers, open_trackers, resolve_wandb_mode
+from agents.runs.tracking import Trackers, open_trackers, resolve_wandb_mode
 from agents.runs.workspace import comparison_workspace
 
-IDENTITY = RunIdentity("marec-mappo-seed3-x", "mappo", "marec", 3, "0123456789abcdef")
+
+def run_of(**tracking: object) -> RunConfig:
+    return RunConfig.model_validate({"seed": 3, "tracking": tracking})
 
 
 @pytest.fixture(autouse=True)
@@ -25,10 +27,9 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_an_offline_run_holds_the_curves_and_its_names(tmp_path: Path) -> None:
     said: list[str] = []
-    trackers = open_trackers(
-        TrackingConfig(tags=("quick",)), IDENTITY, tmp_path, {"training": {"env_steps": 5}},
-        said.append,
-    )  # fmt: skip
+    config, folder = run_of(tags=("quick",)), tmp_path / "marec-mappo-seed3-x"
+    folder.mkdir()
+    trackers = open_trackers(config, folder, said.append)
     for step in (10, 20, 30):
         trackers.log({"env_steps": step, "team_reward": step / 100, "episode/clicks": None})
     trackers.summary({"compare/team_reward": 0.5, "compare/none": float("nan")})
@@ -41,14 +42,14 @@ def test_an_offline_run_holds_the_curves_and_its_names(tmp_path: Path) -> None:
     assert said == [
         "W&B: offline into the run's folder, no account is logged in; 'wandb login' for online"
     ]
-    [log] = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    [log] = (folder / "wandb").glob("offline-run-*/*.wandb")
     done = subprocess.run(
         [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(log)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     records = [json.loads(line) for line in done.stdout.splitlines()]
     [run] = [record["run"] for record in records if record["type"] == "run"]
-    assert run["run_group"] == "mappo-marec-01234567"
+    assert run["run_group"] == f"mappo-marec-{config_hash(config)[:8]}"
     assert run["job_type"] == "train"
     settings = run["config"]["update"]
     assert (settings["algo"], settings["preset"], settings["seed"]) == ("mappo", "marec", 3)
@@ -175,8 +176,8 @@ def test_tensorboard_holds_the_curves(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    config = TrackingConfig(wandb="disabled", tensorboard=True)
-    trackers = open_trackers(config, IDENTITY, tmp_path, {}, pytest.fail)
+    config = run_of(wandb="disabled", tensorboard=True)
+    trackers = open_trackers(config, tmp_path, pytest.fail)
     trackers.log({"env_steps": 10, "team_reward": 0.25})
     trackers.log({"env_steps": 20, "team_reward": 0.5})
     trackers.table("comparison", ["policy", "clicks"], [["random", 2.0], ["static", None]])
