@@ -14,15 +14,24 @@ from agents.entry import run_command, without_flags
 from marec_env.errors import RunError
 
 SUBCOMMANDS = {
-    "run": ("agents.commands.evaluate", "A trained team beside baselines (the default)."),
-    "compare": ("agents.commands.compare", "Several runs: table, JSON, CSV and a page."),
-    "explain": ("agents.commands.explain", "Why a trained team shows what it shows."),
-    "off-policy": ("agents.commands.off_policy", "What a policy would earn, from logs alone."),
-    "calibration": ("agents.commands.calibration", "Simulated users against the log."),
-    "game": ("agents.commands.game", "How much there is to gain, from random play to oracles."),
-    "equilibrium": ("agents.commands.equilibrium", "How far play is from a Nash equilibrium."),
+    "run": ("evaluate:command", "A trained team beside baselines (the default)."),
+    "compare": ("compare:command", "Several runs: table, JSON, CSV and a page."),
+    "explain": ("studies:explain", "Why a trained team shows what it shows."),
+    "off-policy": (
+        "studies:off_policy",
+        "What a policy would earn, from logs alone.",
+    ),
+    "calibration": ("studies:calibration", "Simulated users against the log."),
+    "game": (
+        "studies:game",
+        "How much there is to gain, from random play to oracles.",
+    ),
+    "equilibrium": (
+        "equilibrium:command",
+        "How far play is from a Nash equilibrium.",
+    ),
 }
-"""Subcommand: module with a function ``command``, and a line of help."""
+"""Subcommand: its module and function below agents.commands, and a line of help."""
 
 
 def _app(wanted: str) -> typer.Typer:
@@ -40,9 +49,10 @@ def _app(wanted: str) -> typer.Typer:
     def _several() -> None:
         """Keep subcommands subcommands."""
 
-    for name, (module, help_line) in SUBCOMMANDS.items():
+    for name, (place, help_line) in SUBCOMMANDS.items():
         if name == wanted:
-            command = importlib.import_module(module).command
+            module, _, function = place.partition(":")
+            command = getattr(importlib.import_module(f"agents.commands.{module}"), function)
         else:
 
             def command() -> None: ...

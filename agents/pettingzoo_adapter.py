@@ -22,7 +22,7 @@ from torch import Tensor
 
 from agents import pettingzoo_spaces as forms
 from marec_env import random
-from marec_env.config.base import ConfigModel
+from marec_env.config import ConfigModel
 from marec_env.errors import ConfigError, PluginError, RunError
 from marec_env.registry import load_object, naming
 from marec_env.vector import Action, VecStep, map_parts

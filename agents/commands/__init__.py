@@ -1,1 +1,1 @@
-"""Subcommands of evaluate.py: modules with a function ``command``, imported when asked for."""
+"""What train.py and evaluate.py do: functions of command-line options, imported when asked for."""

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from marec_env.config.base import ConfigModel
+from marec_env.config import ConfigModel
 from marec_env.config.fields import describe, fill_tags
 from marec_env.config.moved import apply_moves
 from marec_env.config.yaml_source import Path, Source, apply_override, parse_text

@@ -2,7 +2,7 @@
 
 import json
 
-from agents.commands.game import command
+from agents.commands.studies import game
 
 
 def test_report_is_written_as_json_and_markdown(tmp_path, capsys):
@@ -11,7 +11,7 @@ def test_report_is_written_as_json_and_markdown(tmp_path, capsys):
         "environment:\n  max_requests: 4\n  embeddings: {encoder: hashing, cache: false}\n"
     )
     places = tmp_path / "game.json", tmp_path / "game.md"
-    command(
+    game(
         config,
         overrides=[],
         runs=[],

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, field_validator, model_validator
 
-from marec_env.config.base import ConfigModel
+from marec_env.config import ConfigModel
 from marec_env.config.loader import load, load_text
 from marec_env.errors import ConfigError
 

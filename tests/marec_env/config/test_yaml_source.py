@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from marec_env.config.base import ConfigModel
+from marec_env.config import ConfigModel
 from marec_env.config.loader import load_text
 from marec_env.config.yaml_source import dump
 

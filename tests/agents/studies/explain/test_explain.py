@@ -7,7 +7,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from agents.commands import explain as command_module
+from agents.commands import studies as command_module
 from agents.config import RunConfig
 from agents.learners.policy import TrainedPolicy
 from agents.studies.explain.average import average_sentences, explain_team
@@ -151,7 +151,7 @@ def _explain(monkeypatch, world, policy, *arguments):
     run = _Run(RunConfig(environment=world.config), policy)
     monkeypatch.setattr(command_module, "open_runs", lambda paths: {"run": run})
     app = typer.Typer()
-    app.command()(command_module.command)
+    app.command()(command_module.explain)
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 
