@@ -57,11 +57,8 @@ _ON_THE_PAGE = ("stayed", "MRR")  # columns that a terminal has no room for
 
 
 def claim(*places: Path | None, replace: bool) -> None:
-    """Refuse places of results that hold earlier ones, or that cannot be written.
-
-    Args:
-        places: of files that will be written; ``None`` is none.
-        replace: whether earlier results may go.
+    """Refuse places of results that hold earlier ones, unless those may be replaced, or that cannot
+    be written.
 
     Raises:
         RunError: the first place that is refused, and what to do about it.

@@ -127,9 +127,7 @@ def start_seeds(
 def continue_run(path: Path, overrides: Sequence[str]) -> int:
     """Continue a run from its newest undamaged checkpoint; return the exit code.
 
-    Args:
-        path: the run's folder.
-        overrides: of ``training``, ``evaluation`` or ``tracking`` only.
+    Overrides may be of ``training``, ``evaluation``, ``tracking`` and the device only.
 
     Raises:
         MarecError: the folder or the input is at fault; the run is left as it was.

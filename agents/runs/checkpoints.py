@@ -178,11 +178,8 @@ def whole_checkpoints(root: Path, say: Callable[[str], None]) -> list[Checkpoint
 
 
 def latest_checkpoint(root: Path, say: Callable[[str], None]) -> Checkpoint | None:
-    """Return the newest undamaged checkpoint, ``None`` if none was ever written.
-
-    Args:
-        root: the run's ``checkpoints`` folder.
-        say: is told of each damaged checkpoint that was passed over.
+    """Return the newest undamaged checkpoint, ``None`` if none was ever written; ``say`` is told of
+    those that were passed over.
 
     Raises:
         RunError: there are checkpoints, and all are damaged.

@@ -169,11 +169,8 @@ def build_manifest(
 ) -> Manifest:
     """Return the manifest of a run that starts now.
 
-    Args:
-        config: of the run; kept, so that a later edit of ``config.yaml`` is noticed.
-        inputs: hashes by name of the data and the weights that the run reads.
-        command: the command line.
-        warnings: what is not plausible about the data.
+    ``inputs`` are hashes by name of what the run reads, ``warnings`` what is not plausible about
+    it; the configuration is kept, so that a later edit of ``config.yaml`` is noticed.
     """
     return {  # type: ignore[typeddict-unknown-key]
         "started": _now(),

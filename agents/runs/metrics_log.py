@@ -87,10 +87,7 @@ def missing_rows(rows: Sequence[Metrics]) -> int:
 def restore_metrics(path: Path, iterations: int, copy: Path | None) -> str | None:
     """Bring a run's metrics to where it goes on: later lines, which it writes again, are dropped.
 
-    Args:
-        path: the run's ``metrics.jsonl``.
-        iterations: how many the run goes on from.
-        copy: the metrics as the checkpoint has them; ``None`` if it has none.
+    ``copy`` holds the metrics as the checkpoint has them, if it has any.
 
     Returns:
         What was wrong with the file, ``None`` if it was as the run had written it.

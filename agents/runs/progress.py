@@ -43,12 +43,7 @@ class ProgressDisplay:
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Args:
-        total: the run's budget in env steps.
-        start: where a resumed run stands.
-        console: by default standard error.
-        clock: seconds.
-        """
+        """Show a run of ``total`` env steps that goes on from ``start``, by default on stderr."""
         self._console = console or Terminal(stderr=True)
         self._total, self._start, self._clock = total, start, clock
         self._began = self._shown = clock()

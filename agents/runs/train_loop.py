@@ -88,14 +88,8 @@ def train(
     """Train until the budget of env steps is spent or a signal asks to stop; a second one stops at
     once, without a checkpoint.
 
-    Args:
-        config: the ``training`` section.
-        folder: where metrics and checkpoints go; held by this process.
-        trainer: fresh; restored here if there is a checkpoint.
-        checkpoint: where to continue.
-        trackers: dashboards.
-        progress: what the user sees.
-        clock: seconds.
+    The folder is held by this process; the trainer is fresh, and restored here if there is a
+    checkpoint; the clock gives seconds.
 
     Raises:
         RunError: the disk is full, or the checkpoint does not fit the trainer.

@@ -89,12 +89,9 @@ def chosen_device(key: str, name: str) -> str:
 def usable_device(key: str, name: str) -> torch.device:
     """Return a device that this machine has.
 
-    Args:
-        key: where it was configured, for the message: ``"environment.device"``.
-        name: as :data:`Device` allows.
-
     Raises:
-        ConfigError: no such device's form, or this machine lacks it.
+        ConfigError: the name, configured at ``key``, is none of a device's, or this machine lacks
+            the device.
     """
     import torch
 

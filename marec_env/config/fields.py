@@ -134,11 +134,8 @@ def all_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def fill_tags(data: Any, annotation: Any) -> None:
-    """Write the tag of each discriminated union whose section leaves it out: the default's.
-
-    Args:
-        data: parsed YAML, changed in place.
-        annotation: the model, or a field's annotation, that it is meant for.
+    """Write into parsed YAML, in place, the tag of each discriminated union whose section leaves it
+    out: the default's.
     """
     for model in _models(annotation):
         for name, field in model.model_fields.items():
@@ -211,11 +208,8 @@ def _wrong_kind(kind: str, value: object) -> str:
 
 
 def describe(error: ErrorDetails, model: type[BaseModel]) -> str:
-    """Return one line that says what is wrong with a value, what is allowed and what was meant.
-
-    Args:
-        error: one entry of ``ValidationError.errors()``.
-        model: the model that was validated, for its fields' names and ranges.
+    """Return one line that says what is wrong with a value, what is allowed and what was meant, in
+    the words of the model that was validated.
     """
     kind, value, location = error["type"], error["input"], error["loc"]
     context: dict[str, Any] = error.get("ctx", {})

@@ -119,13 +119,8 @@ def _validated(
 
 
 def load_text(text: str, name: str, model: type[M], overrides: Sequence[str] = ()) -> M:
-    """Return the configuration that a YAML text and overrides describe.
-
-    Args:
-        text: one YAML document; empty text means all defaults.
-        name: what to call the text in messages.
-        model: the section's type.
-        overrides: ``section.key=value`` each, applied in order.
+    """Return the configuration that a YAML text, called ``name`` in messages, and overrides
+    (``section.key=value`` each, in order) describe; empty text means all defaults.
 
     Raises:
         ConfigError: one line per error, all of them.

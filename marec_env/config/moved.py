@@ -34,11 +34,8 @@ _ABSENT = object()
 
 
 def apply_moves(source: Source, model: type[BaseModel]) -> list[str]:
-    """Bring parsed YAML of the version before to this one's keys.
-
-    Args:
-        source: changed in place; what is refused is added to its problems.
-        model: what it is meant for.
+    """Bring parsed YAML of the version before to this one's keys, in place; it notes as its problem
+    what is refused.
 
     Returns:
         What to tell the user, a line each.

@@ -162,10 +162,6 @@ def _construct(node: yaml.Node, path: Path, source: Source) -> Any:
 def parse_text(text: str, name: str) -> Source:
     """Return the data of a YAML text with its places; empty text is an empty mapping.
 
-    Args:
-        text: one YAML document.
-        name: what to call the text in messages, usually its file name.
-
     Raises:
         ConfigError: the text is not YAML, or its root is not a mapping.
     """
@@ -211,11 +207,7 @@ def _key(container: Any, part: str, path: Path, label: str) -> str | int:
 
 
 def apply_override(source: Source, override: str) -> None:
-    """Set one value in ``source``, whose place becomes the override's own text.
-
-    Args:
-        source: changed in place; sections on the way are made if missing.
-        override: ``a.b.c=value``, the value being YAML (``3e-4``, ``[1, 2]``, ``{kind: ippo}``).
+    """Set ``a.b.c=value``, the value being YAML; its place becomes the override's own text.
 
     Raises:
         ConfigError: no ``=``, an empty key, invalid YAML, or a path through a value.
