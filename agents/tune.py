@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -27,7 +28,7 @@ from marec_env.errors import ConfigError, unknown_name
 from marec_env.io import write_json
 from marec_env.registry import TRUSTED_FOLDERS
 
-__all__ = ["Axis", "SearchConfig", "overrides_of", "points", "run_search", "run_trial"]
+__all__ = ["Axis", "SearchConfig", "command", "overrides_of", "points", "run_search", "run_trial"]
 
 Value = bool | int | float | str | None | list[Any] | dict[str, Any]
 _MAX_CORNERS = 512
@@ -259,26 +260,21 @@ def _optuna(config: SearchConfig) -> Any:
     return OptunaSearch(metric=_SCORE, mode=config.mode, seed=config.seed)
 
 
-def _main(
+def command(
     search: Annotated[Path, typer.Argument(help="YAML of a search, see docs/learners.md.")],
     overrides: Overrides = None,
-) -> None:
+) -> int:
     """Search the keys of a run's YAML and print the trials, best first."""
-    from agents.entry import run_command
-
-    def run() -> int:
-        config = load(search, SearchConfig, overrides or [])
-        trials = run_search(config)
-        for trial in trials:
-            score = "failed" if trial[_SCORE] is None else f"{trial[_SCORE]:.4f}"
-            print(score, " ".join(f"--set {part}" for part in trial["set"]))
-        print(f"Results: {Path(config.output) / 'results.json'}")
-        return 0 if any(trial[_SCORE] is not None for trial in trials) else 1
-
-    raise typer.Exit(run_command(run))
+    config = load(search, SearchConfig, overrides or [])
+    trials = run_search(config)
+    for trial in trials:
+        score = "failed" if trial[_SCORE] is None else f"{trial[_SCORE]:.4f}"
+        print(score, " ".join(f"--set {part}" for part in trial["set"]))
+    print(f"Results: {Path(config.output) / 'results.json'}")
+    return 0 if any(trial[_SCORE] is not None for trial in trials) else 1
 
 
 if __name__ == "__main__":
-    from agents.tune import _main as main  # Ray pickles by reference, which __main__ is not
+    from agents.cli import run  # which imports this module by its name, as Ray's pickles do
 
-    typer.run(main)
+    sys.exit(run("tune", sys.argv[1:]))

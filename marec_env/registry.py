@@ -10,6 +10,7 @@ import functools
 import importlib
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,9 @@ __all__ = [
     "names_own",
     "naming",
     "numbers",
+    "search_in",
+    "searched",
+    "trusted",
 ]
 
 T = TypeVar("T")
@@ -41,6 +45,7 @@ TRUSTED_FOLDERS = "MAREC_TRUSTED_FOLDERS"
 """Environment variable: folders, apart by the system's path separator, whose files may name code;
 those in the working directory always may."""
 _refused: dict[str, str] = {}  # code that only a stranger's file has named: where it does
+_searched: list[str] = []  # folders of files that named code, beside which it is looked for
 
 
 def is_place(text: str) -> bool:
@@ -62,15 +67,33 @@ def judge(name: str, file: str, place: str) -> None:
         file: the file.
         place: where in it, for the message.
     """
-    folders = [".", *filter(None, os.environ.get(TRUSTED_FOLDERS, "").split(os.pathsep))]
-    home = Path(file).resolve()
-    trusted = os.environ.get(ALLOW_PLUGINS) == "1" or any(
-        home.is_relative_to(Path(folder).resolve()) for folder in folders
-    )
-    if trusted:
+    if trusted(file):
         trust(name)
     else:
         _refused.setdefault(name, place)
+
+
+def trusted(file: str | Path) -> bool:
+    """Return whether a file may name code."""
+    folders = [".", *filter(None, os.environ.get(TRUSTED_FOLDERS, "").split(os.pathsep))]
+    home = Path(file).resolve()
+    return os.environ.get(ALLOW_PLUGINS) == "1" or any(
+        home.is_relative_to(Path(folder).resolve()) for folder in folders
+    )
+
+
+def search_in(folder: str | Path) -> None:
+    """Look for plug-ins in a folder too, after all others: beside the file that names them."""
+    place = str(Path(folder).resolve())
+    if place not in _searched:
+        _searched.append(place)
+    if place not in sys.path:
+        sys.path.append(place)
+
+
+def searched() -> list[str]:
+    """Return the folders that were given to :func:`search_in`."""
+    return list(_searched)
 
 
 def load_object(path: str) -> object:
@@ -93,8 +116,8 @@ def load_object(path: str) -> object:
         found: object = importlib.import_module(module_name)
     except ImportError as error:
         raise ConfigError(
-            f"cannot import '{module_name}' (from '{path}'): {error}; it is looked for in the "
-            "working directory and the folders of PYTHONPATH"
+            f"cannot import '{module_name}' (from '{path}'): {error}; it is looked for beside the "
+            "configuration, in the working directory and the folders of PYTHONPATH"
         ) from error
     except MarecError:
         raise

@@ -16,6 +16,7 @@ import typer
 from marec_env.config import MAX_SEED
 from marec_env.errors import ConfigError, RunError, visible
 from marec_env.reporting.table import TextTable, print_tables, table_console
+from marec_env.shipped import typed
 
 if TYPE_CHECKING:
     from agents.config import RunConfig
@@ -155,4 +156,5 @@ def print_narrow(tables: Sequence[TextTable | None], notes: Sequence[str]) -> No
 
 def command_line() -> str:
     """Return the command as it was given, for reports."""
-    return f"python evaluate.py {shlex.join(sys.argv[1:])}"
+    program = "python evaluate.py" if typed("compare") != "marec compare" else "marec"
+    return f"{program} {shlex.join(sys.argv[1:])}"

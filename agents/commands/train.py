@@ -33,6 +33,7 @@ from marec_env import io
 from marec_env.config.loader import load
 from marec_env.config.yaml_source import dump
 from marec_env.errors import ConfigError, RunError, visible
+from marec_env.shipped import typed
 
 if TYPE_CHECKING:
     from agents.learners.trainer import Trainer
@@ -133,8 +134,8 @@ def continue_run(path: Path, overrides: Sequence[str]) -> int:
         MarecError: the folder or the input is at fault; the run is left as it was.
     """
     folder = open_run(path)
-    before = load(folder.config, RunConfig)
-    config = load(folder.config, RunConfig, overrides)
+    before = manifest.run_config(folder)
+    config = manifest.run_config(folder, overrides)
     for override in overrides:
         if (section := override.partition("=")[0].partition(".")[0]) in FIXED:
             free = sorted(RunConfig.model_fields.keys() - FIXED - {"name", "output"})
@@ -197,7 +198,7 @@ def _refuse_edits(folder: RunFolder, changed: Mapping[str, str], overrides: Sequ
     cure = "" if fixed else f", or say it on resuming: --resume {folder.path} {settings}"
     raise RunError(
         f"{folder.config} was edited since the run began ({shown}{more}); put it back{cure}, or "
-        f"start a new run: python train.py {folder.config}"
+        f"start a new run: {typed('train')} {folder.config}"
     )
 
 
@@ -225,7 +226,7 @@ def _run(
                 progress=progress,
             )  # fmt: skip
         if result.interrupted:
-            tell(f"Stopped; continue with: python train.py --resume {folder.path}")
+            tell(f"Stopped; continue with: {typed('train')} --resume {folder.path}")
             return INTERRUPTED
         if baselines is not None:
             _track_comparison(trackers, _compare(config, folder, trainer, baselines()))
@@ -249,7 +250,7 @@ def _ends(folder: RunFolder) -> Callable[[str], None]:
     def end(process: str) -> None:
         tell(
             f"error: Ray's {process} died, and training with it; continue from the last checkpoint "
-            f"with: python train.py --resume {folder.path}"
+            f"with: {typed('train')} --resume {folder.path}"
         )
         sys.stderr.flush()
         os._exit(USER_ERROR)

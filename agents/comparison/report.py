@@ -16,6 +16,7 @@ from marec_env.io import write_text
 from marec_env.reporting.drawing import Figure
 from marec_env.reporting.page import Section, render_markdown, render_page
 from marec_env.reporting.table import TextTable
+from marec_env.shipped import typed
 
 __all__ = ["as_markdown", "as_page", "lead_of", "run_page", "sections_of", "write_run_report"]
 
@@ -168,7 +169,7 @@ def write_run_report(path: Path, suffix: str = "") -> Path:
 def run_page(run: Run) -> str:
     """Return the page of one run."""
     title = f"{run.name}: {run.algorithm}, seed {run.seed}"
-    command = f"python evaluate.py run {shlex.quote(str(run.path))}"
+    command = f"{typed('evaluate')} {shlex.quote(str(run.path))}"
     whole = replace(run, defects=())
     if run.evaluation is not None:
         summary = summarise([whole])

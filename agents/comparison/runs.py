@@ -14,14 +14,15 @@ from agents.runs.manifest import (
     Manifest,
     changed_settings,
     read_manifest,
+    run_config,
     trained_by,
 )
 from agents.runs.metrics_log import missing_rows, read_metrics
 from agents.runs.trained import FIXED
-from marec_env.config.loader import load
 from marec_env.errors import ConfigError, RunError
 from marec_env.evaluation.comparison import Evaluation
 from marec_env.io import read_json
+from marec_env.shipped import typed
 
 __all__ = [
     "TRAINED",
@@ -104,7 +105,7 @@ def read_run(path: Path, evaluation: str = "evaluation.json") -> Run:
     """
     folder = open_run(path)
     try:
-        config = load(folder.config, RunConfig, [])
+        config = run_config(folder)
     except ConfigError as error:
         reason = str(error).splitlines()[0]
         return Run(path, -1, {}, "", (), defects=(f"unreadable config.yaml ({reason})",))
@@ -156,7 +157,7 @@ def _metrics(
 
 
 def _evaluation(path: Path, steps: float, defects: list[str]) -> Evaluation | None:
-    again = f"python evaluate.py run {path.parent}"
+    again = f"{typed('evaluate')} {path.parent}"
     if not path.exists():
         defects.append(f"not evaluated ({again})")
         return None

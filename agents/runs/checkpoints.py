@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 
 from marec_env import io
 from marec_env.errors import RunError
+from marec_env.shipped import typed
 
 __all__ = [
     "Checkpoint",
@@ -132,7 +133,7 @@ def save_checkpoint(
         reason = error.strerror if isinstance(error, OSError) else None
         raise RunError(
             f"cannot write checkpoint {target.name}: {reason or error}; earlier checkpoints are "
-            f"whole: make room, then python train.py --resume {root.parent}"
+            f"whole: make room, then {typed('train')} --resume {root.parent}"
         ) from error
     return target
 
@@ -195,6 +196,6 @@ def latest_checkpoint(root: Path, say: Callable[[str], None]) -> Checkpoint | No
     if damaged:
         raise RunError(
             f"{root}: no checkpoint can be used: {'; '.join(damaged)}; restore the files, or start "
-            f"anew: python train.py {root.parent / 'config.yaml'}"
+            f"anew: {typed('train')} {root.parent / 'config.yaml'}"
         )
     return None

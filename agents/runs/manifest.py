@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
@@ -24,7 +25,10 @@ from agents.config import RunConfig, config_hash
 from agents.runs.folder import RunFolder
 from marec_env import __version__, io
 from marec_env.config import chosen_device
-from marec_env.config.loader import load_mapping
+from marec_env.config.loader import load, load_mapping
+from marec_env.errors import RunError
+from marec_env.registry import search_in, searched, trusted
+from marec_env.shipped import typed
 
 __all__ = [
     "TOPICS",
@@ -36,6 +40,7 @@ __all__ = [
     "flatten",
     "read_manifest",
     "record_resume",
+    "run_config",
     "trained_by",
 ]
 
@@ -80,6 +85,7 @@ class Manifest(TypedDict, total=False):
     device: str
     inputs: dict[str, str]
     warnings: list[str]
+    code_folders: list[str]
     resumes: list[_Resume]
 
 
@@ -182,6 +188,7 @@ def build_manifest(
         "config": config.model_dump(mode="json"),
         "inputs": dict(inputs),
         "warnings": list(warnings),
+        "code_folders": searched(),
         "device": chosen_device("device", config.device),
         "hardware": _hardware(),
         "python": sys.executable,
@@ -198,9 +205,22 @@ def read_manifest(path: Path) -> Manifest:
     found: Manifest = io.read_json(
         path,
         Manifest,
-        f"restore it, or start a new run: python train.py {RunFolder(path.parent).config}",
+        f"restore it, or start a new run: {typed('train')} {RunFolder(path.parent).config}",
     )
     return found
+
+
+def run_config(folder: RunFolder, overrides: Sequence[str] = ()) -> RunConfig:
+    """Return a run's configuration; code that it names is found where it was when the run began.
+
+    Raises:
+        ConfigError: it cannot be read, or overrides do not fit.
+    """
+    with suppress(RunError):  # a manifest that cannot be read is told where it matters
+        for place in read_manifest(folder.manifest).get("code_folders", []):
+            if trusted(folder.manifest):
+                search_in(place)
+    return load(folder.config, RunConfig, overrides)
 
 
 def changed_inputs(manifest: Manifest, inputs: Mapping[str, str]) -> list[str]:

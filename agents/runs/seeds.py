@@ -21,7 +21,7 @@ __all__ = ["parse_seeds", "train_seeds"]
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _RANGE = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 _MAX_SEEDS = 10_000  # more is a slip of the keyboard
-_TRAIN = Path(__file__).resolve().parents[2] / "train.py"
+_ROOT = str(Path(__file__).resolve().parents[2])
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -79,13 +79,14 @@ def train_seeds(
 
     def train_one(seed: int) -> int:
         settings = [part for one in (*overrides, f"seed={seed}") for part in ("--set", one)]
+        path = os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH"))))
         with starting:
             if stopping.is_set():
                 return INTERRUPTED
             # A session of its own: Ctrl-C reaches it once, through us, not twice.
             process = running[seed] = subprocess.Popen(
-                [sys.executable, str(_TRAIN), config, "--group", group, *settings],
-                env={**os.environ, **dict.fromkeys(_THREADS, "1")},
+                [sys.executable, "-m", "agents.cli", "train", config, "--group", group, *settings],
+                env={**os.environ, **dict.fromkeys(_THREADS, "1"), "PYTHONPATH": path},
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
             )  # fmt: skip
         assert process.stdout is not None and process.stderr is not None

