@@ -17,17 +17,12 @@ from agents.commands.shared import Cohort, open_run, print_narrow, written
 from marec_env.errors import ConfigError, RunError, visible
 
 if TYPE_CHECKING:
+    from agents.config import EvaluationConfig
     from marec_env.evaluation.comparison import Evaluation
     from marec_env.evaluation.policies import Policy
     from marec_env.world import World
 
-__all__ = [
-    "command",
-    "evaluate_policy",
-    "prepare_baselines",
-    "print_evaluation",
-    "write_comparison",
-]
+__all__ = ["command", "evaluate_run", "prepare_baselines", "write_comparison"]
 
 _TRIAL = 2  # sessions on which a user's own baseline is tried
 _LONGEST = 60  # characters of a file's name that tell the baselines
@@ -63,20 +58,15 @@ def command(
     from marec_env.world import build_world
 
     names = None if baselines is None else [n.strip() for n in baselines.split(",") if n.strip()]
+    asked = {"baselines": names, "sessions": sessions, "seed": seed}
+    given = {key: value for key, value in asked.items() if value is not None}
     for path in runs:
         run = open_run(path, device)
-        policy, steps, settings = run.policy, run.newest().progress.env_steps, run.config.evaluation
+        policy, steps = run.policy, run.newest().progress.env_steps
+        settings = run.config.evaluation.model_copy(update=given)
         world = build_world(run.environment)
-        made = prepare_baselines(world, settings.baselines if names is None else names)()
-        comparison = evaluate_policy(
-            world,
-            policy,
-            made,
-            settings.sessions if sessions is None else sessions,
-            settings.seed if seed is None else seed,
-        )
-        places = write_comparison(comparison, path, env_steps=steps, replace=replace)
-        print_evaluation(path, places[0].name)
+        made = prepare_baselines(world, settings.baselines)()
+        _, places = evaluate_run(path, world, policy, made, settings, steps, replace=replace)
         if places[0] != (known := path / "evaluation.json"):
             typer.echo(
                 f"{visible(str(known))} is of other sessions or baselines and stays as it is; "
@@ -126,18 +116,27 @@ def _built(name: str, simulator: Any) -> Policy:
     return found
 
 
-def evaluate_policy(
-    world: World, policy: Policy, baselines: Mapping[str, Policy], sessions: int, seed: int
-) -> Evaluation:
-    """Roll out a trained policy and baselines on the same sessions."""
+def evaluate_run(
+    folder: Path, world: World, policy: Policy, baselines: Mapping[str, Policy],
+    settings: EvaluationConfig, env_steps: int, *, replace: bool,
+) -> tuple[Evaluation, tuple[Path, ...]]:  # fmt: skip
+    """Roll out a trained policy and baselines on the same sessions; write what came of it into the
+    run's folder, print it, and return it with the places of its files.
+    """
     from agents.comparison.runs import TRAINED
     from marec_env.evaluation.comparison import compare_outcomes
     from marec_env.evaluation.rollout import rollout
 
     policies = {TRAINED: policy, **baselines}
-    outcomes = {name: rollout(world, p, sessions, seed) for name, p in policies.items()}
+    outcomes = {
+        name: rollout(world, one, settings.sessions, settings.seed)
+        for name, one in policies.items()
+    }
     privileged = {name: bool(getattr(p, "privileged", False)) for name, p in policies.items()}
-    return compare_outcomes(outcomes, privileged, tuple(baselines))
+    found = compare_outcomes(outcomes, privileged, tuple(baselines))
+    places = write_comparison(found, folder, env_steps=env_steps, replace=replace)
+    _print_evaluation(folder, places[0].name)
+    return found, places
 
 
 def write_comparison(
@@ -145,12 +144,8 @@ def write_comparison(
 ) -> tuple[Path, ...]:
     """Write an evaluation, its table and its page into a run's folder; return their places.
 
-    Args:
-        comparison: of the trained team and baselines.
-        folder: of the run.
-        env_steps: how far the team was trained.
-        replace: an ``evaluation.json`` of other sessions, seed or baselines; otherwise the files
-            get names of their own.
+    An ``evaluation.json`` of other sessions, seed or baselines is replaced if asked for; otherwise
+    the files get names of their own.
     """
     from agents.comparison.report import write_run_report
     from agents.runs.manifest import CodeVersion
@@ -190,7 +185,7 @@ def _suffix(content: Mapping[str, Any], known: Path) -> str:
     return "".join(f"-{part}" for part in parts)
 
 
-def print_evaluation(folder: Path, evaluation: str = "evaluation.json") -> None:
+def _print_evaluation(folder: Path, evaluation: str = "evaluation.json") -> None:
     """Print what a run's page says of its evaluation: outcomes, ranking metrics, differences to the
     best baseline, objectives.
     """

@@ -262,16 +262,13 @@ def _compare(
     config: RunConfig, folder: RunFolder, trainer: Trainer, baselines: Mapping[str, Policy]
 ) -> Evaluation:
     """Evaluate the trained team beside the baselines; print the table and write it to the run."""
-    from agents.commands.evaluate import evaluate_policy, print_evaluation, write_comparison
+    from agents.commands.evaluate import evaluate_run
 
-    evaluation, world = config.evaluation, run_world(config)
-    tell(f"Comparing on {evaluation.sessions} sessions with {', '.join(evaluation.baselines)} ...")
-    comparison = evaluate_policy(
-        world, trainer.policy(), baselines, evaluation.sessions, evaluation.seed
-    )
-    write_comparison(comparison, folder.path, replace=True, env_steps=trainer.env_steps)
-    print_evaluation(folder.path)
-    return comparison
+    settings = config.evaluation
+    tell(f"Comparing on {settings.sessions} sessions with {', '.join(settings.baselines)} ...")
+    world, team, steps = run_world(config), trainer.policy(), trainer.env_steps
+    found, _ = evaluate_run(folder.path, world, team, baselines, settings, steps, replace=True)
+    return found
 
 
 def _track_comparison(trackers: Trackers, comparison: Evaluation) -> None:
