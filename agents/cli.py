@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from agents.commands.shared import Overrides
 from agents.entry import FLAG, USER_ERROR, run_command, without_flags
 from marec_env import __version__
 from marec_env.errors import ConfigError, RunError, unknown_name, visible
@@ -147,10 +148,7 @@ def train(
     config: Annotated[
         str | None, typer.Argument(help="YAML file or preset, e.g. configs/default.yaml or quick.")
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key; may be repeated."),
-    ] = None,
+    overrides: Overrides = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder.")
     ] = None,
