@@ -17,8 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agents.commands.shared import Overrides
-from agents.entry import FLAG, USER_ERROR, run_command, without_flags
+from agents.entry import FLAG, USER_ERROR, Overrides, run_command, without_flags
 from marec_env import __version__
 from marec_env.errors import ConfigError, RunError, unknown_name, visible
 from marec_env.shipped import preset_names, typed

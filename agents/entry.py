@@ -1,4 +1,4 @@
-"""What both command-line entries share: user errors become one line and exit code 2."""
+"""What all commands share: user errors become one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Annotated
+
+import typer
 
 from marec_env.errors import MarecError, PluginError, visible
 from marec_env.registry import ALLOW_PLUGINS
 
-__all__ = ["FLAG", "USER_ERROR", "allow_plugins", "run_command", "without_flags"]
+__all__ = ["FLAG", "USER_ERROR", "Overrides", "run_command", "without_flags"]
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="section.key=value; may be repeated.", metavar="KEY=VALUE"),
+]
 
 _LONGEST_NAME = 200  # characters shown of a file's name
 USER_ERROR = 2
@@ -21,15 +29,10 @@ FLAG = "--allow-plugins"
 """Flag of every command: files outside the working directory may name code to run, too."""
 
 
-def allow_plugins() -> None:
-    """Let any file name code, in this process and those that it starts."""
-    os.environ[ALLOW_PLUGINS] = "1"
-
-
 def without_flags(arguments: list[str]) -> list[str]:
     """Return command-line arguments without the flags that every command has, which take effect."""
     if FLAG in arguments:
-        allow_plugins()
+        os.environ[ALLOW_PLUGINS] = "1"  # also for the processes that this one starts
     return [argument for argument in arguments if argument != FLAG]
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agents.entry import Overrides
 from marec_env.config import MAX_SEED
 from marec_env.errors import ConfigError, RunError, visible
 from marec_env.reporting.table import TextTable, print_tables, table_console
@@ -39,10 +40,6 @@ __all__ = [
     "written",
 ]
 
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="section.key=value; may be repeated.", metavar="KEY=VALUE"),
-]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace earlier results.")]
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file of a run, e.g. configs/default.yaml.")]
 Cohort = Annotated[
