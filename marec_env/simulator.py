@@ -268,7 +268,7 @@ class Simulator:
         counterfactual = self._counterfactual(request)
         feedback, items = self.users.respond(slate), self.world.catalog.attributes
         outcome = Outcome(request, feedback, truth, memory.seen, items)
-        objectives, team = self._team.score(outcome)
+        objectives, team, terms = self._team.score(outcome)
 
         self.pipeline.learn(request, feedback.clicks)
         self.last = outcome
@@ -285,6 +285,7 @@ class Simulator:
                 "satisfaction": feedback.satisfaction,
                 **feedback.outcomes,
                 **{f"objective/{agent}": value for agent, value in objectives.items()},
+                **{f"term/{name}": value for name, value in terms.items()},
             },
             terminated=terminated,
             truncated=truncated,

@@ -104,7 +104,8 @@ class VecStep:
     """Per agent with discrete actions, bool ``[B, n]`` (Discrete) or a tuple of such
     (MultiDiscrete): which actions are allowed at the next decision; a missing agent may do any."""
     metrics: dict[str, Tensor] = field(default_factory=dict)
-    """Values of this step, float32 ``[B]`` each (``team_reward``, ``objective/recall_0``, ...)."""
+    """Values of this step, float32 ``[B]`` each (``team_reward``, ``objective/recall_0``,
+    ``term/retention``, ...)."""
     episodes: dict[str, Tensor] = field(default_factory=dict)
     """Outcomes of the episodes that ended in this step (``return``, ``length``, ``clicks``, ...),
     float32 ``[n]`` each, in session order; but on a device whose shapes are fixed (:class:`Rows`)

@@ -187,7 +187,7 @@ def _suffix(content: Mapping[str, Any], known: Path) -> str:
 
 def _print_evaluation(folder: Path, evaluation: str = "evaluation.json") -> None:
     """Print what a run's page says of its evaluation: outcomes, ranking metrics, differences to the
-    best baseline, objectives.
+    best baseline, objectives, reward terms.
     """
     from agents.comparison import tables
     from agents.comparison.runs import read_run
@@ -200,5 +200,6 @@ def _print_evaluation(folder: Path, evaluation: str = "evaluation.json") -> None
         tables.difference_table,
         tables.further_table,
         tables.objectives_table,
+        tables.terms_table,
     )
     print_narrow([table(summary) for table in wanted], (*summary.notes, _PRIVILEGED))

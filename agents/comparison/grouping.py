@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -138,16 +139,19 @@ def refuse_other_topics(one: Run, other: Run) -> None:
 
 
 def _refuse_other_sessions(runs: Sequence[Run]) -> None:
-    first = runs[0].evaluated
-    for run in runs[1:]:
-        for key in ("seed", "sessions"):
-            if getattr(run.evaluated, key) != getattr(first, key):
-                raise RunError(
-                    f"{run.path} and {runs[0].path} were evaluated on different sessions ({key} "
-                    f"{getattr(run.evaluated, key)} and {getattr(first, key)}); evaluate them anew "
-                    f"with 'python evaluate.py run RUN... --sessions {first.sessions} "
-                    f"--seed {first.seed} --replace'"
-                )
+    cohorts = [(run.evaluated.sessions, run.evaluated.seed) for run in runs]
+    [((sessions, seed), _)] = Counter(cohorts).most_common(1)
+    others = [run for run, met in zip(runs, cohorts, strict=True) if met != (sessions, seed)]
+    if others:
+        sizes = "; ".join(
+            f"{run.path}: {run.evaluated.sessions} of seed {run.evaluated.seed}" for run in others
+        )
+        paths = shlex.join(str(run.path) for run in others)
+        raise RunError(
+            f"the runs were evaluated on different sessions ({sizes}; the others: {sessions} of "
+            f"seed {seed}); make them equal with: python evaluate.py run {paths} "
+            f"--sessions {sessions} --seed {seed} --replace"
+        )
 
 
 def _refuse_twins(group: Group) -> None:

@@ -131,6 +131,11 @@ def sections_of(summary: Summary, command: str, drawn: bool = True) -> list[Sect
     further = (tables.quality_table, tables.list_table, tables.further_table)
     add("Ranking quality and further outcomes", [], [table(summary) for table in further])
     add("Component objectives", [], [tables.objectives_table(summary)])
+    lead = [
+        "What objectives and F are made of. For recommenders of whole slates, terms that judge the "
+        "candidates take the slate for them, and those that judge no slate are neutral."
+    ]
+    add("Reward terms", lead, [tables.terms_table(summary)])
     lead = ["Keys that differ; all others are the same in every experiment."]
     add("Configuration differences", lead, [tables.configuration_table(summary)])
     return [*sections, Section("Runs", [tables.runs_table(summary)], verbatim=[command])]

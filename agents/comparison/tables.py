@@ -15,7 +15,7 @@ from marec_env.reporting.table import TextTable
 
 __all__ = ["DIVISIONS", "OBJECTIVE", "OUTCOMES", "heading", "name_of"]
 
-OBJECTIVE = "objective/"
+OBJECTIVE, TERM = "objective/", "term/"
 OUTCOMES = ("clicks", "satisfaction", "length", REGRET, "return", "stayed")
 """User outcomes; regret is to the best privileged policy evaluated beside the run."""
 _QUALITY = ("precision", "recall", "f1", "ndcg", "mrr", "hit_rate")
@@ -118,17 +118,26 @@ def further_table(summary: Summary) -> TextTable | None:
     """Return the outcomes that no other table has, those of a user model's own among them."""
     known = {*OUTCOMES, *_QUALITY, *_LISTS}
     found = dict.fromkeys(key for row in summary.rows for key in row.values)
-    rest = [key for key in found if key not in known and not key.startswith(OBJECTIVE)]
+    rest = [key for key in found if key not in known and not key.startswith((OBJECTIVE, TERM))]
     return _values("Further outcomes", summary.rows, rest)
+
+
+def _family(title: str, summary: Summary, prefix: str) -> TextTable | None:
+    found = {row: [key for key in row.values if key.startswith(prefix)] for row in summary.rows}
+    keys = dict.fromkeys(key for mine in found.values() for key in mine)
+    columns = [((key,), key.removeprefix(prefix)) for key in keys]
+    rows = [row for row, mine in found.items() if mine]
+    return _table(title, rows, "values", columns)
 
 
 def objectives_table(summary: Summary) -> TextTable | None:
     """Return the components' own objectives, ``None`` where nobody has any."""
-    found = {row: [key for key in row.values if key.startswith(OBJECTIVE)] for row in summary.rows}
-    keys = dict.fromkeys(key for mine in found.values() for key in mine)
-    columns = [((key,), key.removeprefix(OBJECTIVE)) for key in keys]
-    rows = [row for row, mine in found.items() if mine]
-    return _table("Objectives f_i a request", rows, "values", columns)
+    return _family("Objectives f_i a request", summary, OBJECTIVE)
+
+
+def terms_table(summary: Summary) -> TextTable | None:
+    """Return every term of the objectives and of F, before weights, one's own among them."""
+    return _family("Reward terms a request, before weights", summary, TERM)
 
 
 def pair_tables(summary: Summary) -> list[TextTable]:

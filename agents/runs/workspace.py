@@ -62,6 +62,7 @@ def comparison_workspace(entity: str, project: str) -> Any:
                 name="Objectives and training",
                 panels=[
                     curve("Objectives a request", metric_regex="^objective/"),
+                    curve("Reward terms a request", metric_regex="^term/"),
                     *(curve(p.strip("/"), metric_regex=f"^{p}") for p in _STABILITY),
                 ],
             ),

@@ -59,8 +59,8 @@ class TeamReward:
             for name in terms:
                 self._terms[name] = callable_at(f"rewards.{place}", TERMS, name, _one_number)
 
-    def score(self, outcome: Outcome) -> tuple[dict[str, Tensor], Tensor]:
-        """Return f_i per agent, in [0, 1], and F: float32 ``[B]`` each."""
+    def score(self, outcome: Outcome) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
+        """Return f_i per agent, in [0, 1], F, and each configured term: float32 ``[B]`` each."""
         values: dict[str, Tensor] = {}  # each term once, whoever is paid by it
 
         def weighted(terms: Mapping[str, float]) -> Tensor:
@@ -78,7 +78,7 @@ class TeamReward:
         for agent, weight in self._weights.items():
             if weight:
                 team = team + weight * objectives[agent]
-        return objectives, team
+        return objectives, team, values
 
     def rewards(
         self,

@@ -143,13 +143,15 @@ def _play(
     total = len(lineups) * len(sessions)
     alive = torch.ones(total, dtype=torch.bool, device=env.observe(env.turns[0][0]).device)
     sums: dict[str, Tensor] = {}
+    counted = ("clicks", "team_reward", *(f"objective/{agent}" for agent in wanted))
     length = torch.zeros(total, device=alive.device)
     while bool(alive.any()):
         for turn in env.turns:
             env.act(_turn_actions(env, turn, played, total))
         step = env.advance()
         length += alive.to(torch.float32)
-        for name, value in step.metrics.items():
+        for name in counted:
+            value = step.metrics[name]
             kept = torch.where(alive, value, torch.zeros_like(value))
             sums[name] = kept if name not in sums else sums[name] + kept
         alive = alive & ~(step.terminated | step.truncated)

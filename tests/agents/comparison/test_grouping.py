@@ -76,12 +76,20 @@ def test_other_users_are_refused(make_run, change, message):
         group_runs([make_run(), make_run(seed=1, **change)])
 
 
-@pytest.mark.parametrize(("key", "value"), [("seed", 8), ("sessions", 65)])
-def test_other_sessions_are_refused(make_run, key, value):
-    other = make_run(algorithm__kind="ippo")
-    setattr(other.evaluation, key, value)
-    with pytest.raises(RunError, match=f"different sessions \\({key} {value} and"):
-        group_runs([make_run(), other])
+@pytest.mark.parametrize(
+    ("key", "value", "told"), [("seed", 8, "64 of seed 8"), ("sessions", 65, "65 of seed 7")]
+)
+def test_other_sessions_are_refused_with_the_command_that_makes_them_equal(
+    make_run, key, value, told
+):
+    runs = [make_run(seed=seed) for seed in range(3)]
+    setattr(runs[0].evaluation, key, value)
+    with pytest.raises(RunError) as caught:
+        group_runs(runs)
+    assert f"{runs[0].path}: {told}; the others: 64 of seed 7" in str(caught.value)
+    assert str(caught.value).endswith(
+        f"python evaluate.py run {runs[0].path} --sessions 64 --seed 7 --replace"
+    )
 
 
 def test_a_seed_given_twice_is_refused(make_run):

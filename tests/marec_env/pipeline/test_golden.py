@@ -191,6 +191,15 @@ def test_metrics_of_a_step_by_hand():
     team = 0.1 * stays + objectives["ranking"]
     team = team + 0.02 * sum(objectives[name] for name in ("profile", "recall", "feature"))
     expected |= {f"objective/{name}_0": value for name, value in objectives.items()}
+    expected |= {
+        "term/probe_quality": quality,
+        "term/recall": objectives["recall"],
+        "term/ranking_quality": ranking,
+        "term/compute_cost": torch.full((6,), cost),
+        "term/engagement": feedback.engagement,
+        "term/retention": stays,
+        "term/extra_cost": torch.zeros(6),
+    }
     expected["team_reward"] = team
     assert set(step.metrics) == set(expected)
     for name, value in expected.items():

@@ -32,7 +32,7 @@ def test_default_objectives_are_those_of_the_components(outcome):
 
 def test_the_team_objective_by_hand(outcome):
     outcome.request.extra_cost = torch.tensor([0.25, 0.0])
-    _, total = team_of().score(outcome)
+    _, total, _ = team_of().score(outcome)
     first = 0.02 * 0.5 + 0.02 * 2 / 3 + 0.02 * 0.5 + 2 / 3 + 0.1 * 1 - 0.25
     second = 0.02 * 0.5 + 0.02 * 2 / 3 + 0.02 * 0.5 + 0 + 0 - 0
     assert total.tolist() == pytest.approx([first, second])
@@ -52,7 +52,7 @@ def test_configured_objectives_and_weights(outcome):
         weights={"recall": 2.0},
         team={},
     )
-    objectives, total = team.score(outcome)
+    objectives, total, _ = team.score(outcome)
     assert objectives["recall_0"].tolist() == pytest.approx([2 / 9 + 0.25, 2 / 9])
     assert total.tolist() == pytest.approx([4 / 9 + 0.5, 4 / 9])
 
