@@ -117,7 +117,10 @@ def measure_levels(
     teams = dict(trained or {})
     controls: dict[str, Policy] = {}
     for name, policy in teams.items():
-        controls |= _controls(world, name, policy, plan)
+        if isinstance(policy, TeamPolicy):  # recommenders of whole slates have no controls
+            play = record_play(world, policy, plan.control_sessions, plan.search_cohort)
+            controls[f"{name}, shuffled"] = ShuffledObservations(policy, play, plan.cohort)
+            controls[f"{name}, frozen"] = frozen_mean(play)
     policies |= teams | controls
     played = {name: rollout(world, p, plan.sessions, plan.cohort) for name, p in policies.items()}
     best, differences = {}, []
@@ -136,17 +139,6 @@ def measure_levels(
         "search_env_steps": steps,
         "best_static": best,
         "differences": differences,
-    }
-
-
-def _controls(world: World, name: str, team: Policy, plan: LevelsPlan) -> dict[str, Policy]:
-    """Return a team's controls by name; none for a recommender of whole slates."""
-    if not isinstance(team, TeamPolicy):
-        return {}
-    play = record_play(world, team, plan.control_sessions, plan.search_cohort)
-    return {
-        f"{name}, shuffled": ShuffledObservations(team, play, plan.cohort),
-        f"{name}, frozen": frozen_mean(play),
     }
 
 

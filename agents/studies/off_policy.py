@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from agents.studies.off_policy_logs import Floats, RequestLog
-from agents.studies.records import plain
+from agents.studies.records import plain, spread
 from marec_env.evaluation.off_policy import (
     cross_fit_folds,
     doubly_robust,
@@ -143,7 +143,7 @@ def judge(name: str, log: RequestLog) -> tuple[dict[str, Any], TextTable]:
     worth = effective_sample_size(log.ratio)
     logged = float(log.reward.sum(axis=1).mean())
     table = TextTable(
-        f"{name}: the target gets {_spread(truth)} "
+        f"{name}: the target gets {spread(truth)} "
         f"clicks a request, the log {logged:.3f}; {log.session.size:,} requests, worth "
         f"{worth:,.0f} of the target's own",
         (
@@ -155,7 +155,7 @@ def judge(name: str, log: RequestLog) -> tuple[dict[str, Any], TextTable]:
         [
             (
                 estimator,
-                _spread(estimate),
+                spread(estimate),
                 *(f"{entry.good[estimator]:.3f}" for entry in errors),
                 f"{errors[-1].poor[estimator]:.3f}",
             )
@@ -176,9 +176,3 @@ def judge(name: str, log: RequestLog) -> tuple[dict[str, Any], TextTable]:
         "errors": errors,
     }
     return plain(record), table
-
-
-def _spread(estimate: Estimate) -> str:
-    """Return ``value ± half``, the value alone where there is no interval."""
-    half = (estimate.high - estimate.low) / 2
-    return f"{estimate.value:.3f}" + (f" ± {half:.3f}" if half == half else "")

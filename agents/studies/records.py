@@ -1,4 +1,4 @@
-"""Results as JSON takes them."""
+"""Results as JSON and tables take them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from marec_env.evaluation.statistics import Estimate, finite_or_none
 
-__all__ = ["plain"]
+__all__ = ["plain", "spread"]
 
 
 def plain(value: Any) -> Any:
@@ -29,3 +29,9 @@ def plain(value: Any) -> Any:
     if is_dataclass(value):
         return {f.name: plain(getattr(value, f.name)) for f in fields(value) if f.repr}
     return finite_or_none(value) if isinstance(value, float) else value
+
+
+def spread(estimate: Estimate, digits: int = 3, sign: str = "") -> str:
+    """Return ``value ± half`` of the interval's width, the value alone where there is none."""
+    half = (estimate.high - estimate.low) / 2.0
+    return f"{estimate.value:{sign}.{digits}f}" + (f" ± {half:.{digits}f}" if half == half else "")

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from agents.studies.calibration.click_model import Floats
 from agents.studies.calibration.report import Calibration
+from agents.studies.records import spread
 from marec_env.errors import visible
 from marec_env.evaluation.statistics import Estimate
 from marec_env.reporting import page
@@ -45,7 +46,7 @@ def _number(value: float | Estimate | None) -> str:
     if value is None:
         return _NONE
     if isinstance(value, Estimate):
-        return f"{value.value:.3f} ± {(value.high - value.low) / 2:.3f}"
+        return spread(value)
     if 0 < abs(value) < _TINY:
         return f"{value:.2g}"
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from agents.studies.equilibrium.best_response import SearchPlan, Stable, iterated_best_responses
-from agents.studies.equilibrium.common import Finding, Settings, estimate_lines, short
+from agents.studies.equilibrium.common import Finding, Settings, estimate_lines
 from agents.studies.equilibrium.decisions import PipelineGame
 from agents.studies.equilibrium.lineups import Payoffs
 from agents.studies.equilibrium.normal_form import Floats
 from agents.studies.equilibrium.search import search
-from agents.studies.records import plain
+from agents.studies.records import plain, spread
 from marec_env.evaluation.statistics import Estimate, bootstrap_means
 from marec_env.reporting.drawing import Figure
 from marec_env.reporting.page import Section
@@ -204,8 +204,8 @@ def _section(points: Sequence[tuple[int, AnarchyPoint]], per: str) -> Section:
         (
             str(width),
             f"{point.own_share:g}",
-            *(short(point.anarchy[name]) for name in SHOWN),
-            *(short(point.stability[name]) for name in SHOWN[:2]),
+            *(spread(point.anarchy[name], 2) for name in SHOWN),
+            *(spread(point.stability[name], 2) for name in SHOWN[:2]),
             f"{sum(s.settled for s in point.stable)} of {len(point.stable)}",
         )
         for width, point in points

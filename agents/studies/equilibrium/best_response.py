@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.baselines.teams import StaticTeam
 from agents.studies.equilibrium.decisions import PipelineGame, block, decode, encode
@@ -27,7 +26,6 @@ __all__ = [
     "SearchPlan",
     "Stable",
     "best_response",
-    "chosen_by_other_half",
     "deviate",
     "iterated_best_responses",
     "judge",
@@ -266,29 +264,19 @@ def iterated_best_responses(
     return Stable(decision, settled, tuple(history), tuple(responses), warning)
 
 
-def chosen_by_other_half(values: Floats) -> NDArray[np.int64]:
-    """Return for each session the option of the highest mean on the half it does not belong to,
-    int64 ``[S]`` of values ``[S, A]``; halves are the even and the odd places.
-
-    The largest of several noisy means is too large on the sessions that chose it. Where each half
-    is paid by what the other half chose, the mean is a lower bound in expectation and may be
-    negative.
-    """
-    first = np.arange(len(values)) % 2 == 0
-    best_of_first, best_of_second = (int(values[h].mean(axis=0).argmax()) for h in (first, ~first))
-    return np.where(first, best_of_second, best_of_first)
-
-
 def nash_conv(gains: Sequence[Sequence[Floats]]) -> Estimate:
     """Return the sum over components of what deviating gains them, with Student's interval.
 
     Whether a component deviates, and by which of its responses, is decided on one half of the
-    sessions and paid on the other: the sum of largest means would lie above zero at an exact
-    equilibrium. Crossed over, it may fall below by chance. ``gains`` are, of each component, of
-    each response found, the paired gains ``[S]`` on the same sessions.
+    sessions (the even or the odd places) and paid on the other: the sum of largest means would lie
+    above zero at an exact equilibrium. Crossed over, it is a lower bound in expectation and may
+    fall below zero by chance. ``gains`` are, of each component, of each response found, the paired
+    gains ``[S]`` on the same sessions.
     """
     paid = []
     for found in gains:
         options = np.stack([np.zeros_like(found[0]), *found], axis=1)  # staying is one
-        paid.append(options[np.arange(len(options)), chosen_by_other_half(options)])
+        first = np.arange(len(options)) % 2 == 0
+        by_first, by_second = (int(options[h].mean(axis=0).argmax()) for h in (first, ~first))
+        paid.append(np.where(first, options[:, by_second], options[:, by_first]))
     return mean_estimate(np.sum(paid, axis=0))

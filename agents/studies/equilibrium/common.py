@@ -17,7 +17,7 @@ from marec_env.reporting.charts import Line, lines_figure
 from marec_env.reporting.drawing import FONT, Figure, draw
 from marec_env.reporting.page import Section
 
-__all__ = ["Finding", "Play", "Settings", "estimate_lines", "heat_map", "short"]
+__all__ = ["Finding", "Play", "Settings", "estimate_lines", "heat_map"]
 
 _HELD_OUT_FROM = 1_000_000  # session numbers of the two sets are this far apart
 
@@ -79,12 +79,6 @@ class Finding:
     """What :func:`agents.studies.records.plain` can write."""
     section: Section
     """Its notes are warnings."""
-
-
-def short(estimate: Estimate, digits: int = 2) -> str:
-    """Return ``value ±half``, where half of the interval's width is told, for wide tables."""
-    half = (estimate.high - estimate.low) / 2.0
-    return f"{estimate.value:.{digits}f} ±{half:.{digits}f}"
 
 
 def estimate_lines(

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from agents.studies.equilibrium.common import Finding, Play, Settings, short
+from agents.studies.equilibrium.common import Finding, Play, Settings
 from agents.studies.equilibrium.lineups import Replay, Sessions, play_lineups
 from agents.studies.equilibrium.normal_form import Floats
-from agents.studies.records import plain
+from agents.studies.records import plain, spread
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.evaluation.statistics import Estimate, mean_estimate
 from marec_env.reporting.charts import groups_figure
@@ -153,8 +153,8 @@ def credit(replay: Replay, plays: Sequence[Play], default: Play, settings: Setti
                     title,
                     ("component", *names),
                     [
-                        *((who, *(short(cell, 3) for cell in of)) for who, of in credits.items()),
-                        ("whole team", short(found.total, 3), "", ""),
+                        *((who, *(spread(cell, 3) for cell in of)) for who, of in credits.items()),
+                        ("whole team", spread(found.total, 3), "", ""),
                     ],
                     (f"Shapley values sum to {total:.6f}, the total is {found.total.value:.6f}.",),
                 )
@@ -202,7 +202,7 @@ def swaps(replay: Replay, plays: Sequence[Play], settings: Settings) -> Finding:
                 TextTable(
                     f"Swap {component}: change of {value} a session, ± half the interval",
                     ("host ↓, donor →", *teams),
-                    [(host, *(short(found[host, donor]) for donor in teams)) for host in teams],
+                    [(host, *(spread(found[host, donor], 2) for donor in teams)) for host in teams],
                 )
             )
             record.setdefault(value, {})[component] = [

@@ -47,14 +47,11 @@ def coordinates(space: spaces.Space[Any]) -> int:
     Raises:
         ConfigError: the space is none of Box (bounded), Discrete, MultiDiscrete, Tuple of these.
     """
-    if isinstance(space, spaces.Discrete):
-        return 1
-    if isinstance(space, spaces.MultiDiscrete):
-        return int(space.nvec.size)
-    if isinstance(space, spaces.Box) and space.is_bounded("both"):
-        return int(np.prod(space.shape))
     if isinstance(space, spaces.Tuple):
         return sum(coordinates(part) for part in space.spaces)
+    bounded = isinstance(space, spaces.Box) and space.is_bounded("both")
+    if bounded or isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        return int(np.prod(space.shape or ()))
     raise ConfigError(
         f"cannot search action space {space}; known: bounded Box, Discrete, MultiDiscrete, Tuple"
     )

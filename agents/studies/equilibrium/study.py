@@ -14,7 +14,6 @@ from agents.studies.equilibrium.common import Finding, Play, Settings
 from agents.studies.equilibrium.credit import credit, swaps
 from agents.studies.equilibrium.decisions import PipelineGame
 from agents.studies.equilibrium.exploitability import (
-    Responders,
     course_of_training,
     exploitability,
 )
@@ -81,9 +80,6 @@ class Study:
         self.learned = [
             Play(name, run.policy, run.config.algorithm) for name, run in self.runs.items()
         ]
-        self.responders = Responders(
-            self.replay, self.settings, self.config.algorithm, self.config.sampling
-        )
 
     def part(self, name: str) -> Iterator[Finding]:
         """Yield what a part found; nothing where the part needs runs that were not given.
@@ -96,13 +92,13 @@ class Study:
                 self._world_of_width(width)
             yield from anarchy_curves(self._game_of_width, settings, self.say)
         elif name == "exploitability":
-            yield exploitability([self.static, *learned], self.responders)
+            yield exploitability(self, [self.static, *learned])
         elif name == "matrix":
             base, own = (learned[0], learned[0]) if learned else (self.static, None)
             yield matrix(self.replay, base, own, settings)
         elif name == "course" and learned:
             checkpoints = {name: run.policies() for name, run in self.runs.items()}
-            yield course_of_training(checkpoints, self.responders)
+            yield course_of_training(self, checkpoints)
         elif name == "credit" and learned:
             yield credit(self.replay, learned, self.static, settings)
         elif name == "swaps" and len(learned) > 1:
