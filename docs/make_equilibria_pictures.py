@@ -110,8 +110,7 @@ def penalty() -> Figure:
         game.payoffs[0].tolist(),
         names,
         names,
-        "first player",
-        "second player",
+        ("first player", "second player"),
         {**marks, **best},
         "paid to both",
     )

@@ -26,10 +26,9 @@ from torch import Tensor
 
 from agents.baselines import build_baseline
 from agents.baselines.teams import StaticTeam
-from agents.studies.equilibrium.decisions import PipelineGame
+from agents.studies.equilibrium.decisions import PipelineGame, search
 from agents.studies.equilibrium.lineups import Replay
 from agents.studies.equilibrium.normal_form import Floats
-from agents.studies.equilibrium.search import search
 from marec_env import random
 from marec_env.evaluation.policies import Policy, TeamPolicy
 from marec_env.evaluation.rollout import rollout

@@ -133,7 +133,7 @@ class _Play(MaskedTeam):
         return self.overruled.get(agent, self.flat[agent])
 
     def _draw(self, agent: str, parameters: Tensor, stream: str) -> Tensor:
-        distribution, simulator = self.team.distribution(agent), self.simulator
+        distribution, simulator = self.team.actor(agent).distribution, self.simulator
         uniforms = random.uniform(
             simulator.session_keys,
             simulator.pipeline.memory.requests,
@@ -160,7 +160,7 @@ class _Play(MaskedTeam):
             rows[agent] = self._component(agent, inputs, flat[agent], parameters[agent], wanted)
             rows[agent]["reward"] = outcome.feedback.clicks.sum(dim=1, keepdim=True)
             if agent == RANKING and outcome.request.slate_logits is not None:
-                mode = self.team.distribution(agent).mode(wanted)
+                mode = self.team.actor(agent).distribution.mode(wanted)
                 rows[SLATE] = self._slate(statistics, outcome.request, mode)
         self._restore(*after)
         return rows, step.terminated | step.truncated
@@ -183,7 +183,7 @@ class _Play(MaskedTeam):
         """Return what a component's log gets, but for the reward; ``wanted`` are the target's
         parameters.
         """
-        distribution = self.team.distribution(agent)
+        distribution = self.team.actor(agent).distribution
         of_log, of_target = (distribution.evaluate(p, flat)[0] for p in (parameters, wanted))
         self._restore(*self.before)
         draws = [self._draw(agent, wanted, f"target{k}") for k in range(TARGET_DRAWS)]

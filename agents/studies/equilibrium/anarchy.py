@@ -15,31 +15,19 @@ import numpy as np
 
 from agents.studies.equilibrium.best_response import SearchPlan, Stable, iterated_best_responses
 from agents.studies.equilibrium.common import Finding, Settings, estimate_lines
-from agents.studies.equilibrium.decisions import PipelineGame
-from agents.studies.equilibrium.lineups import Payoffs
+from agents.studies.equilibrium.decisions import PipelineGame, search
 from agents.studies.equilibrium.normal_form import Floats
-from agents.studies.equilibrium.search import search
 from agents.studies.records import plain, spread
 from marec_env.evaluation.statistics import Estimate, bootstrap_means
 from marec_env.reporting.drawing import Figure
 from marec_env.reporting.page import Section
 from marec_env.reporting.table import TextTable
 
-__all__ = ["AnarchyPoint", "Optimum", "anarchy_curves", "measure_anarchy"]
+__all__ = ["AnarchyPoint", "anarchy_curves", "measure_anarchy"]
 
 SLACK = 0.01
 """How far stable play may lie above the optimum found before its search is called too small."""
 SHOWN = ("team", "clicks", "length")
-
-
-@dataclass(frozen=True, slots=True)
-class Optimum:
-    """The best decision for the team that any search found."""
-
-    decision: Floats
-    """``[D]``."""
-    means: Mapping[str, float]
-    """Means an outcome (``team`` and the user's) on held-out sessions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +44,7 @@ class AnarchyPoint:
     stability: Mapping[str, Estimate]
     """The same at the play of the highest F."""
     means: tuple[Mapping[str, float], ...] = field(repr=False)
-    """Means an outcome at each play in ``stable``."""
+    """Means an outcome at the optimum, then at each play in ``stable``, on held-out sessions."""
     warnings: tuple[str, ...]
 
 
@@ -67,8 +55,8 @@ def measure_anarchy(
     starts: Sequence[Floats],
     max_rounds: int = 8,
     from_optimum: bool = False,
-) -> tuple[Optimum, list[AnarchyPoint]]:
-    """Find stable play for each λ and compare it with the joint optimum.
+) -> tuple[Floats, list[AnarchyPoint]]:
+    """Find stable play for each λ and compare it with the joint optimum, ``[D]``, also returned.
 
     The optimum's search gets as many evaluations as one round of everybody's best responses at each
     of two starts: the default decision and the best stable play. It is the best, on the training
@@ -102,14 +90,9 @@ def measure_anarchy(
     }
     stable = [s.decision for stables in plays.values() for s in stables]
     decision = best_of([*candidates, *stable, searched(best_of(stable))])
-    optimum = Optimum(decision, _means(game.play(decision[None], plan.held_out), 0))
-    return optimum, [
+    return decision, [
         _point(game, plan, share, stables, decision) for share, stables in plays.items()
     ]
-
-
-def _means(played: Payoffs, row: int) -> dict[str, float]:
-    return {name: float(v[row].mean()) for name, v in played.values.items()}
 
 
 def _point(
@@ -137,7 +120,10 @@ def _point(
         stable=stables,
         anarchy=_ratios(played.values, worst),
         stability=stability,
-        means=tuple(_means(played, row) for row in range(1, 1 + len(stables))),
+        means=tuple(
+            {name: float(v[row].mean()) for name, v in played.values.items()}
+            for row in range(1 + len(stables))
+        ),
         warnings=tuple(dict.fromkeys(warnings)),
     )
 
@@ -178,7 +164,8 @@ def anarchy_curves(
             from_optimum=settings.starts > 1,
         )
         points += [(width, point) for point in of_width]
-        record[str(width)] = plain({"optimum": optimum, "points": list(map(_record, of_width))})
+        best = {"decision": optimum, "means": of_width[0].means[0]}
+        record[str(width)] = plain({"optimum": best, "points": list(map(_record, of_width))})
         yield Finding(dict(record), _section(points, settings.per))
 
 
@@ -193,7 +180,7 @@ def _record(point: AnarchyPoint) -> dict[str, Any]:
                 r.component: {"own": r.gain_own, "team": r.gain_team} for r in s.responses
             },
         }
-        for s, means in zip(point.stable, point.means, strict=True)
+        for s, means in zip(point.stable, point.means[1:], strict=True)
     ]
     return {**plain(point), "stable": stable}
 

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from agents.baselines.teams import StaticTeam
-from agents.studies.equilibrium.decisions import PipelineGame, block, decode, encode
+from agents.studies.equilibrium.decisions import PipelineGame, block, decode, encode, search
 from agents.studies.equilibrium.lineups import Payoffs, Replay, Sessions, play_lineups
 from agents.studies.equilibrium.normal_form import Floats
-from agents.studies.equilibrium.search import search
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.evaluation.statistics import Estimate, mean_estimate
 

@@ -89,15 +89,10 @@ def estimate_lines(
     log: str = "",
 ) -> Figure:
     """Draw named lines of ``(x, estimate)`` points with bars for the intervals."""
-    lines = {
-        name: Line(
-            [x for x, _ in points],
-            [e.value for _, e in points],
-            [e.low for _, e in points],
-            [e.high for _, e in points],
-        )
-        for name, points in series.items()
-    }
+    lines = {}
+    for name, points in series.items():
+        columns: Any = zip(*((x, e.value, e.low, e.high) for x, e in points), strict=True)
+        lines[name] = Line(*columns)
     return lines_figure(lines, labels, caption, log=log, band=False, reference=reference)
 
 
@@ -107,10 +102,9 @@ def heat_map(
     values: Sequence[Sequence[float]],
     rows: Sequence[str],
     columns: Sequence[str],
-    row_name: str,
-    column_name: str,
+    axis_names: tuple[str, str],
     marks: Mapping[tuple[int, ...], str],
-    bar_name: str,
+    unit: str,
 ) -> Figure:
     """Draw a matrix with its numbers; ``marks`` are words put below a cell's number."""
 
@@ -133,8 +127,8 @@ def heat_map(
                 )
         axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
         axes.set_yticks(range(len(rows)), rows)
-        axes.set_xlabel(column_name)
-        axes.set_ylabel(row_name)
-        axes.figure.colorbar(image, ax=axes, label=bar_name)
+        axes.set_ylabel(axis_names[0])
+        axes.set_xlabel(axis_names[1])
+        axes.figure.colorbar(image, ax=axes, label=unit)
 
     return draw(f"{title}. {alt}", alt, 1.2 + 0.45 * len(rows), paint)

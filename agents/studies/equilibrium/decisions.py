@@ -1,4 +1,5 @@
-"""Components' decisions as a game: points of a unit cube in, payoffs per session out.
+"""Components' decisions as a game, points of a unit cube in, payoffs per session out; and the
+search of such points.
 
 Every component ``i`` decides a vector ``x_i``; whatever its real action space, it is presented as
 a point of ``[0, 1]^d_i``, so that one search serves every component. A team's decision is the
@@ -7,12 +8,16 @@ concatenation of its components' vectors.
 The pipeline's game has static decisions: deciding components hold one action for the whole session.
 A static decision is a weaker opponent than a learned policy, and a much cheaper one: best responses
 among static decisions bound the gain of a learned one from below.
+
+The search is the cross-entropy method (Rubinstein and Kroese, 2004) under a counted budget of
+evaluations. It never sees noise: it is given the mean over a fixed set of sessions. Whoever calls
+it must judge the winner on other sessions.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -27,12 +32,18 @@ from agents.studies.equilibrium.normal_form import Floats
 from marec_env.errors import ConfigError
 from marec_env.vector import Action
 
-__all__ = ["PipelineGame", "block", "coordinates", "decode", "encode"]
+__all__ = ["PipelineGame", "block", "coordinates", "decode", "encode", "search"]
 
 ROWS = 1024
 """Sessions simulated at once; larger batches lose where the funnel is wide."""
 REMEMBERED = 4096
 """Decisions whose payoffs are kept: a search asks again for discrete decisions, often."""
+
+POPULATION = 16  # candidates an iteration
+ELITES = 4  # a quarter survives
+START = 0.3  # standard deviation of the first population; a uniform draw's is 0.29
+FLOOR = 0.02  # keeps the search alive
+MEMORY = 0.3  # share of the old mean and deviation that is kept
 
 
 def block(game: PipelineGame, component: int) -> slice:
@@ -66,18 +77,13 @@ def decode(space: spaces.Space[Any], point: Floats) -> Action:
         unit = torch.as_tensor(point, dtype=torch.float32).reshape(space.shape)
         low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
         return (low + (high - low) * unit).to(torch.float32)
-    if isinstance(space, spaces.Discrete):
-        return _levels(point, np.array([space.n]))[0] + int(space.start)
-    if isinstance(space, spaces.MultiDiscrete):
-        return _levels(point, space.nvec.reshape(-1)).reshape(space.nvec.shape)
-    assert isinstance(space, spaces.Tuple)
-    ends = np.cumsum([coordinates(part) for part in space.spaces])
-    parts = np.split(point, ends[:-1])
-    return tuple(
-        part
-        for inner, where in zip(space.spaces, parts, strict=True)
-        if isinstance(part := decode(inner, where), Tensor)
-    )
+    if isinstance(space, spaces.Tuple):
+        ends = np.cumsum([coordinates(part) for part in space.spaces])
+        parts = zip(space.spaces, np.split(point, ends[:-1]), strict=True)
+        return tuple(one for part in parts if isinstance(one := decode(*part), Tensor))
+    sizes, first = _choices(space)
+    level = np.minimum(np.floor(np.clip(point, 0.0, 1.0) * sizes), sizes - 1) + first
+    return torch.as_tensor(level.astype(np.int64).reshape(space.shape))
 
 
 def encode(space: spaces.Space[Any], action: Action) -> Floats:
@@ -90,15 +96,15 @@ def encode(space: spaces.Space[Any], action: Action) -> Floats:
         low, high = space.low.reshape(-1), space.high.reshape(-1)
         width = np.where(high > low, high - low, 1.0)
         return np.asarray(np.clip((values - low) / width, 0.0, 1.0), dtype=np.float64)
-    if isinstance(space, spaces.Discrete):
-        return np.asarray((values - float(space.start) + 0.5) / float(space.n))
-    assert isinstance(space, spaces.MultiDiscrete)
-    return np.asarray((values + 0.5) / space.nvec.reshape(-1), dtype=np.float64)
+    sizes, first = _choices(space)
+    return np.asarray((values - first + 0.5) / sizes)
 
 
-def _levels(point: Floats, sizes: Floats) -> Tensor:
-    level = np.minimum(np.floor(np.clip(point, 0.0, 1.0) * sizes), sizes - 1)
-    return torch.as_tensor(level.astype(np.int64))
+def _choices(space: spaces.Space[Any]) -> tuple[Floats, Floats]:
+    """Return how many choices a discrete space has at each coordinate, and the lowest of them."""
+    assert isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
+    sizes = space.n if isinstance(space, spaces.Discrete) else space.nvec
+    return np.reshape(sizes, -1).astype(np.float64), np.reshape(space.start, -1).astype(np.float64)
 
 
 @dataclass
@@ -163,3 +169,49 @@ class PipelineGame:
         at_once = max(1, ROWS // len(sessions))
         played = play_lineups(self.replay, lineups, sessions, at_once=at_once)
         return [played.rows(slice(row, row + 1)) for row in range(len(lineups))]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found."""
+
+    best: Floats
+    """``[D]``."""
+    value: float
+    half: Floats
+    """``[D]``: the best point when half of the budget was spent."""
+
+
+def search(score: Callable[[Floats], Floats], budget: int, start: Floats, seed: int) -> Found:
+    """Spend ``budget`` evaluations of ``score`` in the unit cube and return the best point.
+
+    A diagonal Gaussian; half of the first population is uniform, since a start near a face would
+    otherwise hide the far side. ``start [D]`` is evaluated first. The score is from points
+    ``[P, D]`` to values ``[P]``, to be maximised.
+
+    Raises:
+        ConfigError: the budget is less than 2.
+    """
+    if budget < 2:
+        raise ConfigError(f"a search needs a budget of at least 2 evaluations, not {budget}")
+    generator = np.random.default_rng(seed)
+    mean = np.asarray(start, dtype=np.float64)
+    deviation = np.full(mean.size, START)
+    tried, scored = [np.clip(mean[None], 0.0, 1.0)], [np.asarray(score(np.clip(mean[None], 0, 1)))]
+    spent = 1
+    while spent < budget:
+        points = np.clip(mean + deviation * generator.normal(size=(POPULATION, mean.size)), 0, 1)
+        if spent == 1:
+            points[::2] = generator.random(points[::2].shape)
+        points = points[: budget - spent]
+        values = np.asarray(score(points), dtype=np.float64)
+        spent += len(points)
+        tried.append(points)
+        scored.append(values)
+        elite = points[np.argsort(-values)[:ELITES]]
+        mean = MEMORY * mean + (1 - MEMORY) * elite.mean(axis=0)
+        deviation = MEMORY * deviation + (1 - MEMORY) * elite.std(axis=0)
+        deviation = np.maximum(deviation, FLOOR)
+    points, values = np.concatenate(tried), np.concatenate(scored)
+    best, half = int(values.argmax()), int(values[: (budget + 1) // 2].argmax())
+    return Found(points[best], float(values[best]), points[half])

@@ -216,8 +216,7 @@ def matrix(replay: Replay, base: Play, learned: Play | None, settings: Settings)
                 game.welfare.tolist(),
                 game.labels[0],
                 game.labels[1],
-                "profile",
-                "recall",
+                ("profile", "recall"),
                 marks,
                 "F a session",
             )

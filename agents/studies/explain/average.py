@@ -21,6 +21,7 @@ from agents.studies.explain.team import (
     input_groups,
     integrated_gradients,
 )
+from agents.studies.records import spread
 from marec_env.evaluation.rollout import rollout
 from marec_env.evaluation.statistics import (
     Estimate,
@@ -148,7 +149,7 @@ def explain_team(
 
     components = {}
     for agent in team.agents:
-        groups = input_groups(simulator, agent, team.memory_size(agent))
+        groups = input_groups(simulator, agent, team.actor(agent).memory_size)
         say(f"{agent}: {len(groups)} groups of inputs")
         rows = inputs[agent][:: max(1, inputs[agent].shape[0] // _ATTRIBUTED)]
         decide = partial(team.decisions, agent)
@@ -188,10 +189,7 @@ def average_table(average: TeamExplanation) -> TextTable:
             f"{group.share:.0%}",
             f"{group.decision_change:.3f}",
             f"{group.items_changed.value:.2f}",
-            *(
-                f"{worth.value:+.2f} ± {_half(worth):.2f}" + "*" * worth.significant
-                for worth in group.worth.values()
-            ),
+            *(spread(worth, 2, "+") + "*" * worth.significant for worth in group.worth.values()),
         )
         for agent, component in average.components.items()
         for place, (name, group) in enumerate(component.ranked())
@@ -216,13 +214,10 @@ def average_sentences(average: TeamExplanation) -> list[str]:
         ranked = component.ranked()
         first, group = ranked[0]
         gap = group.worth["clicks"]
-        worth = f"{abs(gap.value):.1f} ± {_half(gap):.1f} clicks a session"
+        worth = f"{spread(gap, 1).removeprefix('-')} clicks a session"
         verdict = f"knowing it {'is worth' if gap.value > 0 else 'costs'} {worth}"
         if not gap.significant:
-            verdict = (
-                f"clicks a session change by {-gap.value:+.1f} ± {_half(gap):.1f}, "
-                "which is not told apart from nothing"
-            )
+            verdict += ", which is not told apart from nothing"
         chief = " and ".join(f"{name} ({one.share:.0%})" for name, one in ranked[:2])
         lines.append(
             f"{agent} goes chiefly by {chief}. Without {first}, {group.items_changed.value:.1f} "
@@ -233,7 +228,3 @@ def average_sentences(average: TeamExplanation) -> list[str]:
         f"Based on {average.requests:,} requests of {average.sessions} sessions (seed "
         f"{average.seed}); a masked input shows the average of these requests instead.",
     ]
-
-
-def _half(estimate: Estimate) -> float:
-    return (estimate.high - estimate.low) / 2

@@ -141,7 +141,7 @@ def explain_request(
     liked, new_user = _liked(simulator), bool(simulator.users.is_new[0])
     decisions, masked = {}, {}
     for agent, inputs in seen.items():
-        groups = input_groups(simulator, agent, team.memory_size(agent))
+        groups = input_groups(simulator, agent, team.actor(agent).memory_size)
         baseline = average.baselines[agent]
         decisions[agent] = _reasons(simulator, team, agent, inputs, baseline, groups)
         found = {}
@@ -179,13 +179,12 @@ def _shown(simulator: Simulator, request: Request, clicked: Tensor) -> tuple[Sho
     def item(place: int, number: int) -> ShownItem:
         slot = int(slots[place])
         brought = request.candidate_channel
+        added = () if parts is None else zip(config.blocks, parts[slot].tolist(), strict=True)
         return ShownItem(
             title=titles[number],
             channel="" if brought is None else channels[int(brought[0, slot])],
             score=None if request.scores is None else float(request.scores[0, slot]),
-            parts={}
-            if parts is None
-            else dict(zip(config.blocks, parts[slot].tolist(), strict=True)),
+            parts=dict(added),
             clicked=bool(clicked[place]),
         )
 

@@ -18,7 +18,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from agents.learners.distributions import ActionDistribution, distribution_for
+from agents.learners.distributions import distribution_for
+from agents.learners.networks import Actor
 from agents.learners.policy import TrainedPolicy
 from marec_env.errors import ConfigError
 from marec_env.evaluation.rollout import play_request
@@ -70,10 +71,8 @@ def expected_decisions(space: spaces.Space[Any], inputs: Tensor) -> Tensor:
     Raises:
         ConfigError: the space is of another kind.
     """
-    return by_part(space, inputs, _means)
-
-
-def _means(space: spaces.Space[Any], inputs: Tensor) -> Tensor:
+    if isinstance(space, spaces.Tuple):
+        return by_part(space, inputs, expected_decisions)
     if isinstance(space, spaces.Box):
         return inputs[:, : int(space.low.size)]
     if isinstance(space, spaces.Discrete):
@@ -102,17 +101,13 @@ class OpenTeam:
         self.policy = policy
         self.agents = policy.team.agents
 
-    def distribution(self, agent: str) -> ActionDistribution:
-        """Return the family of an agent's action distributions."""
-        return self.policy.actors[self.policy.team.actor_of(agent)[0]].distribution
-
-    def memory_size(self, agent: str) -> int:
-        """Return the numbers of an agent's recurrent state; 0 for none."""
-        return self.policy.actors[self.policy.team.actor_of(agent)[0]].memory_size
+    def actor(self, agent: str) -> Actor:
+        """Return the network that plays an agent."""
+        return self.policy.actors[self.policy.team.actor_of(agent)[0]]
 
     def join(self, agent: str, observation: Tensor, memory: Mapping[str, Tensor]) -> Tensor:
         """Return an agent's input; a memory that is missing is empty."""
-        size = self.memory_size(agent)
+        size = self.actor(agent).memory_size
         if not size:
             return observation
         known = memory.get(agent)
@@ -167,14 +162,14 @@ class MaskedTeam:
             self.seen[agent] = inputs
             self.parameters[agent], memory = self.team.forward(agent, inputs)
             flat = self.choose(agent, self.parameters[agent])
-            actions[agent] = self.team.distribution(agent).to_env(flat)
+            actions[agent] = self.team.actor(agent).distribution.to_env(flat)
             if memory is not None:
                 self.memory[agent] = memory
         return actions
 
     def choose(self, agent: str, parameters: Tensor) -> Tensor:
         """Return an agent's flat actions."""
-        return self.team.distribution(agent).mode(parameters)
+        return self.team.actor(agent).distribution.mode(parameters)
 
 
 @dataclass(frozen=True, slots=True)
