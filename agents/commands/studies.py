@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +40,7 @@ def calibration(
     """Compare simulated users with their log: held-out click model, rates, distributions."""
     from agents.studies.calibration.page import render_page, tables_of
     from agents.studies.calibration.report import calibrate
+    from agents.studies.records import plain
     from marec_env.io import write_json, write_text
     from marec_env.users import make_users
     from marec_env.world import build_world
@@ -62,7 +62,7 @@ def calibration(
         max_requests=environment.max_requests,
         seed=run.seed,
     )
-    write_json(places[0], asdict(report))
+    write_json(places[0], plain(report))
     write_text(places[1], render_page(report))
     print_tables(tables_of(report))
     written(*places, note=earlier)

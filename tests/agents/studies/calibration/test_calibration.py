@@ -19,6 +19,7 @@ from agents.studies.calibration.click_model import (
 )
 from agents.studies.calibration.page import render_page
 from agents.studies.calibration.report import Calibration, calibrate, consumption_of, jensen_shannon
+from agents.studies.records import plain
 from marec_env import random
 from marec_env.catalog.build import CatalogConfig, build_catalog
 from marec_env.data.log import InteractionLog
@@ -166,7 +167,7 @@ def report(ecommerce: InteractionLog) -> Calibration:
 
 
 def test_report_is_json_with_every_measure(report: Calibration) -> None:
-    content = json.loads(json.dumps(dataclasses.asdict(report), allow_nan=False))
+    content = json.loads(json.dumps(plain(report), allow_nan=False))
     assert {task["name"] for task in content["tasks"]} == {"rated", "random", "shown"}
     assert {row["name"] for row in content["comparisons"]} >= {
         "like per click",
