@@ -75,8 +75,26 @@ def test_probability_of_improvement_is_the_mann_whitney_statistic():
 
 def test_too_few_seeds_are_said():
     assert statistics.seeds_warning(10) is None
-    assert "0.0625" in statistics.seeds_warning(5)
+    assert "0.0625; use 10" in statistics.seeds_warning(5)
+    assert "skewed" in statistics.seeds_warning(4)
     assert "one seed" in statistics.seeds_warning(1)
+
+
+@pytest.mark.parametrize(
+    ("draw", "mean", "covered"),
+    [
+        (lambda g, size: g.normal(size=size), 0.0, (0.93, 0.96)),
+        (lambda g, size: g.exponential(size=size), 1.0, (0.85, 0.90)),
+        (lambda g, size: g.lognormal(size=size), np.exp(0.5), (0.81, 0.86)),
+        (lambda g, size: g.random(size) < 0.5, 0.5, (0.73, 0.78)),
+        (lambda g, size: g.random(size) < 0.2, 0.2, (0.46, 0.52)),
+    ],
+)
+def test_what_three_seeds_cover_is_what_the_warning_says(draw, mean, covered):
+    """Of skewed scores, and of runs that succeed or fail, less than 95 %."""
+    scores = draw(np.random.default_rng(2), (4000, 3)).astype(float)
+    found = [statistics.seeds_interval(values) for values in scores]
+    assert covered[0] <= np.mean([e.low <= mean <= e.high for e in found]) <= covered[1]
 
 
 def test_welchs_interval_is_scipys():
