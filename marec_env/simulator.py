@@ -75,11 +75,8 @@ class Simulator:
             groups=len(world.population.group_names),
         )
         self.agents = self.pipeline.agents
-        self.turns: tuple[tuple[str, ...], ...] = (
-            tuple((agent,) for agent in self.agents)
-            if config.pipeline.sequential
-            else (self.agents,)
-        )
+        turns = tuple((a,) for a in self.agents) if config.pipeline.sequential else (self.agents,)
+        self.turns: tuple[tuple[str, ...], ...] = turns
         self._team = TeamReward(config.rewards, self.pipeline.components)
         self._shaping = Shaping(config.rewards.shaping)
         sections = (config.pipeline, config.rewards, config.users)
@@ -98,9 +95,7 @@ class Simulator:
         self._waiting: dict[str, Action] | None = None
         self._graph = StepGraph.of(self, self._whole) if autoreset else None
         self.reset(0)
-        self.observation_spaces = {
-            agent: _box(self.observe(agent).shape[1]) for agent in self.agents
-        }
+        self.observation_spaces = {a: _box(self.observe(a).shape[1]) for a in self.agents}
         self.action_spaces: Mapping[str, spaces.Space[Any]] = self.pipeline.action_spaces
         self.state_space = _box(self.state().shape[1])
 
@@ -109,11 +104,8 @@ class Simulator:
         return self.begin(torch.arange(self.num_envs, device=self.device), seed)
 
     def begin(self, sessions: Tensor, seed: int | Tensor) -> VecStep:
-        """Begin exactly these sessions: the same numbers and seed meet the same users and luck.
-
-        Args:
-            sessions: int64 ``[B]``.
-            seed: any integer; or one for each session, int64 ``[B]``.
+        """Begin exactly these ``sessions``, int64 ``[B]``: the same numbers and ``seed`` (or seeds,
+        int64 ``[B]``) meet the same users and luck.
 
         Raises:
             ConfigError: the seed is no integer; off the CPU also if an action before did not fit.
@@ -124,6 +116,21 @@ class Simulator:
         self._forget()
         self._sums = {}
         self._start(Rows())
+        return self._begun()
+
+    def restart(self, where: Tensor) -> VecStep:
+        """Begin the next episode of some sessions, bool ``[B]``, as if theirs had ended."""
+        self._forget()
+        self._renew(Rows(where))
+        return self._begun()
+
+    def _renew(self, rows: Rows) -> None:
+        self._sums = {name: rows.put_in(sums, 0.0) for name, sums in self._sums.items()}
+        rows.put(self._sessions, rows.of(self._sessions) + _EPISODE_STRIDE)
+        self._start(rows)
+
+    def _begun(self) -> VecStep:
+        """Return a step in which nothing happened."""
         nothing = torch.zeros(self.num_envs, device=self.device)
         never = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
         state, observations = self._look(Rows())
@@ -221,9 +228,8 @@ class Simulator:
             self._graph.forget()
 
     def advance(self) -> VecStep:
-        """Show the slate, collect the answer, pay everybody, and go on.
-
-        If a plug-in of the user's own fails, the sessions are as before the request.
+        """Show the slate, collect the answer, pay everybody, and go on; if a plug-in of the user's
+        own fails, the sessions are as before the request.
         """
         if self._graph is not None and self._waiting is not None:
             waiting, self._waiting = self._waiting, None
@@ -292,9 +298,7 @@ class Simulator:
         )
 
     def _counterfactual(self, request: Request) -> dict[str, Tensor]:
-        """Return F had one component played its default, the users' luck unchanged, per agent that
-        acted.
-        """
+        """Return F had one component played its default, luck unchanged, per agent that acted."""
         if self.config.rewards.mode != "difference":
             return {}
         users, seen = self.users.state_dict(), self.pipeline.memory.seen
@@ -327,15 +331,10 @@ class Simulator:
         if rows:
             episodes = self._episodes(rows)
             if self.autoreset:
-                self._sums = {name: rows.put_in(sums, 0.0) for name, sums in self._sums.items()}
-                rows.put(self._sessions, rows.of(self._sessions) + _EPISODE_STRIDE)
-                self._start(rows)
-                new_state, new_observations = self._look(rows)
+                self._renew(rows)
+                new_state, new = self._look(rows)
                 state = rows.put_in(final_state, new_state)
-                observations = {
-                    agent: rows.put_in(final_observations[agent], value)
-                    for agent, value in new_observations.items()
-                }
+                observations = {a: rows.put_in(final_observations[a], new[a]) for a in new}
         return VecStep(
             observations=observations,
             state=state,

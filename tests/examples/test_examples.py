@@ -24,11 +24,12 @@ def _from_the_root(monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
 
 
-def test_there_are_eight_and_each_is_short_and_listed():
+def test_there_are_eleven_and_each_is_short_and_listed():
     names = {path.stem for path in EXAMPLES}
     assert names == {
         "first_run", "own_reward", "own_component", "own_channel", "own_user_model", "own_data",
         "compare_algorithms", "own_algorithm",
+        "gymnasium_component", "stable_baselines", "torchrl_team",
     }  # fmt: skip
     readme = (ROOT / "README.md").read_text()
     for path in EXAMPLES:
@@ -121,3 +122,66 @@ def test_own_algorithm(capsys):
     found = load_object("examples.own_algorithm:main")(2, 16, SMALL)
     assert set(found) == {"searched", "random", "static"}
     assert "generation 1:" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of two iterations, made as a person would."""
+    place = tmp_path_factory.mktemp("run")
+    document = {
+        "environment": SMALL,
+        "algorithm": {"kind": "mappo", "epochs": 1},
+        "sampling": {"num_sessions": 8, "rollout_length": 4},
+        "training": {"env_steps": 64},
+        "evaluation": {"sessions": 6, "baselines": ["random"]},
+    }
+    (place / "small.yaml").write_text(json.dumps(document))
+    command = [sys.executable, "train.py", place / "small.yaml", "--run-dir", place / "run"]
+    subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    return place / "run"
+
+
+def _sb3(place, folder):
+    load_object("examples.stable_baselines:main")(folder, requests=32, sessions=8, length=4)
+
+
+def _gymnasium(place, folder):
+    load_object("examples.gymnasium_component:main")(folder, iterations=1, sessions=8)
+
+
+def _torchrl(place, folder):
+    env = load_object("marec_env.adapters.torchrl:SessionsEnv")(
+        marec_env.make_vec(SMALL, num_sessions=8), actions="box"
+    )
+    team = load_object("examples.torchrl_team:learn")(env, iterations=1, length=4)
+    torch.save(team.state_dict(), place)
+    load_object("agents.commands.evaluate:command")(
+        [folder], baselines="examples.torchrl_team:trained,random,static"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "learn"),
+    [
+        ("gymnasium_component", "WEIGHTS", _gymnasium),
+        ("stable_baselines", "MODEL", _sb3),
+        ("torchrl_team", "WEIGHTS", _torchrl),
+    ],
+)
+def test_other_libraries_end_in_a_runs_table(
+    run, tmp_path, monkeypatch, capsys, name, weights, learn
+):
+    """They train one iteration, and what they learned is compared on the run's users."""
+    place = tmp_path / "model.zip"
+    monkeypatch.setattr(f"examples.{name}.{weights}", place)
+    learn(place, run)
+    assert place.exists()
+    row = f"examples.{name}:trained"
+    assert row in capsys.readouterr().out
+    [found] = [f for f in run.glob("evaluation-*.json") if name in f.name]
+    policies = json.loads(found.read_text())["policies"]
+    assert set(policies) == {"trained team", row, "random", "static"}
+    assert policies[row]["outcomes"]["clicks"]["mean"] >= 0
+    assert (
+        name in (run / found.name.replace("evaluation", "report")).with_suffix(".html").read_text()
+    )

@@ -1,0 +1,268 @@
+"""Other libraries' views of batched sessions say what the sessions say, and their policies are
+evaluated as they play.
+"""
+
+import builtins
+import importlib
+import sys
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+
+import marec_env
+from agents.baselines.teams import RandomTeam
+from marec_env.adapters.actions import LEVELS, ActionCode
+from marec_env.adapters.gym import TeamVectorEnv
+from marec_env.adapters.sb3 import SB3VecEnv
+from marec_env.adapters.torchrl import SessionsEnv
+from marec_env.classic import SlateVectorEnv
+from marec_env.errors import ConfigError
+from marec_env.evaluation.rollout import rollout
+from tests.worlds import small_environment
+
+SMALL = small_environment(60, 200)
+CPU = torch.device("cpu")
+
+
+def sessions(count=5, **changes):
+    return marec_env.make_vec({**SMALL, **changes}, num_sessions=count)
+
+
+# ---------------------------------------------------------------- actions
+
+
+def test_box_and_discrete_codes_by_hand():
+    given = {
+        "a": spaces.Box(np.array([0.0, -2.0], np.float32), np.array([1.0, 2.0], np.float32)),
+        "b": spaces.MultiDiscrete([4, 2]),
+        "c": spaces.Tuple([spaces.Discrete(3, start=5), spaces.Box(-1, 1, (1,))]),
+    }
+    box = ActionCode(given, "box", CPU)
+    assert box.space == spaces.Box(-1.0, 1.0, (6,))
+    low, high = box.decode(torch.tensor([[-1.0] * 6, [1.0] * 6]))["a"].tolist()
+    assert (low, high) == ([0.0, -2.0], [1.0, 2.0])
+    middle = box.decode(torch.tensor([[0.0, 0.5, -0.51, 0.01, 1.0, 7.0]]))
+    assert middle["a"].tolist() == [[0.5, 1.0]]
+    assert middle["b"].tolist() == [[0, 1]]
+    assert [part.tolist() for part in middle["c"]] == [[7], [[1.0]]]
+    discrete = ActionCode(given, "discrete", CPU)
+    assert discrete.space.nvec.tolist() == [LEVELS, LEVELS, 4, 2, 3, LEVELS]
+    chosen = discrete.decode(torch.tensor([[0, LEVELS - 1, 3, 1, 2, 5]]))
+    assert chosen["a"].tolist() == [[0.0, 2.0]]
+    assert chosen["b"].tolist() == [[3, 1]]
+    assert chosen["c"][0].tolist() == [7]
+    assert chosen["c"][1].tolist() == [[0.0]]
+
+
+def test_actions_that_fit_no_space_are_told():
+    env = sessions()
+    with pytest.raises(ConfigError, match=r"choose actions='box'"):
+        TeamVectorEnv(env)
+    with pytest.raises(ConfigError, match="have no bounds"):
+        ActionCode({"a": spaces.Box(-np.inf, np.inf, (2,))}, "box", CPU)
+    with pytest.raises(ConfigError, match="did you mean 'ranking_0'"):
+        TeamVectorEnv(env, "ranking")
+    with pytest.raises(ConfigError, match="actions have shape"):
+        TeamVectorEnv(env, "ranking_0").step(np.zeros((5, 3), np.float32))
+    with pytest.raises(ConfigError, match="seed is a list"):
+        TeamVectorEnv(env, "ranking_0").reset(seed=[1, 2])
+
+
+# ---------------------------------------------------------------- Gymnasium
+
+
+def test_one_component_among_hand_set_ones_is_the_session_played_so():
+    """Observations, rewards and ends are those of the batched environment, resets included."""
+    envs, env = TeamVectorEnv(sessions(), "ranking_0"), sessions()
+    assert envs.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
+    assert envs.single_action_space == env.action_spaces["ranking_0"]
+    seen, _ = envs.reset(seed=3)
+    step = env.reset(3)
+    rng, ends = np.random.default_rng(0), 0
+    scores = np.zeros(5)
+    for _ in range(20):
+        np.testing.assert_array_equal(seen, step.observations["ranking_0"].numpy())
+        action = rng.uniform(-1, 1, envs.action_space.shape).astype(np.float32)
+        seen, rewards, ended, cut, infos = envs.step(action)
+        step = env.step({**env.default_actions(), "ranking_0": torch.from_numpy(action)})
+        np.testing.assert_array_equal(rewards, step.rewards["ranking_0"].double().numpy())
+        np.testing.assert_array_equal(ended, step.terminated.numpy())
+        np.testing.assert_array_equal(cut, step.truncated.numpy())
+        np.testing.assert_array_equal(infos["clicks"], step.metrics["clicks"].numpy())
+        scores += rewards
+        over = ended | cut
+        if over.any():
+            ends += over.sum()
+            final = step.final_observations["ranking_0"].numpy()
+            np.testing.assert_array_equal(infos["final_obs"][over], final[over])
+            np.testing.assert_array_equal(infos["_final_obs"], over)
+            np.testing.assert_allclose(infos["episode"]["r"][over], scores[over])
+            length = step.episodes["length"].numpy()
+            np.testing.assert_array_equal(infos["episode"]["l"][over], length)
+            scores[over] = 0
+    assert ends > 5
+
+
+def test_given_policies_play_the_other_components():
+    env = sessions()
+    others = RandomTeam(env.action_spaces, seed=1)
+    envs, plain = TeamVectorEnv(env, "recall_0", others=others), sessions()
+    envs.reset(seed=0)
+    step = plain.reset(0)
+    again = RandomTeam(plain.action_spaces, seed=1)
+    again.begin(plain.session_keys)
+    for _ in range(4):
+        action = torch.ones(5, 7, dtype=torch.int64)
+        rest = {a: seen for a, seen in step.observations.items() if a != "recall_0"}
+        step = plain.step({**again.act(rest), "recall_0": action})
+        rewards = envs.step(action.numpy())[1]
+        np.testing.assert_array_equal(rewards, step.rewards["recall_0"].double().numpy())
+
+
+def test_a_component_of_a_sequential_pipeline_sees_those_before_it():
+    pipeline = {**SMALL["pipeline"], "sequential": True}
+    envs, env = TeamVectorEnv(sessions(pipeline=pipeline), "feature_0"), sessions(pipeline=pipeline)
+    seen, _ = envs.reset(seed=0)
+    env.reset(0)
+    for _ in range(3):
+        defaults = env.default_actions()
+        for agent in ("profile_0", "recall_0"):
+            env.act({agent: defaults[agent]})
+        np.testing.assert_array_equal(seen, env.observe("feature_0").numpy())
+        action = np.ones(envs.action_space.shape, np.int64)
+        env.act({"feature_0": torch.from_numpy(action)})
+        env.act({"ranking_0": defaults["ranking_0"]})
+        step = env.advance()
+        seen, rewards, *_ = envs.step(action)
+        np.testing.assert_array_equal(rewards, step.rewards["feature_0"].double().numpy())
+    with pytest.raises(ConfigError, match=r"pipeline\.sequential: false"):
+        TeamVectorEnv(env, actions="box")
+
+
+def test_what_is_evaluated_is_what_was_played():
+    """The hand-set team through an adapter has the outcomes of the hand-set team."""
+    env = sessions()
+    envs = TeamVectorEnv(env, "ranking_0")
+    default = env.default_actions()["ranking_0"][0].numpy()
+    policy = envs.policy(lambda seen: np.tile(default, (len(seen), 1)))
+    from agents.baselines import build_baseline
+
+    mine = rollout(env.world, policy, sessions=8, seed=2)
+    plain = rollout(env.world, build_baseline("static", env), sessions=8, seed=2)
+    assert torch.equal(mine.per_session["clicks"], plain.per_session["clicks"])
+    other = envs.policy(lambda seen: -np.tile(default, (len(seen), 1)))
+    found = rollout(env.world, other, sessions=8, seed=2)
+    assert not torch.equal(found.per_session["return"], plain.per_session["return"])
+
+
+# ---------------------------------------------------------------- Stable-Baselines3
+
+
+@pytest.mark.parametrize("kind", ["team", "slates"])
+def test_stable_baselines_sees_resets_as_its_own_environments_show_them(kind):
+    envs = (
+        TeamVectorEnv(sessions(), actions="box")
+        if kind == "team"
+        else SlateVectorEnv(5, "kuaisim/request", horizon=4)
+    )
+    vec = SB3VecEnv(envs)
+    vec.seed(4)
+    first = vec.reset()
+    vec.seed(4)
+    np.testing.assert_array_equal(first, vec.reset())
+    rng, ends = np.random.default_rng(0), 0
+    for _ in range(14):
+        action = (
+            rng.uniform(-1, 1, envs.action_space.shape)
+            if kind == "team"
+            else rng.integers(0, 1000, envs.action_space.shape)
+        )
+        seen, rewards, ended, infos = vec.step(action)
+        assert seen.shape == (5, *vec.observation_space.shape)
+        assert rewards.dtype == np.float32
+        for place, info in enumerate(infos):
+            assert bool(info) == bool(ended[place])
+            if info:
+                ends += 1
+                assert not np.array_equal(info["terminal_observation"], seen[place])
+                assert isinstance(info["TimeLimit.truncated"], bool)
+    assert ends >= 5
+    assert vec.get_attr("num_envs", [0]) == [5]
+    assert vec.env_is_wrapped(object) == [False] * 5
+    with pytest.raises(ConfigError, match="of their own"):
+        vec.env_method("render")
+
+
+# ---------------------------------------------------------------- TorchRL
+
+
+@pytest.mark.parametrize("actions", ["mixed", "box", "discrete"])
+def test_torchrl_accepts_it(actions):
+    from torchrl.envs import check_env_specs
+
+    env = SessionsEnv(sessions(), actions=actions)
+    check_env_specs(env)
+    assert set(env.group_map) == set(env.simulator.agents)
+
+
+def test_a_torchrl_rollout_is_the_sessions_played():
+    env, plain = SessionsEnv(sessions(), actions="mixed"), sessions()
+    env.set_seed(3)
+    torch.manual_seed(0)
+    found = env.rollout(14, break_when_any_done=False)
+    step = plain.reset(3)
+    assert bool(found["next", "done"].any())
+    for t in range(14):
+        now = found[:, t]
+        assert torch.equal(now["state"], step.state)
+        actions = {}
+        for agent in plain.agents:
+            assert torch.equal(now[agent, "observation"].squeeze(1), step.observations[agent])
+            actions[agent] = now[agent, "action"].squeeze(1)
+        step = plain.step(actions)
+        for name in ("terminated", "truncated"):
+            assert torch.equal(now["next", name].squeeze(1), getattr(step, name))
+        reward = now["next", "recall_0", "reward"].flatten()
+        assert torch.equal(reward, step.rewards["recall_0"])
+        last = now["next", "recall_0", "observation"].squeeze(1)
+        assert torch.equal(last, step.final_observations["recall_0"])
+
+
+def test_torchrl_may_reset_sessions_that_have_not_ended():
+    env = SessionsEnv(sessions(), actions="box")
+    data = env.reset()
+    data = env.rand_step(data)["next"]
+    assert not bool(data["done"].any())
+    where = torch.tensor([True, False, True, False, False]).unsqueeze(1)
+    fresh = env.reset(data.clone().set("_reset", where))
+    old, new = data["ranking_0", "observation"], fresh["ranking_0", "observation"]
+    changed = (old != new).flatten(1).any(1)
+    assert changed.tolist() == where.flatten().tolist()
+
+
+def test_torchrl_takes_no_components_that_act_one_after_another():
+    with pytest.raises(ConfigError, match="PettingZooWrapper"):
+        SessionsEnv(sessions(pipeline={**SMALL["pipeline"], "sequential": True}))
+
+
+# ---------------------------------------------------------------- what is not installed
+
+
+@pytest.mark.parametrize(
+    ("module", "library"), [("sb3", "stable_baselines3"), ("torchrl", "tensordict")]
+)
+def test_a_missing_library_is_one_line(monkeypatch, module, library):
+    real = builtins.__import__
+
+    def fail(name, *rest, **named):
+        if name.split(".")[0] == library:
+            raise ImportError(name)
+        return real(name, *rest, **named)
+
+    monkeypatch.delitem(sys.modules, f"marec_env.adapters.{module}")
+    monkeypatch.setattr(builtins, "__import__", fail)
+    with pytest.raises(ConfigError, match="which is not installed: pip install"):
+        importlib.import_module(f"marec_env.adapters.{module}")
