@@ -127,25 +127,36 @@ def _measures(evaluation: Evaluation, name: str) -> dict[Key, Estimate]:
 
 
 def group_row(group: Group) -> Row:
-    """Return an experiment's interquartile means (of few seeds: means) with their intervals.
+    """Return an experiment's row."""
+    return _row(group.runs, TRAINED, group.label, "trained")
 
-    What a seed lacks is left out. One seed has no such interval; its intervals are over sessions.
+
+def _row(runs: Sequence[Run], name: str, label: str, kind: Kind) -> Row:
+    """Return what evaluations found of one policy.
+
+    Of several runs they are interquartile means over seeds (of few seeds: means), and what a seed
+    lacks is left out. One run has no such interval; its intervals are over sessions.
+
+    Args:
+        runs: whose evaluations have it.
+        name: there.
+        label: in tables.
+        kind: of policy.
     """
-    if len(group.runs) == 1:
-        return policy_row(group.runs[0], TRAINED, group.label, "trained", (group.runs[0].seed,))
-    teams = [run.evaluated.policies[TRAINED] for run in group.runs]
-    seeds = [_measures(run.evaluated, TRAINED) for run in group.runs]
-    common = [key for key in seeds[0] if all(key in measures for measures in seeds)]
-    lists = {key: [measures[key].value for measures in seeds] for key in common}
+    seeds = tuple(run.seed for run in runs) if kind == "trained" else ()
+    measured = [_measures(run.evaluated, name) for run in runs]
+    common = [key for key in measured[0] if all(key in measures for measures in measured)]
+    lists = {key: [measures[key].value for measures in measured] for key in common}
+    several = len(runs) > 1
     return Row(
-        label=group.label,
-        kind="trained",
-        over="seeds",
-        count=len(group.runs),
-        found={key: seeds_interval(values) for key, values in lists.items()},
-        seeds=tuple(group.seeds),
-        by_seed={key[1]: values for key, values in lists.items() if key[0] == "values"},
-        exposure=_mean_exposure(teams),
+        label=label,
+        kind=kind,
+        over="seeds" if several else "sessions",
+        count=len(runs) if several else runs[0].evaluated.sessions,
+        found={k: seeds_interval(v) for k, v in lists.items()} if several else measured[0],
+        seeds=seeds,
+        by_seed={k[1]: values for k, values in lists.items() if seeds and k[0] == "values"},
+        exposure=_mean_exposure([run.evaluated.policies[name] for run in runs]),
     )
 
 
@@ -160,29 +171,6 @@ def _mean_exposure(teams: Sequence[PolicyNumbers]) -> dict[str, Shares]:
             kept = {"impressions": mean, "items": first.items if mean else []}
             found[division] = first.model_copy(update=kept)
     return found
-
-
-def policy_row(run: Run, name: str, label: str, kind: Kind, seeds: tuple[int, ...] = ()) -> Row:
-    """Return one evaluated policy, with intervals over sessions.
-
-    Args:
-        run: whose evaluation has it.
-        name: there.
-        label: in tables.
-        kind: of policy.
-        seeds: of a trained team.
-    """
-    found = _measures(run.evaluated, name)
-    return Row(
-        label=label,
-        kind=kind,
-        over="sessions",
-        count=run.evaluated.sessions,
-        found=found,
-        seeds=seeds,
-        by_seed={key[1]: [found[key].value] for key in found if seeds and key[0] == "values"},
-        exposure=run.evaluated.policies[name].exposure,
-    )
 
 
 def baseline_rows(groups: Sequence[Group]) -> list[Row]:
@@ -202,11 +190,15 @@ def baseline_rows(groups: Sequence[Group]) -> list[Row]:
     for name, variants in found.items():
         for label, run in variants if name != TRAINED else ():
             shown = name if len(variants) == 1 else f"{name} (beside {label}, seed {run.seed})"
-            privileged = run.evaluated.policies[name].privileged
-            rows.append(policy_row(run, name, shown, "oracle" if privileged else "baseline"))
+            rows.append(_other_row(run, name, shown))
     lowest = Estimate(-np.inf)
     rows.sort(key=lambda row: (row.kind == "oracle", row.values.get("clicks", lowest).value))
     return rows
+
+
+def _other_row(run: Run, name: str, label: str) -> Row:
+    privileged = run.evaluated.policies[name].privileged
+    return _row([run], name, label, "oracle" if privileged else "baseline")
 
 
 def _equal(policy: PolicyNumbers, other: PolicyNumbers) -> bool:
@@ -258,12 +250,8 @@ def rows_of_file(path: Path, like: Run) -> tuple[list[Row], list[str]]:
     topics = _topics(path, document)
     source = Run(path, -1, {}, "", like.codes, evaluation=found, topics=topics)
     refuse_other_topics(like, source)
-    rows = [
-        policy_row(source, name, name, "oracle" if policy.privileged else "baseline")
-        for name, policy in found.policies.items()
-        if name != TRAINED and not name.startswith(_TRAINED_LEVEL)
-    ]
-    return rows, notes
+    names = [n for n in found.policies if n != TRAINED and not n.startswith(_TRAINED_LEVEL)]
+    return [_other_row(source, name, name) for name in names], notes
 
 
 def _as_evaluation(document: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -17,80 +17,57 @@ from torch import Tensor
 from marec_env.errors import ConfigError
 
 __all__ = [
+    "against_relevance",
     "coverage",
-    "f1",
-    "hit_rate",
     "intra_list_diversity",
     "miscalibration",
-    "ndcg",
     "novelty",
     "popularity_bands",
-    "precision",
-    "recall",
-    "reciprocal_rank",
-    "serendipity",
 ]
 
 POPULARITY_BANDS = 5
 CALIBRATION_SMOOTHING = 0.01  # alpha of Steck, "Calibrated Recommendations", RecSys 2018
 
 
-def precision(slate: Tensor, relevance: Tensor) -> Tensor:
-    """Return the share of the ``K`` positions that hold a relevant item, ``[B]``.
+def against_relevance(slate: Tensor, relevance: Tensor, expected: Tensor) -> dict[str, Tensor]:
+    """Return every metric that is taken against what is relevant, float32 ``[B]`` each.
+
+    * ``precision``: share of the ``K`` positions that hold a relevant item; ``recall``: share of
+      the relevant items in the list; ``f1``: their harmonic mean for each user.
+    * ``hit_rate``: 1 where at least one item is relevant; ``mrr``: 1 / the position of the first
+      relevant item, 0 if there is none.
+    * ``ndcg``: discounted gain over that of the best possible list of ``K``.
+    * ``serendipity``: share of positions whose item is relevant and unexpected; what a primitive
+      recommender would have shown anyway is no surprise (Ge, Delgado-Battenfeld and Jannach,
+      RecSys 2010).
 
     Args:
         slate: int64 ``[B, K]``.
         relevance: ``[B, N]``, bool or a non-negative gain.
+        expected: int64 ``[B, M]``, the primitive recommender's list (the most popular items).
+
+    Raises:
+        ConfigError: the lists have no positions, or hold items outside ``0 ... N - 1``.
     """
-    return _where_any(_hits(slate, relevance).float().mean(dim=1), relevance)
-
-
-def recall(slate: Tensor, relevance: Tensor) -> Tensor:
-    """Return the share of the relevant items that are in the list, ``[B]``."""
-    return _hits(slate, relevance).float().sum(dim=1) / _count(relevance)
-
-
-def f1(slate: Tensor, relevance: Tensor) -> Tensor:
-    """Return the harmonic mean of precision and recall for each user, ``[B]``."""
-    found = _hits(slate, relevance).float().sum(dim=1)
-    return 2 * found / (slate.shape[1] + _count(relevance))
-
-
-def hit_rate(slate: Tensor, relevance: Tensor) -> Tensor:
-    """Return 1 where at least one item of the list is relevant, ``[B]``."""
-    return _where_any(_hits(slate, relevance).any(dim=1).float(), relevance)
-
-
-def reciprocal_rank(slate: Tensor, relevance: Tensor) -> Tensor:
-    """Return 1 / the position of the first relevant item, 0 if there is none, ``[B]``."""
-    positions = torch.arange(1, slate.shape[1] + 1, device=slate.device)
-    return _where_any((_hits(slate, relevance) / positions).amax(dim=1), relevance)
-
-
-def ndcg(slate: Tensor, relevance: Tensor) -> Tensor:
-    """Return the discounted gain over that of the best possible list of ``K``, ``[B]``."""
-    size = slate.shape[1]
-    discount = 1 / torch.log2(torch.arange(2, size + 2, device=slate.device).float())
-    gained = (_gains(slate, relevance) * discount).sum(dim=1)
+    gains = _gains(slate, relevance)
+    hits, size = gains > 0, slate.shape[1]
+    found = hits.float().sum(dim=1)
+    count = (relevance > 0).sum(dim=1).to(torch.float32)
+    positions = torch.arange(1, size + 1, device=slate.device)
+    discount = 1 / torch.log2((positions + 1).float())
     best = relevance.to(torch.float32).topk(min(size, relevance.shape[1]), dim=1).values
     ideal = (best * discount[: best.shape[1]]).sum(dim=1)
-    return gained / torch.where(ideal > 0, ideal, torch.nan)
-
-
-def serendipity(slate: Tensor, relevance: Tensor, expected: Tensor) -> Tensor:
-    """Return the share of positions whose item is relevant and unexpected, ``[B]``.
-
-    Ge, Delgado-Battenfeld and Jannach, RecSys 2010: what a primitive recommender would have shown
-    anyway is no surprise.
-
-    Args:
-        slate: int64 ``[B, K]``.
-        relevance: ``[B, N]``.
-        expected: int64 ``[B, M]``, the primitive recommender's list (the most popular items).
-    """
     surprising = ~(slate.unsqueeze(2) == expected.unsqueeze(1)).any(dim=2)
-    found = (_hits(slate, relevance) & surprising).float().mean(dim=1)
-    return _where_any(found, relevance)
+    values = {
+        "precision": hits.float().mean(dim=1),
+        "recall": found / count,
+        "f1": 2 * found / (size + count),
+        "ndcg": (gains * discount).sum(dim=1) / ideal,
+        "mrr": (hits / positions).amax(dim=1),
+        "hit_rate": hits.any(dim=1).float(),
+        "serendipity": (hits & surprising).float().mean(dim=1),
+    }
+    return {name: torch.where(count > 0, value, torch.nan) for name, value in values.items()}
 
 
 def coverage(impressions: Tensor) -> float:
@@ -163,11 +140,7 @@ def miscalibration(slate: Tensor, history: Tensor, topics: Tensor, num_topics: i
 
 
 def _gains(slate: Tensor, relevance: Tensor) -> Tensor:
-    """Return the gain at each position, float32 ``[B, K]``; 0 where empty or a repeat.
-
-    Raises:
-        ConfigError: the lists have no positions, or hold items outside ``0 ... N - 1``.
-    """
+    """Return the gain at each position, float32 ``[B, K]``; 0 where empty or a repeat."""
     if slate.ndim != 2 or slate.shape[1] == 0:
         raise ConfigError(
             f"lists of shape {tuple(slate.shape)} have no metric; needed: [B, K], K > 0"
@@ -178,22 +151,6 @@ def _gains(slate: Tensor, relevance: Tensor) -> Tensor:
     repeat = (slate.unsqueeze(2) == slate.unsqueeze(1)).tril(-1).any(dim=2)
     gains = relevance.to(torch.float32).gather(1, slate.clamp(min=0))
     return gains * ((slate >= 0) & ~repeat)
-
-
-def _hits(slate: Tensor, relevance: Tensor) -> Tensor:
-    """Return whether each position adds a relevant item, bool ``[B, K]``."""
-    return _gains(slate, relevance) > 0
-
-
-def _where_any(values: Tensor, relevance: Tensor) -> Tensor:
-    """Return the values ``[B]``, NaN for users with nothing relevant."""
-    return torch.where((relevance > 0).any(dim=1), values, torch.nan)
-
-
-def _count(relevance: Tensor) -> Tensor:
-    """Return the number of relevant items, float32 ``[B]``; NaN where there are none."""
-    count = (relevance > 0).sum(dim=1).to(torch.float32)
-    return torch.where(count > 0, count, torch.nan)
 
 
 def _topic_shares(items: Tensor, topics: Tensor, num_topics: int) -> Tensor:

@@ -214,15 +214,9 @@ class _Record:
         expected = self._expected.expand(slate.shape[0], -1)
         topics, history = catalog.topics, memory.history
         return {
-            "precision": metrics.precision(slate, relevance),
-            "recall": metrics.recall(slate, relevance),
-            "f1": metrics.f1(slate, relevance),
-            "ndcg": metrics.ndcg(slate, relevance),
-            "mrr": metrics.reciprocal_rank(slate, relevance),
-            "hit_rate": metrics.hit_rate(slate, relevance),
+            **metrics.against_relevance(slate, relevance, expected),
             "diversity": metrics.intra_list_diversity(slate, catalog.text),
             "novelty": metrics.novelty(slate, self._counts),
-            "serendipity": metrics.serendipity(slate, relevance, expected),
             "miscalibration": metrics.miscalibration(slate, history, topics, catalog.num_topics),
         }
 

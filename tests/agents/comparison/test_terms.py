@@ -2,13 +2,14 @@
 
 import pytest
 
-from agents.commands.evaluate import evaluate_policy
 from agents.comparison import tables
 from agents.comparison.report import as_page, run_page
+from agents.comparison.runs import TRAINED
 from agents.comparison.summary import summarise
 from agents.config import MAPPOConfig, SamplingConfig
 from agents.learners.trainer import Trainer
 from marec_env.environment_config import EnvironmentConfig
+from marec_env.evaluation.comparison import compare_outcomes
 from marec_env.evaluation.rollout import rollout
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
@@ -76,7 +77,9 @@ def test_f_is_the_weighted_sum_of_the_terms_shown(world):
 
 
 def test_tables_and_pages_name_every_term(world, make_run):
-    found = evaluate_policy(world, Defaults(world), {"first": First()}, sessions=8, seed=0)
+    policies = {TRAINED: Defaults(world), "first": First()}
+    outcomes = {name: rollout(world, p, sessions=8, seed=0) for name, p in policies.items()}
+    found = compare_outcomes(outcomes, dict.fromkeys(policies, False), ("first",))
     run, again = (make_run(found=found.as_dict(), seed=seed) for seed in (0, 1))
     summary = summarise([run])
     table = tables.terms_table(summary)

@@ -11,6 +11,16 @@ from marec_env.evaluation import metrics
 USERS, ITEMS, K = 40, 60, 10
 
 
+NOTHING = torch.tensor([[-2]])  # expected, by tests of other metrics than serendipity
+
+
+def _metric(name, expected=NOTHING):
+    def metric(slate, relevance):
+        return metrics.against_relevance(slate, relevance, expected.expand(len(slate), -1))[name]
+
+    return metric
+
+
 def _golden(measure, slate, relevance):
     """Return ir-measures' value per user, with the slate as a run cut at K."""
     qrels = [
@@ -40,42 +50,31 @@ def lists():
 
 
 @pytest.mark.parametrize(
-    ("function", "measure"),
+    ("name", "measure"),
     [
-        (metrics.precision, P @ K),
-        (metrics.recall, R @ K),
-        (metrics.f1, SetF),
-        (metrics.hit_rate, Success @ K),
-        (metrics.reciprocal_rank, RR @ K),
-        (metrics.ndcg, nDCG @ K),
+        ("precision", P @ K),
+        ("recall", R @ K),
+        ("f1", SetF),
+        ("hit_rate", Success @ K),
+        ("mrr", RR @ K),
+        ("ndcg", nDCG @ K),
     ],
 )
-def test_equal_to_ir_measures(lists, function, measure):
+def test_equal_to_ir_measures(lists, name, measure):
     slate, relevance, _ = lists
     torch.testing.assert_close(
-        function(slate, relevance), _golden(measure, slate, relevance), atol=1e-6, rtol=0
+        _metric(name)(slate, relevance), _golden(measure, slate, relevance), atol=1e-6, rtol=0
     )
 
 
 def test_graded_ndcg_equals_ir_measures(lists):
     slate, _, graded = lists
     expected = _golden(nDCG @ K, slate, graded)
-    torch.testing.assert_close(metrics.ndcg(slate, graded), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(_metric("ndcg")(slate, graded), expected, atol=1e-6, rtol=0)
 
 
-def _serendipity(slate, relevance):
-    return metrics.serendipity(slate, relevance, torch.tensor([[4], [4]]))
-
-
-AGAINST_RELEVANCE = (
-    metrics.precision,
-    metrics.recall,
-    metrics.f1,
-    metrics.hit_rate,
-    metrics.reciprocal_rank,
-    metrics.ndcg,
-    _serendipity,
-)
+NAMES = ("precision", "recall", "f1", "hit_rate", "mrr", "ndcg", "serendipity")
+AGAINST_RELEVANCE = [pytest.param(_metric(name, torch.tensor([[4]])), id=name) for name in NAMES]
 
 
 @pytest.mark.parametrize("function", AGAINST_RELEVANCE)
@@ -102,7 +101,8 @@ def test_metrics_by_hand_at_distinct_values():
     slate = torch.tensor([[5, 2, 7, 1]])
     relevance = torch.zeros(1, 9)
     relevance[0, [1, 2, 8]] = torch.tensor([3.0, 1.0, 2.0])
-    found = {f.__name__: float(f(slate, relevance)) for f in AGAINST_RELEVANCE[:-1]}
+    values = metrics.against_relevance(slate, relevance, torch.tensor([[1]]))
+    found = {name: float(value) for name, value in values.items()}
     # gains 0, 1, 0, 3 against 3, 2, 1
     gained, ideal = 1 / math.log2(3) + 3 / math.log2(5), 3 + 2 / math.log2(3) + 1 / 2
     assert found == pytest.approx(
@@ -111,8 +111,9 @@ def test_metrics_by_hand_at_distinct_values():
             "recall": 2 / 3,
             "f1": 4 / 7,
             "hit_rate": 1.0,
-            "reciprocal_rank": 1 / 2,
+            "mrr": 1 / 2,
             "ndcg": gained / ideal,
+            "serendipity": 1 / 4,
         }
     )
 
@@ -120,8 +121,8 @@ def test_metrics_by_hand_at_distinct_values():
 def test_empty_positions_count_as_misses():
     slate = torch.tensor([[2, -1, -1, -1]])
     relevance = torch.tensor([[1, 0, 1]])  # a clamped -1 would read item 0, which is relevant
-    assert metrics.precision(slate, relevance)[0] == pytest.approx(0.25)
-    assert metrics.recall(slate, relevance)[0] == pytest.approx(0.5)
+    assert _metric("precision")(slate, relevance)[0] == pytest.approx(0.25)
+    assert _metric("recall")(slate, relevance)[0] == pytest.approx(0.5)
 
 
 def test_coverage_is_the_share_shown_at_all():
@@ -146,7 +147,7 @@ def test_novelty_in_bits():
 def test_serendipity_wants_relevant_and_unexpected():
     slate = torch.tensor([[0, 1, 2, 3]])
     relevance = torch.tensor([[1, 1, 0, 0]])
-    assert metrics.serendipity(slate, relevance, torch.tensor([[0, 2]]))[0] == 0.25
+    assert _metric("serendipity", torch.tensor([[0, 2]]))(slate, relevance)[0] == 0.25
 
 
 def test_popularity_bands_hold_equally_many_items():
@@ -170,8 +171,7 @@ def test_miscalibration_by_hand():
 
 def test_lists_without_positions_and_unknown_items_are_refused():
     relevance = torch.tensor([[1.0, 0.0, 1.0]])
-    for metric in (metrics.precision, metrics.recall, metrics.ndcg, metrics.reciprocal_rank):
-        with pytest.raises(ConfigError, match="no metric"):
-            metric(torch.zeros(1, 0, dtype=torch.int64), relevance)
-        with pytest.raises(ConfigError, match="item 3 of 3"):
-            metric(torch.tensor([[0, 3]]), relevance)
+    for slate, message in ((torch.zeros(1, 0, dtype=torch.int64), "no metric"),
+                           (torch.tensor([[0, 3]]), "item 3 of 3")):  # fmt: skip
+        with pytest.raises(ConfigError, match=message):
+            metrics.against_relevance(slate, relevance, NOTHING)
