@@ -68,6 +68,7 @@ FULL = {
     "pipeline": (64, 1024, 8192, 32_768, 131_072),
     "profiled": (1024, 16_384),
     "training": (256, 4096, 16_384),
+    "seeds": 10,
     "budgets": (4096, 32_768, 131_072),
     "texts": {"titles": (65_536, 9), "descriptions": (65_536, 59)},
     "compared": 8192,  # texts of sentence-transformers
@@ -79,6 +80,7 @@ SMOKE = {
     "pipeline": (8,),
     "profiled": (8,),
     "training": (8,),
+    "seeds": 2,
     "budgets": (64, 256),
     "texts": {"titles": (40, 9), "descriptions": (20, 59)},
     "compared": 20,
@@ -229,9 +231,9 @@ def same_play(here: EnvironmentConfig, there: EnvironmentConfig, sessions: int) 
     return found
 
 
-def training_step(config: EnvironmentConfig, sessions: int) -> Callable[[], object]:
+def training_step(config: EnvironmentConfig, sessions: int, seeds: int = 1) -> Callable[[], object]:
     from agents.config import RunConfig
-    from agents.runs.environment import build_trainer
+    from agents.runs.environment import build_trainers
 
     sampling = {"num_sessions": sessions, "rollout_length": 32}
     if "device" not in RunConfig.model_fields:
@@ -239,8 +241,8 @@ def training_step(config: EnvironmentConfig, sessions: int) -> Callable[[], obje
     values = {"environment": config.model_dump(mode="json"), "sampling": sampling}
     if "device" in RunConfig.model_fields:
         values["device"] = config.device
-    trainer = build_trainer(load_mapping(values, RunConfig, "gpu.py"))
-    return trainer.iterate
+    trainers = build_trainers(load_mapping(values, RunConfig, "gpu.py"), range(seeds))
+    return lambda: [trainer.iterate() for trainer in trainers]
 
 
 def corpus(count: int, words: int) -> list[str]:
@@ -379,9 +381,12 @@ class Simulation:
     def _whole(self, where: EnvironmentConfig, place: torch.device, count: int) -> dict[str, Any]:
         return requests(simulator_step(where, count), count, place, self.size["seconds"])
 
-    def _trained(self, where: EnvironmentConfig, place: torch.device, count: int) -> dict[str, Any]:
-        found = rate(training_step(where, count), place, self.size["seconds"], warm=2)
-        return {"env_steps_per_s": found * count * 32, "iteration_s": 1 / found}
+    def _trained(
+        self, where: EnvironmentConfig, place: torch.device, count: int, seeds: int = 1
+    ) -> dict[str, Any]:
+        step = training_step(where, count, seeds)
+        found = rate(step, place, self.size["seconds"], warm=2)
+        return {"env_steps_per_s": found * seeds * count * 32, "iteration_s": 1 / found}
 
     def team(self) -> None:
         """The pipeline, what a step of it asks of the device, and training."""
@@ -396,6 +401,9 @@ class Simulation:
         for count in self.size["training"]:
             what = f"sessions {count:,}"
             row(self.training, what, lambda n=count: self._trained(there, device, n))
+        count, seeds = self.size["training"][0], self.size["seeds"]
+        what = f"{seeds} seeds of {count:,} sessions, one batch"
+        row(self.training, what, lambda: self._trained(there, device, count, seeds))
 
     def people(self) -> None:
         """Users alone, step by step and as one CUDA graph."""

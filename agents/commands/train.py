@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 from agents.commands.shared import tell
+from agents.comparison.grouping import seed_ranges
 from agents.config import RunConfig, preset_name
 from agents.entry import USER_ERROR
 from agents.learners.ray_session import watch_ray
@@ -18,21 +22,23 @@ from agents.runs import manifest
 from agents.runs.checkpoints import Checkpoint, Progress, latest_checkpoint, save_checkpoint
 from agents.runs.environment import (
     build_trainer,
+    build_trainers,
     input_hashes,
     limit_threads,
     run_world,
+    side_by_side,
 )
 from agents.runs.folder import RunFolder, check_place, create_run, open_run, run_name
 from agents.runs.metrics_log import restore_metrics
 from agents.runs.progress import ProgressDisplay
 from agents.runs.seeds import parse_seeds, train_seeds
 from agents.runs.tracking import Trackers, default_group, open_trackers
-from agents.runs.train_loop import INTERRUPTED, train
+from agents.runs.train_loop import INTERRUPTED, Stop, TrainingResult, in_turn, iterations
 from agents.runs.trained import FIXED, load_run
 from marec_env import io
 from marec_env.config.loader import load
 from marec_env.config.yaml_source import dump
-from marec_env.errors import ConfigError, RunError, visible
+from marec_env.errors import ConfigError, MarecError, RunError, visible
 from marec_env.shipped import typed
 
 if TYPE_CHECKING:
@@ -70,37 +76,87 @@ def start_run(
     Raises:
         MarecError: the input is at fault.
     """
+    config = _in_group(load(path, RunConfig, overrides), group)
+    return _start(config, [config.seed], run_dir, init_from)
+
+
+def start_seeds(
+    path: str, seeds: str, overrides: Sequence[str], jobs: int, group: str | None = None
+) -> int:
+    """Train several seeds (``0-9``) of a configuration in one group of the dashboards; return the
+    worst exit code. On CUDA they are one batch in this process, else ``jobs`` processes at a time.
+
+    Raises:
+        MarecError: the input is at fault.
+    """
+    numbers = parse_seeds(seeds)
     config = load(path, RunConfig, overrides)
-    if group and config.tracking.group is None:
-        tracking = config.tracking.model_copy(update={"group": group})
-        config = config.model_copy(update={"tracking": tracking})
-    place = run_dir or Path(config.output) / run_name(
-        config.name, config.algorithm.kind, config.seed
-    )
-    check_place(place)
+    group = group or default_group(config)
+    if side_by_side(config):
+        return _start(_in_group(config, group), numbers)
+    return train_seeds(path, numbers, overrides, group, jobs)
+
+
+def _in_group(config: RunConfig, group: str | None) -> RunConfig:
+    if group is None or config.tracking.group is not None:
+        return config
+    tracking = config.tracking.model_copy(update={"group": group})
+    return config.model_copy(update={"tracking": tracking})
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A run ready to train."""
+
+    config: RunConfig
+    folder: RunFolder
+    trainer: Trainer
+    checkpoint: Checkpoint | None
+
+
+def _start(
+    config: RunConfig, seeds: Sequence[int], run_dir: Path | None = None,
+    init_from: Path | None = None,
+) -> int:  # fmt: skip
+    """Begin a run a seed, in step; return the worst exit code."""
+    kind = config.algorithm.kind
+    places = [run_dir or Path(config.output) / run_name(config.name, kind, seed) for seed in seeds]
+    for place in places:
+        check_place(place)
     limit_threads(config)
-    tell(f"Preparing {config.algorithm.kind} on {preset_name(config)}, seed {config.seed} ...")
+    named = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seed_ranges(seeds)} as one batch"
+    tell(f"Preparing {kind} on {preset_name(config)}, {named} ...")
     hashes = input_hashes(config)
     baselines = _prepare_baselines(config)
-    with closing(build_trainer(config)) as trainer:
-        source = None if init_from is None else _begin_with(trainer, init_from)
+    with ExitStack() as stack:
+        trainers = build_trainers(config, seeds)
+        stack.callback(trainers[0].close)
+        source = None if init_from is None else _begin_with(trainers[0], init_from)
         pettingzoo = isinstance(config.environment, PettingZooConfig)
         warnings = () if pettingzoo else run_world(config).log.warnings
-        content = manifest.build_manifest(config, hashes, sys.argv, warnings)
-
-        def fill(folder: RunFolder) -> None:
-            io.write_text(folder.config, dump(config))
+        jobs = []
+        for seed, trainer, place in zip(seeds, trainers, places, strict=True):
+            own = config.model_copy(update={"seed": seed})
+            content = manifest.build_manifest(own, hashes, sys.argv, warnings)
             if source is not None:
                 content["init_from"] = str(source.absolute())  # type: ignore[typeddict-unknown-key]
-                # Written down at once: a run that is resumed before its first iteration ends must
-                # not begin with other networks.
-                save_checkpoint(folder.checkpoints, trainer.save, Progress(0, 0, 0.0), 0)
-            io.write_json(folder.manifest, content)
 
-        folder = create_run(place, fill, unique=run_dir is None)
-        with folder.locked():
+            def fill(
+                folder: RunFolder, own: RunConfig = own, trainer: Trainer = trainer,
+                content: manifest.Manifest = content,
+            ) -> None:  # fmt: skip
+                io.write_text(folder.config, dump(own))
+                if source is not None:
+                    # Written down at once: a run that is resumed before its first iteration ends
+                    # must not begin with other networks.
+                    save_checkpoint(folder.checkpoints, trainer.save, Progress(0, 0, 0.0), 0)
+                io.write_json(folder.manifest, content)
+
+            folder = create_run(place, fill, unique=run_dir is None)
+            stack.enter_context(folder.locked())
             first = latest_checkpoint(folder.checkpoints, tell)
-            return _run(config, folder, trainer, first, baselines)
+            jobs.append(_Job(own, folder, trainer, first))
+        return _run(jobs, baselines)
 
 
 def _begin_with(trainer: Trainer, run: Path) -> Path:
@@ -109,20 +165,6 @@ def _begin_with(trainer: Trainer, run: Path) -> Path:
     tell(f"Beginning with the networks of {found.folder} ...")
     trainer.begin_with(found.trainer)
     return found.folder
-
-
-def start_seeds(
-    path: str, seeds: str, overrides: Sequence[str], jobs: int, group: str | None = None
-) -> int:
-    """Train several seeds (``0-9``) of a configuration, ``jobs`` at a time, in one group of the
-    dashboards; return the worst exit code.
-
-    Raises:
-        MarecError: the input is at fault.
-    """
-    numbers = parse_seeds(seeds)
-    config = load(path, RunConfig, overrides)
-    return train_seeds(path, numbers, overrides, group or default_group(config), jobs)
 
 
 def continue_run(path: Path, overrides: Sequence[str]) -> int:
@@ -178,7 +220,7 @@ def continue_run(path: Path, overrides: Sequence[str]) -> int:
             )
             for line in (*notes, *warnings):
                 tell(f"warning: {line}")
-            return _run(config, folder, trainer, checkpoint, baselines)
+            return _run([_Job(config, folder, trainer, checkpoint)], baselines)
 
 
 def _refuse_edits(folder: RunFolder, changed: Mapping[str, str], overrides: Sequence[str]) -> None:
@@ -211,35 +253,62 @@ def _prepare_baselines(config: RunConfig) -> _Baselines | None:
     return prepare_baselines(run_world(config), config.evaluation.baselines)
 
 
-def _run(
-    config: RunConfig, folder: RunFolder, trainer: Trainer, checkpoint: Checkpoint | None,
-    baselines: _Baselines | None,
-) -> int:  # fmt: skip
-    """Train, compare, then say how the run ended and where it lies."""
-    training = config.training
-    trackers = open_trackers(config, folder.path, tell)
-    with closing(trackers):
-        start = checkpoint.progress.env_steps if checkpoint else 0
-        with ProgressDisplay(training.env_steps, start) as progress, watch_ray(_ends(folder)):
-            result = train(
-                training, folder, trainer, checkpoint=checkpoint, trackers=trackers,
-                progress=progress,
-            )  # fmt: skip
-        if result.interrupted:
-            tell(f"Stopped; continue with: {typed('train')} --resume {folder.path}")
-            return INTERRUPTED
-        if baselines is not None:
-            _track_comparison(trackers, _compare(config, folder, trainer, baselines()))
-        else:
-            if config.evaluation.at_end:
-                tell("No comparison: baselines recommend items, and this environment has none.")
-            from agents.comparison.report import write_run_report
+def _run(jobs: Sequence[_Job], baselines: _Baselines | None) -> int:
+    """Train runs in step, compare each, and say how each ended and where it lies.
 
-            write_run_report(folder.path)
-        trackers.artifact("config", [folder.config, folder.manifest])
-        trackers.artifact("report", [folder.report, folder.evaluation, folder.metrics])
-        if result.checkpoint is not None:
-            trackers.artifact("checkpoint", [result.checkpoint])
+    Progress shows the first of them. A run that fails does not stop the others.
+    """
+    config, folder = jobs[0].config, jobs[0].folder
+    total, before = config.training.env_steps, jobs[0].checkpoint
+    with ExitStack() as stack:
+        tracked = [
+            stack.enter_context(closing(open_trackers(job.config, job.folder.path, tell)))
+            for job in jobs
+        ]
+        start = before.progress.env_steps if before else 0
+        with ProgressDisplay(total, start) as progress, watch_ray(_ends(folder)):
+            unseen = ProgressDisplay(total, start, Console(quiet=True))
+            stop = Stop(progress.say)
+            runs = [
+                iterations(
+                    job.config.training, job.folder, job.trainer, checkpoint=job.checkpoint,
+                    trackers=trackers, progress=unseen if place else progress, stop=stop,
+                )
+                for place, (job, trackers) in enumerate(zip(jobs, tracked, strict=True))
+            ]  # fmt: skip
+            results = in_turn(runs, stop)
+        worst = 0
+        for job, trackers, result in zip(jobs, tracked, results, strict=True):
+            if not isinstance(result, MarecError):
+                worst = max(worst, _ended(job, trackers, result, baselines))
+            elif len(jobs) == 1:
+                raise result
+            else:
+                tell(f"error: seed {job.config.seed}: {result}")
+                worst = max(worst, USER_ERROR)
+    return worst
+
+
+def _ended(
+    job: _Job, trackers: Trackers, result: TrainingResult, baselines: _Baselines | None
+) -> int:
+    """Compare a trained team, and say where the run lies; return its exit code."""
+    folder = job.folder
+    if result.interrupted:
+        tell(f"Stopped; continue with: {typed('train')} --resume {folder.path}")
+        return INTERRUPTED
+    if baselines is not None:
+        _track_comparison(trackers, _compare(job.config, folder, job.trainer, baselines()))
+    else:
+        if job.config.evaluation.at_end:
+            tell("No comparison: baselines recommend items, and this environment has none.")
+        from agents.comparison.report import write_run_report
+
+        write_run_report(folder.path)
+    trackers.artifact("config", [folder.config, folder.manifest])
+    trackers.artifact("report", [folder.report, folder.evaluation, folder.metrics])
+    if result.checkpoint is not None:
+        trackers.artifact("checkpoint", [result.checkpoint])
     print(visible(f"Run folder: {folder.path}"))
     return 0
 

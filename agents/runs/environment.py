@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from agents.config import RunConfig, placed
+from agents.learners.config import PPOFamily
 from agents.pettingzoo_adapter import PettingZooConfig, make_pettingzoo
 from agents.runs.manifest import TOPICS
 from marec_env.environment_config import EnvironmentConfig
@@ -20,10 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "build_trainer",
+    "build_trainers",
     "input_hashes",
     "limit_threads",
     "make_environment",
     "run_world",
+    "side_by_side",
 ]
 
 
@@ -58,8 +62,23 @@ def limit_threads(config: RunConfig) -> None:
         torch.set_num_threads(config.sampling.torch_threads)
 
 
-def build_trainer(config: RunConfig) -> Trainer:
-    """Return a fresh trainer of a run, or refuse what cannot be built."""
+def side_by_side(config: RunConfig) -> bool:
+    """Return whether seeds of this configuration train as one batch: the learner is of this
+    process and of CUDA, where a step of many sessions takes about as long as one of few.
+    """
+    sampling = placed(config).sampling
+    return (
+        isinstance(config.environment, EnvironmentConfig)
+        and isinstance(config.algorithm, PPOFamily)
+        and not (sampling.num_env_runners or sampling.num_learners)
+        and (sampling.device or "cpu").startswith("cuda")
+    )
+
+
+def build_trainers(config: RunConfig, seeds: Sequence[int]) -> list[Trainer]:
+    """Return fresh trainers of a configuration's seeds (of several only where
+    :func:`side_by_side`), or refuse what cannot be built.
+    """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray announces; no warning
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     # RLlib warns of a constructor argument that only RLlib itself passes.
@@ -67,7 +86,16 @@ def build_trainer(config: RunConfig) -> Trainer:
     from agents.learners.trainer import Trainer
 
     factory = partial(make_environment, config)
-    return Trainer(config.algorithm, placed(config).sampling, config.seed, factory)
+    sampling = placed(config).sampling
+    if len(seeds) == 1:
+        return [Trainer(config.algorithm, sampling, seeds[0], factory)]
+    assert isinstance(config.algorithm, PPOFamily)
+    return Trainer.of_seeds(config.algorithm, sampling, seeds, factory)
+
+
+def build_trainer(config: RunConfig) -> Trainer:
+    """Return a fresh trainer of a run, or refuse what cannot be built."""
+    return build_trainers(config, [config.seed])[0]
 
 
 def input_hashes(config: RunConfig) -> dict[str, str]:

@@ -96,7 +96,10 @@ class _Wandb:
                 "algo": config.algorithm.kind,
                 "preset": preset_name(config),
             },
-            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+            # Seeds that train side by side are runs of one process.
+            settings=wandb.Settings(
+                silent=True, console="off", x_disable_stats=True, reinit="create_new"
+            ),
         )
         self._run.define_metric(STEP)
         self._run.define_metric("*", step_metric=STEP)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,12 @@ from agents.runs.folder import RunFolder
 from agents.runs.metrics_log import TIME_PREFIX, Metrics, append_metrics, restore_metrics
 from agents.runs.progress import ProgressDisplay
 from agents.runs.tracking import Trackers
-from marec_env.errors import RunError
+from marec_env.errors import MarecError, RunError
 
 if TYPE_CHECKING:
     from agents.learners.trainer import Trainer
 
-__all__ = ["INTERRUPTED", "TrainingResult", "on_signals", "train"]
+__all__ = ["INTERRUPTED", "Stop", "TrainingResult", "in_turn", "iterations", "on_signals"]
 
 INTERRUPTED = 130
 """Exit code of a run stopped by a signal, as shells report Ctrl-C (128 + SIGINT)."""
@@ -45,6 +45,30 @@ def on_signals(handle: Callable[[int, FrameType | None], None]) -> Iterator[None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+class Stop:
+    """Whether to end training: the first signal asks to, a second one stops at once."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        """Args:
+        say: tells the user.
+        """
+        self.now = False
+        """As of the present iteration, so that all who iterate in step stop after the same one."""
+        self._asked = False
+        self._say = say
+
+    def answer(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        self._say("stopping after this iteration; once more to stop without a checkpoint")
+
+    def look(self) -> None:
+        """Let what was asked for so far count from now on."""
+        self.now = self._asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +105,42 @@ def _refuse_divergence(metrics: Metrics, env_steps: int) -> None:
             )
 
 
-def train(
+def in_turn(runs: Sequence[Iterator[None]], stop: Stop) -> list[TrainingResult | MarecError]:
+    """Advance runs by an iteration each, over and over, until each has ended; a signal stops all.
+
+    Args:
+        runs: as :func:`iterations` returns them.
+        stop: what the runs look at.
+
+    Returns:
+        how each ended; its error where it failed, which the others survive.
+    """
+    ended: dict[int, TrainingResult | MarecError] = {}
+    with on_signals(stop.answer):
+        while len(ended) < len(runs):
+            stop.look()
+            for place, run in enumerate(runs):
+                if place in ended:
+                    continue
+                try:
+                    next(run)
+                except StopIteration as end:
+                    ended[place] = end.value
+                except MarecError as error:
+                    ended[place] = error
+    return [ended[place] for place in range(len(runs))]
+
+
+def iterations(
     config: TrainingConfig, folder: RunFolder, trainer: Trainer, *, checkpoint: Checkpoint | None,
-    trackers: Trackers, progress: ProgressDisplay, clock: Callable[[], float] = time.monotonic,
-) -> TrainingResult:  # fmt: skip
-    """Train until the budget of env steps is spent or a signal asks to stop; a second one stops at
-    once, without a checkpoint.
+    trackers: Trackers, progress: ProgressDisplay, stop: Stop,
+    clock: Callable[[], float] = time.monotonic,
+) -> Generator[None, None, TrainingResult]:  # fmt: skip
+    """Train, yielding after each iteration, until the budget of env steps is spent or it is to
+    stop.
 
     The folder is held by this process; the trainer is fresh, and restored here if there is a
-    checkpoint; the clock gives seconds.
+    checkpoint; ``stop`` is looked at before each iteration; the clock gives seconds.
 
     Raises:
         RunError: the disk is full, or the checkpoint does not fit the trainer.
@@ -104,35 +155,27 @@ def train(
     before = clock()
     metrics: dict[str, float] = {}
     saved = checkpoint.folder if checkpoint else None
-    asked = False
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        progress.say("stopping after this iteration; once more to stop without a checkpoint")
 
     def save() -> Path:
         return save_checkpoint(folder.checkpoints, trainer.save, at, config.keep_checkpoints)
 
-    with on_signals(stop):
-        while at.env_steps < config.env_steps and not asked:
-            metrics = trainer.iterate()
-            now = clock()
-            last = at
-            at = Progress(int(metrics["env_steps"]), int(metrics["iterations"]), now - began)
-            metrics[f"{TIME_PREFIX}elapsed_seconds"] = at.seconds
-            metrics[f"{TIME_PREFIX}env_steps_per_second"] = (at.env_steps - last.env_steps) / max(
-                now - before, 1e-9
-            )
-            before = now
-            append_metrics(folder.metrics, metrics)
-            trackers.log(metrics)
-            progress.update(metrics)
-            _refuse_divergence(metrics, at.env_steps)
-            if at.env_steps // config.checkpoint_every > last.env_steps // config.checkpoint_every:
-                saved = save()
-        if metrics:
+    while at.env_steps < config.env_steps and not stop.now:
+        metrics = trainer.iterate()
+        now = clock()
+        last = at
+        at = Progress(int(metrics["env_steps"]), int(metrics["iterations"]), now - began)
+        metrics[f"{TIME_PREFIX}elapsed_seconds"] = at.seconds
+        metrics[f"{TIME_PREFIX}env_steps_per_second"] = (at.env_steps - last.env_steps) / max(
+            now - before, 1e-9
+        )
+        before = now
+        append_metrics(folder.metrics, metrics)
+        trackers.log(metrics)
+        progress.update(metrics)
+        _refuse_divergence(metrics, at.env_steps)
+        if at.env_steps // config.checkpoint_every > last.env_steps // config.checkpoint_every:
             saved = save()
-    return TrainingResult(saved, interrupted=asked and at.env_steps < config.env_steps)
+        yield
+    if metrics:
+        saved = save()
+    return TrainingResult(saved, interrupted=stop.now and at.env_steps < config.env_steps)

@@ -17,8 +17,8 @@ from agents.runs.folder import RunFolder
 from agents.runs.metrics_log import TIME_PREFIX, read_metrics
 from agents.runs.progress import ProgressDisplay
 from agents.runs.tracking import Trackers
-from agents.runs.train_loop import TrainingResult, train
-from marec_env.errors import RunError
+from agents.runs.train_loop import Stop, TrainingResult, in_turn, iterations
+from marec_env.errors import MarecError, RunError
 
 CONFIG = TrainingConfig(env_steps=200, checkpoint_every=30, keep_checkpoints=2)
 
@@ -27,14 +27,20 @@ def run(folder: Path, trainer: Any, config: TrainingConfig = CONFIG) -> Training
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     run_folder = RunFolder(folder)
     checkpoint = latest_checkpoint(run_folder.checkpoints, print)
-    return train(
+    stop = Stop(print)
+    loop = iterations(
         config,
         run_folder,
         trainer,
         checkpoint=checkpoint,
         trackers=Trackers({}, print),
         progress=ProgressDisplay(config.env_steps, 0, Console(quiet=True)),
+        stop=stop,
     )
+    (result,) = in_turn([loop], stop)
+    if isinstance(result, MarecError):
+        raise result
+    return result
 
 
 def curves(folder: Path) -> list[dict[str, float | None]]:
@@ -181,9 +187,9 @@ def test_killed_at_any_moment_it_continues_with_equal_metrics(
     folder = tmp_path / "cut"
     script = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(folder))
     # Before the first checkpoint, at one, and between two; each on top of the one before.
-    for iterations in (2, 6, 11):
+    for done in (2, 6, 11):
         process = subprocess.Popen([sys.executable, "-c", script])
-        while len(curves(folder)) < iterations:
+        while len(curves(folder)) < done:
             assert process.poll() is None
             time.sleep(0.002)
         process.kill()
