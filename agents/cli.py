@@ -158,7 +158,12 @@ def train(
         str | None, typer.Option(metavar="A-B", help="Train several seeds, for example 0-9.")
     ] = None,
     jobs: Annotated[
-        int, typer.Option(min=1, help="Seeds trained at once, each in a process with one thread.")
+        int,
+        typer.Option(
+            min=1,
+            help="Seeds trained at once on the CPU, each in a process with one thread; on CUDA all "
+            "train as one batch.",
+        ),
     ] = min(2, os.cpu_count() or 1),
     group: Annotated[str | None, typer.Option(help="Group in the dashboards.")] = None,
     init_from: Annotated[
