@@ -41,7 +41,9 @@ __all__ = [
 ]
 
 Replace = Annotated[bool, typer.Option("--replace", help="Replace earlier results.")]
-ConfigFile = Annotated[Path, typer.Argument(help="YAML file of a run, e.g. configs/default.yaml.")]
+ConfigFile = Annotated[
+    Path, typer.Argument(help="YAML file of a run or preset, e.g. configs/default.yaml or quick.")
+]
 Cohort = Annotated[
     int | None,
     typer.Option(min=0, max=MAX_SEED, help="Seed of the sessions; by default that of the run."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import shlex
 import subprocess
 import sys
 from typing import Annotated
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from marec_env.errors import AssetError, ConfigError, unknown_name
-from marec_env.shipped import ASSETS, EXAMPLES, GET_ASSETS, preset_names
+from marec_env.shipped import EXAMPLES, PIP_ASSETS, preset_names
 
 __all__ = ["assets", "configs"]
 
@@ -62,9 +63,9 @@ def assets() -> None:
     try:
         found = there()
     except AssetError:
-        pip = [sys.executable, "-m", "pip", *GET_ASSETS.partition(" (")[0].split(" ")[1:-1]]
-        if subprocess.run([*pip, str(ASSETS)], check=False).returncode:
-            raise AssetError(f"not installed; by hand: {GET_ASSETS.partition(' (')[0]}") from None
+        if subprocess.run([sys.executable, "-m", *PIP_ASSETS], check=False).returncode:
+            by_hand = shlex.join(PIP_ASSETS)
+            raise AssetError(f"they could not be installed; by hand: {by_hand}") from None
         importlib.invalidate_caches()
         found = there()
     print("\n".join(found))

