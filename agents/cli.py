@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ import typer
 from agents.entry import FLAG, USER_ERROR, Overrides, run_command, without_flags
 from marec_env import __version__
 from marec_env.errors import ConfigError, RunError, unknown_name, visible
+from marec_env.registry import search_in
 from marec_env.shipped import preset_names, typed
 
 __all__ = ["COMMANDS", "dispatch", "main", "run", "train"]
@@ -47,11 +49,7 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``marec`` and return its exit code; code of one's own is found in the working directory,
-    as ``python -m`` finds it.
-    """
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    """Run ``marec`` and return its exit code."""
     names = {name: name for name in COMMANDS}
     return dispatch("marec", names, sys.argv[1:] if arguments is None else arguments)
 
@@ -99,6 +97,8 @@ def _unknown(first: str, names: Mapping[str, str]) -> int:
 def run(command: str, arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; wrong usage is answered in a line."""
     arguments = without_flags(list(arguments))
+    with suppress(OSError):  # a working directory that is gone holds no code either
+        search_in(os.getcwd())
     if command != "train":
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads that compete
     place, _, name = COMMANDS[command][0].partition(":")

@@ -44,8 +44,10 @@ ALLOW_PLUGINS = "MAREC_ALLOW_PLUGINS"
 TRUSTED_FOLDERS = "MAREC_TRUSTED_FOLDERS"
 """Environment variable: folders, apart by the system's path separator, whose files may name code;
 those in the working directory always may."""
+CODE_FOLDERS = "MAREC_CODE_FOLDERS"
+"""Environment variable, which processes that this one starts inherit: folders of files that named
+code, where it is looked for after all others."""
 _refused: dict[str, str] = {}  # code that only a stranger's file has named: where it does
-_searched: list[str] = []  # folders of files that named code, beside which it is looked for
 
 
 def is_place(text: str) -> bool:
@@ -84,16 +86,13 @@ def trusted(file: str | Path) -> bool:
 
 def search_in(folder: str | Path) -> None:
     """Look for plug-ins in a folder too, after all others: beside the file that names them."""
-    place = str(Path(folder).resolve())
-    if place not in _searched:
-        _searched.append(place)
-    if place not in sys.path:
-        sys.path.append(place)
+    places = dict.fromkeys([*searched(), str(Path(folder).resolve())])
+    os.environ[CODE_FOLDERS] = os.pathsep.join(places)
 
 
 def searched() -> list[str]:
-    """Return the folders that were given to :func:`search_in`."""
-    return list(_searched)
+    """Return the folders that were given to :func:`search_in`, here or where this was started."""
+    return [place for place in os.environ.get(CODE_FOLDERS, "").split(os.pathsep) if place]
 
 
 def load_object(path: str) -> object:
@@ -112,6 +111,7 @@ def load_object(path: str) -> object:
             f"directory; if you trust it, add --allow-plugins, or its folder to {TRUSTED_FOLDERS}"
         )
     module_name, _, attribute = path.partition(":")
+    sys.path += [place for place in searched() if place not in sys.path]
     try:
         found: object = importlib.import_module(module_name)
     except ImportError as error:

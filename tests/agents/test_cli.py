@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,7 +81,7 @@ def test_presets_load_by_name_and_can_be_built_on(tmp_path):
 def shop(tmp_path, monkeypatch):
     """A configuration with a package beside it, below the working directory."""
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(registry, "_searched", [])
+    monkeypatch.setenv(registry.CODE_FOLDERS, "")
     (tmp_path / "shop/beside_terms").mkdir(parents=True)
     (tmp_path / "shop/beside_terms/margin.py").write_text(
         "def mine(outcome):\n    return outcome\n"
@@ -97,6 +98,9 @@ def test_ones_own_package_is_found_beside_the_configuration(shop):
     load(shop, RunConfig)
     assert callable(load_object("beside_terms.margin:mine"))
     assert registry.searched() == [str(shop.parent.resolve())]
+    script = "from marec_env.registry import load_object; load_object('beside_terms.margin:mine')"
+    paths = {**os.environ, "PYTHONPATH": str(Path(registry.__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", script], env=paths, check=True)  # a process of Ray's
 
 
 def test_it_is_not_looked_for_beside_a_strangers_file(shop, tmp_path, monkeypatch):
