@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -23,6 +23,7 @@ __all__ = [
     "learning_curve",
     "outcome_figures",
     "profile_figures",
+    "training_figures",
 ]
 
 _MOST_BARS = 24  # rows that a bar chart shows; the table has all
@@ -34,6 +35,16 @@ _CURVES = {
     "episode/return": "F a session",
 }
 """What is drawn over env steps, by its name in ``metrics.jsonl``."""
+_FAMILIES = {
+    "term/": "reward term a request, before its weight",
+    "objective/": "objective f_i a request",
+    "entropy/": "entropy of the actions in nats",
+    "kl/": "KL divergence to the policy before the update",
+    "policy_loss/": "policy loss",
+    "value_loss/": "value loss",
+    "explained_variance/": "explained variance of the returns",
+}
+"""What is drawn by part of the team, by how its names begin."""
 _BARS = {
     "clicks": "clicks a session",
     "satisfaction": "satisfaction (0 to 1), session mean",
@@ -72,9 +83,28 @@ def _color(summary: Summary, row: Row) -> str:
 
 def curve_figures(groups: Sequence[Group]) -> list[Figure]:
     """Draw learning curves."""
+    return _curves({title: {g.label: (g, name) for g in groups} for name, title in _CURVES.items()})
+
+
+def training_figures(groups: Sequence[Group]) -> list[Figure]:
+    """Draw terms, objectives and what the learner says of itself, by part of one experiment."""
+    if len(groups) != 1:
+        return []
+    [group] = groups
+    logged = dict.fromkeys(name for run in group.runs for row in run.metrics for name in row)
+    return _curves(
+        {
+            title: {n.removeprefix(prefix): (group, n) for n in logged if n.startswith(prefix)}
+            for prefix, title in _FAMILIES.items()
+        }
+    )
+
+
+def _curves(wanted: Mapping[str, Mapping[str, tuple[Group, str]]]) -> list[Figure]:
+    """Draw a figure for each title: by label, of a group a metric."""
     figures = []
-    for name, title in _CURVES.items():
-        found = {group.label: learning_curve(group, name) for group in groups}
+    for title, lines in wanted.items():
+        found = {label: learning_curve(group, name) for label, (group, name) in lines.items()}
         curves = {label: curve for label, curve in found.items() if curve is not None}
         if not curves:
             continue

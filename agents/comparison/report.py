@@ -24,6 +24,11 @@ _CURVES_LEAD = (
     "Training sessions that ended since the last point, with exploration. In the first iterations "
     "only short sessions can have ended, so curves rise there by themselves."
 )
+_TRAINING_LEAD = (
+    "Means over the requests of an iteration, with exploration, and what the learner says of its "
+    "updates. Healthy: entropy falls slowly, KL divergence stays small, explained variance rises "
+    "towards 1."
+)
 
 
 def as_page(summary: Summary, title: str, command: str) -> str:
@@ -91,6 +96,12 @@ def sections_of(summary: Summary, command: str, drawn: bool = True) -> list[Sect
         [_CURVES_LEAD],
         [],
         lambda summary: figures.curve_figures(summary.grouping.groups),
+    )
+    add(
+        "How it learned",
+        [_TRAINING_LEAD],
+        [],
+        lambda summary: figures.training_figures(summary.grouping.groups),
     )
     add(
         "Between experiments",
@@ -180,7 +191,11 @@ def run_page(run: Run) -> str:
         summary = summarise([whole])
         notes = [*run.defects, *summary.notes]
         return render_page(title, lead_of(summary), notes, sections_of(summary, command))
-    curves = figures.curve_figures([Group(run.algorithm, (whole,))])
-    sections = [Section("Learning curves", figures=curves, lead=[_CURVES_LEAD])] if curves else []
+    groups = [Group(run.algorithm, (whole,))]
+    sections = [
+        Section("Learning curves", figures=figures.curve_figures(groups), lead=[_CURVES_LEAD]),
+        Section("How it learned", figures=figures.training_figures(groups), lead=[_TRAINING_LEAD]),
+    ]
     notes = [*run.defects, *(f"data: {line}" for line in run.warnings)]
-    return render_page(title, [], notes, [*sections, Section("Runs", verbatim=[command])])
+    shown = [*(s for s in sections if s.figures), Section("Runs", verbatim=[command])]
+    return render_page(title, [], notes, shown)

@@ -94,7 +94,7 @@ def table_console() -> Console:
 
 
 def print_tables(tables: Iterable[TextTable], console: Console | None = None) -> None:
-    """Print tables and their notes.
+    """Print tables and their notes; what is too wide comes in parts below each other.
 
     Args:
         tables: in order.
@@ -111,18 +111,42 @@ def print_tables(tables: Iterable[TextTable], console: Console | None = None) ->
     for table in tables:
         if table.title:  # not as the table's own, which would wrap at its width
             out.print(text(table.title, style="italic"))
-        shown = Table()
-        for place, cell in enumerate(table.header):
-            shown.add_column(
-                text(cell),
-                justify="right" if place and not table.prose else "left",
-                # Headings wrap, but their words are not cut.
-                min_width=max(map(len, cell.split()), default=0),
-                overflow="fold",
-                no_wrap=not place and not table.prose,
-            )
-        for row in table.rows:
-            shown.add_row(*(text(cell) for cell in row))
-        out.print(shown)
+        for columns in _parts(table, out.width):
+            shown = Table()
+            for place, width in columns.items():
+                shown.add_column(
+                    text(table.header[place]),
+                    justify="right" if place and not table.prose else "left",
+                    min_width=width,
+                    overflow="fold",
+                    no_wrap=not place and not table.prose,
+                )
+            for row in table.rows:
+                shown.add_row(*(text(row[place]) for place in columns))
+            out.print(shown)
         for note in table.notes:
             out.print(Padding(text(note), (0, 0, 0, 2)))
+
+
+def _parts(table: TextTable, room: int) -> list[dict[int, int]]:
+    """Return the columns to print together, the first in each part, with their least widths.
+
+    Headings and intervals wrap, but their words are not cut; paths and other prose are.
+    """
+    from rich.cells import cell_len
+
+    def least(place: int) -> int:
+        cells = [] if table.prose else [row[place] for row in table.rows]
+        words = [w for cell in (table.header[place], *cells) for w in visible(cell, "\n").split()]
+        whole = [table.header[place], *cells]  # names do not wrap
+        return max(map(cell_len, words if place or table.prose else whole), default=0)
+
+    first = {0: least(0)}
+    parts: list[dict[int, int]] = []
+    for place in range(1, len(table.header)):
+        wider = {**(parts[-1] if parts else first), place: least(place)}
+        if parts and not table.prose and sum(wider.values()) + 3 * len(wider) + 1 > room:
+            parts.append({**first, place: wider[place]})
+        else:
+            parts[-1:] = [wider]
+    return parts or [first]

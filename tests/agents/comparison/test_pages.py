@@ -168,6 +168,19 @@ def test_a_run_without_evaluation_has_its_curves(make_run):
     assert any("not evaluated" in word for word in document.words)
 
 
+def test_one_experiments_page_has_what_the_learner_says_by_part(make_run):
+    parts = {"term/retention": 0.5, "entropy/recall_0": 4.0, "kl/recall_0": 0.01}
+    runs = [make_run(seed=0), make_run(seed=1)]
+    runs = [replace(run, metrics=[{**row, **parts} for row in run.metrics]) for run in runs]
+    for page in (run_page(runs[0]), run_page(replace(runs[0], evaluation=None)),
+                 as_page(summarise(runs), "t", "x")):  # fmt: skip
+        told = [a.get("aria-label", "") for a in Document(page).all("div")]
+        assert any("reward term a request" in t and "retention 0.5" in t for t in told)
+        assert any("entropy of the actions" in t and "recall_0 4" in t for t in told)
+    other = replace(make_run(algorithm__kind="ippo"), metrics=runs[0].metrics)
+    assert "How it learned" not in as_page(summarise([*runs, other]), "t", "x")
+
+
 def test_an_unfinished_run_says_so_on_its_page(write_run):
     folder = write_run()
     lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)

@@ -46,6 +46,17 @@ def test_tables_stay_in_shape_where_text_is_spelt_out():
     assert len({len(line) for line in printed.splitlines()}) == 1
 
 
+def test_a_table_wider_than_the_terminal_comes_in_parts_and_nothing_is_cut():
+    header = ["policy", *(f"package.module:term_{k}" for k in range(9))]
+    row = ["random", *(f"{k}.123\n[{k}.111, {k}.222]" for k in range(9))]
+    printed = _printed(lambda console: print_tables([TextTable("terms", header, [row])], console))
+    assert max(map(len, printed.splitlines())) <= 110
+    for k in range(9):
+        assert f"package.module:term_{k}" in printed
+        assert f"[{k}.111, {k}.222]" in printed
+    assert printed.count("random") == printed.count("policy") == 3
+
+
 @pytest.mark.parametrize(
     "text",
     ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "  =1", "＝1", '=HYPERLINK("x")'],
