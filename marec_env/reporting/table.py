@@ -138,7 +138,7 @@ def _parts(table: TextTable, room: int) -> list[dict[int, int]]:
     def least(place: int) -> int:
         cells = [] if table.prose else [row[place] for row in table.rows]
         words = [w for cell in (table.header[place], *cells) for w in visible(cell, "\n").split()]
-        whole = [table.header[place], *cells]  # names do not wrap
+        whole = [visible(cell) for cell in (table.header[place], *cells)]  # names do not wrap
         return max(map(cell_len, words if place or table.prose else whole), default=0)
 
     first = {0: least(0)}
