@@ -13,6 +13,7 @@ from typing import Any
 from agents.comparison.runs import Run
 from agents.runs.manifest import CodeVersion, flatten
 from marec_env.errors import RunError
+from marec_env.shipped import typed
 
 __all__ = [
     "Group",
@@ -149,7 +150,7 @@ def _refuse_other_sessions(runs: Sequence[Run]) -> None:
         paths = shlex.join(str(run.path) for run in others)
         raise RunError(
             f"the runs were evaluated on different sessions ({sizes}; the others: {sessions} of "
-            f"seed {seed}); make them equal with: python evaluate.py run {paths} "
+            f"seed {seed}); make them equal with: {typed('evaluate')} {paths} "
             f"--sessions {sessions} --seed {seed} --replace"
         )
 
@@ -189,8 +190,8 @@ def _code_notes(groups: Sequence[Group], mixed_code: bool) -> list[str]:
     if len(judges) > 1:
         shown = ", ".join(sorted(map(str, judges)))
         notes.append(
-            f"the runs were evaluated by different versions of the code ({shown}); 'python "
-            "evaluate.py run RUN...' evaluates them anew by one"
+            f"the runs were evaluated by different versions of the code ({shown}); "
+            f"'{typed('evaluate')} RUN...' evaluates them anew by one"
         )
     return notes
 

@@ -19,6 +19,7 @@ from marec_env.errors import ConfigError, RunError
 from marec_env.evaluation.comparison import Evaluation, PolicyNumbers, Shares
 from marec_env.evaluation.statistics import Estimate, seeds_interval
 from marec_env.io import read_json
+from marec_env.shipped import typed
 
 __all__ = [
     "PARTS",
@@ -229,7 +230,7 @@ def rows_of_file(path: Path, like: Run) -> tuple[list[Row], list[str]]:
     except (RunError, KeyError, TypeError, AttributeError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"{path} is neither an evaluation.json nor a report of 'evaluate.py game' ({reason})"
+            f"{path} is neither an evaluation.json nor a report of '{typed('game')}' ({reason})"
         ) from error
     if found.seed != like.evaluated.seed:
         raise ConfigError(
