@@ -208,6 +208,27 @@ def test_identity_is_learned_for_every_action_type(kind):
     assert good >= NEEDED
 
 
+class Corner(MatrixGame):
+    """A single step: one agent is paid for how near ten numbers are to bounds, at most 10."""
+
+    def __init__(self, num_envs):
+        super().__init__(torch.zeros(1, 2), num_envs)
+        self.action_spaces = {"player_0": spaces.Box(-1.0, 1.0, (10,), np.float32)}
+        self._side = torch.tensor([1.0, -1.0]).repeat(5)
+
+    def advance(self):
+        return self._result((self._chosen["player_0"] * self._side).sum(-1)[None], ended=True)
+
+
+@pytest.mark.parametrize(("kind", "iterations"), [("clipped", 30), ("squashed", 60)])
+def test_an_optimum_on_the_bounds_is_reached(kind, iterations):
+    # A squashed action comes to a bound in the limit only, and so takes longer.
+    config = MAPPOConfig(box_distribution=kind)
+    sampling = SamplingConfig(num_sessions=64, rollout_length=8)
+    for seed in range(3):
+        assert played(trained(config, Corner, seed, iterations, sampling), Corner) > 9.95
+
+
 def test_a_recurrent_policy_remembers_and_a_memoryless_one_cannot():
     from agents.learners.config import NetworkConfig
 
