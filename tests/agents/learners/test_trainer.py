@@ -237,6 +237,9 @@ def test_another_run_begins_with_the_networks_alone(mixed_team, small_sampling, 
     mine, theirs = one._engine.learner, other._engine.learner
     for name in theirs.module.keys():  # noqa: SIM118 - RLlib's mapping has no __iter__
         for key, value in theirs.module[name].unwrapped().state_dict().items():
+            if "value_norm" in key:  # rewards may be in another unit here
+                assert not value.any()
+                continue
             assert torch.equal(value, mine.module[name].unwrapped().state_dict()[key]), key
     assert not any(o.state_dict()["state"] for o in theirs._named_optimizers.values())
     # The runner acts with them, on sessions of its own seed.
