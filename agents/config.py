@@ -51,6 +51,15 @@ class EvaluationConfig(ConfigModel):
     """The comparison that ends a run: every policy meets the same users with the same luck."""
 
     at_end: bool = Field(default=True, description="Compare with the baselines when training ends.")
+    every: int | None = Field(
+        default=None,
+        ge=1,
+        description="Env steps between evaluations of the team as it trains, on the same sessions; "
+        "null for none. The best so far is kept in the run's folder best/.",
+    )
+    best: Literal["clicks", "satisfaction", "length", "return"] = Field(
+        default="clicks", description="By which outcome the best is told; clicks a session, ..."
+    )
     sessions: int = Field(
         default=512, ge=2, description="Sessions each policy is rolled out on, the same for all."
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from dataclasses import replace as changed
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,10 +21,20 @@ if TYPE_CHECKING:
     from agents.config import EvaluationConfig
     from marec_env.evaluation.comparison import Evaluation
     from marec_env.evaluation.policies import Policy
+    from marec_env.evaluation.rollout import RolloutResult
     from marec_env.world import World
 
-__all__ = ["command", "evaluate_run", "prepare_baselines", "write_comparison"]
+__all__ = [
+    "WATCHED",
+    "EvaluationCohort",
+    "command",
+    "evaluate_run",
+    "prepare_baselines",
+    "write_comparison",
+]
 
+WATCHED = ("clicks", "satisfaction", "length", "return")
+"""Outcomes whose curves are drawn while a team trains."""
 _TRIAL = 2  # sessions on which a user's own baseline is tried
 _LONGEST = 60  # characters of a file's name that tell the baselines
 _PRIVILEGED = (
@@ -41,6 +52,10 @@ def command(
         int | None, typer.Option(min=2, help="Sessions; by default those of the run.")
     ] = None,
     seed: Cohort = None,
+    best: Annotated[
+        bool,
+        typer.Option("--best", help="The best checkpoint (evaluation.every), not the newest."),
+    ] = False,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda or cuda:i; by default that of training.")
     ] = None,
@@ -61,16 +76,17 @@ def command(
     asked = {"baselines": names, "sessions": sessions, "seed": seed}
     given = {key: value for key, value in asked.items() if value is not None}
     for path in runs:
-        run = open_run(path, device)
+        run = changed(open_run(path, device), best=best)
         policy, steps = run.policy, run.newest().progress.env_steps
         settings = run.config.evaluation.model_copy(update=given)
         world = build_world(run.environment)
         made = prepare_baselines(world, settings.baselines)()
-        _, places = evaluate_run(path, world, policy, made, settings, steps, replace=replace)
+        cohort = EvaluationCohort(world, made, settings)
+        _, places = evaluate_run(path, cohort, policy, steps, replace=replace, best=best)
         if places[0] != (known := path / "evaluation.json"):
             typer.echo(
-                f"{visible(str(known))} is of other sessions or baselines and stays as it is; "
-                "--replace puts this evaluation in its place"
+                f"{visible(str(known))} is of another checkpoint, other sessions or baselines and "
+                "stays as it is; --replace puts this evaluation in its place"
             )
         written(*places)
 
@@ -116,32 +132,67 @@ def _built(name: str, simulator: Any) -> Policy:
     return found
 
 
+class EvaluationCohort:
+    """Sessions on which trained policies meet baselines; each baseline plays them once."""
+
+    def __init__(
+        self, world: World, baselines: Mapping[str, Policy], settings: EvaluationConfig
+    ) -> None:
+        """Args:
+        world: whose users these are.
+        baselines: by name.
+        settings: how many sessions, and their seed.
+        """
+        self.baselines = baselines
+        self._world, self._settings = world, settings
+
+    def play(self, policy: Policy) -> RolloutResult:
+        """Return what came of a policy."""
+        from marec_env.evaluation.rollout import rollout
+
+        return rollout(self._world, policy, self._settings.sessions, self._settings.seed)
+
+    @cached_property
+    def outcomes(self) -> dict[str, RolloutResult]:
+        """What came of each baseline."""
+        return {name: self.play(policy) for name, policy in self.baselines.items()}
+
+    def point(self, policy: Policy) -> dict[str, float]:
+        """Return a point of learning curves: ``evaluation/<outcome>`` of a policy in training, and
+        ``evaluation/<outcome>/<baseline>``, which stay the same.
+        """
+        means = {"": self.play(policy).means()}
+        means |= {f"/{name}": found.means() for name, found in self.outcomes.items()}
+        return {
+            f"evaluation/{outcome}{name}": found[outcome]
+            for name, found in means.items()
+            for outcome in WATCHED
+        }
+
+
 def evaluate_run(
-    folder: Path, world: World, policy: Policy, baselines: Mapping[str, Policy],
-    settings: EvaluationConfig, env_steps: int, *, replace: bool,
+    folder: Path, cohort: EvaluationCohort, policy: Policy, env_steps: int, *, replace: bool,
+    best: bool = False,
 ) -> tuple[Evaluation, tuple[Path, ...]]:  # fmt: skip
-    """Roll out a trained policy and baselines on the same sessions; write what came of it into the
-    run's folder, print it, and return it with the places of its files.
+    """Roll out a trained policy beside the baselines; write what came of it into the run's folder,
+    print it, and return it with the places of its files.
     """
     from agents.comparison.runs import TRAINED
     from marec_env.evaluation.comparison import compare_outcomes
-    from marec_env.evaluation.rollout import rollout
 
-    policies = {TRAINED: policy, **baselines}
-    outcomes = {
-        name: rollout(world, one, settings.sessions, settings.seed)
-        for name, one in policies.items()
-    }
+    policies = {TRAINED: policy, **cohort.baselines}
+    outcomes = {TRAINED: cohort.play(policy), **cohort.outcomes}
     privileged = {name: bool(getattr(p, "privileged", False)) for name, p in policies.items()}
-    found = compare_outcomes(outcomes, privileged, tuple(baselines))
-    places = write_comparison(found, folder, env_steps=env_steps, replace=replace)
+    found = compare_outcomes(outcomes, privileged, tuple(cohort.baselines))
+    places = write_comparison(found, folder, env_steps=env_steps, replace=replace, best=best)
     _print_evaluation(folder, places[0].name)
     return found, places
 
 
 def write_comparison(
-    comparison: Evaluation, folder: Path, *, env_steps: int, replace: bool = False
-) -> tuple[Path, ...]:
+    comparison: Evaluation, folder: Path, *, env_steps: int, replace: bool = False,
+    best: bool = False,
+) -> tuple[Path, ...]:  # fmt: skip
     """Write an evaluation, its table and its page into a run's folder; return their places.
 
     An ``evaluation.json`` of other sessions, seed or baselines is replaced if asked for; otherwise
@@ -153,6 +204,8 @@ def write_comparison(
 
     content = comparison.as_dict()
     suffix = "" if replace else _suffix(content, folder / "evaluation.json")
+    if best and not replace:
+        suffix = f"-best{suffix}"
     places = folder / f"evaluation{suffix}.json", folder / f"evaluation{suffix}.csv"
     code = asdict(CodeVersion.here())
     write_json(places[0], {**content, "env_steps": env_steps, "git": code})

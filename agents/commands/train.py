@@ -33,7 +33,7 @@ from agents.runs.metrics_log import restore_metrics
 from agents.runs.progress import ProgressDisplay
 from agents.runs.seeds import parse_seeds, train_seeds
 from agents.runs.tracking import Trackers, default_group, open_trackers
-from agents.runs.train_loop import INTERRUPTED, Stop, TrainingResult, in_turn, iterations
+from agents.runs.train_loop import INTERRUPTED, Stop, TrainingResult, Watch, in_turn, iterations
 from agents.runs.trained import FIXED, load_run
 from marec_env import io
 from marec_env.config.loader import load
@@ -42,14 +42,14 @@ from marec_env.errors import ConfigError, MarecError, RunError, visible
 from marec_env.shipped import typed
 
 if TYPE_CHECKING:
+    from agents.commands.evaluate import EvaluationCohort
     from agents.learners.trainer import Trainer
     from marec_env.evaluation.comparison import Evaluation
-    from marec_env.evaluation.policies import Policy
 
 __all__ = ["continue_run", "start_run", "start_seeds"]
 
-_Baselines = Callable[[], Mapping[str, "Policy"]]
-"""Makes what a trained team is compared with."""
+_Cohort = Callable[[], "EvaluationCohort"]
+"""Makes the sessions on which a trained team is compared with baselines."""
 _SHOWN = 3  # edited settings that an error names
 
 
@@ -244,22 +244,26 @@ def _refuse_edits(folder: RunFolder, changed: Mapping[str, str], overrides: Sequ
     )
 
 
-def _prepare_baselines(config: RunConfig) -> _Baselines | None:
+def _prepare_baselines(config: RunConfig) -> _Cohort | None:
     """Build the baselines before hours of training rather than after."""
-    if not config.evaluation.at_end or isinstance(config.environment, PettingZooConfig):
+    settings, pettingzoo = config.evaluation, isinstance(config.environment, PettingZooConfig)
+    if pettingzoo or not (settings.at_end or settings.every):
         return None
-    from agents.commands.evaluate import prepare_baselines
+    from agents.commands.evaluate import EvaluationCohort, prepare_baselines
 
-    return prepare_baselines(run_world(config), config.evaluation.baselines)
+    world = run_world(config)
+    make = prepare_baselines(world, settings.baselines)
+    return lambda: EvaluationCohort(world, make(), settings)
 
 
-def _run(jobs: Sequence[_Job], baselines: _Baselines | None) -> int:
+def _run(jobs: Sequence[_Job], baselines: _Cohort | None) -> int:
     """Train runs in step, compare each, and say how each ended and where it lies.
 
     Progress shows the first of them. A run that fails does not stop the others.
     """
     config, folder = jobs[0].config, jobs[0].folder
     total, before = config.training.env_steps, jobs[0].checkpoint
+    cohort = None if baselines is None else baselines()
     with ExitStack() as stack:
         tracked = [
             stack.enter_context(closing(open_trackers(job.config, job.folder.path, tell)))
@@ -273,6 +277,7 @@ def _run(jobs: Sequence[_Job], baselines: _Baselines | None) -> int:
                 iterations(
                     job.config.training, job.folder, job.trainer, checkpoint=job.checkpoint,
                     trackers=trackers, progress=unseen if place else progress, stop=stop,
+                    watch=_watch(job, cohort),
                 )
                 for place, (job, trackers) in enumerate(zip(jobs, tracked, strict=True))
             ]  # fmt: skip
@@ -280,7 +285,7 @@ def _run(jobs: Sequence[_Job], baselines: _Baselines | None) -> int:
         worst = 0
         for job, trackers, result in zip(jobs, tracked, results, strict=True):
             if not isinstance(result, MarecError):
-                worst = max(worst, _ended(job, trackers, result, baselines))
+                worst = max(worst, _ended(job, trackers, result, cohort))
             elif len(jobs) == 1:
                 raise result
             else:
@@ -289,18 +294,33 @@ def _run(jobs: Sequence[_Job], baselines: _Baselines | None) -> int:
     return worst
 
 
+def _watch(job: _Job, cohort: EvaluationCohort | None) -> Watch | None:
+    """Return how a team is evaluated as it trains, if that is configured."""
+    settings = job.config.evaluation
+    if cohort is None or settings.every is None:
+        return None
+    evaluate = lambda: cohort.point(job.trainer.policy())  # noqa: E731
+    return Watch(settings.every, evaluate, f"evaluation/{settings.best}")
+
+
 def _ended(
-    job: _Job, trackers: Trackers, result: TrainingResult, baselines: _Baselines | None
+    job: _Job, trackers: Trackers, result: TrainingResult, cohort: EvaluationCohort | None
 ) -> int:
     """Compare a trained team, and say where the run lies; return its exit code."""
     folder = job.folder
     if result.interrupted:
         tell(f"Stopped; continue with: {typed('train')} --resume {folder.path}")
         return INTERRUPTED
-    if baselines is not None:
-        _track_comparison(trackers, _compare(job.config, folder, job.trainer, baselines()))
+    settings = job.config.evaluation
+    if cohort is not None and settings.at_end:
+        from agents.commands.evaluate import evaluate_run
+
+        tell(f"Comparing on {settings.sessions} sessions with {', '.join(settings.baselines)} ...")
+        team, steps = job.trainer.policy(), job.trainer.env_steps
+        found, _ = evaluate_run(folder.path, cohort, team, steps, replace=True)
+        _track_comparison(trackers, found)
     else:
-        if job.config.evaluation.at_end:
+        if settings.at_end:
             tell("No comparison: baselines recommend items, and this environment has none.")
         from agents.comparison.report import write_run_report
 
@@ -325,19 +345,6 @@ def _ends(folder: RunFolder) -> Callable[[str], None]:
         os._exit(USER_ERROR)
 
     return end
-
-
-def _compare(
-    config: RunConfig, folder: RunFolder, trainer: Trainer, baselines: Mapping[str, Policy]
-) -> Evaluation:
-    """Evaluate the trained team beside the baselines; print the table and write it to the run."""
-    from agents.commands.evaluate import evaluate_run
-
-    settings = config.evaluation
-    tell(f"Comparing on {settings.sessions} sessions with {', '.join(settings.baselines)} ...")
-    world, team, steps = run_world(config), trainer.policy(), trainer.env_steps
-    found, _ = evaluate_run(folder.path, world, team, baselines, settings, steps, replace=True)
-    return found
 
 
 def _track_comparison(trackers: Trackers, comparison: Evaluation) -> None:

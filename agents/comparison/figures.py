@@ -29,6 +29,8 @@ __all__ = [
 _MOST_BARS = 24  # rows that a bar chart shows; the table has all
 _MOST_LINES = 7  # colours that are told apart
 _CURVES = {
+    "evaluation/clicks": "clicks a session of the evaluation's cohort",
+    "evaluation/return": "F a session of the evaluation's cohort",
     "episode/clicks": "clicks a session",
     "episode/length": "session length in requests",
     "episode/satisfaction_per_request": "satisfaction a request",
@@ -83,7 +85,12 @@ def _color(summary: Summary, row: Row) -> str:
 
 def curve_figures(groups: Sequence[Group]) -> list[Figure]:
     """Draw learning curves."""
-    return _curves({title: {g.label: (g, name) for g in groups} for name, title in _CURVES.items()})
+    wanted = {}
+    for name, title in _CURVES.items():
+        baselines = [n for n in _logged(groups) if n.startswith(f"{name}/")]  # the same in all
+        lines = {group.label: (group, name) for group in groups}
+        wanted[title] = lines | {n.removeprefix(f"{name}/"): (groups[0], n) for n in baselines}
+    return _curves(wanted)
 
 
 def training_figures(groups: Sequence[Group]) -> list[Figure]:
@@ -91,7 +98,7 @@ def training_figures(groups: Sequence[Group]) -> list[Figure]:
     if len(groups) != 1:
         return []
     [group] = groups
-    logged = dict.fromkeys(name for run in group.runs for row in run.metrics for name in row)
+    logged = _logged(groups)
     return _curves(
         {
             title: {n.removeprefix(prefix): (group, n) for n in logged if n.startswith(prefix)}
@@ -124,6 +131,12 @@ def _curves(wanted: Mapping[str, Mapping[str, tuple[Group, str]]]) -> list[Figur
             )
         )
     return figures
+
+
+def _logged(groups: Sequence[Group]) -> list[str]:
+    """Return the names of runs' metrics, in the order of their first appearance."""
+    runs = [run for group in groups for run in group.runs]
+    return list(dict.fromkeys(name for run in runs for row in run.metrics for name in row))
 
 
 def learning_curve(group: Group, name: str) -> Line | None:

@@ -45,6 +45,7 @@ class RunFolder:
     metrics = _Entry("metrics.jsonl")
     """One JSON line a training iteration."""
     checkpoints = _Entry("checkpoints")
+    best = _Entry("best")
     evaluation = _Entry("evaluation.json")
     """The comparison with baselines."""
     report = _Entry("report.html")

@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING
 from agents.config import TrainingConfig
 from agents.runs.checkpoints import Checkpoint, Progress, save_checkpoint
 from agents.runs.folder import RunFolder
-from agents.runs.metrics_log import TIME_PREFIX, Metrics, append_metrics, restore_metrics
+from agents.runs.metrics_log import (
+    TIME_PREFIX,
+    Metrics,
+    append_metrics,
+    read_metrics,
+    restore_metrics,
+)
 from agents.runs.progress import ProgressDisplay
 from agents.runs.tracking import Trackers
 from marec_env.errors import MarecError, RunError
@@ -27,7 +33,7 @@ from marec_env.errors import MarecError, RunError
 if TYPE_CHECKING:
     from agents.learners.trainer import Trainer
 
-__all__ = ["INTERRUPTED", "Stop", "TrainingResult", "in_turn", "iterations", "on_signals"]
+__all__ = ["INTERRUPTED", "Stop", "TrainingResult", "Watch", "in_turn", "iterations", "on_signals"]
 
 INTERRUPTED = 130
 """Exit code of a run stopped by a signal, as shells report Ctrl-C (128 + SIGINT)."""
@@ -45,6 +51,29 @@ def on_signals(handle: Callable[[int, FrameType | None], None]) -> Iterator[None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How a team is evaluated while it trains."""
+
+    every: int
+    """Env steps."""
+    evaluate: Callable[[], dict[str, float]]
+    """Returns metrics."""
+    best: str
+    """The metric of which more is better."""
+
+    def is_best(self, folder: RunFolder, metrics: Metrics) -> bool:
+        """Return whether an evaluation is better than all before it."""
+        found = [row.get(self.best) for row in read_metrics(folder.metrics)]
+        value = metrics[self.best]
+        return value is not None and all(value > one for one in found if one is not None)
+
+
+def _crossed(at: Progress, last: Progress, every: int) -> bool:
+    """Return whether a multiple of ``every`` env steps has been reached since."""
+    return at.env_steps // every > last.env_steps // every
 
 
 class Stop:
@@ -133,14 +162,15 @@ def in_turn(runs: Sequence[Iterator[None]], stop: Stop) -> list[TrainingResult |
 
 def iterations(
     config: TrainingConfig, folder: RunFolder, trainer: Trainer, *, checkpoint: Checkpoint | None,
-    trackers: Trackers, progress: ProgressDisplay, stop: Stop,
+    trackers: Trackers, progress: ProgressDisplay, stop: Stop, watch: Watch | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Generator[None, None, TrainingResult]:  # fmt: skip
     """Train, yielding after each iteration, until the budget of env steps is spent or it is to
     stop.
 
     The folder is held by this process; the trainer is fresh, and restored here if there is a
-    checkpoint; ``stop`` is looked at before each iteration; the clock gives seconds.
+    checkpoint; ``stop`` is looked at before each iteration; ``watch`` evaluates the team as it
+    trains; the clock gives seconds.
 
     Raises:
         RunError: the disk is full, or the checkpoint does not fit the trainer.
@@ -168,12 +198,16 @@ def iterations(
         metrics[f"{TIME_PREFIX}env_steps_per_second"] = (at.env_steps - last.env_steps) / max(
             now - before, 1e-9
         )
-        before = now
+        if watch is not None and _crossed(at, last, watch.every):
+            metrics |= watch.evaluate()
+            if watch.is_best(folder, metrics):
+                save_checkpoint(folder.best, trainer.save, at, keep=1)
+        before = clock()
         append_metrics(folder.metrics, metrics)
         trackers.log(metrics)
         progress.update(metrics)
         _refuse_divergence(metrics, at.env_steps)
-        if at.env_steps // config.checkpoint_every > last.env_steps // config.checkpoint_every:
+        if _crossed(at, last, config.checkpoint_every):
             saved = save()
         yield
     if metrics:

@@ -43,6 +43,8 @@ class TrainedRun:
     """Empty if it cannot be read."""
     say: Callable[[str], None]
     """Is told which checkpoints are passed over as damaged."""
+    best: bool = False
+    """Whether the policy is that of the best evaluation while training, not the newest."""
 
     @property
     def name(self) -> str:
@@ -65,7 +67,7 @@ class TrainedRun:
 
     @cached_property
     def policy(self) -> TrainedPolicy:
-        """The policy of the newest undamaged checkpoint.
+        """The policy of the newest (or best) undamaged checkpoint.
 
         Raises:
             RunError: there is none.
@@ -75,8 +77,13 @@ class TrainedRun:
         return load_policy(self.newest().trainer)
 
     def newest(self) -> Checkpoint:
-        """Return the newest undamaged checkpoint, or refuse if there is none."""
-        checkpoint = latest_checkpoint(self.folder.checkpoints, self.say)
+        """Return the newest (or best) undamaged checkpoint, or refuse if there is none."""
+        folder = self.folder.best if self.best else self.folder.checkpoints
+        checkpoint = latest_checkpoint(folder, self.say)
+        if checkpoint is None and self.best:
+            raise RunError(
+                f"{self.folder.path} has no best checkpoint; train with evaluation.every set"
+            )
         if checkpoint is None:
             raise self._untrained()
         return checkpoint

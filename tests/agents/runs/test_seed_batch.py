@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from agents.commands import evaluate
 from agents.commands import train as command
+from agents.commands.evaluate import EvaluationCohort
+from agents.comparison.runs import TRAINED
 from agents.runs.metrics_log import TIME_PREFIX, Metrics, read_metrics
 from agents.runs.tracking import Trackers
 from tests.worlds import small_environment
@@ -59,6 +63,42 @@ def test_each_seed_has_a_run_as_if_it_had_trained_alone(config: str, tmp_path: P
     assert command.start_run(config, ["seed=7"], tmp_path / "alone") == 0
     assert_same(curve(runs(tmp_path)[1]), curve(tmp_path / "alone"))
     assert curve(runs(tmp_path)[0]) != curve(runs(tmp_path)[1])
+
+
+def test_a_team_is_evaluated_as_it_trains_beside_baselines_that_play_once(
+    config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = []
+    play = EvaluationCohort.play
+    monkeypatch.setattr(
+        EvaluationCohort, "play", lambda self, policy: played.append(policy) or play(self, policy)
+    )
+    assert command.start_seeds(config, "0-1", ["evaluation.every=128"], jobs=1) == 0
+    assert len(played) == 1 + 2 * 3  # static once; each seed at 128, at 256, and at the end
+    one, two = (curve(path) for path in runs(tmp_path))
+    assert [row["env_steps"] for row in one if "evaluation/clicks" in row] == [128, 256]
+    found = json.loads((runs(tmp_path)[0] / "evaluation.json").read_text())["policies"]
+    clicks = {name: policy["outcomes"]["clicks"]["mean"] for name, policy in found.items()}
+    assert one[-1]["evaluation/clicks"] == pytest.approx(clicks[TRAINED])
+    assert one[-1]["evaluation/clicks/static"] == pytest.approx(clicks["static"])
+    assert two[1]["evaluation/clicks/static"] == one[-1]["evaluation/clicks/static"]
+    first, last = (row["evaluation/clicks"] for row in (one[1], one[3]))
+    best = 256 if last > first else 128
+    kept = [path.name for path in (runs(tmp_path)[0] / "best").iterdir()]
+    assert kept == [f"env_steps-{best:012d}"]
+    assert "evaluation&#39;s cohort" in (runs(tmp_path)[0] / "report.html").read_text()
+    evaluate.command([runs(tmp_path)[0]], best=True)
+    again = json.loads((runs(tmp_path)[0] / "evaluation-best.json").read_text())
+    assert again["env_steps"] == best
+    mean = again["policies"][TRAINED]["outcomes"]["clicks"]["mean"]
+    assert mean == pytest.approx(max(first, last))
+    # Training goes as it does without.
+    assert command.start_run(config, ["seed=0"], tmp_path / "plain") == 0
+    plain = [
+        {name: value for name, value in row.items() if not name.startswith("evaluation/")}
+        for row in one
+    ]
+    assert_same(plain, curve(tmp_path / "plain"))
 
 
 def test_all_stop_after_the_same_iteration_and_each_is_resumed(
