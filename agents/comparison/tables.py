@@ -22,7 +22,8 @@ _QUALITY = ("precision", "recall", "f1", "ndcg", "mrr", "hit_rate")
 _LISTS = ("diversity", "novelty", "serendipity", "miscalibration", "coverage", "gini")
 _HEADINGS = {
     "length": "requests",
-    "return": "F",
+    "return": "F a session",
+    "team_reward": "F a request",
     "f1": "F1",
     "ndcg": "NDCG",
     "mrr": "MRR",

@@ -15,7 +15,7 @@ from marec_env.reporting.terminal import Terminal
 __all__ = ["ProgressDisplay", "describe_metrics"]
 
 SHOWN: tuple[tuple[str, str, str], ...] = (
-    ("F", "team_reward", ".3f"),
+    ("F/request", "team_reward", ".3f"),
     ("clicks/session", "episode/clicks", ".2f"),
     ("length", "episode/length", ".1f"),
     ("steps/s", "time/env_steps_per_second", ",.0f"),
@@ -26,7 +26,7 @@ _PLAIN_EVERY = 5.0  # seconds between plain lines, so that a log of an hour stay
 
 
 def describe_metrics(metrics: Metrics) -> str:
-    """Return the shown numbers as ``F 0.231  clicks/session 3.10 ...``."""
+    """Return the shown numbers as ``F/request 0.231  clicks/session 3.10 ...``."""
     found = [(label, metrics.get(key), style) for label, key, style in SHOWN]
     return "  ".join(
         f"{label} {value:{style}}" for label, value, style in found if value is not None

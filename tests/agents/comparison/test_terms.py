@@ -98,3 +98,12 @@ def test_metrics_of_a_run_have_every_term(world):
     metrics = trainer.iterate()
     assert metrics.keys() >= {f"term/{name}" for name in TERMS}
     assert metrics.keys() >= {f"episode/term/{name}_per_request" for name in TERMS}
+
+
+def test_f_says_in_what_it_is_wherever_it_stands(world, make_run):
+    """A session's sum and a request's mean are two columns that nobody takes for one another."""
+    team = rollout(world, Defaults(world), sessions=8, seed=0)
+    found = compare_outcomes({TRAINED: team}, {TRAINED: False}, ())
+    summary = summarise([make_run(found=found.as_dict())])
+    assert "F a session" in tables.outcomes_table(summary).header
+    assert "F a request" in tables.further_table(summary).header

@@ -16,7 +16,7 @@ ROW = {
 
 
 def test_numbers_that_are_missing_are_left_out() -> None:
-    assert describe_metrics(ROW) == "F 0.235  clicks/session 3.10  steps/s 1,234"
+    assert describe_metrics(ROW) == "F/request 0.235  clicks/session 3.10  steps/s 1,234"
 
 
 def test_plain_lines_come_seldom_and_the_last_always() -> None:
@@ -29,7 +29,7 @@ def test_plain_lines_come_seldom_and_the_last_always() -> None:
         display.update({**ROW, "env_steps": 400})
     lines = out.getvalue().splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith("env_steps 200/400  F 0.235")
+    assert lines[0].startswith("env_steps 200/400  F/request 0.235")
     assert lines[0].endswith("left 0:06")
     assert lines[1].startswith("env_steps 400/400")
 
@@ -40,5 +40,5 @@ def test_a_terminal_gets_one_live_line() -> None:
     with ProgressDisplay(400, 0, console) as display:
         display.update(ROW)
         display.say("[not] markup")
-    assert "F 0.235" in out.getvalue()
+    assert "F/request 0.235" in out.getvalue()
     assert "[not] markup" in out.getvalue()
