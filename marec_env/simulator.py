@@ -15,6 +15,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from marec_env import random
+from marec_env.beginnings import by_user
 from marec_env.errors import ConfigError
 from marec_env.graph import StepGraph
 from marec_env.memory import require_sessions
@@ -85,6 +86,7 @@ class Simulator:
         self._limits = world.user_limits.to(self.device)
         depth = min(config.measure.true_top + places, world.knowledge.num_items)
         self._top = torch.zeros(num_sessions, depth, dtype=torch.int64, device=self.device)
+        self._by_user = by_user(world, self.users, self.pipeline.memory, depth)
         self._sessions = torch.arange(num_sessions, device=self.device)
         self._seeds = torch.zeros_like(self._sessions)
         self.session_keys = random.session_keys(self._seeds, self._sessions)
@@ -147,24 +149,21 @@ class Simulator:
 
     def _start(self, rows: Rows) -> None:
         """Begin the sessions that ``self._sessions`` numbers in ``rows``."""
-        rows.put(
-            self.session_keys, random.session_keys(rows.of(self._seeds), rows.of(self._sessions))
-        )
+        keys = random.session_keys(rows.of(self._seeds), rows.of(self._sessions))
+        rows.put(self.session_keys, keys)
         users, population = self.users, self.world.population
         users.reset(self.session_keys, rows.where)
         person = rows.of(users.user_index)
         known = ~rows.of(users.is_new) & self._known[person]
         history = torch.where(known.unsqueeze(1), population.history[person], -1)
-        self.pipeline.reset(
-            rows,
-            history,
-            population.history_liked[person],
-            population.groups[person],
-            self._limits[person],
-        )
-        taste = users.long_term_relevance(rows=rows.index)
-        seen = rows.of(self.pipeline.memory.seen)
-        rows.put(self._top, top_k(taste, self._top.shape[1], excluded=seen))
+        place = person + population.num_users * ~known
+        beginning = {name: table[place] for name, table in self._by_user.items()}
+        liked, group = population.history_liked[person], population.groups[person]
+        self.pipeline.reset(rows, history, liked, group, self._limits[person], beginning)
+        if (top := beginning.get("top")) is None:
+            taste = users.long_term_relevance(rows=rows.index)
+            top = top_k(taste, self._top.shape[1], excluded=rows.of(self.pipeline.memory.seen))
+        rows.put(self._top, top)
 
     def observe(self, agent: str) -> Tensor:
         """Return an agent's current observation, float32 ``[B, d]``."""

@@ -163,6 +163,7 @@ class SessionMemory:
         liked: Tensor,
         group: Tensor,
         limits: Tensor | None = None,
+        beginning: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Begin new episodes.
 
@@ -171,29 +172,13 @@ class SessionMemory:
             history, liked: int64 and bool ``[n, L]``, what the recommender knows of the past.
             group: int64 ``[n]``, the user's group.
             limits: float32 ``[n, S]``, the user's suitability limits; none if ``None``.
+            beginning: what :meth:`beginning` returns, where it has been computed before.
         """
-        known = history >= 0
-        items = history.clamp(min=0)
-        positive = (known & liked).to(torch.float32)
-        weight = self._history_weight.unsqueeze(0) * positive.unsqueeze(1)  # [n, H, L]
-        negative = (known & ~liked).to(torch.float32)
-        text, cf = self.knowledge.text[items], self.knowledge.cf[items]  # [n, L, d]
-        n = history.shape[0]
-
-        size = self.knowledge.num_items
-        seen = torch.zeros(n, size + 1, dtype=torch.bool, device=self.device)
-        interest = positive.unsqueeze(1) @ self.knowledge.topic_indicator[items]
         anew: dict[str, Tensor | float] = {
             "history": history,
             "history_liked": liked,
-            "history_length": known.sum(1).to(torch.float32),
-            "seen": seen.scatter_(1, torch.where(known, history, size), True)[:, :-1],
-            "recent": self._latest(history, known & liked),
-            "taste_text": weight @ text,
-            "taste_cf": weight @ cf,
-            "dislike_text": (negative.unsqueeze(1) @ text).squeeze(1),
-            "dislike_cf": (negative.unsqueeze(1) @ cf).squeeze(1),
-            "interest": interest.squeeze(1) / positive.sum(1, keepdim=True).clamp(min=1.0),
+            "seen": self.seen_before(history),
+            **(beginning or self.beginning(history, liked)),
             **dict.fromkeys(("fast_rate", "slow_rate", "last_rate"), _PRIOR_RATE),
             "session_items": -1,
             "limits": torch.inf if limits is None else limits,
@@ -201,6 +186,31 @@ class SessionMemory:
         }
         for name in self._STORED:
             rows.put(getattr(self, name), anew.get(name, 0))
+
+    def seen_before(self, history: Tensor) -> Tensor:
+        """Return where a history ``[n, L]`` holds an item, bool ``[n, N]``."""
+        size = self.knowledge.num_items
+        seen = torch.zeros(len(history), size + 1, dtype=torch.bool, device=self.device)
+        return seen.scatter_(1, torch.where(history >= 0, history, size), True)[:, :-1]
+
+    def beginning(self, history: Tensor, liked: Tensor) -> dict[str, Tensor]:
+        """Return, by name, what episodes begin with that follows from histories ``[n, L]``."""
+        known = history >= 0
+        items = history.clamp(min=0)
+        positive = (known & liked).to(torch.float32)
+        weight = self._history_weight.unsqueeze(0) * positive.unsqueeze(1)  # [n, H, L]
+        negative = (known & ~liked).to(torch.float32)
+        text, cf = self.knowledge.text[items], self.knowledge.cf[items]  # [n, L, d]
+        interest = positive.unsqueeze(1) @ self.knowledge.topic_indicator[items]
+        return {
+            "history_length": known.sum(1).to(torch.float32),
+            "recent": self._latest(history, known & liked),
+            "taste_text": weight @ text,
+            "taste_cf": weight @ cf,
+            "dislike_text": (negative.unsqueeze(1) @ text).squeeze(1),
+            "dislike_cf": (negative.unsqueeze(1) @ cf).squeeze(1),
+            "interest": interest.squeeze(1) / positive.sum(1, keepdim=True).clamp(min=1.0),
+        }
 
     def of_rows(self, rows: Rows) -> SessionMemory:
         """Return the memory of ``rows`` only."""

@@ -283,9 +283,10 @@ class Pipeline:
         liked: Tensor,
         group: Tensor,
         limits: Tensor | None = None,
+        beginning: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Begin new episodes; see :meth:`marec_env.pipeline.memory.SessionMemory.reset`."""
-        self.memory.reset(rows, history, liked, group, limits)
+        self.memory.reset(rows, history, liked, group, limits, beginning)
         if self._mailbox is not None:
             self._mailbox.reset(rows)
         # Not in place: a tensor may be the finished request's own.

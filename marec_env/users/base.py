@@ -243,6 +243,12 @@ class Users(SessionState, ABC):
                 ``None``.
         """
 
+    def relevance_at_start(self, users: Tensor) -> Tensor | None:
+        """Return :meth:`long_term_relevance` of the whole catalog to int64 ``[n]`` users when a
+        session of theirs begins, ``[n, N]``; ``None`` if that depends on the session too.
+        """
+        return None
+
     @abstractmethod
     def hidden_state(self) -> Tensor:
         """Return the users' hidden state, scaled to about [-1, 1], float32 ``[B, hidden_size]``,

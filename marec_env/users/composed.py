@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from marec_env.catalog.population import Population
 from marec_env.users import base as lane
@@ -216,10 +217,18 @@ class ComposedUsers(Users):
     ) -> Tensor:
         """See :meth:`marec_env.users.base.Users.long_term_relevance`."""
         taste = self._taste if rows is None else self._taste[rows]
+        return self._lasting(
+            taste, self.user_index if rows is None else self.user_index[rows], items
+        )
+
+    def relevance_at_start(self, users: Tensor) -> Tensor:
+        """See :meth:`marec_env.users.base.Users.relevance_at_start`."""
+        return self._lasting(pad(self.population.user_factors[users], (0, 1), value=1.0), users)
+
+    def _lasting(self, taste: Tensor, users: Tensor, items: Tensor | None = None) -> Tensor:
         logits = self._relevance.logits(taste, items)
         if self._price is None:
             return logits
-        users = self.user_index if rows is None else self.user_index[rows]
         if items is None:
             items = torch.arange(self.num_items, device=self.device).expand(len(users), -1)
         return logits - self._price.loss(items, users)

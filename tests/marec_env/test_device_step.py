@@ -153,6 +153,27 @@ def test_a_step_off_the_cpu_waits_for_nothing_and_gives_the_same(name):
             assert same(value, found), (number, key)
 
 
+@pytest.mark.parametrize("name", ["default", "returning", "short", *SCENARIO_CHANGES])
+def test_a_table_by_user_gives_what_a_reset_computes(name, monkeypatch):
+    found = []
+    with other_device():
+        for tables in (True, False):
+            if not tables:
+                monkeypatch.setattr("marec_env.beginnings._MOST_USERS", 0)
+            simulator = elsewhere(case(name))
+            users = simulator.world.population.num_users
+            assert {len(table) for table in simulator._by_user.values()} == (
+                {2 * users} if tables else set()
+            )
+            steps = played(simulator, 9, strict=True)
+            steps.append({**simulator.pipeline.memory.state_dict(), "top": simulator._top})
+            found.append(steps)
+    assert any(bool(step["ended"].held.any()) for step in found[0][:-1])
+    for with_table, without in zip(*found, strict=True):
+        for key, value in without.items():
+            assert torch.equal(value.held, with_table[key].held), key
+
+
 PLANTS = {
     "nonzero": lambda request: request.keys.nonzero(),
     "item": lambda request: bool(request.keys.any()),
