@@ -77,15 +77,15 @@ def whole_seed(seed: object) -> int:
         raise ConfigError(f"seed {seed!r} is no integer; give one such as 0") from error
 
 
-def seeds_of(seed: object, sessions: int) -> Tensor:
+def seeds_of(seed: object, sessions: int, device: torch.device | None = None) -> Tensor:
     """Return the seed of each session, int64 ``[B]``, of one for all or of just these.
 
     Raises:
         ConfigError: it is no integer.
     """
     if isinstance(seed, Tensor):
-        return seed.clone()
-    return torch.full((sessions,), _signed(whole_seed(seed)))
+        return seed.to(device, copy=True)
+    return torch.full((sessions,), _signed(whole_seed(seed)), device=device)
 
 
 def session_keys(seed: int | Tensor, sessions: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def session_keys(seed: int | Tensor, sessions: Tensor) -> Tensor:
     Returns:
         int64 ``[B]``.
     """
-    seeds = seeds_of(seed, len(sessions)).to(sessions.device)
+    seeds = seeds_of(seed, len(sessions), sessions.device)
     return _mix(_mix(sessions.to(torch.int64) * _GAMMA + seeds * _GAMMA) + seeds)
 
 

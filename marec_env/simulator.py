@@ -113,7 +113,7 @@ class Simulator:
             ConfigError: the seed is no integer; off the CPU also if an action before did not fit.
         """
         self.pipeline.check()
-        self._seeds = random.seeds_of(seed, self.num_envs).to(self.device)
+        self._seeds = random.seeds_of(seed, self.num_envs, self.device)
         self._sessions = sessions.to(self.device).clone()
         self._forget()
         self._sums = {}
