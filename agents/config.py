@@ -52,7 +52,7 @@ class EvaluationConfig(ConfigModel):
 
     at_end: bool = Field(default=True, description="Compare with the baselines when training ends.")
     every: int | None = Field(
-        default=None,
+        default=100_000,
         ge=1,
         description="Env steps between evaluations of the team as it trains, on the same sessions; "
         "null for none. The best so far is kept in the run's folder best/.",

@@ -247,7 +247,8 @@ def _refuse_edits(folder: RunFolder, changed: Mapping[str, str], overrides: Sequ
 def _prepare_baselines(config: RunConfig) -> _Cohort | None:
     """Build the baselines before hours of training rather than after."""
     settings, pettingzoo = config.evaluation, isinstance(config.environment, PettingZooConfig)
-    if pettingzoo or not (settings.at_end or settings.every):
+    watched = settings.every is not None and settings.every <= config.training.env_steps
+    if pettingzoo or not (settings.at_end or watched):
         return None
     from agents.commands.evaluate import EvaluationCohort, prepare_baselines
 
