@@ -81,9 +81,14 @@ def seeds_of(seed: object, sessions: int, device: torch.device | None = None) ->
     """Return the seed of each session, int64 ``[B]``, of one for all or of just these.
 
     Raises:
-        ConfigError: it is no integer.
+        ConfigError: it is no integer, or these are no whole numbers, one for each session.
     """
-    if isinstance(seed, Tensor):
+    if isinstance(seed, Tensor) and seed.ndim:
+        if seed.dtype != torch.int64 or seed.shape != (sessions,):
+            raise ConfigError(
+                f"seeds are {str(seed.dtype).removeprefix('torch.')} {list(seed.shape)}; "
+                f"give one integer, or int64 [{sessions}], a seed for each session"
+            )
         return seed.to(device, copy=True)
     return torch.full((sessions,), _signed(whole_seed(seed)), device=device)
 

@@ -350,6 +350,12 @@ def test_what_is_no_integer_is_no_seed(seed):
         make(2).reset(seed)
 
 
+@pytest.mark.parametrize("seeds", [torch.zeros(2), torch.zeros(3).long(), torch.zeros(2, 1).long()])
+def test_seeds_of_sessions_are_whole_numbers_one_each(seeds):
+    with pytest.raises(ConfigError, match=r"give one integer, or int64 \[2\]"):
+        make(2).reset(seeds)
+
+
 def test_a_part_nobody_decides_is_as_its_components_default():
     slates = []
     for components in (("profile",), ("profile", "ranking")):
