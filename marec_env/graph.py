@@ -72,10 +72,12 @@ class StepGraph:
         """Return a simulator's step as a graph: on CUDA, if all agents act at once and no plug-in
         of the user's own must be checked.
         """
-        if simulator.device.type != "cuda" or len(simulator.turns) > 1:
+        if simulator.device.type != "cuda":
             return None
-        if simulator.own_plug_ins:
-            _LOG.warning("plug-ins of your own are checked, so that a step is no CUDA graph")
+        if len(simulator.turns) > 1 or simulator.own_plug_ins:
+            own = simulator.own_plug_ins
+            why = "plug-ins of your own are checked" if own else "agents take turns"
+            _LOG.warning("a step is not recorded as one CUDA graph: %s", why)
             return None
         return cls(simulator, step)
 

@@ -7,6 +7,7 @@ work only once.
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -105,6 +106,20 @@ def test_what_cannot_be_recorded_runs_as_it_is(caplog):
             one, other = plain.step(chosen), graph.step(chosen)
             assert torch.equal(one.state.held, other.state.held), number
     assert caplog.text.count("not permitted when stream is capturing") == 1
+
+
+@pytest.mark.parametrize(
+    ("turns", "own", "why"),
+    [(1, False, None), (4, False, "agents take turns"), (1, True, "plug-ins of your own")],
+)
+def test_what_is_not_recorded_on_cuda_is_said_once(turns, own, why, caplog):
+    simulator = SimpleNamespace(
+        device=torch.device("cuda"), turns=[()] * turns, own_plug_ins=["x"] * own
+    )
+    with caplog.at_level(logging.WARNING):
+        graph = StepGraph.of(simulator, lambda actions: None)
+    assert (graph is None) == (why is not None) == (len(caplog.messages) == 1)
+    assert why is None or why in caplog.text
 
 
 def test_an_agent_that_acts_late_or_not_at_all_still_counts():
