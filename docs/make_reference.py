@@ -1,4 +1,5 @@
-"""What is made from the configuration's Python types: ``make configs`` writes docs/reference.md.
+"""What is made from the configuration's Python types: ``make configs`` writes docs/reference.md
+(and docs/fields.md, see :mod:`docs.make_fields`).
 
 ``python -m docs.make_reference schema`` prints the JSON Schema, with which editors complete and
 check YAML.
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from agents.config import RunConfig
+from docs import make_fields
 from marec_env import io
 from marec_env.config.fields import allowed_range, choices, members
 from marec_env.config.moved import GONE, MOVED
@@ -98,12 +100,13 @@ def _type(annotation: Any) -> str:
 
 
 def main(arguments: list[str], folder: Path = Path("docs")) -> None:
-    """Print the schema, or write the reference."""
+    """Print the schema, or write the two pages."""
     if arguments == ["schema"]:
         dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
         print(json.dumps({**dialect, **RunConfig.model_json_schema()}, indent=2))
     else:
         io.write_text(folder / "reference.md", page())
+        io.write_text(folder / "fields.md", make_fields.page())
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ class VecStep:
     observations: dict[str, Tensor]
     """Per agent, float32 ``[B, d_i]``, for the next decision."""
     state: Tensor
-    """The central critic's input, float32 ``[B, s]``, for the next decision."""
+    """Float32 ``[B, s]``, the central critic's input, for the next decision."""
     rewards: dict[str, Tensor]
     """Per agent, float32 ``[B]``."""
     terminated: Tensor
@@ -111,9 +111,10 @@ class VecStep:
     float32 ``[n]`` each, in session order; but on a device whose shapes are fixed (:class:`Rows`)
     ``[B]``, which mean something where one ended."""
     agent_terminated: dict[str, Tensor] = field(default_factory=dict)
-    """Per agent, bool ``[B]``, where an agent may end before its team: it ended by itself, or was
-    cut off, in this step."""
+    """Per agent, bool ``[B]``, where an agent may end before its team: it ended by itself in
+    this step."""
     agent_truncated: dict[str, Tensor] = field(default_factory=dict)
+    """The same: it was cut off."""
 
 
 @runtime_checkable

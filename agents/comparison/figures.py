@@ -11,6 +11,7 @@ from agents.comparison.rows import REGRET, STAGES, Row
 from agents.comparison.runs import Run
 from agents.comparison.summary import Summary
 from agents.comparison.tables import OBJECTIVE, heading, name_of
+from marec_env.evaluation.quantities import OF_RUNS, OF_STEPS
 from marec_env.evaluation.statistics import FEWEST_TO_RESAMPLE, bootstrap_band
 from marec_env.reporting.charts import Bar, Line, bars_figure, groups_figure, lines_figure
 from marec_env.reporting.drawing import NEUTRAL, ORACLE, Figure, color_of, sentence, shown
@@ -38,14 +39,12 @@ _CURVES = {
 }
 """What is drawn over env steps, by its name in ``metrics.jsonl``."""
 _FAMILIES = {
-    "term/": "reward term a request, before its weight",
-    "objective/": "objective f_i a request",
-    "entropy/": "entropy of the actions in nats",
-    "kl/": "KL divergence to the policy before the update",
-    "policy_loss/": "policy loss",
-    "value_loss/": "value loss",
-    "explained_variance/": "explained variance of the returns",
-}
+    family: {**OF_STEPS, **OF_RUNS}[family]
+    for family in (
+        "term/", "objective/", "entropy/", "kl/", "policy_loss/", "value_loss/",
+        "explained_variance/",
+    )
+}  # fmt: skip
 """What is drawn by part of the team, by how its names begin."""
 _BARS = {
     "clicks": "clicks a session",

@@ -36,16 +36,19 @@ class Knowledge:
     age: Tensor
     """Float32 ``[N]``, days."""
     topics: Tensor
-    """Int64 ``[N]``."""
+    """Int64 ``[N]``, the topic of each item."""
     num_topics: int
+    """T."""
     version: str
+    """Of the two spaces."""
     providers: Tensor
-    """Int64 ``[N]``."""
+    """Int64 ``[N]``, the provider of each item."""
     attributes: dict[str, Tensor] = field(default_factory=dict)
     """Further numbers of the items, float32 ``[N]`` each (``price``, ``risk`` ...)."""
     num_items: int = field(init=False)
     """N."""
     num_providers: int = field(init=False)
+    """The number of providers."""
     by_popularity: Tensor = field(init=False)
     """Int64 ``[N]``: items, most popular first."""
     by_freshness: Tensor = field(init=False)

@@ -51,9 +51,9 @@ class SessionMemory:
     history: Tensor
     """Int64 ``[B, L]``, items consumed before the session, oldest first, -1 padded."""
     history_liked: Tensor
-    """Bool ``[B, L]``."""
+    """Bool ``[B, L]``, which of them the user liked."""
     history_length: Tensor
-    """Float32 ``[B]``."""
+    """Float32 ``[B]``, items of the history."""
     seen: Tensor
     """Bool ``[B, N]``, items that may not be shown again."""
     recent: Tensor
@@ -61,19 +61,19 @@ class SessionMemory:
     taste_text: Tensor
     """Float32 ``[B, H, dt]``, decayed sums of clicked items' vectors."""
     taste_cf: Tensor
-    """Float32 ``[B, H, dc]``."""
+    """Float32 ``[B, H, dc]``, the same in collaborative space."""
     dislike_text: Tensor
     """Float32 ``[B, dt]``, decayed sums of vectors of items shown and not clicked."""
     dislike_cf: Tensor
-    """Float32 ``[B, dc]``."""
+    """Float32 ``[B, dc]``, the same in collaborative space."""
     exposure: Tensor
     """Float32 ``[B, T]``, decayed topic shares of what was shown."""
     interest: Tensor
     """Float32 ``[B, T]``, decayed topic shares of what was clicked."""
     fast_rate: Tensor
-    """Float32 ``[B]``, decayed click rate."""
+    """Float32 ``[B]``, click rate decayed by a half a request."""
     slow_rate: Tensor
-    """Float32 ``[B]``."""
+    """Float32 ``[B]``, click rate decayed by a tenth a request."""
     last_rate: Tensor
     """Float32 ``[B]``, click rate of the latest slate."""
     since_click: Tensor

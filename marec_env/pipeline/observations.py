@@ -1,8 +1,9 @@
 """Observation fields: everything a component or the central critic may be shown, by name.
 
-A field is a function ``(memory, summaries) -> float32 [B, width]`` scaled to about [-1, 1]. Which
-component may see which field is configuration (``pipeline.data_access``) and is enforced here: a
-component is handed a view that holds its granted fields only.
+A field is a function ``(memory, summaries) -> float32 [B, width]`` scaled to about [-1, 1], whose
+docstring begins with that shape (docs/fields.md is made of them). Which component may see which
+field is configuration (``pipeline.data_access``) and is enforced here: a component is handed a view
+that holds its granted fields only.
 """
 
 from __future__ import annotations
@@ -37,18 +38,18 @@ Summaries = Mapping[str, Tensor]
 Field = Callable[[SessionMemory, Summaries], Tensor]
 FIELDS: Registry[Field] = Registry("observation field")
 
-SESSION_STATISTICS = (
-    "request",
-    "history_length",
-    "no_history",
-    "last_rate",
-    "fast_rate",
-    "slow_rate",
-    "largest_exposure",
-    "interest_entropy",
-    "since_click",
-)
-"""Columns of the field ``session``."""
+SESSION_STATISTICS = {
+    "request": "requests answered, as a share of the longest episode",
+    "history_length": "items of the history, as a share of the longest",
+    "no_history": "1 where the user came without a history",
+    "last_rate": "click rate of the latest slate, doubled",
+    "fast_rate": "click rate decayed by a half a request, doubled",
+    "slow_rate": "click rate decayed by a tenth a request, doubled",
+    "largest_exposure": "decayed share of the topic shown most",
+    "interest_entropy": "entropy of the topics clicked, 0 to 1",
+    "since_click": "requests without a click, squashed: tanh of a fifth of them",
+}
+"""Columns of the field ``session``, and what they are."""
 
 STATE_FIELDS = (
     "session", "exposure", "interest", "taste_change", "channel_hits", "block_use", "quotas",
@@ -64,7 +65,7 @@ _NEAREST = 10  # candidates whose mean score tells how well recall found the pro
 
 @FIELDS.register("session")
 def session(memory: SessionMemory, summaries: Summaries) -> Tensor:
-    """Return the session's statistics, one column per name of ``SESSION_STATISTICS``."""
+    """``[B, 9]``: the session's statistics, a column for each of ``SESSION_STATISTICS``."""
     share = memory.interest / memory.interest.sum(1, keepdim=True).clamp(min=1e-6)
     entropy = -(share * share.clamp(min=1e-6).log()).sum(1) / math.log(max(share.shape[1], 2))
     return torch.stack(
@@ -89,19 +90,19 @@ def _middle(taste: Tensor) -> Tensor:
 
 @FIELDS.register("taste_text")
 def taste_text(memory: SessionMemory, summaries: Summaries) -> Tensor:
-    """Return the direction of the middle time scale's history in text space."""
+    """``[B, dt]``, unit length: the direction of the middle time scale's history in text space."""
     return _middle(memory.taste_text)
 
 
 @FIELDS.register("taste_cf")
 def taste_cf(memory: SessionMemory, summaries: Summaries) -> Tensor:
-    """Return the direction of the middle time scale's history in collaborative space."""
+    """``[B, dc]``, unit length: the same in collaborative space."""
     return _middle(memory.taste_cf)
 
 
 @FIELDS.register("taste_change")
 def taste_change(memory: SessionMemory, summaries: Summaries) -> Tensor:
-    """Return how alike the tastes of adjacent time scales are, in both spaces."""
+    """``[B, 2 * (H - 1)]``: cosines of the tastes of adjacent time scales, text then CF."""
     return torch.cat(
         [
             cosine_similarity(taste[:, 1:], taste[:, :-1], dim=-1)
@@ -113,13 +114,13 @@ def taste_change(memory: SessionMemory, summaries: Summaries) -> Tensor:
 
 @FIELDS.register("channel_hits")
 def channel_hits(memory: SessionMemory, summaries: Summaries) -> Tensor:
-    """Return the decayed click rate of each recall channel's items."""
+    """``[B, channels]``, 0 to 2: the decayed click rate of each channel's items, doubled."""
     return _RATE_SCALE * memory.channel_hits
 
 
 @FIELDS.register("limits")
 def limits(memory: SessionMemory, summaries: Summaries) -> Tensor:
-    """Return the user's suitability limits, squashed to [0, 1]; 1 where there is none."""
+    """``[B, S]``: the user's suitability limits, squashed to [0, 1]; 1 where there is none."""
     return torch.where(memory.limits.isinf(), 1.0, torch.tanh(memory.limits / _LIMIT_SCALE))
 
 
@@ -131,20 +132,32 @@ def _left(name: str) -> Field:
     return lambda memory, summaries: summaries[name]
 
 
-for _name in (
-    "exposure",  # decayed topic shares of what was shown
-    "interest",  # decayed topic shares of what was clicked
-    "block_use",  # how well each feature block has predicted the clicks of late
-    "group",  # the user's group, one-hot; sensitive, and asked for by no built-in component
+def _told(name: str, words: str, field: Field) -> None:
+    field.__doc__ = words
+    FIELDS.register(name)(field)
+
+
+for _name, _words in (
+    ("exposure", "``[B, T]``, 0 to 1: decayed topic shares of what was shown."),
+    ("interest", "``[B, T]``, 0 to 1: decayed topic shares of what was clicked."),
+    ("block_use", "``[B, blocks]``: decayed correlation of each block's scores with clicks."),
+    (
+        "group",
+        "``[B, G]``: the user's group, one-hot; sensitive: no built-in component asks for it.",
+    ),
 ):
-    FIELDS.register(_name)(_remembered(_name))
-for _name in (
-    "profile",  # the latest profile vectors, text then collaborative
-    "quotas",  # the latest quota of each channel as a share
-    "candidates",  # the latest's topic shares, mean popularity, freshness and scores
-    "enabled",  # which blocks were computed last
+    _told(_name, _words, _remembered(_name))
+for _name, _words in (
+    ("profile", "``[B, dt + dc]``: the latest profile vectors, text then CF, each of unit length."),
+    ("quotas", "``[B, channels]``: the latest quota of each channel as a share of C."),
+    (
+        "candidates",
+        "``[B, T + 4]``: the latest's topic shares, and the means of their popularity, "
+        "freshness, CF and text scores.",
+    ),
+    ("enabled", "``[B, blocks]``: 1 where a block was computed last."),
 ):
-    FIELDS.register(_name)(_left(_name))
+    _told(_name, _words, _left(_name))
 
 
 def summarise(request: Request, summaries: dict[str, Tensor]) -> None:

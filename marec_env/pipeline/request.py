@@ -33,8 +33,11 @@ class Request:
     """
 
     config: PipelineConfig
+    """The section ``pipeline``."""
     knowledge: Knowledge
+    """Of the items."""
     memory: SessionMemory
+    """Of the sessions, as before the request."""
     keys: Tensor
     """Int64 ``[B]``, the sessions' keys."""
     step: Tensor
@@ -68,7 +71,7 @@ class Request:
     blocks: Tensor | None = None
     """Float32 ``[B, C, blocks]``: unit spread within the candidates, 0 where not computed."""
     compute_cost: Tensor | None = None
-    """Float32 ``[B]``."""
+    """Float32 ``[B]``: what the blocks computed cost."""
 
     # ranking
     bonus: Tensor | None = None
@@ -85,6 +88,7 @@ class Request:
     slate_logits: Tensor | None = None
     """Float32 ``[B, C]``: what the slate was drawn by."""
 
+    # anybody
     extra_cost: Tensor | None = None
     """Float32 ``[B]``: what further components spent (messages, refits)."""
     notes: dict[str, Tensor] = field(default_factory=dict)
@@ -214,12 +218,12 @@ class Request:
 
     @property
     def candidate_popularity(self) -> Tensor:
-        """Float32 ``[B, C]``."""
+        """Float32 ``[B, C]``, in [0, 1]."""
         return self.of_items("popularity", self.need("candidates"))
 
     @property
     def candidate_freshness(self) -> Tensor:
-        """Float32 ``[B, C]``."""
+        """Float32 ``[B, C]``, in [0, 1]."""
         return self.of_items("freshness", self.need("candidates"))
 
 

@@ -69,8 +69,11 @@ class Outcome:
     """One answered request of ``B`` sessions."""
 
     request: Request
+    """What the components decided."""
     feedback: Feedback
+    """What the users answered."""
     truth: Truth
+    """What the users kept to themselves."""
     seen_before: Tensor
     """Bool ``[B, N]``: what the memory had seen before the slate was shown; its own tensor, so
     terms must be computed before it learns of the slate."""
@@ -84,7 +87,7 @@ class Outcome:
 
     @property
     def slate(self) -> Tensor:
-        """Int64 ``[B, K]``."""
+        """Int64 ``[B, K]``, the items shown."""
         assert self.request.slate is not None
         return self.request.slate
 

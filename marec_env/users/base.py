@@ -28,21 +28,21 @@ __all__ = [
     "request_draws",
 ]
 
-USER_OUTCOMES = (
-    "likes",
-    "carts",
-    "purchases",
-    "shares",
-    "conversions",
-    "revenue",
-    "watch_minutes",
-    "finished",
-    "holding_days",
-    "holding_return",
-    "unsuitable",
-)
-"""Names of :attr:`Feedback.outcomes` in the order in which reports show them; a user model of one's
-own may add others. Revenue is in currency units, the return in percent summed over purchases."""
+USER_OUTCOMES = {
+    "likes": "items liked",
+    "carts": "items put in the cart",
+    "purchases": "items bought",
+    "shares": "items passed on",
+    "conversions": "advertisements that led to a sale",
+    "revenue": "payments, and prices of purchases, in currency units",
+    "watch_minutes": "minutes watched",
+    "finished": "titles watched to the end",
+    "holding_days": "trading days that purchases are held",
+    "holding_return": "return of purchases in percent",
+    "unsuitable": "items shown above the user's risk limit",
+}
+"""Names of :attr:`Feedback.outcomes`, each a sum over a slate, in the order in which reports show
+them; a user model of one's own may add others."""
 
 
 @dataclass(slots=True)
@@ -161,6 +161,7 @@ class Users(SessionState, ABC):
     behaviours: tuple[str, ...] = ("click",)
     """Keys of :attr:`Feedback.behaviours`, in a fixed order, ``click`` first."""
     hidden_size: int
+    """Columns of :meth:`hidden_state`."""
     user_index: Tensor
     """Int64 ``[B]``: who the user is in the population (drawn by the session's key)."""
     is_new: Tensor
