@@ -118,7 +118,7 @@ class Recommender:
         agents = pipeline.agents
         for turn in [(agent,) for agent in agents] if sequential else [agents]:
             observations = {agent: pipeline.observe(agent) for agent in turn}
-            actions = self._policy.act(observations)
+            actions = pipeline.fit(self._policy.act(observations))
             for agent in turn:
                 pipeline.act(request, agent, actions[agent])
         slate = pipeline.finish(request)[0].tolist()

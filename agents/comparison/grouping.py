@@ -221,7 +221,9 @@ def _difference_notes(groups: Sequence[Group]) -> list[str]:
     rewards = [k for k in keys if k.startswith("environment.rewards.") and not k.startswith(paid)]
     if rewards:
         notes.append(f"F is not the same sum everywhere ({', '.join(rewards)}): compare outcomes")
-    pipeline = [key for key in keys if key.startswith("environment.pipeline.")]
+    # In which numbers components say what they decide changes nothing that is measured.
+    coding = {"environment.pipeline.actions"}
+    pipeline = [k for k in keys if k.startswith("environment.pipeline.") and k not in coding]
     if pipeline:
         notes.append(
             f"the pipelines differ ({', '.join(pipeline)}): F, f_i and the funnel cannot be "

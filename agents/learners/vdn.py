@@ -100,8 +100,8 @@ class VDNEngine:
             space = env.action_spaces[agent]
             if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
                 raise ConfigError(
-                    f"algorithm vdn needs discrete actions; '{agent}' has {space}."
-                    " Use mappo, ippo or happo"
+                    f"algorithm vdn needs discrete actions; '{agent}' has {space}; set"
+                    " environment.pipeline.actions: discrete, or use mappo, ippo or happo"
                 )
         self.team = TeamSpec.of(env)
         self._config, self._sampling, self._seed = algorithm, sampling, seed

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marec_env import random
-from marec_env.adapters.actions import ActionCode, ActionKind
 from marec_env.errors import ConfigError, unknown_name
 from marec_env.evaluation.policies import DrawingPolicy, TeamPolicy
+from marec_env.pipeline.actions import ActionCode
+from marec_env.pipeline.config import ActionKind
 from marec_env.simulator import Simulator
 from marec_env.vector import Action, map_parts
 
@@ -114,7 +115,7 @@ class TeamVectorEnv(VectorEnv[_Array, _Array, _Array]):
         agents: one component or several; all if ``None``.
         others: plays the rest; their hand-set defaults if ``None``. Its memory, if it has one, is
             cleared when all sessions begin, not at a session's end.
-        actions: of which kind; see :class:`marec_env.adapters.actions.ActionCode`.
+        actions: of which kind; see :class:`marec_env.pipeline.actions.ActionCode`.
 
         Raises:
             ConfigError: an unknown component, several in a sequential pipeline, or actions that do

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from marec_env.adapters import missing
-from marec_env.adapters.actions import ActionCode, ActionKind
 from marec_env.errors import ConfigError
+from marec_env.pipeline.actions import ActionCode
+from marec_env.pipeline.config import ActionKind
 from marec_env.simulator import Simulator
 from marec_env.vector import Action, VecStep
 
@@ -48,7 +49,7 @@ class SessionsEnv(EnvBase):
     def __init__(self, simulator: Simulator, *, actions: ActionKind = "mixed") -> None:
         """Args:
         simulator: from :func:`marec_env.make_vec`; it must not be stepped by itself.
-        actions: of which kind; see :class:`marec_env.adapters.actions.ActionCode`.
+        actions: of which kind; see :class:`marec_env.pipeline.actions.ActionCode`.
 
         Raises:
             ConfigError: components that act one after another, or actions that do not fit into one

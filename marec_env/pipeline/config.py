@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, model_validator
 from marec_env.config import ConfigModel
 
 __all__ = [
+    "ActionKind",
     "AuditConfig",
     "FixedMessages",
     "LearnedMessages",
@@ -18,6 +19,9 @@ __all__ = [
     "RecallConfig",
     "TrainerConfig",
 ]
+
+ActionKind = Literal["mixed", "box", "discrete"]
+"""See :class:`marec_env.pipeline.actions.ActionCode`."""
 
 
 class RecallConfig(ConfigModel):
@@ -137,6 +141,12 @@ class PipelineConfig(ConfigModel):
     slate_size: int = Field(default=10, ge=1, le=100, description="Items shown per request, K.")
     sequential: bool = Field(
         default=False, description="Within a request, each component sees what those before it did."
+    )
+    actions: ActionKind = Field(
+        default="mixed",
+        description="Components' action spaces: each its own (mixed), all numbers in [-1, 1] (box: "
+        "a choice among n is the one of n equal intervals in which its number lies), or all "
+        "choices (discrete: a number is one of 11 levels).",
     )
     half_lives: tuple[Annotated[float, Field(ge=0.01)], ...] = Field(
         default=(2.0, 8.0, 32.0), min_length=1, description="History time scales, in requests."

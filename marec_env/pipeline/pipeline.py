@@ -11,7 +11,8 @@ from torch import Tensor
 
 from marec_env.errors import ConfigError, unknown_name
 from marec_env.pipeline import index
-from marec_env.pipeline.component import COMPONENTS, ActionForm, Component
+from marec_env.pipeline.actions import ActionCode
+from marec_env.pipeline.component import ActionForm, Component
 from marec_env.pipeline.config import NoMessages, PipelineConfig
 from marec_env.pipeline.knowledge import Knowledge
 from marec_env.pipeline.mailbox import Mailbox
@@ -24,12 +25,12 @@ from marec_env.pipeline.observations import (
     Summaries,
     summarise,
 )
-from marec_env.pipeline.plugin_checks import guarded
 from marec_env.pipeline.profile import Profile
 from marec_env.pipeline.ranking import Feature, Ranking
 from marec_env.pipeline.recall import Recall
 from marec_env.pipeline.request import Request
-from marec_env.registry import callable_at, is_own, numbers
+from marec_env.pipeline.team import components_of
+from marec_env.registry import callable_at, numbers
 from marec_env.vector import Action, Rows
 
 __all__ = ["Pipeline"]
@@ -67,9 +68,8 @@ class Pipeline:
         self.knowledge = knowledge
         self.num_sessions = num_sessions
         device = knowledge.text.device
-        self.components = tuple(_component_class(name)(config) for name in config.components)
+        self.components = components_of(config)
         self.agents = tuple(component.agent for component in self.components)
-        _check_team(config, self.components)
         if config.recall.index == "faiss" and knowledge.num_items > config.recall.index_above:
             index.require_faiss()
         self._place = {agent: place for place, agent in enumerate(self.agents)}
@@ -111,12 +111,20 @@ class Pipeline:
         self.summaries = {
             name: torch.zeros(num_sessions, width, device=device) for name, width in widths.items()
         }
-        self.action_spaces: dict[str, spaces.Space[Any]] = {
+        self._spaces: dict[str, spaces.Space[Any]] = {
             c.agent: c.action_space for c in self.components
         }
         if self._mailbox is not None:
-            for agent, space in self.action_spaces.items():
-                self.action_spaces[agent] = self._mailbox.space(space)
+            for agent, space in self._spaces.items():
+                self._spaces[agent] = self._mailbox.space(space)
+        self._codes: dict[str, ActionCode] = {}
+        if config.actions != "mixed":
+            self._codes = {
+                agent: ActionCode({agent: space}, config.actions, device)
+                for agent, space in self._spaces.items()
+            }
+        self.action_spaces = self._spaces | {a: code.space for a, code in self._codes.items()}
+        self._nearest: dict[str, Tensor] = {}
         self._forms = {
             agent: ActionForm(agent, space, num_sessions, device)
             for agent, space in self.action_spaces.items()
@@ -176,7 +184,8 @@ class Pipeline:
         )
 
     def fit(self, actions: Mapping[str, Action]) -> dict[str, Action]:
-        """Return actions in pipeline order and in the form that components work on.
+        """Return actions of :attr:`action_spaces`, in pipeline order and in the form that
+        components work on.
 
         Raises:
             ConfigError: an agent is unknown, or its action does not fit its space.
@@ -185,10 +194,14 @@ class Pipeline:
             if agent not in self._forms:
                 raise ConfigError(unknown_name("agent", agent, self.agents))
         return {
-            agent: form.fit(actions[agent])
+            agent: self._decoded(agent, form.fit(actions[agent]))
             for agent, form in self._forms.items()
             if agent in actions
         }
+
+    def _decoded(self, agent: str, action: Action) -> Action:
+        code = self._codes.get(agent)
+        return action if code is None else code.decode(action)[agent]
 
     def act(self, request: Request, agent: str, action: Action) -> None:
         """Let an agent's action (and its message) enter the request.
@@ -306,16 +319,26 @@ class Pipeline:
             form.check()
 
     def _default(self, component: Component) -> Tensor:
-        return component.default(self.num_sessions, self.memory.device)
+        """Return the hand-set decision for all sessions, or the nearest that can be coded."""
+        decision = component.default(self.num_sessions, self.memory.device)
+        agent = component.agent
+        if agent not in self._codes:
+            return decision
+        if agent not in self._nearest:
+            action = self._decoded(agent, self._coded(component, decision[:1]))
+            self._nearest[agent] = self._decision(action)[0]
+        return self._nearest[agent].expand_as(decision)
+
+    def _coded(self, component: Component, decision: Tensor) -> Action:
+        """Return a decision ``[B, ...]`` as an action (silent where the component may speak)."""
+        agent, mailbox = component.agent, self._mailbox
+        action = decision if mailbox is None else mailbox.silent(decision, self._spaces[agent])
+        code = self._codes.get(agent)
+        return action if code is None else code.encode({agent: action})
 
     def default_actions(self) -> dict[str, Action]:
         """Return every agent's hand-set action for all sessions (silent where it may speak)."""
-        actions: dict[str, Action] = {}
-        for component in self.components:
-            batch, space = self._default(component), self.action_spaces[component.agent]
-            mailbox = self._mailbox
-            actions[component.agent] = batch if mailbox is None else mailbox.silent(batch, space)
-        return actions
+        return {c.agent: self._coded(c, self._default(c)) for c in self.components}
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to continue exactly."""
@@ -343,48 +366,6 @@ class Pipeline:
                     f"remembers {sorted(remembered)}: another version saved it; start anew"
                 )
             component.state = found
-
-
-def _component_class(name: str) -> type[Component]:
-    """Return the class of a component.
-
-    Raises:
-        ConfigError: there is none of that name, or it is no component.
-    """
-    found: object = COMPONENTS.get(name)
-    if not (isinstance(found, type) and issubclass(found, Component)):
-        raise ConfigError(
-            f"pipeline.components: '{name}' is no component; name a subclass of "
-            "marec_env.pipeline.Component"
-        )
-    return guarded(name, found) if is_own(name) else found
-
-
-def _check_team(config: PipelineConfig, components: Sequence[Component]) -> None:
-    """Refuse doubled names, an impossible order, and data limits for nobody."""
-    names = [component.name for component in components]
-    doubled = [name for name in names if names.count(name) > 1]
-    if doubled:
-        raise ConfigError(
-            f"pipeline.components: two are called '{doubled[0]}'; give each class its own name"
-        )
-    for place, component in enumerate(components):
-        late = [name for name in component.before if name in names[:place]]
-        if late:
-            raise ConfigError(
-                f"pipeline.components: '{component.name}' must come before '{late[0]}'; swap them"
-            )
-    for name, granted in config.data_access.items():
-        if name in names:
-            continue  # the component itself has looked at its grants
-        if name not in COMPONENTS:
-            raise ConfigError(f"pipeline.data_access: {unknown_name('component', name, names)}")
-        known = COMPONENTS.get(name).fields
-        for field in granted:
-            if field not in known:
-                raise ConfigError(
-                    f"pipeline.data_access.{name}: {unknown_name(FIELDS.kind, field, known)}"
-                )
 
 
 def _fields_of(components: Sequence[Component]) -> dict[str, Field]:

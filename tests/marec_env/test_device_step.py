@@ -55,6 +55,12 @@ CASES = {
             "messages": {"kind": "learned", "delay": 2, "bandwidth_cost": 0.1},
         }
     },
+    "box actions": {"pipeline": {"candidates": 20, "slate_size": 5, "actions": "box"}},
+    "discrete actions": {
+        "pipeline": {"candidates": 20, "slate_size": 5, "actions": "discrete",
+                     "messages": {"kind": "learned"}},
+        "rewards": {"mode": "difference"},
+    },
     "difference": {"rewards": {"mode": "difference", "shaping": ({"potential": "topic_balance"},)}},
     "privileged": {"state": "privileged", "rewards": {"mode": "mix"}},
     "returning": {

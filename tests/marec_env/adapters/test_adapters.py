@@ -14,13 +14,13 @@ from gymnasium.vector import AutoresetMode
 
 import marec_env
 from agents.baselines.teams import RandomTeam
-from marec_env.adapters.actions import LEVELS, ActionCode
 from marec_env.adapters.gym import TeamVectorEnv
 from marec_env.adapters.sb3 import SB3VecEnv
 from marec_env.adapters.torchrl import SessionsEnv
 from marec_env.classic import SlateVectorEnv
 from marec_env.errors import ConfigError
 from marec_env.evaluation.rollout import rollout
+from marec_env.pipeline.actions import ActionCode
 from tests.worlds import small_environment
 
 SMALL = small_environment(60, 200)
@@ -32,29 +32,6 @@ def sessions(count=5, **changes):
 
 
 # ---------------------------------------------------------------- actions
-
-
-def test_box_and_discrete_codes_by_hand():
-    given = {
-        "a": spaces.Box(np.array([0.0, -2.0], np.float32), np.array([1.0, 2.0], np.float32)),
-        "b": spaces.MultiDiscrete([4, 2]),
-        "c": spaces.Tuple([spaces.Discrete(3, start=5), spaces.Box(-1, 1, (1,))]),
-    }
-    box = ActionCode(given, "box", CPU)
-    assert box.space == spaces.Box(-1.0, 1.0, (6,))
-    low, high = box.decode(torch.tensor([[-1.0] * 6, [1.0] * 6]))["a"].tolist()
-    assert (low, high) == ([0.0, -2.0], [1.0, 2.0])
-    middle = box.decode(torch.tensor([[0.0, 0.5, -0.51, 0.01, 1.0, 7.0]]))
-    assert middle["a"].tolist() == [[0.5, 1.0]]
-    assert middle["b"].tolist() == [[0, 1]]
-    assert [part.tolist() for part in middle["c"]] == [[7], [[1.0]]]
-    discrete = ActionCode(given, "discrete", CPU)
-    assert discrete.space.nvec.tolist() == [LEVELS, LEVELS, 4, 2, 3, LEVELS]
-    chosen = discrete.decode(torch.tensor([[0, LEVELS - 1, 3, 1, 2, 5]]))
-    assert chosen["a"].tolist() == [[0.0, 2.0]]
-    assert chosen["b"].tolist() == [[3, 1]]
-    assert chosen["c"][0].tolist() == [7]
-    assert chosen["c"][1].tolist() == [[0.0]]
 
 
 def test_actions_that_fit_no_space_are_told():

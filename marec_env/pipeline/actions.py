@@ -1,9 +1,9 @@
-"""Actions of several components as numbers of one kind, for libraries that know no other."""
+"""Actions as rows of numbers of one kind: ``pipeline.actions``, and views for other libraries."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,13 +11,14 @@ from gymnasium import spaces
 from torch import Tensor
 
 from marec_env.errors import ConfigError
+from marec_env.pipeline.config import ActionKind
 from marec_env.vector import Action
 
-__all__ = ["ActionCode", "ActionKind"]
+__all__ = ["LEVELS", "ActionCode"]
 
-ActionKind = Literal["mixed", "box", "discrete"]
 LEVELS = 11
 """Choices that a number of a Box becomes under ``discrete``."""
+_LEAST = 1e-12  # half a width, where there is none
 
 
 class ActionCode:
@@ -46,8 +47,9 @@ class ActionCode:
         boxes = [leaf for leaf in leaves if isinstance(leaf, spaces.Box)]
         if kind == "mixed" and len(boxes) not in (0, len(leaves)):
             raise ConfigError(
-                f"the actions of {', '.join(given)} are of several kinds, which this library cannot"
-                " take as one; choose actions='box' or actions='discrete'"
+                f"the actions of {', '.join(given)} are of several kinds and make no one space;"
+                " choose actions='box' or actions='discrete' here, or as the environment's"
+                " pipeline.actions"
             )
         self._plain = kind == "mixed"
         self._choices = kind == "discrete" or not (boxes or kind == "box")
@@ -61,8 +63,9 @@ class ActionCode:
             raise ConfigError(f"the actions of {', '.join(given)} have no bounds")
         self.size = len(count)
         """d."""
-        self._count, self._low, self._high = (
-            torch.from_numpy(part).to(device) for part in (count, low, high)
+        self._count, self._low, self._middle, self._half = (
+            torch.from_numpy(part).to(device)
+            for part in (count, low, (low + high) / 2, (high - low) / 2)
         )
         self.space: spaces.Box | spaces.MultiDiscrete
         """Of one session."""
@@ -74,19 +77,20 @@ class ActionCode:
             bounds = (low, high) if self._plain else (-one, one)
             self.space = spaces.Box(*bounds, dtype=np.float32)
 
-    def decode(self, codes: Tensor) -> dict[str, Action]:
+    def decode(self, codes: Action) -> dict[str, Action]:
         """Return each agent's actions from numbers of :attr:`space`, ``[B, d]``."""
+        assert isinstance(codes, Tensor)
+        codes = codes.to(self._low)
+        choice = self._count > 0
         if self._plain and not self._choices:
-            values = codes.to(self._low)
+            values = codes
         elif self._choices:
-            step = (self._high - self._low) / (LEVELS - 1)
-            codes = codes.to(self._low)
-            values = torch.where(self._count > 0, codes + self._low, self._low + codes * step)
+            level = (2.0 * codes - (LEVELS - 1)) / (LEVELS - 1)  # in [-1, 1]
+            values = torch.where(choice, self._low + codes, self._middle + level * self._half)
         else:
-            share = (codes.to(self._low).clamp(-1.0, 1.0) + 1.0) / 2.0
-            place = torch.minimum((share * self._count).floor(), self._count - 1.0)
-            number = self._low + share * (self._high - self._low)
-            values = torch.where(self._count > 0, place + self._low, number)
+            codes = codes.clamp(-1.0, 1.0)
+            place = torch.minimum(((codes + 1.0) / 2.0 * self._count).floor(), self._count - 1.0)
+            values = torch.where(choice, self._low + place, self._middle + codes * self._half)
         actions: dict[str, Action] = {}
         first = 0
         for agent, space in self._given.items():
@@ -98,6 +102,25 @@ class ActionCode:
                 first += size
             actions[agent] = tuple(parts) if isinstance(space, spaces.Tuple) else parts[0]
         return actions
+
+    def encode(self, actions: Mapping[str, Action]) -> Tensor:
+        """Return numbers of :attr:`space`, ``[B, d]``, that decode to actions; under ``discrete`` a
+        number of a Box to the level nearest to it.
+        """
+        parts: list[Tensor] = []
+        for agent in self._given:
+            action = actions[agent]
+            parts += action if isinstance(action, tuple) else (action,)
+        values = torch.cat([part.to(self._low).reshape(len(part), -1) for part in parts], dim=1)
+        if self._plain and not self._choices:
+            return values
+        choice = self._count > 0
+        place = values - self._low
+        number = (values - self._middle) / self._half.clamp(min=_LEAST)
+        if self._choices:
+            level = ((number + 1.0) * (LEVELS - 1) / 2.0).round().clamp(0, LEVELS - 1)
+            return torch.where(choice, place, level).to(torch.int64)
+        return torch.where(choice, (2.0 * place + 1.0) / self._count.clamp(min=1.0) - 1.0, number)
 
 
 def _leaves(space: spaces.Space[Any]) -> list[spaces.Space[Any]]:
