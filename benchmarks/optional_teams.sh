@@ -1,7 +1,7 @@
 #!/bin/sh
 # Teams trained with and without the optional components, five seeds each, on the default preset:
 # the trainer, and the auditor where F also pays for keeping a topic below a fifth of what is shown.
-# About half an hour on two cores; results are in docs/pipeline.md.
+# About half an hour on two cores.
 #     sh benchmarks/optional_teams.sh [FOLDER]
 set -eu
 folder=${1:-runs/optional-teams}
