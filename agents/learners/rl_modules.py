@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,9 @@ __all__ = [
 INPUTS = "distribution_inputs"
 VALUES = "values"
 TEAM = "__team__"
+
+# RLlib warns of a constructor argument that only RLlib itself passes.
+logging.getLogger("ray._common.deprecation").setLevel(logging.ERROR)
 
 _PROBED = 64
 """Rows (or sequences) that are looked at."""

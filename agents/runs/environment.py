@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -81,8 +80,6 @@ def build_trainers(config: RunConfig, seeds: Sequence[int]) -> list[Trainer]:
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray announces; no warning
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
-    # RLlib warns of a constructor argument that only RLlib itself passes.
-    logging.getLogger("ray._common.deprecation").setLevel(logging.ERROR)
     from agents.learners.trainer import Trainer
 
     factory = partial(make_environment, config)
