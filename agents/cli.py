@@ -123,16 +123,22 @@ def _answer(command: str, arguments: Sequence[str], error: Any) -> str:
     said = error.format_message()
     split = [one.partition("=") for one in arguments]
     pairs = [(n, v, after) for (n, _, v), after in zip_longest(split, arguments[1:])]
-    if "extra argument" in said:
-        for name, value, _ in pairs:
-            if value and re.fullmatch(r"[a-z_]+(\.\w+)*", name):
-                return f"settings are given as --set {_setting(name) or name}={value}"
+    if "extra argument" in said and (slips := [*filter(None, map(_as_setting, arguments))]):
+        return slips[0]
     value = next((v or after for name, v, after in pairs if name == option), None)
     if option in ("--config", "--preset"):
         return f"a configuration needs no {option}: {program} {value or 'quick'}"
     if option and (setting := _setting(option.lstrip("-").replace("-", "_"))):
         return f"{option} is a setting; give it as --set {setting}={value or 'VALUE'}"
     return f"{said}; {program} --help tells how"
+
+
+def _as_setting(argument: str) -> str | None:
+    """Return how a setting is given, where one stands without ``--set``."""
+    name, _, value = argument.partition("=")
+    if not value or not re.fullmatch(r"[a-z_]+(\.\w+)*", name):
+        return None
+    return f"settings are given as --set {_setting(name) or name}={value}"
 
 
 def _setting(name: str) -> str | None:
@@ -144,8 +150,13 @@ def _setting(name: str) -> str | None:
 
 
 def train(
-    config: Annotated[
-        str | None, typer.Argument(help="YAML file or preset, e.g. configs/default.yaml or quick.")
+    configs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CONFIG]...",
+            help="YAML files or presets, e.g. configs/default.yaml or quick; several are compared "
+            "at the end.",
+        ),
     ] = None,
     overrides: Overrides = None,
     resume: Annotated[
@@ -155,14 +166,15 @@ def train(
         Path | None, typer.Option(metavar="DIR", help="The run's folder; must be new or empty.")
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(metavar="A-B", help="Train several seeds, for example 0-9.")
+        str | None,
+        typer.Option(metavar="A-B", help="Train several seeds of each, for example 0-9."),
     ] = None,
     jobs: Annotated[
         int,
         typer.Option(
             min=1,
-            help="Seeds trained at once on the CPU, each in a process with one thread; on CUDA all "
-            "train as one batch.",
+            help="Runs at once on the CPU, each in a process with one thread; on CUDA the seeds of "
+            "a configuration train as one batch.",
         ),
     ] = min(2, os.cpu_count() or 1),
     group: Annotated[str | None, typer.Option(help="Group in the dashboards.")] = None,
@@ -170,30 +182,40 @@ def train(
         Path | None,
         typer.Option(metavar="RUN", help="Begin with the networks of this run's last checkpoint."),
     ] = None,
+    shared: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> int:
-    """Train a team, compare it with the baselines, and print the run's folder."""
+    """Train a team, compare it with the baselines, and print the run's folder; of several runs,
+    print and write their comparison.
+    """
     if resume is not None:
-        if any(x is not None for x in (config, run_dir, seeds, init_from)):
+        if any(x is not None for x in (configs, run_dir, seeds, init_from)):
             raise ConfigError("--resume takes its configuration from the run; leave the others out")
         from agents.commands.train import continue_run
 
         return continue_run(resume, overrides or [])
-    if config is None:
+    if not configs:
         example = "configs/default.yaml" if typed("train") != "marec train" else "default"
         raise ConfigError(f"name a configuration, for example: {typed('train')} {example}")
-    if (Path(config) / "config.yaml").is_file():
-        raise ConfigError(f"{config} is a run; to continue it: {typed('train')} --resume {config}")
-    if seeds is not None:
+    for config in configs:
+        if (Path(config) / "config.yaml").is_file():
+            cure = f"{typed('train')} --resume {config}"
+            raise ConfigError(f"{config} is a run; to continue it: {cure}")
+        if (slip := _as_setting(config)) and not Path(config).exists():
+            raise ConfigError(slip)
+    if seeds is not None or len(configs) > 1:
+        several = "--seeds" if seeds is not None else "several configurations"
         if run_dir is not None:
-            raise ConfigError("--seeds makes a folder a seed; set output=DIR instead of --run-dir")
+            raise ConfigError(f"{several}: a folder a run; set output=DIR instead of --run-dir")
         if init_from is not None:
-            raise ConfigError("--init-from is for one run; start each seed by itself")
-        from agents.commands.train import start_seeds
+            raise ConfigError(
+                f"--init-from is for one run, not for {several}: start each by itself"
+            )
+        from agents.commands.train_set import start_set
 
-        return start_seeds(config, seeds, overrides or [], jobs, group)
+        return start_set(configs, seeds, overrides or [], jobs, group)
     from agents.commands.train import start_run
 
-    return start_run(config, overrides or [], run_dir, group, init_from)
+    return start_run(configs[0], overrides or [], run_dir, group, init_from, shared)
 
 
 if __name__ == "__main__":

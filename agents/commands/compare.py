@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agents.commands.shared import Markdown, command_line, print_narrow, written
 
-__all__ = ["command"]
+if TYPE_CHECKING:
+    from agents.comparison.summary import Summary
+
+__all__ = ["command", "show"]
 
 
 def command(
@@ -31,19 +34,27 @@ def command(
     ] = False,
 ) -> None:
     """Compare experiments over seeds: table, comparison.json, comparison.csv, comparison.html."""
-    from agents.comparison import tables
-    from agents.comparison.report import as_markdown, as_page
+    from agents.comparison.report import as_markdown
     from agents.comparison.runs import read_run
     from agents.comparison.summary import summarise
-    from marec_env.io import write_json, write_text
+    from marec_env.io import write_text
 
     summary = summarise([read_run(path) for path in runs], rows or (), mixed_code)
+    show(summary, output, title, command_line())
+    if markdown is not None:
+        write_text(markdown, as_markdown(summary, title, command_line()))
+        written(markdown)
+
+
+def show(summary: Summary, output: Path, title: str, made_by: str) -> None:
+    """Print a comparison, and write its JSON, CSV and page, which tells what it was made by."""
+    from agents.comparison import tables
+    from agents.comparison.report import as_page
+    from marec_env.io import write_json, write_text
+
     told = [tables.outcomes_table(summary), tables.quality_table(summary)]
     print_narrow([*told, *tables.pair_tables(summary)[:1]], summary.notes)
     write_json(output / "comparison.json", summary.as_dict())
     write_text(output / "comparison.csv", summary.as_csv())
-    write_text(output / "comparison.html", as_page(summary, title, command_line()))
+    write_text(output / "comparison.html", as_page(summary, title, made_by))
     written(output / "comparison.json", note=", .csv, .html")
-    if markdown is not None:
-        write_text(markdown, as_markdown(summary, title, command_line()))
-        written(markdown)

@@ -4,38 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping
 from dataclasses import asdict
 from dataclasses import replace as changed
-from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agents.commands.shared import Cohort, open_run, print_narrow, written
-from marec_env.errors import ConfigError, RunError, visible
+from marec_env.errors import RunError, visible
 
 if TYPE_CHECKING:
-    from agents.config import EvaluationConfig
+    from agents.commands.cohort import EvaluationCohort
     from marec_env.evaluation.comparison import Evaluation
     from marec_env.evaluation.policies import Policy
-    from marec_env.evaluation.rollout import RolloutResult
-    from marec_env.world import World
 
-__all__ = [
-    "WATCHED",
-    "EvaluationCohort",
-    "command",
-    "evaluate_run",
-    "prepare_baselines",
-    "write_comparison",
-]
+__all__ = ["command", "evaluate_run", "write_comparison"]
 
-WATCHED = ("clicks", "satisfaction", "length", "return")
-"""Outcomes whose curves are drawn while a team trains."""
-_TRIAL = 2  # sessions on which a user's own baseline is tried
 _LONGEST = 60  # characters of a file's name that tell the baselines
 _PRIVILEGED = (
     "(p) privileged: reads the users' hidden state; F of slate policies counts neutral component "
@@ -70,122 +57,42 @@ def command(
     A run's evaluation.json is replaced by one of the same sessions, seed and baselines only; others
     are written beside it, for example as evaluation-8sessions.json.
     """
+    from agents.commands.cohort import EvaluationCohort
     from marec_env.world import build_world
 
     names = None if baselines is None else [n.strip() for n in baselines.split(",") if n.strip()]
     asked = {"baselines": names, "sessions": sessions, "seed": seed}
     given = {key: value for key, value in asked.items() if value is not None}
-    for path in runs:
-        run = changed(open_run(path, device), best=best)
-        policy, steps = run.policy, run.newest().progress.env_steps
-        settings = run.config.evaluation.model_copy(update=given)
-        world = build_world(run.environment)
-        made = prepare_baselines(world, settings.baselines)()
-        cohort = EvaluationCohort(world, made, settings)
-        _, places = evaluate_run(path, cohort, policy, steps, replace=replace, best=best)
-        if places[0] != (known := path / "evaluation.json"):
-            typer.echo(
-                f"{visible(str(known))} is of another checkpoint, other sessions or baselines and "
-                "stays as it is; --replace puts this evaluation in its place"
-            )
-        written(*places)
-
-
-def prepare_baselines(world: World, names: Sequence[str]) -> Callable[[], dict[str, Policy]]:
-    """Build baselines, and try those of the user's own on a few sessions.
-
-    Returns:
-        A function that hands them out; a user's own are built anew, as if they had not been tried.
-
-    Raises:
-        ConfigError: a baseline is unknown, or no policy.
-        PluginError: one of the user's own cannot be built, or fails on its first sessions.
-    """
-    from agents.baselines import BASELINES
-    from marec_env.evaluation.rollout import rollout
-    from marec_env.registry import is_own, naming
-    from marec_env.simulator import Simulator
-
-    for name in names:
-        BASELINES.get(name)  # an unknown name is told before anything is computed
-    simulator = Simulator(world, 1, autoreset=False)
-    made = {name: _built(name, simulator) for name in names}
-    own = [name for name in names if is_own(name)]
-    for name in own:
-        with naming(f"baseline '{name}' on its first sessions"):
-            rollout(world, made[name], _TRIAL, seed=0)
-    return lambda: {**made, **{name: _built(name, simulator) for name in own}}
-
-
-def _built(name: str, simulator: Any) -> Policy:
-    from agents.baselines import build_baseline
-    from marec_env.evaluation.policies import SlatePolicy, TeamPolicy
-    from marec_env.registry import is_own, naming
-
-    with naming(f"baseline '{name}'") if is_own(name) else nullcontext():
-        found = build_baseline(name, simulator)
-    if not isinstance(found, TeamPolicy | SlatePolicy):
-        raise ConfigError(
-            f"baseline '{name}' is {type(found).__name__}, neither a team's policy (act, reset) "
-            "nor one of slates (recommend)"
-        )
-    return found
-
-
-class EvaluationCohort:
-    """Sessions on which trained policies meet baselines; each baseline plays them once."""
-
-    def __init__(
-        self, world: World, baselines: Mapping[str, Policy], settings: EvaluationConfig
-    ) -> None:
-        """Args:
-        world: whose users these are.
-        baselines: by name.
-        settings: how many sessions, and their seed.
-        """
-        self.baselines = baselines
-        self._world, self._settings = world, settings
-
-    def play(self, policy: Policy) -> RolloutResult:
-        """Return what came of a policy."""
-        from marec_env.evaluation.rollout import rollout
-
-        return rollout(self._world, policy, self._settings.sessions, self._settings.seed)
-
-    @cached_property
-    def outcomes(self) -> dict[str, RolloutResult]:
-        """What came of each baseline."""
-        return {name: self.play(policy) for name, policy in self.baselines.items()}
-
-    def point(self, policy: Policy) -> dict[str, float]:
-        """Return a point of learning curves: ``evaluation/<outcome>`` of a policy in training, and
-        ``evaluation/<outcome>/<baseline>``, which stay the same.
-        """
-        means = {"": self.play(policy).means()}
-        means |= {f"/{name}": found.means() for name, found in self.outcomes.items()}
-        return {
-            f"evaluation/{outcome}{name}": found[outcome]
-            for name, found in means.items()
-            for outcome in WATCHED
-        }
+    with TemporaryDirectory() as shared:  # baselines play once for runs that meet the same sessions
+        for path in runs:
+            run = changed(open_run(path, device), best=best)
+            policy, steps = run.policy, run.newest().progress.env_steps
+            settings = run.config.evaluation.model_copy(update=given)
+            cohort = EvaluationCohort(build_world(run.environment), settings, Path(shared))
+            _, places = evaluate_run(path, cohort, policy, steps, replace=replace, best=best)
+            if places[0] != (known := path / "evaluation.json"):
+                typer.echo(
+                    f"{visible(str(known))} is of another checkpoint, other sessions or baselines "
+                    "and stays as it is; --replace puts this evaluation in its place"
+                )
+            written(*places)
 
 
 def evaluate_run(
     folder: Path, cohort: EvaluationCohort, policy: Policy, env_steps: int, *, replace: bool,
-    best: bool = False,
+    best: bool = False, quiet: bool = False,
 ) -> tuple[Evaluation, tuple[Path, ...]]:  # fmt: skip
     """Roll out a trained policy beside the baselines; write what came of it into the run's folder,
-    print it, and return it with the places of its files.
+    print it unless ``quiet``, and return it with the places of its files.
     """
     from agents.comparison.runs import TRAINED
     from marec_env.evaluation.comparison import compare_outcomes
 
-    policies = {TRAINED: policy, **cohort.baselines}
     outcomes = {TRAINED: cohort.play(policy), **cohort.outcomes}
-    privileged = {name: bool(getattr(p, "privileged", False)) for name, p in policies.items()}
-    found = compare_outcomes(outcomes, privileged, tuple(cohort.baselines))
+    found = compare_outcomes(outcomes, tuple(cohort.outcomes))
     places = write_comparison(found, folder, env_steps=env_steps, replace=replace, best=best)
-    _print_evaluation(folder, places[0].name)
+    if not quiet:
+        _print_evaluation(folder, places[0].name)
     return found, places
 
 

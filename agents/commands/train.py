@@ -26,13 +26,11 @@ from agents.runs.environment import (
     input_hashes,
     limit_threads,
     run_world,
-    side_by_side,
 )
 from agents.runs.folder import RunFolder, check_place, create_run, open_run, run_name
 from agents.runs.metrics_log import restore_metrics
 from agents.runs.progress import ProgressDisplay
-from agents.runs.seeds import parse_seeds, train_seeds
-from agents.runs.tracking import Trackers, default_group, open_trackers
+from agents.runs.tracking import Trackers, open_trackers
 from agents.runs.train_loop import INTERRUPTED, Stop, TrainingResult, Watch, in_turn, iterations
 from agents.runs.trained import FIXED, load_run
 from marec_env import io
@@ -42,14 +40,12 @@ from marec_env.errors import ConfigError, MarecError, RunError, visible
 from marec_env.shipped import typed
 
 if TYPE_CHECKING:
-    from agents.commands.evaluate import EvaluationCohort
+    from agents.commands.cohort import EvaluationCohort
     from agents.learners.trainer import Trainer
     from marec_env.evaluation.comparison import Evaluation
 
-__all__ = ["continue_run", "start_run", "start_seeds"]
+__all__ = ["begin", "continue_run", "in_group", "start_run"]
 
-_Cohort = Callable[[], "EvaluationCohort"]
-"""Makes the sessions on which a trained team is compared with baselines."""
 _SHOWN = 3  # edited settings that an error names
 
 
@@ -59,6 +55,7 @@ def start_run(
     run_dir: Path | None,
     group: str | None = None,
     init_from: Path | None = None,
+    shared: Path | None = None,
 ) -> int:
     """Train a new run and compare it with the baselines; return the exit code.
 
@@ -72,32 +69,18 @@ def start_run(
         group: W&B group, for runs started together.
         init_from: a run whose newest checkpoint gives the networks to begin with. Its users,
             rewards and budget may differ from this run's; algorithm, components and networks not.
+        shared: folder of what came of baselines, see :mod:`agents.commands.cohort`.
 
     Raises:
         MarecError: the input is at fault.
     """
-    config = _in_group(load(path, RunConfig, overrides), group)
-    return _start(config, [config.seed], run_dir, init_from)
+    config = in_group(load(path, RunConfig, overrides), group)
+    places = None if run_dir is None else [run_dir]
+    return begin(config, [config.seed], places, init_from, shared)
 
 
-def start_seeds(
-    path: str, seeds: str, overrides: Sequence[str], jobs: int, group: str | None = None
-) -> int:
-    """Train several seeds (``0-9``) of a configuration in one group of the dashboards; return the
-    worst exit code. On CUDA they are one batch in this process, else ``jobs`` processes at a time.
-
-    Raises:
-        MarecError: the input is at fault.
-    """
-    numbers = parse_seeds(seeds)
-    config = load(path, RunConfig, overrides)
-    group = group or default_group(config)
-    if side_by_side(config):
-        return _start(_in_group(config, group), numbers)
-    return train_seeds(path, numbers, overrides, group, jobs)
-
-
-def _in_group(config: RunConfig, group: str | None) -> RunConfig:
+def in_group(config: RunConfig, group: str | None) -> RunConfig:
+    """Return a run in a group of the dashboards, unless its configuration names one."""
     if group is None or config.tracking.group is not None:
         return config
     tracking = config.tracking.model_copy(update={"group": group})
@@ -114,20 +97,23 @@ class _Job:
     checkpoint: Checkpoint | None
 
 
-def _start(
-    config: RunConfig, seeds: Sequence[int], run_dir: Path | None = None,
-    init_from: Path | None = None,
+def begin(
+    config: RunConfig, seeds: Sequence[int], places: Sequence[Path] | None = None,
+    init_from: Path | None = None, shared: Path | None = None,
 ) -> int:  # fmt: skip
-    """Begin a run a seed, in step; return the worst exit code."""
-    kind = config.algorithm.kind
-    places = [run_dir or Path(config.output) / run_name(config.name, kind, seed) for seed in seeds]
+    """Begin a run a seed, in step; return the worst exit code. Arguments as of :func:`start_run`;
+    ``places`` are the folders, one a seed.
+    """
+    kind, given = config.algorithm.kind, places is not None
+    if places is None:
+        places = [Path(config.output) / run_name(config.name, kind, seed) for seed in seeds]
     for place in places:
         check_place(place)
     limit_threads(config)
     named = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seed_ranges(seeds)} as one batch"
     tell(f"Preparing {kind} on {preset_name(config)}, {named} ...")
     hashes = input_hashes(config)
-    baselines = _prepare_baselines(config)
+    cohort = _cohort(config, shared)
     with ExitStack() as stack:
         trainers = build_trainers(config, seeds)
         stack.callback(trainers[0].close)
@@ -152,11 +138,11 @@ def _start(
                     save_checkpoint(folder.checkpoints, trainer.save, Progress(0, 0, 0.0), 0)
                 io.write_json(folder.manifest, content)
 
-            folder = create_run(place, fill, unique=run_dir is None)
+            folder = create_run(place, fill, unique=not given)
             stack.enter_context(folder.locked())
             first = latest_checkpoint(folder.checkpoints, tell)
             jobs.append(_Job(own, folder, trainer, first))
-        return _run(jobs, baselines)
+        return _run(jobs, cohort)
 
 
 def _begin_with(trainer: Trainer, run: Path) -> Path:
@@ -207,7 +193,7 @@ def continue_run(path: Path, overrides: Sequence[str]) -> int:
                 f"{name} changed since the run began (then {known['inputs'][name]}, now "
                 f"{hashes.get(name)}); restore what was then, or start a new run"
             )
-        baselines = _prepare_baselines(config)
+        cohort = _cohort(config)
         with closing(build_trainer(config)) as trainer:
             copy = checkpoint.metrics if checkpoint else None
             told = restore_metrics(folder.metrics, at.iterations, copy)
@@ -220,7 +206,7 @@ def continue_run(path: Path, overrides: Sequence[str]) -> int:
             )
             for line in (*notes, *warnings):
                 tell(f"warning: {line}")
-            return _run([_Job(config, folder, trainer, checkpoint)], baselines)
+            return _run([_Job(config, folder, trainer, checkpoint)], cohort)
 
 
 def _refuse_edits(folder: RunFolder, changed: Mapping[str, str], overrides: Sequence[str]) -> None:
@@ -244,27 +230,24 @@ def _refuse_edits(folder: RunFolder, changed: Mapping[str, str], overrides: Sequ
     )
 
 
-def _prepare_baselines(config: RunConfig) -> _Cohort | None:
-    """Build the baselines before hours of training rather than after."""
+def _cohort(config: RunConfig, shared: Path | None = None) -> EvaluationCohort | None:
+    """Return the sessions on which a run is evaluated, if it is, with its baselines built."""
     settings, pettingzoo = config.evaluation, isinstance(config.environment, PettingZooConfig)
     watched = settings.every is not None and settings.every <= config.training.env_steps
     if pettingzoo or not (settings.at_end or watched):
         return None
-    from agents.commands.evaluate import EvaluationCohort, prepare_baselines
+    from agents.commands.cohort import EvaluationCohort
 
-    world = run_world(config)
-    make = prepare_baselines(world, settings.baselines)
-    return lambda: EvaluationCohort(world, make(), settings)
+    return EvaluationCohort(run_world(config), settings, shared)
 
 
-def _run(jobs: Sequence[_Job], baselines: _Cohort | None) -> int:
+def _run(jobs: Sequence[_Job], cohort: EvaluationCohort | None) -> int:
     """Train runs in step, compare each, and say how each ended and where it lies.
 
     Progress shows the first of them. A run that fails does not stop the others.
     """
     config, folder = jobs[0].config, jobs[0].folder
     total, before = config.training.env_steps, jobs[0].checkpoint
-    cohort = None if baselines is None else baselines()
     with ExitStack() as stack:
         tracked = [
             stack.enter_context(closing(open_trackers(job.config, job.folder.path, tell)))
@@ -286,7 +269,7 @@ def _run(jobs: Sequence[_Job], baselines: _Cohort | None) -> int:
         worst = 0
         for job, trackers, result in zip(jobs, tracked, results, strict=True):
             if not isinstance(result, MarecError):
-                worst = max(worst, _ended(job, trackers, result, cohort))
+                worst = max(worst, _ended(job, trackers, result, cohort, quiet=len(jobs) > 1))
             elif len(jobs) == 1:
                 raise result
             else:
@@ -305,8 +288,9 @@ def _watch(job: _Job, cohort: EvaluationCohort | None) -> Watch | None:
 
 
 def _ended(
-    job: _Job, trackers: Trackers, result: TrainingResult, cohort: EvaluationCohort | None
-) -> int:
+    job: _Job, trackers: Trackers, result: TrainingResult, cohort: EvaluationCohort | None,
+    quiet: bool,
+) -> int:  # fmt: skip
     """Compare a trained team, and say where the run lies; return its exit code."""
     folder = job.folder
     if result.interrupted:
@@ -318,7 +302,7 @@ def _ended(
 
         tell(f"Comparing on {settings.sessions} sessions with {', '.join(settings.baselines)} ...")
         team, steps = job.trainer.policy(), job.trainer.env_steps
-        found, _ = evaluate_run(folder.path, cohort, team, steps, replace=True)
+        found, _ = evaluate_run(folder.path, cohort, team, steps, replace=True, quiet=quiet)
         _track_comparison(trackers, found)
     else:
         if settings.at_end:

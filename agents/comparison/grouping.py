@@ -18,6 +18,7 @@ from marec_env.shipped import typed
 __all__ = [
     "Group",
     "Grouping",
+    "comparable",
     "group_runs",
     "refuse_other_topics",
     "seed_ranges",
@@ -88,6 +89,17 @@ def group_runs(runs: Sequence[Run], mixed_code: bool = False) -> Grouping:
     notes += _code_notes(groups, mixed_code)
     notes += _difference_notes(groups)
     return Grouping(groups, left_out, tuple(notes))
+
+
+def comparable(runs: Sequence[Run]) -> list[list[Run]]:
+    """Return evaluated runs, those together that can be compared: on one world, and on the same
+    sessions.
+    """
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        met = [run.topics, run.evaluated.sessions, run.evaluated.seed]
+        found.setdefault(str([_world_of(run), *met]), []).append(run)
+    return list(found.values())
 
 
 def seed_ranges(seeds: Iterable[int]) -> str:

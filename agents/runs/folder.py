@@ -81,10 +81,14 @@ class RunFolder:
             os.close(handle)
 
 
-def run_name(name: str, algorithm: str, seed: int) -> str:
-    """Return ``NAME-ALGO-seedS-TIMESTAMP`` (UTC)."""
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    return f"{name}-{algorithm}-seed{seed}-{stamp}"
+def timestamp() -> str:
+    """Return the moment in UTC as names of folders hold it."""
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+
+
+def run_name(name: str, algorithm: str, seed: int, stamp: str | None = None) -> str:
+    """Return ``NAME-ALGO-seedS-TIMESTAMP``, of this moment by default."""
+    return f"{name}-{algorithm}-seed{seed}-{stamp or timestamp()}"
 
 
 def check_path(path: Path) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "TIME_PREFIX",
     "Metrics",
     "append_metrics",
+    "last_metrics",
     "missing_rows",
     "read_metrics",
     "restore_metrics",
@@ -31,6 +32,7 @@ Metrics = Mapping[str, float | None]
 """One iteration's numbers; ``None`` where there is none (no episode ended)."""
 
 TIME_PREFIX = "time/"
+_LONGEST_LINE = 1 << 18  # bytes; more than any team's numbers take
 _ROW = TypeAdapter(dict[str, FiniteFloat | None])
 
 
@@ -77,6 +79,19 @@ def read_metrics(path: Path) -> list[dict[str, float | None]]:
                 f"{path}:{number}: damaged line, not an object of numbers; restore the file"
             ) from error
     return rows
+
+
+def last_metrics(path: Path) -> Metrics:
+    """Return the last complete line, empty where there is none: of a run that another process
+    writes.
+    """
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _LONGEST_LINE))
+            lines = stream.read().split(b"\n")[:-1]
+        return _ROW.validate_json(lines[-1])
+    except (OSError, ValueError, IndexError):
+        return {}
 
 
 def missing_rows(rows: Sequence[Metrics]) -> int:

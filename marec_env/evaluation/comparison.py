@@ -180,15 +180,12 @@ class Evaluation(_Document):
 
 
 def compare_outcomes(
-    outcomes: Mapping[str, RolloutResult],
-    privileged: Mapping[str, bool],
-    candidates: tuple[str, ...],
+    outcomes: Mapping[str, RolloutResult], candidates: tuple[str, ...]
 ) -> Evaluation:
     """Compare policies that met the same sessions.
 
     Args:
         outcomes: by policy name.
-        privileged: by policy name: whether it reads hidden state.
         candidates: names among which the best unprivileged one, by clicks a session, is the
             reference; all unprivileged policies if none of them is.
 
@@ -200,10 +197,10 @@ def compare_outcomes(
         if other.seed != first.seed or other.sessions.tolist() != first.sessions.tolist():
             raise ValueError(f"'{name}' was evaluated on other sessions than the rest")
     ranked = {name: found.means()[RANKED_BY] for name, found in outcomes.items()}
-    fair = [name for name in outcomes if not privileged[name]]
+    fair = [name for name, found in outcomes.items() if not found.privileged]
     pool = [name for name in fair if name in candidates] or fair or list(outcomes)
     reference = max(pool, key=ranked.__getitem__)
-    oracle = max((n for n in outcomes if privileged[n]), key=ranked.__getitem__, default=None)
+    oracle = max((n for n in outcomes if n not in fair), key=ranked.__getitem__, default=None)
 
     return Evaluation(
         sessions=int(first.sessions.numel()),
@@ -213,7 +210,6 @@ def compare_outcomes(
         policies={
             name: _policy(
                 outcomes[name],
-                privileged[name],
                 outcomes[reference] if name != reference else None,
                 outcomes[oracle] if oracle not in (None, name) else None,
             )
@@ -224,7 +220,6 @@ def compare_outcomes(
 
 def _policy(
     found: RolloutResult,
-    privileged: bool,
     reference: RolloutResult | None,
     oracle: RolloutResult | None,
 ) -> PolicyNumbers:
@@ -240,7 +235,7 @@ def _policy(
     best = {} if oracle is None else oracle.per_session
     by_group = {m: _by_group(found, m) for m in GROUP_OUTCOMES if m in outcomes}
     return PolicyNumbers(
-        privileged=privileged,
+        privileged=found.privileged,
         outcomes=outcomes,
         regret={
             m: Numbers.of(paired_difference(best[m].numpy(), values[m].numpy()))

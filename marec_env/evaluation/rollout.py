@@ -9,15 +9,20 @@ at every request and averaged over the session's requests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import json
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from marec_env.errors import ConfigError
 from marec_env.evaluation import metrics
 from marec_env.evaluation.policies import DrawingPolicy, Policy, SlatePolicy, TeamPolicy
+from marec_env.io import write_bytes
 from marec_env.pipeline.request import Request
 from marec_env.simulator import Simulator
 from marec_env.vector import VecStep
@@ -54,6 +59,34 @@ class RolloutResult:
     """Float32 ``[S]`` by stage, in order: relevant items that survived it, per request."""
     item_groups: dict[str, Tensor] = field(default_factory=dict)
     """Int64 ``[N]`` by division (``provider``, ``popularity``): the group of each item."""
+    privileged: bool = False
+    """Whether the policy reads the users' hidden state."""
+
+    def save(self, path: Path) -> None:
+        """Write a file that :meth:`load` reads: tensors, and all else as JSON in its head."""
+        tensors: dict[str, Tensor] = {}
+        rest: dict[str, Any] = {"tables": {}}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Tensor):
+                tensors[item.name] = value
+            elif isinstance(value, dict):  # safetensors does not keep their order
+                rest["tables"][item.name] = list(value)
+                tensors |= {f"{item.name}/{key}": part for key, part in value.items()}
+            else:
+                rest[item.name] = value
+        owned = {name: value.contiguous().clone() for name, value in tensors.items()}
+        write_bytes(path, save(owned, {"rest": json.dumps(rest)}))
+
+    @classmethod
+    def load(cls, path: Path) -> RolloutResult:
+        """Return what :meth:`save` wrote."""
+        with safe_open(path, "pt") as file:
+            rest = json.loads(file.metadata()["rest"])
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        for name, keys in rest.pop("tables").items():
+            found[name] = {key: found.pop(f"{name}/{key}") for key in keys}
+        return cls(**{**rest, **found, "group_names": tuple(rest["group_names"])})
 
     def means(self) -> dict[str, float]:
         """Return the mean of each outcome over the sessions that have it."""
@@ -145,6 +178,7 @@ def _cohort(
             "provider": world.catalog.providers.cpu(),
             "popularity": metrics.popularity_bands(counts),
         },
+        privileged=bool(getattr(policy, "privileged", False)),
     )
 
 

@@ -79,7 +79,7 @@ def test_f_is_the_weighted_sum_of_the_terms_shown(world):
 def test_tables_and_pages_name_every_term(world, make_run):
     policies = {TRAINED: Defaults(world), "first": First()}
     outcomes = {name: rollout(world, p, sessions=8, seed=0) for name, p in policies.items()}
-    found = compare_outcomes(outcomes, dict.fromkeys(policies, False), ("first",))
+    found = compare_outcomes(outcomes, ("first",))
     run, again = (make_run(found=found.as_dict(), seed=seed) for seed in (0, 1))
     summary = summarise([run])
     table = tables.terms_table(summary)
@@ -103,7 +103,7 @@ def test_metrics_of_a_run_have_every_term(world):
 def test_f_says_in_what_it_is_wherever_it_stands(world, make_run):
     """A session's sum and a request's mean are two columns that nobody takes for one another."""
     team = rollout(world, Defaults(world), sessions=8, seed=0)
-    found = compare_outcomes({TRAINED: team}, {TRAINED: False}, ())
+    found = compare_outcomes({TRAINED: team}, ())
     summary = summarise([make_run(found=found.as_dict())])
     assert "F a session" in tables.outcomes_table(summary).header
     assert "F a request" in tables.further_table(summary).header

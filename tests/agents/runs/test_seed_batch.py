@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agents.commands import evaluate
-from agents.commands import train as command
-from agents.commands.evaluate import EvaluationCohort
+from agents.commands import evaluate, train, train_set
+from agents.commands.cohort import EvaluationCohort
 from agents.comparison.runs import TRAINED
 from agents.runs.metrics_log import TIME_PREFIX, Metrics, read_metrics
 from agents.runs.tracking import Trackers
@@ -30,7 +29,7 @@ SETTINGS = {
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(command, "side_by_side", lambda config: True)
+    monkeypatch.setattr(train_set, "side_by_side", lambda config: True)
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump({**SETTINGS, "output": str(tmp_path / "runs")}))
     return str(path)
@@ -54,13 +53,13 @@ def runs(tmp_path: Path) -> list[Path]:
 
 
 def test_each_seed_has_a_run_as_if_it_had_trained_alone(config: str, tmp_path: Path) -> None:
-    assert command.start_seeds(config, "3,7-8", [], jobs=1) == 0
+    assert train_set.start_set([config], "3,7-8", [], jobs=1) == 0
     seeds = [path.name.partition("seed")[2][:2] for path in runs(tmp_path)]
     assert seeds == ["3-", "7-", "8-"]
     for path in runs(tmp_path):
         assert (path / "report.html").exists() and (path / "evaluation.json").exists()
         assert len(list((path / "wandb").glob("offline-run-*"))) == 1
-    assert command.start_run(config, ["seed=7"], tmp_path / "alone") == 0
+    assert train.start_run(config, ["seed=7"], tmp_path / "alone") == 0
     assert_same(curve(runs(tmp_path)[1]), curve(tmp_path / "alone"))
     assert curve(runs(tmp_path)[0]) != curve(runs(tmp_path)[1])
 
@@ -73,8 +72,10 @@ def test_a_team_is_evaluated_as_it_trains_beside_baselines_that_play_once(
     monkeypatch.setattr(
         EvaluationCohort, "play", lambda self, policy: played.append(policy) or play(self, policy)
     )
-    assert command.start_seeds(config, "0-1", ["evaluation.every=128"], jobs=1) == 0
+    assert train_set.start_set([config], "0-1", ["evaluation.every=128"], jobs=1) == 0
     assert len(played) == 1 + 2 * 3  # static once; each seed at 128, at 256, and at the end
+    [page] = tmp_path.glob("comparison-*/comparison.html")
+    assert "trained team (2 runs)" in page.read_text()
     one, two = (curve(path) for path in runs(tmp_path))
     assert [row["env_steps"] for row in one if "evaluation/clicks" in row] == [128, 256]
     found = json.loads((runs(tmp_path)[0] / "evaluation.json").read_text())["policies"]
@@ -93,7 +94,7 @@ def test_a_team_is_evaluated_as_it_trains_beside_baselines_that_play_once(
     mean = again["policies"][TRAINED]["outcomes"]["clicks"]["mean"]
     assert mean == pytest.approx(max(first, last))
     # Training goes as it does without.
-    assert command.start_run(config, ["seed=0"], tmp_path / "plain") == 0
+    assert train.start_run(config, ["seed=0"], tmp_path / "plain") == 0
     plain = [
         {name: value for name, value in row.items() if not name.startswith("evaluation/")}
         for row in one
@@ -104,7 +105,7 @@ def test_a_team_is_evaluated_as_it_trains_beside_baselines_that_play_once(
 def test_all_stop_after_the_same_iteration_and_each_is_resumed(
     config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert command.start_run(config, ["seed=1"], tmp_path / "whole") == 0
+    assert train.start_run(config, ["seed=1"], tmp_path / "whole") == 0
     log, written = Trackers.log, []
 
     def interrupted(self: Trackers, metrics: Metrics) -> None:
@@ -114,8 +115,8 @@ def test_all_stop_after_the_same_iteration_and_each_is_resumed(
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Trackers, "log", interrupted)
-    assert command.start_seeds(config, "0-2", [], jobs=1) == command.INTERRUPTED
+    assert train_set.start_set([config], "0-2", [], jobs=1) == train_set.INTERRUPTED
     assert [len(curve(path)) for path in runs(tmp_path)] == [2, 2, 2]
     monkeypatch.setattr(Trackers, "log", log)
-    assert command.continue_run(runs(tmp_path)[1], []) == 0
+    assert train.continue_run(runs(tmp_path)[1], []) == 0
     assert_same(curve(runs(tmp_path)[1]), curve(tmp_path / "whole"))

@@ -481,18 +481,3 @@ def test_usage(capfd: pytest.CaptureFixture[str], tmp_path: Path, config: Path) 
         ("5-2", "runs backwards"),
     ):
         assert told in user_error(in_process(capfd, config, "--seeds", seeds))
-
-
-def test_several_seeds(config: Path, tmp_path: Path) -> None:
-    done = train(
-        config, "--seeds", "3,4", "--set", f"output={tmp_path}", "--set", "training.env_steps=64"
-    )
-    assert done.returncode == 0, done.stderr
-    runs = sorted(tmp_path.iterdir())
-    assert [run.name.split("-")[2] for run in runs] == ["seed3", "seed4"]
-    configs = [(run / "config.yaml").read_text() for run in runs]
-    groups = {line for text in configs for line in text.splitlines() if "  group:" in line}
-    assert len(groups) == 1
-    assert "mappo-marec-" in groups.pop()
-    assert "[seed 3] " in done.stdout
-    assert curves(runs[0]) != curves(runs[1])

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+from dataclasses import fields
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from marec_env.evaluation.comparison import compare_outcomes
 from marec_env.evaluation.rollout import RolloutResult
 
 
-def _outcomes(clicks, seed=0, **more):
+def _outcomes(clicks, seed=0, privileged=False, **more):
     values = torch.tensor(clicks)
     sessions = torch.arange(len(clicks))
     return RolloutResult(
@@ -25,6 +26,7 @@ def _outcomes(clicks, seed=0, **more):
         clicks=torch.zeros(4),
         funnel={"relevant": torch.full((len(clicks),), 50.0)},
         item_groups={"provider": torch.tensor([0, 0, 1, 1])},
+        privileged=privileged,
     )
 
 
@@ -35,10 +37,9 @@ def comparison():
         "trained team": _outcomes([3.0, 5.0, 6.0, 8.0], **{"objective/recall_0": objective}),
         "popularity": _outcomes([1.0, 2.0, 4.0, 5.0]),
         "static": _outcomes([2.0, 3.0, 4.0, 6.0]),
-        "oracle": _outcomes([9.0, 9.0, 9.0, 9.0]),
+        "oracle": _outcomes([9.0, 9.0, 9.0, 9.0], privileged=True),
     }
-    privileged = dict.fromkeys(outcomes, False) | {"oracle": True}
-    return compare_outcomes(outcomes, privileged, ("popularity", "static", "oracle"))
+    return compare_outcomes(outcomes, ("popularity", "static", "oracle"))
 
 
 def test_the_reference_is_the_best_unprivileged_baseline(comparison):
@@ -97,4 +98,23 @@ def test_exposure_and_groups_are_written(comparison):
 def test_other_sessions_are_refused():
     outcomes = {"a": _outcomes([1.0, 2.0]), "b": _outcomes([1.0, 2.0], seed=1)}
     with pytest.raises(ValueError, match="'b' was evaluated on other sessions"):
-        compare_outcomes(outcomes, dict.fromkeys(outcomes, False), ("a",))
+        compare_outcomes(outcomes, ("a",))
+
+
+def test_what_came_of_a_policy_is_kept_in_a_file(tmp_path):
+    clicks = torch.tensor([3.0, float("nan"), 6.0])
+    found = _outcomes([1.0, 2.0, 4.0], seed=5, privileged=True, **{"objective/recall_0": clicks})
+    found.save(tmp_path / "deep" / "static.safetensors")
+    again = RolloutResult.load(tmp_path / "deep" / "static.safetensors")
+    for item in fields(RolloutResult):
+        first, second = getattr(found, item.name), getattr(again, item.name)
+        if isinstance(first, dict):
+            assert list(first) == list(second)  # the order of rows in files
+            assert all(
+                torch.equal(first[k].nan_to_num(-1), second[k].nan_to_num(-1)) for k in first
+            )
+        elif isinstance(first, torch.Tensor):
+            assert first.dtype == second.dtype
+            assert torch.equal(first, second)
+        else:
+            assert first == second
