@@ -7,3 +7,6 @@ from marec_env.pipeline.pipeline import Pipeline
 from marec_env.pipeline.request import Request
 
 __all__ = ["COMPONENTS", "Component", "Knowledge", "Pipeline", "PipelineConfig", "Request"]
+
+for _name, _place in {"ranking/topics": "topics:TopicRanking"}.items():
+    COMPONENTS.register_at(_name, f"marec_env.pipeline.{_place}")

@@ -59,6 +59,7 @@ class Component(ABC):
             name of a part of its own state gives that part, float32 ``[B, k]``.
         before: names of components that must come later in the pipeline, if present.
         objective: the reward terms of its own f_i and their weights, unless configured otherwise.
+        knowledge: of the items; the pipeline gives it before it asks for the action space.
         state: what it remembers of each session, ``[B, ...]`` each, from :meth:`initial_state`.
             The pipeline begins, stores and restores it with the session.
     """
@@ -67,6 +68,7 @@ class Component(ABC):
     fields: ClassVar[tuple[str, ...]] = ("session",)
     before: ClassVar[tuple[str, ...]] = ()
     objective: ClassVar[Mapping[str, float]] = MappingProxyType({"engagement": 1.0})
+    knowledge: Knowledge
 
     def __init__(self, config: PipelineConfig) -> None:
         """Args:

@@ -86,6 +86,8 @@ class SessionMemory:
     """Int64 ``[B, Tmax, K]``, this episode's slates, -1 padded."""
     session_clicks: Tensor
     """Float32 ``[B, Tmax, K]``, and their clicks."""
+    last_channel: Tensor
+    """Int64 ``[B, K]``, the recall channel of each item of the latest slate, -1 where none."""
     requests: Tensor
     """Int64 ``[B]``, requests answered in this episode."""
     group: Tensor
@@ -132,6 +134,7 @@ class SessionMemory:
                 "history": (history_length,),
                 "recent": (_RECENT,),
                 "session_items": shown,
+                "last_channel": shown[1:],
                 "requests": (),
             },
             torch.bool: {"history_liked": (history_length,), "seen": (knowledge.num_items,)},
@@ -180,7 +183,7 @@ class SessionMemory:
             "seen": self.seen_before(history),
             **(beginning or self.beginning(history, liked)),
             **dict.fromkeys(("fast_rate", "slow_rate", "last_rate"), _PRIOR_RATE),
-            "session_items": -1,
+            **dict.fromkeys(("session_items", "last_channel"), -1),
             "limits": torch.inf if limits is None else limits,
             "group": torch.nn.functional.one_hot(group, self.group.shape[1]).float(),
         }
@@ -273,6 +276,7 @@ class SessionMemory:
         # Newest first: the slate's last position is the latest click.
         self.recent = self._latest(joined.flip(1), joined.flip(1) >= 0)
 
+        self.last_channel = torch.full_like(slate, -1) if channel is None else channel
         if channel is not None:
             self._learn_channels(channel, clicks)
         if blocks is not None:

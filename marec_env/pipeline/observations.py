@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from marec_env.errors import ConfigError
-from marec_env.pipeline.memory import SessionMemory
+from marec_env.pipeline.memory import SessionMemory, look_up
 from marec_env.pipeline.request import Request
 from marec_env.registry import Registry
 
@@ -116,6 +116,32 @@ def taste_change(memory: SessionMemory, summaries: Summaries) -> Tensor:
 def channel_hits(memory: SessionMemory, summaries: Summaries) -> Tensor:
     """``[B, channels]``, 0 to 2: the decayed click rate of each channel's items, doubled."""
     return _RATE_SCALE * memory.channel_hits
+
+
+@FIELDS.register("feedback")
+def feedback(memory: SessionMemory, summaries: Summaries) -> Tensor:
+    """``[B, 2 * T + K + 2 * channels]``, 0 to 2: the latest slate; the share of each topic shown,
+    and clicked, doubled; the click at each position; the share of each channel, likewise.
+    """
+    rows = torch.arange(memory.num_sessions, device=memory.device)
+    latest = (memory.requests - 1).clamp(min=0)
+    items, clicks = memory.session_items[rows, latest], memory.session_clicks[rows, latest]
+    begun = items >= 0
+    parts = [clicks]
+    for kinds, count in (
+        (look_up(memory.knowledge.topics, items.clamp(min=0)), memory.knowledge.num_topics),
+        (memory.last_channel, memory.channel_hits.shape[1]),
+    ):
+        # What is of no kind goes to a last column that is cut off.
+        place = torch.where(begun & (kinds >= 0) & (kinds < count), kinds, count)
+        empty = torch.zeros(len(items), count + 1, device=memory.device)
+        share = torch.full_like(clicks, 1.0 / items.shape[1])
+        parts += [
+            empty.scatter_add(1, place, share)[:, :-1],
+            _RATE_SCALE * empty.scatter_add(1, place, share * clicks)[:, :-1],
+        ]
+    positions, *by_kind = parts
+    return torch.cat([*by_kind[:2], positions, *by_kind[2:]], dim=1)
 
 
 @FIELDS.register("limits")

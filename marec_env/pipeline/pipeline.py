@@ -70,6 +70,8 @@ class Pipeline:
         device = knowledge.text.device
         self.components = components_of(config)
         self.agents = tuple(component.agent for component in self.components)
+        for component in self.components:
+            component.knowledge = knowledge
         if config.recall.index == "faiss" and knowledge.num_items > config.recall.index_above:
             index.require_faiss()
         self._place = {agent: place for place, agent in enumerate(self.agents)}

@@ -131,15 +131,6 @@ class _Guard(Component):
             super().__init__(config)
         if not hasattr(self, "granted"):
             raise ConfigError(f"{self._what}: its __init__ must call super().__init__(config)")
-        space = self.action_space
-        _check_space(self._what, space)
-        what, default = self._called("default_action")
-        if not isinstance(default, Tensor):
-            raise ConfigError(f"{what} returned {type(default).__name__}; return a tensor")
-        fitting = ActionForm(what, space, 1, default.device).fit(default.unsqueeze(0))
-        assert isinstance(fitting, Tensor)
-        if not space.contains(fitting[0].cpu().numpy().astype(space.dtype)):
-            raise ConfigError(f"{what} returned {default.tolist()}, which is not in {space}")
 
     @property
     def action_space(self) -> spaces.Space[Any]:
@@ -154,7 +145,19 @@ class _Guard(Component):
         what, found = self._called("initial_state", knowledge)
         if not (isinstance(found, dict) and all(isinstance(v, Tensor) for v in found.values())):
             raise ConfigError(f"{what} returned {found!r}; return tensors by name")
+        self._check_decisions()
         return found
+
+    def _check_decisions(self) -> None:
+        space = self.action_space
+        _check_space(self._what, space)
+        what, default = self._called("default_action")
+        if not isinstance(default, Tensor):
+            raise ConfigError(f"{what} returned {type(default).__name__}; return a tensor")
+        fitting = ActionForm(what, space, 1, default.device).fit(default.unsqueeze(0))
+        assert isinstance(fitting, Tensor)
+        if not space.contains(fitting[0].cpu().numpy().astype(space.dtype)):
+            raise ConfigError(f"{what} returned {default.tolist()}, which is not in {space}")
 
     def observe(self, view: Mapping[str, Tensor]) -> Tensor:
         what, found = self._called("observe", view)

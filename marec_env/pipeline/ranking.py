@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from types import MappingProxyType
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -201,7 +202,9 @@ class Ranking(Component):
     """Weights the blocks, and sets diversity and exploration."""
 
     name = "ranking"
-    fields = ("session", "candidates", "enabled", "block_use", "exposure", "interest")
+    fields: ClassVar[tuple[str, ...]] = (
+        "session", "candidates", "enabled", "block_use", "exposure", "interest",
+    )  # fmt: skip
     objective = MappingProxyType({"engagement": 1.0})
 
     @property

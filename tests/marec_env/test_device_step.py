@@ -63,6 +63,8 @@ CASES = {
     },
     "difference": {"rewards": {"mode": "difference", "shaping": ({"potential": "topic_balance"},)}},
     "privileged": {"state": "privileged", "rewards": {"mode": "mix"}},
+    "topics": {"pipeline": {"components": ("profile", "recall", "feature", "ranking/topics"),
+                            "candidates": 20, "slate_size": 5}},
     "returning": {
         "users": {"returning": {"sessions": 3}, "drift": {"kind": "random_walk"},
                   "supply": {"enabled": True}, "boredom": {"kind": "continuous"}},

@@ -13,6 +13,7 @@ TRAINED_TEAM = ("trainer", "profile", "recall", "ranking")
 IMPATIENT = {
     "patience": {"kind": "budget", "gain": 0.5, "cost": 0.25}
 }  # episodes of a few requests
+RICHER = {"pipeline": {"components": ("profile", "recall", "feature", "ranking/topics")}}
 
 
 def make(sessions, autoreset=True, **changes):
@@ -37,8 +38,9 @@ def assert_close(one, two, name):
     assert torch.allclose(one.double(), two.double(), atol=2e-5), name
 
 
-def test_sessions_do_not_depend_on_the_batch_they_run_in():
-    many, few = make(64, users=IMPATIENT), make(8, users=IMPATIENT)
+@pytest.mark.parametrize("changes", [{}, RICHER], ids=["default", "richer"])
+def test_sessions_do_not_depend_on_the_batch_they_run_in(changes):
+    many, few = make(64, users=IMPATIENT, **changes), make(8, users=IMPATIENT, **changes)
     many.reset(3)
     few.reset(3)
     ended = torch.zeros(8)
@@ -65,6 +67,7 @@ def test_sessions_do_not_depend_on_the_batch_they_run_in():
         {"state": "privileged"},
         {"pipeline": {"sequential": True}},
         {"pipeline": {"messages": {"kind": "fixed", "delay": 2, "noise": 0.1}}},
+        RICHER,
     ],
 )
 def test_a_stored_state_continues_exactly(changes):

@@ -48,6 +48,12 @@ def memory(make):
     memory.block_use[1] = torch.linspace(-0.2, 0.3, 6)
     memory.group[1] = torch.tensor([0.0, 1.0])
     memory.limits = torch.tensor([[torch.inf], [3.0], [7.0]])
+    # Of 5 items shown, topics 0 to 3 (by item number) had 0, 2, 2 and 1, channels 1, 4 and 6 (and
+    # the fallback, which is no channel) 1, 2, 1 and 1; the first, third and last were clicked.
+    memory.session_items[1, 2] = torch.tensor([1, 2, 5, 6, 3])
+    memory.session_items[1, 1] = 0  # older
+    memory.session_clicks[1, 2] = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0])
+    memory.last_channel[1] = torch.tensor([4, 4, 6, 7, 1])
     return memory
 
 
@@ -81,6 +87,13 @@ def expected_fields(memory):
         "block_use": torch.linspace(-0.2, 0.3, 6).tolist(),
         "group": [0.0, 1.0],
         "limits": [math.tanh(3 / 7)],
+        "feedback": [
+            *(0.0, 0.4, 0.4, 0.2),  # topics shown
+            *(0.0, 0.8, 0.0, 0.4),  # and clicked, twice the share
+            *(1.0, 0.0, 1.0, 0.0, 1.0),
+            *(0.0, 0.2, 0.0, 0.0, 0.4, 0.0, 0.2),
+            *(0.0, 0.4, 0.0, 0.0, 0.4, 0.0, 0.4),
+        ],
         **{name: value[1].tolist() for name, value in SUMMARIES.items()},
     }
 
@@ -92,6 +105,7 @@ def test_every_field_by_hand(memory):
         found = FIELDS.get(name)(memory, SUMMARIES)
         assert found[1].tolist() == pytest.approx(row, abs=1e-5), name
     assert FIELDS.get("limits")(memory, {})[0].tolist() == [1.0]  # no limit
+    assert not FIELDS.get("feedback")(memory, {})[0].any()  # nothing was shown
     memory.history_length[1] = 0.0
     assert FIELDS.get("session")(memory, {})[1, 1:3].tolist() == [0.0, 1.0]
     memory.interest[1] = 0.0
