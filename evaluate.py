@@ -12,6 +12,7 @@ from agents.cli import dispatch
 SUBCOMMANDS = {
     "run": "evaluate",
     "compare": "compare",
+    "suite": "suite",
     "explain": "explain",
     "off-policy": "off-policy",
     "calibration": "calibration",

@@ -5,6 +5,7 @@ from setuptools import find_namespace_packages, setup
 SHIPPED = {
     "marec_env.shipped.configs": "configs",
     "marec_env.shipped.configs.scenarios": "configs/scenarios",
+    "marec_env.shipped.configs.suite": "configs/suite",
     "marec_env.shipped.examples": "examples",
 }
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "train": ("agents.cli:train", "Train a team, then compare it with baselines."),
     "evaluate": ("agents.commands.evaluate:command", "A trained team beside baselines."),
     "compare": ("agents.commands.compare:command", "Several runs: table, JSON, CSV and a page."),
+    "suite": ("agents.commands.suite:command", "Tasks that tell learners apart: a leaderboard."),
     "tune": ("agents.tune:command", "Search settings: a grid, at random, or with Optuna."),
     "configs": ("agents.commands.shipped:configs", "Presets and examples: list or print them."),
     "assets": ("agents.commands.shipped:assets", "Install the encoder's weights and MovieLens."),

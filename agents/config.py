@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from agents.learners.config import GAMMA, AlgorithmConfig, MAPPOConfig, RLlibConfig, SamplingConfig
 from agents.pettingzoo_adapter import PettingZooConfig
@@ -20,6 +21,7 @@ __all__ = [
     "TrackingConfig",
     "TrainingConfig",
     "config_hash",
+    "evaluation_environment",
     "moved",
     "placed",
     "preset_name",
@@ -69,6 +71,14 @@ class EvaluationConfig(ConfigModel):
     baselines: tuple[str, ...] = Field(
         default=("random", "popularity", "item_knn", "static", "oracle"),
         description="What the trained team is compared with.",
+    )
+    report: bool = Field(
+        default=True, description="Print the comparison and draw the run's page, report.html."
+    )
+    environment: dict[str, Any] = Field(
+        default={},
+        description="Sections of the environment that differ where the team is evaluated, such as "
+        "{data: {synthetic: {seed: 1}}}; what it sees and decides must be the same.",
     )
 
 
@@ -128,6 +138,24 @@ class RunConfig(ConfigModel):
     )
     tracking: TrackingConfig = Field(default=TrackingConfig(), description="Dashboards.")
 
+    @property
+    def evaluated_in(self) -> EnvironmentConfig | PettingZooConfig:
+        """The environment in which the team is evaluated."""
+        changes, own = self.evaluation.environment, self.environment
+        return evaluation_environment(own, changes) if changes else own
+
+    @model_validator(mode="after")
+    def _evaluation_fits(self) -> Self:
+        if self.evaluation.environment and not isinstance(self.environment, EnvironmentConfig):
+            raise ValueError("evaluation.environment is for environment.kind 'marec' only")
+        try:
+            _ = self.evaluated_in
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ValueError(f"evaluation.environment: {place}: {first['msg']}") from None
+        return self
+
     @model_validator(mode="after")
     def _one_discount(self) -> Self:
         """Give learners of the recommender its discount, and see that shaping has the learner's."""
@@ -149,6 +177,31 @@ class RunConfig(ConfigModel):
                     "where they are equal: set both alike"
                 )
         return self
+
+
+def evaluation_environment(
+    environment: ConfigModel | Mapping[str, Any], changes: Mapping[str, Any]
+) -> EnvironmentConfig:
+    """Return an environment with the sections of ``evaluation.environment`` laid over it.
+
+    Raises:
+        ValidationError: they do not fit.
+    """
+    if isinstance(environment, ConfigModel):
+        environment = environment.model_dump(mode="json")
+    return EnvironmentConfig.model_validate(_laid_over(environment, changes), strict=False)
+
+
+def _laid_over(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested sections with others on top; one that names another kind replaces its own."""
+    found = dict(base)
+    for key, value in top.items():
+        below = found.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            alike = value.get("kind", below.get("kind")) == below.get("kind")
+            value = _laid_over(below, value) if alike else dict(value)
+        found[key] = value
+    return found
 
 
 def placed(config: RunConfig) -> RunConfig:

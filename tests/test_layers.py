@@ -50,6 +50,7 @@ ORDER = (  # packages of agents; each may import those before it only, anywhere 
     "baselines",
     "runs",
     "comparison",
+    "suite",
     "studies",
     "commands",
 )

@@ -58,7 +58,7 @@ def command(
     are written beside it, for example as evaluation-8sessions.json.
     """
     from agents.commands.cohort import EvaluationCohort
-    from marec_env.world import build_world
+    from agents.runs.environment import evaluation_world
 
     names = None if baselines is None else [n.strip() for n in baselines.split(",") if n.strip()]
     asked = {"baselines": names, "sessions": sessions, "seed": seed}
@@ -68,7 +68,8 @@ def command(
             run = changed(open_run(path, device), best=best)
             policy, steps = run.policy, run.newest().progress.env_steps
             settings = run.config.evaluation.model_copy(update=given)
-            cohort = EvaluationCohort(build_world(run.environment), settings, Path(shared))
+            _ = run.environment  # refused where it is not the recommender
+            cohort = EvaluationCohort(evaluation_world(run.config), settings, Path(shared))
             _, places = evaluate_run(path, cohort, policy, steps, replace=replace, best=best)
             if places[0] != (known := path / "evaluation.json"):
                 typer.echo(
@@ -80,17 +81,19 @@ def command(
 
 def evaluate_run(
     folder: Path, cohort: EvaluationCohort, policy: Policy, env_steps: int, *, replace: bool,
-    best: bool = False, quiet: bool = False,
+    best: bool = False, quiet: bool = False, page: bool = True,
 ) -> tuple[Evaluation, tuple[Path, ...]]:  # fmt: skip
     """Roll out a trained policy beside the baselines; write what came of it into the run's folder,
-    print it unless ``quiet``, and return it with the places of its files.
+    print it unless ``quiet``, draw its page if asked to, and return it with the places of its files.
     """
     from agents.comparison.runs import TRAINED
     from marec_env.evaluation.comparison import compare_outcomes
 
     outcomes = {TRAINED: cohort.play(policy), **cohort.outcomes}
     found = compare_outcomes(outcomes, tuple(cohort.outcomes))
-    places = write_comparison(found, folder, env_steps=env_steps, replace=replace, best=best)
+    places = write_comparison(
+        found, folder, env_steps=env_steps, replace=replace, best=best, page=page
+    )
     if not quiet:
         _print_evaluation(folder, places[0].name)
     return found, places
@@ -98,9 +101,10 @@ def evaluate_run(
 
 def write_comparison(
     comparison: Evaluation, folder: Path, *, env_steps: int, replace: bool = False,
-    best: bool = False,
+    best: bool = False, page: bool = True,
 ) -> tuple[Path, ...]:  # fmt: skip
-    """Write an evaluation, its table and its page into a run's folder; return their places.
+    """Write an evaluation, its table and, if asked to, its page into a run's folder; return their
+    places.
 
     An ``evaluation.json`` of other sessions, seed or baselines is replaced if asked for; otherwise
     the files get names of their own.
@@ -117,7 +121,7 @@ def write_comparison(
     code = asdict(CodeVersion.here())
     write_json(places[0], {**content, "env_steps": env_steps, "git": code})
     write_text(places[1], comparison.as_csv())
-    return *places, write_run_report(folder, suffix)
+    return (*places, write_run_report(folder, suffix)) if page else places
 
 
 def _suffix(content: Mapping[str, Any], known: Path) -> str:

@@ -23,6 +23,7 @@ from agents.runs.checkpoints import Checkpoint, Progress, latest_checkpoint, sav
 from agents.runs.environment import (
     build_trainer,
     build_trainers,
+    evaluation_world,
     input_hashes,
     limit_threads,
     run_world,
@@ -238,7 +239,7 @@ def _cohort(config: RunConfig, shared: Path | None = None) -> EvaluationCohort |
         return None
     from agents.commands.cohort import EvaluationCohort
 
-    return EvaluationCohort(run_world(config), settings, shared)
+    return EvaluationCohort(evaluation_world(config), settings, shared)
 
 
 def _run(jobs: Sequence[_Job], cohort: EvaluationCohort | None) -> int:
@@ -302,7 +303,10 @@ def _ended(
 
         tell(f"Comparing on {settings.sessions} sessions with {', '.join(settings.baselines)} ...")
         team, steps = job.trainer.policy(), job.trainer.env_steps
-        found, _ = evaluate_run(folder.path, cohort, team, steps, replace=True, quiet=quiet)
+        found, _ = evaluate_run(
+            folder.path, cohort, team, steps, replace=True,
+            quiet=quiet or not settings.report, page=settings.report,
+        )  # fmt: skip
         _track_comparison(trackers, found)
     else:
         if settings.at_end:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 from agents.comparison.runs import Run
+from agents.config import evaluation_environment
 from agents.runs.manifest import CodeVersion, flatten
 from marec_env.errors import RunError
 from marec_env.shipped import typed
@@ -22,6 +24,8 @@ __all__ = [
     "group_runs",
     "refuse_other_topics",
     "seed_ranges",
+    "users_of",
+    "world_of",
 ]
 
 _FREE = ("rewards", "state", "device", "pipeline", "measure")
@@ -113,17 +117,26 @@ def seed_ranges(seeds: Iterable[int]) -> str:
     return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in parts)
 
 
-def _world_of(run: Run) -> dict[str, Any]:
-    environment = run.config.get("environment", {})
+def world_of(run: Run) -> dict[str, Any]:
+    """Return what decides on which users a run was evaluated, flat."""
+    return users_of(run.config.get("environment", {}), run.config.get("evaluation", {}))
+
+
+def users_of(
+    environment: Mapping[str, Any], evaluation: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Return what decides who the users of an environment's evaluation are, flat."""
+    if changes := evaluation.get("environment"):
+        environment = evaluation_environment(environment, changes).model_dump(mode="json")
     world = {key: value for key, value in environment.items() if key not in _FREE}
     relevant = environment.get("measure", {}).get("true_top")  # what counts as relevant
     return flatten({**world, "measure.true_top": relevant})
 
 
 def _refuse_other_worlds(runs: Sequence[Run]) -> None:
-    first = _world_of(runs[0])
+    first = world_of(runs[0])
     for run in runs[1:]:
-        other = _world_of(run)
+        other = world_of(run)
         keys = sorted(k for k in first.keys() | other.keys() if first.get(k) != other.get(k))
         if keys:
             shown = ", ".join(

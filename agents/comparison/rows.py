@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import ValidationError
 
-from agents.comparison.grouping import Group, refuse_other_topics
+from agents.comparison.grouping import Group, refuse_other_topics, users_of, world_of
 from agents.comparison.runs import TRAINED, Run
 from agents.runs.manifest import TOPICS, read_manifest
 from marec_env.environment_config import EnvironmentConfig
@@ -246,8 +246,10 @@ def rows_of_file(path: Path, like: Run) -> tuple[list[Row], list[str]]:
     environment = document.get("environment")
     if environment is None:
         notes.append(f"{path} does not say on which environment it was made: not checked")
+    elif users_of(_completed(environment)) != world_of(like):
+        raise ConfigError(f"{path} was made on another environment than {like.path}: other users")
     elif _completed(environment) != like.config.get("environment"):
-        raise ConfigError(f"{path} was made on another environment than {like.path}")
+        notes.append(f"{path} is of another pipeline or rewards: F and the funnel differ in kind")
     topics = _topics(path, document)
     source = Run(path, -1, {}, "", like.codes, evaluation=found, topics=topics)
     refuse_other_topics(like, source)

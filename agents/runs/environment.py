@@ -13,6 +13,7 @@ from agents.learners.config import PPOFamily
 from agents.pettingzoo_adapter import PettingZooConfig, make_pettingzoo
 from agents.runs.manifest import TOPICS
 from marec_env.environment_config import EnvironmentConfig
+from marec_env.errors import ConfigError
 from marec_env.vector import VectorEnv
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "build_trainer",
     "build_trainers",
+    "evaluation_world",
     "input_hashes",
     "limit_threads",
     "make_environment",
@@ -47,6 +49,34 @@ def run_world(config: RunConfig) -> World:
     environment = placed(config).environment
     assert isinstance(environment, EnvironmentConfig)
     return build_world(environment)
+
+
+def evaluation_world(config: RunConfig) -> World:
+    """Return the world in which a run on the recommender is evaluated.
+
+    Raises:
+        ConfigError: its components would see or decide other things than in training.
+    """
+    if not config.evaluation.environment:
+        return run_world(config)
+    from marec_env.simulator import Simulator
+
+    worlds = (
+        run_world(config),
+        run_world(config.model_copy(update={"environment": config.evaluated_in})),
+    )
+    ours, theirs = (Simulator(world, 1) for world in worlds)
+    for name in ("observation_spaces", "action_spaces"):
+        if (here := getattr(ours, name)) != (there := getattr(theirs, name)):
+            agent = next(
+                agent for agent in {**here, **there} if here.get(agent) != there.get(agent)
+            )
+            raise ConfigError(
+                f"evaluation.environment: {agent} would have other {name.replace('_', ' ')} there "
+                f"({there.get(agent)}) than in training ({here.get(agent)}); keep what it sees and "
+                "decides as it is"
+            )
+    return worlds[1]
 
 
 def limit_threads(config: RunConfig) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,12 @@ from agents.studies.equilibrium.decisions import PipelineGame, search
 from agents.studies.equilibrium.lineups import Replay
 from agents.studies.equilibrium.normal_form import Floats
 from marec_env import random
+from marec_env.errors import ConfigError
 from marec_env.evaluation.policies import Policy, TeamPolicy
-from marec_env.evaluation.rollout import rollout
+from marec_env.evaluation.rollout import RolloutResult, rollout
 from marec_env.evaluation.statistics import mean_estimate
+from marec_env.pipeline.component import Component
+from marec_env.pipeline.pipeline import Pipeline
 from marec_env.reporting.table import TextTable
 from marec_env.simulator import Simulator
 from marec_env.vector import Action
@@ -46,10 +50,13 @@ __all__ = [
     "frozen_mean",
     "levels_table",
     "measure_levels",
+    "others_field",
     "record_play",
     "search_static",
 ]
 
+MESSAGES = "messages"
+"""In place of a field: what a component hears from the others."""
 OUTCOMES = ("return", "clicks", "length", "satisfaction")
 CRITERIA = {"clicks": "clicks", "return": "F"}
 """What static play is searched for, each by its own searches, and what tables call it: clicks are
@@ -255,8 +262,18 @@ class ShuffledObservations:
     own recorded play, drawn by ``seed``.
     """
 
-    def __init__(self, policy: TeamPolicy, play: RecordedPlay, seed: int) -> None:
+    def __init__(
+        self, policy: TeamPolicy, play: RecordedPlay, seed: int,
+        columns: Mapping[str, range] | None = None,
+    ) -> None:  # fmt: skip
+        """Args:
+        policy: that acts.
+        play: of it.
+        seed: of the draws.
+        columns: by agent, those of its observation that are another session's; by default all.
+        """
         self._policy, self._play, self._seed = policy, play, seed
+        self._columns = columns
         self.reset()
 
     def reset(self) -> None:
@@ -281,4 +298,56 @@ class ShuffledObservations:
             self._rows = drawn.squeeze(1)
         self._heard |= observations.keys()
         seen = self._play.observations[self._request]
-        return self._policy.act({agent: seen[agent][self._rows] for agent in observations})
+        shown = {agent: seen[agent][self._rows] for agent in observations}
+        if self._columns is not None:
+            for agent, own in observations.items():
+                others, mixed = slice(*_ends(self._columns[agent])), own.clone()
+                mixed[:, others] = shown[agent][:, others]
+                shown[agent] = mixed
+        return self._policy.act(shown)
+
+
+def _ends(columns: range) -> tuple[int, int]:
+    return columns.start, columns.stop
+
+
+def others_field(
+    world: World, policy: TeamPolicy, field: str, sessions: int, seed: int
+) -> RolloutResult:
+    """Return what comes of a team that sees one field, or hears messages, as of other sessions.
+
+    Args:
+        world: in which it plays.
+        policy: the team.
+        field: a field of its observations, or ``messages``.
+        sessions: of the cohort.
+        seed: of the cohort.
+
+    Raises:
+        ConfigError: no component sees the field.
+    """
+    pipeline = Simulator(world, 1).pipeline
+    columns = {
+        component.agent: _columns(pipeline, component, field) for component in pipeline.components
+    }
+    if not any(columns.values()):
+        raise ConfigError(f"no component sees '{field}': there is nothing to shuffle")
+    play = record_play(world, policy, sessions, seed)
+    return rollout(world, ShuffledObservations(policy, play, 0, columns), sessions, seed)
+
+
+def _columns(pipeline: Pipeline, component: Component, field: str) -> range:
+    """Return where a component's observation has a field; empty where it does not see it."""
+    if type(component).observe is not Component.observe:
+        raise ConfigError(
+            f"component '{component.name}' makes its observation itself: which of its numbers are "
+            f"'{field}' is not known"
+        )
+    view = pipeline.view(component.agent)
+    ends = [0, *accumulate(view[name].shape[1] for name in component.granted)]
+    if field == MESSAGES:  # what it hears comes last
+        return range(ends[-1], pipeline.observe(component.agent).shape[1])
+    if field not in component.granted:
+        return range(0)
+    place = component.granted.index(field)
+    return range(ends[place], ends[place + 1])

@@ -23,6 +23,7 @@ __all__ = [
     "Estimate",
     "bootstrap_band",
     "bootstrap_means",
+    "bootstrap_seeds",
     "finite_or_none",
     "gini",
     "improvement_interval",
@@ -232,6 +233,32 @@ def bootstrap_means(
         low, high = _ends(drawn, count) if drawn.size else (np.nan, np.nan)
         found[name] = Estimate(float(value), float(low), float(high), count=count)
     return found
+
+
+def bootstrap_seeds(
+    scores: ArrayLike, statistics: Callable[[Floats], Floats], repetitions: int = _REPETITIONS
+) -> list[Estimate]:
+    """Return bootstrap intervals of what is computed from the scores of several tasks.
+
+    Args:
+        scores: ``[T, R, A]``: of tasks, seeds and algorithms; the seeds of each task are redrawn
+            apart from those of the others, for all algorithms alike.
+        statistics: from such scores to ``[M]`` numbers.
+        repetitions: how many times seeds are redrawn.
+
+    Returns:
+        ``M`` estimates; of one seed without intervals.
+    """
+    array = np.asarray(scores, dtype=np.float64)
+    tasks, seeds = array.shape[:2]
+    picks = np.random.default_rng(0).integers(0, seeds, size=(repetitions, tasks, seeds))
+    rows = np.arange(tasks)[:, None]
+    drawn = np.stack([statistics(array[rows, pick]) for pick in picks])
+    low, high = _ends(drawn, seeds)
+    return [
+        Estimate(float(value), float(a), float(b), count=seeds)
+        for value, a, b in zip(statistics(array), low, high, strict=True)
+    ]
 
 
 def _ends(drawn: Floats, units: int) -> tuple[Floats, Floats]:

@@ -1,0 +1,1 @@
+"""The suite ``marec/suite-v0``: tasks in each of which one ability pays; a leaderboard."""
