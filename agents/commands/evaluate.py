@@ -84,7 +84,7 @@ def evaluate_run(
     best: bool = False, quiet: bool = False, page: bool = True,
 ) -> tuple[Evaluation, tuple[Path, ...]]:  # fmt: skip
     """Roll out a trained policy beside the baselines; write what came of it into the run's folder,
-    print it unless ``quiet``, draw its page if asked to, and return it with the places of its files.
+    print it unless ``quiet``, draw its page if asked to, and return it with its files' places.
     """
     from agents.comparison.runs import TRAINED
     from marec_env.evaluation.comparison import compare_outcomes

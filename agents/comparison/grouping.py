@@ -102,7 +102,7 @@ def comparable(runs: Sequence[Run]) -> list[list[Run]]:
     found: dict[str, list[Run]] = {}
     for run in runs:
         met = [run.topics, run.evaluated.sessions, run.evaluated.seed]
-        found.setdefault(str([_world_of(run), *met]), []).append(run)
+        found.setdefault(str([world_of(run), *met]), []).append(run)
     return list(found.values())
 
 
