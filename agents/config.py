@@ -9,7 +9,14 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from agents.learners.config import GAMMA, AlgorithmConfig, MAPPOConfig, RLlibConfig, SamplingConfig
+from agents.learners.config import (
+    GAMMA,
+    AlgorithmConfig,
+    MAPPOConfig,
+    OwnConfig,
+    RLlibConfig,
+    SamplingConfig,
+)
 from agents.pettingzoo_adapter import PettingZooConfig
 from marec_env.config import ConfigModel, Device, Seed, chosen_device, usable_device
 from marec_env.environment_config import EnvironmentConfig
@@ -160,7 +167,7 @@ class RunConfig(ConfigModel):
     def _one_discount(self) -> Self:
         """Give learners of the recommender its discount, and see that shaping has the learner's."""
         algorithm, environment = self.algorithm, self.environment
-        if not isinstance(environment, EnvironmentConfig):
+        if not isinstance(environment, EnvironmentConfig) or isinstance(algorithm, OwnConfig):
             return self
         if isinstance(algorithm, RLlibConfig):
             discount = algorithm.settings.get("gamma", GAMMA)

@@ -2,8 +2,9 @@
 
 The ranking learns, the other components play their hand-set defaults. ``python
 examples/gymnasium_component.py RUN`` learns in the environment of a run (``python train.py
-configs/quick.yaml --run-dir RUN``) and prints its evaluation with what was learned, on the same
-users: ``evaluate.py run RUN --baselines examples.gymnasium_component:trained`` does so for any run.
+configs/quick.yaml --run-dir RUN``), records what it learned as a run's folder, and compares the
+two. ``evaluate.py run RUN --baselines examples.gymnasium_component:trained`` sets it into the table
+of any run.
 """
 
 import sys
@@ -13,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 import marec_env
-from agents.commands.evaluate import command as evaluate
-from agents.runs.trained import load_run
+from agents import record_policy
+from agents.commands.compare import command as compare
 from marec_env.adapters.gym import TeamVectorEnv
 from marec_env.evaluation.policies import TeamPolicy
+from marec_env.rewards.config import DISCOUNT
 from marec_env.simulator import Simulator
 
 WEIGHTS = Path("runs/gymnasium-ranking.pt")
@@ -46,7 +48,7 @@ def learn(envs: TeamVectorEnv, iterations: int, length: int = 16, spread: float 
             going.append(torch.from_numpy(~(ended | cut)))
         to_go, loss = torch.zeros(envs.num_envs), torch.zeros(())
         for log, reward, goes_on in zip(logs[::-1], rewards[::-1], going[::-1], strict=True):
-            to_go = reward.float() + 0.9 * to_go * goes_on
+            to_go = reward.float() + DISCOUNT * to_go * goes_on
             loss = loss - (log * (to_go - to_go.mean())).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -63,14 +65,17 @@ def trained(simulator: Simulator, seed: int) -> TeamPolicy:
     return envs.policy(lambda seen: actor(torch.from_numpy(seen)).detach().numpy())
 
 
-def main(run: str, iterations: int = 200, sessions: int = 64) -> None:
-    """Learn in a run's environment, and print the run's evaluation with what was learned."""
-    simulator = marec_env.make_vec(load_run(Path(run)).environment, num_sessions=sessions)
-    actor = learn(TeamVectorEnv(simulator, "ranking_0"), iterations)
+def main(run: str, iterations: int = 200, sessions: int = 64, length: int = 16) -> Path:
+    """Learn in a run's environment, and return the folder of what was learned."""
+    simulator = marec_env.make_vec(f"{run}/config.yaml", num_sessions=sessions)
+    actor = learn(TeamVectorEnv(simulator, "ranking_0"), iterations, length)
     WEIGHTS.parent.mkdir(exist_ok=True)
     torch.save(actor.state_dict(), WEIGHTS)
-    evaluate([Path(run)], baselines=f"{__name__}:trained,random,static")
+    team, requests = trained(simulator, 0), iterations * length * sessions
+    folder = record_policy(team, f"{run}/config.yaml", "reinforce", requests)
+    compare([Path(run), folder], output=folder / "comparison")
+    return folder
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], *map(int, sys.argv[2:]))

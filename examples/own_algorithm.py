@@ -1,67 +1,71 @@
-"""An algorithm of your own: thirty lines over ``make_vec`` that learn, and a comparison at the end.
+"""An algorithm of your own: thirty lines over ``make_vec`` that learn, and our comparison table.
 
-``python examples/own_algorithm.py`` searches by cross-entropy how the ranking should weigh its
-blocks: every session of a batch plays a decision of its own for one episode, and the best tenth
-shape the next batch. Whatever gives actions for observations is compared like any other policy.
+``python examples/own_algorithm.py RUN`` learns in the environment of a run (``python train.py
+configs/quick.yaml --run-dir RUN``), records what it learned as a run's folder, and compares the
+two. By cross-entropy it searches how the ranking should weigh its blocks: every session of a batch
+plays a decision of its own for one episode, and the best tenth shape the next batch.
 """
 
 import sys
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 import marec_env
-from agents.baselines import build_baseline
+from agents import record_policy
 from agents.baselines.teams import StaticTeam, hand_set_actions
-from marec_env.evaluation.rollout import rollout
-from marec_env.evaluation.statistics import mean_estimate
+from agents.commands.compare import command as compare
 from marec_env.simulator import Simulator
 
 AGENT = "ranking_0"
 
 
-def episode_clicks(env: Simulator, decisions: Tensor, seed: int) -> Tensor:
-    """Play one episode in which session b decides ``decisions[b]``; return clicks ``[B]``."""
+def play(env: Simulator, decisions: Tensor, seed: int) -> tuple[Tensor, int]:
+    """Play one episode in which session b decides ``decisions[b]``; return clicks ``[B]`` and how
+    many requests it took.
+    """
     env.reset(seed)
-    alive = torch.ones(env.num_envs, dtype=torch.bool)
-    clicks = torch.zeros(env.num_envs)
+    alive, clicks = torch.ones(env.num_envs, dtype=torch.bool), torch.zeros(env.num_envs)
+    requests = 0
     while alive.any():
+        requests += int(alive.sum())
         step = env.step({**env.default_actions(), AGENT: decisions})
         clicks += step.metrics["clicks"] * alive
         alive &= ~(step.terminated | step.truncated)
-    return clicks
+    return clicks, requests
 
 
-def learn(env: Simulator, generations: int, seed: int = 0) -> Tensor:
-    """Return the decision that the search ends with, ``[d]``."""
+def learn(env: Simulator, budget: int, seed: int = 0) -> tuple[Tensor, int]:
+    """Return the decision that a search of ``budget`` requests ends with, ``[d]``, and how many
+    it took.
+    """
     space, generator = env.action_spaces[AGENT], torch.Generator().manual_seed(seed)
     low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
-    mean, spread = hand_set_actions(env)[AGENT], (high - low) / 4
-    for generation in range(generations):
+    mean, spread, spent = hand_set_actions(env)[AGENT], (high - low) / 4, 0
+    for generation in range(budget):
         noise = torch.randn(env.num_envs, len(low), generator=generator)
         decisions = torch.clamp(mean + spread * noise, low, high)
-        clicks = episode_clicks(env, decisions, seed=generation)
+        clicks, requests = play(env, decisions, seed * budget + generation)
         best = decisions[clicks.topk(max(2, env.num_envs // 10)).indices]
-        mean, spread = best.mean(0), best.std(0)
-        print(f"generation {generation}: {clicks.mean():.1f} clicks a session")
-    return mean
+        mean, spread, spent = best.mean(0), best.std(0), spent + requests
+        print(f"{spent:,} requests: {clicks.mean():.1f} clicks a session")
+        if spent >= budget:
+            break
+    return mean, spent
 
 
-def main(generations: int, sessions: int, config: object = None) -> dict[str, float]:
-    """Learn, compare on the same users, and return mean clicks a session by policy."""
+def main(run: str, budget: int = 100_000, sessions: int = 256, seed: int = 0) -> Path:
+    """Learn in a run's environment, and return the folder of what was learned."""
+    config = f"{run}/config.yaml"
     env = marec_env.make_vec(config, num_sessions=sessions)
-    actions = {**hand_set_actions(env), AGENT: learn(env, generations)}
-    policies = {"searched": StaticTeam(actions, "searched")}
-    policies |= {name: build_baseline(name, env) for name in ("random", "static")}
-    found = {}
-    for name, policy in policies.items():
-        clicks = mean_estimate(
-            rollout(env.world, policy, sessions, 7).per_session["clicks"].numpy()
-        )
-        print(f"{name:>10}: {clicks}")
-        found[name] = clicks.value
-    return found
+    found, spent = learn(env, budget, seed)
+    team = StaticTeam({**hand_set_actions(env), AGENT: found})
+    settings = {"sessions": sessions, "budget": budget}
+    folder = record_policy(team, config, "cross-entropy", spent, seed=seed, settings=settings)
+    compare([Path(run), folder], output=folder / "comparison")
+    return folder
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 8, sessions=256)
+    main(sys.argv[1], *map(int, sys.argv[2:]))

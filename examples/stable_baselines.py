@@ -1,8 +1,9 @@
 """Stable-Baselines3 on this environment: its PPO decides for the whole team as one agent.
 
 ``python examples/stable_baselines.py RUN`` learns in the environment of a run (``python train.py
-configs/quick.yaml --run-dir RUN``) and prints its evaluation with what was learned, on the same
-users: ``evaluate.py run RUN --baselines examples.stable_baselines:trained`` does so for any run.
+configs/quick.yaml --run-dir RUN``), records what it learned as a run's folder, and compares the
+two. ``evaluate.py run RUN --baselines examples.stable_baselines:trained`` sets it into the table of
+any run.
 """
 
 import sys
@@ -11,11 +12,12 @@ from pathlib import Path
 from stable_baselines3 import PPO
 
 import marec_env
-from agents.commands.evaluate import command as evaluate
-from agents.runs.trained import load_run
+from agents import record_policy
+from agents.commands.compare import command as compare
 from marec_env.adapters.gym import TeamVectorEnv
 from marec_env.adapters.sb3 import SB3VecEnv
 from marec_env.evaluation.policies import TeamPolicy
+from marec_env.rewards.config import DISCOUNT
 from marec_env.simulator import Simulator
 
 MODEL = Path("runs/stable-baselines.zip")
@@ -32,22 +34,22 @@ def trained(simulator: Simulator, seed: int) -> TeamPolicy:
     return view(simulator).policy(lambda seen: model.predict(seen, deterministic=True)[0])
 
 
-def main(run: str, requests: int = 200_000, sessions: int = 64, length: int = 32) -> None:
-    """Learn in a run's environment, and print the run's evaluation with what was learned."""
-    simulator = marec_env.make_vec(load_run(Path(run)).environment, num_sessions=sessions)
-    model = PPO(
-        "MlpPolicy",
-        SB3VecEnv(view(simulator)),
-        n_steps=length,
-        batch_size=sessions * length // 4,
-        ent_coef=0.001,
-        seed=0,
-        device="cpu",
-        verbose=1,
-    )
+def main(
+    run: str, requests: int = 200_000, seed: int = 0, sessions: int = 64, length: int = 32
+) -> Path:
+    """Learn in a run's environment, and return the folder of what was learned."""
+    simulator = marec_env.make_vec(f"{run}/config.yaml", num_sessions=sessions)
+    settings = {"n_steps": length, "batch_size": sessions * length // 4, "gamma": DISCOUNT}
+    envs = SB3VecEnv(view(simulator))
+    model = PPO("MlpPolicy", envs, seed=seed, device="cpu", verbose=1, **settings)
     model.learn(requests)
     model.save(MODEL)
-    evaluate([Path(run)], baselines=f"{__name__}:trained,random,static")
+    folder = record_policy(
+        trained(simulator, seed), f"{run}/config.yaml", "sb3-ppo", model.num_timesteps, seed=seed,
+        settings={**settings, "sessions": sessions},
+    )  # fmt: skip
+    compare([Path(run), folder], output=folder / "comparison")
+    return folder
 
 
 if __name__ == "__main__":

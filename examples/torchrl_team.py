@@ -1,8 +1,9 @@
 """TorchRL on this environment: every component is a group and learns by a PPO of its own.
 
 ``python examples/torchrl_team.py RUN`` learns in the environment of a run (``python train.py
-configs/quick.yaml --run-dir RUN``) and prints its evaluation with what was learned, on the same
-users: ``evaluate.py run RUN --baselines examples.torchrl_team:trained`` does so for any run.
+configs/quick.yaml --run-dir RUN``), records what it learned as a run's folder, and compares the
+two. ``evaluate.py run RUN --baselines examples.torchrl_team:trained`` sets it into the table of any
+run.
 """
 
 import sys
@@ -15,9 +16,10 @@ from torchrl.modules import MLP, ProbabilisticActor, TanhNormal, ValueOperator
 from torchrl.objectives import ClipPPOLoss
 
 import marec_env
-from agents.commands.evaluate import command as evaluate
-from agents.runs.trained import load_run
+from agents import record_policy
+from agents.commands.compare import command as compare
 from marec_env.adapters.torchrl import SessionsEnv
+from marec_env.rewards.config import DISCOUNT
 
 WEIGHTS = Path("runs/torchrl-team.pt")
 MOMENTS = ("loc", "scale")
@@ -48,7 +50,7 @@ def learn(env: SessionsEnv, iterations: int, length: int = 16) -> TensorDictSequ
         critic(env.reset())
         loss = ClipPPOLoss(actor, critic, normalize_advantage=True, entropy_coeff=0.001)
         loss.set_keys(value_target=(agent, "target"), **{key: (agent, key) for key in KEYS})
-        loss.make_value_estimator(gamma=0.9, lmbda=0.95)
+        loss.make_value_estimator(gamma=DISCOUNT, lmbda=0.95)
         losses.append(loss)
     optimizer, frames = torch.optim.Adam(losses.parameters(), lr=1e-3), env.batch_size[0] * length
     for batch in Collector(env, team, frames_per_batch=frames, total_frames=frames * iterations):
@@ -72,8 +74,17 @@ def trained(simulator, seed):
     return env.policy(team)
 
 
+def main(run: str, iterations: int = 100, sessions: int = 64, length: int = 16) -> Path:
+    """Learn in a run's environment, and return the folder of what was learned."""
+    simulator = marec_env.make_vec(f"{run}/config.yaml", num_sessions=sessions)
+    torch.save(
+        learn(SessionsEnv(simulator, actions="box"), iterations, length).state_dict(), WEIGHTS
+    )
+    team, requests = trained(simulator, 0), iterations * length * sessions
+    folder = record_policy(team, f"{run}/config.yaml", "torchrl-ppo", requests)
+    compare([Path(run), folder], output=folder / "comparison")
+    return folder
+
+
 if __name__ == "__main__":
-    simulator = marec_env.make_vec(load_run(Path(sys.argv[1])).environment, num_sessions=64)
-    envs = SessionsEnv(simulator, actions="box")
-    torch.save(learn(envs, iterations=100).state_dict(), WEIGHTS)
-    evaluate([Path(sys.argv[1])], baselines=f"{__name__}:trained,random,static")
+    main(sys.argv[1], *map(int, sys.argv[2:]))

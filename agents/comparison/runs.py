@@ -63,8 +63,9 @@ class Run:
 
     @property
     def algorithm(self) -> str:
-        """The kind of algorithm."""
-        return str(self.config.get("algorithm", {}).get("kind", "unknown"))
+        """The kind of algorithm; one's own by its name."""
+        found = self.config.get("algorithm", {})
+        return str(found.get("name" if found.get("kind") == "own" else "kind", "unknown"))
 
     @property
     def evaluated(self) -> Evaluation:

@@ -22,6 +22,7 @@ __all__ = [
     "IPPOConfig",
     "MAPPOConfig",
     "NetworkConfig",
+    "OwnConfig",
     "PPOFamily",
     "PPOFamilyConfig",
     "RLlibConfig",
@@ -256,8 +257,19 @@ class RLlibConfig(ConfigModel):
     )
 
 
+class OwnConfig(ConfigModel):
+    """An algorithm that trains elsewhere, and hands in its policy by ``agents.record_policy``."""
+
+    kind: Literal["own"] = "own"
+    name: str = Field(default="own", min_length=1, description="What it is called in tables.")
+    settings: dict[str, float | int | bool | str | None] = Field(
+        default={}, description="Of its training, for the record."
+    )
+
+
 AlgorithmConfig = Annotated[
-    MAPPOConfig | IPPOConfig | HAPPOConfig | VDNConfig | RLlibConfig, Field(discriminator="kind")
+    MAPPOConfig | IPPOConfig | HAPPOConfig | VDNConfig | RLlibConfig | OwnConfig,
+    Field(discriminator="kind"),
 ]
 """The algorithm, chosen by ``kind``."""
 

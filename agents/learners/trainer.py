@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 from agents.learners.config import (
     AlgorithmConfig,
+    OwnConfig,
     PPOFamily,
     RLlibConfig,
     SamplingConfig,
@@ -245,6 +246,11 @@ def _engine(
         return RayEngine(algorithm, sampling, seed, env_factory)
     if isinstance(algorithm, VDNConfig):
         return VDNEngine(algorithm, sampling, seed, env_factory)
+    if isinstance(algorithm, OwnConfig):
+        raise ConfigError(
+            f"algorithm.kind own: '{algorithm.name}' trains in a program of its own, which hands in"
+            " its policy by agents.record_policy (examples/own_algorithm.py); nothing to train here"
+        )
     # Importing RLlib's algorithm registry takes seconds; only stock runs pay for it.
     from agents.learners.stock import StockEngine
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from agents.config import RunConfig, moved, placed
-from agents.learners.config import RLlibConfig
+from agents.learners.config import OwnConfig, RLlibConfig
 from agents.learners.policy import TrainedPolicy, load_policy
 from agents.runs.checkpoints import Checkpoint, latest_checkpoint, whole_checkpoints
 from agents.runs.environment import input_hashes
@@ -101,6 +101,12 @@ class TrainedRun:
         return changed_inputs(self.manifest, input_hashes(self.config))
 
     def _refuse_stock(self) -> None:
+        if isinstance(self.config.algorithm, OwnConfig):
+            raise ConfigError(
+                f"{self.folder.path}: '{self.config.algorithm.name}' was trained elsewhere and is"
+                " recorded with its evaluation alone; record it anew (agents.record_policy), or"
+                " name its factory among the baselines of a run"
+            )
         if isinstance(self.config.algorithm, RLlibConfig):
             raise ConfigError(
                 f"{self.folder.path}: what algorithm.kind rllib trains can be evaluated at the end "
