@@ -36,33 +36,31 @@ def play(env: Simulator, decisions: Tensor, seed: int) -> tuple[Tensor, int]:
     return clicks, requests
 
 
-def learn(env: Simulator, budget: int, seed: int = 0) -> tuple[Tensor, int]:
-    """Return the decision that a search of ``budget`` requests ends with, ``[d]``, and how many
-    it took.
-    """
+def learn(env: Simulator, budget: int, seed: int = 0) -> Tensor:
+    """Return the decision that a search of at most ``budget`` requests ends with, ``[d]``."""
     space, generator = env.action_spaces[AGENT], torch.Generator().manual_seed(seed)
     low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
-    mean, spread, spent = hand_set_actions(env)[AGENT], (high - low) / 4, 0
-    for generation in range(budget):
+    mean, spread = hand_set_actions(env)[AGENT], (high - low) / 4
+    spent, generation = 0, 0
+    while spent + env.num_envs * env.config.max_requests <= budget:
         noise = torch.randn(env.num_envs, len(low), generator=generator)
         decisions = torch.clamp(mean + spread * noise, low, high)
         clicks, requests = play(env, decisions, seed * budget + generation)
         best = decisions[clicks.topk(max(2, env.num_envs // 10)).indices]
-        mean, spread, spent = best.mean(0), best.std(0), spent + requests
+        mean, spread = best.mean(0), best.std(0)
+        spent, generation = spent + requests, generation + 1
         print(f"{spent:,} requests: {clicks.mean():.1f} clicks a session")
-        if spent >= budget:
-            break
-    return mean, spent
+    return mean
 
 
 def main(run: str, budget: int = 100_000, sessions: int = 256, seed: int = 0) -> Path:
     """Learn in a run's environment, and return the folder of what was learned."""
     config = f"{run}/config.yaml"
     env = marec_env.make_vec(config, num_sessions=sessions)
-    found, spent = learn(env, budget, seed)
-    team = StaticTeam({**hand_set_actions(env), AGENT: found})
-    settings = {"sessions": sessions, "budget": budget}
-    folder = record_policy(team, config, "cross-entropy", spent, seed=seed, settings=settings)
+    team = StaticTeam({**hand_set_actions(env), AGENT: learn(env, budget, seed)})
+    folder = record_policy(
+        team, config, "cross-entropy", budget, seed=seed, settings={"sessions": sessions}
+    )
     compare([Path(run), folder], output=folder / "comparison")
     return folder
 

@@ -41,7 +41,7 @@ def record_policy(
             the environment that the policy learned in, and on which sessions and beside which
             baselines it is to be evaluated.
         algorithm: what trained it; its name in tables.
-        env_steps: requests that it learned from.
+        env_steps: its budget: requests that it could learn from, the same for all seeds.
         seed: of its training.
         settings: of its training, for the record: what tells its experiments apart.
         run_dir: the folder; by default a new one in the configuration's ``output``.

@@ -139,7 +139,7 @@ def run(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "algorithm", "weights", "short"),
     [
-        ("own_algorithm", "cross-entropy", None, {"budget": 40, "sessions": 8}),
+        ("own_algorithm", "cross-entropy", None, {"budget": 100, "sessions": 8}),
         ("gymnasium_component", "reinforce", "WEIGHTS", {"iterations": 1, "sessions": 8}),
         ("stable_baselines", "sb3-ppo", "MODEL", {"requests": 32, "sessions": 8, "length": 4}),
         ("torchrl_team", "torchrl-ppo", "WEIGHTS", {"iterations": 1, "sessions": 8, "length": 4}),
