@@ -67,7 +67,9 @@ class EvaluationConfig(ConfigModel):
         "null for none. The best so far is kept in the run's folder best/.",
     )
     best: Literal["clicks", "satisfaction", "length", "return"] = Field(
-        default="clicks", description="By which outcome the best is told; clicks a session, ..."
+        default="clicks",
+        description="By which outcome the best is told; clicks a session, ... On other people's "
+        "environments it is the return.",
     )
     sessions: int = Field(
         default=512, ge=2, description="Sessions each policy is rolled out on, the same for all."
@@ -77,7 +79,8 @@ class EvaluationConfig(ConfigModel):
     )
     baselines: tuple[str, ...] = Field(
         default=("random", "popularity", "item_knn", "static", "oracle"),
-        description="What the trained team is compared with.",
+        description="What the trained team is compared with; on other people's environments only "
+        "random and those of your own.",
     )
     report: bool = Field(
         default=True, description="Print the comparison and draw the run's page, report.html."

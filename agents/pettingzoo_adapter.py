@@ -167,13 +167,14 @@ class PettingZooVectorEnv:
         self.state_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
         self._state = np.zeros((num_envs, size), np.float32)
         self._seed = 0
+        self._session = np.arange(num_envs)
         self._episode = np.zeros(num_envs, np.int64)
         self._history: list[list[dict[str, Any]]] = [[] for _ in range(num_envs)]
         self._cut = np.zeros(num_envs, bool)
         self._pending: dict[str, Action] = {}
 
     def _reset_one(self, index: int) -> None:
-        key = random.session_keys(self._seed, torch.tensor([index]))
+        key = random.session_keys(self._seed, torch.tensor([self._session[index]]))
         seed = int(random.integers(key, int(self._episode[index]), _STREAM, 1, _SEED_LIMIT))
         with naming(f"{self._name}: reset"):
             observations, infos = self._envs[index].reset(seed=seed)
@@ -223,7 +224,11 @@ class PettingZooVectorEnv:
 
     def reset(self, seed: int) -> VecStep:
         """Start new episodes everywhere."""
-        self._seed = seed
+        return self.begin(torch.arange(self.num_envs), seed)
+
+    def begin(self, sessions: Tensor, seed: int) -> VecStep:
+        """Start the first episodes of sessions, int64 ``[B]``: the same whatever the copy."""
+        self._seed, self._session = seed, sessions.numpy().copy()
         self._episode[:] = 0
         self._clear()
         for index in range(self.num_envs):
@@ -337,7 +342,7 @@ class PettingZooVectorEnv:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Start the saved episodes again and play the saved actions."""
-        self._seed = int(state["seed"])
+        self._seed, self._session = int(state["seed"]), np.arange(self.num_envs)
         self._episode[:] = state["episode"]
         raw = {player.name: player.raw for player in self._players}
         for index, steps in enumerate(state["history"]):

@@ -20,6 +20,7 @@ __all__ = [
     "Observations",
     "action_of",
     "flat_mask",
+    "levels",
     "mask_width",
     "may_act",
     "split_mask",
@@ -127,8 +128,8 @@ def _misfit(space: spaces.Space[Any], value: Any) -> str:
     return "" if space.contains(value) else f"{value!r:.60} instead of a member of {space}"
 
 
-def _levels(space: spaces.Space[Any]) -> list[int]:
-    """Return the number of levels of each discrete sub-action."""
+def levels(space: spaces.Space[Any]) -> list[int]:
+    """Return the number of levels of each discrete sub-action, in the order of flat masks."""
     if isinstance(space, spaces.Discrete):
         return [int(space.n)]
     if isinstance(space, spaces.MultiDiscrete):
@@ -136,13 +137,13 @@ def _levels(space: spaces.Space[Any]) -> list[int]:
     if isinstance(space, spaces.MultiBinary):
         return [2] * math.prod(space.shape)
     if isinstance(space, spaces.Tuple):
-        return [n for part in space.spaces for n in _levels(part)]
+        return [n for part in space.spaces for n in levels(part)]
     return []
 
 
 def mask_width(space: spaces.Space[Any]) -> int:
     """Return the booleans of an action space's flat mask; 0 where nothing in it is discrete."""
-    return sum(_levels(space))
+    return sum(levels(space))
 
 
 def flat_mask(agent: str, space: spaces.Space[Any], mask: Any) -> NDArray[np.bool_]:
@@ -190,7 +191,7 @@ def may_act(agent: str, space: spaces.Space[Any], mask: NDArray[np.bool_]) -> bo
     Raises:
         RunError: some parts of the action are allowed nothing, others something.
     """
-    some = [bool(part.any()) for part in np.split(mask, np.cumsum(_levels(space))[:-1])]
+    some = [bool(part.any()) for part in np.split(mask, np.cumsum(levels(space))[:-1])]
     if any(some) and not all(some):
         raise RunError(
             f"environment: the action_mask of '{agent}' allows nothing in part"
@@ -202,7 +203,7 @@ def may_act(agent: str, space: spaces.Space[Any], mask: NDArray[np.bool_]) -> bo
 def split_mask(mask: Tensor, space: spaces.Space[Any]) -> Any:
     """Return a flat mask ``[B, width]`` in the form of :class:`marec_env.vector.VecStep`."""
     if isinstance(space, spaces.MultiDiscrete):
-        return tuple(torch.split(mask, _levels(space), dim=-1))
+        return tuple(torch.split(mask, levels(space), dim=-1))
     return mask
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
+from typing import Any, ClassVar
 
 from agents.baselines import BASELINES, build_baseline
-from agents.config import EvaluationConfig
+from agents.config import EvaluationConfig, RunConfig
+from agents.pettingzoo_adapter import PettingZooConfig, make_pettingzoo
+from agents.pettingzoo_rollout import MaskedPolicy, play_episodes
+from agents.runs.environment import evaluation_world
 from marec_env.errors import ConfigError
 from marec_env.evaluation.policies import Policy, SlatePolicy, TeamPolicy
 from marec_env.evaluation.rollout import RolloutResult, rollout
@@ -19,45 +24,59 @@ from marec_env.registry import is_own, names_own, naming, searched
 from marec_env.simulator import Simulator
 from marec_env.world import World
 
-__all__ = ["WATCHED", "EvaluationCohort", "prepare_baselines"]
+__all__ = ["BaselineCohort", "EpisodeCohort", "EvaluationCohort", "cohort_of", "prepare_baselines"]
 
-WATCHED = ("clicks", "satisfaction", "length", "return")
-"""Outcomes whose curves are drawn while a team trains."""
+RANDOM = "random"
 _TRIAL = 2  # sessions on which a user's own baseline is tried
 
 
-class EvaluationCohort:
+class BaselineCohort(ABC):
     """Sessions on which trained policies meet baselines; each baseline plays them once."""
 
+    watched: ClassVar[tuple[str, ...]]
+    """Outcomes whose curves are drawn while a team trains."""
+
     def __init__(
-        self, world: World, settings: EvaluationConfig, shared: Path | None = None
+        self, settings: EvaluationConfig, names: Sequence[str], world: object, shared: Path | None
     ) -> None:
         """Build the baselines, before hours of training rather than after.
 
         Args:
-            world: whose users these are.
-            settings: how many sessions, their seed, and the baselines.
+            settings: how many sessions, and their seed.
+            names: of baselines.
+            world: on which they are, as JSON takes it.
             shared: a folder in which other runs, also in other processes, leave what came of
                 baselines on the same sessions, and find it.
 
         Raises:
-            ConfigError, PluginError: see :func:`prepare_baselines`.
+            ConfigError, PluginError: a baseline cannot be built.
         """
-        self._world, self._settings, self._shared = world, settings, shared
-        missing = [n for n in settings.baselines if not (p := self._place(n)) or not p.exists()]
-        self._make = prepare_baselines(world, missing)
+        self._settings, self.names, self._shared = settings, names, shared
+        self._about = [world, settings.sessions, settings.seed]
+        missing = [n for n in names if not (p := self._place(n)) or not p.exists()]
+        self._make = self._prepare(missing)
 
-    def play(self, policy: Policy) -> RolloutResult:
+    @abstractmethod
+    def play(self, policy: Any) -> RolloutResult:
         """Return what came of a policy."""
-        return rollout(self._world, policy, self._settings.sessions, self._settings.seed)
+
+    @abstractmethod
+    def _prepare(self, names: Sequence[str]) -> Callable[[], dict[str, Any]]:
+        """Build baselines; return a function that hands them out as new."""
+
+    @property
+    def best(self) -> str:
+        """The metric by which the best of a run's evaluations is told."""
+        wanted = self._settings.best
+        return f"evaluation/{wanted if wanted in self.watched else self.watched[-1]}"
 
     @cached_property
     def outcomes(self) -> dict[str, RolloutResult]:
         """What came of each baseline."""
         made = self._make()
-        return {name: self._played(name, made.get(name)) for name in self._settings.baselines}
+        return {name: self._played(name, made.get(name)) for name in self.names}
 
-    def _played(self, name: str, baseline: Policy | None) -> RolloutResult:
+    def _played(self, name: str, baseline: Any) -> RolloutResult:
         """Let one process play a baseline; others wait for it and read what came of it."""
         if (place := self._place(name)) is None:
             assert baseline is not None
@@ -74,14 +93,12 @@ class EvaluationCohort:
         """Return the file of what came of a baseline; all that it follows from is in its name."""
         if self._shared is None:
             return None
-        world, settings = self._world, self._settings
-        config = world.config.model_dump(mode="json")
-        folders = searched() if names_own(config) or is_own(name) else []
-        about = [config, world.log.fingerprint, settings.sessions, settings.seed, name, folders]
+        about = [*self._about, name]
+        about.append(searched() if names_own(about) else [])  # where code of that name lies
         digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()
         return self._shared / f"{digest}.safetensors"
 
-    def point(self, policy: Policy) -> dict[str, float]:
+    def point(self, policy: Any) -> dict[str, float]:
         """Return a point of learning curves: ``evaluation/<outcome>`` of a policy in training, and
         ``evaluation/<outcome>/<baseline>``, which stay the same.
         """
@@ -90,8 +107,73 @@ class EvaluationCohort:
         return {
             f"evaluation/{outcome}{name}": found[outcome]
             for name, found in means.items()
-            for outcome in WATCHED
+            for outcome in self.watched
         }
+
+
+class EvaluationCohort(BaselineCohort):
+    """Of the recommender."""
+
+    watched = ("clicks", "satisfaction", "length", "return")
+
+    def __init__(
+        self, world: World, settings: EvaluationConfig, shared: Path | None = None
+    ) -> None:
+        """Arguments as of :class:`BaselineCohort`; errors as of :func:`prepare_baselines`."""
+        self._world = world
+        about = [world.config.model_dump(mode="json"), world.log.fingerprint]
+        super().__init__(settings, settings.baselines, about, shared)
+
+    def play(self, policy: Policy) -> RolloutResult:
+        """Return what came of a policy."""
+        return rollout(self._world, policy, self._settings.sessions, self._settings.seed)
+
+    def _prepare(self, names: Sequence[str]) -> Callable[[], dict[str, Any]]:
+        return prepare_baselines(self._world, names)
+
+
+class EpisodeCohort(BaselineCohort):
+    """Of other people's environments: episodes against random play, or a policy of one's own."""
+
+    watched = ("length", "return")
+
+    def __init__(
+        self, environment: PettingZooConfig, settings: EvaluationConfig, shared: Path | None = None
+    ) -> None:
+        """Arguments as of :class:`BaselineCohort`.
+
+        Raises:
+            ConfigError: the environment cannot be made, or none of the baselines plays there.
+        """
+        self._env: Any = make_pettingzoo(environment)
+        names = [name for name in settings.baselines if name == RANDOM or is_own(name)]
+        if settings.baselines and not names:
+            raise ConfigError(
+                f"evaluation.baselines: {', '.join(settings.baselines)} recommend items, and "
+                f"environment.kind pettingzoo has none; '{RANDOM}' plays there, and a "
+                "package.module:factory of your own"
+            )
+        super().__init__(settings, names, environment.model_dump(mode="json"), shared)
+
+    def play(self, policy: MaskedPolicy) -> RolloutResult:
+        """Return what came of a policy."""
+        return play_episodes(self._env, policy, self._settings.sessions, self._settings.seed)
+
+    def _prepare(self, names: Sequence[str]) -> Callable[[], dict[str, Any]]:
+        return lambda: {name: build_baseline(name, self._env) for name in names}
+
+
+def cohort_of(
+    config: RunConfig, settings: EvaluationConfig, shared: Path | None = None
+) -> BaselineCohort:
+    """Return the sessions on which a run is evaluated.
+
+    Raises:
+        ConfigError, PluginError: its environment or a baseline cannot be built.
+    """
+    if isinstance(config.environment, PettingZooConfig):
+        return EpisodeCohort(config.environment, settings, shared)
+    return EvaluationCohort(evaluation_world(config), settings, shared)
 
 
 def prepare_baselines(world: World, names: Sequence[str]) -> Callable[[], dict[str, Policy]]:

@@ -17,7 +17,7 @@ from agents.commands.shared import Cohort, open_run, print_narrow, written
 from marec_env.errors import RunError, visible
 
 if TYPE_CHECKING:
-    from agents.commands.cohort import EvaluationCohort
+    from agents.commands.cohort import BaselineCohort
     from marec_env.evaluation.comparison import Evaluation
     from marec_env.evaluation.policies import Policy
 
@@ -57,8 +57,7 @@ def command(
     A run's evaluation.json is replaced by one of the same sessions, seed and baselines only; others
     are written beside it, for example as evaluation-8sessions.json.
     """
-    from agents.commands.cohort import EvaluationCohort
-    from agents.runs.environment import evaluation_world
+    from agents.commands.cohort import cohort_of
 
     names = None if baselines is None else [n.strip() for n in baselines.split(",") if n.strip()]
     asked = {"baselines": names, "sessions": sessions, "seed": seed}
@@ -68,8 +67,7 @@ def command(
             run = changed(open_run(path, device), best=best)
             policy, steps = run.policy, run.newest().progress.env_steps
             settings = run.config.evaluation.model_copy(update=given)
-            _ = run.environment  # refused where it is not the recommender
-            cohort = EvaluationCohort(evaluation_world(run.config), settings, Path(shared))
+            cohort = cohort_of(run.config, settings, Path(shared))
             _, places = evaluate_run(path, cohort, policy, steps, replace=replace, best=best)
             if places[0] != (known := path / "evaluation.json"):
                 typer.echo(
@@ -80,7 +78,7 @@ def command(
 
 
 def evaluate_run(
-    folder: Path, cohort: EvaluationCohort, policy: Policy, env_steps: int, *, replace: bool,
+    folder: Path, cohort: BaselineCohort, policy: Policy, env_steps: int, *, replace: bool,
     best: bool = False, quiet: bool = False, page: bool = True,
 ) -> tuple[Evaluation, tuple[Path, ...]]:  # fmt: skip
     """Roll out a trained policy beside the baselines; write what came of it into the run's folder,
@@ -164,6 +162,8 @@ def _print_evaluation(folder: Path, evaluation: str = "evaluation.json") -> None
         tables.difference_table,
         tables.further_table,
         tables.objectives_table,
+        tables.agents_table,
         tables.terms_table,
     )
-    print_narrow([table(summary) for table in wanted], (*summary.notes, _PRIVILEGED))
+    notes = [*summary.notes, *([_PRIVILEGED] if summary.users else [])]
+    print_narrow([table(summary) for table in wanted], notes)

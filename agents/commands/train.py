@@ -23,7 +23,6 @@ from agents.runs.checkpoints import Checkpoint, Progress, latest_checkpoint, sav
 from agents.runs.environment import (
     build_trainer,
     build_trainers,
-    evaluation_world,
     input_hashes,
     limit_threads,
     run_world,
@@ -41,7 +40,7 @@ from marec_env.errors import ConfigError, MarecError, RunError, visible
 from marec_env.shipped import typed
 
 if TYPE_CHECKING:
-    from agents.commands.cohort import EvaluationCohort
+    from agents.commands.cohort import BaselineCohort
     from agents.learners.trainer import Trainer
     from marec_env.evaluation.comparison import Evaluation
 
@@ -231,18 +230,18 @@ def _refuse_edits(folder: RunFolder, changed: Mapping[str, str], overrides: Sequ
     )
 
 
-def _cohort(config: RunConfig, shared: Path | None = None) -> EvaluationCohort | None:
+def _cohort(config: RunConfig, shared: Path | None = None) -> BaselineCohort | None:
     """Return the sessions on which a run is evaluated, if it is, with its baselines built."""
-    settings, pettingzoo = config.evaluation, isinstance(config.environment, PettingZooConfig)
+    settings = config.evaluation
     watched = settings.every is not None and settings.every <= config.training.env_steps
-    if pettingzoo or not (settings.at_end or watched):
+    if not (settings.at_end or watched):
         return None
-    from agents.commands.cohort import EvaluationCohort
+    from agents.commands.cohort import cohort_of
 
-    return EvaluationCohort(evaluation_world(config), settings, shared)
+    return cohort_of(config, settings, shared)
 
 
-def _run(jobs: Sequence[_Job], cohort: EvaluationCohort | None) -> int:
+def _run(jobs: Sequence[_Job], cohort: BaselineCohort | None) -> int:
     """Train runs in step, compare each, and say how each ended and where it lies.
 
     Progress shows the first of them. A run that fails does not stop the others.
@@ -279,17 +278,17 @@ def _run(jobs: Sequence[_Job], cohort: EvaluationCohort | None) -> int:
     return worst
 
 
-def _watch(job: _Job, cohort: EvaluationCohort | None) -> Watch | None:
+def _watch(job: _Job, cohort: BaselineCohort | None) -> Watch | None:
     """Return how a team is evaluated as it trains, if that is configured."""
     settings = job.config.evaluation
     if cohort is None or settings.every is None:
         return None
     evaluate = lambda: cohort.point(job.trainer.policy())  # noqa: E731
-    return Watch(settings.every, evaluate, f"evaluation/{settings.best}")
+    return Watch(settings.every, evaluate, cohort.best)
 
 
 def _ended(
-    job: _Job, trackers: Trackers, result: TrainingResult, cohort: EvaluationCohort | None,
+    job: _Job, trackers: Trackers, result: TrainingResult, cohort: BaselineCohort | None,
     quiet: bool,
 ) -> int:  # fmt: skip
     """Compare a trained team, and say where the run lies; return its exit code."""
@@ -301,7 +300,7 @@ def _ended(
     if cohort is not None and settings.at_end:
         from agents.commands.evaluate import evaluate_run
 
-        tell(f"Comparing on {settings.sessions} sessions with {', '.join(settings.baselines)} ...")
+        tell(f"Comparing on {settings.sessions} sessions with {', '.join(cohort.names)} ...")
         team, steps = job.trainer.policy(), job.trainer.env_steps
         found, _ = evaluate_run(
             folder.path, cohort, team, steps, replace=True,
@@ -309,8 +308,6 @@ def _ended(
         )  # fmt: skip
         _track_comparison(trackers, found)
     else:
-        if settings.at_end:
-            tell("No comparison: baselines recommend items, and this environment has none.")
         from agents.comparison.report import write_run_report
 
         write_run_report(folder.path)

@@ -38,6 +38,12 @@ _CURVES = {
     "episode/return": "F a session",
 }
 """What is drawn over env steps, by its name in ``metrics.jsonl``."""
+_EPISODE_CURVES = {
+    "evaluation/return": "return of the evaluation's episodes, mean of agents",
+    "episode/return": "return an episode, mean of agents",
+    "episode/length": "episode length in steps",
+}
+"""The same on other people's environments."""
 _FAMILIES = {
     family: {**OF_STEPS, **OF_RUNS}[family]
     for family in (
@@ -67,11 +73,15 @@ def outcome_figures(summary: Summary) -> list[Figure]:
         rows = [row for row in summary.rows if quantity in row.values][:_MOST_BARS]
         if not any(row.seeds for row in rows):
             continue
-        if quantity == "return":  # neutral values in place of objectives would mislead
+        if not summary.users:
+            title = heading(quantity, summary)
+        elif quantity == "return":  # neutral values in place of objectives would mislead
             rows = [row for row in rows if any(key.startswith(OBJECTIVE) for key in row.values)]
         bars = [Bar(name_of(r), r.values[quantity], _color(summary, r)) for r in rows]
         better = "lower" if quantity == REGRET else "higher"
-        caption = f"{sentence(heading(quantity))}, with 95 % intervals; {better} is better."
+        caption = (
+            f"{sentence(heading(quantity, summary))}, with 95 % intervals; {better} is better."
+        )
         figures.append(bars_figure(title, bars, caption))
     return figures
 
@@ -85,7 +95,8 @@ def _color(summary: Summary, row: Row) -> str:
 def curve_figures(groups: Sequence[Group]) -> list[Figure]:
     """Draw learning curves."""
     wanted = {}
-    for name, title in _CURVES.items():
+    users = "episode/clicks" in _logged(groups)
+    for name, title in (_CURVES if users else _EPISODE_CURVES).items():
         baselines = [n for n in _logged(groups) if n.startswith(f"{name}/")]  # the same in all
         lines = {group.label: (group, name) for group in groups}
         wanted[title] = lines | {n.removeprefix(f"{name}/"): (groups[0], n) for n in baselines}
@@ -170,7 +181,7 @@ def profile_figures(summary: Summary) -> list[Figure]:
     profile = summary.profile
     if profile is None:
         return []
-    axis = "clicks a session"
+    axis = "clicks a session" if summary.users else heading(profile.quantity, summary)
     if profile.normalised:
         axis += ", as a share of the way from random play (0) to the oracle (1)"
     caption = (

@@ -28,7 +28,7 @@ __all__ = [
     "world_of",
 ]
 
-_FREE = ("rewards", "state", "device", "pipeline", "measure")
+_FREE = ("rewards", "state", "device", "pipeline", "measure", "num_envs")
 """Parts of an environment that leave users and sessions as they are; all others must be equal."""
 _LABELS = ("name", "seed", "output", "tracking.", "evaluation.", "training.checkpoint_every",
            "training.keep_checkpoints", "sampling.torch_threads")  # fmt: skip

@@ -53,10 +53,16 @@ def lead_of(summary: Summary) -> list[str]:
             f"seeds (fewer than {FEWEST_TO_RESAMPLE} seeds: mean, Student's interval). Policies "
             "not trained here, and experiments of one seed: mean with 95 % intervals over sessions."
         )
-    return [
+    met = f"{summary.sessions:,} sessions" if summary.users else f"{summary.sessions:,} episodes"
+    lead = [
         f"{teams} ({runs} {'run' if runs == 1 else 'runs'}), every policy on the same "
-        f"{summary.sessions:,} sessions (seed {summary.cohort}) under common random numbers.",
+        f"{met} (seed {summary.cohort}) under common random numbers.",
         intervals,
+    ]
+    if not summary.users:
+        return lead
+    return [
+        *lead,
         "(p): privileged, reads the users' hidden state; a bound, not a competitor. F of "
         "recommenders of whole slates counts neutral values for the components they do without.",
     ]
@@ -82,12 +88,11 @@ def sections_of(summary: Summary, command: str, drawn: bool = True) -> list[Sect
         if section.tables or section.figures:
             sections.append(section)
 
+    regret = "Regret is what the best privileged policy reaches more on the same sessions; "
+    star = "* marks differences whose 95 % interval leaves out zero."
     add(
         "Outcomes",
-        [
-            "Regret is what the best privileged policy reaches more on the same sessions; "
-            "* marks differences whose 95 % interval leaves out zero."
-        ],
+        [f"{regret}{star}" if summary.users else star],
         [tables.outcomes_table(summary), tables.difference_table(summary)],
         figures.outcome_figures,
     )
@@ -142,6 +147,7 @@ def sections_of(summary: Summary, command: str, drawn: bool = True) -> list[Sect
     further = (tables.quality_table, tables.list_table, tables.further_table)
     add("Ranking quality and further outcomes", [], [table(summary) for table in further])
     add("Component objectives", [], [tables.objectives_table(summary)])
+    add("Agents", [], [tables.agents_table(summary)])
     lead = [
         "What objectives and F are made of. For recommenders of whole slates, terms that judge the "
         "candidates take the slate for them, and those that judge no slate are neutral."

@@ -16,7 +16,7 @@ from agents.comparison.runs import TRAINED, Run
 from agents.runs.manifest import TOPICS, read_manifest
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, RunError
-from marec_env.evaluation.comparison import Evaluation, PolicyNumbers, Shares
+from marec_env.evaluation.comparison import RANKED_BY, Evaluation, PolicyNumbers, Shares
 from marec_env.evaluation.statistics import Estimate, seeds_interval
 from marec_env.io import read_json
 from marec_env.shipped import typed
@@ -39,9 +39,11 @@ PARTS = ("values", "differences", "funnel", "passing", "groups", "gaps", "gini")
 baseline of its evaluation; by stage the relevant items a request, and what gets past it as a share
 of what reached it (above 1: a gain); by outcome and group, and gap; by division of the catalog."""
 REGRET = "regret"
+_LOWEST = Estimate(-np.inf)
 _COHORT = ("coverage", "gini")
 _SAME = 1e-6  # relative; evaluations of one deterministic policy differ by rounding at most
 _TELLING = ("clicks", "length", "satisfaction")  # not F: rewards may differ between experiments
+_ELSEWHERE = ("return", "length")  # where there are no clicks
 _TRAINED_LEVEL = "trained: "  # how the game's report calls the runs it was given
 
 
@@ -96,6 +98,11 @@ class Row:
     def values(self) -> dict[str, Estimate]:
         """By quantity."""
         return self.part("values")
+
+    @property
+    def ranked(self) -> Estimate:
+        """What policies are ranked by."""
+        return next((self.values[key] for key in RANKED_BY if key in self.values), _LOWEST)
 
 
 def _measures(evaluation: Evaluation, name: str) -> dict[Key, Estimate]:
@@ -192,8 +199,7 @@ def baseline_rows(groups: Sequence[Group]) -> list[Row]:
         for label, run in variants if name != TRAINED else ():
             shown = name if len(variants) == 1 else f"{name} (beside {label}, seed {run.seed})"
             rows.append(_other_row(run, name, shown))
-    lowest = Estimate(-np.inf)
-    rows.sort(key=lambda row: (row.kind == "oracle", row.values.get("clicks", lowest).value))
+    rows.sort(key=lambda row: (row.kind == "oracle", row.ranked.value))
     return rows
 
 
@@ -204,8 +210,9 @@ def _other_row(run: Run, name: str, label: str) -> Row:
 
 def _equal(policy: PolicyNumbers, other: PolicyNumbers) -> bool:
     """Whether two evaluations of a policy came out the same to its users."""
+    telling = _TELLING if "clicks" in policy.outcomes else _ELSEWHERE
     first, second = (
-        [p.outcomes[key].estimate().value if key in p.outcomes else np.nan for key in _TELLING]
+        [p.outcomes[key].estimate().value if key in p.outcomes else np.nan for key in telling]
         for p in (policy, other)
     )
     return bool(np.allclose(first, second, rtol=_SAME, equal_nan=True))

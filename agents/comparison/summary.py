@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from agents.comparison.grouping import Grouping, group_runs
 from agents.comparison.rows import PARTS, REGRET, Row, baseline_rows, group_row, rows_of_file
 from agents.comparison.runs import Run
+from marec_env.evaluation.comparison import RANKED_BY
 from marec_env.evaluation.statistics import (
     FEWEST_TO_RESAMPLE,
     Estimate,
@@ -26,7 +27,6 @@ from marec_env.reporting.table import csv_text
 
 __all__ = ["Pair", "PerformanceProfile", "Summary", "summarise"]
 
-_RANKED_BY = ("clicks", "return")  # quantities in which experiments are compared pair by pair
 _THRESHOLDS = 101  # of a performance profile
 
 
@@ -44,8 +44,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class PerformanceProfile:
-    """The share of seeds that reach each threshold in clicks a session."""
+    """The share of seeds that reach each threshold in what policies are ranked by."""
 
+    quantity: str
     thresholds: NDArray[np.float64]
     """``[M]``."""
     normalised: bool
@@ -72,6 +73,11 @@ class Summary:
     """Their seed."""
     reference: str | None
     """The baseline that evaluations took differences to; ``None`` unless all took the same."""
+
+    @property
+    def users(self) -> bool:
+        """Whether there are users who click: not on other people's environments."""
+        return any("clicks" in row.values for row in self.rows)
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -101,7 +107,7 @@ class Summary:
             },
             "profile": profile
             and {
-                "quantity": "clicks",
+                "quantity": profile.quantity,
                 "normalised": profile.normalised,
                 "thresholds": profile.thresholds.tolist(),
                 "share": {name: band[0].tolist() for name, band in profile.bands.items()},
@@ -153,13 +159,14 @@ def summarise(runs: Sequence[Run], files: Sequence[Path] = (), mixed_code: bool 
     if len(references) > 1:
         listed = ", ".join(sorted(map(str, references)))
         notes.append(f"evaluations took differences to different baselines ({listed}): none shown")
-    if all(REGRET not in row.values for row in experiments):
+    users = any("clicks" in row.values for row in experiments)
+    if users and all(REGRET not in row.values for row in experiments):
         notes.append("no oracle was evaluated beside the runs: there is no regret")
     return Summary(
         grouping=grouping,
         experiments=experiments,
         others=tuple(others),
-        pairs={quantity: _pairs(experiments, quantity) for quantity in _RANKED_BY},
+        pairs={quantity: _pairs(experiments, quantity) for quantity in RANKED_BY},
         profile=_profile(experiments, others),
         notes=tuple(notes),
         sessions=sound[0].evaluated.sessions,
@@ -191,12 +198,13 @@ def _pairs(rows: Sequence[Row], quantity: str) -> list[Pair]:
 
 def _profile(rows: Sequence[Row], others: Sequence[Row]) -> PerformanceProfile | None:
     """Return the experiments' profile, scaled by the others; ``None`` unless one has seeds."""
-    known = {row.label: row.by_seed["clicks"] for row in rows if len(row.seeds) > 1}
+    by = next((key for key in RANKED_BY if all(key in row.values for row in rows)), RANKED_BY[0])
+    known = {row.label: row.by_seed[by] for row in rows if len(row.seeds) > 1}
     if not known:
         return None
-    clicks = [(row, row.values["clicks"].value) for row in others if "clicks" in row.values]
-    floor = [value for row, value in clicks if row.label == "random" and row.kind != "oracle"]
-    roof = [value for row, value in clicks if row.kind == "oracle"]
+    found = [(row, row.values[by].value) for row in others if by in row.values]
+    floor = [value for row, value in found if row.label == "random" and row.kind != "oracle"]
+    roof = [value for row, value in found if row.kind == "oracle"]
     normalised = bool(floor and roof and max(roof) > floor[0])
     start, span = (floor[0], max(roof) - floor[0]) if normalised else (0.0, 1.0)
     scores = {name: (np.array(values) - start) / span for name, values in known.items()}
@@ -209,7 +217,7 @@ def _profile(rows: Sequence[Row], others: Sequence[Row]) -> PerformanceProfile |
         middle, low, high = bootstrap_band(reached, lambda drawn: drawn.mean(axis=-1))
         few = len(values) < FEWEST_TO_RESAMPLE
         bands[name] = (middle, middle, middle) if few else (middle, low, high)
-    return PerformanceProfile(thresholds, normalised, bands)
+    return PerformanceProfile(by, thresholds, normalised, bands)
 
 
 def _row(row: Row) -> dict[str, Any]:

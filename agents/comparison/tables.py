@@ -10,12 +10,12 @@ from agents.comparison.grouping import seed_ranges
 from agents.comparison.rows import REGRET, STAGES, Row
 from agents.comparison.summary import Summary
 from marec_env.evaluation.statistics import Estimate
-from marec_env.reporting.drawing import interval, shown
+from marec_env.reporting.drawing import interval, sentence, shown
 from marec_env.reporting.table import TextTable
 
 __all__ = ["DIVISIONS", "OBJECTIVE", "OUTCOMES", "heading", "name_of"]
 
-OBJECTIVE, TERM = "objective/", "term/"
+OBJECTIVE, TERM, AGENT = "objective/", "term/", "return/"
 OUTCOMES = ("clicks", "satisfaction", "length", REGRET, "return", "stayed")
 """User outcomes; regret is to the best privileged policy evaluated beside the run."""
 _QUALITY = ("precision", "recall", "f1", "ndcg", "mrr", "hit_rate")
@@ -30,6 +30,8 @@ _HEADINGS = {
     "miscalibration": "miscal.",
     "gini": "Gini",
 }
+_EPISODES = {"length": "steps", "return": "return an episode, mean of agents"}
+"""Headings on other people's environments, which have no requests and no F."""
 DIVISIONS = {"provider": "Exposure of providers", "popularity": "Exposure by popularity"}
 """Of the catalog, with the titles of their tables."""
 _LONGEST = 60  # characters of a configuration value
@@ -40,9 +42,10 @@ def name_of(row: Row) -> str:
     return f"{row.label} (p)" if row.kind == "oracle" else row.label
 
 
-def heading(quantity: str) -> str:
+def heading(quantity: str, summary: Summary) -> str:
     """Return what a quantity of ``evaluation.json`` is called above a column."""
-    return _HEADINGS.get(quantity, quantity.replace("_", " "))
+    headings = _HEADINGS if summary.users else _EPISODES
+    return headings.get(quantity, quantity.replace("_", " "))
 
 
 def _cell(estimate: Estimate | None) -> str:
@@ -84,43 +87,46 @@ def _table(
     return TextTable(title, header, body) if kept else None
 
 
-def _values(title: str, rows: Sequence[Row], quantities: Iterable[str]) -> TextTable | None:
-    return _table(title, rows, "values", [((key,), heading(key)) for key in quantities])
+def _values(title: str, summary: Summary, quantities: Iterable[str]) -> TextTable | None:
+    columns = [((key,), heading(key, summary)) for key in quantities]
+    return _table(title, summary.rows, "values", columns)
 
 
 def outcomes_table(summary: Summary) -> TextTable | None:
     """Return user outcomes and F."""
-    return _values("User outcomes [95 % interval]", summary.rows, OUTCOMES)
+    of = "User outcomes" if summary.users else "Outcomes"
+    return _values(f"{of} [95 % interval]", summary, OUTCOMES)
 
 
 def difference_table(summary: Summary) -> TextTable | None:
     """Return differences to the best baseline, ``None`` where evaluations have no common one."""
     if summary.reference is None:
         return None
-    title = (
-        f"Paired difference to {summary.reference}, the best by clicks of the runs' own baselines"
-    )
-    columns = [((key,), heading(key)) for key in (*OUTCOMES, "returns", "ndcg")]
+    by = "clicks" if summary.users else "return"
+    title = f"Paired difference to {summary.reference}, the best by {by} of the runs' own baselines"
+    shown = (*OUTCOMES, "returns", "ndcg")
+    columns = [((key,), heading(key, summary)) for key in shown]
     rows = [row for row in summary.rows if row.part("differences")]
     return _table(title, rows, "differences", columns, _marked)
 
 
 def quality_table(summary: Summary) -> TextTable | None:
     """Return ranking metrics."""
-    return _values("Ranking against the truly relevant items", summary.rows, _QUALITY)
+    return _values("Ranking against the truly relevant items", summary, _QUALITY)
 
 
 def list_table(summary: Summary) -> TextTable | None:
     """Return what the slates were like."""
-    return _values("Slates and catalog", summary.rows, _LISTS)
+    return _values("Slates and catalog", summary, _LISTS)
 
 
 def further_table(summary: Summary) -> TextTable | None:
     """Return the outcomes that no other table has, those of a user model's own among them."""
     known = {*OUTCOMES, *_QUALITY, *_LISTS}
     found = dict.fromkeys(key for row in summary.rows for key in row.values)
-    rest = [key for key in found if key not in known and not key.startswith((OBJECTIVE, TERM))]
-    return _values("Further outcomes", summary.rows, rest)
+    families = (OBJECTIVE, TERM, AGENT)
+    rest = [key for key in found if key not in known and not key.startswith(families)]
+    return _values("Further outcomes", summary, rest)
 
 
 def _family(title: str, summary: Summary, prefix: str) -> TextTable | None:
@@ -136,6 +142,11 @@ def objectives_table(summary: Summary) -> TextTable | None:
     return _family("Objectives f_i a request", summary, OBJECTIVE)
 
 
+def agents_table(summary: Summary) -> TextTable | None:
+    """Return each agent's return, ``None`` where agents are not paid apart."""
+    return _family("Return an episode, of each agent", summary, AGENT)
+
+
 def terms_table(summary: Summary) -> TextTable | None:
     """Return every term of the objectives and of F, before weights, one's own among them."""
     return _family("Reward terms a request, before weights", summary, TERM)
@@ -143,7 +154,7 @@ def terms_table(summary: Summary) -> TextTable | None:
 
 def pair_tables(summary: Summary) -> list[TextTable]:
     """Return the experiments against each other, in clicks and in F."""
-    titles = {"clicks": "Clicks a session, pair by pair", "return": "F a session, pair by pair"}
+    titles = {"clicks": "clicks a session", "return": heading("return", summary)}
     header = ["pair", "P(improvement)", "difference, same seeds", "seeds", "pairing factor"]
     tables = []
     for quantity, pairs in summary.pairs.items():
@@ -154,7 +165,8 @@ def pair_tables(summary: Summary) -> list[TextTable]:
                 told = [_marked(gap), str(gap.count), shown(gap.pairing_factor)]
             rows.append([f"{pair.first} over {pair.second}", _cell(pair.improvement), *told])
         if rows:
-            tables.append(TextTable(titles[quantity], header, rows))
+            title = f"{sentence(titles[quantity])}, pair by pair"
+            tables.append(TextTable(title, header, rows))
     return tables
 
 

@@ -27,8 +27,8 @@ from marec_env.reporting.table import csv_text
 
 __all__ = ["Evaluation", "Numbers", "PolicyNumbers", "Shares", "compare_outcomes"]
 
-RANKED_BY = "clicks"
-"""What the best baseline is chosen by: an outcome that every kind of policy has in one unit."""
+RANKED_BY = ("clicks", "return")
+"""What policies are ranked by: the first of these outcomes that they have."""
 GROUP_OUTCOMES = ("clicks", "satisfaction", "length", "ndcg")
 """Outcomes that are also reported by user group."""
 REGRETTED = ("return", "clicks", "length", "satisfaction")
@@ -132,14 +132,15 @@ class PolicyNumbers(_Document):
     """By stage: relevant items a request."""
 
     @model_validator(mode="after")
-    def _has_clicks(self) -> PolicyNumbers:
-        if "clicks" not in self.outcomes or self.outcomes["clicks"].mean is None:
-            raise ValueError("outcomes.clicks.mean is no number")
+    def _is_ranked(self) -> PolicyNumbers:
+        name = next((name for name in RANKED_BY if name in self.outcomes), RANKED_BY[0])
+        if name not in self.outcomes or self.outcomes[name].mean is None:
+            raise ValueError(f"outcomes.{name}.mean is no number")
         return self
 
     @property
     def clicks(self) -> float:
-        """Mean clicks a session, which every policy has."""
+        """Mean clicks a session, which every policy of the recommender has."""
         return self.outcomes["clicks"].estimate().value
 
 
@@ -186,7 +187,7 @@ def compare_outcomes(
 
     Args:
         outcomes: by policy name.
-        candidates: names among which the best unprivileged one, by clicks a session, is the
+        candidates: names among which the best unprivileged one (:data:`RANKED_BY`) is the
             reference; all unprivileged policies if none of them is.
 
     Raises:
@@ -196,7 +197,8 @@ def compare_outcomes(
     for name, other in outcomes.items():
         if other.seed != first.seed or other.sessions.tolist() != first.sessions.tolist():
             raise ValueError(f"'{name}' was evaluated on other sessions than the rest")
-    ranked = {name: found.means()[RANKED_BY] for name, found in outcomes.items()}
+    by = next(name for name in RANKED_BY if name in first.per_session)
+    ranked = {name: found.means()[by] for name, found in outcomes.items()}
     fair = [name for name, found in outcomes.items() if not found.privileged]
     pool = [name for name in fair if name in candidates] or fair or list(outcomes)
     reference = max(pool, key=ranked.__getitem__)
@@ -233,7 +235,9 @@ def _policy(
             factor = finite_or_none(pair.pairing_factor)
             outcomes[metric].difference = Numbers.of(pair, pairing_factor=factor)
     best = {} if oracle is None else oracle.per_session
-    by_group = {m: _by_group(found, m) for m in GROUP_OUTCOMES if m in outcomes}
+    grouped = [m for m in GROUP_OUTCOMES if m in outcomes] if found.group_names else []
+    by_group = {m: _by_group(found, m) for m in grouped}
+    shown = found.impressions
     return PolicyNumbers(
         privileged=found.privileged,
         outcomes=outcomes,
@@ -242,7 +246,7 @@ def _policy(
             for m in REGRETTED
             if m in best and m in values
         },
-        cohort={"coverage": coverage(found.impressions), "gini": gini(found.impressions.numpy())},
+        cohort={"coverage": coverage(shown), "gini": gini(shown.numpy())} if len(shown) else {},
         groups={metric: groups for metric, (groups, _) in by_group.items()},
         gaps={metric: gaps for metric, (_, gaps) in by_group.items()},
         exposure={

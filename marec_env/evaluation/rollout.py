@@ -33,6 +33,7 @@ __all__ = ["RolloutResult", "play_request", "relevant_items", "rollout"]
 DEFAULT_BATCH = 256  # sessions simulated at once; results do not depend on it
 _FUNNEL = ("relevant", "candidates", "scored", "slate", "clicked")
 _OF_TEAMS = ("candidates", "scored")  # stages that a recommender of whole slates does not pass
+_NONE = torch.empty(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +45,18 @@ class RolloutResult:
     """Int64 ``[S]``: which sessions were run."""
     per_session: dict[str, Tensor]
     """Float32 ``[S]`` by outcome; NaN where a session has none (nothing relevant, no history)."""
-    user: Tensor
-    """Int64 ``[S]``: who the user was."""
-    group: Tensor
+    user: Tensor = _NONE
+    """Int64 ``[S]``: who the user was; empty, as all below, where there are no users and items."""
+    group: Tensor = _NONE
     """Int64 ``[S]``: the user's group."""
-    group_names: tuple[str, ...]
-    is_new: Tensor
+    group_names: tuple[str, ...] = ()
+    is_new: Tensor = _NONE
     """Bool ``[S]``: the recommender had no history of the user."""
-    impressions: Tensor
+    impressions: Tensor = _NONE
     """Float32 ``[N]``: how often each item was shown."""
-    clicks: Tensor
+    clicks: Tensor = _NONE
     """Float32 ``[N]``: how often each item was clicked."""
-    funnel: dict[str, Tensor]
+    funnel: dict[str, Tensor] = field(default_factory=dict)
     """Float32 ``[S]`` by stage, in order: relevant items that survived it, per request."""
     item_groups: dict[str, Tensor] = field(default_factory=dict)
     """Int64 ``[N]`` by division (``provider``, ``popularity``): the group of each item."""

@@ -78,3 +78,41 @@ def test_unknown_spaces_are_refused():
     team = RandomTeam({"a_0": spaces.Text(3)})
     with pytest.raises(ConfigError, match="Box, Discrete"):
         team.act({"a_0": torch.zeros(2, 1)})
+
+
+@pytest.mark.parametrize(
+    ("space", "mask"),
+    [
+        (spaces.Discrete(4, start=3), [1, 0, 1, 0]),
+        (spaces.MultiDiscrete([[2, 3]]), ([0, 1], [1, 0, 1])),
+        (spaces.MultiBinary(2), [1, 0, 1, 1]),
+        (spaces.Tuple([spaces.Box(-1, 1, (1,)), spaces.Discrete(3), spaces.MultiBinary(1)]),
+         [0, 1, 1, 0, 1]),
+    ],
+)  # fmt: skip
+def test_random_play_draws_every_allowed_action_and_no_other(space, mask):
+    sessions = 200
+
+    def rows(part):
+        return torch.tensor(part, dtype=torch.bool).expand(sessions, -1)
+
+    masks = tuple(map(rows, mask)) if isinstance(mask, tuple) else rows(mask)
+    team = RandomTeam({"agent": space})
+    [action] = team.act({"agent": torch.zeros(sessions, 1)}, {"agent": masks}).values()
+    parts = [
+        part.reshape(sessions, -1) for part in (action if isinstance(action, tuple) else [action])
+    ]
+    drawn = [sorted(set(column.tolist())) for part in parts for column in part.T]
+    if isinstance(space, spaces.Tuple):
+        assert len(drawn.pop(0)) == sessions  # the Box
+        assert drawn == [[1, 2], [1]]
+    elif isinstance(space, spaces.Discrete):
+        assert drawn == [[3, 5]]
+    elif isinstance(space, spaces.MultiDiscrete):
+        assert action.shape == (sessions, 1, 2)
+        assert drawn == [[1], [0, 2]]
+    else:
+        assert drawn == [[0], [0, 1]]
+    again = RandomTeam({"agent": space}).act({"agent": torch.zeros(3, 1)})["agent"]
+    first = again[-1] if isinstance(again, tuple) else again
+    assert first[0].shape == (space[-1] if isinstance(space, spaces.Tuple) else space).shape
