@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from agents.baselines.bandits import LinearPosterior, LinTS, LinUCB
 from agents.baselines.content import ArticleScheme, ContentSimilarity, Hybrid
+from agents.baselines.informed import Informed
 from agents.baselines.linear import ALS, BPR, EASE, ItemKNN
 from agents.baselines.neural import LightGCN, NeuMF, SASRec
 from agents.baselines.scoring import (
@@ -93,6 +94,9 @@ _FACTORIES: dict[str, Factory] = {
     "content": lambda simulator, seed: _content(simulator),
     "article": lambda simulator, seed: _article(simulator),
     "hybrid": lambda simulator, seed: _hybrid(simulator),
+    "informed_unmet": lambda simulator, seed: Informed("informed_unmet", met=False),
+    "informed_myopic": lambda simulator, seed: Informed("informed_myopic", "myopic"),
+    "informed": lambda simulator, seed: Informed("informed"),
     "oracle_myopic": lambda simulator, seed: MyopicOracle(),
     "oracle": lambda simulator, seed: PlanningOracle(),
 }

@@ -17,7 +17,7 @@ from marec_env.vector import Action, map_parts
 if TYPE_CHECKING:
     from marec_env.simulator import Simulator
 
-__all__ = ["RandomTeam", "StaticTeam", "hand_set_actions"]
+__all__ = ["RandomTeam", "StaticTeam", "draw_action", "hand_set_actions"]
 
 
 class RandomTeam:
@@ -62,7 +62,7 @@ class RandomTeam:
             mask = (action_masks or {}).get(agent)
             flat = torch.cat(mask, dim=-1) if isinstance(mask, tuple) else mask
             place = (keys, self._steps[agent], f"team/{agent}")
-            actions[agent] = _draw(self.spaces[agent], *place, flat)
+            actions[agent] = draw_action(self.spaces[agent], *place, flat)
             self._steps[agent] += 1
         return actions
 
@@ -93,7 +93,7 @@ def hand_set_actions(simulator: Simulator) -> dict[str, Action]:
     return {agent: map_parts(lambda part: part[0], action) for agent, action in defaults}
 
 
-def _draw(
+def draw_action(
     space: spaces.Space[Any], keys: Tensor, step: int, stream: str, mask: Tensor | None = None
 ) -> Action:
     """Return uniform draws from a space, one a session; an infinite bound counts as one of 1.
@@ -105,7 +105,7 @@ def _draw(
         widths = [mask_width(part) for part in space.spaces]
         masks = [None] * len(widths) if mask is None else torch.split(mask, widths, dim=1)
         parts = [
-            _draw(part, keys, step, f"{stream}/{k}", m if width else None)
+            draw_action(part, keys, step, f"{stream}/{k}", m if width else None)
             for k, (part, m, width) in enumerate(zip(space.spaces, masks, widths, strict=True))
         ]
         return tuple(part for part in parts if isinstance(part, Tensor))

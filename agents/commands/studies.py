@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -138,6 +138,19 @@ def game(
     seeds: Annotated[int, typer.Option(min=1, help="Searches for clicks, and as many for F.")] = 3,
     sessions: Annotated[int, typer.Option(min=2, help="Held-out sessions.")] = 1024,
     cohort: Annotated[int, typer.Option(min=0, max=MAX_SEED - 1, help="Their seed.")] = 1_000_003,
+    part: Annotated[
+        Literal["levels", "ladder"],
+        typer.Option(
+            help="levels: with controls; ladder: the gap to the oracle split into what is hidden, "
+            "what actions cannot express and what was not learned, with a figure."
+        ),
+    ] = "levels",
+    tries: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Part ladder: joint actions tried a request, each with 8 of the ranking's."
+        ),
+    ] = 48,
     output: Annotated[Path, typer.Option(help="The report, as JSON.")] = Path("game.json"),
     markdown: Markdown = None,
     replace: Replace = False,
@@ -149,11 +162,18 @@ def game(
     """
     from agents.runs.environment import input_hashes
     from agents.studies.headroom import LevelsPlan, levels_table, measure_levels
-    from marec_env.io import write_json, write_text
+    from agents.studies.ladder import ladder_figure, measure_ladder
+    from marec_env.io import read_json, write_json, write_text
     from marec_env.reporting.page import Section, render_markdown
     from marec_env.world import build_world
 
-    claim(output, markdown, replace=replace)
+    ladder, picture = part == "ladder", output.with_suffix(".svg")
+    earlier = (
+        read_json(output, dict[str, Any], "; it is no ladder to continue: write elsewhere")
+        if ladder and output.is_file() and not replace
+        else None
+    )
+    claim(output, markdown, replace=replace or earlier is not None)
     run, environment = read_environment(config, overrides)
     plan = LevelsPlan(
         search_budget=budget,
@@ -164,12 +184,20 @@ def game(
         cohort=cohort,
     )
     trained = {f"trained: {name}": one.policy for name, one in open_runs(runs or []).items()}
-    report = measure_levels(build_world(environment), plan, trained)
-    report["inputs"] = input_hashes(run)
-    write_json(output, report)
+    world, inputs = build_world(environment), input_hashes(run)
+
+    def keep(report: dict[str, Any]) -> None:
+        write_json(output, report | {"inputs": inputs})
+
+    if ladder:
+        report = measure_ladder(world, plan, tries, trained, keep, earlier)
+        write_text(picture, ladder_figure(report).svg)
+    else:
+        report = measure_levels(world, plan, trained)
+        keep(report)
     table = levels_table(report)
     print_tables([table])
-    written(output)
+    written(output, *[picture] * ladder)
     if markdown is not None:
         parts = Section("Policies", (table,)), Section("Made by", verbatim=(command_line(),))
         lead = ("Mean ± one standard error over held-out sessions.",)

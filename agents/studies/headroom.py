@@ -45,11 +45,14 @@ from marec_env.world import World
 __all__ = [
     "CRITERIA",
     "LevelsPlan",
+    "OUTCOMES",
     "RecordedPlay",
     "ShuffledObservations",
+    "compared",
     "frozen_mean",
     "levels_table",
     "measure_levels",
+    "numbers",
     "others_field",
     "record_play",
     "search_static",
@@ -139,7 +142,7 @@ def measure_levels(
         "environment": world.config.model_dump(mode="json"),
         "plan": asdict(plan) | {"criteria": tuple(CRITERIA)},
         "levels": {
-            name: {key: _numbers(outcomes.per_session[key].numpy()) for key in OUTCOMES}
+            name: {key: numbers(outcomes.per_session[key].numpy()) for key in OUTCOMES}
             for name, outcomes in played.items()
         },
         "search_env_steps": steps,
@@ -154,29 +157,30 @@ def _differences(
     """Return paired differences of one criterion, ``[S]`` a policy, most to the best static."""
     pairs = [("static", "random"), (best, "static"), ("oracle", best)]
     pairs += [(name, best) for name in (*teams, *controls)]
-    found = [_compared(values[one], values[other], one, other) for one, other in pairs]
+    found = [compared(values[one], values[other], one, other) for one, other in pairs]
     if len(teams) > 1:
         mean = np.mean([values[name] for name in teams], axis=0)
-        pooled = _compared(mean, values[best], f"mean of {len(teams)} trained teams", best)
+        pooled = compared(mean, values[best], f"mean of {len(teams)} trained teams", best)
         gains = [float((values[name] - values[best]).mean()) for name in teams]
-        found.append(pooled | {"over_teams": _numbers(gains)})  # over training seeds
+        found.append(pooled | {"over_teams": numbers(gains)})  # over training seeds
     return found
 
 
-def _numbers(values: ArrayLike) -> dict[str, float | None]:
+def numbers(values: ArrayLike) -> dict[str, float | None]:
     """Return the mean with its interval and standard error."""
     estimate = mean_estimate(values)
     return {**estimate.as_json("mean"), "standard_error": estimate.standard_error}
 
 
-def _compared(first: Floats, second: Floats, name: str, other: str) -> dict[str, Any]:
+def compared(first: Floats, second: Floats, name: str, other: str) -> dict[str, Any]:
+    """Return the paired difference of ``first`` over ``second``, ``[S]`` each, and their names."""
     gap = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     found, base = mean_estimate(gap), float(second.mean())
     error = found.standard_error
     return {
         "of": name,
         "minus": other,
-        **_numbers(gap),
+        **numbers(gap),
         "relative": found.value / base if base > 0 else None,
         "standard_errors": found.value / error if error > 0 else 0.0,
     }
@@ -194,14 +198,15 @@ def levels_table(report: Mapping[str, Any]) -> TextTable:
         f"{report['plan']['sessions']} sessions, the same for all",
         ("policy", *(f"{name} ± s.e." for name in measures), "env steps of the search"),
         rows,
-        [_sentence(row) for row in report["differences"]],
+        [sentence(row) for row in report["differences"]],
     )
 
 
-def _sentence(row: Mapping[str, Any]) -> str:
+def sentence(row: Mapping[str, Any]) -> str:
     relative = "" if row["relative"] is None else f"{row['relative']:+.1%}, "
+    part = f"{row['part']}: " if row.get("part") else ""
     line = (
-        f"{CRITERIA[row['criterion']]} of {row['of']} over {row['minus']}: "
+        f"{part}{CRITERIA[row['criterion']]} of {row['of']} over {row['minus']}: "
         f"{row['mean']:+.2f} ± {row['standard_error']:.2f} "
         f"({relative}{row['standard_errors']:.1f} standard errors)"
     )

@@ -297,8 +297,14 @@ class Intent(Module):
 
     def interest(self, interest: Tensor, rows: Rows) -> Tensor:
         """Mix the intents into tastes, float32 ``[n, d]``, unit length."""
-        direction = self._population.item_factors[rows.of(self.item)]
-        return normalize(interest.lerp(direction, self._own.weight), dim=-1)
+        return self.mixed(interest, rows.of(self.item))
+
+    def mixed(self, taste: Tensor, items: Tensor) -> Tensor:
+        """Return the interests of the moment of tastes ``[..., d]`` with intents int64 ``[...]``,
+        unit length.
+        """
+        direction = self._population.item_factors[items]
+        return normalize(taste.lerp(direction, self._own.weight), dim=-1)
 
     def hidden(self, users: Tensor) -> Tensor:
         """Return the intents' factors, float32 ``[B, d]``."""
@@ -361,9 +367,13 @@ class ExposureBoredom(Module):
 
     def update(self, shown: Shown) -> None:
         """Take the topics of one slate into the exposure."""
-        share = (1.0 - self._memory) / shown.topics.shape[1]
-        shares = torch.full(shown.topics.shape, share, device=self.device)
-        self.exposure.mul_(self._memory).scatter_add_(1, shown.topics, shares)
+        self.expose(shown.topics)
+
+    def expose(self, topics: Tensor) -> None:
+        """Take a slate of int64 ``[B, K]`` topics into the exposure."""
+        share = (1.0 - self._memory) / topics.shape[1]
+        shares = torch.full(topics.shape, share, device=self.device)
+        self.exposure.mul_(self._memory).scatter_add_(1, topics, shares)
 
     def room(self, slate_size: int, step: Tensor) -> Tensor:
         """Return how many items of each topic fit into a slate without boredom at the next request,

@@ -21,7 +21,7 @@ strong it keeps below the threshold, and in between it weighs the two.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -35,10 +35,13 @@ __all__ = [
     "ORACLES",
     "Oracle",
     "best_counts",
+    "best_within",
+    "by_topic",
     "farsighted_slate",
     "myopic_slate",
     "plan_values",
     "random_slate",
+    "rank_within",
 ]
 
 Oracle = Callable[[Users, Tensor, Tensor, int], Tensor]
@@ -103,18 +106,25 @@ def farsighted_slate(
     order = order_by.argsort(1, descending=True)
     items, ranked = offer.gather(1, order), order_by.gather(1, order)
     topics = users.population.topics[items]
-    rank = _rank_within(topics)
+    rank = rank_within(topics)
     if losses is None:
         room, score = users.topic_room(slate_size), ranked
     else:
-        room = _planned(ranked, topics, rank, losses, slate_size)
-        score = users.click_probability(items)
-    score = score + torch.where(rank < room.gather(1, topics), 0.0, _NOTHING)
+        best = by_topic(ranked, topics, rank, losses.shape[1], slate_size)
+        room, score = best_counts(plan_values(best, losses)), users.click_probability(items)
     score = score.masked_fill(torch.isneginf(ranked), -torch.inf)
-    return items.gather(1, score.topk(slate_size, dim=1).indices)
+    return items.gather(1, best_within(score, rank, topics, room, slate_size))
 
 
-def _rank_within(topics: Tensor) -> Tensor:
+def best_within(score: Tensor, rank: Tensor, topics: Tensor, room: Tensor, size: int) -> Tensor:
+    """Return the ``size`` places of largest score ``[B, M]``, best first, those first that rank
+    within the room of their topic (int64 ``[B, T]``); ``rank`` and ``topics`` int64 ``[B, M]``.
+    """
+    score = score + torch.where(rank < room.gather(1, topics), 0.0, _NOTHING)
+    return score.topk(size, dim=1).indices
+
+
+def rank_within(topics: Tensor) -> Tensor:
     """Return each place's rank among the places of its topic, int64 ``[B, M]``."""
     # Stable sort by topic keeps the order inside each.
     by_topic = topics.argsort(dim=1, stable=True)
@@ -126,33 +136,39 @@ def _rank_within(topics: Tensor) -> Tensor:
     return torch.empty_like(topics).scatter_(1, by_topic, position - start)
 
 
-def _planned(
-    logits: Tensor, topics: Tensor, rank: Tensor, losses: Tensor, slate_size: int
-) -> Tensor:
-    """Return how many items of each topic the first slate of the best plan holds, ``[B, T]``."""
-    ranked = torch.full(
-        (len(logits), losses.shape[1] * slate_size + 1), -torch.inf, device=logits.device
-    )
-    # Whatever ranks beyond a slate goes to a last place that is cut off.
-    cell = torch.where(rank < slate_size, topics * slate_size + rank, ranked.shape[1] - 1)
-    ranked.scatter_(1, cell, logits)
-    return best_counts(plan_values(ranked[:, :-1].view(len(logits), -1, slate_size), losses))
+def by_topic(ranked: Tensor, topics: Tensor, rank: Tensor, num_topics: int, size: int) -> Tensor:
+    """Return what is known of each topic's first items, float32 ``[B, T, size]``, ``-inf`` where it
+    has no more.
+
+    Args:
+        ranked: float32 ``[B, M]``, of items.
+        topics: int64 ``[B, M]``, theirs; ``rank``, theirs within the topic.
+        rank: int64 ``[B, M]``.
+        num_topics: T.
+        size: how many of each.
+    """
+    found = torch.full((len(ranked), num_topics * size + 1), -torch.inf, device=ranked.device)
+    # Whatever ranks beyond that goes to a last place that is cut off.
+    cell = torch.where(rank < size, topics * size + rank, found.shape[1] - 1)
+    found.scatter_(1, cell, ranked)
+    return found[:, :-1].view(len(ranked), num_topics, size)
 
 
-def plan_values(ranked: Tensor, losses: Tensor) -> Tensor:
+def plan_values(ranked: Tensor, losses: Tensor, ahead: Sequence[tuple[int, int]] = AHEAD) -> Tensor:
     """Return the clicks that showing ``n`` items of each topic brings, float32 ``[B, T, K + 1]``.
 
     Args:
         ranked: float32 ``[B, T, K]``, click logits of each topic's best items without boredom, best
             first; ``-inf`` where the topic has no more.
-        losses: float32 ``[B, T, K + 1, H]``, logits that boredom takes at the requests
-            :data:`AHEAD` if ``n`` items are shown at each.
+        losses: float32 ``[B, T, K + 1, H]``, logits that boredom takes at the requests ``ahead``
+            if ``n`` items are shown at each.
+        ahead: requests ahead, and how many each stands for.
     """
     sessions, topics, size = ranked.shape
-    weights = torch.tensor([float(count) for _, count in AHEAD], device=ranked.device)
+    weights = torch.tensor([float(count) for _, count in ahead], device=ranked.device)
     shown = torch.ones(size + 1, size, device=ranked.device).tril(-1)  # row n: the first n items
     logits = ranked.clamp(min=_NOTHING)
-    step = max(1, _CELLS // (topics * (size + 1) * size * len(AHEAD)))
+    step = max(1, _CELLS // (topics * (size + 1) * size * len(ahead)))
     parts = []
     for first in range(0, sessions, step):
         rows = slice(first, first + step)

@@ -13,7 +13,7 @@ from marec_env.simulator import Simulator
 from marec_env.world import build_world
 from tests.worlds import small_environment
 
-PRIVILEGED = {"oracle", "oracle_myopic"}
+PRIVILEGED = {"informed", "informed_myopic", "informed_unmet", "oracle", "oracle_myopic"}
 TEAMS = {"random", "static"}
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from agents.baselines.teams import StaticTeam
-from agents.studies.headroom import LevelsPlan, _compared, measure_levels, search_static
+from agents.studies.headroom import LevelsPlan, compared, measure_levels, search_static
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.evaluation.rollout import rollout
 from marec_env.world import build_world
@@ -106,5 +106,5 @@ def test_a_search_counts_its_steps_and_can_be_repeated(world, report):
 
 
 def test_nothing_is_relative_to_zero_clicks():
-    compared = _compared(np.array([1.0, 2.0, 0.0]), np.zeros(3), "some", "none")
-    assert compared["relative"] is None and compared["mean"] == pytest.approx(1.0)
+    found = compared(np.array([1.0, 2.0, 0.0]), np.zeros(3), "some", "none")
+    assert found["relative"] is None and found["mean"] == pytest.approx(1.0)

@@ -1,0 +1,100 @@
+"""The ladder: its bounds hold, its parts add up, and it goes on where it stopped."""
+
+import numpy as np
+import pytest
+
+from agents.baselines.informed import Informed
+from agents.baselines.teams import StaticTeam, hand_set_actions
+from agents.studies import ladder
+from agents.studies.headroom import LevelsPlan
+from agents.studies.ladder import SearchedActions, ladder_figure, measure_ladder
+from marec_env.environment_config import EnvironmentConfig
+from marec_env.errors import RunError
+from marec_env.evaluation.rollout import rollout
+from marec_env.simulator import Simulator
+from marec_env.world import build_world
+from tests.worlds import small_environment
+
+PLAN = LevelsPlan(
+    search_budget=4,
+    search_sessions=8,
+    search_seeds=(0, 1),
+    search_cohort=5,
+    sessions=64,
+    cohort=4,
+)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return build_world(EnvironmentConfig.model_validate(small_environment(), strict=False))
+
+
+@pytest.fixture(scope="module")
+def copy(world):
+    return StaticTeam(hand_set_actions(Simulator(world, 1)), "a copy of hand-set play")
+
+
+@pytest.fixture(scope="module")
+def report(world, copy):
+    return measure_ladder(world, PLAN, 6, {"trained: copy": copy}, lambda report: None)
+
+
+def _clicks(world, policy, batch=64):
+    return rollout(world, policy, 64, 4, batch).per_session["clicks"].numpy()
+
+
+@pytest.mark.parametrize("judge", ["beliefs", "truth"])
+def test_a_search_of_one_try_plays_what_the_team_would(world, copy, judge, monkeypatch):
+    monkeypatch.setattr(ladder, "_OF_THE_LAST", 1)
+    search = SearchedActions("one", judge, 1, 0)
+    np.testing.assert_array_equal(_clicks(world, search), _clicks(world, copy))
+
+
+def test_searched_actions_beat_the_team_whose_actions_they_are(report):
+    by_name = {(row["of"], row["minus"]): row for row in report["differences"]}
+    gain = by_name["searched actions, by beliefs", "trained: copy"]
+    assert gain["part"] == "not learned" and gain["low"] > 0
+
+
+@pytest.mark.parametrize("policy", [Informed("i"), SearchedActions("s", "beliefs", 2, 1)])
+def test_play_does_not_depend_on_the_batch(world, policy):
+    np.testing.assert_array_equal(_clicks(world, policy), _clicks(world, policy, 24))
+
+
+def test_the_parts_add_up_to_the_way_from_chance_to_the_oracle(report):
+    steps = {(row["of"], row["minus"]): row["mean"] for row in report["differences"]}
+    way, at = 0.0, "oracle"
+    while at != "random":
+        below = {
+            "oracle": "informed",
+            "informed": "searched actions, by beliefs",
+            "searched actions, by beliefs": "trained: copy",
+            "trained: copy": "best static",
+            "best static": "static",
+            "static": "random",
+        }[at]
+        way, at = way + steps[at, below], below
+    levels = {name: row["clicks"]["mean"] for name, row in report["levels"].items()}
+    assert way == pytest.approx(levels["oracle"] - levels["random"])
+    assert next(iter(levels)) == "random" and list(levels)[-1] == "oracle"
+
+
+def test_rungs_that_are_there_are_not_played_again(world, report, copy):
+    class Nobody:
+        def reset(self):
+            raise AssertionError("played")
+
+        act = begin = reset
+
+    seen = []
+    again = measure_ladder(world, PLAN, 6, {"trained: copy": Nobody()}, seen.append, report)
+    assert again == report
+    with pytest.raises(RunError, match="another plan"):
+        measure_ladder(world, PLAN, 7, {}, seen.append, report)
+
+
+def test_the_figure_tells_every_rung(report):
+    figure = ladder_figure(report)
+    for name, row in report["levels"].items():
+        assert f"{name} {row['clicks']['mean']:.3g}"[:-2] in figure.alt
