@@ -8,5 +8,9 @@ from marec_env.pipeline.request import Request
 
 __all__ = ["COMPONENTS", "Component", "Knowledge", "Pipeline", "PipelineConfig", "Request"]
 
-for _name, _place in {"ranking/topics": "topics:TopicRanking"}.items():
+for _name, _place in {
+    "profile/query": "profile:Query",
+    "recall/topics": "topics:TopicRecall",
+    "ranking/topics": "topics:TopicRanking",
+}.items():
     COMPONENTS.register_at(_name, f"marec_env.pipeline.{_place}")

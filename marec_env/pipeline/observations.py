@@ -118,14 +118,19 @@ def channel_hits(memory: SessionMemory, summaries: Summaries) -> Tensor:
     return _RATE_SCALE * memory.channel_hits
 
 
+def _latest(memory: SessionMemory) -> tuple[Tensor, Tensor]:
+    """Return items and clicks of the latest slate, ``[B, K]`` each; -1 and 0 before the first."""
+    rows = torch.arange(memory.num_sessions, device=memory.device)
+    latest = (memory.requests - 1).clamp(min=0)
+    return memory.session_items[rows, latest], memory.session_clicks[rows, latest]
+
+
 @FIELDS.register("feedback")
 def feedback(memory: SessionMemory, summaries: Summaries) -> Tensor:
     """``[B, 2 * T + K + 2 * channels]``, 0 to 2: the latest slate; the share of each topic shown,
     and clicked, doubled; the click at each position; the share of each channel, likewise.
     """
-    rows = torch.arange(memory.num_sessions, device=memory.device)
-    latest = (memory.requests - 1).clamp(min=0)
-    items, clicks = memory.session_items[rows, latest], memory.session_clicks[rows, latest]
+    items, clicks = _latest(memory)
     begun = items >= 0
     parts = [clicks]
     for kinds, count in (
@@ -142,6 +147,27 @@ def feedback(memory: SessionMemory, summaries: Summaries) -> Tensor:
         ]
     positions, *by_kind = parts
     return torch.cat([*by_kind[:2], positions, *by_kind[2:]], dim=1)
+
+
+def _embedded(space: str, words: str) -> Field:
+    def field(memory: SessionMemory, summaries: Summaries) -> Tensor:
+        items, clicks = _latest(memory)
+        vectors = look_up(getattr(memory.knowledge, space), items.clamp(min=0))
+        kinds = torch.stack([clicks, (1.0 - clicks) * (items >= 0)], dim=1)  # [B, 2, K]
+        return (kinds @ vectors / items.shape[1]).flatten(1)
+
+    field.__doc__ = words
+    return field
+
+
+for _space, _size in (("text", "dt"), ("cf", "dc")):
+    FIELDS.register(f"feedback_{_space}")(
+        _embedded(
+            _space,
+            f"``[B, 2 * {_size}]``: the latest slate's embeddings, summed over the items clicked, "
+            "then over the others, divided by K.",
+        )
+    )
 
 
 @FIELDS.register("limits")

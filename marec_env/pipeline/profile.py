@@ -10,8 +10,9 @@ the log grows.
 
 from __future__ import annotations
 
+import math
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from marec_env.pipeline.memory import SessionMemory
 from marec_env.pipeline.request import Request
 from marec_env.vector import Rows
 
-__all__ = ["Profile", "Refitting", "fold_in"]
+__all__ = ["Profile", "Query", "Refitting", "fold_in"]
 
 _NEGATIVE = 0.2  # hand-set: dislikes count a fifth of likes
 _PRIOR = 0.1  # hand-set: a weak population prior
@@ -36,7 +37,9 @@ class Profile(Component):
     """Weights history time scales, negative feedback and the population prior, each in [0, 1]."""
 
     name = "profile"
-    fields = ("session", "taste_change", "taste_text", "taste_cf", "interest")
+    fields: ClassVar[tuple[str, ...]] = (
+        "session", "taste_change", "taste_text", "taste_cf", "interest",
+    )  # fmt: skip
     before = ("recall", "feature", "auditor", "ranking")
     objective = MappingProxyType({"probe_quality": 1.0})
 
@@ -72,6 +75,38 @@ class Profile(Component):
         """Return all time scales alike, some negative feedback, a weak prior."""
         weights = [1.0] * len(self.config.half_lives) + [_NEGATIVE, _PRIOR]
         return 2.0 * torch.tensor(weights) - 1.0
+
+
+class Query(Profile):
+    """Moves the vectors of ``profile`` freely in both spaces, by as much as their own length."""
+
+    fields = (*Profile.fields, "profile", "feedback_text", "feedback_cf")
+
+    @property
+    def action_space(self) -> spaces.Box:
+        """Those of ``profile``, then what is added to each number of the text and CF vectors."""
+        knowledge = self.knowledge
+        size = knowledge.text.shape[1] + knowledge.cf.shape[1]
+        return spaces.Box(-1.0, 1.0, (len(self.config.half_lives) + 2 + size,), np.float32)
+
+    def act(self, request: Request, action: Tensor) -> None:
+        """Build the profile vectors, and move them."""
+        first = len(self.config.half_lives) + 2
+        super().act(request, action[:, :first])
+        assert request.profile_text is not None and request.profile_cf is not None
+        sizes = request.profile_text.shape[1], request.profile_cf.shape[1]
+        by_text, by_cf = (
+            # All numbers at their bounds make a step of length 1.
+            move.clamp(-1.0, 1.0) / math.sqrt(size)
+            for move, size in zip(action[:, first:].split_with_sizes(sizes, 1), sizes, strict=True)
+        )
+        request.profile_text = normalize(request.profile_text + by_text, dim=-1)
+        request.profile_cf = normalize(request.profile_cf + by_cf, dim=-1)
+
+    def default_action(self) -> Tensor:
+        """Return that of ``profile``, not moved."""
+        size = self.knowledge.text.shape[1] + self.knowledge.cf.shape[1]
+        return torch.cat([super().default_action(), torch.zeros(size)])
 
 
 _RIDGE = 1.0  # penalty on the vector's squared length

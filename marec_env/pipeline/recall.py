@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from types import MappingProxyType
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -152,7 +153,9 @@ class Recall(Component):
     """Chooses a quota level for each recall channel."""
 
     name = "recall"
-    fields = ("session", "profile", "channel_hits", "exposure", "interest")
+    fields: ClassVar[tuple[str, ...]] = (
+        "session", "profile", "channel_hits", "exposure", "interest",
+    )  # fmt: skip
     before = ("feature", "auditor", "ranking")
     objective = MappingProxyType({"recall": 1.0})
 
@@ -185,7 +188,8 @@ class Recall(Component):
                 f"of '{request.knowledge.version}'; rebuild the profile after a refit"
             )
         size = self.config.candidates
-        request.quotas = quotas_of(action, size)
+        quotas = quotas_of(action, size)
+        request.quotas = quotas[:, : len(self.config.recall.channels)]
         made: dict[int, Tensor] = {}
 
         def offer(channel: int) -> Tensor:
@@ -194,7 +198,7 @@ class Recall(Component):
             return made[channel]
 
         request.candidates, request.candidate_channel = merge(
-            offer, request.quotas, request.memory.seen, request.knowledge.by_popularity, size
+            offer, quotas, request.memory.seen, request.knowledge.by_popularity, size
         )
 
     def default_action(self) -> Tensor:

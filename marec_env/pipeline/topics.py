@@ -8,21 +8,29 @@ it by topic at several time scales, and may favour or rest each topic.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from marec_env.pipeline.component import Component
+from marec_env.pipeline.component import Component, unit
 from marec_env.pipeline.config import PipelineConfig
 from marec_env.pipeline.knowledge import Knowledge
 from marec_env.pipeline.memory import look_up
 from marec_env.pipeline.ranking import Ranking
+from marec_env.pipeline.recall import Recall
 from marec_env.pipeline.request import Request
+from marec_env.pipeline.topk import top_k
 
-__all__ = ["Follower", "TopicRanking"]
+__all__ = ["Follower", "TopicRanking", "TopicRecall"]
 
-_MAX_TOPIC = 2.0  # score units a topic may win or lose, as much as a block may
+_MAX_TOPIC = 1.0  # score units a topic may win or lose by itself: the spread of a block
+_MAX_GAIN = 2.0  # and by the leaning of one time scale, squashed to [-1, 1]: as a block's weight
+_MAX_REST = 4.0  # and lose by its exposure
+_MAX_LEVEL = 0.5  # exposure, of 1, from which it may do so
+_SOFTNESS = 0.03  # of that, for a slope to learn by
 
 
 class Follower(Component):
@@ -65,29 +73,78 @@ class Follower(Component):
         self.state |= {"leaning": leaning.flatten(1), "fatigue": self.state["fatigue"] + more}
 
 
+class TopicRecall(Follower, Recall):
+    """Chooses a quota level for each recall channel, and for the best items of each topic."""
+
+    fields = (*Recall.fields, "feedback", "leaning", "fatigue")
+
+    def initial_state(self, knowledge: Knowledge) -> dict[str, Tensor]:
+        """Return that nothing was shown."""
+        for topic in range(knowledge.num_topics):
+            items = (knowledge.topics == topic).nonzero().squeeze(1)
+            self._channels.append(partial(_best_of, items))
+        return super().initial_state(knowledge)
+
+    @property
+    def action_space(self) -> spaces.MultiDiscrete:
+        """One level per channel, then one per topic."""
+        recall = self.config.recall
+        topics = self.knowledge.num_topics
+        return spaces.MultiDiscrete([recall.levels] * (len(recall.channels) + topics))
+
+    def act(self, request: Request, action: Tensor) -> None:
+        """Fill the candidates."""
+        super().act(request, action)
+        assert request.candidate_channel is not None
+        # What came by its topic came by no channel.
+        request.candidate_channel.clamp_(max=len(self.config.recall.channels))
+
+    def default_action(self) -> Tensor:
+        """Return that of ``recall``, nothing by topic."""
+        none = torch.zeros(self.knowledge.num_topics, dtype=torch.int64)
+        return torch.cat([super().default_action(), none])
+
+
+def _best_of(items: Tensor, request: Request, length: int) -> Tensor:
+    """Return the best unseen of some items, int64 ``[n]``, by both spaces' scores."""
+    if not len(items):
+        return torch.full((request.num_sessions, 1), -1, device=items.device)
+    request.need("profile_cf")
+    by_space = request.cf_scores, request.text_scores
+    scores = torch.stack([found.index_select(1, items) for found in by_space]).sum(0)
+    seen = request.memory.seen.index_select(1, items)
+    return items[top_k(scores, min(length, len(items)), excluded=seen)]
+
+
 class TopicRanking(Follower, Ranking):
-    """Weights the blocks, and favours or rests topics: each by itself, and as the user leans."""
+    """Weights the blocks, follows the topics a user leans to, and rests those shown too much."""
 
     fields = (*Ranking.fields, "feedback", "leaning", "fatigue")
 
     @property
     def action_space(self) -> spaces.Box:
-        """Those of ``ranking``, then a gain per time scale of the leaning, then one per topic."""
-        more = len(self.config.half_lives) + self.knowledge.num_topics
+        """Those of ``ranking``; the gain of each time scale's leaning; how much a topic is rested,
+        and from which exposure on; what each topic wins.
+        """
+        more = len(self.config.half_lives) + 2 + self.knowledge.num_topics
         return spaces.Box(-1.0, 1.0, (len(self.config.blocks) + 2 + more,), np.float32)
 
     def act(self, request: Request, action: Tensor) -> None:
         """Add what topics are worth, score the candidates and draw the slate."""
         scales, topics = len(self.config.half_lives), request.knowledge.num_topics
-        end = action.shape[1] - topics
-        gains, own = action[:, end - scales : end], action[:, end:]
+        first = action.shape[1] - topics - 2 - scales
+        gains = _MAX_GAIN * unit(action[:, first : first + scales])
+        rest, level = unit(action[:, first + scales : -topics]).unsqueeze(2).unbind(1)
         leaning = torch.tanh(self.state["leaning"]).view(len(action), scales, topics)
-        worth = own.clamp(-1.0, 1.0) + (gains.clamp(-1.0, 1.0).unsqueeze(2) * leaning).sum(1)
+        over = (request.memory.exposure - _MAX_LEVEL * level) / _SOFTNESS
+        worth = (gains.unsqueeze(2) * leaning).sum(1) - _MAX_REST * rest * torch.sigmoid(over)
+        worth = worth + _MAX_TOPIC * action[:, -topics:].clamp(-1.0, 1.0)
         candidates = request.need("candidates")
-        request.add_bonus(_MAX_TOPIC * worth.gather(1, request.topics_of(candidates)))
-        super().act(request, action[:, : end - scales])
+        request.add_bonus(worth.gather(1, request.topics_of(candidates)))
+        super().act(request, action[:, :first])
 
     def default_action(self) -> Tensor:
-        """Return that of ``ranking``, all topics alike."""
-        alike = len(self.config.half_lives) + self.knowledge.num_topics
-        return torch.cat([super().default_action(), torch.zeros(alike)])
+        """Return that of ``ranking``: no gain, no rest, all topics alike."""
+        none = torch.full((len(self.config.half_lives) + 2,), -1.0)
+        alike = torch.zeros(self.knowledge.num_topics)
+        return torch.cat([super().default_action(), none, alike])

@@ -63,7 +63,7 @@ CASES = {
     },
     "difference": {"rewards": {"mode": "difference", "shaping": ({"potential": "topic_balance"},)}},
     "privileged": {"state": "privileged", "rewards": {"mode": "mix"}},
-    "topics": {"pipeline": {"components": ("profile", "recall", "feature", "ranking/topics"),
+    "topics": {"pipeline": {"components": ("profile/query", "recall/topics", "feature", "ranking/topics"),
                             "candidates": 20, "slate_size": 5}},
     "returning": {
         "users": {"returning": {"sessions": 3}, "drift": {"kind": "random_walk"},
