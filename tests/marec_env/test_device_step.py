@@ -29,6 +29,7 @@ from tests.worlds import small_environment
 
 SESSIONS = 5
 SIX = ("trainer", "profile", "recall", "feature", "auditor", "ranking")
+RICHER = ("profile/query", "recall/topics", "feature", "ranking/topics")
 CASES = {
     "default": {},
     "six": {"pipeline": {"components": SIX, "candidates": 20, "slate_size": 5}},
@@ -63,8 +64,7 @@ CASES = {
     },
     "difference": {"rewards": {"mode": "difference", "shaping": ({"potential": "topic_balance"},)}},
     "privileged": {"state": "privileged", "rewards": {"mode": "mix"}},
-    "topics": {"pipeline": {"components": ("profile/query", "recall/topics", "feature", "ranking/topics"),
-                            "candidates": 20, "slate_size": 5}},
+    "richer": {"pipeline": {"components": RICHER, "candidates": 20, "slate_size": 5}},
     "returning": {
         "users": {"returning": {"sessions": 3}, "drift": {"kind": "random_walk"},
                   "supply": {"enabled": True}, "boredom": {"kind": "continuous"}},

@@ -13,7 +13,9 @@ TRAINED_TEAM = ("trainer", "profile", "recall", "ranking")
 IMPATIENT = {
     "patience": {"kind": "budget", "gain": 0.5, "cost": 0.25}
 }  # episodes of a few requests
-RICHER = {"pipeline": {"components": ("profile/query", "recall/topics", "feature", "ranking/topics")}}
+RICHER = {
+    "pipeline": {"components": ("profile/query", "recall/topics", "feature", "ranking/topics")}
+}
 
 
 def make(sessions, autoreset=True, **changes):

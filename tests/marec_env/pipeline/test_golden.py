@@ -94,6 +94,12 @@ def expected_fields(memory):
             *(0.0, 0.2, 0.0, 0.0, 0.4, 0.0, 0.2),
             *(0.0, 0.4, 0.0, 0.0, 0.4, 0.0, 0.4),
         ],
+        **{
+            f"feedback_{space}": torch.cat([vectors[[1, 5, 3]].sum(0), vectors[[2, 6]].sum(0)])
+            .div(5)
+            .tolist()
+            for space, vectors in (("text", memory.knowledge.text), ("cf", memory.knowledge.cf))
+        },
         **{name: value[1].tolist() for name, value in SUMMARIES.items()},
     }
 
@@ -105,7 +111,8 @@ def test_every_field_by_hand(memory):
         found = FIELDS.get(name)(memory, SUMMARIES)
         assert found[1].tolist() == pytest.approx(row, abs=1e-5), name
     assert FIELDS.get("limits")(memory, {})[0].tolist() == [1.0]  # no limit
-    assert not FIELDS.get("feedback")(memory, {})[0].any()  # nothing was shown
+    for name in ("feedback", "feedback_text", "feedback_cf"):
+        assert not FIELDS.get(name)(memory, {})[0].any()  # nothing was shown
     memory.history_length[1] = 0.0
     assert FIELDS.get("session")(memory, {})[1, 1:3].tolist() == [0.0, 1.0]
     memory.interest[1] = 0.0

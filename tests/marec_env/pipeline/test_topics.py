@@ -1,4 +1,4 @@
-"""What components remember and decide by topic, worked out here from distinct numbers."""
+"""What the richer components remember and decide, worked out here from distinct numbers."""
 
 import math
 
@@ -7,6 +7,7 @@ import torch
 
 from marec_env.vector import Rows
 
+RICH = ("profile/query", "recall/topics", "feature", "ranking/topics")
 TEAM = ("profile", "recall", "feature", "ranking/topics")
 # Slates of session 1 (item i is of topic i % 4) and their clicks.
 SLATES = ([20, 21, 24, 23, 30], [33, 37, 41, 38, 40])
@@ -71,22 +72,72 @@ def test_what_topics_add_to_the_scores_by_hand(make):
     pipeline = make.pipeline(components=TEAM)
     answered(pipeline, make)
     leaning, _ = expected_state()
-    gains, own = [0.5, -0.3, 0.2], [0.1, -0.6, 0.9, 1.7]  # the last is clipped to 1
-    rest = pipeline.default_actions()["ranking_0"][:, :-7]
-    action = torch.cat([rest, torch.tensor([gains + own]).expand(3, -1)], dim=1)
+    gains, rest, level, own = [0.5, -0.3, 0.2], 0.4, -0.3, [0.1, -0.6, 0.9, 1.7]  # one is clipped
+    first = pipeline.default_actions()["ranking_0"][:, :-9]
+    further = torch.tensor([[*gains, rest, level, *own]]).expand(3, -1)
     request = pipeline.begin(make.keys())
-    pipeline.act(request, "ranking_0", action)
+    pipeline.act(request, "ranking_0", torch.cat([first, further], dim=1))
+    exposure = pipeline.memory.exposure[1].tolist()
     worth = []
     for t in range(4):
-        leans = sum(gains[h] * math.tanh(leaning[h][t]) for h in range(3))
-        worth.append(2.0 * (min(own[t], 1.0) + leans))
+        leans = sum((1 + gains[h]) * math.tanh(leaning[h][t]) for h in range(3))
+        over = (exposure[t] - 0.5 * 0.35) / 0.03
+        worth.append(leans - 4.0 * 0.7 / (1 + math.exp(-over)) + min(own[t], 1.0))
+    assert len({round(value, 3) for value in worth}) == 4
     expected = [worth[item % 4] for item in request.candidates[1].tolist()]
-    assert request.bonus[1].tolist() == pytest.approx(expected, abs=1e-5)
+    assert request.bonus[1].tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def test_by_default_no_topic_is_favoured(make):
+def test_quotas_by_topic_by_hand(make):
+    """Of 20 places 5 for channel cf, 10 for topic 2, 5 for topic 0, best by both spaces first."""
+    pipeline = make.pipeline(components=("profile", "recall/topics", "feature", "ranking"))
+    assert pipeline.action_spaces["recall_0"].nvec.tolist() == [4] * 11
+    request, knowledge = pipeline.begin(make.keys()), pipeline.knowledge
+    pipeline.act(request, "profile_0", pipeline.default_actions()["profile_0"])
+    levels = torch.tensor([[1, *[0] * 6, 1, 0, 2, 0]] * 3)
+    pipeline.act(request, "recall_0", levels)
+    assert request.quotas[1].tolist() == [5, 0, 0, 0, 0, 0, 0]
+    scores = (request.cf_scores + request.text_scores)[1]
+    found = request.best_unseen(request.cf_scores, 5)[1].tolist()
+    origin = [0] * 5
+    for topic, quota in ((0, 5), (2, 10)):
+        items = [i for i in range(60) if i % 4 == topic and not pipeline.memory.seen[1, i]]
+        free = [i for i in sorted(items, key=lambda i: -scores[i]) if i not in found]
+        found += free[:quota]
+        origin += [7] * len(free[:quota])  # of no channel
+    assert len(found) == 20
+    assert request.candidates[1].tolist() == found
+    assert request.candidate_channel[1].tolist() == origin
+    assert bool((knowledge.topics[request.candidates[:, 10:]] == 2).all())
+    pipeline.learn(request, torch.zeros(3, 5))
+
+
+def test_a_topic_without_items_offers_nothing(make):
+    knowledge = make.knowledge()
+    object.__setattr__(knowledge, "topics", knowledge.topics.clamp(max=2))
+    pipeline = make.pipeline(knowledge=knowledge, components=("recall/topics",))
+    request = pipeline.begin(make.keys())
+    pipeline.act(request, "recall_0", torch.tensor([[0] * 7 + [0, 1, 0, 3]] * 3))
+    assert bool((knowledge.topics[request.candidates[:, :5]] == 1).all())
+    assert all(len(set(row)) == 20 for row in request.candidates.tolist())
+
+
+def test_the_query_by_hand(make):
+    plain, moved = make.pipeline(), make.pipeline(components=("profile/query", "recall", "ranking"))
+    weights = torch.tensor([0.8, -0.4, 0.1, -0.6, 0.3])
+    text, cf = torch.linspace(-0.9, 0.6, 6), torch.tensor([0.5, -2.0, 0.7, 0.2, -0.1])
+    one, other = plain.begin(make.keys()), moved.begin(make.keys())
+    plain.act(one, "profile_0", weights.expand(3, -1))
+    moved.act(other, "profile_0", torch.cat([weights, text, cf]).expand(3, -1))
+    for space, move in (("text", text), ("cf", cf.clamp(-1.0, 1.0))):
+        base, found = (getattr(request, f"profile_{space}")[1] for request in (one, other))
+        expected = base + move / math.sqrt(len(move))
+        assert found.tolist() == pytest.approx((expected / expected.norm()).tolist(), abs=1e-5)
+
+
+def test_by_default_the_richer_team_shows_what_the_plain_one_does(make):
     slates = []
-    for team in (TEAM, ("profile", "recall", "feature", "ranking")):
+    for team in (RICH, ("profile", "recall", "feature", "ranking")):
         pipeline = make.pipeline(components=team)
         request = pipeline.begin(make.keys())
         for agent, action in pipeline.default_actions().items():
