@@ -28,7 +28,7 @@ $(error TORCH=$(TORCH) is unknown: use TORCH=cpu or TORCH=cuda)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint configs clean
+.PHONY: help train test lint configs docs clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -44,8 +44,12 @@ test: $(VENV)/.dev  ## Set up, then run the tests (ARGS="-k name" for some of th
 lint: $(VENV)/.dev  ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-configs: $(VENV)/.run  ## Write docs/reference.md from the configuration in Python
+configs: $(VENV)/.run  ## Write docs/reference.md and docs/fields.md from the code
 	@$(BIN)/python -m docs.make_reference
+
+docs: $(VENV)/.docs  ## Build the documentation as a site: site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q
+	@echo "site/ is built; to read it: $(BIN)/python -m http.server -d site"
 
 clean:  ## Remove the virtual environment and caches; runs stay
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
@@ -71,4 +75,9 @@ $(VENV)/.run: pyproject.toml setup.py constraints.txt $(VENV)/.torch-$(TORCH) $(
 $(VENV)/.dev: $(VENV)/.run
 	@echo "Installing what the tests need ..."
 	@$(PIP) -c constraints.txt -e '.[$(TEST_EXTRAS)]' $(CALM)
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.run
+	@echo "Installing what the documentation needs ..."
+	@$(PIP) -c constraints.txt -e '.[docs]' $(CALM)
 	@touch $@

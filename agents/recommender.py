@@ -47,6 +47,13 @@ class Recommender:
         self._device = world.knowledge.text.device
         self._positions = {item: place for place, item in enumerate(world.catalog.ids)}
 
+    def __repr__(self) -> str:
+        """Say what it recommends, and by whom it is decided."""
+        config = self._world.config
+        team, kept = ", ".join(config.pipeline.components), config.pipeline.candidates
+        items = f"{len(self._positions):,} items of {config.data.source}"
+        return f"Recommender of {items}: {team}; {kept} candidates a request"
+
     @classmethod
     def load(
         cls, run: str | Path, device: str = "cpu", *, changed_log: bool = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import traceback
 from collections.abc import Iterable
 
 __all__ = [
@@ -34,6 +35,13 @@ class MarecError(Exception):
     def __str__(self) -> str:
         """Return the message, a line for each error."""
         return "\n".join(visible(line) for line in super().__str__().split("\n"))
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython and notebooks show in place of a traceback: the message, and of the
+        user's own code, if that failed, where.
+        """
+        cause = traceback.format_exception(self.__cause__) if isinstance(self, PluginError) else []
+        return [f"{type(self).__name__}: {self}", *"".join(cause).splitlines()]
 
 
 class ConfigError(MarecError, ValueError):

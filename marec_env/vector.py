@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from gymnasium import spaces
 from torch import Tensor
 
-__all__ = ["Action", "Rows", "VecStep", "VectorEnv", "map_parts"]
+__all__ = ["Action", "Rows", "VecStep", "VectorEnv", "map_parts", "means"]
 
 Action = Tensor | tuple[Tensor, ...]
 """A batch of actions of one agent. Box: float32 ``[B, n]``; Discrete: int64 ``[B]``; MultiDiscrete:
@@ -27,6 +27,11 @@ P = TypeVar("P")
 def map_parts(function: Callable[[Tensor], P], action: Action) -> P | tuple[P, ...]:
     """Return what a function makes of an action: of each part of a tuple."""
     return tuple(map(function, action)) if isinstance(action, tuple) else function(action)
+
+
+def means(values: Mapping[str, Tensor]) -> str:
+    """Return the mean of each tensor by its name, in a line."""
+    return ", ".join(f"{name} {float(v.float().mean()):.3g}" for name, v in values.items())
 
 
 class Rows:
@@ -115,6 +120,26 @@ class VecStep:
     this step."""
     agent_truncated: dict[str, Tensor] = field(default_factory=dict)
     """The same: it was cut off."""
+
+    def __repr__(self) -> str:
+        """Say sizes and means, a few lines."""
+        ended = self.terminated | self.truncated
+        seen = ", ".join(f"{name} {list(seen.shape)}" for name, seen in self.observations.items())
+        # Off the CPU there is a row for each session, ended or not.
+        episodes = {
+            name: values[ended] if len(values) == len(ended) else values
+            for name, values in self.episodes.items()
+            if not name.endswith("_per_request")
+        }
+        lines = [
+            f"VecStep of {len(ended)} sessions: {int(self.terminated.sum())} ended, "
+            f"{int(self.truncated.sum())} cut off",
+            f"observations: {seen}; state {list(self.state.shape)}",
+            f"mean rewards: {means(self.rewards)}",
+            *([f"mean metrics: {means(self.metrics)}"] if self.metrics else []),
+            *([f"means of ended episodes: {means(episodes)}"] if episodes else []),
+        ]
+        return "\n  ".join(lines)
 
 
 @runtime_checkable

@@ -24,6 +24,7 @@ from marec_env.pipeline.request import Request
 from marec_env.registry import Registry
 from marec_env.rewards.config import MeasureConfig
 from marec_env.users.base import Feedback, Users
+from marec_env.vector import means
 
 __all__ = ["TERMS", "Outcome", "Term", "Truth"]
 
@@ -79,6 +80,19 @@ class Outcome:
     terms must be computed before it learns of the slate."""
     attributes: dict[str, Tensor]
     """The catalog's further numbers, ``[N]`` each."""
+
+    def __repr__(self) -> str:
+        """Say sizes and means, a few lines."""
+        found, candidates = self.feedback, self.request.candidates
+        of = "" if candidates is None else f" of {candidates.shape[1]} candidates"
+        told = {"engagement": found.engagement, "satisfaction": found.satisfaction}
+        return (
+            f"Outcome of a request of {self.num_sessions} sessions: slates of "
+            f"{self.slate.shape[1]}{of} of {self.request.knowledge.num_items:,} items; "
+            f"{int(found.left.sum())} users left\n  sums over the slate, mean over sessions: "
+            + means({name: values.sum(1) for name, values in found.behaviours.items()})
+            + f"\n  means: {means(told)}"
+        )
 
     @property
     def num_sessions(self) -> int:

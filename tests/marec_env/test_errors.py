@@ -1,6 +1,6 @@
 import pytest
 
-from marec_env.errors import visible
+from marec_env.errors import ConfigError, PluginError, visible
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,16 @@ def test_what_would_act_is_spelt_out(text, expected):
 
 def test_line_breaks_that_are_meant_stay():
     assert visible("a\nb\x1b", keep="\n") == "a\nb\\x1b"
+
+
+def test_a_notebook_shows_one_line_and_where_code_of_ones_own_failed():
+    assert ConfigError("key: wrong\x1b")._render_traceback_() == [r"ConfigError: key: wrong\x1b"]
+    try:
+        try:
+            {}["absent"]
+        except KeyError as error:
+            raise PluginError("reward term 'shop:margin' failed") from error
+    except PluginError as error:
+        first, *below = error._render_traceback_()
+    assert first == "PluginError: reward term 'shop:margin' failed"
+    assert below[-1] == "KeyError: 'absent'" and '{}["absent"]' in "\n".join(below)
