@@ -1,60 +1,39 @@
-"""Agent-steps per CPU-second of the batched path, RLlib's stock path, and TorchRL.
+"""Agent-steps per CPU-second of the batched path against RLlib's, and what the learner adds.
 
     python benchmarks/learners.py [--quick]
 
-Four comparisons, each with the same environment, networks (64, 64) and epochs on both sides,
-in turns within one process, medians of the repetitions, CPU time of this process with one thread:
+Two comparisons, networks (64, 64) and equal epochs, medians of the repetitions, CPU time of this
+process with one thread (against TorchRL: spread_peers.py):
 
 1. a null environment (three components with Box, MultiDiscrete and Discrete actions), where the
    learning system is all that costs: batched path against RLlib's PPO with 1 and 8 environments;
-2. `mpe2` simple_spread: batched path over the PettingZoo adapter against TorchRL's PettingZoo
-   wrapper, collector and MAPPOLoss; on both sides the critic sees all observations;
-3. the same two until they play well: CPU time and env steps until the mean return of the last five
-   batches (160 episodes) reaches -22.5 (random play: -26), three seeds, in two settings: one ReLU
-   actor that all agents share, and a tanh actor for each agent. Networks' sizes, epochs, batches,
-   learning rates, γ, λ, clip and entropy bonus are equal on both sides; what each library does by
-   itself (initial weights, normalisation of inputs, values and advantages, whose reward a critic
-   predicts) is left as it is; benchmarks/critic_ablation.py tells what of it matters;
-4. the learner's update against a bare torch loop over the same data and networks.
+2. the learner's update against a bare torch loop over the same data and networks.
 
-Run time about eight minutes; `--quick` about two. `--only to-return` runs one comparison.
+Run time about four minutes; `--quick` about one. `--only null` runs one comparison.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 
 from agents.learners.config import MAPPOConfig, NetworkConfig, RLlibConfig, SamplingConfig
-from agents.learners.engines import LocalEngine
+from agents.learners.engines import LocalEngine, local_engine
 from agents.learners.losses import clipped_policy_loss, clipped_value_loss, weighted_mean
-from agents.pettingzoo_adapter import PettingZooConfig, make_pettingzoo
 from marec_env.vector import Action, VecStep
 
 EPOCHS = 4
 NETWORK = NetworkConfig(hidden=(64, 64), activation="tanh")
 MAPPO = MAPPOConfig(actor=NETWORK, critic=NETWORK, epochs=EPOCHS)
-SPREAD = PettingZooConfig(
-    entry_point="mpe2.simple_spread_v3:parallel_env",
-    kwargs={"max_cycles": 25},
-    state="observations",
-)
-TARGET_RETURN = -22.5
-WINDOW = 5  # batches
-RETURN_EPOCHS = 10
-RETURN_RATE = 2e-3  # learning rate of both sides when they learn to a return
-MOST_BATCHES = 80  # of 800 env steps; then a side counts as not having reached the return
 
 
 class NullEnv:
@@ -167,7 +146,7 @@ def stock_row(num_envs: int) -> tuple[Callable[[], float], Callable[[], None]]:
 
 def null_comparison(quick: bool) -> dict[str, Any]:
     engines = {
-        f"batched, B = {B}": LocalEngine(
+        f"batched, B = {B}": local_engine(
             MAPPO, SamplingConfig(num_sessions=B, rollout_length=32), 0, NullEnv
         )
         for B in (64, 256, 1024)
@@ -192,7 +171,7 @@ def null_comparison(quick: bool) -> dict[str, Any]:
 
 def learner_shares(engine: LocalEngine) -> dict[str, float]:
     """Return which part of an update is spent before the first epoch (values and advantages)."""
-    batch = engine.sample()
+    (batch,) = engine.batch.sample()
     start = time.process_time()
     engine.learner.prepare(batch)
     prepared = time.process_time() - start
@@ -240,8 +219,8 @@ def learner_overhead(quick: bool) -> dict[str, float]:
     """Return CPU time of the learner's update over that of the bare loop, by batch size."""
     found = {}
     for B in (64, 256, 1024):
-        engine = LocalEngine(MAPPO, SamplingConfig(num_sessions=B, rollout_length=32), 0, NullEnv)
-        batch = engine.sample()
+        engine = local_engine(MAPPO, SamplingConfig(num_sessions=B, rollout_length=32), 0, NullEnv)
+        (batch,) = engine.batch.sample()
         ratios = []
         for _ in range(3 if quick else 9):
             start = time.process_time()
@@ -252,220 +231,6 @@ def learner_overhead(quick: bool) -> dict[str, float]:
             ratios.append(ours / (time.process_time() - start))
         found[f"B = {B}, T = 32"] = statistics.median(ratios)
     return found
-
-
-def torchrl_row(
-    num_envs: int,
-    frames: int,
-    epochs: int = EPOCHS,
-    rate: float = 5e-4,
-    seed: int = 0,
-    shared: bool = False,
-    activation: type[torch.nn.Module] = torch.nn.Tanh,
-) -> Callable[[], float]:
-    """TorchRL's MAPPO on simple_spread, after its multi-agent PPO tutorial, with PettingZooEnv."""
-    from mpe2 import simple_spread_v3
-    from tensordict.nn import TensorDictModule
-    from torchrl.collectors import Collector
-    from torchrl.envs import RewardSum, SerialEnv, TransformedEnv
-    from torchrl.envs.libs.pettingzoo import PettingZooWrapper
-    from torchrl.modules import MultiAgentMLP, ProbabilisticActor
-    from torchrl.objectives.multiagent import MAPPOLoss
-
-    torch.manual_seed(seed)
-
-    def make() -> Any:
-        return PettingZooWrapper(
-            simple_spread_v3.parallel_env(max_cycles=25), group_map={"agents": [
-                "agent_0", "agent_1", "agent_2"]}, categorical_actions=True,
-        )  # fmt: skip
-
-    env = TransformedEnv(
-        SerialEnv(num_envs, make) if num_envs > 1 else make(),
-        RewardSum(in_keys=[("agents", "reward")], out_keys=[("agents", "episode_reward")]),
-    )
-    actor_net = MultiAgentMLP(
-        18, 5, 3, centralized=False, share_params=shared, depth=2, num_cells=64,
-        activation_class=activation,
-    )  # fmt: skip
-    critic_net = MultiAgentMLP(
-        18, 1, 3, centralized=True, share_params=True, depth=2, num_cells=64,
-        activation_class=activation,
-    )  # fmt: skip
-    observation = ("agents", "observation")
-    actor = ProbabilisticActor(
-        TensorDictModule(actor_net, [observation], [("agents", "logits")]),
-        spec=env.full_action_spec_unbatched,
-        in_keys=[("agents", "logits")], out_keys=[("agents", "action")],
-        distribution_class=torch.distributions.Categorical,
-        return_log_prob=True, log_prob_key=("agents", "action_log_prob"),
-    )  # fmt: skip
-    critic = TensorDictModule(critic_net, [observation], [("agents", "state_value")])
-    loss_module = MAPPOLoss(actor, critic, clip_epsilon=0.2, entropy_coeff=0.01)
-    loss_module.set_keys(
-        reward=("agents", "reward"), action=("agents", "action"),
-        value=("agents", "state_value"), done=("agents", "done"),
-        terminated=("agents", "terminated"),
-        sample_log_prob=("agents", "action_log_prob"),
-    )  # fmt: skip
-    loss_module.make_value_estimator(gamma=0.99, lmbda=0.95)
-    optimizer = torch.optim.Adam(loss_module.parameters(), lr=rate, eps=1e-5)
-    env.set_seed(seed)
-    collector = Collector(env, actor, frames_per_batch=frames, total_frames=-1)
-    stream = iter(collector)
-
-    def iterate() -> float:
-        data = next(stream)
-        with torch.no_grad():
-            loss_module.value_estimator(
-                data, params=loss_module.critic_network_params,
-                target_params=loss_module.target_critic_network_params,
-            )  # fmt: skip
-        flat = data.reshape(-1)
-        over = data["next", "done"].squeeze(-1)
-        error, target = data["value_target"] - data["agents", "state_value"], data["value_target"]
-        iterate.explained_variance = float(  # type: ignore[attr-defined]
-            1.0 - error.var() / target.var()
-        )
-        iterate.episode_return = float(  # type: ignore[attr-defined]
-            data["next", "agents", "episode_reward"][over].mean()
-        )
-        for _ in range(epochs):
-            losses = loss_module(flat)
-            total = losses["loss_objective"] + losses["loss_critic"] + losses["loss_entropy"]
-            optimizer.zero_grad(set_to_none=True)
-            total.backward()
-            torch.nn.utils.clip_grad_norm_(loss_module.parameters(), 10.0)
-            optimizer.step()
-        return float(3 * data.numel())
-
-    return iterate
-
-
-def spread_comparison(quick: bool) -> dict[str, Any]:
-    """Both sides step the environments one after another in this process."""
-
-    def spread(n: int) -> Any:
-        return make_pettingzoo(SPREAD, n)
-
-    def ours(num_envs: int) -> Callable[[], float]:
-        return batched(
-            LocalEngine(
-                MAPPO,
-                SamplingConfig(num_sessions=num_envs, rollout_length=800 // num_envs),
-                0,
-                spread,
-            )
-        )
-
-    bare = spread(32)
-    step = bare.reset(0)
-    noop = {agent: torch.zeros(32, dtype=torch.int64) for agent in bare.agents}
-
-    def stepping() -> float:
-        for _ in range(25):
-            bare.step(noop)
-        return 3.0 * 32 * 25
-
-    rows = {
-        "batched, 32 environments": ours(32),
-        "TorchRL collector, 1 environment": torchrl_row(1, 800),
-        "TorchRL collector, 32 environments (SerialEnv)": torchrl_row(32, 800),
-        "stepping the environments alone (adapter)": stepping,
-    }
-    assert step.state.shape[0] == 32
-    return interleaved(rows, 1 if quick else 3, 2.0 if quick else 6.0)
-
-
-RETURN_SETTINGS: dict[str, tuple[Literal["relu", "tanh"], bool]] = {
-    "a tanh actor for each agent": ("tanh", False),
-    "one ReLU actor for all agents": ("relu", True),
-}
-
-
-def to_return(quick: bool) -> dict[str, Any]:
-    """Return, per setting and side, what :func:`until_return` says."""
-    return {
-        name: until_return(activation, shared, range(1 if quick else 3))
-        for name, (activation, shared) in RETURN_SETTINGS.items()
-    }
-
-
-def until_return(activation: Literal["relu", "tanh"], shared: bool, seeds: range) -> dict[str, Any]:
-    """Return CPU seconds and env steps until each side's return is good, by median over seeds.
-
-    Args:
-        activation: of all networks.
-        shared: whether the agents share one actor.
-        seeds: one run of each side with each.
-
-    Returns:
-        per side medians and each seed's run; infinity where the return was not reached.
-    """
-    sampling = SamplingConfig(num_sessions=32, rollout_length=25)
-
-    def ours(seed: int) -> Callable[[], tuple[float, float]]:
-        network = NetworkConfig(hidden=(64, 64), activation=activation)
-        config = MAPPOConfig(
-            actor=network,
-            critic=network,
-            epochs=RETURN_EPOCHS,
-            learning_rate=RETURN_RATE,
-            critic_learning_rate=RETURN_RATE,
-            share_parameters=shared,
-        )
-        engine = LocalEngine(config, sampling, seed, lambda n: make_pettingzoo(SPREAD, n))
-
-        def batch() -> tuple[float, float]:
-            metrics = engine.iterate(0)
-            return metrics["episode/return"], metrics["explained_variance/critic"]
-
-        return batch
-
-    def theirs(seed: int) -> Callable[[], tuple[float, float]]:
-        layer = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh}[activation]
-        iterate = torchrl_row(
-            32, 800, RETURN_EPOCHS, RETURN_RATE, seed, shared=shared, activation=layer
-        )
-
-        def batch() -> tuple[float, float]:
-            iterate()
-            return iterate.episode_return, iterate.explained_variance  # type: ignore[attr-defined]
-
-        return batch
-
-    def reached(batch: Callable[[], tuple[float, float]]) -> dict[str, float]:
-        start, ends = time.process_time(), [batch()]
-        while len(ends) < MOST_BATCHES and not good(ends):
-            ends.append(batch())
-        return {
-            "CPU seconds": time.process_time() - start if good(ends) else math.inf,
-            "env steps": 800.0 * len(ends) if good(ends) else math.inf,
-            "last returns": statistics.mean(value for value, _ in ends[-WINDOW:]),
-            "last explained variance": statistics.mean(value for _, value in ends[-WINDOW:]),
-        }
-
-    def good(ends: list[tuple[float, float]]) -> bool:
-        last = [value for value, _ in ends[-WINDOW:]]
-        return len(last) == WINDOW and statistics.mean(last) >= TARGET_RETURN
-
-    sides: dict[str, Callable[[int], Callable[[], tuple[float, float]]]] = {
-        "batched": ours,
-        "TorchRL": theirs,
-    }
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
-    for seed in seeds:
-        for name, side in sides.items():
-            runs[name].append(reached(side(seed)))
-            print(f"{activation}, seed {seed}, {name}: {runs[name][-1]}", file=sys.stderr)
-    return {
-        name: {
-            "CPU seconds": statistics.median(end["CPU seconds"] for end in ends),
-            "env steps": statistics.median(end["env steps"] for end in ends),
-            "seeds": ends,
-        }
-        for name, ends in runs.items()
-    }
 
 
 def null_report(quick: bool) -> dict[str, Any]:
@@ -480,8 +245,6 @@ def null_report(quick: bool) -> dict[str, Any]:
 
 COMPARISONS: dict[str, tuple[str, Callable[[bool], Any]]] = {
     "overhead": ("learner over bare torch loop", learner_overhead),
-    "spread": ("simple_spread, agent-steps per CPU-second", spread_comparison),
-    "to-return": (f"simple_spread, time to a return of {TARGET_RETURN}", to_return),
     "null": ("null environment", null_report),
 }
 
