@@ -144,7 +144,6 @@ class TopicRanking(Follower, Ranking):
         super().act(request, action[:, :first])
 
     def default_action(self) -> Tensor:
-        """Return that of ``ranking``: no gain, no rest, all topics alike."""
-        none = torch.full((len(self.config.half_lives) + 2,), -1.0)
-        alike = torch.zeros(self.knowledge.num_topics)
-        return torch.cat([super().default_action(), none, alike])
+        """Return that of ``ranking``, each gain and the rest at half its most, all topics alike."""
+        more = len(self.config.half_lives) + 2 + self.knowledge.num_topics
+        return torch.cat([super().default_action(), torch.zeros(more)])
