@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from agents.comparison import figures, tables
+from agents.comparison import figures, request, tables
 from agents.comparison.grouping import Group
 from agents.comparison.runs import Run, read_run
 from agents.comparison.summary import Summary, summarise
@@ -118,6 +118,12 @@ def sections_of(summary: Summary, command: str, drawn: bool = True) -> list[Sect
         ],
         tables.pair_tables(summary),
         figures.profile_figures,
+    )
+    add(
+        "One request",
+        request.request_lead(summary),
+        request.request_tables(summary),
+        request.request_figures,
     )
     add(
         "Funnel",

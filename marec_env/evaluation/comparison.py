@@ -15,6 +15,7 @@ from torch import Tensor
 
 from marec_env.evaluation.metrics import coverage
 from marec_env.evaluation.rollout import RolloutResult
+from marec_env.evaluation.sample import SampledRequest
 from marec_env.evaluation.statistics import (
     Estimate,
     finite_or_none,
@@ -130,6 +131,8 @@ class PolicyNumbers(_Document):
     """By division of the catalog."""
     funnel: dict[str, FiniteFloat | None] = {}
     """By stage: relevant items a request."""
+    sample: SampledRequest | None = None
+    """One request of a team."""
 
     @model_validator(mode="after")
     def _is_ranked(self) -> PolicyNumbers:
@@ -256,6 +259,7 @@ def _policy(
         funnel={
             stage: finite_or_none(float(count.nanmean())) for stage, count in found.funnel.items()
         },
+        **({} if found.sample is None else {"sample": found.sample}),
     )
 
 

@@ -9,6 +9,7 @@ at every request and averaged over the session's requests.
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -22,15 +23,17 @@ from torch import Tensor
 from marec_env.errors import ConfigError
 from marec_env.evaluation import metrics
 from marec_env.evaluation.policies import DrawingPolicy, Policy, SlatePolicy, TeamPolicy
+from marec_env.evaluation.sample import SampledRequest, sample_request
 from marec_env.io import write_bytes
 from marec_env.pipeline.request import Request
 from marec_env.simulator import Simulator
-from marec_env.vector import VecStep
+from marec_env.vector import Action, VecStep
 from marec_env.world import World
 
 __all__ = ["RolloutResult", "play_request", "relevant_items", "rollout"]
 
 DEFAULT_BATCH = 256  # sessions simulated at once; results do not depend on it
+_SAMPLED_AMONG = 5  # requests of session 0: late enough for a session's own clicks to count
 _FUNNEL = ("relevant", "candidates", "scored", "slate", "clicked")
 _OF_TEAMS = ("candidates", "scored")  # stages that a recommender of whole slates does not pass
 _NONE = torch.empty(0)
@@ -62,9 +65,14 @@ class RolloutResult:
     """Int64 ``[N]`` by division (``provider``, ``popularity``): the group of each item."""
     privileged: bool = False
     """Whether the policy reads the users' hidden state."""
+    sample: SampledRequest | None = None
+    """One of a team's requests in session 0: the last of the first five that got a click, if any
+    did."""
 
     def save(self, path: Path) -> None:
-        """Write a file that :meth:`load` reads: tensors, and all else as JSON in its head."""
+        """Write a file that :meth:`load` reads, but for the sampled request: tensors, and all else
+        as JSON in its head.
+        """
         tensors: dict[str, Tensor] = {}
         rest: dict[str, Any] = {"tables": {}}
         for item in fields(self):
@@ -74,7 +82,7 @@ class RolloutResult:
             elif isinstance(value, dict):  # safetensors does not keep their order
                 rest["tables"][item.name] = list(value)
                 tensors |= {f"{item.name}/{key}": part for key, part in value.items()}
-            else:
+            elif item.name != "sample":
                 rest[item.name] = value
         owned = {name: value.contiguous().clone() for name, value in tensors.items()}
         write_bytes(path, save(owned, {"rest": json.dumps(rest)}))
@@ -120,12 +128,17 @@ def rollout(
     return _join(parts)
 
 
-def play_request(simulator: Simulator, policy: Policy) -> VecStep:
-    """Let a policy answer one request of every session."""
+def play_request(
+    simulator: Simulator, policy: Policy, taken: dict[str, Action] | None = None
+) -> VecStep:
+    """Let a policy answer one request of every session; a team's actions are put into ``taken``."""
     if isinstance(policy, SlatePolicy):
         return simulator.step_slate(policy.recommend(simulator))
     for turn in simulator.turns:
-        simulator.act(policy.act({agent: simulator.observe(agent) for agent in turn}))
+        actions = policy.act({agent: simulator.observe(agent) for agent in turn})
+        simulator.act(actions)
+        if taken is not None:
+            taken.update(actions)
     return simulator.advance()
 
 
@@ -157,9 +170,17 @@ def _cohort(
     record = _Record(simulator)
     alive = torch.ones(simulator.num_envs, dtype=torch.bool, device=simulator.device)
     alive[kept:] = False  # the last batch is filled up with sessions that nobody asked for
-    while bool(alive.any()):
-        step = play_request(simulator, policy)
-        record.add(step, alive)
+    taken: dict[str, Action] = {}
+    sample = None
+    for number in itertools.count():
+        if not bool(alive.any()):
+            break
+        step = play_request(simulator, policy, taken)
+        relevance = record.add(step, alive)
+        if number < _SAMPLED_AMONG and taken and int(sessions[0]) == 0 and bool(alive[0]):
+            found = sample_request(simulator, taken, step, relevance[0], number)
+            if sample is None or found.clicks >= min(sample.clicks, 1):
+                sample = found
         alive = alive & ~(step.terminated | step.truncated)
     users, world = simulator.users, simulator.world
     slates = isinstance(policy, SlatePolicy)
@@ -180,6 +201,7 @@ def _cohort(
             "popularity": metrics.popularity_bands(counts),
         },
         privileged=bool(getattr(policy, "privileged", False)),
+        sample=sample,
     )
 
 
@@ -217,8 +239,10 @@ class _Record:
         self.impressions = torch.zeros(world.catalog.num_items, device=device)
         self.clicks = torch.zeros(world.catalog.num_items, device=device)
 
-    def add(self, step: VecStep, alive: Tensor) -> None:
-        """Count one request of the sessions that are ``alive`` (bool ``[B]``)."""
+    def add(self, step: VecStep, alive: Tensor) -> Tensor:
+        """Count one request of the sessions that are ``alive`` (bool ``[B]``); return what was
+        relevant, bool ``[B, N]``.
+        """
         outcome = self._simulator.last
         assert outcome is not None
         slate, feedback = outcome.slate, outcome.feedback
@@ -243,6 +267,7 @@ class _Record:
         weight = alive.to(torch.float32).unsqueeze(1).expand_as(feedback.clicks)
         self.impressions.scatter_add_(0, slate.flatten(), weight.flatten())
         self.clicks.scatter_add_(0, slate.flatten(), (weight * feedback.clicks).flatten())
+        return relevance
 
     def _list_metrics(self, slate: Tensor, relevance: Tensor) -> dict[str, Tensor]:
         catalog, memory = self._simulator.world.catalog, self._simulator.pipeline.memory

@@ -17,12 +17,12 @@ from agents.studies.explain.team import (
     answered_requests,
     attribution_by_group,
     completeness_gap,
-    decision_names,
     input_groups,
     integrated_gradients,
 )
 from agents.studies.records import spread
 from marec_env.evaluation.rollout import rollout
+from marec_env.evaluation.sample import decision_names
 from marec_env.evaluation.statistics import (
     Estimate,
     mean_estimate,

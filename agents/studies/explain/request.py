@@ -15,12 +15,12 @@ from agents.studies.explain.team import (
     OpenTeam,
     answered_requests,
     attribution_by_group,
-    decision_names,
     input_groups,
     integrated_gradients,
 )
 from marec_env.errors import ConfigError
-from marec_env.pipeline.request import Request
+from marec_env.evaluation.rollout import relevant_items
+from marec_env.evaluation.sample import ShownItem, decision_names, shown_items
 from marec_env.reporting.table import TextTable
 from marec_env.simulator import Simulator
 from marec_env.world import World
@@ -28,23 +28,8 @@ from marec_env.world import World
 __all__ = ["explain_request", "find_request", "request_sentences", "request_table"]
 
 _HISTORY = 5  # latest liked items that are named
-_RECOVERED = 1e-3  # share of the scores' spread that recovered block weights may leave
 _GROUPS, _CAUSES, _TITLES = 2, 3, 3  # that a sentence, a cell, a list of items name
 _NOTABLE = 0.05  # of a decision's unit (half a Box's range, one level): smaller changes go unsaid
-
-
-@dataclass(frozen=True, slots=True)
-class ShownItem:
-    """One place of the slate."""
-
-    title: str
-    channel: str
-    """The recall channel that brought it."""
-    score: float | None
-    """What it was ranked by, before diversity and exploration."""
-    parts: dict[str, float]
-    """What each feature block added to the score; empty where the score is no sum of blocks."""
-    clicked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +121,7 @@ def explain_request(
     answered = next(one for one in played if one.number == chosen)
     assert simulator.last is not None
     slate, seen = answered.slate[0], dict(player.seen)
-    shown = _shown(simulator, simulator.last.request, simulator.last.feedback.clicks[0] > 0)
+    shown = shown_items(simulator, relevant_items(simulator)[0])
     simulator.load_state_dict(answered.state)
     liked, new_user = _liked(simulator), bool(simulator.users.is_new[0])
     decisions, masked = {}, {}
@@ -167,42 +152,6 @@ def _liked(simulator: Simulator) -> tuple[str, ...]:
     history = memory.history[0][memory.history_liked[0] & (memory.history[0] >= 0)]
     clicked = memory.session_items[0].flatten()[memory.session_clicks[0].flatten() > 0]
     return _titles(simulator.world, torch.cat([history, clicked]).flip(0)[:_HISTORY])
-
-
-def _shown(simulator: Simulator, request: Request, clicked: Tensor) -> tuple[ShownItem, ...]:
-    config, titles = simulator.config.pipeline, simulator.world.catalog.titles
-    assert request.slate is not None and request.slate_slot is not None
-    slots = request.slate_slot[0]
-    parts = _parts(request)
-    channels = (*config.recall.channels, "filled up by popularity")  # no channel is counted last
-
-    def item(place: int, number: int) -> ShownItem:
-        slot = int(slots[place])
-        brought = request.candidate_channel
-        added = () if parts is None else zip(config.blocks, parts[slot].tolist(), strict=True)
-        return ShownItem(
-            title=titles[number],
-            channel="" if brought is None else channels[int(brought[0, slot])],
-            score=None if request.scores is None else float(request.scores[0, slot]),
-            parts=dict(added),
-            clicked=bool(clicked[place]),
-        )
-
-    return tuple(item(place, number) for place, number in enumerate(request.slate[0].tolist()))
-
-
-def _parts(request: Request) -> Tensor | None:
-    """Return what each block added to each candidate's score, float64 ``[C, blocks]``.
-
-    The weights are recovered from the scores, whichever component set them; where scores are no
-    weighted sum of the blocks there is nothing to tell.
-    """
-    if request.blocks is None or request.scores is None:
-        return None
-    blocks, scores = request.blocks[0].double(), request.scores[0].double()
-    weights = torch.linalg.lstsq(blocks, scores.unsqueeze(1), driver="gelsd").solution.squeeze(1)
-    missed = (blocks @ weights - scores).abs().max()
-    return blocks * weights if missed <= _RECOVERED * scores.std() else None
 
 
 def _reasons(

@@ -35,7 +35,6 @@ __all__ = [
     "attribution_by_group",
     "by_part",
     "completeness_gap",
-    "decision_names",
     "expected_decisions",
     "input_groups",
     "integrated_gradients",
@@ -285,31 +284,3 @@ def input_groups(simulator: Simulator, agent: str, memory: int) -> dict[str, sli
         widths[MEMORY] = memory
     ends = itertools.accumulate(widths.values())
     return {name: slice(end - widths[name], end) for name, end in zip(widths, ends, strict=True)}
-
-
-def decision_names(simulator: Simulator, agent: str, count: int) -> tuple[str, ...]:
-    """Return a name for each number of an agent's action.
-
-    Components other than the built-in four, and numbers beyond a component's own (learned
-    messages), are numbered.
-    """
-    pipeline = simulator.pipeline
-    component = pipeline.components[pipeline.agents.index(agent)]
-    config = component.config
-    names = {
-        "profile": (
-            *(f"half-life {life:g}" for life in config.half_lives),
-            "negative feedback",
-            "population prior",
-        ),
-        "recall": tuple(f"quota of {channel}" for channel in config.recall.channels),
-        "feature": tuple(f"block {block}" for block in config.blocks),
-        "ranking": (
-            *(f"weight of {block}" for block in config.blocks),
-            "diversity",
-            "temperature",
-        ),
-    }.get(component.name, ())
-    if len(names) != sum(component.action_space.shape or ()):
-        names = ()
-    return (*names[:count], *(f"decision {k}" for k in range(len(names), count)))

@@ -15,7 +15,6 @@ from agents.studies.explain.request import explain_request, request_sentences
 from agents.studies.explain.team import (
     MaskedTeam,
     OpenTeam,
-    decision_names,
     expected_decisions,
     input_groups,
 )
@@ -23,6 +22,7 @@ from agents.studies.records import plain
 from marec_env.errors import ConfigError
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.evaluation.rollout import rollout
+from marec_env.evaluation.sample import decision_names
 from marec_env.pipeline.config import FixedMessages
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
