@@ -26,7 +26,7 @@ from torch import Tensor
 
 from agents.baselines import build_baseline
 from agents.baselines.informed import Informed
-from agents.baselines.teams import StaticTeam, draw_action
+from agents.baselines.teams import draw_action
 from agents.studies.headroom import OUTCOMES, LevelsPlan, compared, numbers, search_static
 from marec_env import random
 from marec_env.errors import ConfigError, RunError
@@ -174,11 +174,8 @@ def _rungs(
     def named(name: str) -> Callable[[], tuple[Policy, int]]:
         return lambda: _unsearched(build_baseline(name, simulator))
 
-    def static() -> tuple[Policy, int]:
-        found = [search_static(world, plan, "clicks", seed) for seed in plan.search_seeds]
-        played = [rollout(world, team, plan.sessions, plan.search_cohort) for team, _ in found]
-        best = max(range(len(found)), key=lambda place: played[place].means()["clicks"])
-        return found[best][0], sum(spent for _, spent in found)
+    def static(seed: int) -> tuple[Policy, int]:
+        return search_static(world, plan, "clicks", seed)
 
     def searched(name: str, judge: Literal["beliefs", "truth"]) -> tuple[Policy, int]:
         return _unsearched(SearchedActions(name, judge, tries, plan.search_cohort))
@@ -186,7 +183,7 @@ def _rungs(
     return {
         "random": named("random"),
         "static": named("static"),
-        _STATIC: static,
+        **{f"{_STATIC}, search {seed}": partial(static, seed) for seed in plan.search_seeds},
         **{name: partial(_unsearched, policy) for name, policy in trained.items()},
         _BELIEFS: lambda: searched(_BELIEFS, "beliefs"),
         "informed_unmet": named("informed_unmet"),
@@ -242,9 +239,6 @@ def measure_ladder(
             report["clicks"][name] = outcomes["clicks"].tolist()
             if spent:
                 report["search_env_steps"][name] = spent
-            if isinstance(policy, StaticTeam) and name == _STATIC:
-                report["best_static"] = {a: _listed(v) for a, v in policy.actions.items()}
-        report["best_static"] = report.get("best_static", done.get("best_static"))
         report["differences"] = _parts(report["clicks"], list(trained))
         keep(report)
     return report
@@ -255,8 +249,10 @@ def _plain(plan: LevelsPlan) -> dict[str, Any]:
     return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
 
 
-def _listed(action: Action) -> Any:
-    return action.tolist() if isinstance(action, Tensor) else [_listed(part) for part in action]
+def _best_static(clicks: Mapping[str, list[float]]) -> str:
+    """Return the search that did best, on these very sessions, in its favour; "" before any."""
+    found = [name for name in clicks if name.startswith(_STATIC)]
+    return max(found, key=lambda name: sum(clicks[name]), default="")
 
 
 def _parts(clicks: Mapping[str, list[float]], teams: list[str]) -> list[dict[str, Any]]:
@@ -265,10 +261,11 @@ def _parts(clicks: Mapping[str, list[float]], teams: list[str]) -> list[dict[str
     team = teams[0] if len(teams) == 1 else f"mean of {len(teams)} trained teams"
     if teams and values.keys() >= set(teams):
         values[team] = np.mean([values[name] for name in teams], axis=0)
+    static = _best_static(clicks)
     pairs = (
         ("", "static", "random"),
-        ("", _STATIC, "static"),
-        ("learning", team, _STATIC),
+        ("", static, "static"),
+        ("learning", team, static),
         ("not learned", _BELIEFS, team),
         ("not expressible", "informed", _BELIEFS),
         ("hidden", "oracle", "informed"),
@@ -288,8 +285,11 @@ def _parts(clicks: Mapping[str, list[float]], teams: list[str]) -> list[dict[str
 def ladder_figure(report: Mapping[str, Any]) -> Figure:
     """Draw the rungs' clicks with their intervals."""
     oracles, bars = ("oracle", _TRUTH), []
+    best = _best_static(report["clicks"])
     for name, clicks in report["clicks"].items():
-        plain = name in ("random", "static", _STATIC)
+        if name.startswith(_STATIC) and name != best:
+            continue
+        plain = name in ("random", "static", best)
         color = NEUTRAL if plain else ORACLE if name in oracles else PALETTE["trained" not in name]
         bars.append(Bar(name, mean_estimate(clicks), color))
     sessions = report["plan"]["sessions"]

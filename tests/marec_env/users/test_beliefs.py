@@ -166,6 +166,24 @@ def test_a_guess_of_tastes_does_not_rest_on_the_users_own(population):
     assert float(own) > float((mean.roll(1, 0) * population.user_factors).sum(1).mean()) + 0.1
 
 
+def test_a_user_never_met_is_none_of_those_a_new_one_may_be(population):
+    two = replace(
+        population,
+        user_factors=population.user_factors[[3, 9]],
+        history=population.history[[3, 9]],
+        history_liked=population.history_liked[[3, 9]],
+        groups=population.groups[:2],
+        user_attributes={},
+    )
+    who, new = torch.tensor([1, 0]), torch.tensor([False, False])
+    guesses = torch.zeros(2, 1, population.user_factors.shape[1])
+    slate = torch.arange(20, 20 + K).expand(2, -1)
+    met, unmet = (Filter(USERS, two, who, new, given) for given in (None, guesses))
+    known = Filter(USERS, two, who.flip(0), ~new).expected(slate)
+    torch.testing.assert_close(unmet.expected(slate), known)
+    torch.testing.assert_close(met.expected(slate), known.mean(0).expand(2, -1))
+
+
 def test_the_planned_slate_of_the_truth_is_the_oracles(population):
     users = _begun(USERS, population, 40)
     seen = torch.zeros(40, population.num_items, dtype=torch.bool)
@@ -190,6 +208,14 @@ def test_a_slates_worth_is_its_clicks_now_and_those_that_its_topics_leave(popula
     now = [outlook.now.gather(1, slate) @ outlook.examined for slate in (myopic, planned)]
     assert bool((now[0] >= now[1] - 1e-6).all())
     bored = users.susceptibility > 0
+    # By hand, of a topic's best item in every slate: the requests after this one stand for 15.
+    topic = int(outlook.topics[planned[0, 0]])
+    logit = outlook.logits[:, 0, outlook.topics == topic].max(1).values
+    later = torch.tensor([1.0, 2.0, 4.0, 8.0]) * torch.sigmoid(
+        logit.unsqueeze(1) - outlook.losses[:, 0, topic, 1, 1:]
+    )
+    one = future[:, topic, 1] - future[:, topic, 0]
+    torch.testing.assert_close(one, outlook.examined.mean() * later.sum(1))
     gain = outlook.worth(planned, future) - outlook.worth(myopic, future)
     assert float(gain[bored].mean()) > 0.1 and float(gain[~bored].abs().max()) < 0.05
 
