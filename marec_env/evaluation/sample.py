@@ -173,26 +173,12 @@ def _parts(request: Request) -> Tensor | None:
 def decision_names(simulator: Simulator, agent: str, count: int) -> tuple[str, ...]:
     """Return a name for each number of an agent's action.
 
-    Components other than the built-in four, and numbers beyond a component's own (learned
-    messages), are numbered.
+    Those that the component does not name (:meth:`Component.decisions`), and what goes beyond its
+    own (learned messages), are numbered.
     """
     pipeline = simulator.pipeline
     component = pipeline.components[pipeline.agents.index(agent)]
-    config = component.config
-    names = {
-        "profile": (
-            *(f"half-life {life:g}" for life in config.half_lives),
-            "negative feedback",
-            "population prior",
-        ),
-        "recall": tuple(f"quota of {channel}" for channel in config.recall.channels),
-        "feature": tuple(f"block {block}" for block in config.blocks),
-        "ranking": (
-            *(f"weight of {block}" for block in config.blocks),
-            "diversity",
-            "temperature",
-        ),
-    }.get(component.name, ())
+    names = component.decisions()
     if len(names) != sum(component.action_space.shape or ()):
         names = ()
     return (*names[:count], *(f"decision {k}" for k in range(len(names), count)))

@@ -136,6 +136,10 @@ class Component(ABC):
             self._default = self.default_action().to(device)
         return self._default.expand(sessions, *self._default.shape)
 
+    def decisions(self) -> tuple[str, ...]:
+        """Return a name for each number of an action, in order, or none: they are numbered then."""
+        return ()
+
     def summary(self, request: Request, action: Tensor) -> Tensor:
         """Return what a fixed message says, about [-1, 1], ``[B, k]``: the action itself."""
         return action.to(torch.float32).reshape(action.shape[0], -1)

@@ -48,6 +48,11 @@ class Profile(Component):
         """One number per time scale, one for negative feedback, one for the prior."""
         return spaces.Box(-1.0, 1.0, (len(self.config.half_lives) + 2,), np.float32)
 
+    def decisions(self) -> tuple[str, ...]:
+        """Return the names of the weights."""
+        lives = (f"half-life {life:g}" for life in self.config.half_lives)
+        return (*lives, "negative feedback", "population prior")
+
     def act(self, request: Request, action: Tensor) -> None:
         """Build the profile vectors."""
         memory, knowledge = request.memory, request.knowledge
@@ -88,6 +93,12 @@ class Query(Profile):
         knowledge = self.knowledge
         size = knowledge.text.shape[1] + knowledge.cf.shape[1]
         return spaces.Box(-1.0, 1.0, (len(self.config.half_lives) + 2 + size,), np.float32)
+
+    def decisions(self) -> tuple[str, ...]:
+        """Return the names of the weights, then those of what is added."""
+        spaces_of = ("text", self.knowledge.text), ("cf", self.knowledge.cf)
+        moves = (f"{name} {k}" for name, space in spaces_of for k in range(space.shape[1]))
+        return (*super().decisions(), *moves)
 
     def act(self, request: Request, action: Tensor) -> None:
         """Build the profile vectors, and move them."""

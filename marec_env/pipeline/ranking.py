@@ -120,6 +120,10 @@ class Feature(Component):
         """0 or 1 per block."""
         return spaces.MultiDiscrete([2] * len(self.config.blocks))
 
+    def decisions(self) -> tuple[str, ...]:
+        """Return the names of the blocks."""
+        return tuple(f"block {block}" for block in self.config.blocks)
+
     def act(self, request: Request, action: Tensor) -> None:
         """Compute the blocks."""
         candidates = request.need("candidates")
@@ -211,6 +215,11 @@ class Ranking(Component):
     def action_space(self) -> spaces.Box:
         """One number per block, then diversity, then temperature (on a logarithmic scale)."""
         return spaces.Box(-1.0, 1.0, (len(self.config.blocks) + 2,), np.float32)
+
+    def decisions(self) -> tuple[str, ...]:
+        """Return the names of the numbers."""
+        weights = (f"weight of {block}" for block in self.config.blocks)
+        return (*weights, "diversity", "temperature")
 
     def act(self, request: Request, action: Tensor) -> None:
         """Score the candidates and draw the slate."""

@@ -175,6 +175,10 @@ class Recall(Component):
         recall = self.config.recall
         return spaces.MultiDiscrete([recall.levels] * len(recall.channels))
 
+    def decisions(self) -> tuple[str, ...]:
+        """Return the names of the quotas."""
+        return tuple(f"quota of {channel}" for channel in self.config.recall.channels)
+
     def act(self, request: Request, action: Tensor) -> None:
         """Fill the candidates.
 

@@ -92,6 +92,11 @@ class TopicRecall(Follower, Recall):
         topics = self.knowledge.num_topics
         return spaces.MultiDiscrete([recall.levels] * (len(recall.channels) + topics))
 
+    def decisions(self) -> tuple[str, ...]:
+        """Return the names of the quotas."""
+        topics = (f"quota of topic {topic}" for topic in range(self.knowledge.num_topics))
+        return (*super().decisions(), *topics)
+
     def act(self, request: Request, action: Tensor) -> None:
         """Fill the candidates."""
         super().act(request, action)
@@ -128,6 +133,12 @@ class TopicRanking(Follower, Ranking):
         """
         more = len(self.config.half_lives) + 2 + self.knowledge.num_topics
         return spaces.Box(-1.0, 1.0, (len(self.config.blocks) + 2 + more,), np.float32)
+
+    def decisions(self) -> tuple[str, ...]:
+        """Return the names of the numbers."""
+        gains = (f"gain of leaning {life:g}" for life in self.config.half_lives)
+        topics = (f"topic {topic}" for topic in range(self.knowledge.num_topics))
+        return (*super().decisions(), *gains, "rest", "rest from exposure", *topics)
 
     def act(self, request: Request, action: Tensor) -> None:
         """Add what topics are worth, score the candidates and draw the slate."""

@@ -7,6 +7,7 @@ import torch
 
 from marec_env.vector import Rows
 
+RICH = ("profile/query", "recall/topics", "feature", "ranking/topics")
 TEAM = ("profile", "recall", "feature", "ranking/topics")
 # Slates of session 1 (item i is of topic i % 4) and their clicks.
 SLATES = ([20, 21, 24, 23, 30], [33, 37, 41, 38, 40])
@@ -147,6 +148,13 @@ def test_the_query_by_hand(make):
         base, found = (getattr(request, f"profile_{space}")[1] for request in (one, other))
         expected = base + move / math.sqrt(len(move))
         assert found.tolist() == pytest.approx((expected / expected.norm()).tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("team", [("profile", "recall", "feature", "ranking"), RICH])
+def test_every_number_of_an_action_has_a_name_of_its_own(make, team):
+    for component in make.pipeline(components=team).components:
+        names = component.decisions()
+        assert len({*names}) == len(names) == component.action_space.shape[0]
 
 
 def test_by_default_profile_and_recall_do_what_the_plain_ones_do(make):
