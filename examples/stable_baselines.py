@@ -45,7 +45,7 @@ def main(
     model.learn(requests)
     model.save(MODEL)
     folder = record_policy(
-        trained(simulator, seed), f"{run}/config.yaml", "sb3-ppo", model.num_timesteps, seed=seed,
+        trained(simulator, seed), f"{run}/config.yaml", "sb3-ppo", requests, seed=seed,
         settings={**settings, "sessions": sessions},
     )  # fmt: skip
     compare([Path(run), folder], output=folder / "comparison")

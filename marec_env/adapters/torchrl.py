@@ -42,18 +42,27 @@ class SessionsEnv(EnvBase):
     critic's input; ``done``, ``terminated`` and ``truncated`` are the sessions', ``[B, 1]``. Of
     components that do not act at every request, ``(agent, "mask")``, bool ``[B, 1]``, says whose
     next action counts.
+
+    With ``split`` each of a component's choices is an agent of its group (``recall_0/2``), for
+    libraries that know one choice an agent: ``n`` agents that observe ``[B, n, d + n]``, the
+    component's observation and which of its choices it is about (one-hot), choose ``[B, n]``, and
+    are all paid what the component is.
     """
 
     batch_locked = True
 
-    def __init__(self, simulator: Simulator, *, actions: ActionKind = "mixed") -> None:
+    def __init__(
+        self, simulator: Simulator, *, actions: ActionKind = "mixed", split: bool = False
+    ) -> None:
         """Args:
         simulator: from :func:`marec_env.make_vec`; it must not be stepped by itself.
         actions: of which kind; see :class:`marec_env.pipeline.actions.ActionCode`.
+        split: whether each choice is an agent.
 
         Raises:
-            ConfigError: components that act one after another, or actions that do not fit into one
-                space (``mixed`` with messages).
+            ConfigError: components that act one after another; actions that do not fit into one
+                space (``mixed`` with messages); ``split``, and a component's actions are no choices
+                among equally many.
         """
         if len(simulator.turns) > 1:
             raise ConfigError(
@@ -62,10 +71,16 @@ class SessionsEnv(EnvBase):
             )
         super().__init__(device=simulator.device, batch_size=[simulator.num_envs])
         self.simulator = simulator
-        self.group_map = {agent: [agent] for agent in simulator.agents}
         self.codes = {
             agent: ActionCode({agent: space}, actions, simulator.device)
             for agent, space in simulator.action_spaces.items()
+        }
+        self._choices: dict[str, int] = {}
+        if split:
+            self._choices = {agent: _equal(agent, code.space) for agent, code in self.codes.items()}
+        self.group_map = {
+            agent: [f"{agent}/{place}" for place in range(code.size)] if split else [agent]
+            for agent, code in self.codes.items()
         }
         self._next_seed: int | None = 0
         self._now = simulator.reset(0)
@@ -74,46 +89,50 @@ class SessionsEnv(EnvBase):
 
     def _make_specs(self) -> None:
         count, device = self.simulator.num_envs, self.device
-        shape = (count, 1)
-
-        def group(entries: Mapping[str, Any]) -> Composite:
-            return Composite(dict(entries), shape=shape, device=device)
-
         seen, decided, paid = {}, {}, {}
-        for agent in self.simulator.agents:
-            size = self.simulator.observation_spaces[agent].shape[0]
+        for agent, members in self.group_map.items():
+            shape = (count, len(members))
+            group = {"shape": shape, "device": device}
+            observation = self._observation(agent, self._now.observations[agent])
             entries: dict[str, Any] = {
-                "observation": Unbounded((*shape, size), device=device, dtype=torch.float32)
+                "observation": Unbounded(observation.shape, device=device, dtype=torch.float32)
             }
             if agent in self._now.active:
                 entries["mask"] = Categorical(2, shape=shape, device=device, dtype=torch.bool)
-            seen[agent] = group(entries)
+            seen[agent] = Composite(entries, **group)
             space = self.codes[agent].space
-            if hasattr(space, "nvec"):
-                action: Any = MultiCategorical(
+            action: Any
+            if agent in self._choices:
+                action = Categorical(self._choices[agent], shape=shape, device=device)
+            elif hasattr(space, "nvec"):
+                action = MultiCategorical(
                     space.nvec, shape=(*shape, len(space.nvec)), device=device
                 )
             else:
                 low, high = (torch.as_tensor(part, device=device).expand(*shape, -1)
                              for part in (space.low, space.high))  # fmt: skip
                 action = Bounded(low, high, device=device, dtype=torch.float32)
-            decided[agent] = group({"action": action})
-            paid[agent] = group({"reward": Unbounded((*shape, 1), device=device)})
+            decided[agent] = Composite({"action": action}, **group)
+            paid[agent] = Composite({"reward": Unbounded((*shape, 1), device=device)}, **group)
         state = Unbounded((count, *self.simulator.state_space.shape), device=device)
         whole = {"shape": (count,), "device": device}
         self.observation_spec = Composite({**seen, "state": state}, **whole)
         self.action_spec = Composite(decided, **whole)
         self.reward_spec = Composite(paid, **whole)
         ends = ("done", "terminated", "truncated")
-        flag = Categorical(2, shape=shape, device=device, dtype=torch.bool)
+        flag = Categorical(2, shape=(count, 1), device=device, dtype=torch.bool)
         self.done_spec = Composite({name: flag.clone() for name in ends}, **whole)
+
+    def _observation(self, agent: str, seen: Tensor) -> Tensor:
+        return _by_member(seen, len(self.group_map[agent]) if agent in self._choices else 0)
 
     def _seen(self, observations: Mapping[str, Tensor], state: Tensor) -> dict[str, Any]:
         found: dict[str, Any] = {"state": state}
         for agent, seen in observations.items():
-            entries = {"observation": seen.unsqueeze(1)}
+            entries = {"observation": self._observation(agent, seen)}
             if agent in self._now.active:
-                entries["mask"] = self._now.active[agent].unsqueeze(1)
+                count = len(self.group_map[agent])
+                entries["mask"] = self._now.active[agent].unsqueeze(1).expand(-1, count)
             found[agent] = entries
         return found
 
@@ -142,14 +161,14 @@ class SessionsEnv(EnvBase):
         self._fresh = step.terminated | step.truncated
         found = self._seen(step.final_observations, step.final_state)
         for agent, reward in step.rewards.items():
-            found[agent]["reward"] = reward.view(-1, 1, 1)
+            found[agent]["reward"] = reward.view(-1, 1, 1).expand(-1, len(self.group_map[agent]), 1)
         ends = {"done": self._fresh, "terminated": step.terminated, "truncated": step.truncated}
         return self._dict({**found, **{name: end.view(-1, 1) for name, end in ends.items()}})
 
     def _dict(self, entries: Mapping[str, Any]) -> TensorDictBase:
         count, device = self.simulator.num_envs, self.device
         groups = {
-            name: TensorDict(value, batch_size=[count, 1], device=device)
+            name: TensorDict(value, batch_size=[count, len(self.group_map[name])], device=device)
             if isinstance(value, dict)
             else value
             for name, value in entries.items()
@@ -161,7 +180,7 @@ class SessionsEnv(EnvBase):
 
     def policy(self, module: Callable[[TensorDictBase], TensorDictBase]) -> ModulePolicy:
         """Return a team for evaluation in which a module decides as it does here."""
-        return ModulePolicy(self.codes, module)
+        return ModulePolicy(self.codes, module, split=bool(self._choices))
 
 
 class ModulePolicy:
@@ -171,9 +190,12 @@ class ModulePolicy:
         self,
         codes: Mapping[str, ActionCode],
         module: Callable[[TensorDictBase], TensorDictBase],
+        split: bool = False,
     ) -> None:
-        """``codes``: of each agent's actions; ``module``: reads ``(agent, "observation")``."""
-        self._codes, self._module = dict(codes), module
+        """``codes``: of each agent's actions; ``module``: reads ``(agent, "observation")``;
+        ``split``: as :class:`SessionsEnv` has it.
+        """
+        self._codes, self._module, self._split = dict(codes), module, split
 
     def reset(self) -> None:
         """Nothing to forget: a module is taken to have no memory."""
@@ -183,8 +205,9 @@ class ModulePolicy:
         """Return the actions of all agents."""
         count = len(next(iter(observations.values())))
         groups = {
-            agent: TensorDict({"observation": seen.unsqueeze(1)}, batch_size=[count, 1])
+            agent: TensorDict({"observation": made}, batch_size=made.shape[:2])
             for agent, seen in observations.items()
+            for made in [_by_member(seen, self._codes[agent].size if self._split else 0)]
         }
         with set_exploration_type(ExplorationType.DETERMINISTIC):
             found = self._module(TensorDict(groups, batch_size=[count]))
@@ -192,3 +215,24 @@ class ModulePolicy:
         for agent in observations:
             actions |= self._codes[agent].decode(found[agent, "action"].flatten(1))
         return actions
+
+
+def _by_member(seen: Tensor, choices: int) -> Tensor:
+    """Return what the agents of a component's group observe, from ``[B, d]``: ``[B, 1, d]``, or
+    where each of its choices is one ``[B, choices, d + choices]``.
+    """
+    if not choices:
+        return seen.unsqueeze(1)
+    which = torch.eye(choices, device=seen.device).expand(len(seen), -1, -1)
+    return torch.cat([seen.unsqueeze(1).expand(-1, choices, -1), which], dim=2)
+
+
+def _equal(agent: str, space: Any) -> int:
+    """Return among how many each choice of a component is."""
+    counts = set(getattr(space, "nvec", ()))
+    if len(counts) != 1:
+        raise ConfigError(
+            f"split: the actions of {agent}, {space}, are no choices among equally many; take"
+            " actions='discrete' and components without learned messages, or no split"
+        )
+    return int(counts.pop())

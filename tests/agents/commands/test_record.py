@@ -49,7 +49,7 @@ def test_its_seeds_are_one_experiment_and_other_settings_another(folders):
     assert all(not run.defects for run in runs), [run.defects for run in runs]
     assert runs[1].metrics == [{"env_steps": 70.0, "iterations": 1.0}]
     labels = [(group.label, group.seeds) for group in group_runs(runs).groups]
-    assert labels == [("marec drawn rate=0.1", [0, 1]), ("marec drawn rate=0.2", [2])]
+    assert labels == [("drawn rate=0.1", [0, 1]), ("drawn rate=0.2", [2])]
     found = json.loads((folders[0] / "evaluation.json").read_text())
     assert (found["sessions"], found["env_steps"]) == (6, 70)
     assert set(found["policies"]) == {"trained team", "static"}
