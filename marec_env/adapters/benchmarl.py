@@ -26,13 +26,14 @@ from marec_env.adapters import missing
 from marec_env.adapters.torchrl import ModulePolicy, SessionsEnv
 from marec_env.env import Config, resolve
 from marec_env.environment_config import EnvironmentConfig
+from marec_env.pipeline.config import ActionKind
 
 try:
     from benchmarl.environments.common import TaskClass
     from torchrl.data import Composite
     from torchrl.envs import EnvBase
 except ImportError as error:
-    raise missing("benchmarl") from error
+    raise missing("benchmarl", error) from error
 
 __all__ = ["PipelineTask"]
 
@@ -63,8 +64,8 @@ class PipelineTask(TaskClass):
 
     def _view(self, sessions: int, continuous: bool, device: str | None = None) -> SessionsEnv:
         simulator = marec_env.make_vec(self.config, sessions, device)
-        actions = "box" if continuous else "discrete"
-        return SessionsEnv(simulator, actions=actions, split=not continuous)
+        kind: ActionKind = "box" if continuous else "discrete"
+        return SessionsEnv(simulator, actions=kind, split=not continuous)
 
     def policy(self, experiment: Any) -> ModulePolicy:
         """Return the team that an experiment has learned, for evaluation."""

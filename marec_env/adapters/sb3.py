@@ -16,7 +16,7 @@ from marec_env.errors import ConfigError
 try:
     from stable_baselines3.common.vec_env import VecEnv
 except ImportError as error:
-    raise missing("stable-baselines3") from error
+    raise missing("stable-baselines3", error) from error
 
 __all__ = ["SB3VecEnv"]
 

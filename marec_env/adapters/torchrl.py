@@ -28,7 +28,7 @@ try:
     from torchrl.envs import EnvBase
     from torchrl.envs.utils import ExplorationType, set_exploration_type
 except ImportError as error:
-    raise missing("torchrl") from error
+    raise missing("torchrl", error) from error
 
 __all__ = ["ModulePolicy", "SessionsEnv"]
 

@@ -24,12 +24,12 @@ def _from_the_root(monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
 
 
-def test_there_are_eleven_and_each_is_short_and_listed():
+def test_there_are_twelve_and_each_is_short_and_listed():
     names = {path.stem for path in EXAMPLES}
     assert names == {
         "first_run", "own_reward", "own_component", "own_channel", "own_user_model", "own_data",
         "compare_algorithms", "own_algorithm",
-        "gymnasium_component", "stable_baselines", "torchrl_team",
+        "gymnasium_component", "stable_baselines", "torchrl_team", "benchmarl_team",
     }  # fmt: skip
     readme = (ROOT / "README.md").read_text()
     for path in EXAMPLES:
@@ -143,12 +143,16 @@ def run(tmp_path_factory):
         ("gymnasium_component", "reinforce", "WEIGHTS", {"iterations": 1, "sessions": 8}),
         ("stable_baselines", "sb3-ppo", "MODEL", {"requests": 32, "sessions": 8, "length": 4}),
         ("torchrl_team", "torchrl-ppo", "WEIGHTS", {"iterations": 1, "sessions": 8, "length": 4}),
+        ("benchmarl_team", "benchmarl-mappo", None, {"requests": 32, "sessions": 8, "length": 4}),
     ],
 )
 def test_what_is_learned_elsewhere_is_compared_with_ours(
     run, tmp_path, monkeypatch, capsys, name, algorithm, weights, short
 ):
     """It trains one iteration, and stands in the table of a comparison on the run's users."""
+    if name == "benchmarl_team":
+        pytest.importorskip("benchmarl", reason="see test_adapters", exc_type=ImportError)
+        monkeypatch.setattr("examples.benchmarl_team.SCRATCH", tmp_path)
     if weights:
         monkeypatch.setattr(f"examples.{name}.{weights}", tmp_path / "model.zip")
     folder = load_object(f"examples.{name}:main")(str(run), **short)

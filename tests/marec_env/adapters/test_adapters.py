@@ -25,6 +25,7 @@ from tests.worlds import small_environment
 
 SMALL = small_environment(60, 200)
 CPU = torch.device("cpu")
+NO_BENCHMARL = "BenchMARL is not installed, or not beside a torchrl it fits: pip install benchmarl"
 
 
 def sessions(count=5, **changes):
@@ -176,13 +177,94 @@ def test_stable_baselines_sees_resets_as_its_own_environments_show_them(kind):
 # ---------------------------------------------------------------- TorchRL
 
 
-@pytest.mark.parametrize("actions", ["mixed", "box", "discrete"])
+@pytest.mark.parametrize("actions", ["mixed", "box", "discrete", "split"])
 def test_torchrl_accepts_it(actions):
     from torchrl.envs import check_env_specs
 
-    env = SessionsEnv(sessions(), actions=actions)
+    split = {"actions": "discrete", "split": True}
+    env = SessionsEnv(sessions(), **(split if actions == "split" else {"actions": actions}))
     check_env_specs(env)
     assert set(env.group_map) == set(env.simulator.agents)
+
+
+def test_each_choice_may_be_an_agent():
+    """They see what the component sees and which one they are, and are paid what it is."""
+    pipeline = {**SMALL["pipeline"], "components": ["trainer", "recall", "ranking"]}
+    env = SessionsEnv(sessions(pipeline=pipeline), actions="discrete", split=True)
+    coded = sessions(pipeline={**pipeline, "actions": "discrete"})
+    assert {group: len(found) for group, found in env.group_map.items()} == {
+        "trainer_0": 1, "recall_0": 7, "ranking_0": 8,
+    }  # fmt: skip
+    step = coded.reset(0)
+    data = env.reset()
+    for _ in range(3):
+        seen = data["recall_0", "observation"]
+        size = step.observations["recall_0"].shape[1]
+        for place in range(7):
+            assert torch.equal(seen[:, place, :size], step.observations["recall_0"])
+            assert seen[0, place, size:].tolist() == [float(k == place) for k in range(7)]
+        assert torch.equal(data["trainer_0", "mask"][:, 0], step.active["trainer_0"])
+        data = env.rand_step(data)
+        actions = {agent: data[agent, "action"] for agent in coded.agents}
+        assert actions["ranking_0"].shape == (5, 8)
+        step = coded.step(actions)
+        reward = data["next", "ranking_0", "reward"]
+        assert torch.equal(reward, step.rewards["ranking_0"].view(5, 1, 1).expand(5, 8, 1))
+        data = data["next"]
+
+    def module(data):
+        shapes.append(data["recall_0", "observation"].shape)
+        for agent, action in actions.items():
+            data[agent, "action"] = action[:1].expand(len(data), -1)
+        return data
+
+    shapes = []
+    played = env.policy(module).act({a: env.simulator.observe(a)[:2] for a in actions})
+    assert shapes == [(2, 7, size + 7)]
+    assert torch.equal(played["recall_0"][1], actions["recall_0"][0])
+    with pytest.raises(ConfigError, match="split: the actions of profile_0"):
+        SessionsEnv(sessions(), split=True)
+
+
+@pytest.mark.parametrize("algorithm", ["IppoConfig", "QmixConfig"])
+def test_benchmarls_algorithms_train_as_they_are(algorithm, tmp_path):
+    """One iteration in numbers, one in choices; what they learned plays."""
+    algorithms = pytest.importorskip(
+        "benchmarl.algorithms", reason=NO_BENCHMARL, exc_type=ImportError
+    )
+    from benchmarl.experiment import Experiment, ExperimentConfig
+    from benchmarl.models import MlpConfig
+
+    from marec_env.adapters.benchmarl import PipelineTask
+
+    config = ExperimentConfig.get_from_yaml()
+    config.loggers, config.save_folder, config.render = [], str(tmp_path), False
+    config.max_n_frames, config.max_n_iters, config.evaluation_episodes = None, 1, 3
+    config.evaluation_interval = 32
+    for kind in ("on_policy", "off_policy"):
+        setattr(config, f"{kind}_collected_frames_per_batch", 32)
+        setattr(config, f"{kind}_n_envs_per_worker", 4)
+    config.on_policy_n_minibatch_iters, config.on_policy_minibatch_size = 1, 32
+    config.off_policy_n_optimizer_steps, config.off_policy_train_batch_size = 1, 16
+    config.off_policy_memory_size = 100
+    experiment = Experiment(
+        task=PipelineTask(SMALL),
+        algorithm_config=getattr(algorithms, algorithm).get_from_yaml(),
+        model_config=MlpConfig.get_from_yaml(),
+        critic_model_config=MlpConfig.get_from_yaml(),
+        config=config,
+        seed=0,
+    )
+    before = [p.clone() for p in experiment.policy.parameters()]
+    experiment.run()
+    after = list(experiment.policy.parameters())
+    assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    env = sessions()
+    found = rollout(env.world, experiment.task.policy(experiment), sessions=6, seed=3)
+    random = rollout(env.world, RandomTeam(env.action_spaces), sessions=6, seed=3)
+    assert not torch.equal(found.per_session["return"], random.per_session["return"])
+    shape = experiment.action_spec["feature_0", "action"].shape
+    assert tuple(shape) == ((1, 6) if algorithm == "IppoConfig" else (6,))
 
 
 def test_a_torchrl_rollout_is_the_sessions_played():
@@ -229,17 +311,18 @@ def test_torchrl_takes_no_components_that_act_one_after_another():
 
 
 @pytest.mark.parametrize(
-    ("module", "library"), [("sb3", "stable_baselines3"), ("torchrl", "tensordict")]
+    ("module", "library"),
+    [("sb3", "stable_baselines3"), ("torchrl", "tensordict"), ("benchmarl", "benchmarl")],
 )
 def test_a_missing_library_is_one_line(monkeypatch, module, library):
     real = builtins.__import__
 
     def fail(name, *rest, **named):
         if name.split(".")[0] == library:
-            raise ImportError(name)
+            raise ImportError(f"{name} is away")
         return real(name, *rest, **named)
 
-    monkeypatch.delitem(sys.modules, f"marec_env.adapters.{module}")
+    monkeypatch.delitem(sys.modules, f"marec_env.adapters.{module}", raising=False)
     monkeypatch.setattr(builtins, "__import__", fail)
-    with pytest.raises(ConfigError, match="which is not installed: pip install"):
+    with pytest.raises(ConfigError, match=rf"cannot be imported \({library}.*\): pip install"):
         importlib.import_module(f"marec_env.adapters.{module}")
