@@ -21,25 +21,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from torchrl.data import Composite
+from torchrl.envs import EnvBase, RewardSum, Transform
+
 import marec_env
-from marec_env.adapters import missing
 from marec_env.adapters.torchrl import ModulePolicy, SessionsEnv
 from marec_env.env import Config, resolve
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.pipeline.config import ActionKind
 
-try:
-    from benchmarl.environments.common import TaskClass
-    from torchrl.data import Composite
-    from torchrl.envs import EnvBase
-except ImportError as error:
-    raise missing("benchmarl", error) from error
-
 __all__ = ["PipelineTask"]
 
 
-class PipelineTask(TaskClass):
-    """Every component is a group (see :class:`marec_env.adapters.torchrl.SessionsEnv`).
+class PipelineTask:
+    """What ``benchmarl.environments.TaskClass`` says of a task, all of which BenchMARL asks for by
+    name: no subclass, so that this module can be imported beside any torchrl.
+
+    Every component is a group (see :class:`marec_env.adapters.torchrl.SessionsEnv`).
 
     With continuous actions a component is one agent that decides numbers in [-1, 1]; with discrete
     ones each of its choices is an agent of its group, as BenchMARL knows one choice an agent, so
@@ -48,7 +46,8 @@ class PipelineTask(TaskClass):
 
     def __init__(self, config: Config = None, name: str = "PIPELINE") -> None:
         """``config``: of the environment, see :data:`marec_env.env.Config`; ``name``: in logs."""
-        super().__init__(name, resolve(config).model_dump(mode="json"))
+        self.name = name
+        self.config = resolve(config).model_dump(mode="json")
 
     def get_env_fun(
         self, num_envs: int, continuous_actions: bool, seed: int | None, device: Any
@@ -116,6 +115,23 @@ class PipelineTask(TaskClass):
 
     def action_mask_spec(self, env: EnvBase) -> None:
         """Everything is always allowed."""
+
+    def get_reward_sum_transform(self, env: EnvBase) -> Transform:
+        """Return what adds up each group's rewards to those of an episode."""
+        return RewardSum(reset_keys=["_reset"] * len(self.group_map(env)))
+
+    def get_env_transforms(self, env: EnvBase) -> list[Transform]:
+        """Return none."""
+        return []
+
+    def get_replay_buffer_transforms(self, env: EnvBase, group: str) -> list[Transform]:
+        """Return none."""
+        return []
+
+    @staticmethod
+    def log_info(batch: Any) -> dict[str, float]:
+        """Nothing more is logged."""
+        return {}
 
     @staticmethod
     def env_name() -> str:
