@@ -152,10 +152,10 @@ def _print_evaluation(folder: Path, evaluation: str = "evaluation.json") -> None
     best baseline, objectives, reward terms.
     """
     from agents.comparison import tables
-    from agents.comparison.runs import read_run
+    from agents.comparison.runs import TRAINED, read_run
     from agents.comparison.summary import summarise
 
-    summary = summarise([changed(read_run(folder, evaluation), defects=())])
+    summary = summarise([changed(read_run(folder, evaluation), defects=())], label=TRAINED)
     wanted = (
         tables.outcomes_table,
         tables.quality_table,

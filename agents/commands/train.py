@@ -339,8 +339,11 @@ def _track_comparison(trackers: Trackers, comparison: Evaluation) -> None:
         policy: {name: numbers.mean for name, numbers in found.outcomes.items()}
         for policy, found in comparison.policies.items()
     }
+    for policy, found in comparison.policies.items():
+        if "clicks" in found.regret:
+            means[policy]["regret"] = found.regret["clicks"].mean
     values = {f"compare/{p}/{name}": v for p, found in means.items() for name, v in found.items()}
     trackers.summary({name: value for name, value in values.items() if value is not None})
-    names = comparison.outcome_names()
+    names = list(dict.fromkeys(name for found in means.values() for name in found))
     rows = [[policy, *(found.get(name) for name in names)] for policy, found in means.items()]
     trackers.table("comparison", ["policy", *names], rows)

@@ -92,14 +92,19 @@ def _color(summary: Summary, row: Row) -> str:
     return ORACLE if row.kind == "oracle" else NEUTRAL
 
 
-def curve_figures(groups: Sequence[Group]) -> list[Figure]:
-    """Draw learning curves."""
+def curve_figures(groups: Sequence[Group], others: Sequence[Row] = ()) -> list[Figure]:
+    """Draw learning curves; policies evaluated beside are called and ordered as ``others``."""
+    names = {row.label: name_of(row) for row in others}
+    order = list(names)
     wanted = {}
     users = "episode/clicks" in _logged(groups)
     for name, title in (_CURVES if users else _EPISODE_CURVES).items():
         baselines = [n for n in _logged(groups) if n.startswith(f"{name}/")]  # the same in all
         lines = {group.label: (group, name) for group in groups}
-        wanted[title] = lines | {n.removeprefix(f"{name}/"): (groups[0], n) for n in baselines}
+        beside = {n.removeprefix(f"{name}/"): (groups[0], n) for n in baselines}
+        for label in sorted(beside, key=lambda n: order.index(n) if n in names else len(order)):
+            lines[names.get(label, label)] = beside[label]
+        wanted[title] = lines
     return _curves(wanted)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agents.comparison import figures, request, tables
 from agents.comparison.grouping import Group
-from agents.comparison.runs import Run, read_run
+from agents.comparison.runs import TRAINED, Run, read_run
 from agents.comparison.summary import Summary, summarise
 from marec_env.evaluation.statistics import FEWEST_TO_RESAMPLE
 from marec_env.io import write_text
@@ -21,8 +21,10 @@ from marec_env.shipped import typed
 __all__ = ["as_markdown", "as_page", "lead_of", "run_page", "sections_of", "write_run_report"]
 
 _CURVES_LEAD = (
-    "Training sessions that ended since the last point, with exploration. In the first iterations "
-    "only short sessions can have ended, so curves rise there by themselves."
+    "Curves of the evaluation: the same sessions at every point, without exploration, beside "
+    "baselines. All other curves: training sessions that ended since the last point, with "
+    "exploration; in the first iterations only short sessions can have ended, so curves rise there "
+    "by themselves."
 )
 _TRAINING_LEAD = (
     "Means over the requests of an iteration, with exploration, and what the learner says of its "
@@ -100,7 +102,7 @@ def sections_of(summary: Summary, command: str, drawn: bool = True) -> list[Sect
         "Learning curves",
         [_CURVES_LEAD],
         [],
-        lambda summary: figures.curve_figures(summary.grouping.groups),
+        lambda summary: figures.curve_figures(summary.grouping.groups, summary.others),
     )
     add(
         "How it learned",
@@ -200,10 +202,10 @@ def run_page(run: Run) -> str:
     command = f"{typed('evaluate')} {shlex.quote(str(run.path))}"
     whole = replace(run, defects=())
     if run.evaluation is not None:
-        summary = summarise([whole])
+        summary = summarise([whole], label=TRAINED)
         notes = [*run.defects, *summary.notes]
         return render_page(title, lead_of(summary), notes, sections_of(summary, command))
-    groups = [Group(run.algorithm, (whole,))]
+    groups = [Group(TRAINED, (whole,))]
     sections = [
         Section("Learning curves", figures=figures.curve_figures(groups), lead=[_CURVES_LEAD]),
         Section("How it learned", figures=figures.training_figures(groups), lead=[_TRAINING_LEAD]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,19 +128,26 @@ class Summary:
         )
 
 
-def summarise(runs: Sequence[Run], files: Sequence[Path] = (), mixed_code: bool = False) -> Summary:
+def summarise(
+    runs: Sequence[Run], files: Sequence[Path] = (), mixed_code: bool = False,
+    label: str | None = None,
+) -> Summary:  # fmt: skip
     """Compare runs.
 
     Args:
         runs: any number of seeds of any number of experiments.
         files: further rows, see :func:`agents.comparison.rows.rows_of_file`.
         mixed_code: see :func:`agents.comparison.grouping.group_runs`.
+        label: what the only experiment is called; by default its name or algorithm.
 
     Raises:
         RunError: the runs may not be mixed, or none is sound.
         ConfigError: a file does not fit.
     """
     grouping = group_runs(runs, mixed_code)
+    if label is not None:
+        [group] = grouping.groups
+        grouping = replace(grouping, groups=(replace(group, label=label),))
     sound = [run for group in grouping.groups for run in group.runs]
     notes = list(grouping.notes)
     if warning := seeds_warning(min(len(group.runs) for group in grouping.groups)):

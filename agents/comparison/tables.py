@@ -22,6 +22,7 @@ _QUALITY = ("precision", "recall", "f1", "ndcg", "mrr", "hit_rate")
 _LISTS = ("diversity", "novelty", "serendipity", "miscalibration", "coverage", "gini")
 _HEADINGS = {
     "length": "requests",
+    REGRET: "regret in clicks",
     "return": "F a session",
     "team_reward": "F a request",
     "f1": "F1",
@@ -56,9 +57,7 @@ def _marked(estimate: Estimate | None) -> str:
     """Return a signed difference, with a star where zero lies outside its interval."""
     if estimate is None:
         return "-"
-    mark = "*" if estimate.significant else ""
-    ends = f"\n[{estimate.low:+.3g}, {estimate.high:+.3g}]" if math.isfinite(estimate.low) else ""
-    return f"{estimate.value:+.3g}{mark}{ends}"
+    return interval(estimate, "\n", sign="+", mark="*" if estimate.significant else "")
 
 
 def _table(

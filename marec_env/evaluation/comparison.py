@@ -157,7 +157,7 @@ class Evaluation(_Document):
     oracle: str | None = None
     """The best privileged policy by clicks a session."""
     policies: dict[str, PolicyNumbers]
-    """By name, in order of evaluation."""
+    """By name: the trained team, then baselines and oracles, of each the best last."""
     env_steps: FiniteFloat | None = None
     """How far the team was trained; older versions did not say."""
     git: dict[str, Any] | None = None
@@ -180,6 +180,9 @@ class Evaluation(_Document):
                 pair = [found.estimate(), found.difference and found.difference.estimate()]
                 ends = [[e.value, e.low, e.high] if e else [None] * 3 for e in pair]
                 rows.append([name, outcome, *ends[0], *ends[1]])
+            if "clicks" in policy.regret:  # called so in comparison.csv too
+                lost = policy.regret["clicks"].estimate()
+                rows.append([name, "regret", lost.value, lost.low, lost.high, None, None, None])
         return csv_text(header, rows)
 
 
@@ -205,6 +208,8 @@ def compare_outcomes(
     fair = [name for name, found in outcomes.items() if not found.privileged]
     pool = [name for name in fair if name in candidates] or fair or list(outcomes)
     reference = max(pool, key=ranked.__getitem__)
+    # In every file and table alike: those who were not candidates, then the others, best last.
+    order = sorted(outcomes, key=lambda n: (n in candidates, outcomes[n].privileged, ranked[n]))
     oracle = max((n for n in outcomes if n not in fair), key=ranked.__getitem__, default=None)
 
     return Evaluation(
@@ -218,7 +223,7 @@ def compare_outcomes(
                 outcomes[reference] if name != reference else None,
                 outcomes[oracle] if oracle not in (None, name) else None,
             )
-            for name in outcomes
+            for name in order
         },
     )
 

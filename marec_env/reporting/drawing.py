@@ -48,6 +48,7 @@ ORACLE = "#d0d0d0"  # what no recommender can know
 WIDTH = 4.8  # inches: 346 points, a phone's width, so that 10-point text stays 10 points there
 FONT = 10  # points
 _LABEL = 20  # characters of a label before it wraps
+_DIGITS, _PLACES = 2, 6  # of an interval's half width that are shown; of decimals at most
 LINE = 0.2  # inches of height that a line of text takes
 
 
@@ -100,11 +101,26 @@ def shown(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def interval(estimate: Estimate, between: str = " ") -> str:
-    """Return ``value [low, high]``, the value alone where there is no interval."""
-    if not math.isfinite(estimate.low):
-        return shown(estimate.value)
-    return f"{shown(estimate.value)}{between}[{shown(estimate.low)}, {shown(estimate.high)}]"
+def interval(estimate: Estimate, between: str = " ", sign: str = "", mark: str = "") -> str:
+    """Return ``value [low, high]``, rounded to two digits of the interval's half width; the value
+    alone where there is no interval.
+
+    Args:
+        estimate: what is shown.
+        between: value and interval.
+        sign: ``+`` to show that of positive numbers too.
+        mark: behind the value.
+    """
+    half = (estimate.high - estimate.low) / 2.0
+    if not math.isfinite(half):
+        return f"{estimate.value:{sign}.3g}{mark}" if sign else f"{shown(estimate.value)}{mark}"
+    hardly = half <= 1e-4 * abs(estimate.value)  # an interval: three digits of the value
+    size = abs(estimate.value) / 10.0 if hardly else half
+    places = min(max(_DIGITS - 1 - math.floor(math.log10(size)), 0), _PLACES) if size > 0 else 0
+    # Zero is added, so that what rounds to zero has no sign of its own.
+    ends = (estimate.value, estimate.low, estimate.high)
+    value, low, high = (f"{round(x, places) + 0.0:{sign},.{places}f}" for x in ends)
+    return f"{value}{mark}{between}[{low}, {high}]"
 
 
 def sentence(text: str) -> str:

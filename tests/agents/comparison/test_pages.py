@@ -72,7 +72,7 @@ def test_the_page_has_every_part(summary):
     ]
     alternatives = [a["aria-label"] for a in document.all("div") if a.get("role") == "img"]
     for wanted in (
-        "Bars of clicks a session: mappo 31 [",
+        "Bars of clicks a session: mappo 31.0 [",
         "Bars of satisfaction",
         "Bars of session length in requests",
         "Bars of regret",
@@ -121,7 +121,7 @@ def test_markdown_has_the_tables_and_the_command(summary):
     text = as_markdown(summary, "Five algorithms", "python evaluate.py compare runs/*")
     assert text.startswith("# Five algorithms\n")
     assert "> **Note:** only 3 seeds" in text
-    assert re.search(r"^\| mappo \| 3 \(0-2\) \| 31 \[", text, re.MULTILINE)
+    assert re.search(r"^\| mappo \| 3 \(0-2\) \| 31.0 \[", text, re.MULTILINE)
     assert "```bash\npython evaluate.py compare runs/*\n```" in text
     widths = {
         block: {line.count("|") - line.count("\\|") for line in block.splitlines()}
@@ -194,7 +194,7 @@ def test_an_evaluation_leaves_its_numbers_and_the_page(evaluation, write_run):
     written = write_comparison(Evaluation(**evaluation(44.0)), folder, env_steps=400_000)
     assert [path.name for path in written] == ["evaluation.json", "evaluation.csv", "report.html"]
     assert set(json.loads(written[0].read_text())["git"]) == {"commit", "dirty", "source"}
-    assert "Bars of clicks a session: mappo 44 [43, 45]" in written[2].read_text()
+    assert "Bars of clicks a session: trained team 44.0 [43.0, 45.0]" in written[2].read_text()
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_an_evaluation_of_other_settings_never_replaces_the_runs_own(
     names = [f"evaluation{suffix}.json", f"evaluation{suffix}.csv", f"report{suffix}.html"]
     assert [path.name for path in written] == names
     assert {name: (folder / name).read_bytes() for name in before} == before
-    assert "mappo 44 [43, 45]" in written[2].read_text()
+    assert "trained team 44.0 [43.0, 45.0]" in written[2].read_text()
     written = write_comparison(Evaluation(**found), folder, env_steps=400_000, replace=True)
     assert written[0].name == "evaluation.json"
     assert json.loads(written[0].read_text())["policies"] == found["policies"]

@@ -1,14 +1,19 @@
 import csv
 import io
 import json
+import math
+import re
 
 import pytest
 
+from agents.comparison.report import run_page
 from agents.comparison.rows import rows_of_file
 from agents.comparison.summary import summarise
-from agents.comparison.tables import difference_table
+from agents.comparison.tables import difference_table, outcomes_table
 from marec_env.errors import ConfigError
 from marec_env.evaluation.comparison import Numbers
+from marec_env.evaluation.statistics import Estimate
+from marec_env.reporting.drawing import interval
 
 
 @pytest.fixture
@@ -29,6 +34,48 @@ def test_experiments_are_interquartile_means_over_seeds(summary):
     assert mappo.exposure["provider"].impressions == pytest.approx([0.3, 0.7])
 
 
+def test_regret_says_in_what_it_is_and_has_its_paired_interval(make_run):
+    table = outcomes_table(summarise([make_run()]))
+    column = table.header.index("regret in clicks")
+    assert {row[0]: row[column] for row in table.rows} == {
+        "mappo": "70.0\n[69.0, 71.0]",
+        "popularity": "95.0\n[94.0, 96.0]",
+        "random": "90.0\n[89.0, 91.0]",
+        "oracle (p)": "0",
+    }
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        ((6.083, 0.271, 11.9), "+6.1 [+0.3, +11.9]"),
+        ((0.0625, 0.00156, 0.1234), "+0.062 [+0.002, +0.123]"),
+        ((-0.0004, -0.31, 0.31), "+0.00 [-0.31, +0.31]"),
+        ((1234.5, 1204.5, 1264.5), "+1,234 [+1,204, +1,264]"),
+        ((5.0, 5.0, 5.0), "+5.00 [+5.00, +5.00]"),
+        ((0.0, 0.0, 0.0), "+0 [+0, +0]"),
+        ((2.5, math.nan, math.nan), "+2.5"),
+    ],
+)
+def test_numbers_are_rounded_to_their_interval(ends, told):
+    assert interval(Estimate(*ends), sign="+") == told
+
+
+def test_a_policy_has_one_name_and_one_place(make_run):
+    run = make_run()
+    run.metrics[-1] |= {
+        f"evaluation/clicks{name}": 1.0 for name in ("", "/oracle", "/random", "/popularity")
+    }
+    page = run_page(run)
+    order = ["trained team", "popularity", "random", "oracle (p)"]
+    [curves] = re.findall("Learning curves of clicks a session of the evaluation[^.]*", page)
+    places = [
+        [text.index(name) for name in order] for text in (curves, page[page.index("<tbody>") :])
+    ]
+    assert all(found == sorted(found) for found in places)
+    assert "mappo" not in page[page.index("<tbody>") : page.index("</tbody>")]
+
+
 def test_differences_are_to_the_best_baseline_and_starred(make_run):
     run = make_run()
     run.evaluation.reference = "random"
@@ -38,7 +85,7 @@ def test_differences_are_to_the_best_baseline_and_starred(make_run):
     summary = summarise([run])
     table = difference_table(summary)
     assert "to random, the best by clicks of" in table.title
-    assert table.rows == [["mappo", "+20*\n[+1, +39]", "+3\n[-1, +7]"]]
+    assert table.rows == [["mappo", "+20*\n[+1, +39]", "+3.0\n[-1.0, +7.0]"]]
     run.evaluation.reference = None
     assert difference_table(summarise([run])) is None
 

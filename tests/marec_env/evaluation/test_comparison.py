@@ -35,9 +35,9 @@ def comparison():
     objective = torch.tensor([0.5, 0.5, float("nan"), 0.6])
     outcomes = {
         "trained team": _outcomes([3.0, 5.0, 6.0, 8.0], **{"objective/recall_0": objective}),
-        "popularity": _outcomes([1.0, 2.0, 4.0, 5.0]),
-        "static": _outcomes([2.0, 3.0, 4.0, 6.0]),
         "oracle": _outcomes([9.0, 9.0, 9.0, 9.0], privileged=True),
+        "static": _outcomes([2.0, 3.0, 4.0, 6.0]),
+        "popularity": _outcomes([1.0, 2.0, 4.0, 5.0]),
     }
     return compare_outcomes(outcomes, ("popularity", "static", "oracle"))
 
@@ -48,6 +48,15 @@ def test_the_reference_is_the_best_unprivileged_baseline(comparison):
     assert team["clicks"].difference.mean == pytest.approx(1.75)
     assert comparison.policies["static"].outcomes["clicks"].difference is None
     assert team["objective/recall_0"].difference is None
+
+
+def test_files_name_policies_in_the_order_of_tables_and_have_the_regret(comparison):
+    order = ["trained team", "popularity", "static", "oracle"]
+    assert list(comparison.policies) == order
+    rows = list(csv.DictReader(io.StringIO(comparison.as_csv())))
+    assert list(dict.fromkeys(row["policy"] for row in rows)) == order
+    lost = {row["policy"]: float(row["mean"]) for row in rows if row["outcome"] == "regret"}
+    assert lost == pytest.approx({"trained team": 3.5, "popularity": 6.0, "static": 5.25})
 
 
 def test_groups_and_cohort(comparison):
