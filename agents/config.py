@@ -114,6 +114,10 @@ class TrackingConfig(ConfigModel):
         default=False,
         description="Also write TensorBoard events into the run's folder (extra: tensorboard).",
     )
+    trackio: bool = Field(
+        default=False,
+        description="Also log into trackio's local dashboard, in TRACKIO_DIR (extra: trackio).",
+    )
 
 
 class RunConfig(ConfigModel):

@@ -23,7 +23,7 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _ROOT = str(Path(__file__).resolve().parents[2])
 _LOOK = 0.5  # seconds between looks at what the runs have written
 _ENDS: dict[int, State] = {0: "done", INTERRUPTED: "stopped"}
-_TOLD = ("warning: ", "W&B", "TensorBoard")
+_TOLD = ("warning: ", "W&B", "TensorBoard", "trackio")
 """How lines begin that a run's process says and the user is to see, once."""
 
 

@@ -1,15 +1,16 @@
-"""Dashboards beside ``metrics.jsonl``: Weights & Biases and TensorBoard, from the driver only.
+"""Dashboards beside ``metrics.jsonl``: Weights & Biases, TensorBoard, trackio; driver only.
 
 A tracker that fails says so once and falls silent; it never stops a run.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -28,6 +29,16 @@ WORKSPACES = ".wandb-workspaces.json"
 def default_group(config: RunConfig) -> str:
     """Return what the seeds of one experiment share in a dashboard."""
     return f"{config.algorithm.kind}-{preset_name(config)}-{config_hash(config)[:8]}"
+
+
+def _labels(config: RunConfig) -> dict[str, str | int]:
+    """Return what runs are grouped and filtered by."""
+    return {
+        "algo": config.algorithm.kind,
+        "preset": preset_name(config),
+        "seed": config.seed,
+        "group": config.tracking.group or default_group(config),
+    }
 
 
 Row = Sequence[str | float | None]
@@ -88,14 +99,10 @@ class _Wandb:
             resume="allow" if mode == "online" else None,
             project=tracking.project,
             entity=tracking.entity,
-            group=tracking.group or default_group(config),
+            group=str(_labels(config)["group"]),
             job_type="train",
             tags=list(tracking.tags),
-            config={
-                **config.model_dump(mode="json"),
-                "algo": config.algorithm.kind,
-                "preset": preset_name(config),
-            },
+            config={**config.model_dump(mode="json"), **_labels(config)},
             # Seeds that train side by side are runs of one process.
             settings=wandb.Settings(
                 silent=True, console="off", x_disable_stats=True, reinit="create_new"
@@ -144,12 +151,21 @@ class _Wandb:
 
 
 class _TensorBoard:
-    """TensorBoard events in ``RUN/tensorboard``."""
+    """TensorBoard events in ``RUN/tensorboard``; its page HParams filters and groups runs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, config: RunConfig, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer: Any = SummaryWriter(log_dir=str(folder / "tensorboard"))
+        self._tell(_labels(config))
+
+    def _tell(self, labels: Mapping[str, str | int]) -> None:
+        from torch.utils.tensorboard import summary
+
+        untyped: Any = summary
+        shown = dict.fromkeys(("evaluation/clicks", "evaluation/return"))
+        for part in untyped.hparams(dict(labels), shown):
+            self._writer.file_writer.add_summary(part)  # add_hparams would make a run of its own
 
     def log(self, metrics: Metrics) -> None:
         step = int(metrics[STEP] or 0)
@@ -172,6 +188,48 @@ class _TensorBoard:
 
     def close(self) -> None:
         self._writer.close()
+
+
+class _Trackio:
+    """A run in trackio's local database; tables and files stay in the run's folder."""
+
+    def __init__(self, config: RunConfig, folder: Path) -> None:
+        import trackio
+
+        labels = _labels(config)
+        with redirect_stdout(io.StringIO()):  # it greets
+            self._run = trackio.init(
+                project=config.tracking.project,
+                name=folder.name,
+                group=str(labels["group"]),
+                config={**config.model_dump(mode="json"), **labels},
+                resume="allow",
+                embed=False,
+                auto_log_gpu=False,
+                auto_log_cpu=False,
+            )
+        # Ours to end: left there, it would be ended, and said to be, once more at exit.
+        trackio.context_vars.current_run.set(None)
+        self._step = 0
+
+    def log(self, metrics: Metrics) -> None:
+        self._step = int(metrics[STEP] or 0)
+        found = {key: value for key, value in metrics.items() if value is not None}
+        self._run.log(found, step=self._step)
+
+    def summary(self, values: Mapping[str, float]) -> None:
+        finite = {key: value for key, value in values.items() if math.isfinite(value)}
+        self._run.log(finite, step=self._step)
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """The final comparison is in the summary already."""
+
+    def artifact(self, kind: str, paths: Sequence[Path]) -> None:
+        """Files lie in the run's folder already."""
+
+    def close(self) -> None:
+        with redirect_stdout(io.StringIO()):
+            self._run.finish()
 
 
 def _cell(value: str | float | None) -> str:
@@ -219,8 +277,8 @@ class Trackers:
 def open_trackers(config: RunConfig, folder: Path, say: Callable[[str], None]) -> Trackers:
     """Start what the configuration asks for; what cannot start is named and left out.
 
-    Nothing is written outside the run's ``folder``, whose name is the run's; ``say`` receives lines
-    for the user.
+    Nothing but trackio's database is written outside the run's ``folder``, whose name is the run's;
+    ``say`` receives lines for the user.
     """
     trackers: dict[str, Any] = {}
     if config.tracking.wandb != "disabled":
@@ -230,9 +288,13 @@ def open_trackers(config: RunConfig, folder: Path, say: Callable[[str], None]) -
                 trackers["W&B"] = _Wandb(config, folder, mode, say)
         except Exception as error:  # no wandb, no network, a wrong entity: the run goes on
             say(f"W&B is left out: {' '.join(str(error).split())}")
-    if config.tracking.tensorboard:
-        with suppress(ImportError):
-            trackers["TensorBoard"] = _TensorBoard(folder)
-        if "TensorBoard" not in trackers:
-            say("TensorBoard is left out: install it with pip install 'marec[tensorboard]'")
+    for name, made in (("TensorBoard", _TensorBoard), ("trackio", _Trackio)):
+        if not getattr(config.tracking, name.lower()):
+            continue
+        try:
+            trackers[name] = made(config, folder)
+        except ImportError:
+            say(f"{name} is left out: install it with pip install 'marec[{name.lower()}]'")
+        except Exception as error:  # a database that cannot be written, a wrong setting
+            say(f"{name} is left out: {' '.join(str(error).split())}")
     return Trackers(trackers, say)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,10 @@ def test_an_offline_run_holds_the_curves_and_its_names(tmp_path: Path) -> None:
     folder.mkdir()
     trackers = open_trackers(config, folder, said.append)
     for step in (10, 20, 30):
-        trackers.log({"env_steps": step, "team_reward": step / 100, "episode/clicks": None})
+        curves = {"evaluation/clicks": step + 0.5, "evaluation/clicks/static": 7.0}
+        trackers.log(
+            {"env_steps": step, "team_reward": step / 100, "episode/clicks": None, **curves}
+        )
     trackers.summary({"compare/team_reward": 0.5, "compare/none": float("nan")})
     trackers.table("comparison", ["policy", "clicks"], [["trained team", 42.5], ["random", None]])
     (tmp_path / "trainer").mkdir()
@@ -53,6 +57,7 @@ def test_an_offline_run_holds_the_curves_and_its_names(tmp_path: Path) -> None:
     assert run["job_type"] == "train"
     settings = run["config"]["update"]
     assert (settings["algo"], settings["preset"], settings["seed"]) == ("mappo", "marec", 3)
+    assert settings["group"] == run["run_group"]
     history = [record["history"]["item"] for record in records if "history" in record]
     curve = [row for row in history if "comparison.path" not in row]
     [shown] = [row for row in history if "comparison.path" in row]
@@ -68,6 +73,8 @@ def test_an_offline_run_holds_the_curves_and_its_names(tmp_path: Path) -> None:
     assert [(row["env_steps"], row["team_reward"]) for row in curve] == [
         (10, 0.1), (20, 0.2), (30, 0.3)
     ]  # fmt: skip
+    evaluated = [(row["evaluation/clicks"], row["evaluation/clicks/static"]) for row in curve]
+    assert evaluated == [(10.5, 7.0), (20.5, 7.0), (30.5, 7.0)]
 
     final: dict[str, float] = {}
     for record in records:
@@ -175,11 +182,12 @@ def test_a_dashboard_that_fails_is_left_out_and_the_others_go_on() -> None:
 def test_tensorboard_holds_the_curves(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import plugin_data_pb2
 
     config = run_of(wandb="disabled", tensorboard=True)
     trackers = open_trackers(config, tmp_path, pytest.fail)
     trackers.log({"env_steps": 10, "team_reward": 0.25})
-    trackers.log({"env_steps": 20, "team_reward": 0.5})
+    trackers.log({"env_steps": 20, "team_reward": 0.5, "evaluation/clicks": 31.5})
     trackers.table("comparison", ["policy", "clicks"], [["random", 2.0], ["static", None]])
     trackers.artifact("config", [tmp_path])
     trackers.close()
@@ -188,3 +196,56 @@ def test_tensorboard_holds_the_curves(tmp_path: Path) -> None:
     assert [(e.step, e.value) for e in events.Scalars("team_reward")] == [(10, 0.25), (20, 0.5)]
     [text] = events.Tensors("comparison/text_summary")
     assert "| random | 2 |\n| static |  |" in text.tensor_proto.string_val[0].decode()
+    assert [(e.step, e.value) for e in events.Scalars("evaluation/clicks")] == [(20, 31.5)]
+    [started] = [
+        plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+        for name, content in events.PluginTagToContent("hparams").items()
+        if name.endswith("session_start_info")
+    ]
+    told = {name: value.string_value or value.number_value for name, value in started.items()}
+    group = f"mappo-marec-{config_hash(config)[:8]}"
+    assert told == {"algo": "mappo", "preset": "marec", "seed": 3.0, "group": group}
+
+
+READ = """
+import json, sys, trackio
+from trackio.sqlite_storage import SQLiteStorage as storage
+name = sys.argv[1]
+print(json.dumps([storage.get_logs("marec", name), storage.get_run_config("marec", name)]))
+"""
+
+
+def test_trackio_holds_the_curves(tmp_path: Path) -> None:
+    pytest.importorskip("trackio")
+    config, folder = run_of(wandb="disabled", trackio=True), tmp_path / "marec-mappo-seed3-x"
+    code = f"""
+import json, sys
+from pathlib import Path
+from agents.config import RunConfig
+from agents.runs.tracking import open_trackers
+config = RunConfig.model_validate_json(sys.stdin.read())
+trackers = open_trackers(config, Path({str(folder)!r}), print)
+for step in (10, 20):
+    trackers.log({{"env_steps": step, "evaluation/clicks": step + 0.5, "episode/clicks": None}})
+trackers.summary({{"compare/random/clicks": 2.0, "compare/none": float("nan")}})
+trackers.artifact("config", [])
+trackers.close()
+"""
+
+    def run(code: str, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], input=config.model_dump_json(),
+            capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3],
+            env={**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio")},
+        )  # fmt: skip
+        return done.stdout
+
+    assert run(code) == ""
+    rows, known = json.loads(run(READ, folder.name))
+    curve = [(row["env_steps"], row["evaluation/clicks"]) for row in rows if "env_steps" in row]
+    assert curve == [(10, 10.5), (20, 20.5)]
+    assert rows[-1]["compare/random/clicks"] == 2.0
+    assert "compare/none" not in rows[-1]
+    group = f"mappo-marec-{config_hash(config)[:8]}"
+    told = {name: known[name] for name in ("algo", "preset", "seed", "group")}
+    assert told == {"algo": "mappo", "preset": "marec", "seed": 3, "group": group}
