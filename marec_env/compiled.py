@@ -9,13 +9,15 @@ bits, and tests hold them together. Steps that are products or element by elemen
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["compiled"]
+from torch import Tensor
+
+__all__ = ["code_folder", "compiled", "eager", "recording"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,10 +46,31 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
+_recording = False
+
+
+@contextmanager
+def recording(on: bool = True) -> Iterator[None]:
+    """Within, a step on the CPU is recorded (:mod:`marec_env.step_program`): as on a GPU no shape
+    depends on numbers and the host decides nothing.
+    """
+    global _recording
+    before, _recording = _recording, on
+    try:
+        yield
+    finally:
+        _recording = before
+
+
+def eager(values: Tensor) -> bool:
+    """Whether work on a tensor may look at its numbers: on the CPU, unless it is recorded."""
+    return values.is_cpu and not _recording
+
+
 def _compile(function: Callable[P, R], keep: bool = True) -> Callable[P, R]:
     import numba  # a third of a second, which importing the package need not pay
 
-    folder = _folder() if keep else None
+    folder = code_folder() if keep else None
     if folder is not None:
         others, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
         try:
@@ -59,7 +82,7 @@ def _compile(function: Callable[P, R], keep: bool = True) -> Callable[P, R]:
     return numba.njit(nogil=True, boundscheck=True)(function)  # type: ignore[no-any-return]
 
 
-def _folder() -> Path | None:
+def code_folder() -> Path | None:
     """Return where compiled code is kept (``MAREC_CACHE``, else ``~/.cache/marec``, ``compiled``);
     ``None`` if it cannot be made, or somebody else may write there.
     """

@@ -26,7 +26,7 @@ from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, unknown_name
 from marec_env.rendering import funnel_image, funnel_text
 from marec_env.simulator import Simulator
-from marec_env.vector import Action
+from marec_env.vector import Action, VecStep
 from marec_env.world import build_world
 
 __all__ = ["PipelineAECEnv", "PipelineParallelEnv", "aec_env", "make_vec", "parallel_env"]
@@ -101,14 +101,13 @@ def make_vec(config: Config = None, num_sessions: int = 64, device: str | None =
 
 
 def _one(value: Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = value[0].cpu().numpy().astype(np.float32)
+    array: NDArray[np.float32] = value.cpu().numpy()[0].astype(np.float32)
     return array
 
 
 def _numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return the first session's value of each float32 ``[B]`` tensor."""
-    first: list[float] = torch.stack(list(values.values()))[:, 0].tolist()
-    return dict(zip(values, first, strict=True))
+    """Return the one session's value of each float32 ``[1]`` tensor."""
+    return dict(zip(values, torch.cat(list(values.values())).tolist(), strict=True))
 
 
 def _batched(agent: str, action: Any, device: torch.device) -> Action:
@@ -157,15 +156,16 @@ class _SessionView:
         self._seed = 0
         self._episode = -1
 
-    def _begin(self, seed: int | None) -> None:
+    def _begin(self, seed: int | None) -> VecStep:
         """Begin the next episode; a seed starts its own sequence of episodes."""
         if seed is None:
             seed, episode = self._seed, self._episode + 1
         else:
             episode = 0
-        self.simulator.begin(torch.tensor([episode]), seed)
+        step = self.simulator.begin(torch.tensor([episode]), seed)
         self._seed, self._episode = seed, episode
         self.agents = list(self.possible_agents)
+        return step
 
     def observation_space(self, agent: str) -> _Space:
         """Return an agent's observation space."""
@@ -204,13 +204,27 @@ class PipelineParallelEnv(_SessionView, ParallelEnv[str, NDArray[np.float32], An
     sequence begins, so no two episodes are the same and every run can be repeated.
     """
 
+    def __init__(
+        self, config: Config = None, render_mode: str | None = None, *, compiled: bool = False
+    ) -> None:
+        """Args:
+        config: see :data:`Config`.
+        render_mode: ``ansi``, ``rgb_array`` or ``None``.
+        compiled: whether a step is one compiled program, several times as fast: takes a minute
+            once on a machine and a C++ compiler; what cannot be compiled runs as it is.
+        """
+        super().__init__(config, render_mode)
+        if compiled:
+            with torch.no_grad():
+                self.simulator.compile()
+
     @torch.inference_mode()
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, NDArray[np.float32]], dict[str, dict[str, Any]]]:
         """Begin an episode; see the class."""
-        self._begin(seed)
-        observations = {agent: _one(self.simulator.observe(agent)) for agent in self.agents}
+        step = self._begin(seed)
+        observations = {agent: _one(step.observations[agent]) for agent in self.agents}
         return observations, {agent: {} for agent in self.agents}
 
     @torch.inference_mode()

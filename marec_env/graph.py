@@ -1,8 +1,10 @@
-"""A step of a simulator as one CUDA graph: one launch from Python where there were a thousand.
+"""A step of a simulator as one call: one launch from Python where there were a thousand.
 
-A graph replays kernels at fixed addresses. So a step is recorded once on tensors that stay: what it
-reads is copied to them, what it changes goes back to where it was read, and what it returns is
-copied out. The draws are counted (:mod:`marec_env.random`), so that each replay draws its own.
+On CUDA it is a CUDA graph; one session on the CPU may have its step compiled
+(:mod:`marec_env.step_program`). Either works at fixed addresses. So a step is recorded once on
+tensors that stay: what it reads is copied to them, what it changes goes back to where it was read,
+and what it returns is copied out. The draws are counted (:mod:`marec_env.random`), so that each
+replay draws its own.
 """
 
 from __future__ import annotations
@@ -10,12 +12,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from pydantic import BaseModel
 from torch import Tensor
 
+from marec_env.step_program import CompiledTape
 from marec_env.vector import Action, VecStep
 
 __all__ = ["CudaTape", "StepGraph", "copy_pairs", "own_copy"]
@@ -54,18 +57,36 @@ class CudaTape:
         self._graph.replay()
 
 
+class _Kept(NamedTuple):
+    """A recorded step."""
+
+    tape: Tape
+    given: dict[str, Action]
+    before: dict[Path, Tensor]
+    """What the owner held when it was recorded, and holds at every replay."""
+    found: VecStep
+    last: Any
+
+
 class StepGraph:
     """A step that is recorded when it has run twice, and replayed from then on."""
 
-    def __init__(self, owner: object, step: Step, tape: Callable[[], Tape] = CudaTape) -> None:
+    def __init__(
+        self, owner: Any, step: Step, tape: Callable[[], Tape] = CudaTape, lasting: bool = False
+    ) -> None:
         """Args:
-        owner: holds everything that a step changes, in attributes, mappings and lists.
+        owner: holds everything that a step changes, in attributes, mappings and lists; in ``last``
+            what it keeps of its latest step.
         step: from the agents' actions to what came of them.
         tape: makes what records.
+        lasting: whether recording costs so much that a recorded step outlasts :meth:`forget`. What
+            it returns holds until the next step only.
         """
-        self._owner, self._step, self._tape = owner, step, tape
+        self._owner, self._step, self._tape, self._lasting = owner, step, tape, lasting
         self._off = False
-        self.forget()
+        self._warm = 0
+        self._kept: _Kept | None = None
+        self._moved = False
 
     @classmethod
     def of(cls, simulator: Any, step: Step) -> StepGraph | None:
@@ -81,10 +102,22 @@ class StepGraph:
             return None
         return cls(simulator, step)
 
+    @classmethod
+    def compiled(cls, simulator: Any, step: Step) -> StepGraph | None:
+        """Return a simulator's step on the CPU as a compiled program, if no plug-in of the user's
+        own must be checked.
+        """
+        if simulator.own_plug_ins:
+            _LOG.warning("plug-ins of your own are checked, so that a step is not compiled")
+            return None
+        return cls(simulator, step, CompiledTape, lasting=True)
+
     def forget(self) -> None:
-        """Record anew, for tensors of the owner have been replaced."""
-        self._warm = 0
-        self._kept: tuple[Tape, dict[str, Action], VecStep] | None = None
+        """Record anew, for tensors of the owner have been replaced; or put the old ones back."""
+        self._moved = True
+        if not self._lasting:
+            self._warm = 0
+            self._kept = None
 
     def __call__(self, actions: Mapping[str, Action]) -> VecStep:
         """Return what the step returns, in tensors of the caller's own."""
@@ -92,11 +125,17 @@ class StepGraph:
             self._warm += 1
             return self._step(actions)
         assert self._kept is not None
-        tape, given, found = self._kept
+        tape, given, before, found, last = self._kept
+        if self._moved and self._lasting:
+            self._settle(before, {path: _at(self._owner, path) for path in before})
+            self._moved = False
         for agent, action in actions.items():
             for old, new in zip(_parts(given[agent]), _parts(action), strict=True):
                 old.copy_(new)
         tape.replay()
+        self._owner.last = last
+        if self._lasting:
+            return found
         made = own_copy({part.name: getattr(found, part.name) for part in fields(found)})
         return replace(found, **made)
 
@@ -111,37 +150,44 @@ class StepGraph:
 
         def work() -> VecStep:
             found = self._step(given)
-            self._settle(before)
+            self._settle(before, _tensors(self._owner))
             return found
 
         tape = self._tape()
         try:
-            self._kept = tape, given, tape.record(work)
+            found = tape.record(work)
+            self._kept = _Kept(tape, given, before, found, getattr(self._owner, "last", None))
         except Exception as error:
-            _put_back(self._owner, before)
+            self._put_back(before, _tensors(self._owner))
             self._off = True
             reason = str(error).split("\n")[0]
-            _LOG.warning("a step is not recorded as one CUDA graph, but runs as it is: %s", reason)
+            _LOG.warning("a step is not recorded as one call, but runs as it is: %s", reason)
         return not self._off
 
-    def _settle(self, before: dict[Path, Tensor]) -> None:
+    def _settle(self, before: dict[Path, Tensor], now: dict[Path, Tensor]) -> None:
         """Write what a step changed to where it was, so that the next replay finds it there."""
         moved: dict[int, tuple[Tensor, Tensor]] = {}
-        storages = {tensor.untyped_storage().data_ptr() for tensor in before.values()}
-        for path, new in _tensors(self._owner).items():
+        for path, new in now.items():
             old = before.get(path)
             if old is None or new is old:
                 continue
             if id(old) in moved and moved[id(old)][1] is not new:
                 raise RuntimeError(f"{path[-1]} shares its tensor with another name")
             moved[id(old)] = (old, new)
+        storages = {tensor.untyped_storage().data_ptr() for tensor in before.values()}
         pairs = [  # what lies where others will be written is moved out first
             (old, new.clone() if new.untyped_storage().data_ptr() in storages else new)
             for old, new in moved.values()
         ]
         for old, new in pairs:
             old.copy_(new)
-        _put_back(self._owner, before)
+        self._put_back(before, now)
+
+    def _put_back(self, before: dict[Path, Tensor], now: dict[Path, Tensor]) -> None:
+        """Let the owner hold the tensors again that it held before."""
+        for path, new in now.items():
+            if before.get(path, new) is not new:
+                _put(self._owner, path, before[path])
 
 
 def _parts(action: Action) -> tuple[Tensor, ...]:
@@ -173,30 +219,22 @@ def _tensors(holder: object, path: Path = (), seen: set[int] | None = None) -> d
     return found
 
 
-def _put_back(
-    holder: Any, before: Mapping[Path, Tensor], path: Path = (), seen: set[int] | None = None
-) -> Any:
-    """Let everything hold the tensors of ``before`` again; a tuple is made anew."""
-    seen = set() if seen is None else seen
-    if isinstance(holder, Tensor):
-        return before.get(path, holder)
-    if id(holder) in seen:
-        return holder
-    seen.add(id(holder))
-    inside = _inside(holder)
-    back = [_put_back(value, before, (*path, key), seen) for key, value in inside]
-    if isinstance(holder, tuple) and any(
-        a is not b for (_, a), b in zip(inside, back, strict=True)
-    ):
-        return tuple(back)
-    for (key, value), old in zip(inside, back, strict=True):
-        if old is value:
-            continue
-        if isinstance(holder, dict | list):
-            holder[key] = old
-        else:
-            setattr(holder, key, old)
+def _at(holder: Any, path: Path) -> Any:
+    """Return what lies at a path."""
+    for key in path:
+        holder = holder[key] if isinstance(holder, dict | list | tuple) else getattr(holder, key)
     return holder
+
+
+def _put(owner: Any, path: Path, value: Any) -> None:
+    """Put a value at a path; tuples on the way are made anew."""
+    holder, key = _at(owner, path[:-1]), path[-1]
+    if isinstance(holder, tuple):
+        _put(owner, path[:-1], (*holder[:key], value, *holder[key + 1 :]))
+    elif isinstance(holder, dict | list):
+        holder[key] = value
+    else:
+        setattr(holder, key, value)
 
 
 def _changes(holder: object) -> bool:

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from marec_env.compiled import compiled
+from marec_env.compiled import compiled, eager
 from marec_env.errors import ConfigError
 
 __all__ = [
@@ -119,7 +119,7 @@ def _mix_lanes(counter: Tensor, lanes: int) -> Tensor:
 def bits(key: Tensor, step: Tensor | int, stream: str, lanes: int) -> Tensor:
     """Return 64 random bits a lane, int64 ``[B, lanes]``."""
     counter = _counter(key, step, stream)
-    if not key.is_cpu:
+    if not eager(key):
         return _mix_lanes(counter, lanes)
     found = torch.empty(*counter.shape, lanes, dtype=torch.int64)
     _write_bits(_unsigned(counter), _unsigned(found).reshape(counter.numel(), lanes))
@@ -129,7 +129,7 @@ def bits(key: Tensor, step: Tensor | int, stream: str, lanes: int) -> Tensor:
 def uniform(key: Tensor, step: Tensor | int, stream: str, lanes: int) -> Tensor:
     """Return float32 draws in the open interval (0, 1), ``[B, lanes]``: odd multiples of 2^-24."""
     drawn = bits(key, step, stream, lanes)
-    if drawn.is_cpu:
+    if eager(drawn):
         odd = (_unsigned(drawn) >> np.uint64(64 - _BITS)).astype(np.float32) + np.float32(0.5)
         return torch.from_numpy(odd * np.float32(_UNIT))
     high = (drawn >> (64 - _BITS)).bitwise_and_((1 << _BITS) - 1)

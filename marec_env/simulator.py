@@ -16,6 +16,7 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.beginnings import by_user
+from marec_env.episodes import add, no_sums, outcomes
 from marec_env.errors import ConfigError
 from marec_env.graph import StepGraph
 from marec_env.memory import require_sessions
@@ -116,7 +117,7 @@ class Simulator:
         self._seeds = random.seeds_of(seed, self.num_envs, self.device)
         self._sessions = sessions.to(self.device).clone()
         self._forget()
-        self._sums = {}
+        self._sums = no_sums(self._sums)
         self._start(Rows())
         return self._begun()
 
@@ -164,6 +165,15 @@ class Simulator:
             taste = users.long_term_relevance(rows=rows.index)
             top = top_k(taste, self._top.shape[1], excluded=rows.of(self.pipeline.memory.seen))
         rows.put(self._top, top)
+
+    def compile(self) -> None:
+        """Let a step be one compiled program from now on (:mod:`marec_env.step_program`): of
+        sessions on the CPU without autoreset. Plays three requests, at the third of which it is
+        compiled; begin anew then. What a step returns, and ``last``, hold until the next.
+        """
+        self._graph = StepGraph.compiled(self, self._whole)
+        for _ in range(3):
+            self.step(self.default_actions())
 
     def observe(self, agent: str) -> Tensor:
         """Return an agent's current observation, float32 ``[B, d]``."""
@@ -320,15 +330,14 @@ class Simulator:
         truncated: Tensor,
     ) -> VecStep:
         """Add up episodes, keep final observations, and begin anew where an episode ended."""
-        for name, value in metrics.items():
-            sums = self._sums.get(name)
-            self._sums[name] = value.clone() if sums is None else sums + value
+        add(self._sums, metrics)
         rows = Rows(terminated | truncated)
         final_state, final_observations = self._look(Rows())
         episodes: dict[str, Tensor] = {}
         observations, state = final_observations, final_state
         if rows:
-            episodes = self._episodes(rows)
+            totals = ("clicks", *(self.last.feedback.outcomes if self.last else ()))
+            episodes = outcomes(rows, self._sums, self.pipeline.memory.requests, totals)
             if self.autoreset:
                 self._renew(rows)
                 new_state, new = self._look(rows)
@@ -346,18 +355,6 @@ class Simulator:
             metrics=metrics,
             episodes=episodes,
         )
-
-    def _episodes(self, rows: Rows) -> dict[str, Tensor]:
-        """Return outcomes of the episodes ending in ``rows``: totals, and means per request."""
-        length = rows.of(self.pipeline.memory.requests).to(torch.float32)
-        assert self.last is not None
-        totals = ("clicks", *self.last.feedback.outcomes)
-        outcomes = {"length": length, "return": rows.of(self._sums["team_reward"])}
-        outcomes |= {name: rows.of(self._sums[name]) for name in totals}
-        for name, sums in self._sums.items():
-            if name not in totals:
-                outcomes[f"{name}_per_request"] = rows.of(sums) / length
-        return outcomes
 
     def default_actions(self) -> dict[str, Action]:
         """Return the hand-set static pipeline's actions for all sessions."""
@@ -386,8 +383,10 @@ class Simulator:
                 f"the state was saved with {saved} sessions, this environment has "
                 f"{self.num_envs}; make one of {saved}"
             )
+        sums = no_sums(self._sums)
         for name in _OWN:
             setattr(self, name, copied(state[name.strip("_")], self.device))
+        self._sums = sums | self._sums
         self.users.load_state_dict(state["users"])
         self.pipeline.load_state_dict(state["pipeline"])
         self._forget()

@@ -14,6 +14,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from gymnasium import spaces
 from torch import Tensor
 
+from marec_env.compiled import eager
+
 __all__ = ["Action", "Rows", "VecStep", "VectorEnv", "map_parts", "means"]
 
 Action = Tensor | tuple[Tensor, ...]
@@ -48,7 +50,7 @@ class Rows:
         where: bool ``[B]``, which; all if ``None``.
         """
         self.where = where
-        self.index = where.nonzero().squeeze(1) if where is not None and where.is_cpu else None
+        self.index = where.nonzero().squeeze(1) if where is not None and eager(where) else None
         """Int64 ``[n]`` on the CPU, unless all."""
 
     def __bool__(self) -> bool:

@@ -37,6 +37,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from marec_env.errors import ConfigError
@@ -192,12 +193,13 @@ class ActionForm:
                 part._wrong.fill_(False)
                 raise ConfigError(f"{self._agent}: an earlier action did not fit its space")
 
-    def _no(self, wrong: Tensor, action: Tensor, why: str) -> Tensor:
+    def _no(self, wrong: Tensor | NDArray[np.bool_], action: Tensor, why: str) -> Tensor:
         """Refuse an action where numbers are ``wrong`` (bool, of its shape), now or later."""
-        if self._wrong is not None:
+        if isinstance(wrong, Tensor):
+            assert self._wrong is not None
             self._wrong |= wrong.any()
             return torch.where(wrong, 0, action)
-        if wrong.numpy().any():
+        if wrong.any():
             raise ConfigError(f"{self._agent}: action holds {why}")
         return action
 
@@ -222,7 +224,10 @@ class ActionForm:
             )
         if self._count is None:
             action = action.to(torch.float32)
-            return self._no(~action.isfinite(), action, "numbers that are not finite")
+            why = "numbers that are not finite"
+            if self._wrong is not None:
+                return self._no(~action.isfinite(), action, why)
+            return self._no(~np.isfinite(action.detach().numpy()), action, why)
         if action.is_floating_point():
             raise ConfigError(
                 f"{agent}: action is not made of whole numbers but of {action.dtype}; "
@@ -230,7 +235,10 @@ class ActionForm:
             )
         action = action.to(torch.int64)
         allowed = f"choices outside 0 ... {self._most}"
-        return self._no((action < 0) | (action >= self._count), action, allowed)
+        if self._wrong is not None:
+            return self._no((action < 0) | (action >= self._count), action, allowed)
+        numbers, count = action.numpy(), self._count.numpy()  # numpy: fewer, quicker calls
+        return self._no((numbers < 0) | (numbers >= count), action, allowed)
 
 
 COMPONENTS: Registry[type[Component]] = Registry("component")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marec_env import random
-from marec_env.compiled import compiled
+from marec_env.compiled import compiled, eager
 from marec_env.pipeline.component import COMPONENTS, Component, unit
 from marec_env.pipeline.config import PipelineConfig
 from marec_env.pipeline.request import Request
@@ -268,11 +268,13 @@ def rank_within_topic(scores: Tensor, topics: Tensor) -> Tensor:
     Returns:
         Int64 ``[B, C]``; ties count the earlier candidate as better.
     """
-    if not scores.is_cpu:
+    if not eager(scores):
         return _rank_by_runs(scores, topics)
-    ordered = sort_rows(_descending(scores)).numpy()
-    ranks = torch.empty(scores.shape, dtype=torch.int64)
-    _count_earlier(ordered, topics.numpy(), int(topics.max()) + 1, ranks.numpy())
+    ranks, groups = torch.empty(scores.shape, dtype=torch.int64), topics.numpy()
+    ordered = np.empty(groups.shape, np.int64)
+    _write_descending(scores.contiguous().numpy().view(np.int32), ordered)
+    ordered.sort(axis=-1)
+    _count_earlier(ordered, groups, int(groups.max()) + 1, ranks.numpy())
     return ranks
 
 
@@ -282,6 +284,16 @@ def _descending(scores: Tensor) -> Tensor:
     ascending = (raw ^ ((raw >> 31) & 0x7FFFFFFF)).to(torch.int64)  # orders as the scores do
     places = torch.arange(scores.shape[1], device=scores.device)
     return ((0x7FFFFFFF - ascending) << 16) | places
+
+
+@compiled
+def _write_descending(raw: NDArray[np.int32], keys: NDArray[np.int64]) -> None:
+    """Write what :func:`_descending` returns, from the bits of the scores."""
+    for row in range(len(raw)):
+        for place in range(raw.shape[1]):
+            score = np.int64(raw[row, place])
+            ascending = score ^ ((score >> 31) & 0x7FFFFFFF)
+            keys[row, place] = ((0x7FFFFFFF - ascending) << 16) | place
 
 
 @compiled

@@ -20,19 +20,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marec_env import random
-from marec_env.compiled import compiled
+from marec_env.compiled import compiled, eager
 from marec_env.errors import ConfigError
-from marec_env.pipeline import gpu_kernels, index
+from marec_env.pipeline import index
 from marec_env.pipeline.component import COMPONENTS, Component
 from marec_env.pipeline.config import PipelineConfig
-from marec_env.pipeline.gpu_kernels import KernelMerger, TensorMerger
 from marec_env.pipeline.memory import look_up
+from marec_env.pipeline.merger import merge
 from marec_env.pipeline.plugin_checks import checked_offer
 from marec_env.pipeline.request import Request
 from marec_env.pipeline.topk import first_occurrences, row_blocks, top_k
 from marec_env.registry import Registry, callable_at
 
-__all__ = ["CHANNELS", "Channel", "Recall", "merge", "quotas_of"]
+__all__ = ["CHANNELS", "Channel", "Recall", "quotas_of"]
 
 Channel = Callable[[Request, int], Tensor]
 CHANNELS: Registry[Channel] = Registry("recall channel")
@@ -71,7 +71,7 @@ def _best_by(request: Request, score: Callable[[slice], Tensor], length: int) ->
         length: items wanted.
     """
     seen = request.memory.seen
-    if not seen.is_cpu:
+    if not eager(seen):
         return top_k(score(slice(None)), length, excluded=seen)
     blocks = row_blocks(request.num_sessions, request.knowledge.num_items)
     return torch.cat([top_k(score(rows), length, excluded=seen[rows]) for rows in blocks])
@@ -225,7 +225,7 @@ def quotas_of(levels: Tensor, total: int) -> Tensor:
     Returns:
         Int64 ``[B, channels]``; rows sum to ``total``; ties go to the earlier channel.
     """
-    if not levels.is_cpu:
+    if not eager(levels):
         return _quotas_by_sorting(levels, total)
     quotas = torch.empty_like(levels)
     _share_places(levels.numpy(), total, quotas.numpy())
@@ -262,112 +262,3 @@ def _share_places(levels: NDArray[np.int64], total: int, quotas: NDArray[np.int6
             largest = remainder.argmax()  # the first of equals
             quotas[session, largest] += 1
             remainder[largest] = -1
-
-
-def merge(
-    offer: Callable[[int], Tensor],
-    quotas: Tensor,
-    unavailable: Tensor,
-    fallback: Tensor,
-    total: int,
-) -> tuple[Tensor, Tensor]:
-    """Let channels fill their quotas in order; no item twice, no unavailable item.
-
-    What a channel cannot fill (too little on offer) goes to the channels again in order, then to
-    ``fallback``.
-
-    Args:
-        offer: from the channel's place to its int64 ``[B, L]`` items, best first, -1 for none;
-            asked for only where a session wants any. No item twice in a row, but on the CPU
-            (:func:`first_occurrences` sees to it).
-        quotas: int64 ``[B, channels]`` with row sums C.
-        unavailable: bool ``[B, N]``.
-        fallback: int64 ``[N]``, the whole catalog in some order.
-        total: C.
-
-    Returns:
-        Candidates int64 ``[B, C]`` in order of choice and the channel of each, int64 ``[B, C]``
-        (the number of channels for the fallback).
-    """
-    kind: type[_LoopMerger | TensorMerger] = _LoopMerger
-    if not quotas.is_cpu:
-        kind = KernelMerger if gpu_kernels.usable(unavailable) else TensorMerger
-    return _serve(kind(unavailable, total), offer, quotas, fallback)
-
-
-def _serve(
-    merger: _LoopMerger | TensorMerger,
-    offer: Callable[[int], Tensor],
-    quotas: Tensor,
-    fallback: Tensor,
-) -> tuple[Tensor, Tensor]:
-    at_once = quotas.is_cpu  # elsewhere nobody waits to learn that nothing is to do
-    asked = quotas.any(0).tolist() if at_once else [True] * quotas.shape[1]
-    for channel, quota in enumerate(quotas.T.contiguous()):
-        if asked[channel]:
-            merger.fill(channel, offer(channel), quota)
-    for channel in range(quotas.shape[1]):
-        missing = merger.missing()
-        if at_once and not missing.numpy().any():
-            return merger.chosen()
-        merger.fill(channel, offer(channel), missing)
-    missing = merger.missing()
-    merger.fill(quotas.shape[1], fallback.expand(len(quotas), -1), missing)
-    return merger.chosen()
-
-
-class _LoopMerger:
-    """Where offers are taken one after another, by a loop over sessions on the CPU."""
-
-    def __init__(self, unavailable: Tensor, total: int) -> None:
-        self._total = total
-        self._taken = unavailable.numpy().copy()
-        self._items = np.full((len(self._taken), total), -1, np.int64)
-        self._channels = np.empty_like(self._items)
-        self._filled = np.zeros(len(self._taken), np.int64)
-
-    def fill(self, channel: int, offered: Tensor, quota: Tensor) -> None:
-        """Give each session the first free ones of what is offered, as many as its ``quota``."""
-        _take(
-            offered.numpy(),
-            quota.numpy(),
-            channel,
-            self._taken,
-            self._items,
-            self._channels,
-            self._filled,
-        )
-
-    def missing(self) -> Tensor:
-        """Return how many places each session has left, int64 ``[S]``."""
-        return torch.from_numpy(self._total - self._filled)
-
-    def chosen(self) -> tuple[Tensor, Tensor]:
-        """Return items and their channels, int64 ``[S, C]`` each."""
-        return torch.from_numpy(self._items), torch.from_numpy(self._channels)
-
-
-@compiled
-def _take(
-    offered: NDArray[np.int64],
-    wanted: NDArray[np.int64],
-    channel: int,
-    taken: NDArray[np.bool_],
-    items: NDArray[np.int64],
-    channels: NDArray[np.int64],
-    filled: NDArray[np.int64],
-) -> None:
-    """Give each session the first ``wanted`` of what is ``offered`` and not yet ``taken``."""
-    for session in range(len(wanted)):
-        place = filled[session]
-        end = place + wanted[session]
-        for choice in range(offered.shape[1]):
-            if place == end:
-                break
-            item = offered[session, choice]
-            if item >= 0 and not taken[session, item]:
-                taken[session, item] = True
-                items[session, place] = item
-                channels[session, place] = channel
-                place += 1
-        filled[session] = place

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from marec_env.compiled import compiled
+from marec_env.compiled import compiled, eager
 from marec_env.pipeline import gpu_kernels
 
 __all__ = ["EXCLUDED", "first_occurrences", "row_blocks", "sort_rows", "top_k"]
@@ -106,29 +106,31 @@ def top_k(scores: Tensor, k: int, *, excluded: Tensor | None = None) -> Tensor:
         Int64 ``[B, k]``.
     """
     rows, width = scores.shape
-    if not scores.is_cpu:
+    if not eager(scores):
         if gpu_kernels.usable(scores, width):
             return gpu_kernels.largest(scores, excluded, k, EXCLUDED, _LARGEST)
         return _sorted_keys(scores, excluded, k)
     columns = torch.empty(rows, k, dtype=torch.int64)
+    given, found = scores.numpy(), columns.numpy()
+    barred = None if excluded is None else excluded.numpy()
     for block in row_blocks(rows, width):
-        part = scores[block].numpy()
+        part = given[block]
         keys = _workspace(*part.shape)
         bits = keys.view(np.int64)
-        if excluded is None:
+        if barred is None:
             _write_keys(part, keys, bits)
         else:
-            _write_keys_but(part, excluded[block].numpy(), keys, bits)
+            _write_keys_but(part, barred[block], keys, bits)
         if k < width:
             keys.partition(width - k, axis=-1)
         keys[:, width - k :].sort(axis=-1)
-        np.bitwise_and(bits[:, ::-1][:, :k], _COLUMN, out=columns[block].numpy())
+        np.bitwise_and(bits[:, ::-1][:, :k], _COLUMN, out=found[block])
     return columns
 
 
 def sort_rows(keys: Tensor) -> Tensor:
     """Return int64 ``[B, M]`` sorted ascending within each row."""
-    if not keys.is_cpu:
+    if not eager(keys):
         return keys.sort(dim=-1).values
     return torch.from_numpy(np.sort(keys.numpy(), axis=-1))
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marec_env import random
-from marec_env.compiled import compiled
+from marec_env.compiled import compiled, eager
 from marec_env.pipeline.memory import EXPOSURE_KEEP
 from marec_env.pipeline.ranking import provider_share, unsuitable
 from marec_env.pipeline.request import Request
@@ -112,7 +112,7 @@ class Outcome:
         are left, those.
         """
         top, count = self.truth.top, self.truth.top_count
-        if not items.is_cpu:
+        if not eager(items):
             found, wanted = _found_by_table(items, top, self.seen_before, count)
         else:
             found, wanted = torch.empty(2, len(items), dtype=torch.int64)

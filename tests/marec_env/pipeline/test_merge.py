@@ -3,21 +3,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marec_env.pipeline import recall
+from marec_env.pipeline import merger
 from marec_env.pipeline.gpu_kernels import TensorMerger
-from marec_env.pipeline.recall import quotas_of
+from marec_env.pipeline.recall import _quotas_by_sorting, quotas_of
 from marec_env.pipeline.topk import first_occurrences
 
 
 def merge(offers, quotas, unavailable, fallback):
     total = int(quotas[0].sum())
-    return recall.merge(offers.__getitem__, quotas, unavailable, fallback, total)
+    return merger.merge(offers.__getitem__, quotas, unavailable, fallback, total)
 
 
 def merge_on_cuda(offers, quotas, unavailable, fallback):
     """What :func:`merge` does on CUDA."""
-    merger = TensorMerger(unavailable, int(quotas[0].sum()))
-    return recall._serve(merger, offers.__getitem__, quotas, fallback)
+    by_tensors = TensorMerger(unavailable, int(quotas[0].sum()))
+    return merger._serve(by_tensors, offers.__getitem__, quotas, fallback)
 
 
 def test_quotas_by_hand():
@@ -43,7 +43,7 @@ def test_quotas_sum_exactly_and_are_within_one_of_their_share(rows, total):
     weight = torch.where(levels.sum(1, keepdim=True) > 0, levels, 1).double()
     exact = total * weight / weight.sum(1, keepdim=True)
     assert bool(((quota - exact).abs() < 1).all())
-    assert torch.equal(recall._quotas_by_sorting(levels, total), quota)
+    assert torch.equal(_quotas_by_sorting(levels, total), quota)
 
 
 @pytest.mark.parametrize("merge", [merge, merge_on_cuda])
