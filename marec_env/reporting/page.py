@@ -15,6 +15,7 @@ from marec_env.reporting.table import TextTable, markdown
 
 __all__ = ["Section", "render_markdown", "render_page"]
 
+_PHONE = 358  # pixels between the margins of a phone's screen; wider tables say that they scroll
 _PAGES = jinja2.PackageLoader("marec_env", "reporting")
 
 
@@ -51,7 +52,7 @@ def render_page(
     """
     environment = jinja2.Environment(loader=_PAGES, autoescape=True, finalize=_shown)
     template = environment.get_template("page.html")
-    return template.render(title=title, lead=lead, notes=notes, sections=sections)
+    return template.render(title=title, lead=lead, notes=notes, sections=sections, phone=_PHONE)
 
 
 def _shown(value: Any) -> Any:

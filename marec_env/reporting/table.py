@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TextTable", "csv_text", "markdown", "print_tables", "table_console"]
 
+_LETTER, _PADDING, _NAME, _PROSE = 8, 20, 128, 96  # pixels, see page.html; at least, of a column
 _NARROWEST = 110  # characters at which no cell is cut
 # Code, emphasis, tables, struck-out text, mathematics; the middle of links and images, and what
 # GitHub takes for a link by itself. An underscore inside a word is only itself.
@@ -41,6 +42,20 @@ class TextTable:
     """How to read it; below the table."""
     prose: bool = False
     """Whether cells are words rather than numbers."""
+
+    @property
+    def width(self) -> int:
+        """About how many pixels a page needs for it: names, headings and prose wrap."""
+        total = 0
+        for place, (heading, *cells) in enumerate(zip(self.header, *self.rows, strict=True)):
+            wraps = place == 0 or self.prose
+            parts = [
+                part for cell in cells for part in (cell.split() if wraps else cell.split("\n"))
+            ]
+            widest = max(map(len, [*heading.split(), *parts]), default=0)
+            least = _NAME if place == 0 else _PROSE if self.prose else 0
+            total += max(least, _LETTER * widest) + _PADDING
+        return total
 
     def as_markdown(self) -> str:
         """Return the table and its notes as GitHub has them."""

@@ -51,6 +51,8 @@ const found = {
   first: tabbable[0].className,
   focused: tabbable.filter(e => { e.focus(); return page.activeElement === e; }).length,
   tabbable: tabbable.length,
+  hinted: [...page.querySelectorAll('.hint')]
+    .filter(e => box(e).height > 0).map(e => e.nextElementSibling.getAttribute('aria-label')),
   cut: wide.map(e => e.getAttribute('aria-label')),
   unreachable: wide.filter(e => e.tabIndex !== 0 || !e.getAttribute('aria-label')).length,
 };
@@ -116,6 +118,13 @@ def test_every_figure_is_seen_and_nothing_sticks_out(page, tmp_path, width):
         assert len(figure["alt"]) > 40 and len(figure["caption"]) > 20, figure
         assert figure["smallest"] >= SMALLEST_TEXT, figure
         assert figure["outside"] == [], figure
+
+
+def test_tables_that_scroll_on_a_phone_say_so(page, tmp_path):
+    found, _ = look(page, tmp_path, 390)
+    assert found["cut"]
+    assert set(found["cut"]) == set(found["hinted"])
+    assert look(page, tmp_path, 1280)[0]["hinted"] == []
 
 
 def test_nothing_is_cut_off_on_paper(page, tmp_path):

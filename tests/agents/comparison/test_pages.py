@@ -238,3 +238,30 @@ def test_the_command_writes_everything_it_says(write_run, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "User outcomes" in printed
     assert "note: only 2 seeds" in printed
+
+
+def test_a_page_has_what_readers_and_their_tools_go_by(summary):
+    document = Document(as_page(summary, "Five <algorithms>", "x"))
+    assert document.all("html") == [{"lang": "en"}]
+    words = "".join(document.words)
+    assert words.count("Five <algorithms>") == 2  # title and heading
+    first = document.all("a")[0]
+    assert (first["class"], first["href"]) == ("skip", "#contents")
+    anchors = {attrs["id"] for _, attrs in document.tags if "id" in attrs}
+    assert {attrs["href"].removeprefix("#") for attrs in document.all("a")} <= anchors
+    images = [attrs for attrs in document.all("div") if attrs.get("role") == "img"]
+    assert all(len(attrs["aria-label"]) > 20 for attrs in images)
+    regions = [attrs for attrs in document.all("div") if attrs.get("class") == "scroll"]
+    assert len(regions) == len(document.all("table"))
+    assert all(attrs["aria-label"].startswith("Table: ") for attrs in regions)
+
+
+def test_only_tables_wider_than_a_phone_say_that_they_scroll():
+    narrow = TextTable("narrow", ["policy", "clicks"], [["static", "12"]])
+    numbers = TextTable("wide", ["policy", *"abcde"], [["static", *["12.5\n[11.2, 13.8]"] * 5]])
+    prose = TextTable(
+        "prose", ["item", *"abc"], [["one two", "x" * 9, "three four", "z"]], prose=True
+    )
+    for table, told in ((narrow, False), (numbers, True), (prose, True)):
+        page = render_page("t", (), (), [Section("s", [table])])
+        assert ("scrolls sideways" in " ".join(page.split())) is told, table.title
