@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,19 +80,24 @@ class Run:
         return ", then ".join(map(str, self.codes))
 
 
-def experiment_hash(config: RunConfig) -> str:
+def experiment_hash(config: RunConfig, continued: bool = False) -> str:
     """Return a hash that runs share which differ in seed, labels and bookkeeping only.
 
     How often a run is saved, what it is evaluated on and how many threads torch has do not change
     what it learns (but for rounding); whether the evaluations fit together is checked on the
     evaluations themselves.
+
+    Args:
+        config: of a run.
+        continued: whether it began with another run's networks.
     """
     changes = {
         "evaluation": EvaluationConfig(),
         "training": TrainingConfig(env_steps=config.training.env_steps),
         "sampling": config.sampling.model_copy(update={"torch_threads": None}),
     }
-    return config_hash(config.model_copy(update=changes))
+    found = config_hash(config.model_copy(update=changes))
+    return hashlib.sha256(f"{found} continued".encode()).hexdigest() if continued else found
 
 
 def read_run(path: Path, evaluation: str = "evaluation.json") -> Run:
@@ -118,7 +124,7 @@ def read_run(path: Path, evaluation: str = "evaluation.json") -> Run:
         path=path,
         seed=config.seed,
         config=config.model_dump(mode="json"),
-        experiment=experiment_hash(config),
+        experiment=experiment_hash(config, continued="init_from" in manifest),
         codes=tuple(trained_by(manifest, steps)),
         metrics=metrics,
         evaluation=_evaluation(path / evaluation, steps, defects),

@@ -40,8 +40,8 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         ("algorithm.actor.recurrent_units=32", "algorithm.critic.recurrent_units=32"),
     ),
     "mappo-messages": Algorithm(
-        "MAPPO whose components also learn to send messages",
-        ("environment.pipeline.messages.kind=learned",),
+        "MAPPO whose components also learn to send messages, of one number",
+        ("environment.pipeline.messages={kind: learned, dim: 1}",),
     ),
     "ippo-own": Algorithm(
         "IPPO in which each component is paid its own f_i",
@@ -53,6 +53,14 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     ),
     "mappo-myopic": Algorithm(
         "MAPPO that looks no further than the request", ("algorithm.gamma=0",)
+    ),
+    "vdn": Algorithm(
+        "VDN on discrete decisions",
+        (
+            "environment.pipeline.actions=discrete",
+            "algorithm={kind: vdn, network: {hidden: [32]}, learning_rate: 0.003, updates: 64, "
+            "replay_size: 20480, epsilon_env_steps: 60000}",
+        ),
     ),
     "mappo-home": Algorithm("MAPPO trained where it is evaluated", at_home=True),
     "mappo-continued": Algorithm(

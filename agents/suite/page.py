@@ -15,7 +15,7 @@ from agents.runs.manifest import Manifest, read_manifest
 from agents.suite.algorithms import ALGORITHMS
 from agents.suite.board import Claim, Profile, Standing, claim_of, profile_of, standings
 from agents.suite.runs import TaskRuns
-from agents.suite.tasks import SUITE, TASKS
+from agents.suite.tasks import SUITE, TASKS, WITHOUT
 from marec_env.evaluation.statistics import Estimate
 from marec_env.reporting.charts import Line, lines_figure
 from marec_env.reporting.drawing import interval, shown
@@ -87,7 +87,8 @@ def board_of(
 
 def _expected(note: str) -> bool:
     """Whether a note says what is meant: algorithms that differ in rewards or pipeline."""
-    return note.startswith(("F is not the same sum", "the pipelines differ", "no oracle"))
+    differing = ("F is not the same sum", "the pipelines differ", "no oracle")
+    return note.startswith(differing) or "is of another pipeline" in note
 
 
 def _algorithms(board: Board) -> list[str]:
@@ -246,7 +247,7 @@ def page_of(board: Board, command: str) -> tuple[str, Sequence[str], Callable[..
                     marked=False, steps="steps-post", span=(-0.02, 1.05),
                 )
             ]  # fmt: skip
-        claimed = [f"{name}: {TASKS[name].claim}" for name in board.claims]
+        claimed = [f"{n}: {TASKS[n].claim} Tried: {TASKS[n].tried}" for n in board.claims]
         parts = [
             Section("Leaderboard", [scores_table(board)]),
             Section("Claims", [claims_table(board)] if board.claims else [],
@@ -259,6 +260,10 @@ def page_of(board: Board, command: str) -> tuple[str, Sequence[str], Callable[..
                                        *tables.pair_tables(summary)[:1]) if t])
             for task, summary in board.summaries.items()
         ] if drawn else []  # fmt: skip
+        without = TextTable(
+            "", ["ability", "why"], [list(row) for row in WITHOUT.items()], prose=True
+        )
+        parts.append(Section("Abilities that no task shows", [without]))
         rest = [times_table(board), *_settings_tables(board)]
         parts.append(Section("How it was made", rest, verbatim=[command]))
         return [part for part in parts if part.tables or part.figures]

@@ -47,6 +47,11 @@ class SuiteRun:
         return f"{self.task}, {self.algorithm}, seed {self.seed}"
 
     @property
+    def experiment(self) -> str:
+        """What the seeds of its algorithm share on its task."""
+        return experiment_hash(self.config, continued=self.begins_with is not None)
+
+    @property
     def begun(self) -> bool:
         """Whether there is a run to go on with."""
         return RunFolder(self.folder).config.is_file()
@@ -60,7 +65,7 @@ class SuiteRun:
         if not self.begun:
             return None
         found = read_run(self.folder)
-        if found.config and found.experiment != experiment_hash(self.config):
+        if found.config and found.experiment != self.experiment:
             ours, theirs = flatten(self.config.model_dump(mode="json")), flatten(found.config)
             keys = sorted(
                 k for k in ours if ours[k] != theirs.get(k) and not k.startswith("output")
@@ -123,18 +128,26 @@ def _runs(
     task: str, preset: str, config: RunConfig, algorithms: Mapping[str, Algorithm],
     seeds: Sequence[int], overrides: Sequence[str], folder: Path,
 ) -> Iterator[SuiteRun]:  # fmt: skip
+    known: set[str] = set()
     for name, algorithm in algorithms.items():
+        if algorithm.at_home and not config.evaluation.environment:
+            continue  # it is nowhere else
         home = tuple(_home(config.evaluation.environment)) if algorithm.at_home else ()
         settings = (*overrides, *home, *algorithm.settings, f"name={name}")
         base = load(preset, RunConfig, settings)
-        for seed in seeds:
-            place = folder / name / f"seed{seed}"
-            first = algorithm.begins_with
-            begins = None if first is None else folder / first / f"seed{seed}"
-            yield SuiteRun(
-                task, name, seed, base.model_copy(update={"seed": seed}), place, preset,
-                (*settings, f"seed={seed}"), (*home, *algorithm.settings), begins,
-            )  # fmt: skip
+        begins = algorithm.begins_with
+        made = [
+            SuiteRun(
+                task, name, seed, base.model_copy(update={"seed": seed}),
+                folder / name / f"seed{seed}", preset, (*settings, f"seed={seed}"),
+                (*home, *algorithm.settings),
+                None if begins is None else folder / begins / f"seed{seed}",
+            )
+            for seed in seeds
+        ]  # fmt: skip
+        if made[0].experiment not in known:  # a preset may be what an algorithm sets
+            known.add(made[0].experiment)
+            yield from made
 
 
 def _home(changes: Mapping[str, Any]) -> Iterator[str]:

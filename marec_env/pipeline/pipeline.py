@@ -75,11 +75,12 @@ class Pipeline:
         if config.recall.index == "faiss" and knowledge.num_items > config.recall.index_above:
             index.require_faiss()
         self._place = {agent: place for place, agent in enumerate(self.agents)}
+        blind = config.model_copy(update={"data_access": {}})  # hand-set decisions see nothing
         self._makers: dict[str, Component] = {
-            "profile_cf": Profile(config),
-            "candidates": Recall(config),
-            "blocks": Feature(config),
-            "slate": Ranking(config),
+            "profile_cf": Profile(blind),
+            "candidates": Recall(blind),
+            "blocks": Feature(blind),
+            "slate": Ranking(blind),
         }
         self.memory = SessionMemory(
             config,

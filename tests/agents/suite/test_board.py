@@ -10,7 +10,7 @@ from agents.suite.board import claim_of, profile_of, standings
 from agents.suite.tasks import Task
 from marec_env.evaluation.statistics import Estimate, bootstrap_seeds
 
-TASK = Task("a claim", better="good", worse="poor", least=0.1)
+TASK = Task("a claim", better="good", worse="poor", least=0.1, tried="")
 
 
 def row(label, clicks, seeds=None):
@@ -73,7 +73,7 @@ def test_a_claim_needs_its_size_its_certainty_and_its_control():
     assert found.share.value == pytest.approx(2.4 / 20.6)
     assert found.errors == pytest.approx(2.4 / (0.3**0.5 / 5**0.5))
     assert found.holds(TASK)
-    assert not found.holds(Task("more", "good", "poor", least=0.12))
+    assert not found.holds(Task("more", "good", "poor", least=0.12, tried=""))
     control = dict(enumerate(worse[:5]))
     assert claim_of(TASK, runs, control).holds(TASK)
     assert not claim_of(TASK, runs, dict(enumerate(better))).holds(TASK)  # it changes nothing
