@@ -82,6 +82,11 @@ class EvaluationConfig(ConfigModel):
         description="What the trained team is compared with; on other people's environments only "
         "random and those of your own.",
     )
+    metrics: tuple[str, ...] = Field(
+        default=(),
+        description="Reward terms (name or package.module:object) that evaluations report as "
+        "term/NAME though they pay nobody: metrics of your own.",
+    )
     report: bool = Field(
         default=True, description="Print the comparison and draw the run's page, report.html."
     )
@@ -156,12 +161,18 @@ class RunConfig(ConfigModel):
     def evaluated_in(self) -> EnvironmentConfig | PettingZooConfig:
         """The environment in which the team is evaluated."""
         changes, own = self.evaluation.environment, self.environment
+        if isinstance(own, EnvironmentConfig) and self.evaluation.metrics:
+            unpaid = {name: 0.0 for name in self.evaluation.metrics if name not in own.rewards.team}
+            changes = _laid_over({"rewards": {"team": unpaid}}, changes)
         return evaluation_environment(own, changes) if changes else own
 
     @model_validator(mode="after")
     def _evaluation_fits(self) -> Self:
-        if self.evaluation.environment and not isinstance(self.environment, EnvironmentConfig):
-            raise ValueError("evaluation.environment is for environment.kind 'marec' only")
+        for key in ("environment", "metrics"):
+            if getattr(self.evaluation, key) and not isinstance(
+                self.environment, EnvironmentConfig
+            ):
+                raise ValueError(f"evaluation.{key} is for environment.kind 'marec' only")
         try:
             _ = self.evaluated_in
         except ValidationError as error:

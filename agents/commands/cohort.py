@@ -173,7 +173,8 @@ def cohort_of(
     """
     if isinstance(config.environment, PettingZooConfig):
         return EpisodeCohort(config.environment, settings, shared)
-    return EvaluationCohort(evaluation_world(config), settings, shared)
+    world = evaluation_world(config.model_copy(update={"evaluation": settings}))
+    return EvaluationCohort(world, settings, shared)
 
 
 def prepare_baselines(world: World, names: Sequence[str]) -> Callable[[], dict[str, Policy]]:

@@ -39,6 +39,10 @@ def command(
         int | None, typer.Option(min=2, help="Sessions; by default those of the run.")
     ] = None,
     seed: Cohort = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated reward terms to report (evaluation.metrics)."),
+    ] = None,
     best: Annotated[
         bool,
         typer.Option("--best", help="The best checkpoint (evaluation.every), not the newest."),
@@ -59,8 +63,11 @@ def command(
     """
     from agents.commands.cohort import cohort_of
 
-    names = None if baselines is None else [n.strip() for n in baselines.split(",") if n.strip()]
-    asked = {"baselines": names, "sessions": sessions, "seed": seed}
+    def listed(text: str | None) -> list[str] | None:
+        return None if text is None else [n.strip() for n in text.split(",") if n.strip()]
+
+    asked = {"baselines": listed(baselines), "metrics": listed(metrics)}
+    asked |= {"sessions": sessions, "seed": seed}
     given = {key: value for key, value in asked.items() if value is not None}
     with TemporaryDirectory() as shared:  # baselines play once for runs that meet the same sessions
         for path in runs:

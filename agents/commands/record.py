@@ -54,7 +54,7 @@ def record_policy(
     """
     from agents.commands.cohort import EvaluationCohort
     from agents.commands.evaluate import evaluate_run
-    from agents.runs.environment import input_hashes, run_world
+    from agents.runs.environment import evaluation_world, input_hashes, run_world
     from agents.runs.folder import RunFolder, check_place, create_run, run_name
     from agents.runs.manifest import build_manifest
     from agents.runs.metrics_log import append_metrics
@@ -80,10 +80,9 @@ def record_policy(
     own = load_mapping(changes, RunConfig, "record_policy")
     place = run_dir or Path(own.output) / run_name(own.name, algorithm, seed)
     check_place(place)
-    world = run_world(own)
-    cohort = EvaluationCohort(world, own.evaluation)
+    cohort = EvaluationCohort(world := evaluation_world(own), own.evaluation)
     rollout(world, policy, _TRIAL, seed=0)  # one that fails is told before there is a folder
-    manifest = build_manifest(own, input_hashes(own), sys.argv, world.log.warnings)
+    manifest = build_manifest(own, input_hashes(own), sys.argv, run_world(own).log.warnings)
 
     def fill(folder: RunFolder) -> None:
         io.write_text(folder.config, dump(own))

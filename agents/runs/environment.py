@@ -55,16 +55,19 @@ def evaluation_world(config: RunConfig) -> World:
     """Return the world in which a run on the recommender is evaluated.
 
     Raises:
-        ConfigError: its components would see or decide other things than in training.
+        ConfigError: its components would see or decide other things than in training, or a metric
+            is unknown.
     """
-    if not config.evaluation.environment:
-        return run_world(config)
+    from marec_env.registry import callable_at
+    from marec_env.rewards.terms import TERMS
     from marec_env.simulator import Simulator
 
-    worlds = (
-        run_world(config),
-        run_world(config.model_copy(update={"environment": config.evaluated_in})),
-    )
+    for name in config.evaluation.metrics:
+        callable_at("evaluation.metrics", TERMS, name)
+    there = run_world(config.model_copy(update={"environment": config.evaluated_in}))
+    if not config.evaluation.environment:
+        return there
+    worlds = (run_world(config), there)
     ours, theirs = (Simulator(world, 1) for world in worlds)
     for name in ("observation_spaces", "action_spaces"):
         if (here := getattr(ours, name)) != (there := getattr(theirs, name)):

@@ -164,5 +164,7 @@ def test_what_is_learned_elsewhere_is_compared_with_ours(
     assert algorithm in (folder / "comparison" / "comparison.html").read_text()
     if weights:
         other = load_object("agents.commands.evaluate:command")
-        other([run], baselines=f"examples.{name}:trained,random")
-        assert f"examples.{name}:trained" in capsys.readouterr().out
+        metric = "examples.own_reward:tail_clicks"
+        other([run], baselines=f"examples.{name}:trained,random", metrics=metric)
+        printed = capsys.readouterr().out
+        assert f"examples.{name}:trained" in printed and "tail_clicks" in printed

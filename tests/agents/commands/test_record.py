@@ -11,7 +11,9 @@ from agents.commands.evaluate import command as evaluate
 from agents.commands.train import start_run
 from agents.comparison.grouping import group_runs
 from agents.comparison.runs import read_run
+from agents.config import RunConfig
 from agents.runs.trained import load_run
+from marec_env.config.loader import load_mapping
 from marec_env.errors import ConfigError, MarecError
 from tests.worlds import small_environment
 
@@ -56,6 +58,29 @@ def test_its_seeds_are_one_experiment_and_other_settings_another(folders):
     manifest = json.loads((folders[0] / "manifest.json").read_text())
     assert "data (synthetic/streaming)" in manifest["inputs"]
     assert manifest["seeds"] == {"run": 0}
+
+
+def test_metrics_of_ones_own_are_reported_and_pay_nobody(config, team, tmp_path):
+    document = json.loads(config.read_text())
+    own = "examples.own_reward:tail_clicks"
+    document["evaluation"]["metrics"] = [own, "coverage", "engagement"]
+    measured = load_mapping(document, RunConfig, "test")
+    folders = [
+        record_policy(team, one, "drawn", 70, run_dir=tmp_path / name)
+        for name, one in (("with", measured), ("without", config))
+    ]
+    found = [json.loads((one / "evaluation.json").read_text())["policies"] for one in folders]
+    for name in ("trained team", "static"):
+        rich, plain = (policies[name]["outcomes"] for policies in found)
+        assert {*rich} - {*plain} == {f"term/{own}", "term/coverage"}
+        assert 0 <= rich[f"term/{own}"]["mean"] <= 1
+        assert rich["return"] == plain["return"]
+    assert read_run(folders[0]).experiment == read_run(folders[1]).experiment
+    assert own in (folders[0] / "report.html").read_text()
+    document["evaluation"]["metrics"] = ["coverag"]
+    wrong = load_mapping(document, RunConfig, "test")
+    with pytest.raises(ConfigError, match=r"evaluation\.metrics: .*did you mean 'coverage'"):
+        record_policy(team, wrong, "drawn", 70, run_dir=tmp_path / "wrong")
 
 
 def test_it_is_not_read_back_nor_trained_here(folders):
