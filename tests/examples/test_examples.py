@@ -166,5 +166,7 @@ def test_what_is_learned_elsewhere_is_compared_with_ours(
         other = load_object("agents.commands.evaluate:command")
         metric = "examples.own_reward:tail_clicks"
         other([run], baselines=f"examples.{name}:trained,random", metrics=metric)
-        printed = capsys.readouterr().out
-        assert f"examples.{name}:trained" in printed and "tail_clicks" in printed
+        assert f"examples.{name}:trained" in capsys.readouterr().out
+        [place] = [f for f in run.glob("evaluation-*.json") if name in f.name]
+        policies = json.loads(place.read_text())["policies"]
+        assert all(f"term/{metric}" in found["outcomes"] for found in policies.values())
