@@ -66,8 +66,8 @@ def command(
     def listed(text: str | None) -> list[str] | None:
         return None if text is None else [n.strip() for n in text.split(",") if n.strip()]
 
-    asked = {"baselines": listed(baselines), "metrics": listed(metrics)}
-    asked |= {"sessions": sessions, "seed": seed}
+    names = {"baselines": listed(baselines), "metrics": listed(metrics)}
+    asked = {**names, "sessions": sessions, "seed": seed}
     given = {key: value for key, value in asked.items() if value is not None}
     with TemporaryDirectory() as shared:  # baselines play once for runs that meet the same sessions
         for path in runs:
