@@ -77,6 +77,10 @@ class Setting:
             "torch's initial weights": {"init": nn.Linear},
             "inputs not normalised": {"actor": raw, "critic": raw},
             "critic's inputs not normalised": {"critic": raw},
+            "actor's inputs not normalised": {"actor": raw},
+            "inputs not normalised and values not clipped": {
+                "actor": raw, "critic": raw, "value_clip": None,
+            },
             "values not normalised": VALUES_RAW,
             "values not clipped": {"value_clip": None},
             "advantages not normalised": {"normalise_advantages": "none"},

@@ -92,13 +92,13 @@ class CriticTargets:
     def columns(self, module: CriticModule, sequences: bool) -> dict[str, Tensor]:
         """Return training data in the critic's units, after moving its value statistics.
 
-        The critic is rescaled with them, so that how far its values are from the mean stays.
+        The critic is rescaled with them, so that its values in units of reward stay.
         """
         old_values = self.old_values
         if module.value_norm is not None:
-            factor = module.value_norm.update(self.targets, self.weights)
-            module.net.rescale(factor)
-            old_values = old_values * factor
+            factor, offset = module.value_norm.update(self.targets, self.weights)
+            module.net.rescale(factor, offset)
+            old_values = old_values * factor + offset
         data = {
             "inputs": self.inputs,
             "old_values": old_values,

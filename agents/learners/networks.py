@@ -234,21 +234,19 @@ class Critic(_Network):
         return self.head(features), memory
 
     @torch.no_grad()
-    def rescale(self, factor: Tensor) -> None:
-        """Give ``value * factor`` from now on, ``[heads]``."""
+    def rescale(self, factor: Tensor, offset: Tensor) -> None:
+        """Give ``value * factor + offset`` from now on, ``[heads]`` each."""
         self.head.weight.mul_(factor.unsqueeze(-1))
-        self.head.bias.mul_(factor)
+        self.head.bias.mul_(factor).add_(offset)
 
 
 class ValueNormaliser(nn.Module):
     """Debiased exponential averages of the targets' mean and variance, one pair a head.
 
     The critic outputs ``(value - mean) / std``; advantages need :meth:`denormalise`. When the
-    averages move, the critic's last layer is to be rescaled so that deviations of values from the
-    mean stay (as in PopArt, van Hasselt et al., arXiv 1602.07714, which keeps the mean as well).
-    The mean follows that of the targets, so that the network need not learn a drift of all values
-    that bootstrapping brings. Nothing depends on the unit of reward: before the first update, and
-    while all targets were 0, values are 0.
+    averages move, the critic's last layer is to be rescaled so that its values stay (PopArt, van
+    Hasselt et al., arXiv 1602.07714). Nothing depends on the unit of reward: before the first
+    update, and while all targets were 0, values are 0.
     """
 
     def __init__(self, num_heads: int = 1) -> None:
@@ -267,7 +265,7 @@ class ValueNormaliser(nn.Module):
         return self.mean.to(torch.float32), std.to(torch.float32)
 
     @torch.no_grad()
-    def update(self, targets: Tensor, weights: Tensor) -> Tensor:
+    def update(self, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Take in value targets, of all learners where several share a batch.
 
         Args:
@@ -276,10 +274,10 @@ class ValueNormaliser(nn.Module):
                 counting entry keeps its averages.
 
         Returns:
-            factor, ``[heads]``: ``v * factor`` is as far from the mean in the new normalised units
-            as ``v`` was in the old ones.
+            factor and offset, ``[heads]`` each: ``v * factor + offset`` is in the new normalised
+            units what ``v`` was in the old ones.
         """
-        old_std = self.statistics()[1]
+        old_mean, old_std = self.statistics()
         dims = tuple(range(targets.dim() - 1))
         counted = torch.where(weights > 0, targets, 0.0).to(torch.float64)
         sums = torch.stack(
@@ -300,8 +298,10 @@ class ValueNormaliser(nn.Module):
         step = batch_mean - self.mean
         self.variance.lerp_(batch_variance + (1.0 - share) * step.square(), share)
         self.mean.add_(share * step)
-        std = self.statistics()[1]
-        return torch.where((old_std > 0) & (std > 0), old_std / std, 1.0)
+        mean, std = self.statistics()
+        known = (old_std > 0) & (std > 0)
+        factor = torch.where(known, old_std / std, 1.0)
+        return factor, torch.where(known, (old_mean - mean) / std, 0.0)
 
     def forget(self) -> None:
         """Start anew, as for rewards in another unit."""

@@ -148,15 +148,16 @@ def test_value_averages_are_debiased_and_exponential():
     torch.testing.assert_close(mean, t(3, 10))
     torch.testing.assert_close(std, t(2, 0.01))  # at least a thousandth of the root mean square
     assert norm.weight.tolist() == pytest.approx([1 - BETA] * 2)
-    factor = norm.update(t(7, 20).view(1, 2), t(1, 1).view(1, 2))
+    factor, offset = norm.update(t(7, 20).view(1, 2), t(1, 1).view(1, 2))
     assert norm.weight.tolist() == pytest.approx([1 - BETA**2] * 2)
     old, new = (1 - BETA) * BETA, 1 - BETA
-    mean, std = norm.statistics()
+    former, (mean, std) = (t(3, 10), t(2, 0.01)), norm.statistics()
     expected = t(3 * old + 7 * new, 10 * old + 20 * new) / (old + new)
     torch.testing.assert_close(mean, expected)
     square = t(13 * old + 49 * new, 100 * old + 400 * new) / (old + new)
     torch.testing.assert_close(std, (square - expected**2).sqrt(), rtol=1e-4, atol=0)
-    torch.testing.assert_close(factor, t(2, 0.01) / std)
+    torch.testing.assert_close(factor, former[1] / std)
+    torch.testing.assert_close(offset, (former[0] - mean) / std)
     probe = t(4.0, -2.0)
     torch.testing.assert_close(norm.normalise(probe), (probe - mean) / std)
     torch.testing.assert_close(norm.denormalise(probe), probe * std + mean)
@@ -283,16 +284,15 @@ def test_value_statistics_move_with_the_targets_before_they_scale_them(rollout):
     module.value_norm = ValueNormaliser()
     module.value_norm.update(found.targets * 3 + 1, found.weights)
     module.normalise = module.value_norm.normalise
-    moved = []
-    net.rescale = moved.append
-    fresh = copy.deepcopy(module.value_norm)
-    factor = fresh.update(found.targets, found.weights)
+    net.rescale = lambda *how: moved.append(how)
+    moved, fresh = [], copy.deepcopy(module.value_norm)
+    factor, offset = fresh.update(found.targets, found.weights)
     expected = fresh.normalise(found.targets).flatten(0, 1)
     columns = found.columns(module, sequences=False)
     assert torch.equal(columns["targets"], expected)
     # What the critic says is moved along, and what it said before.
-    assert moved == [factor] and not torch.equal(factor, torch.ones(1))
-    assert torch.equal(columns["old_values"], (found.old_values * factor).flatten(0, 1))
+    assert moved == [(factor, offset)] and not torch.equal(factor, torch.ones(1))
+    assert torch.equal(columns["old_values"], (found.old_values * factor + offset).flatten(0, 1))
 
 
 def test_the_teams_critic_with_own_rewards(rollout):
