@@ -78,11 +78,10 @@ def outcome_figures(summary: Summary) -> list[Figure]:
         elif quantity == "return":  # neutral values in place of objectives would mislead
             rows = [row for row in rows if any(key.startswith(OBJECTIVE) for key in row.values)]
         bars = [Bar(name_of(r), r.values[quantity], _color(summary, r)) for r in rows]
-        better = "lower" if quantity == REGRET else "higher"
-        caption = (
-            f"{sentence(heading(quantity, summary))}, with 95 % intervals; {better} is better."
-        )
-        figures.append(bars_figure(title, bars, caption))
+        caption = f"{sentence(heading(quantity, summary))}, with 95 % intervals"
+        if summary.users or quantity != "length":  # elsewhere longer may be worse
+            caption += f"; {'lower' if quantity == REGRET else 'higher'} is better"
+        figures.append(bars_figure(title, bars, f"{caption}."))
     return figures
 
 
@@ -101,7 +100,10 @@ def curve_figures(groups: Sequence[Group], others: Sequence[Row] = ()) -> list[F
     for name, title in (_CURVES if users else _EPISODE_CURVES).items():
         baselines = [n for n in _logged(groups) if n.startswith(f"{name}/")]  # the same in all
         lines = {group.label: (group, name) for group in groups}
-        beside = {n.removeprefix(f"{name}/"): (groups[0], n) for n in baselines}
+        beside = {}
+        for n in baselines:
+            _, place = max((_end(group.runs[0], n), -k) for k, group in enumerate(groups))
+            beside[n.removeprefix(f"{name}/")] = (groups[-place], n)
         for label in sorted(beside, key=lambda n: order.index(n) if n in names else len(order)):
             lines[names.get(label, label)] = beside[label]
         wanted[title] = lines
@@ -140,7 +142,7 @@ def _curves(wanted: Mapping[str, Mapping[str, tuple[Group, str]]]) -> list[Figur
         figures.append(
             lines_figure(
                 curves,
-                ("env steps (requests trained on)", title),
+                ("env steps trained on", title),
                 f"{sentence(title)} while training{band}.",
                 alt=f"Learning curves of {title}, at the end: {ends}.",
             )
@@ -179,6 +181,12 @@ def _series(run: Run, name: str) -> np.ndarray[tuple[int, int], np.dtype[np.floa
     points = [(row.get("env_steps"), row.get(name)) for row in run.metrics]
     found = [(steps, value) for steps, value in points if steps is not None and value is not None]
     return np.array(found, dtype=np.float64).reshape(-1, 2)
+
+
+def _end(run: Run, name: str) -> float:
+    """Return the last step at which a run logged a metric, -1 if it never did."""
+    series = _series(run, name)
+    return float(series[-1, 0]) if len(series) else -1.0
 
 
 def profile_figures(summary: Summary) -> list[Figure]:

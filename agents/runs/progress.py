@@ -111,6 +111,7 @@ class ProgressDisplay:
 
 
 State = Literal["waiting", "preparing", "training", "comparing", "done", "stopped", "failed"]
+_COUNTED: tuple[State, ...] = ("stopped", "failed", "preparing", "comparing")
 _FIRST = ("failed", "stopped", "comparing", "training", "preparing", "waiting", "done")
 """Which runs are shown where a terminal has no room for all."""
 
@@ -215,8 +216,8 @@ class SetDisplay:
 
     def _count(self) -> str:
         counts = Counter(run.state for run in self._runs)
-        ended = [f"{counts[state]} {state}" for state in ("stopped", "failed") if counts[state]]
-        return ", ".join([f"{counts['done']} of {len(self._runs)} done", *ended])
+        others = [f"{counts[state]} {state}" for state in _COUNTED if counts[state]]
+        return ", ".join([f"{counts['done']} of {len(self._runs)} done", *others])
 
     def _table(self) -> Table:
         room = max(1, self._console.height - _AROUND)

@@ -156,7 +156,8 @@ def bars_figure(title: str, bars: Sequence[Bar], caption: str) -> Figure:
             if math.isfinite(found.low):
                 axes.hlines(place, found.low, found.high, color=INK, linewidth=1.4, zorder=3)
             right = max(0.0, float(np.nanmax(ends[place]))) + 0.02 * span
-            axes.text(right, place, shown(found.value), va="center", fontsize=FONT - 1)
+            number = interval(found).partition(" ")[0]  # rounded as beside its interval
+            axes.text(right, place, number, va="center", fontsize=FONT - 1)
         _rows(axes, [bar.label for bar in bars])
         axes.set_xlim(low_end - (0.03 * span if low_end < 0 else 0.0), high_end + 0.2 * span)
         axes.set_xlabel(wrapped(title, _LABEL))

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from agents.comparison.figures import curve_figures
 from agents.comparison.report import run_page
 from agents.comparison.rows import rows_of_file
 from agents.comparison.summary import summarise
@@ -185,3 +186,14 @@ def test_rows_that_do_not_fit_are_refused(make_run, tmp_path, document, message)
     (tmp_path / "rows.json").write_text(json.dumps(document))
     with pytest.raises(ConfigError, match=message):
         rows_of_file(tmp_path / "rows.json", make_run())
+
+
+def test_curves_of_baselines_go_as_far_as_the_longest_run(make_run):
+    short, long = make_run(), make_run(algorithm__kind="ippo")
+    for run, clicks in ((short, 11.0), (long, 12.0)):
+        for row in run.metrics:
+            row |= {"evaluation/clicks": 1.0, "evaluation/clicks/random": clicks}
+    long.metrics.append({**long.metrics[-1], "env_steps": 500_000.0})
+    summary = summarise([short, long])
+    figure = curve_figures(summary.grouping.groups, summary.others)[0]
+    assert "random 12" in figure.alt

@@ -168,7 +168,7 @@ def test_plain_lines_of_several_runs(runs: list[Progressing]) -> None:
         display.say_once("warning: few")
         display.say_once("warning: few")
     assert out.getvalue().splitlines() == [
-        "0 of 3 done; a-mappo-seed0 100/400, F/request 0.250, 2 steps/s, 2:30 left",
+        "0 of 3 done, 1 comparing; a-mappo-seed0 100/400, F/request 0.250, 2 steps/s, 2:30 left",
         "warning: few",
         "done: b-mappo-seed0 (1 of 3 done)",
     ]
