@@ -37,6 +37,7 @@ from marec_env.users.outlook import REQUESTS, Outlook
 __all__ = ["Beliefs", "Filter", "guessed_tastes"]
 
 _KNOWN = {"patience", "exposure", "intent"}  # modules that the filter understands
+_CELLS = 1 << 22  # numbers held at once
 _CERTAIN = 1e-6  # least chance of a click, and of none, whose logit is taken
 
 
@@ -95,30 +96,38 @@ class Beliefs:
         self.weights = self._prior
         """Float32 ``[B, S, J]``, of sum 1 over kinds and hypotheses."""
 
-    def chances(self, slate: Tensor, loss: Tensor) -> Tensor:
-        """Return the chance of a click under every hypothesis, float32 ``[B, S, K, J]``.
-
-        Args:
-            slate: int64 ``[B, K]``.
-            loss: float32 ``[B, K]``, the boredom of the items' topics in [0, 1].
-        """
+    def _chances(self, slate: Tensor, loss: Tensor, rows: slice) -> Tensor:
+        """Return the chance of a click under every hypothesis, of some rows: ``[b, S, K, J]``."""
+        slate, loss = slate[rows], loss[rows]
         if self._logits.dim() == 2:
             logits = self._logits[slate]
         else:
-            logits = self._logits[torch.arange(len(slate)).unsqueeze(1), slate]
+            logits = self._logits[rows][torch.arange(len(slate)).unsqueeze(1), slate]
         lost = loss[:, None, :, None] * self.levels[:, None, None]
         examined = self._examination.probability(slate.shape[1]).unsqueeze(1)
         return self._choice.probability(logits.unsqueeze(1) - lost, examined)
 
     def expected(self, slate: Tensor, loss: Tensor) -> Tensor:
-        """Return the expected clicks at each position, float32 ``[B, K]``."""
-        return torch.einsum("bsj,bskj->bk", self.weights, self.chances(slate, loss))
+        """Return the expected clicks at each position, float32 ``[B, K]``.
+
+        Args:
+            slate: int64 ``[B, K]``.
+            loss: float32 ``[B, K]``, the boredom of the items' topics in [0, 1].
+        """
+        chances = self._chances(slate, loss, slice(len(slate)))
+        return torch.einsum("bsj,bskj->bk", self.weights, chances)
 
     def observe(self, slate: Tensor, clicks: Tensor, loss: Tensor) -> None:
         """Learn from one answered request, boredom as it was before; then intents may change."""
-        chances = self.chances(slate, loss)
-        likelihood = torch.where(clicks[:, None, :, None] > 0, chances, 1.0 - chances).prod(2)
-        weights = self.weights * likelihood
+        step = max(1, _CELLS // (self.weights[0].numel() * slate.shape[1]))
+        parts = []
+        for first in range(0, len(slate), step):
+            rows = slice(first, first + step)
+            chances = self._chances(slate, loss, rows)
+            no = clicks[rows, None, :, None] == 0
+            # 1 - p without a click, p with one.
+            parts.append(chances.sub_(no.to(chances.dtype)).abs_().prod(2))
+        weights = self.weights * torch.cat(parts)
         weights = weights / weights.sum((1, 2), keepdim=True).clamp(min=1e-30)
         mass = weights.new_zeros(*weights.shape[:2], int(self._owner[-1]) + 1)
         mass.index_add_(2, self._owner, weights)
