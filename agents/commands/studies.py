@@ -150,7 +150,7 @@ def game(
         typer.Option(
             min=1, help="Part ladder: joint actions tried a request, each with 8 of the ranking's."
         ),
-    ] = 48,
+    ] = 16,
     output: Annotated[Path, typer.Option(help="The report, as JSON.")] = Path("game.json"),
     markdown: Markdown = None,
     replace: Replace = False,

@@ -1,5 +1,8 @@
 """The ladder: its bounds hold, its parts add up, and it goes on where it stopped."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,6 +14,7 @@ from agents.studies.ladder import SearchedActions, ladder_figure, measure_ladder
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import RunError
 from marec_env.evaluation.rollout import rollout
+from marec_env.evaluation.statistics import paired_difference
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
 from tests.worlds import small_environment
@@ -23,6 +27,7 @@ PLAN = LevelsPlan(
     sessions=64,
     cohort=4,
 )
+COMMITTED = Path(__file__).parents[3] / "docs/results/ladder.json"
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +111,13 @@ def test_the_figure_tells_every_rung(report):
         if name == lower:
             continue
         assert f"{name} {row['clicks']['mean']:.3g}"[:-2] in figure.alt
+
+
+def test_no_trained_team_is_above_the_bound_of_its_actions():
+    """Of the committed table: what the documents say of the bound."""
+    clicks = json.loads(COMMITTED.read_text())["clicks"]
+    teams = [name for name in clicks if name.startswith("trained")]
+    assert teams
+    for bound in ("searched actions, by beliefs", "informed"):
+        for name in teams:
+            assert paired_difference(clicks[bound], clicks[name]).high > 0
