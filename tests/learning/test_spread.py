@@ -16,7 +16,7 @@ SPREAD = PettingZooConfig(
     entry_point="mpe2.simple_spread_v3:parallel_env", kwargs={"max_cycles": 25}
 )
 EPISODE = 25  # env steps
-ITERATIONS = 25  # 20,000 env steps, about ten seconds of CPU
+ITERATIONS = 40  # 32,000 env steps, about 15 seconds of CPU a seed
 
 
 def spread(num_envs: int) -> PettingZooVectorEnv:
@@ -52,5 +52,5 @@ def test_mappo_improves_clearly_over_random_play() -> None:
         gains.append(returns(trainer.policy()) - at_random)
     gain = torch.stack(gains).mean(dim=0)
     standard_error = float(gain.std()) / len(gain) ** 0.5
-    # Measured: -24.1 at random; gains 4.4 and 3.0, their mean 3.7 with a standard error of 0.8.
+    # Measured: -24.1 at random; gains 4.6 and 5.4 (of four seeds 4.3 to 5.6), with standard errors of 0.9.
     assert float(gain.mean()) > max(3.0, 4.0 * standard_error)
