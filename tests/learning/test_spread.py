@@ -52,5 +52,5 @@ def test_mappo_improves_clearly_over_random_play() -> None:
         gains.append(returns(trainer.policy()) - at_random)
     gain = torch.stack(gains).mean(dim=0)
     standard_error = float(gain.std()) / len(gain) ** 0.5
-    # Measured: -24.1 at random; gains 4.6 and 5.4 (of four seeds 4.3 to 5.6), with standard errors of 0.9.
+    # Measured: -24.1 at random; gains 4.6 and 5.4 (four seeds: 4.3 to 5.6), standard errors 0.9.
     assert float(gain.mean()) > max(3.0, 4.0 * standard_error)
