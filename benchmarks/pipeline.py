@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 import marec_env
 from marec_env.config.loader import load
 from marec_env.environment_config import EnvironmentConfig
-from marec_env.pipeline.topk import top_k
+from marec_env.pipeline.selection import top_k
 from marec_env.simulator import Simulator
 
 CONFIG = {"embeddings": {"encoder": "hashing", "reduction": {"dimension": 32}}}

@@ -39,7 +39,7 @@ from marec_env.errors import ConfigError
 from marec_env.evaluation.rollout import relevant_items
 from marec_env.pipeline.ranking import Ranking
 from marec_env.pipeline.recall import CHANNELS
-from marec_env.pipeline.topk import first_occurrences
+from marec_env.pipeline.selection import first_occurrences
 from marec_env.simulator import Simulator
 from marec_env.users.base import Users
 from marec_env.users.composed import ComposedUsers

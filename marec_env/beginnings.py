@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from marec_env.pipeline.memory import SessionMemory
-from marec_env.pipeline.topk import top_k
+from marec_env.pipeline.selection import top_k
 from marec_env.registry import is_own
 from marec_env.users.base import Users
 from marec_env.world import World

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.beginnings import by_user
-from marec_env.episodes import add, no_sums, outcomes
 from marec_env.errors import ConfigError
 from marec_env.graph import StepGraph
 from marec_env.memory import require_sessions
@@ -25,12 +24,12 @@ from marec_env.pipeline.observations import STATE_FIELDS, FieldTable
 from marec_env.pipeline.pipeline import Pipeline
 from marec_env.pipeline.plugin_checks import checked_slate
 from marec_env.pipeline.request import Request
-from marec_env.pipeline.topk import top_k
+from marec_env.pipeline.selection import top_k
 from marec_env.registry import names_own
 from marec_env.rewards.team import Shaping, TeamReward
 from marec_env.rewards.terms import Outcome, Truth
 from marec_env.users.registry import make_users
-from marec_env.vector import Action, Rows, VecStep
+from marec_env.vector import Action, Rows, VecStep, add_sums, episode_outcomes, no_sums
 from marec_env.world import World
 
 __all__ = ["Simulator"]
@@ -330,14 +329,14 @@ class Simulator:
         truncated: Tensor,
     ) -> VecStep:
         """Add up episodes, keep final observations, and begin anew where an episode ended."""
-        add(self._sums, metrics)
+        add_sums(self._sums, metrics)
         rows = Rows(terminated | truncated)
         final_state, final_observations = self._look(Rows())
         episodes: dict[str, Tensor] = {}
         observations, state = final_observations, final_state
         if rows:
             totals = ("clicks", *(self.last.feedback.outcomes if self.last else ()))
-            episodes = outcomes(rows, self._sums, self.pipeline.memory.requests, totals)
+            episodes = episode_outcomes(rows, self._sums, self.pipeline.memory.requests, totals)
             if self.autoreset:
                 self._renew(rows)
                 new_state, new = self._look(rows)

@@ -7,16 +7,27 @@ Learners and evaluation code in ``agents`` know only this protocol. The recommen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import torch
 from gymnasium import spaces
 from torch import Tensor
 
 from marec_env.compiled import eager
 
-__all__ = ["Action", "Rows", "VecStep", "VectorEnv", "map_parts", "means"]
+__all__ = [
+    "Action",
+    "Rows",
+    "VecStep",
+    "VectorEnv",
+    "add_sums",
+    "episode_outcomes",
+    "map_parts",
+    "means",
+    "no_sums",
+]
 
 Action = Tensor | tuple[Tensor, ...]
 """A batch of actions of one agent. Box: float32 ``[B, n]``; Discrete: int64 ``[B]``; MultiDiscrete:
@@ -210,3 +221,35 @@ class VectorEnv(Protocol):
     def close(self) -> None:
         """Release what the environment holds."""
         ...
+
+
+def no_sums(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return zeros in place of sums."""
+    return {name: torch.zeros_like(values) for name, values in sums.items()}
+
+
+def add_sums(sums: dict[str, Tensor], metrics: Mapping[str, Tensor]) -> None:
+    """Add a step's metrics to the sums."""
+    for name, value in metrics.items():
+        so_far = sums.get(name)
+        sums[name] = value.clone() if so_far is None else so_far + value
+
+
+def episode_outcomes(
+    rows: Rows, sums: Mapping[str, Tensor], requests: Tensor, totals: Collection[str]
+) -> dict[str, Tensor]:
+    """Return outcomes of the episodes that end in ``rows``, by name, float32 ``[n]`` each.
+
+    Args:
+        rows: the sessions that end.
+        sums: of a step's metrics since a session began, float32 ``[B]`` each.
+        requests: int64 ``[B]``, answered in each episode.
+        totals: names of sums that stay totals; the others become means per request.
+    """
+    length = rows.of(requests).to(torch.float32)
+    found = {"length": length, "return": rows.of(sums["team_reward"])}
+    found |= {name: rows.of(sums[name]) for name in totals}
+    for name, values in sums.items():
+        if name not in totals:
+            found[f"{name}_per_request"] = rows.of(values) / length
+    return found

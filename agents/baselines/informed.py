@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from marec_env.users.beliefs import Filter, guessed_tastes
-from marec_env.users.outlook import Outlook
+from marec_env.users.oracles import Outlook
 
 if TYPE_CHECKING:
     from marec_env.simulator import Simulator

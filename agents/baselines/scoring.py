@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from marec_env.data.interactions import InteractionLog
 from marec_env.evaluation.policies import RecommenderView, recommender_view
-from marec_env.pipeline.topk import top_k
+from marec_env.pipeline.selection import top_k
 from marec_env.random import uniform
 from marec_env.users.oracles import farsighted_slate, myopic_slate
 

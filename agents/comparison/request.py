@@ -5,8 +5,8 @@ from __future__ import annotations
 from agents.comparison.runs import TRAINED
 from agents.comparison.summary import Summary
 from marec_env.evaluation.sample import SampledRequest
+from marec_env.reporting.charts import Rung, ladder_figure
 from marec_env.reporting.drawing import NEUTRAL, Figure, color_of, shown
-from marec_env.reporting.ladder import Rung, ladder_figure
 from marec_env.reporting.table import TextTable
 
 __all__ = ["request_figures", "request_lead", "request_tables"]

@@ -77,8 +77,6 @@ class TeamLearner(TorchLearner):
             self._captured = CapturedStep(self._logged_step)
             self._decay = torch.ones((), device=self._device)
 
-    # Optimisers -----------------------------------------------------------------------------
-
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Give each module its own Adam."""
         params = list(self.get_parameters(self._module[module_id]))
@@ -245,8 +243,6 @@ class TeamLearner(TorchLearner):
 
     _log_steps_trained_metrics = _log_metrics
 
-    # Batches --------------------------------------------------------------------------------
-
     def _create_iterator_if_necessary(
         self, *, training_data: TrainingData, **kwargs: Any
     ) -> Iterator[MultiAgentBatch]:
@@ -374,8 +370,6 @@ class TeamLearner(TorchLearner):
         """Return new over old probability of the joint sub-actions; 1 where nothing was decided."""
         inputs = self.module[name].unwrapped()._forward(columns)[INPUTS]
         return self._log_ratio(name, columns, inputs)[0].exp()
-
-    # State ----------------------------------------------------------------------------------
 
     def training_state(self) -> dict[str, Any]:
         """Return all that an exact continuation needs, as tensors, numbers and nested dicts."""

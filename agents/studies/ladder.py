@@ -38,7 +38,7 @@ from marec_env.reporting.charts import Bar, bars_figure
 from marec_env.reporting.drawing import NEUTRAL, ORACLE, PALETTE, Figure
 from marec_env.simulator import Simulator
 from marec_env.users.composed import ComposedUsers
-from marec_env.users.outlook import Outlook
+from marec_env.users.oracles import Outlook
 from marec_env.vector import Action
 from marec_env.world import World
 

@@ -26,7 +26,7 @@ from marec_env.evaluation.off_policy import plackett_luce_log_probability, prefi
 from marec_env.evaluation.rollout import play_request
 from marec_env.pipeline.ranking import standardised
 from marec_env.pipeline.request import Request
-from marec_env.pipeline.topk import top_k
+from marec_env.pipeline.selection import top_k
 from marec_env.rewards.terms import Outcome
 from marec_env.simulator import Simulator
 from marec_env.vector import VecStep

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 __all__ = ["Population"]
@@ -52,3 +53,11 @@ class Population:
     def num_items(self) -> int:
         """The number of items, N."""
         return self.item_factors.shape[0]
+
+    def liked(self) -> tuple[Tensor, Tensor]:
+        """Return what each user liked, first, int64 ``[U, H]``, and how many, int64 ``[U]``."""
+        liked = self.history_liked & (self.history >= 0)
+        # Liked items first, so that one draw below their count picks one of them.
+        order = liked.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+        items = self.history.gather(1, order)
+        return items if items.shape[1] else items.new_zeros(len(items), 1), liked.sum(1)

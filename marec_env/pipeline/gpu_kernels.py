@@ -101,7 +101,7 @@ def largest(
     scores: Tensor, excluded: Tensor | None, k: int, lowered: float, limit: float
 ) -> Tensor:
     """Return the columns of each row's ``k`` largest scores, as
-    :func:`marec_env.pipeline.topk.top_k` does.
+    :func:`marec_env.pipeline.selection.top_k` does.
 
     Args:
         scores, excluded, k: as there.

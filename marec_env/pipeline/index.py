@@ -3,8 +3,8 @@
 An inverted file (faiss ``IndexIVFFlat``): k-means divides the items into lists, and a query is
 compared with the items of the lists nearest to it only. Scores of the items found are exact; some
 of the true nearest may be missing, as never happens in the search of all items
-(:mod:`marec_env.pipeline.topk`). The division has a fixed seed, so that the same knowledge gives
-the same items.
+(:mod:`marec_env.pipeline.selection`). The division has a fixed seed: the same knowledge gives the
+same items.
 """
 
 from __future__ import annotations

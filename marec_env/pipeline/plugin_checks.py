@@ -19,7 +19,7 @@ from marec_env.pipeline.config import PipelineConfig
 from marec_env.pipeline.knowledge import Knowledge
 from marec_env.pipeline.memory import SessionMemory
 from marec_env.pipeline.request import Request
-from marec_env.pipeline.topk import sort_rows
+from marec_env.pipeline.selection import sort_rows
 from marec_env.registry import naming, numbers
 
 __all__ = ["checked_offer", "checked_slate", "guarded"]

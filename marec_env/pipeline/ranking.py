@@ -23,7 +23,7 @@ from marec_env.compiled import compiled, eager
 from marec_env.pipeline.component import COMPONENTS, Component, unit
 from marec_env.pipeline.config import PipelineConfig
 from marec_env.pipeline.request import Request
-from marec_env.pipeline.topk import sort_rows, top_k
+from marec_env.pipeline.selection import sort_rows, top_k
 from marec_env.registry import Registry, callable_at, numbers
 
 __all__ = [

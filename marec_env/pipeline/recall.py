@@ -26,10 +26,9 @@ from marec_env.pipeline import index
 from marec_env.pipeline.component import COMPONENTS, Component
 from marec_env.pipeline.config import PipelineConfig
 from marec_env.pipeline.memory import look_up
-from marec_env.pipeline.merger import merge
 from marec_env.pipeline.plugin_checks import checked_offer
 from marec_env.pipeline.request import Request
-from marec_env.pipeline.topk import first_occurrences, row_blocks, top_k
+from marec_env.pipeline.selection import first_occurrences, merge, row_blocks, top_k
 from marec_env.registry import Registry, callable_at
 
 __all__ = ["CHANNELS", "Channel", "Recall", "quotas_of"]

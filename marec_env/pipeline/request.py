@@ -14,7 +14,7 @@ from marec_env.errors import ConfigError
 from marec_env.pipeline.config import PipelineConfig
 from marec_env.pipeline.knowledge import Knowledge
 from marec_env.pipeline.memory import SessionMemory, look_up
-from marec_env.pipeline.topk import top_k
+from marec_env.pipeline.selection import top_k
 
 if TYPE_CHECKING:
     from marec_env.pipeline.component import Component
@@ -191,7 +191,7 @@ class Request:
         """Return each session's unseen items of largest score, best first.
 
         Args:
-            scores: float32 ``[B, N]``, small beside ``topk.EXCLUDED``.
+            scores: float32 ``[B, N]``, small beside ``selection.EXCLUDED``.
             length: how many.
 
         Returns:

@@ -22,7 +22,7 @@ from marec_env.pipeline.memory import look_up
 from marec_env.pipeline.ranking import Ranking
 from marec_env.pipeline.recall import Recall
 from marec_env.pipeline.request import Request
-from marec_env.pipeline.topk import top_k
+from marec_env.pipeline.selection import top_k
 
 __all__ = ["Follower", "TopicRanking", "TopicRecall"]
 

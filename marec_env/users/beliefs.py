@@ -30,9 +30,8 @@ from marec_env.users.modules import (
     ExposureBoredom,
     Intent,
     Relevance,
-    liked_items,
 )
-from marec_env.users.outlook import REQUESTS, Outlook
+from marec_env.users.oracles import REQUESTS, Outlook
 
 __all__ = ["Beliefs", "Filter", "guessed_tastes"]
 
@@ -214,7 +213,7 @@ class Filter:
         )
         self._examined = Examination(config.examination, population.topics.device)
         self._items, self._kinds = population.num_items, population.num_topics
-        liked, count = liked_items(population)
+        liked, count = population.liked()
         if config.intent.source == "catalog":
             count = torch.zeros_like(count)
         self.groups: list[tuple[Tensor, Beliefs]] = []

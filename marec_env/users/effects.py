@@ -52,7 +52,6 @@ from marec_env.data.scenarios.numbers import (
 from marec_env.errors import ConfigError
 from marec_env.users.base import Module, Shown, pick
 from marec_env.users.config import UsersConfig
-from marec_env.users.modules import liked_items
 from marec_env.vector import Rows
 
 __all__ = [
@@ -227,7 +226,7 @@ class Friends(Module):
         self._influence = config.friends.influence
         self.friends = befriend(population)
         """Int64 ``[U, F]``."""
-        self._liked, self._count = liked_items(population)
+        self._liked, self._count = population.liked()
         self.endorsed = self._keep("endorsed", 0.0, population.num_items)
         """Float32 ``[B, N]``."""
 

@@ -90,7 +90,6 @@ __all__ = [
     "Intent",
     "Patience",
     "Relevance",
-    "liked_items",
 ]
 
 _DENSE_SHARE = 32  # from a 32nd of the catalog on, one dense product is faster (measured, CPU)
@@ -251,21 +250,12 @@ class Choice:
         return torch.diff(below, dim=1, prepend=torch.zeros_like(below[:, :1]))
 
 
-def liked_items(population: Population) -> tuple[Tensor, Tensor]:
-    """Return the items each user liked, first, int64 ``[U, H]``, and how many, int64 ``[U]``."""
-    liked = population.history_liked & (population.history >= 0)
-    # Liked items first, so that one draw below their count picks one of them.
-    order = liked.to(torch.int8).argsort(dim=1, descending=True, stable=True)
-    items = population.history.gather(1, order)
-    return items if items.shape[1] else items.new_zeros(len(items), 1), liked.sum(1)
-
-
 class Intent(Module):
     """The item that stands for the passing interest of each of ``B`` sessions."""
 
     def _build(self, config: UsersConfig, population: Population) -> None:
         self._own, self._items = config.intent, population.num_items
-        self._liked, self._count = liked_items(population)
+        self._liked, self._count = population.liked()
         if self._own.source == "catalog":
             self._count = torch.zeros_like(self._count)
         self.item = self._keep("item", 0, dtype=torch.int64)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from marec_env import random
-from marec_env.pipeline.topk import top_k
+from marec_env.pipeline.selection import top_k
 from marec_env.scenarios import SCENARIO_CHANGES
 from marec_env.simulator import Simulator
 from marec_env.world import build_world

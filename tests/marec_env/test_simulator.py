@@ -4,7 +4,7 @@ import torch
 
 from marec_env.env import resolve
 from marec_env.errors import ConfigError
-from marec_env.pipeline.topk import top_k
+from marec_env.pipeline.selection import top_k
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
 

@@ -7,9 +7,9 @@ import os
 import pytest
 import torch
 
-from marec_env.pipeline import gpu_kernels, merger
+from marec_env.pipeline import gpu_kernels, selection
 from marec_env.pipeline.recall import quotas_of
-from marec_env.pipeline.topk import _LARGEST, EXCLUDED, top_k
+from marec_env.pipeline.selection import _LARGEST, EXCLUDED, top_k
 
 pytest.importorskip("triton")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -44,10 +44,10 @@ def test_the_merger_chooses_as_the_loop_does():
     offers[2][:, 3:] = -1
     fallback = torch.randperm(items, generator=drawn)
     quotas = quotas_of(torch.randint(0, 4, (sessions, 4), generator=drawn), total)
-    loop = merger._LoopMerger(unavailable, total)
+    loop = selection._LoopMerger(unavailable, total)
     kernel = gpu_kernels.KernelMerger(unavailable.to(DEVICE), total)
-    here = merger._serve(loop, offers.__getitem__, quotas, fallback)
-    there = merger._serve(
+    here = selection._serve(loop, offers.__getitem__, quotas, fallback)
+    there = selection._serve(
         kernel, lambda place: offers[place].to(DEVICE), quotas.to(DEVICE), fallback.to(DEVICE)
     )
     for one, other in zip(here, there, strict=True):

@@ -3,21 +3,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marec_env.pipeline import merger
+from marec_env.pipeline import selection
 from marec_env.pipeline.gpu_kernels import TensorMerger
 from marec_env.pipeline.recall import _quotas_by_sorting, quotas_of
-from marec_env.pipeline.topk import first_occurrences
+from marec_env.pipeline.selection import first_occurrences
 
 
 def merge(offers, quotas, unavailable, fallback):
     total = int(quotas[0].sum())
-    return merger.merge(offers.__getitem__, quotas, unavailable, fallback, total)
+    return selection.merge(offers.__getitem__, quotas, unavailable, fallback, total)
 
 
 def merge_on_cuda(offers, quotas, unavailable, fallback):
     """What :func:`merge` does on CUDA."""
     by_tensors = TensorMerger(unavailable, int(quotas[0].sum()))
-    return merger._serve(by_tensors, offers.__getitem__, quotas, fallback)
+    return selection._serve(by_tensors, offers.__getitem__, quotas, fallback)
 
 
 def test_quotas_by_hand():

@@ -3,8 +3,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from marec_env.pipeline import topk
-from marec_env.pipeline.topk import sort_rows, top_k
+from marec_env.pipeline import selection
+from marec_env.pipeline.selection import sort_rows, top_k
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_equals_a_full_sort_where_no_scores_are_equal(rows, width, k):
 def test_rows_are_chosen_alike_whatever_the_block(monkeypatch):
     scores = torch.randn(37, 50, generator=torch.Generator().manual_seed(1))
     whole = top_k(scores, 9)
-    monkeypatch.setattr(topk, "_BLOCK", 120)  # two rows at a time
+    monkeypatch.setattr(selection, "_BLOCK", 120)  # two rows at a time
     assert torch.equal(top_k(scores, 9), whole)
 
 
@@ -64,7 +64,7 @@ def test_equal_scores_are_chosen_alike_on_every_device(excluding):
     scores[0, :2] = torch.tensor([torch.inf, -torch.inf]) if not excluding else 0.0
     excluded = torch.rand(20, 50, generator=source) < 0.3 if excluding else None
     for k in (1, 7, 50):
-        expected = topk._sorted_keys(scores, excluded, k)
+        expected = selection._sorted_keys(scores, excluded, k)
         assert torch.equal(top_k(scores, k, excluded=excluded), expected)
 
 

@@ -16,8 +16,7 @@ from marec_env.errors import ConfigError
 from marec_env.users import make_users
 from marec_env.users.beliefs import Filter, guessed_tastes
 from marec_env.users.config import UsersConfig
-from marec_env.users.oracles import farsighted_slate
-from marec_env.users.outlook import Outlook
+from marec_env.users.oracles import Outlook, farsighted_slate
 from marec_env.world import build_world
 from tests.worlds import small_environment
 
