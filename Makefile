@@ -38,8 +38,10 @@ help:  ## Show this list
 train: $(VENV)/.run  ## Set up, then train the main job (CONFIG=configs/default.yaml, ARGS=...)
 	@$(BIN)/python train.py $(CONFIG) $(ARGS)
 
-test: $(VENV)/.dev  ## Set up, then run the tests (ARGS="-k name" for some of them)
+test: $(VENV)/.dev $(VENV)/benchmarl  ## Set up, then run the tests (ARGS="-k name" for some of them)
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@test -n "$(ARGS)" || OMP_NUM_THREADS=1 PYTHONPATH=$(VENV)/benchmarl $(BIN)/python -m pytest -q \
+	  tests/marec_env/adapters tests/examples -k benchmarl
 
 lint: $(VENV)/.dev  ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -76,6 +78,12 @@ $(VENV)/.dev: $(VENV)/.run
 	@echo "Installing what the tests need ..."
 	@$(PIP) -c constraints.txt -e '.[$(TEST_EXTRAS)]' $(CALM)
 	@touch $@
+
+# BenchMARL needs an older TorchRL than the other tests do, so both lie in a folder of their own.
+$(VENV)/benchmarl: $(VENV)/.dev
+	@echo "Installing BenchMARL beside it ..."
+	@$(PIP) --no-deps --target $@ benchmarl==1.5.2 torchrl==0.11.1 tensordict==0.11.0 \
+	  hydra-core==1.3.8 omegaconf==2.3.1 antlr4-python3-runtime==4.9.3
 
 $(VENV)/.docs: $(VENV)/.run
 	@echo "Installing what the documentation needs ..."
