@@ -51,7 +51,8 @@ class Run:
     metrics: list[dict[str, float | None]] = field(default_factory=list)
     evaluation: Evaluation | None = None
     topics: str | None = None
-    """Hash of the environment's topics where it was trained; ``None`` if it was not kept."""
+    """Hash of the topics of the users it was trained and evaluated on; ``None`` if it was not kept,
+    or if it was evaluated on others."""
     warnings: tuple[str, ...] = ()
     """What is not plausible about its data."""
     defects: tuple[str, ...] = ()
@@ -120,6 +121,7 @@ def read_run(path: Path, evaluation: str = "evaluation.json") -> Run:
     manifest = _manifest(folder, config, defects)
     metrics = _metrics(folder, config, defects)
     steps = max((row.get("env_steps") or 0 for row in metrics), default=0)
+    inputs = {} if config.evaluation.environment else manifest.get("inputs", {})
     return Run(
         path=path,
         seed=config.seed,
@@ -128,7 +130,7 @@ def read_run(path: Path, evaluation: str = "evaluation.json") -> Run:
         codes=tuple(trained_by(manifest, steps)),
         metrics=metrics,
         evaluation=_evaluation(path / evaluation, steps, defects),
-        topics=manifest.get("inputs", {}).get(TOPICS),
+        topics=inputs.get(TOPICS),
         warnings=tuple(manifest.get("warnings", ())),
         defects=tuple(defects),
     )

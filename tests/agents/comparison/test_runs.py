@@ -144,3 +144,13 @@ def test_seeds_labels_and_bookkeeping_do_not_make_an_experiment():
     assert hash_of(training={"env_steps": 9}) != plain
     assert hash_of(algorithm={"kind": "ippo"}) != plain
     assert hash_of(algorithm={"kind": "mappo", "learning_rate": 0.01}) != plain
+
+
+def test_topics_of_training_say_nothing_of_users_met_elsewhere(write_run):
+    here = write_run(seed=0)
+    there = write_run(seed=1, evaluation__environment={"users": {"new_user_share": 1.0}})
+    for folder in (here, there):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps({**manifest, "inputs": {"topics": "a1"}}))
+    assert read_run(here).topics == "a1"
+    assert read_run(there).topics is None
