@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agents.commands.shared import Cohort, open_run, print_narrow, written
+from agents.commands.shared import Cohort, listed, open_run, print_narrow, written
 from marec_env.errors import RunError, visible
 
 if TYPE_CHECKING:
@@ -63,12 +63,10 @@ def command(
     """
     from agents.commands.cohort import cohort_of
 
-    def listed(text: str | None) -> list[str] | None:
-        return None if text is None else [n.strip() for n in text.split(",") if n.strip()]
-
-    names = {"baselines": listed(baselines), "metrics": listed(metrics)}
-    asked = {**names, "sessions": sessions, "seed": seed}
-    given = {key: value for key, value in asked.items() if value is not None}
+    names = {"baselines": baselines, "metrics": metrics}
+    given: dict[str, Any] = {k: listed(text) for k, text in names.items() if text is not None}
+    numbers = {"sessions": sessions, "seed": seed}
+    given |= {key: value for key, value in numbers.items() if value is not None}
     with TemporaryDirectory() as shared:  # baselines play once for runs that meet the same sessions
         for path in runs:
             run = changed(open_run(path, device), best=best)

@@ -32,6 +32,7 @@ __all__ = [
     "Replace",
     "claim",
     "command_line",
+    "listed",
     "open_run",
     "open_runs",
     "print_narrow",
@@ -51,6 +52,11 @@ Cohort = Annotated[
 Markdown = Annotated[
     Path | None, typer.Option(help="Also write the tables as Markdown into this file.")
 ]
+
+
+def listed(text: str) -> list[str]:
+    """Return the names of a comma-separated option, in order."""
+    return [name for part in text.split(",") if (name := part.strip())]
 
 
 _ON_THE_PAGE = ("stayed", "MRR")  # columns that a terminal has no room for

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agents.commands.shared import Markdown, Overrides, command_line, print_narrow, tell, written
+from agents.commands.shared import (
+    Markdown,
+    Overrides,
+    command_line,
+    listed,
+    print_narrow,
+    tell,
+    written,
+)
 from agents.entry import USER_ERROR
 from agents.runs.train_loop import INTERRUPTED, on_signals
 from marec_env.errors import ConfigError, MarecError, unknown_name
@@ -83,7 +91,7 @@ def command(
     if code == INTERRUPTED:
         tell("Stopped; the same command goes on.")
         return code
-    names = [name.strip() for name in baselines.split(",") if name.strip()]
+    names = listed(baselines)
     summaries, controls = {}, {}
     for task in plans:
         summary = _summary(task, names, files.get(task.name, ()), mixed_code)
@@ -119,7 +127,7 @@ def _chosen(tasks: str | None, algorithms: str) -> dict[str, dict[str, Algorithm
     for name in names:
         if name not in TASKS:
             raise ConfigError(f"--tasks: {unknown_name('task', name, TASKS)}")
-    asked = [name.strip() for name in algorithms.split(",") if name.strip()]
+    asked = listed(algorithms)
     if not asked:
         raise ConfigError("--algorithms: name at least one")
     found = {}

@@ -12,8 +12,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from agents.comparison.grouping import Group, refuse_other_topics, users_of, world_of
-from agents.comparison.runs import TRAINED, Run
-from agents.runs.manifest import TOPICS, read_manifest
+from agents.comparison.runs import TRAINED, Run, topics_of
+from agents.runs.manifest import read_manifest
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, RunError
 from marec_env.evaluation.comparison import RANKED_BY, Evaluation, PolicyNumbers, Shares
@@ -278,10 +278,11 @@ def _as_evaluation(document: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _topics(path: Path, document: Mapping[str, Any]) -> str | None:
     """Return the hash of the topics behind a file: its own, or of the run that it evaluates."""
-    inputs = document.get("inputs")
-    if inputs is None and (path.parent / "manifest.json").is_file():
-        inputs = read_manifest(path.parent / "manifest.json").get("inputs")
-    return inputs.get(TOPICS) if isinstance(inputs, dict) else None
+    if document.get("inputs") is not None or not (path.parent / "manifest.json").is_file():
+        return topics_of(document.get("inputs"))
+    manifest = read_manifest(path.parent / "manifest.json")
+    evaluation = manifest.get("config", {}).get("evaluation", {})
+    return topics_of(manifest.get("inputs"), evaluation.get("environment"))
 
 
 def _completed(environment: Any) -> Any:

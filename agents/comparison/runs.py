@@ -30,6 +30,7 @@ __all__ = [
     "Run",
     "experiment_hash",
     "read_run",
+    "topics_of",
 ]
 
 TRAINED = "trained team"
@@ -121,7 +122,6 @@ def read_run(path: Path, evaluation: str = "evaluation.json") -> Run:
     manifest = _manifest(folder, config, defects)
     metrics = _metrics(folder, config, defects)
     steps = max((row.get("env_steps") or 0 for row in metrics), default=0)
-    inputs = {} if config.evaluation.environment else manifest.get("inputs", {})
     return Run(
         path=path,
         seed=config.seed,
@@ -130,10 +130,17 @@ def read_run(path: Path, evaluation: str = "evaluation.json") -> Run:
         codes=tuple(trained_by(manifest, steps)),
         metrics=metrics,
         evaluation=_evaluation(path / evaluation, steps, defects),
-        topics=inputs.get(TOPICS),
+        topics=topics_of(manifest.get("inputs"), config.evaluation.environment),
         warnings=tuple(manifest.get("warnings", ())),
         defects=tuple(defects),
     )
+
+
+def topics_of(inputs: object, elsewhere: object = None) -> str | None:
+    """Return the hash of topics among a manifest's ``inputs``; ``None`` if it was not kept, or if
+    the evaluation was ``elsewhere`` (``evaluation.environment``): those of training say nothing.
+    """
+    return inputs.get(TOPICS) if isinstance(inputs, dict) and not elsewhere else None
 
 
 def _manifest(folder: RunFolder, config: RunConfig, defects: list[str]) -> Manifest:

@@ -25,9 +25,10 @@ from marec_env.evaluation.statistics import (
 )
 from marec_env.reporting.table import csv_text
 
-__all__ = ["Pair", "PerformanceProfile", "Summary", "summarise"]
+__all__ = ["THRESHOLDS", "Pair", "PerformanceProfile", "Summary", "summarise"]
 
-_THRESHOLDS = 101  # of a performance profile
+THRESHOLDS = 101
+"""Of a performance profile."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,7 @@ def _profile(rows: Sequence[Row], others: Sequence[Row]) -> PerformanceProfile |
     scores = {name: (np.array(values) - start) / span for name, values in known.items()}
     ends = np.concatenate(list(scores.values()))
     margin = 0.1 * (float(np.ptp(ends)) or 1.0)
-    thresholds = np.linspace(ends.min() - margin, ends.max() + margin, _THRESHOLDS)
+    thresholds = np.linspace(ends.min() - margin, ends.max() + margin, THRESHOLDS)
     bands = {}
     for name, values in scores.items():
         reached = (values[:, None] > thresholds).astype(np.float64)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from agents.comparison.rows import Row
-from agents.comparison.summary import Summary
+from agents.comparison.summary import THRESHOLDS, PerformanceProfile, Summary
 from agents.suite.tasks import Task
 from marec_env.evaluation.statistics import (
     Estimate,
@@ -25,10 +25,9 @@ from marec_env.evaluation.statistics import (
     paired_difference,
 )
 
-__all__ = ["Claim", "Profile", "Standing", "claim_of", "profile_of", "standings"]
+__all__ = ["Claim", "Standing", "claim_of", "profile_of", "standings"]
 
 Floats = NDArray[np.float64]
-_THRESHOLDS = 101  # of the performance profile
 
 
 @dataclass(frozen=True)
@@ -42,15 +41,6 @@ class Standing:
     """Mean over tasks of the rank by interquartile mean; 1 is best."""
     over: Mapping[str, Estimate]
     """By other algorithm: the probability that a run of this one is better, mean over tasks."""
-
-
-@dataclass(frozen=True)
-class Profile:
-    """The share of runs, over tasks and seeds, that score more than each threshold."""
-
-    thresholds: Floats
-    bands: dict[str, tuple[Floats, Floats, Floats]]
-    """By algorithm: value, lower and upper end."""
 
 
 @dataclass(frozen=True)
@@ -171,19 +161,19 @@ def standings(summaries: Mapping[str, Summary]) -> list[Standing]:
     return sorted(table, key=lambda standing: -standing.score.value)
 
 
-def profile_of(summaries: Mapping[str, Summary]) -> Profile | None:
+def profile_of(summaries: Mapping[str, Summary]) -> PerformanceProfile | None:
     """Return the performance profile over tasks and seeds; ``None`` without a common seed."""
     names, scores = _scores(summaries)
     if not names:
         return None
     margin = 0.1 * (float(np.ptp(scores)) or 1.0)
-    thresholds = np.linspace(scores.min() - margin, scores.max() + margin, _THRESHOLDS)
+    thresholds = np.linspace(scores.min() - margin, scores.max() + margin, THRESHOLDS)
     reached = (scores[..., None] > thresholds).mean(axis=0)  # [R, A, M]
     bands = {
         name: bootstrap_band(reached[:, place], lambda drawn: drawn.mean(axis=-1))
         for place, name in enumerate(names)
     }
-    return Profile(thresholds, bands)
+    return PerformanceProfile("score", thresholds, True, bands)
 
 
 def missing(names: Sequence[str], summary: Summary) -> list[str]:

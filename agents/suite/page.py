@@ -9,11 +9,11 @@ from typing import Any
 
 from agents.comparison import tables
 from agents.comparison.grouping import seed_ranges
-from agents.comparison.summary import Summary
+from agents.comparison.summary import PerformanceProfile, Summary
 from agents.runs.folder import RunFolder
 from agents.runs.manifest import Manifest, read_manifest
 from agents.suite.algorithms import ALGORITHMS
-from agents.suite.board import Claim, Profile, Standing, claim_of, profile_of, standings
+from agents.suite.board import Claim, Standing, claim_of, profile_of, standings
 from agents.suite.runs import TaskRuns
 from agents.suite.tasks import SUITE, TASKS, WITHOUT
 from marec_env.evaluation.statistics import Estimate
@@ -35,8 +35,8 @@ _LEAD = (
 _CLAIMS_LEAD = (
     "A claim holds if the ability adds at least the share of clicks that is claimed, by five "
     "standard errors of the difference between equal seeds, and if the control takes it away: what "
-    "the team sees of the field comes from other sessions, and no more than a quarter of the gain "
-    "is left."
+    "the team sees of the field comes from other sessions, and what is left of the gain is not "
+    "told from zero, or no more than a quarter of it."
 )
 
 
@@ -48,7 +48,7 @@ class Board:
     summaries: Mapping[str, Summary]
     claims: Mapping[str, Claim]
     standings: Sequence[Standing]
-    profile: Profile | None
+    profile: PerformanceProfile | None
     notes: Sequence[str]
 
     def tables(self) -> list[TextTable]:
@@ -191,13 +191,9 @@ def times_table(board: Board) -> TextTable:
 
 
 def _manifests(board: Board) -> dict[str, Manifest]:
-    """Return a manifest of each task."""
-    found = {}
-    for task in board.tasks:
-        for run in task.runs:
-            if task.name not in found and run.read() is not None:
-                found[task.name] = read_manifest(RunFolder(run.folder).manifest)
-    return found
+    """Return a manifest of each task that has finished runs."""
+    first = {name: summary.grouping.groups[0].runs[0] for name, summary in board.summaries.items()}
+    return {name: read_manifest(RunFolder(run.path).manifest) for name, run in first.items()}
 
 
 def _settings_tables(board: Board) -> list[TextTable]:
@@ -206,8 +202,8 @@ def _settings_tables(board: Board) -> list[TextTable]:
          ", ".join(_own_settings(board, name))]
         for name in _algorithms(board)
     ]  # fmt: skip
-    made = []
-    for task, manifest in _manifests(board).items():
+    made, manifests = [], _manifests(board)
+    for task, manifest in manifests.items():
         config = next(run.config for t in board.tasks if t.name == task for run in t.runs)
         code = sorted({c for g in board.summaries[task].grouping.groups
                        for run in g.runs for c in map(str, run.codes)})  # fmt: skip
@@ -215,7 +211,7 @@ def _settings_tables(board: Board) -> list[TextTable]:
         inputs = "; ".join(f"{k} {v[:12]}" for k, v in manifest.get("inputs", {}).items())
         steps = f"{config.training.env_steps:,}"
         made.append([task, steps, seeds, ", ".join(code), inputs])
-    versions = next((m.get("versions", {}) for m in _manifests(board).values()), {})
+    versions = next((m.get("versions", {}) for m in manifests.values()), {})
     told = ", ".join(f"{k} {v}" for k, v in versions.items() if v)
     return [
         TextTable("Algorithms", ["algorithm", "what it is", "laid over the preset"], algorithms,

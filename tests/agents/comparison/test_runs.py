@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from agents.comparison.rows import _topics
 from agents.comparison.runs import experiment_hash, read_run
 from agents.config import RunConfig
 from marec_env.errors import RunError
@@ -151,6 +152,11 @@ def test_topics_of_training_say_nothing_of_users_met_elsewhere(write_run):
     there = write_run(seed=1, evaluation__environment={"users": {"new_user_share": 1.0}})
     for folder in (here, there):
         manifest = json.loads((folder / "manifest.json").read_text())
-        (folder / "manifest.json").write_text(json.dumps({**manifest, "inputs": {"topics": "a1"}}))
+        config = read_run(folder).config
+        manifest |= {"config": config, "inputs": {"topics": "a1"}}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
     assert read_run(here).topics == "a1"
     assert read_run(there).topics is None
+    # Nor where a file of the run gives rows of another comparison.
+    assert _topics(here / "evaluation.json", {}) == "a1"
+    assert _topics(there / "evaluation.json", {}) is None
