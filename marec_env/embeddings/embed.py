@@ -30,6 +30,7 @@ from marec_env.embeddings.encoder import (
     resolve_precision,
     room_for,
 )
+from marec_env.embeddings.scripts import unread_script
 from marec_env.embeddings.tokens import clean
 from marec_env.errors import RunError, visible
 from marec_env.io import write_bytes
@@ -64,6 +65,10 @@ def embed_texts(
     if requested(config) == HASHING:
         return HashingTestEncoder().encode(cleaned)
     place = resolve_device(device)
+    files = locate(config)
+    if foreign := unread_script(files, cleaned):
+        _LOG.warning(visible(foreign))
+    cleaned = [config.prefix + text for text in cleaned]
     if not cleaned:
         return torch.zeros(0, TextEncoder(config, place).dimension)
     rows: dict[str, int] = {}
@@ -128,11 +133,12 @@ class CorpusCache:
         Raises:
             AssetError: the encoder is missing or a pinned file has changed.
         """
+        files = locate(config)
         return {
             "layout": _LAYOUT,
-            **locate(config).hashes(),
+            **files.hashes(),
             "modality": "text",
-            "pooling": config.pooling,
+            "pooling": files.pooling(config),
             "max_length": str(config.max_length),
             "dtype": str(resolve_precision(config, device)),
         }

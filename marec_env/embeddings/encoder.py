@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from marec_env.embeddings.assets import EncoderFiles, locate
+from marec_env.embeddings.assets import MULTILINGUAL, EncoderFiles, locate
 from marec_env.embeddings.config import EmbeddingConfig, Pooling
+from marec_env.embeddings.multilingual import ConvolutionalEncoder
 from marec_env.embeddings.packed_bert import BertShape, PackedBert
 from marec_env.embeddings.tokens import Ids, TextTokenizer, embed_padded, token_budget_batches
 from marec_env.errors import ConfigError
@@ -132,12 +133,8 @@ class TextEncoder:
         files = locate(config)
         files.verify()
         self._tokenizer = TextTokenizer(files.folder, config.max_length)
-        shape = BertShape.read(files)
-        self._model: PackedBert | _PaddedModel = (
-            _PaddedModel(files, dtype, self._device)
-            if shape is None
-            else PackedBert(files.read_weights(), shape, dtype, self._device)
-        )
+        self._pooling = files.pooling(config)
+        self._model = _model(files, dtype, self._device)
         self.dimension = self._model.dimension
         self._budget = resolve_budget(config, self._device, self.dimension)
         limit = self._model.max_tokens
@@ -178,9 +175,8 @@ class TextEncoder:
                 largest * self.dimension * _FLOATS_A_TOKEN * 4.0,
                 "lower environment.embeddings.token_budget or max_length",
             )
-        pooling = self.config.pooling
         return [
-            _Batch.sent(rows, self._model.embed([tokens[row] for row in rows], pooling))
+            _Batch.sent(rows, self._model.embed([tokens[row] for row in rows], self._pooling))
             for rows in batches
         ]
 
@@ -191,6 +187,17 @@ def _arrive(queued: deque[tuple[Tensor, list[_Batch]]], on_batch: OnBatch | None
         done = batch.arrive(out)
         if on_batch is not None:
             on_batch(done)
+
+
+def _model(
+    files: EncoderFiles, dtype: torch.dtype, device: torch.device
+) -> PackedBert | ConvolutionalEncoder | _PaddedModel:
+    if files.name == MULTILINGUAL:
+        return ConvolutionalEncoder(files.weight_files()[0], device)
+    shape = BertShape.read(files)
+    if shape is None:
+        return _PaddedModel(files, dtype, device)
+    return PackedBert(files.read_weights(), shape, dtype, device)
 
 
 class _PaddedModel:

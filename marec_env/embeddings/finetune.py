@@ -190,7 +190,10 @@ def fine_tune(
     if lora_rank:
         model = _with_adapters(model, lora_rank)
     model.train()
-    tokens = TextTokenizer(files.folder, encoder.max_length)(texts)
+    pooling = files.pooling(encoder)
+    tokens = TextTokenizer(files.folder, encoder.max_length)(
+        [encoder.prefix + text for text in texts]
+    )
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -202,7 +205,7 @@ def fine_tune(
     for _ in range(steps):
         batch = pairs[torch.randint(len(pairs), (batch_size,), generator=generator)]
         texts_of_batch = [tokens[item] for item in batch.T.flatten()]
-        left, right = embed_padded(model, texts_of_batch, encoder.pooling).chunk(2)
+        left, right = embed_padded(model, texts_of_batch, pooling).chunk(2)
         offset = log_frequency[batch] if popularity_correction else None
         loss = info_nce(left, right, batch, log_frequency=offset)
         optimiser.zero_grad()

@@ -24,6 +24,7 @@ __all__ = [
     "TextTokenizer",
     "clean",
     "embed_padded",
+    "load_tokenizer",
     "pack",
     "pool",
     "token_budget_batches",
@@ -50,29 +51,42 @@ def clean(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
+def load_tokenizer(folder: Path) -> Any:
+    """Return a folder's tokenizer, of the library ``tokenizers``.
+
+    Raises:
+        AssetError: its file is missing or cannot be read.
+    """
+    from tokenizers import Tokenizer
+
+    if (folder / "sp.model").is_file() and not (folder / "tokenizer.json").is_file():
+        from marec_env.embeddings.multilingual import sentence_pieces
+
+        return sentence_pieces(folder / "sp.model")
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise AssetError(
+            f"{path} is missing; save the tokenizer with "
+            "AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
+        )
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise AssetError(f"{path} is not a tokenizer: {error}") from error
+
+
 class TextTokenizer:
     """A ``tokenizer.json`` with truncation and without padding."""
 
     def __init__(self, folder: Path, max_length: int) -> None:
         """Args:
-        folder: holds ``tokenizer.json``.
+        folder: holds ``tokenizer.json``, or ``sp.model``.
         max_length: tokens kept of a text, special tokens included.
 
         Raises:
             AssetError: the file is missing or cannot be read.
         """
-        from tokenizers import Tokenizer
-
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise AssetError(
-                f"{path} is missing; save the tokenizer with "
-                "AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
-            )
-        try:
-            self._tokenizer: Any = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception
-            raise AssetError(f"{path} is not a tokenizer: {error}") from error
+        self._tokenizer = load_tokenizer(folder)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._words = _WordTable.of(self._tokenizer, max_length)

@@ -40,7 +40,7 @@ def test_a_missing_package_names_the_cure(monkeypatch):
 @pytest.mark.parametrize("cache", [True, False])
 def test_a_wrong_hash_is_an_error(tiny_bert, tmp_path, monkeypatch, cache):
     files = EncoderFiles("minilm", tiny_bert, {"model.safetensors": "0" * 64})
-    monkeypatch.setattr(assets, "_asset_package", lambda: files)
+    monkeypatch.setattr(assets, "_package", lambda *given: files)
     config = EmbeddingConfig(
         encoder="minilm", max_length=64, cache=cache, cache_folder=str(tmp_path)
     )
@@ -54,7 +54,7 @@ def test_a_missing_pinned_file_is_an_error(tmp_path):
 
 
 def test_names_that_lead_nowhere_are_errors(tmp_path, write_config):
-    with pytest.raises(AssetError, match="neither 'minilm', nor a folder"):
+    with pytest.raises(AssetError, match="neither 'minilm' nor 'multilingual', nor a folder"):
         locate(EmbeddingConfig(encoder=str(tmp_path / "absent")))
     with pytest.raises(AssetError, match=r"no config\.json"):
         locate(EmbeddingConfig(encoder=str(tmp_path)))
