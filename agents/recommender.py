@@ -184,7 +184,8 @@ class Recommender:
         if all(isinstance(value, bool | np.bool_) for value in values):
             return [bool(value) for value in values]
         numbers = [_number(value, place) for place, value in enumerate(values)]
-        threshold, ratings = self._world.log.like_threshold, self._world.log.rating
+        known = self._world.visible_log
+        threshold, ratings = known.like_threshold, known.rating
         if not set(numbers) <= {0.0, 1.0} or bool(ratings.max() <= 1.0):
             return [value >= threshold for value in numbers]
         # The log knows other ratings than 0 and 1: is this one of them, or a like?

@@ -49,6 +49,19 @@ class EnvironmentConfig(ConfigModel):
     measure: MeasureConfig = MeasureConfig()
 
     @model_validator(mode="after")
+    def _privacy_holds(self) -> EnvironmentConfig:
+        if self.data.privacy is None:
+            return self
+        for share in ("user_share", "interaction_share"):
+            if getattr(self.knowledge, share) != 1.0:
+                raise ValueError(
+                    f"knowledge.{share} below 1 draws by what others consumed, which "
+                    "data.privacy cannot bound; leave it at 1 and lower "
+                    "data.privacy.contribution.events"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _costs_are_counted(self) -> EnvironmentConfig:
         pipeline, rewards = self.pipeline, self.rewards
         costs = {

@@ -22,6 +22,8 @@ from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, DataError
 from marec_env.memory import require_memory
 from marec_env.pipeline.knowledge import NEIGHBOURS, Knowledge
+from marec_env.privacy.mechanisms import noise_key
+from marec_env.privacy.release import Release, release_log, with_line
 
 __all__ = ["World", "build_world"]
 
@@ -42,6 +44,9 @@ class World:
     """What the recommender learned from the visible log."""
     knowledge: Knowledge
     """Catalog and learned space as the pipeline uses them."""
+    release: Release | None = None
+    """Where the visible log, catalog, learned space and knowledge come from instead of the log, if
+    ``data.privacy`` says so."""
 
     @property
     def user_limits(self) -> Tensor:
@@ -53,6 +58,11 @@ class World:
         none = torch.full((self.population.num_users,), torch.inf)
         columns = [self.log.user_attributes.get(name, none).to(torch.float32) for name in names]
         for name, column in zip(names, columns, strict=True):
+            if self.release is not None and bool(column.isnan().all()):
+                raise ConfigError(
+                    f"pipeline.audit.suitability: users drawn from a private release have no "
+                    f"'{name}'; set data.privacy.users=log, or take it out of the rules"
+                )
             if bool(column.isnan().any()):
                 raise ConfigError(
                     f"pipeline.audit.suitability: '{name}' is unknown of "
@@ -73,24 +83,36 @@ def _moved(record: _Record, device: torch.device) -> _Record:
 
 
 @lru_cache(maxsize=8)
-def _build(serialised: str, fingerprint: str | None) -> World:
-    """Build a world; ``fingerprint``, that of the source's files, tells contents apart."""
+def _build(serialised: str, fingerprint: str | None, key: bytes) -> World:
+    """Build a world; ``fingerprint``, that of the source's files, and the key of the release's
+    noise tell contents apart.
+    """
     config = EnvironmentConfig.model_validate_json(serialised)
     device = torch.device(config.device or "cpu")
     log = load_log(config.data)
     if fingerprint is not None and log.fingerprint != fingerprint:
         raise DataError(f"{config.data.source}: the files changed while they were read; try again")
     _check_memory(config, log)
-    full = embed_texts(config.embeddings, log.texts, device)
+    seen, release = log, None  # seen: what the recommender's side reads
+    if config.data.privacy is not None:
+        release = release_log(log, config.data.privacy)
+        seen = release.draw_log(log)
+        log = seen if config.data.privacy.users == "release" else with_line(log, release)
+    full = embed_texts(config.embeddings, seen.texts, device)
     reduced = fit_reduction(config.embeddings, full).apply(full)
-    catalog = build_catalog(log, reduced, config.catalog)
+    catalog = build_catalog(seen, reduced, config.catalog)
     population = build_population(
         config.population, log, catalog.topics, catalog.num_topics, catalog.providers
     )
-    visible = select_log(log, config.knowledge)
-    learned = learn(visible, config.knowledge)
+    visible = select_log(seen, config.knowledge)
+    if release is None:
+        learned = learn(visible, config.knowledge)
+    else:
+        met = torch.bincount(log.user, minlength=log.num_users) > 0
+        learned = release.learned(config.knowledge, met)
+        catalog = replace(catalog, popularity=learned.popularity)
     cf = directions(learned.factors.item.to(torch.float32))
-    version = f"{log.fingerprint[:12]}-{config.knowledge.seed}"
+    version = f"{seen.fingerprint[:12]}-{config.knowledge.seed}"
     knowledge = Knowledge.of(catalog, cf, learned.neighbours[:, :NEIGHBOURS], version)
     return World(
         config=config,
@@ -100,6 +122,7 @@ def _build(serialised: str, fingerprint: str | None) -> World:
         population=_moved(population, device),
         learned=learned,
         knowledge=knowledge.to(device),
+        release=release,
     )
 
 
@@ -113,6 +136,10 @@ def _check_memory(config: EnvironmentConfig, log: InteractionLog) -> None:
         "knowledge.dim": 40 * (users + items) * config.knowledge.dim,
         "knowledge.neighbours": 24 * items * config.knowledge.neighbours,
     }
+    if config.data.privacy is not None:
+        within = min(config.data.privacy.contribution.items, items)
+        needed["data.privacy.contribution.items"] = 48 * within**2
+        needed["users drawn from data.privacy"] = 32 * users * items
     largest = max(needed, key=lambda key: needed[key])
     require_memory(
         f"environment of {users:,} users and {items:,} items",
@@ -158,6 +185,8 @@ def build_world(config: EnvironmentConfig) -> World:
             "pipeline": plain.pipeline,
         }
     )
-    world = replace(_build(shared.model_dump_json(), files_fingerprint(config.data)), config=config)
+    key = noise_key(config.data.privacy.seed)[0] if config.data.privacy is not None else b""
+    built = _build(shared.model_dump_json(), files_fingerprint(config.data), key)
+    world = replace(built, config=config)
     _check_supply(config, world.knowledge.num_items)
     return world

@@ -54,7 +54,7 @@ def record_policy(
     """
     from agents.commands.cohort import EvaluationCohort
     from agents.commands.evaluate import evaluate_run
-    from agents.runs.environment import evaluation_world, input_hashes, run_world
+    from agents.runs.environment import evaluation_world, input_hashes, told_of
     from agents.runs.folder import RunFolder, check_place, create_run, run_name
     from agents.runs.manifest import build_manifest
     from agents.runs.metrics_log import append_metrics
@@ -82,7 +82,7 @@ def record_policy(
     check_place(place)
     cohort = EvaluationCohort(world := evaluation_world(own), own.evaluation)
     rollout(world, policy, _TRIAL, seed=0)  # one that fails is told before there is a folder
-    manifest = build_manifest(own, input_hashes(own), sys.argv, run_world(own).log.warnings)
+    manifest = build_manifest(own, input_hashes(own), sys.argv, *told_of(own))
 
     def fill(folder: RunFolder) -> None:
         io.write_text(folder.config, dump(own))

@@ -17,7 +17,6 @@ from agents.comparison.grouping import seed_ranges
 from agents.config import RunConfig, preset_name
 from agents.entry import USER_ERROR
 from agents.learners.ray_session import watch_ray
-from agents.pettingzoo_adapter import PettingZooConfig
 from agents.runs import manifest
 from agents.runs.checkpoints import Checkpoint, Progress, latest_checkpoint, save_checkpoint
 from agents.runs.environment import (
@@ -25,7 +24,7 @@ from agents.runs.environment import (
     build_trainers,
     input_hashes,
     limit_threads,
-    run_world,
+    told_of,
 )
 from agents.runs.folder import RunFolder, check_place, create_run, open_run, run_name
 from agents.runs.metrics_log import restore_metrics
@@ -118,12 +117,11 @@ def begin(
         trainers = build_trainers(config, seeds)
         stack.callback(trainers[0].close)
         source = None if init_from is None else _begin_with(trainers[0], init_from)
-        pettingzoo = isinstance(config.environment, PettingZooConfig)
-        warnings = () if pettingzoo else run_world(config).log.warnings
+        told = told_of(config)
         jobs = []
         for seed, trainer, place in zip(seeds, trainers, places, strict=True):
             own = config.model_copy(update={"seed": seed})
-            content = manifest.build_manifest(own, hashes, sys.argv, warnings)
+            content = manifest.build_manifest(own, hashes, sys.argv, *told)
             if source is not None:
                 content["init_from"] = str(source.absolute())  # type: ignore[typeddict-unknown-key]
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agents.config import RunConfig, placed
 from agents.learners.config import PPOFamily
@@ -29,6 +29,7 @@ __all__ = [
     "make_environment",
     "run_world",
     "side_by_side",
+    "told_of",
 ]
 
 
@@ -142,3 +143,13 @@ def input_hashes(config: RunConfig) -> dict[str, str]:
         "encoder weights": weights_hash(config.environment.embeddings),
         TOPICS: hashlib.sha256(world.catalog.topics.cpu().numpy().tobytes()).hexdigest(),
     }
+
+
+def told_of(config: RunConfig) -> tuple[Sequence[str], dict[str, Any] | None]:
+    """Return what is unlikely about a run's log, and what its users are guaranteed, if anything:
+    :attr:`marec_env.privacy.release.Release.statement`.
+    """
+    if isinstance(config.environment, PettingZooConfig):
+        return (), None
+    world = run_world(config)
+    return world.log.warnings, None if world.release is None else world.release.statement

@@ -85,6 +85,7 @@ class Manifest(TypedDict, total=False):
     device: str
     inputs: dict[str, str]
     warnings: list[str]
+    privacy: dict[str, Any] | None
     code_folders: list[str]
     resumes: list[_Resume]
 
@@ -171,12 +172,17 @@ def _now() -> str:
 
 
 def build_manifest(
-    config: RunConfig, inputs: Mapping[str, str], command: list[str], warnings: Sequence[str] = ()
+    config: RunConfig,
+    inputs: Mapping[str, str],
+    command: list[str],
+    warnings: Sequence[str] = (),
+    privacy: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Return the manifest of a run that starts now.
 
     ``inputs`` are hashes by name of what the run reads, ``warnings`` what is not plausible about
-    it; the configuration is kept, so that a later edit of ``config.yaml`` is noticed.
+    it, ``privacy`` what is guaranteed to the log's users; the configuration is kept, so that a
+    later edit of ``config.yaml`` is noticed.
     """
     return {  # type: ignore[typeddict-unknown-key]
         "started": _now(),
@@ -188,6 +194,7 @@ def build_manifest(
         "config": config.model_dump(mode="json"),
         "inputs": dict(inputs),
         "warnings": list(warnings),
+        "privacy": None if privacy is None else dict(privacy),
         "code_folders": searched(),
         "device": chosen_device("device", config.device),
         "hardware": _hardware(),

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from marec_env.config import ConfigModel, Seed
 from marec_env.data.times import TimeUnit
+from marec_env.privacy.config import PrivacyConfig
 
 __all__ = ["DataConfig", "SyntheticConfig"]
 
@@ -46,4 +47,8 @@ class DataConfig(ConfigModel):
     )
     synthetic: SyntheticConfig = Field(
         default=SyntheticConfig(), description="size of a generated log"
+    )
+    privacy: PrivacyConfig | None = Field(
+        default=None,
+        description="null: the recommender reads the log as it is; else a private release of it",
     )
