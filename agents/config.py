@@ -13,6 +13,7 @@ from agents.learners.config import (
     GAMMA,
     AlgorithmConfig,
     MAPPOConfig,
+    NetworkConfig,
     OwnConfig,
     RLlibConfig,
     SamplingConfig,
@@ -182,6 +183,13 @@ class RunConfig(ConfigModel):
         return self
 
     @model_validator(mode="after")
+    def _inputs_as_they_are(self) -> Self:
+        """Let networks of PettingZoo environments see inputs as they are, unless told otherwise."""
+        if isinstance(self.environment, PettingZooConfig):
+            object.__setattr__(self, "algorithm", _raw_by_default(self.algorithm))
+        return self
+
+    @model_validator(mode="after")
     def _one_discount(self) -> Self:
         """Give learners of the recommender its discount, and see that shaping has the learner's."""
         algorithm, environment = self.algorithm, self.environment
@@ -202,6 +210,20 @@ class RunConfig(ConfigModel):
                     "where they are equal: set both alike"
                 )
         return self
+
+
+def _raw_by_default(section: Any) -> Any:
+    """Return a section in which no network normalises inputs but one that was told to."""
+    if isinstance(section, Mapping):
+        return {name: _raw_by_default(part) for name, part in section.items()}
+    if isinstance(section, NetworkConfig):
+        given = "normalise_inputs" in section.model_fields_set
+        return section if given else section.model_copy(update={"normalise_inputs": False})
+    if not isinstance(section, ConfigModel):
+        return section
+    parts = {name: _raw_by_default(getattr(section, name)) for name in type(section).model_fields}
+    changed = {name: part for name, part in parts.items() if part is not getattr(section, name)}
+    return section.model_copy(update=changed) if changed else section
 
 
 def evaluation_environment(

@@ -17,7 +17,7 @@ from marec_env.vector import Action, map_parts
 if TYPE_CHECKING:
     from marec_env.simulator import Simulator
 
-__all__ = ["RandomTeam", "StaticTeam", "draw_action", "hand_set_actions"]
+__all__ = ["RandomTeam", "StaticTeam", "draw_action", "hand_set", "hand_set_actions"]
 
 
 class RandomTeam:
@@ -91,6 +91,11 @@ def hand_set_actions(simulator: Simulator) -> dict[str, Action]:
     """Return each agent's default action, without a batch dimension."""
     defaults = simulator.default_actions().items()
     return {agent: map_parts(lambda part: part[0], action) for agent, action in defaults}
+
+
+def hand_set(env: Simulator) -> StaticTeam:
+    """Return the hand-set team, as ``algorithm.cloning.policy`` names it."""
+    return StaticTeam(hand_set_actions(env))
 
 
 def draw_action(

@@ -60,7 +60,8 @@ class NetworkConfig(ConfigModel):
     )
     normalise_inputs: bool = Field(
         default=True,
-        description="Divide inputs by their running standard deviation after subtracting the mean.",
+        description="Divide inputs by their running standard deviation after subtracting the mean;"
+        " if not given, on the recommender only.",
     )
 
 

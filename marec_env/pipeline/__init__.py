@@ -11,6 +11,7 @@ __all__ = ["COMPONENTS", "Component", "Knowledge", "Pipeline", "PipelineConfig",
 for _name, _place in {
     "profile/query": "profile:Query",
     "recall/topics": "topics:TopicRecall",
+    "ranking/tiring": "topics:TiringRanking",
     "ranking/topics": "topics:TopicRanking",
 }.items():
     COMPONENTS.register_at(_name, f"marec_env.pipeline.{_place}")

@@ -8,6 +8,7 @@ it by topic at several time scales, and may favour or rest each topic.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import numpy as np
@@ -24,13 +25,15 @@ from marec_env.pipeline.recall import Recall
 from marec_env.pipeline.request import Request
 from marec_env.pipeline.selection import top_k
 
-__all__ = ["Follower", "TopicRanking", "TopicRecall"]
+__all__ = ["Follower", "TiringRanking", "TopicRanking", "TopicRecall"]
 
 _MAX_TOPIC = 1.0  # score units a topic may win or lose by itself: the spread of a block
 _MAX_GAIN = 2.0  # and by the leaning of one time scale, squashed to [-1, 1]: as a block's weight
 _MAX_REST = 4.0  # and lose by its exposure
 _MAX_LEVEL = 0.5  # exposure, of 1, from which it may do so
 _SOFTNESS = 0.03  # of that, for a slope to learn by
+_OVEREXPOSED = 0.16  # exposure at which users may tire of a topic
+_LEAST_LOG_SHARE = math.log(0.01)  # of the usual clicks, that a tired user makes
 
 
 class Follower(Component):
@@ -65,12 +68,16 @@ class Follower(Component):
         memory, topics = request.memory, look_up(request.knowledge.topics, request.need("slate"))
         expected = memory.slow_rate.unsqueeze(1) * self._looks
         excess = clicks - expected
-        exposed = memory.exposure.gather(1, topics)
+        exposed = self._tiring(memory.exposure).gather(1, topics)
         more = torch.stack([(exposed * excess).sum(1), (exposed * expected).sum(1)], dim=1)
         by_topic = torch.zeros_like(memory.exposure).scatter_add_(1, topics, excess)
         leaning = self.state["leaning"].view(len(clicks), -1, by_topic.shape[1])
         leaning = self._keep * leaning + by_topic.unsqueeze(1)
         self.state |= {"leaning": leaning.flatten(1), "fatigue": self.state["fatigue"] + more}
+
+    def _tiring(self, exposure: Tensor) -> Tensor:
+        """Return how much each topic's exposure ``[B, T]`` says of who tires of it."""
+        return exposure
 
 
 class TopicRecall(Follower, Recall):
@@ -121,6 +128,11 @@ def _best_of(items: Tensor, request: Request, length: int) -> Tensor:
     return items[top_k(scores, min(length, len(items)), excluded=seen)]
 
 
+def _over(exposure: Tensor, level: Tensor | float) -> Tensor:
+    """Return how far exposure is over a level, 0 to 1."""
+    return torch.sigmoid((exposure - level) / _SOFTNESS)
+
+
 class TopicRanking(Follower, Ranking):
     """Weights the blocks, follows the topics a user leans to, and rests those shown too much."""
 
@@ -145,16 +157,74 @@ class TopicRanking(Follower, Ranking):
         scales, topics = len(self.config.half_lives), request.knowledge.num_topics
         first = action.shape[1] - topics - 2 - scales
         gains = _MAX_GAIN * unit(action[:, first : first + scales])
-        rest, level = unit(action[:, first + scales : -topics]).unsqueeze(2).unbind(1)
-        leaning = torch.tanh(self.state["leaning"]).view(len(action), scales, topics)
-        over = (request.memory.exposure - _MAX_LEVEL * level) / _SOFTNESS
-        worth = (gains.unsqueeze(2) * leaning).sum(1) - _MAX_REST * rest * torch.sigmoid(over)
+        rest, level = unit(action[:, first + scales : -topics]).unbind(1)
+        worth = self._worth(request, gains, _MAX_REST * rest, _MAX_LEVEL * level)
         worth = worth + _MAX_TOPIC * action[:, -topics:].clamp(-1.0, 1.0)
         candidates = request.need("candidates")
         request.add_bonus(worth.gather(1, request.topics_of(candidates)))
         super().act(request, action[:, :first])
 
+    def _worth(self, request: Request, gains: Tensor, rest: Tensor, level: Tensor) -> Tensor:
+        """Return what following and resting make of each topic, in score units ``[B, T]``.
+
+        Args:
+            request: of sessions ``B``.
+            gains: ``[B, H]``, of the leaning of each time scale.
+            rest, level: ``[B]``, what a topic loses, and the exposure from which on it does.
+        """
+        leaning = torch.tanh(self.state["leaning"]).view(*gains.shape, -1)
+        over = _over(request.memory.exposure, level.unsqueeze(1))
+        return (gains.unsqueeze(2) * leaning).sum(1) - rest.unsqueeze(1) * over
+
     def default_action(self) -> Tensor:
         """Return that of ``ranking``, each gain and the rest at half its most, all topics alike."""
         more = len(self.config.half_lives) + 2 + self.knowledge.num_topics
         return torch.cat([super().default_action(), torch.zeros(more)])
+
+
+class TiringRanking(TopicRanking):
+    """Follows the topics a user leans to, and rests those shown too much as far as the session
+    gives evidence that this user tires.
+
+    Let a user who tires click on what is overexposed ``r`` times as often as usual, and who does
+    not as usual. Of ``c`` clicks where ``e`` were expected the logarithm of the likelihood ratio of
+    the two is ``(1 - r) e + c log r`` (Poisson), and with even odds at first the probability that
+    the user tires its logistic function. ``fatigue`` counts what is overexposed only.
+    """
+
+    @property
+    def action_space(self) -> spaces.Box:
+        """Those of ``ranking``; the gain of each time scale's leaning; the rest and from which
+        exposure on; r on a logarithmic scale.
+        """
+        more = len(self.config.half_lives) + 3
+        return spaces.Box(-1.0, 1.0, (len(self.config.blocks) + 2 + more,), np.float32)
+
+    def decisions(self) -> tuple[str, ...]:
+        """Return the names of the numbers."""
+        topics = self.knowledge.num_topics
+        return (*super().decisions()[:-topics], "clicks of the tired")
+
+    def act(self, request: Request, action: Tensor) -> None:
+        """Add what topics are worth, score the candidates and draw the slate."""
+        first = action.shape[1] - 3 - len(self.config.half_lives)
+        gains = 2.0 * _MAX_GAIN * unit(action[:, first:-3])
+        rest, level, clicks = unit(action[:, -3:]).unbind(1)
+        excess, expected = self.state["fatigue"].unbind(1)
+        log_share = _LEAST_LOG_SHARE * (1.0 - clicks)
+        evidence = expected - log_share.exp() * expected + (excess + expected) * log_share
+        rest = 4.0 * _MAX_REST * rest * torch.sigmoid(evidence)
+        worth = self._worth(request, gains, rest, 2.0 * _OVEREXPOSED * level)
+        candidates = request.need("candidates")
+        request.add_bonus(worth.gather(1, request.topics_of(candidates)))
+        Ranking.act(self, request, action[:, :first])
+
+    def _tiring(self, exposure: Tensor) -> Tensor:
+        return _over(exposure, _OVEREXPOSED)
+
+    def default_action(self) -> Tensor:
+        """Return that of ``ranking``, and the middle of the others: gains of 2, a rest of 8 from an
+        exposure of 0.16, r = 0.1.
+        """
+        more = len(self.config.half_lives) + 3
+        return torch.cat([Ranking.default_action(self), torch.zeros(more)])

@@ -68,6 +68,26 @@ def test_discount_depends_on_the_task_unless_given():
     load_text("algorithm: {kind: rllib, name: APPO}", "t.yaml", RunConfig)  # has its own settings
 
 
+def test_inputs_are_normalised_on_the_recommender_only_unless_said():
+    other = "environment: {kind: pettingzoo, entry_point: 'a:b'}\n"
+    ippo = (
+        "algorithm: {kind: ippo, critic: {normalise_inputs: true}, actor: {hidden: [8]},"
+        " components: {a_0: {actor: {hidden: [4]}}, b_0: {actor: {normalise_inputs: true}}}}\n"
+    )
+    assert RunConfig().algorithm.actor.normalise_inputs
+    assert load_text(ippo, "t.yaml", RunConfig).algorithm.components["a_0"].actor.normalise_inputs
+    config = load_text(other + ippo, "t.yaml", RunConfig)
+    found = config.algorithm
+    assert found.critic.normalise_inputs
+    assert not found.actor.normalise_inputs
+    assert found.actor.hidden == (8,)
+    assert not found.components["a_0"].actor.normalise_inputs
+    assert found.components["b_0"].actor.normalise_inputs
+    values = load_text(f"{other}algorithm: {{kind: vdn}}", "t.yaml", RunConfig).algorithm
+    assert not values.network.normalise_inputs
+    assert RunConfig.model_validate(config.model_dump(mode="json"), strict=False) == config
+
+
 def test_shaping_has_the_learners_discount():
     text = "environment: {rewards: {shaping: [{weight: 0.5, gamma: %s}]}}\nalgorithm: {gamma: %s}\n"
     assert load_text(text % (0.9, 0.9), "t.yaml", RunConfig).algorithm.gamma == 0.9

@@ -65,6 +65,9 @@ CASES = {
     "difference": {"rewards": {"mode": "difference", "shaping": ({"potential": "topic_balance"},)}},
     "privileged": {"state": "privileged", "rewards": {"mode": "mix"}},
     "richer": {"pipeline": {"components": RICHER, "candidates": 20, "slate_size": 5}},
+    "tiring": {
+        "pipeline": {"components": ("ranking/tiring",), "candidates": 20, "slate_size": 5}
+    },
     "returning": {
         "users": {"returning": {"sessions": 3}, "drift": {"kind": "random_walk"},
                   "supply": {"enabled": True}, "boredom": {"kind": "continuous"}},

@@ -3,8 +3,12 @@ import torch
 
 from agents.learners.config import CloningConfig, MAPPOConfig, NetworkConfig, SamplingConfig
 from agents.learners.trainer import Trainer
+from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, RunError
+from marec_env.simulator import Simulator
+from marec_env.world import build_world
 from tests.games import two_step
+from tests.worlds import small_environment
 
 
 class Best:
@@ -32,6 +36,25 @@ def test_cloned_actors_start_where_the_demonstrator_stands(share):
     likelihoods = [v for k, v in first.items() if k.startswith("cloning/")]
     assert min(likelihoods) > -0.1
     assert not any(k.startswith("cloning/") for k in trainer.iterate())
+
+
+def test_a_team_of_the_pipeline_starts_where_it_was_set_by_hand():
+    world = build_world(EnvironmentConfig.model_validate(small_environment()))
+    config = CloningConfig(
+        policy="agents.baselines.teams:hand_set", env_steps=64, epochs=60, learning_rate=3e-3
+    )
+    sampling = SamplingConfig(num_sessions=8, rollout_length=2)
+    trainer = Trainer(
+        MAPPOConfig(cloning=config), sampling, 0, lambda sessions: Simulator(world, sessions)
+    )
+    trainer.iterate()
+    simulator = Simulator(world, 3)
+    simulator.reset(5)
+    defaults = simulator.default_actions()
+    found = trainer.policy().act({agent: simulator.observe(agent) for agent in simulator.agents})
+    assert torch.equal(found["recall_0"], defaults["recall_0"])
+    assert (found["ranking_0"] - defaults["ranking_0"]).abs().max() < 0.2
+    assert (defaults["ranking_0"].abs().amax(1) > 0.3).all()  # which is not where nobody began
 
 
 def test_without_cloning_the_start_is_random():

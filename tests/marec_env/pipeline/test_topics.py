@@ -88,6 +88,57 @@ def test_what_topics_add_to_the_scores_by_hand(make):
     assert request.bonus[1].tolist() == pytest.approx(expected, abs=1e-4)
 
 
+def test_topics_are_rested_by_the_evidence_that_the_user_tires_by_hand(make):
+    pipeline = make.pipeline(components=(*TEAM[:-1], "ranking/tiring"))
+    answered(pipeline, make)
+    memory, state = pipeline.memory, pipeline.components[-1].state
+    leaning, _ = expected_state()
+    looks = [1 / math.log2(k + 2) for k in range(5)]
+    before = [0.25 * sum(item % 4 == topic for item in SLATES[0]) / 5 for topic in range(4)]
+    rate = 0.9 * 0.15 + 0.1 * 2 / 5
+    excess = expected = 0.0  # of the second slate, and of the first, before which all is 0
+    for slate, clicks, exposure, usual in zip(
+        SLATES, CLICKS, ([0.0] * 4, before), (0.15, rate), strict=True
+    ):
+        for k, item in enumerate(slate):
+            over = 1 / (1 + math.exp((0.16 - exposure[item % 4]) / 0.03))
+            excess += over * (clicks[k] - usual * 5 * looks[k] / sum(looks))
+            expected += over * usual * 5 * looks[k] / sum(looks)
+    assert state["fatigue"][1].tolist() == pytest.approx([excess, expected], abs=1e-5)
+    gains, rest, level, tired = [0.5, -0.3, 0.2], 0.4, -0.3, 0.25
+    first = pipeline.default_actions()["ranking_0"][:, :-6]
+    assert not pipeline.default_actions()["ranking_0"][:, -6:].any()
+    further = torch.tensor([[*gains, rest, level, tired]]).expand(3, -1)
+    request = pipeline.begin(make.keys())
+    pipeline.act(request, "ranking_0", torch.cat([first, further], dim=1))
+    share_of_clicks = 10.0 ** (-2 * (1 - 0.625))
+    ratio = (1 - share_of_clicks) * expected + (excess + expected) * math.log(share_of_clicks)
+    tires = 1 / (1 + math.exp(-ratio))
+    worth = []
+    for t in range(4):
+        leans = sum(2 * (1 + gains[h]) * math.tanh(leaning[h][t]) for h in range(3))
+        over = (float(memory.exposure[1, t]) - 0.32 * 0.35) / 0.03
+        worth.append(leans - 16 * 0.7 * tires / (1 + math.exp(-over)))
+    assert len({round(value, 3) for value in worth}) == 4
+    expected_bonus = [worth[item % 4] for item in request.candidates[1].tolist()]
+    assert request.bonus[1].tolist() == pytest.approx(expected_bonus, abs=1e-4)
+
+
+def test_clicks_on_what_was_shown_too_much_speak_against_tiring(make):
+    """Of two alike, one clicked on nothing that was overexposed; the same rest rests it more."""
+    pipeline = make.pipeline(components=(*TEAM[:-1], "ranking/tiring"))
+    component = pipeline.components[-1]
+    component.state["fatigue"][:] = torch.tensor([[1.5, 1.5], [-1.5, 1.5], [0.0, 0.0]])
+    pipeline.memory.exposure[:, 2] = 0.5
+    request = pipeline.begin(make.keys())
+    pipeline.act(request, "ranking_0", pipeline.default_actions()["ranking_0"])
+    rested = [float(row[topics == 2][0]) for row, topics in zip(
+        request.bonus, request.topics_of(request.candidates), strict=True)]  # fmt: skip
+    assert rested[0] > -0.1
+    assert rested[1] == pytest.approx(-8 / (1 + math.exp(-0.9 * 1.5)), abs=1e-3)
+    assert rested[2] == pytest.approx(-4.0, abs=1e-3)
+
+
 def test_by_default_a_clicked_topic_is_followed(make):
     pipeline = make.pipeline(components=TEAM)
     answered(pipeline, make)
@@ -150,7 +201,9 @@ def test_the_query_by_hand(make):
         assert found.tolist() == pytest.approx((expected / expected.norm()).tolist(), abs=1e-5)
 
 
-@pytest.mark.parametrize("team", [("profile", "recall", "feature", "ranking"), RICH])
+@pytest.mark.parametrize(
+    "team", [("profile", "recall", "feature", "ranking"), RICH, ("ranking/tiring",)]
+)
 def test_every_number_of_an_action_has_a_name_of_its_own(make, team):
     for component in make.pipeline(components=team).components:
         names = component.decisions()
