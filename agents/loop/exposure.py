@@ -1,0 +1,268 @@
+"""The exposure log: what an exploring team saw, did with which probability, and what was clicked.
+
+One file of tensors, sessions first: whoever made it, a service or a simulator, learning and
+estimates read it alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from agents.learners.collector import Rollout
+from agents.learners.policy import TrainedPolicy
+from agents.learners.team import TeamSpec
+from marec_env import random
+from marec_env.errors import DataError
+from marec_env.io import write_bytes
+from marec_env.rewards.config import RewardConfig
+from marec_env.simulator import Simulator
+
+__all__ = ["ExposureLog", "as_rollout", "decide", "play_log"]
+
+FORMAT = 1
+"""Version of the layout; a change that old code cannot read raises it."""
+_SERVED = "service/actions"
+_HELD_OUT = "loop/held_out"
+_COLUMNS = ("observations", "actions", "log_probabilities")
+_TEAM = ("key", "length", "left", "clicks")
+
+
+@dataclass(frozen=True, slots=True)
+class ExposureLog:
+    """``S`` sessions of ``T`` requests at most, ``K`` items a slate; zeros beyond a session's end.
+
+    A request that was answered is one whose slate was shown; what was not clicked by the session's
+    end never was.
+    """
+
+    key: Tensor
+    """Int64 ``[S]``: the sessions' keys, from which all their draws follow."""
+    length: Tensor
+    """Int64 ``[S]``: requests answered."""
+    left: Tensor
+    """Bool ``[S]``: the user left after the last of them; else the session was cut off there."""
+    clicks: Tensor
+    """Float32 ``[S, T, K]``."""
+    observations: dict[str, Tensor]
+    """Per agent, float32 ``[S, T, d]``: what it decided on."""
+    actions: dict[str, Tensor]
+    """Per agent, float32 ``[S, T, n]``: what it decided, flat."""
+    log_probabilities: dict[str, Tensor]
+    """Per agent, float32 ``[S, T]``: of that decision, by the policy that made it."""
+
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """Those that decided."""
+        return tuple(self.observations)
+
+    @property
+    def state(self) -> Tensor:
+        """Float32 ``[S, T, s]``: all that the components saw, for a critic."""
+        return torch.cat(list(self.observations.values()), dim=2)
+
+    @property
+    def live(self) -> Tensor:
+        """Bool ``[S, T]``: where there was a request."""
+        return torch.arange(self.clicks.shape[1]) < self.length.unsqueeze(1)
+
+    def clicks_a_session(self) -> Tensor:
+        """Return float32 ``[S]``."""
+        return self.clicks.sum(dim=(1, 2))
+
+    def select(self, sessions: Tensor) -> ExposureLog:
+        """Return some sessions, by a bool mask ``[S]`` or int64 places."""
+        tables = {
+            name: {agent: column[sessions] for agent, column in getattr(self, name).items()}
+            for name in _COLUMNS
+        }
+        return ExposureLog(**{name: getattr(self, name)[sessions] for name in _TEAM}, **tables)
+
+    def split(self, share: float, seed: int = 0) -> tuple[ExposureLog, ExposureLog]:
+        """Return the sessions to learn from, and a ``share`` that is held out, told by their keys:
+        a session is on one side whatever else is in the log.
+        """
+        draw = random.uniform(self.key ^ seed, 0, _HELD_OUT, 1).squeeze(1)
+        return self.select(draw >= share), self.select(draw < share)
+
+    @classmethod
+    def joined(cls, logs: Sequence[ExposureLog]) -> ExposureLog:
+        """Return several logs of one team as one."""
+        longest = max(log.clicks.shape[1] for log in logs)
+
+        def padded(values: Tensor) -> Tensor:
+            more = values.new_zeros(values.shape[0], longest - values.shape[1], *values.shape[2:])
+            return torch.cat([values, more], dim=1)
+
+        flat = {name: torch.cat([getattr(log, name) for log in logs]) for name in _TEAM[:3]}
+        clicks = torch.cat([padded(log.clicks) for log in logs])
+        tables = {
+            name: {a: torch.cat([padded(getattr(log, name)[a]) for log in logs])
+                   for a in logs[0].agents}
+            for name in _COLUMNS
+        }  # fmt: skip
+        return cls(**flat, clicks=clicks, **tables)
+
+    def save(self, path: Path) -> None:
+        """Write one file of tensors that :meth:`load` reads."""
+        tensors = {name: getattr(self, name) for name in _TEAM}
+        for name in _COLUMNS:
+            tensors |= {f"{name}/{agent}": t for agent, t in getattr(self, name).items()}
+        owned = {name: value.contiguous() for name, value in tensors.items()}
+        about = {"exposure_log": json.dumps({"format": FORMAT, "agents": self.agents})}
+        write_bytes(path, save(owned, about))
+
+    @classmethod
+    def load(cls, path: Path) -> ExposureLog:
+        """Return what :meth:`save` wrote.
+
+        Raises:
+            DataError: it is no exposure log, damaged, or of a newer format.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                about = json.loads((file.metadata() or {}).get("exposure_log", "{}"))
+                if about.get("format", FORMAT + 1) > FORMAT:
+                    raise DataError(
+                        f"{path} is no exposure log that this version reads (format "
+                        f"{about.get('format')}, up to {FORMAT}); make one with 'marec events'"
+                    )
+                team = {name: file.get_tensor(name) for name in _TEAM}
+                tables = {
+                    name: {agent: file.get_tensor(f"{name}/{agent}") for agent in about["agents"]}
+                    for name in _COLUMNS
+                }
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"cannot read the exposure log {path}: {reason}") from error
+        return cls(**team, **tables)
+
+    def require_team(self, team: TeamSpec) -> None:
+        """Refuse a log of another team's decisions.
+
+        Raises:
+            DataError: agents or sizes differ.
+        """
+        sizes = {agent: column.shape[2] for agent, column in self.observations.items()}
+        wanted = {agent: int(team.observation_spaces[agent].shape[0]) for agent in team.agents}
+        if sizes != wanted:
+            raise DataError(
+                f"the log is of another team: its components saw {sizes} numbers, the policy's see "
+                f"{wanted}; take the log of the version that was served"
+            )
+
+
+def as_rollout(log: ExposureLog, rewards: RewardConfig) -> Rollout:
+    """Return a log as the experience that learners take, a row a session.
+
+    The reward is what a service knows of F: the share of the slate clicked, weighted as the ranking
+    component's objective, and staying, weighted as the term ``retention``. What only a simulator
+    knows is left out.
+    """
+    live, last = log.live, log.live.clone()
+    last[:, :-1] &= ~live[:, 1:]
+    over = last | ~live
+    terminated = (last & log.left.unsqueeze(1)) | ~live
+    stays = live & ~(last & log.left.unsqueeze(1))
+    reward = live * log.clicks.mean(dim=2) * rewards.weights.get("ranking", 1.0)
+    reward = reward + stays * rewards.team.get("retention", 0.0)
+    starts = torch.zeros_like(live)
+    starts[:, 0] = True
+    state = log.state
+    following = torch.cat([state[:, 1:], state[:, -1:]], dim=1)
+    team = {
+        "state": state,
+        # What came after a session that was cut off is not known: as good as before.
+        "next_state": torch.where(last.unsqueeze(2), state, following),
+        "terminated": terminated,
+        "ended": over,
+        "starts": starts,
+    }
+    agents = {
+        agent: {
+            "observations": log.observations[agent],
+            "actions": log.actions[agent],
+            "log_probabilities": log.log_probabilities[agent],
+            "active": live,
+            "rewards": reward,
+            "terminated": terminated,
+            "ended": over,
+        }
+        for agent in log.agents
+    }
+    return Rollout(team, agents)
+
+
+@torch.no_grad()
+def decide(
+    policy: TrainedPolicy, observations: Mapping[str, Tensor], keys: Tensor, step: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Draw actions of the agents whose observations are given, as a service does.
+
+    Args:
+        policy: without recurrent actors.
+        observations: per agent, ``[B, d]``.
+        keys: int64 ``[B]``, of the sessions.
+        step: int64 ``[B]``, requests answered in each.
+
+    Returns:
+        flat actions and their log-probabilities by agent.
+    """
+    flat, log_p = {}, {}
+    for agent, seen in observations.items():
+        name, index = policy.team.actor_of(agent)
+        actor = policy.actor(name, seen.device)
+        inputs, _ = actor(seen, None, index)
+        lanes = actor.distribution.num_uniforms
+        draws = random.uniform(keys, step, f"{_SERVED}/{agent}", lanes)
+        flat[agent] = actor.distribution.sample(inputs, draws)
+        log_p[agent], _ = actor.distribution.evaluate(inputs, flat[agent])
+    return flat, log_p
+
+
+@torch.no_grad()
+def play_log(
+    simulator: Simulator, policy: TrainedPolicy, sessions: Tensor, seed: int
+) -> ExposureLog:
+    """Return the log of a team that explores, of simulated sessions, one for each of the
+    simulator's rows: what a service that the simulator's users visit would have logged.
+    """
+    simulator.begin(sessions, seed)
+    rows: dict[str, list[Tensor]] = {}
+
+    def note(name: str, value: Tensor) -> None:
+        rows.setdefault(name, []).append(value * alive.view(-1, *[1] * (value.dim() - 1)))
+
+    alive = torch.ones(simulator.num_envs, dtype=torch.bool)
+    length, left = torch.zeros(simulator.num_envs, dtype=torch.int64), torch.zeros_like(alive)
+    while bool(alive.any()):
+        step_number = simulator.pipeline.memory.requests.clone()
+        for turn in simulator.turns:
+            seen = {agent: simulator.observe(agent) for agent in turn}
+            flat, log_p = decide(policy, seen, simulator.session_keys, step_number)
+            given = {}
+            for agent in turn:
+                actor = policy.actors[policy.team.actor_of(agent)[0]]
+                given[agent] = actor.distribution.to_env(flat[agent])
+                note(f"observations/{agent}", seen[agent])
+                note(f"actions/{agent}", flat[agent])
+                note(f"log_probabilities/{agent}", log_p[agent])
+            simulator.act(given)
+        step = simulator.advance()
+        assert simulator.last is not None
+        note("clicks", simulator.last.feedback.clicks)
+        length += alive
+        left |= alive & step.terminated
+        alive = alive & ~(step.terminated | step.truncated)
+    stacked = {name: torch.stack(values, dim=1) for name, values in rows.items()}
+    tables = {
+        name: {agent: stacked[f"{name}/{agent}"] for agent in simulator.agents} for name in _COLUMNS
+    }
+    return ExposureLog(simulator.session_keys.clone(), length, left, stacked["clicks"], **tables)

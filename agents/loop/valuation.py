@@ -1,0 +1,171 @@
+"""What a candidate team would earn, told from the log of another: the gate before anybody meets it.
+
+The estimators are those of :mod:`agents.studies.off_policy`. Beside clicks a request, a decision is
+valued by all clicks of the session from it on (discounted): the mean of the differences is, to
+first order in how far the candidate is from the team that was served, the difference of what
+sessions earn (Kakade and Langford, ICML 2002, lemma 6.1); that the candidate would bring about
+other states is left out, which is why a canary share follows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.learners.policy import TrainedPolicy
+from agents.loop.exposure import ExposureLog
+from agents.studies.off_policy import estimates, fitted
+from agents.studies.off_policy_logs import TARGET_DRAWS, Floats, RequestLog
+from marec_env import random
+from marec_env.evaluation.off_policy import doubly_robust, effective_sample_size
+from marec_env.evaluation.statistics import Estimate
+
+__all__ = ["CLIP", "Valuation", "request_logs", "value"]
+
+CLIP = 10.0
+"""Largest ratio of probabilities that an estimate believes: a bias towards 0, for less variance."""
+TEAM = "team"
+"""The log of all components' decisions together; the others are named after their agents."""
+_STREAM = "loop/target"
+
+Numbers = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Valuation:
+    """A candidate beside the team that was served, on the same log."""
+
+    requests: int
+    effective: float
+    """How many requests of the candidate's own the log is worth."""
+    served: float
+    """Clicks a request, as logged."""
+    by_estimator: dict[str, dict[str, Estimate]]
+    """Clicks a request, by component (and ``team``) and estimator."""
+    gain: Estimate
+    """Clicks a request more than was served, doubly robust."""
+    gain_to_go: Estimate
+    """The same of the discounted clicks from a request to the session's end."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON takes it."""
+        return {
+            "requests": self.requests,
+            "effective_requests": self.effective,
+            "served": self.served,
+            "estimates": {
+                name: {kind: one.as_json() for kind, one in found.items()}
+                for name, found in self.by_estimator.items()
+            },
+            "gain": self.gain.as_json(),
+            "gain_to_go": self.gain_to_go.as_json(),
+        }
+
+
+def value(
+    log: ExposureLog, candidate: TrainedPolicy, discount: float, clip: float = CLIP
+) -> Valuation:
+    """Estimate what a candidate would earn in the states of a log on which it has not learned.
+
+    Args:
+        log: of the served team, held out.
+        candidate: with the same components.
+        discount: of clicks a request later, in ``gain_to_go``.
+        clip: largest ratio.
+
+    Raises:
+        DataError: the log is of another team's decisions.
+    """
+    logs = request_logs(log, candidate, clip)
+    team = logs[TEAM]
+    togo = _to_go(log.clicks.sum(dim=2), discount)[log.live].double().numpy()[:, None]
+    models = {name: fitted(one) for name, one in logs.items()}
+    later = RequestLog(
+        team.session, togo, team.cascade, team.features, team.target_features, team.truth
+    )
+    return Valuation(
+        requests=len(team.session),
+        effective=effective_sample_size(team.ratio),
+        served=float(team.reward.mean()),
+        by_estimator={name: estimates(one, models[name]) for name, one in logs.items()},
+        gain=_gain(team, *models[TEAM]),
+        gain_to_go=_gain(later, *fitted(later)),
+    )
+
+
+def _gain(log: RequestLog, predicted: Floats, expected: Floats) -> Estimate:
+    """Return the doubly robust estimate less what was earned, session by session."""
+    return doubly_robust(log.reward, log.ratio, predicted, expected - log.reward, log.session)
+
+
+def _to_go(rewards: Tensor, discount: float) -> Tensor:
+    """Return the discounted sums from each request of ``[S, T]`` on."""
+    found = torch.zeros_like(rewards)
+    later = rewards.new_zeros(len(rewards))
+    for step in range(rewards.shape[1] - 1, -1, -1):
+        later = rewards[:, step] + discount * later
+        found[:, step] = later
+    return found
+
+
+@torch.no_grad()
+def request_logs(
+    log: ExposureLog, candidate: TrainedPolicy, clip: float = CLIP
+) -> dict[str, RequestLog]:
+    """Return a log for each component (by agent) and one for the whole team, as estimators take
+    them; the truth, which only a simulator knows, is NaN.
+    """
+    log.require_team(candidate.team)
+    live = log.live
+    step = torch.arange(live.shape[1]).expand_as(live)[live]
+    keys = log.key.unsqueeze(1).expand_as(live)[live]
+    session = torch.arange(len(log.key)).unsqueeze(1).expand_as(live)[live].numpy()
+    reward = log.clicks.sum(dim=2)[live].double().numpy()[:, None]
+    found, ratios = {}, []
+    made: list[Tensor] = []
+    drawn: list[Tensor] = []
+    for agent in log.agents:
+        seen, flat = log.observations[agent][live], log.actions[agent][live]
+        name, index = candidate.team.actor_of(agent)
+        actor = candidate.actors[name]
+        inputs, _ = actor(seen, None, index)
+        log_p, _ = actor.distribution.evaluate(inputs, flat)
+        ratios.append(log_p - log.log_probabilities[agent][live])
+        lanes = actor.distribution.num_uniforms
+        draws = torch.stack(
+            [
+                actor.distribution.sample(
+                    inputs, random.uniform(keys, step, f"{_STREAM}{k}/{agent}", lanes)
+                )
+                for k in range(TARGET_DRAWS)
+            ],
+            dim=1,
+        )
+        made.append(_features(seen, flat))
+        drawn.append(_features(seen.unsqueeze(1).expand(-1, TARGET_DRAWS, -1), draws))
+        found[agent] = _log(session, reward, ratios[-1], made[-1], drawn[-1], clip)
+    found[TEAM] = _log(
+        session, reward, torch.stack(ratios).sum(0), torch.cat(made, -1), torch.cat(drawn, -1), clip
+    )
+    return found
+
+
+def _features(seen: Tensor, action: Tensor) -> Tensor:
+    return torch.cat([seen, action, action.square()], dim=-1)
+
+
+def _log(
+    session: Any, reward: Floats, log_ratio: Tensor, made: Tensor, drawn: Tensor, clip: float
+) -> RequestLog:
+    return RequestLog(
+        session=session,
+        reward=reward,
+        cascade=log_ratio.exp().clamp(max=clip).double().numpy()[:, None],
+        features=made.double().numpy()[:, None],
+        target_features=drawn.double().numpy()[:, :, None],
+        truth=np.full(len(session), np.nan),
+    )
