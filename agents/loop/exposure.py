@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -79,11 +80,12 @@ class ExposureLog:
 
     def select(self, sessions: Tensor) -> ExposureLog:
         """Return some sessions, by a bool mask ``[S]`` or int64 places."""
-        tables = {
+        tables: dict[str, Any] = {
             name: {agent: column[sessions] for agent, column in getattr(self, name).items()}
             for name in _COLUMNS
         }
-        return ExposureLog(**{name: getattr(self, name)[sessions] for name in _TEAM}, **tables)
+        tables |= {name: getattr(self, name)[sessions] for name in _TEAM}
+        return ExposureLog(**tables)
 
     def split(self, share: float, seed: int = 0) -> tuple[ExposureLog, ExposureLog]:
         """Return the sessions to learn from, and a ``share`` that is held out, told by their keys:
@@ -101,9 +103,11 @@ class ExposureLog:
             more = values.new_zeros(values.shape[0], longest - values.shape[1], *values.shape[2:])
             return torch.cat([values, more], dim=1)
 
-        flat = {name: torch.cat([getattr(log, name) for log in logs]) for name in _TEAM[:3]}
+        flat: dict[str, Any] = {
+            name: torch.cat([getattr(log, name) for log in logs]) for name in _TEAM[:3]
+        }
         clicks = torch.cat([padded(log.clicks) for log in logs])
-        tables = {
+        tables: dict[str, Any] = {
             name: {a: torch.cat([padded(getattr(log, name)[a]) for log in logs])
                    for a in logs[0].agents}
             for name in _COLUMNS
@@ -135,7 +139,7 @@ class ExposureLog:
                         f"{about.get('format')}, up to {FORMAT}); make one with 'marec events'"
                     )
                 team = {name: file.get_tensor(name) for name in _TEAM}
-                tables = {
+                tables: dict[str, Any] = {
                     name: {agent: file.get_tensor(f"{name}/{agent}") for agent in about["agents"]}
                     for name in _COLUMNS
                 }
