@@ -1,6 +1,7 @@
 """What a candidate team would earn, told from the log of another: the gate before anybody meets it.
 
-The estimators are those of :mod:`agents.studies.off_policy`. Beside clicks a request, a decision is
+The estimators are those of :mod:`marec_env.evaluation.request_log`. Beside clicks a request, a
+decision is
 valued by all clicks of the session from it on (discounted): the mean of the differences is, to
 first order in how far the candidate is from the team that was served, the difference of what
 sessions earn (Kakade and Langford, ICML 2002, lemma 6.1); that the candidate would bring about
@@ -18,10 +19,15 @@ from torch import Tensor
 
 from agents.learners.policy import TrainedPolicy
 from agents.loop.exposure import ExposureLog
-from agents.studies.off_policy import estimates, fitted
-from agents.studies.off_policy_logs import TARGET_DRAWS, Floats, RequestLog
 from marec_env import random
 from marec_env.evaluation.off_policy import doubly_robust, effective_sample_size
+from marec_env.evaluation.request_log import (
+    TARGET_DRAWS,
+    Floats,
+    RequestLog,
+    estimates,
+    fitted,
+)
 from marec_env.evaluation.statistics import Estimate
 
 __all__ = ["CLIP", "Valuation", "request_logs", "value"]

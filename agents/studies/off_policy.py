@@ -1,7 +1,7 @@
 """Off-policy evaluation of teams: what another team would earn, beside the simulator's truth.
 
-Estimates from a log of :mod:`agents.studies.off_policy_logs`, by the estimators of
-:mod:`marec_env.evaluation.off_policy`, and how their error falls with the log's size.
+Estimates from a log of :mod:`agents.studies.off_policy_logs`
+(:mod:`marec_env.evaluation.request_log`), and how their error falls with the log's size.
 """
 
 from __future__ import annotations
@@ -12,82 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from agents.studies.off_policy_logs import Floats, RequestLog
 from agents.studies.records import plain, spread
-from marec_env.evaluation.off_policy import (
-    cross_fit_folds,
-    doubly_robust,
-    effective_sample_size,
-    importance_sampling,
-    self_normalised,
-)
-from marec_env.evaluation.statistics import Estimate, mean_estimate
+from marec_env.evaluation.off_policy import effective_sample_size
+from marec_env.evaluation.request_log import RequestLog, estimates, fitted, ignorant
+from marec_env.evaluation.statistics import mean_estimate
 from marec_env.reporting.table import TextTable
 
-__all__ = ["errors_by_size", "estimates", "fitted", "judge"]
+__all__ = ["errors_by_size", "judge"]
 
-ESTIMATORS = ("IPS", "SNIPS", "cascade IPS", "DM", "DR", "cascade DR")
-"""Of a component's log the cascade's estimators are the plain ones, and left out."""
-_RIDGE = 100.0  # requests' worth of prior towards the mean reward, in units of spread
-_FOLDS = 5
-_SMALL = 1e-9
 _REPETITIONS = 50  # logs of each size
 _SMALLEST_SHARE = 64  # the sizes are this fraction of the log, a fourth of it, and so on up
-
-Model = tuple[Floats, Floats]
-"""Predicted rewards of what was done, ``[n, P]``, and their expectation under the target."""
-
-
-def fitted(log: RequestLog, seed: int = 0) -> Model:
-    """Return a ridge regression's predictions of each fold's rewards from the other folds.
-
-    Rows of one session are always in one fold.
-    """
-    features, positions = log.features.shape[2], log.reward.shape[1]
-    predicted = np.empty(log.reward.shape)
-    value = np.empty(log.reward.shape)
-    sessions, place = np.unique(log.session, return_inverse=True)
-    fold = cross_fit_folds(sessions.size, min(_FOLDS, sessions.size), seed)[place]
-    for number in range(int(fold.max()) + 1):
-        held, kept = fold == number, fold != number
-        known = log.features[kept].reshape(-1, features)
-        reward = log.reward[kept].reshape(-1)
-        centre, spread = known.mean(axis=0), known.std(axis=0) + _SMALL
-        table = (known - centre) / spread
-        gram = table.T @ table + _RIDGE * positions * np.eye(features)
-        weights = np.linalg.solve(gram, table.T @ (reward - reward.mean())) / spread
-        constant = reward.mean() - centre @ weights
-        predicted[held] = log.features[held] @ weights + constant
-        value[held] = (log.target_features[held] @ weights).mean(axis=1) + constant
-    return predicted, value
-
-
-def ignorant(log: RequestLog, factor: float = 0.5) -> Model:
-    """Return a poor model: ``factor`` times the mean reward at each place, whatever was done."""
-    same = np.broadcast_to(factor * log.reward.mean(axis=0), log.reward.shape)
-    return same, same
-
-
-def estimates(log: RequestLog, model: Model) -> dict[str, Estimate]:
-    """Return what each estimator says of the target's clicks a request.
-
-    Intervals take sessions, not their requests, for independent; the direct method, whose error is
-    its model's, has none.
-    """
-    predicted, value = model
-    unit = log.session
-    whole = np.broadcast_to(log.ratio, log.reward.shape)
-    found = {
-        "IPS": importance_sampling(log.reward, whole, unit),
-        "SNIPS": self_normalised(log.reward, whole, unit),
-        # Of a biased model an interval over sessions covers the truth in .32 to .83 of cases.
-        "DM": Estimate(float(np.mean(value.sum(axis=1)))),
-        "DR": doubly_robust(log.reward, whole, predicted, value, unit),
-    }
-    if log.reward.shape[1] > 1:
-        found["cascade IPS"] = importance_sampling(log.reward, log.cascade, unit)
-        found["cascade DR"] = doubly_robust(log.reward, log.cascade, predicted, value, unit)
-    return {name: found[name] for name in ESTIMATORS if name in found}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.learners.policy import TrainedPolicy
 from agents.studies.explain.team import MaskedTeam, OpenTeam, by_part
 from marec_env import random
 from marec_env.evaluation.off_policy import plackett_luce_log_probability, prefix_ratios
+from marec_env.evaluation.request_log import TARGET_DRAWS, Floats, RequestLog
 from marec_env.evaluation.rollout import play_request
 from marec_env.pipeline.ranking import standardised
 from marec_env.pipeline.request import Request
@@ -32,7 +31,7 @@ from marec_env.simulator import Simulator
 from marec_env.vector import VecStep
 from marec_env.world import World
 
-__all__ = ["RANKING", "SLATE", "SLATE_TEMPERATURE", "RequestLog", "record_logs", "rescaled"]
+__all__ = ["RANKING", "SLATE", "SLATE_TEMPERATURE", "record_logs", "rescaled"]
 
 SLATE = "slate"
 """The log of whole slates; the others are named after their agents."""
@@ -40,37 +39,6 @@ RANKING = "ranking_0"
 """The agent whose scores slates are drawn from."""
 SLATE_TEMPERATURE = 2.0
 """Standard deviations of the candidates' scores: slates vary enough to tell of other rankers."""
-TARGET_DRAWS = 4  # of the target for each request, over which a model's value is a mean
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class RequestLog:
-    """``n`` requests with ``P`` rewards each: clicks by position (P = K), or in all (P = 1)."""
-
-    session: NDArray[np.int64]
-    """``[n]``."""
-    reward: Floats
-    """``[n, P]``."""
-    cascade: Floats
-    """``[n, P]``: target over logging probability of the action, or of a slate's places down to
-    each."""
-    features: Floats
-    """``[n, P, f]``: what a reward model reads of what was done."""
-    target_features: Floats
-    """``[n, TARGET_DRAWS, P, f]``: the same of what the target would do."""
-    truth: Floats
-    """``[n]``: clicks that the target got in the same state."""
-
-    @property
-    def ratio(self) -> Floats:
-        """Target over logging probability of the action, or of the whole slate, ``[n, 1]``."""
-        return self.cascade[:, -1:]
-
-    def select(self, rows: NDArray[Any]) -> RequestLog:
-        """Return the requests of a bool mask or of int rows."""
-        return RequestLog(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
 def record_logs(

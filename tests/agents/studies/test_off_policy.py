@@ -11,10 +11,11 @@ from agents.learners.config import MAPPOConfig
 from agents.learners.distributions import distribution_for
 from agents.learners.policy import TrainedPolicy
 from agents.learners.team import TeamSpec
-from agents.studies.off_policy import errors_by_size, estimates, fitted, judge
-from agents.studies.off_policy_logs import SLATE, TARGET_DRAWS, record_logs, rescaled
+from agents.studies.off_policy import errors_by_size, judge
+from agents.studies.off_policy_logs import SLATE, record_logs, rescaled
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.evaluation.off_policy import effective_sample_size
+from marec_env.evaluation.request_log import TARGET_DRAWS, estimates, fitted
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
 from tests.worlds import small_environment
