@@ -15,6 +15,7 @@ from agents.learners.config import (
     MAPPOConfig,
     NetworkConfig,
     OwnConfig,
+    PPOFamily,
     RLlibConfig,
     SamplingConfig,
 )
@@ -82,6 +83,11 @@ class EvaluationConfig(ConfigModel):
         default=("random", "popularity", "item_knn", "static", "oracle"),
         description="What the trained team is compared with; on other people's environments only "
         "random and those of your own.",
+    )
+    play: Literal["greedy", "sampled"] = Field(
+        default="greedy",
+        description="How the trained team plays: greedy takes each component's most probable "
+        "action, sampled draws actions as in training (mappo, ippo and happo).",
     )
     metrics: tuple[str, ...] = Field(
         default=(),
@@ -187,6 +193,15 @@ class RunConfig(ConfigModel):
         """Let networks of PettingZoo environments see inputs as they are, unless told otherwise."""
         if isinstance(self.environment, PettingZooConfig):
             object.__setattr__(self, "algorithm", _raw_by_default(self.algorithm))
+        return self
+
+    @model_validator(mode="after")
+    def _actions_can_be_drawn(self) -> Self:
+        if self.evaluation.play == "sampled" and not isinstance(self.algorithm, PPOFamily):
+            raise ValueError(
+                f"evaluation.play 'sampled' draws from learned distributions, and algorithm.kind "
+                f"'{self.algorithm.kind}' has none here; choose 'greedy'"
+            )
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from agents.baselines import BASELINES, build_baseline
 from agents.config import EvaluationConfig, RunConfig
+from agents.learners.policy import TrainedPolicy
 from agents.pettingzoo_adapter import PettingZooConfig, make_pettingzoo
 from agents.pettingzoo_rollout import MaskedPolicy, play_episodes
 from agents.runs.environment import evaluation_world
@@ -51,13 +52,19 @@ class BaselineCohort(ABC):
         Raises:
             ConfigError, PluginError: a baseline cannot be built.
         """
-        self._settings, self.names, self._shared = settings, names, shared
+        self.settings, self.names, self._shared = settings, names, shared
         self._about = [world, settings.sessions, settings.seed]
         missing = [n for n in names if not (p := self._place(n)) or not p.exists()]
         self._make = self._prepare(missing)
 
-    @abstractmethod
     def play(self, policy: Any) -> RolloutResult:
+        """Return what came of a policy; trained teams play as ``evaluation.play`` says."""
+        if isinstance(policy, TrainedPolicy):
+            policy = policy.playing(self.settings.play == "sampled")
+        return self._roll_out(policy)
+
+    @abstractmethod
+    def _roll_out(self, policy: Any) -> RolloutResult:
         """Return what came of a policy."""
 
     @abstractmethod
@@ -67,7 +74,7 @@ class BaselineCohort(ABC):
     @property
     def best(self) -> str:
         """The metric by which the best of a run's evaluations is told."""
-        wanted = self._settings.best
+        wanted = self.settings.best
         return f"evaluation/{wanted if wanted in self.watched else self.watched[-1]}"
 
     @cached_property
@@ -124,9 +131,8 @@ class EvaluationCohort(BaselineCohort):
         about = [world.config.model_dump(mode="json"), world.log.fingerprint]
         super().__init__(settings, settings.baselines, about, shared)
 
-    def play(self, policy: Policy) -> RolloutResult:
-        """Return what came of a policy."""
-        return rollout(self._world, policy, self._settings.sessions, self._settings.seed)
+    def _roll_out(self, policy: Policy) -> RolloutResult:
+        return rollout(self._world, policy, self.settings.sessions, self.settings.seed)
 
     def _prepare(self, names: Sequence[str]) -> Callable[[], dict[str, Any]]:
         return prepare_baselines(self._world, names)
@@ -155,9 +161,8 @@ class EpisodeCohort(BaselineCohort):
             )
         super().__init__(settings, names, environment.model_dump(mode="json"), shared)
 
-    def play(self, policy: MaskedPolicy) -> RolloutResult:
-        """Return what came of a policy."""
-        return play_episodes(self._env, policy, self._settings.sessions, self._settings.seed)
+    def _roll_out(self, policy: MaskedPolicy) -> RolloutResult:
+        return play_episodes(self._env, policy, self.settings.sessions, self.settings.seed)
 
     def _prepare(self, names: Sequence[str]) -> Callable[[], dict[str, Any]]:
         return lambda: {name: build_baseline(name, self._env) for name in names}

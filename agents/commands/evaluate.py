@@ -9,7 +9,7 @@ from dataclasses import asdict
 from dataclasses import replace as changed
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command", "evaluate_run", "write_comparison"]
 
+_GREEDY = "greedy"  # what evaluations that do not say are of
 _LONGEST = 60  # characters of a file's name that tell the baselines
 _PRIVILEGED = (
     "(p) privileged: reads the users' hidden state; F of slate policies counts neutral component "
@@ -39,6 +40,10 @@ def command(
         int | None, typer.Option(min=2, help="Sessions; by default those of the run.")
     ] = None,
     seed: Cohort = None,
+    play: Annotated[
+        Literal["greedy", "sampled"] | None,
+        typer.Option(help="How the teams play; by default as the run says (evaluation.play)."),
+    ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(help="Comma-separated reward terms to report (evaluation.metrics)."),
@@ -65,8 +70,8 @@ def command(
 
     names = {"baselines": baselines, "metrics": metrics}
     given: dict[str, Any] = {k: listed(text) for k, text in names.items() if text is not None}
-    numbers = {"sessions": sessions, "seed": seed}
-    given |= {key: value for key, value in numbers.items() if value is not None}
+    others = {"sessions": sessions, "seed": seed, "play": play}
+    given |= {key: value for key, value in others.items() if value is not None}
     with TemporaryDirectory() as shared:  # baselines play once for runs that meet the same sessions
         for path in runs:
             run = changed(open_run(path, device), best=best)
@@ -94,6 +99,7 @@ def evaluate_run(
 
     outcomes = {TRAINED: cohort.play(policy), **cohort.outcomes}
     found = compare_outcomes(outcomes, tuple(cohort.outcomes))
+    found = found.model_copy(update={"play": cohort.settings.play})
     places = write_comparison(
         found, folder, env_steps=env_steps, replace=replace, best=best, page=page
     )
@@ -135,7 +141,7 @@ def _suffix(content: Mapping[str, Any], known: Path) -> str:
     try:
         before = read_json(known, dict[str, Any])
         names = sorted(set(before["policies"]) - {TRAINED})
-        sessions, seed = before["sessions"], before["seed"]
+        sessions, seed, play = before["sessions"], before["seed"], before.get("play", _GREEDY)
     except (RunError, KeyError, TypeError):
         return ""  # none is there, or none that can be read
     parts = []
@@ -143,11 +149,13 @@ def _suffix(content: Mapping[str, Any], known: Path) -> str:
         parts.append(f"{content['sessions']}sessions")
     if content["seed"] != seed:
         parts.append(f"seed{content['seed']}")
-    ours = sorted(set(content["policies"]) - {TRAINED})
-    if ours != names:
-        told = re.sub(r"[^A-Za-z0-9_+.]", "_", "+".join(ours)) or "no_baselines"
+    if (ours := content.get("play", _GREEDY)) != play:
+        parts.append(ours)
+    beside = sorted(set(content["policies"]) - {TRAINED})
+    if beside != names:
+        told = re.sub(r"[^A-Za-z0-9_+.]", "_", "+".join(beside)) or "no_baselines"
         if len(told) > _LONGEST:
-            told = f"{len(ours)}baselines_{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+            told = f"{len(beside)}baselines_{hashlib.sha256(told.encode()).hexdigest()[:8]}"
         parts.append(told)
     return "".join(f"-{part}" for part in parts)
 

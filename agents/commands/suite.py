@@ -288,7 +288,8 @@ def _control(task: TaskRuns) -> dict[int, float] | None:
             continue
         place, settings = run.folder / f"shuffled-{claim.shuffled}.json", run.config.evaluation
         if not place.is_file():
-            team, world = open_run(run.folder).policy, evaluation_world(run.config)
+            world = evaluation_world(run.config)
+            team = open_run(run.folder).policy.playing(settings.play == "sampled")
             played = others_field(world, team, claim.shuffled, settings.sessions, settings.seed)
             write_json(place, {"clicks": played.means()["clicks"]})
         found[run.seed] = read_json(place, dict[str, float])["clicks"]

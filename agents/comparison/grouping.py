@@ -241,6 +241,10 @@ def _difference_notes(groups: Sequence[Group]) -> list[str]:
         listed = ", ".join(f"{label}: {steps:,}" for label, steps in budgets.items())
         notes.append(f"the experiments were trained for different numbers of requests ({listed})")
     keys = _differences([group.runs[0] for group in groups])
+    plays = {g.label: g.runs[0].evaluated.play for g in groups}
+    if len(set(plays.values())) > 1:
+        listed = ", ".join(f"{label}: {play}" for label, play in plays.items())
+        notes.append(f"not all teams took their most probable actions ({listed})")
     # Who is paid what does not change what F is; weights and terms do.
     paid = ("environment.rewards.mode", "environment.rewards.mix", "environment.rewards.shaping")
     rewards = [k for k in keys if k.startswith("environment.rewards.") and not k.startswith(paid)]

@@ -44,16 +44,22 @@ class TrainedPolicy:
     Recurrent actors remember from call to call; :meth:`reset` makes them forget.
     """
 
-    def __init__(self, team: TeamSpec, actors: Mapping[str, Actor], seed: int = 0) -> None:
+    def __init__(
+        self, team: TeamSpec, actors: Mapping[str, Actor], seed: int = 0, sampled: bool = False
+    ) -> None:
         """Args:
         team: agents and their actors.
         actors: networks by actor name.
         seed: of the draws of stochastic actions, where no uniforms are given.
+        sampled: whether actions are drawn, where a call does not say, rather than the most probable
+            ones taken.
         """
         self.team = team
         self.actors = dict(actors)
         self._of = {agent: team.actor_of(agent) for agent in team.agents}
         self._seed = seed
+        self._sampled = sampled
+        self._keys: Tensor | None = None
         self._step = 0
         self._memory: dict[str, Tensor] = {}
 
@@ -61,16 +67,24 @@ class TrainedPolicy:
         """Forget everywhere, or in the sessions of a bool mask ``[B]`` whose episodes ended."""
         if sessions is None:
             self._memory.clear()
-            self._step = 0
+            self._step, self._keys = 0, None
             return
         for agent, memory in self._memory.items():
             self._memory[agent] = memory * (~sessions).to(memory.dtype).unsqueeze(-1)
+
+    def begin(self, sessions: Tensor) -> None:
+        """Draw for the sessions with these keys, int64 ``[B]``, whatever else is in the batch."""
+        self._keys = sessions
+
+    def playing(self, sampled: bool) -> TrainedPolicy:
+        """Return the same team, which draws its actions or takes the most probable ones."""
+        return TrainedPolicy(self.team, self.actors, self._seed, sampled)
 
     @torch.no_grad()
     def act(
         self,
         observations: Mapping[str, Tensor],
-        deterministic: bool = True,
+        deterministic: bool | None = None,
         uniforms: Mapping[str, Tensor] | None = None,
         action_masks: Mapping[str, Any] | None = None,
     ) -> dict[str, Action]:
@@ -78,11 +92,15 @@ class TrainedPolicy:
 
         Args:
             observations: per agent, ``[B, d_i]``.
-            deterministic: take the most probable action rather than draw one.
+            deterministic: take the most probable action rather than draw one; ``None``: as the
+                policy was told.
             uniforms: per agent, ``[B, num_uniforms]`` draws in (0, 1) to sample from; without them
-                draws follow from the policy's seed, the session's number and the count of calls.
+                draws follow from the count of calls and the session's key (:meth:`begin`), or
+                where there is none from the policy's seed and the session's number.
             action_masks: per agent, as :attr:`marec_env.vector.VecStep.action_masks`.
         """
+        if deterministic is None:
+            deterministic = not self._sampled
         actions: dict[str, Action] = {}
         for agent, observation in observations.items():
             actor_name, index = self._of[agent]
@@ -112,7 +130,9 @@ class TrainedPolicy:
         return actor
 
     def _draws(self, agent: str, batch: int, device: torch.device) -> Tensor:
-        keys = random.session_keys(self._seed, torch.arange(batch, device=device))
+        keys = self._keys
+        if keys is None:
+            keys = random.session_keys(self._seed, torch.arange(batch, device=device))
         lanes = self.actors[self._of[agent][0]].distribution.num_uniforms
         return random.uniform(keys, self._step, f"{_STREAM}/{agent}", lanes)
 

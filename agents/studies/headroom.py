@@ -32,7 +32,7 @@ from agents.studies.equilibrium.lineups import Replay
 from agents.studies.equilibrium.normal_form import Floats
 from marec_env import random
 from marec_env.errors import ConfigError
-from marec_env.evaluation.policies import Policy, TeamPolicy
+from marec_env.evaluation.policies import DrawingPolicy, Policy, TeamPolicy
 from marec_env.evaluation.rollout import RolloutResult, rollout
 from marec_env.evaluation.statistics import mean_estimate
 from marec_env.pipeline.component import Component
@@ -231,6 +231,8 @@ def record_play(world: World, policy: TeamPolicy, sessions: int, seed: int) -> R
     simulator = Simulator(world, sessions, autoreset=False)
     simulator.begin(torch.arange(sessions), seed)
     policy.reset()
+    if isinstance(policy, DrawingPolicy):
+        policy.begin(simulator.session_keys)
     play = RecordedPlay()
     alive = torch.ones(sessions, dtype=torch.bool, device=simulator.device)
     while bool(alive.any()):
@@ -290,6 +292,8 @@ class ShuffledObservations:
     def begin(self, sessions: Tensor) -> None:
         """Draw for the sessions with these keys, int64 ``[B]``, whatever else is in the batch."""
         self._keys = sessions
+        if isinstance(self._policy, DrawingPolicy):
+            self._policy.begin(sessions)
 
     def act(self, observations: Mapping[str, Tensor]) -> dict[str, Action]:
         """Act on the observations of other sessions."""

@@ -40,8 +40,8 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         ("algorithm.actor.recurrent_units=32", "algorithm.critic.recurrent_units=32"),
     ),
     "mappo-messages": Algorithm(
-        "MAPPO whose components also learn to send messages, of one number",
-        ("environment.pipeline.messages={kind: learned, dim: 1}",),
+        "MAPPO whose components also learn to send messages, of four numbers",
+        ("environment.pipeline.messages={kind: learned, dim: 4}",),
     ),
     "ippo-own": Algorithm(
         "IPPO in which each component is paid its own f_i",
@@ -55,11 +55,12 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         "MAPPO that looks no further than the request", ("algorithm.gamma=0",)
     ),
     "vdn": Algorithm(
-        "VDN on discrete decisions",
+        "VDN on discrete decisions, played greedily",
         (
             "environment.pipeline.actions=discrete",
             "algorithm={kind: vdn, network: {hidden: [32]}, learning_rate: 0.003, updates: 64, "
             "replay_size: 20480, epsilon_env_steps: 60000}",
+            "evaluation.play=greedy",
         ),
     ),
     "mappo-home": Algorithm("MAPPO trained where it is evaluated", at_home=True),

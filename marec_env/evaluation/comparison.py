@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
@@ -158,6 +158,8 @@ class Evaluation(_Document):
     """The best privileged policy by clicks a session."""
     policies: dict[str, PolicyNumbers]
     """By name: the trained team, then baselines and oracles, of each the best last."""
+    play: Literal["greedy", "sampled"] = "greedy"
+    """Whether the trained team took its most probable actions or drew them."""
     env_steps: FiniteFloat | None = None
     """How far the team was trained; older versions did not say."""
     git: dict[str, Any] | None = None
