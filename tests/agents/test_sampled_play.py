@@ -62,9 +62,8 @@ def test_draws_are_a_sessions_own_whatever_the_batch(world, team):
 
 
 def test_sessions_with_equal_observations_draw_apart(team):
-    seen = {
-        agent: torch.zeros(6, space.shape[0]) for agent, space in team.team.observation_spaces.items()
-    }
+    spaces = team.team.observation_spaces
+    seen = {agent: torch.zeros(6, space.shape[0]) for agent, space in spaces.items()}
     policy = team.playing(sampled=True)
     policy.begin(torch.tensor([5, 6, 7, 5, 8, 9]))
     recall = policy.act(seen)["recall_0"]
@@ -83,7 +82,6 @@ def test_an_evaluation_plays_as_it_is_told(world, team):
 
 
 def test_under_a_control_a_team_draws_as_without_it(world, team):
-    # Nobody hears anybody: what is shuffled is what the recall saw of the last request's quotas.
     found = [
         outcomes(others_field(world, team.playing(sampled=True), "channel_hits", 6, 3))
         for _ in range(2)
