@@ -16,6 +16,7 @@ SUBCOMMANDS = {
     "explain": "explain",
     "off-policy": "off-policy",
     "calibration": "calibration",
+    "privacy": "privacy",
     "game": "game",
     "equilibrium": "equilibrium",
 }

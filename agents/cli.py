@@ -37,6 +37,7 @@ COMMANDS = {
     "explain": ("agents.commands.studies:explain", "Why a team shows what it shows."),
     "off-policy": ("agents.commands.studies:off_policy", "What a policy would earn, from logs."),
     "calibration": ("agents.commands.studies:calibration", "Simulated users against the log."),
+    "privacy": ("agents.commands.privacy:command", "What is learned of users, against noise."),
     "game": ("agents.commands.studies:game", "How much there is to gain, from random to oracles."),
     "equilibrium": ("agents.commands.equilibrium:command", "How far play is from an equilibrium."),
 }

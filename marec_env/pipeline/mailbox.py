@@ -103,6 +103,10 @@ class Mailbox:
         """Return what a component hears, float32 ``[B, heard * dim]``."""
         return torch.cat([self._queue[0][:, sender] for sender in self.heard_by(place)], dim=1)
 
+    def arrived(self) -> Tensor:
+        """Return the messages that stand at the receivers, float32 ``[B, senders * dim]``."""
+        return self._queue[0].flatten(1)
+
     def send(self, place: int, request: Request, action: Action) -> None:
         """Send a component's message where it is due, after its action has entered the request."""
         config = self.config

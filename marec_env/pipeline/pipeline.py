@@ -275,6 +275,12 @@ class Pipeline:
         found = {c.agent: c.active(self.memory) for c in self.components}
         return {agent: where for agent, where in found.items() if where is not None}
 
+    def messages(self) -> Tensor | None:
+        """Return what every component hears of all, float32 ``[B, senders * dim]``, ``None`` where
+        they do not speak.
+        """
+        return None if self._mailbox is None else self._mailbox.arrived()
+
     def learn(self, request: Request, clicks: Tensor) -> None:
         """Update what is remembered from the users' answer (``clicks`` float32 ``[B, K]``)."""
         channel = blocks = None

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from marec_env.errors import ConfigError
@@ -67,6 +68,7 @@ def _opacus(accountant: Accountant) -> Any:
     return accountants.create_accountant(accountant)
 
 
+@lru_cache(maxsize=64)
 def largest_mu(accountant: Accountant, epsilon: float, delta: float) -> float:
     """Return the largest μ (one over the noise, in sensitivities) whose ε is at most ``epsilon``,
     as the accountant counts.

@@ -1,0 +1,179 @@
+"""Membership inference: was this user, whose events the attacker has, in the log?
+
+Models are made of random halves of the users. Each is attacked in turn by statistics of a user's
+events under what is published; by their threshold alone, and by the likelihood ratio of the
+statistic under the other models with the user and without (N. Carlini et al., "Membership inference
+attacks from first principles", IEEE S&P 2022): a statistic's usual value differs more between users
+than between being in and out. Where models are made in closed form, shadows cost little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.studies.privacy.quality import over_models
+from marec_env import random
+from marec_env.data.interactions import InteractionLog
+from marec_env.data.recommender_log import KnowledgeConfig, directions, learn
+from marec_env.evaluation.statistics import Estimate
+from marec_env.pipeline.knowledge import NEIGHBOURS
+from marec_env.privacy.config import PrivacyConfig
+from marec_env.privacy.release import Release, release_log
+
+__all__ = ["ALL", "Published", "halves", "knowledge_of", "membership", "rows_of", "statistics_of"]
+
+ALL = "all together"
+"""The sum of the log ratios of all statistics."""
+_LEAST_SPREAD = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What an attacker sees of a recommender: its knowledge of ``N`` items."""
+
+    vectors: Tensor
+    """Float ``[N, d]``: collaborative vectors."""
+    neighbours: Tensor
+    """Int64 ``[N, M]``, -1 where there are fewer."""
+    popularity: Tensor
+    """Float32 ``[N]``."""
+    release: Release | None = None
+    """The noisy statistics themselves, which may be published as well."""
+
+
+def knowledge_of(
+    log: InteractionLog, config: KnowledgeConfig, privacy: PrivacyConfig | None
+) -> Published:
+    """Return what a recommender knows that learned from a log, or from a private release of it."""
+    if privacy is None:
+        release, learned = None, learn(log, config)
+    else:
+        release = release_log(log, privacy)
+        learned = release.learned(config, torch.ones(log.num_users, dtype=torch.bool))
+    return Published(
+        directions(learned.factors.item),
+        learned.neighbours[:, :NEIGHBOURS],
+        learned.popularity,
+        release,
+    )
+
+
+def rows_of(log: InteractionLog) -> Tensor:
+    """Return the users' events as float32 ``[U, N]``: 1 for a liked item, ½ for another."""
+    rows = torch.zeros(log.num_users, log.num_items)
+    rows[log.user, log.item] = 0.5
+    rows[log.user[log.liked], log.item[log.liked]] = 1.0
+    return rows
+
+
+def statistics_of(published: Published, rows: Tensor) -> dict[str, Tensor]:
+    """Return what is higher for members, on the whole, of ``U`` users: float64 ``[U]`` each."""
+    length = rows.norm(dim=1).clamp_min(1e-12)
+    vectors = published.vectors.to(torch.float32)
+    # An orthonormal basis of the factors' column space, empty directions left out.
+    basis, value, _ = torch.linalg.svd(vectors, full_matrices=False)
+    basis = basis[:, value > 1e-5 * value[0].clamp_min(1e-12)]
+    share = (rows @ basis).square().sum(1) / length.square()
+    together = (rows @ vectors).square().sum(1) / rows.sum(1).square().clamp_min(1e-12)
+    taken = (rows > 0).to(torch.float32)
+    size = rows.shape[1]
+    links = torch.zeros(size, size + 1)
+    near = published.neighbours
+    links.scatter_(1, torch.where(near >= 0, near, size), 1.0)
+    linked = ((taken @ links[:, :-1]) * taken).sum(1) / taken.sum(1).clamp_min(1.0)
+    popular = (rows @ published.popularity.to(torch.float32)) / length
+    found = {
+        "reconstruction from vectors": share,
+        "likeness of vectors": together,
+        "links among neighbours": linked,
+        "popularity": popular,
+    }
+    if published.release is not None:
+        release = published.release
+        mine = rows[:, release.items].to(torch.float64)
+        mine = mine / mine.norm(dim=1, keepdim=True).clamp_min(1.0)
+        found["released co-occurrence"] = ((mine @ release.gram) * mine).sum(1)
+        found["released counts"] = taken.to(torch.float64) @ release.counts.sum(0) / length
+    return {name: value.to(torch.float64) for name, value in found.items()}
+
+
+def halves(users: int, models: int, seed: int) -> Tensor:
+    """Return who is in which model's log, bool ``[models, U]``: every other one has a random half,
+    and the next the other half, so that each user is in as many as not; ``models`` is even.
+    """
+    keys = random.session_keys(seed, torch.arange(models // 2))
+    order = random.uniform(keys, 0, "privacy/halves", users).argsort(dim=1, stable=True)
+    first = torch.zeros(len(keys), users, dtype=torch.bool)
+    first.scatter_(1, order[:, : users // 2], True)
+    return torch.stack([first, ~first], dim=1).flatten(0, 1)
+
+
+def membership(
+    log: InteractionLog,
+    make: Callable[[InteractionLog], Published],
+    models: int = 16,
+    seed: int = 0,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, dict[str, Estimate]]:
+    """Return each attack's ``auc`` and ``tpr`` (at 1 % false positives), over the models.
+
+    Args:
+        log: of all users.
+        make: what is published of a log.
+        models: an even number, at least 4; each is attacked once, with the others as shadows.
+        seed: of the halves.
+        tell: is told how far it is.
+    """
+    member, rows = halves(log.num_users, models, seed), rows_of(log)
+    found: list[dict[str, Tensor]] = []
+    for number, inside in enumerate(member):
+        part = log.select(inside[log.user])
+        # The fingerprint keys the noise of a private release: each model has its own.
+        part = replace(part, fingerprint=f"{log.fingerprint}/half {seed}/{number}")
+        found.append(statistics_of(make(part), rows))
+        tell(f"membership: model {number + 1} of {models}")
+    values = {name: torch.stack([one[name] for one in found]) for name in found[0]}
+    ratios = {name: _log_ratios(value, member) for name, value in values.items()}
+    results = {}
+    for name, value in values.items():
+        results[f"{name}, threshold"] = _judged(value, member)
+        results[f"{name}, likelihood ratio"] = _judged(ratios[name], member)
+    results[ALL] = _judged(torch.stack(list(ratios.values())).sum(0), member)
+    return results
+
+
+def _log_ratios(values: Tensor, member: Tensor) -> Tensor:
+    """Return for each model the log ratio of its statistic's density under the others with the
+    user and without, float64 ``[models, U]``. Both are normal, with one spread of all users: a few
+    models do not tell each user's.
+    """
+    ratios = torch.zeros_like(values)
+    for target in range(len(values)):
+        # Its other half is left out as well: as many models with the user as without remain, of
+        # whose means neither is surer, which alone would tell members.
+        others = torch.arange(len(values)) // 2 != target // 2
+        means = []
+        squares, freedom = torch.zeros_like(values[0]), 0.0
+        for inside in (member[others], ~member[others]):
+            count = inside.sum(0).clamp_min(1)
+            mean = (values[others] * inside).sum(0) / count
+            squares = squares + ((values[others] - mean).square() * inside).sum(0)
+            freedom += float((count - 1).sum())
+            means.append(mean)
+        spread = max(float(squares.sum()) / max(freedom, 1.0), _LEAST_SPREAD**2)
+        far = [(values[target] - mean).square() for mean in means]
+        ratios[target] = (far[1] - far[0]) / (2 * spread)
+    return ratios
+
+
+def _judged(scores: Tensor, member: Tensor) -> dict[str, Estimate]:
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]] = [
+        (score[inside].numpy(), score[~inside].numpy())
+        for score, inside in zip(scores, member, strict=True)
+    ]
+    return over_models([one for one, _ in pairs], [other for _, other in pairs])
