@@ -14,6 +14,7 @@ from marec_env.data.recommender_log import KnowledgeConfig
 from marec_env.embeddings.config import EmbeddingConfig
 from marec_env.pipeline.config import PipelineConfig
 from marec_env.rewards.config import MeasureConfig, RewardConfig
+from marec_env.text.config import TextConfig
 from marec_env.users.config import UsersConfig
 
 __all__ = ["EnvironmentConfig"]
@@ -42,6 +43,7 @@ class EnvironmentConfig(ConfigModel):
     embeddings: EmbeddingConfig = EmbeddingConfig()
     catalog: CatalogConfig = CatalogConfig()
     population: PopulationConfig = PopulationConfig()
+    text: TextConfig = TextConfig()
     knowledge: KnowledgeConfig = KnowledgeConfig()
     users: UsersConfig = UsersConfig()
     pipeline: PipelineConfig = PipelineConfig()

@@ -24,6 +24,7 @@ from marec_env.memory import require_memory
 from marec_env.pipeline.knowledge import NEIGHBOURS, Knowledge
 from marec_env.privacy.mechanisms import noise_key
 from marec_env.privacy.release import Release, release_log, with_line
+from marec_env.text.catalog_texts import CatalogTexts, write_catalog_texts
 
 __all__ = ["World", "build_world"]
 
@@ -44,6 +45,8 @@ class World:
     """What the recommender learned from the visible log."""
     knowledge: Knowledge
     """Catalog and learned space as the pipeline uses them."""
+    texts: CatalogTexts
+    """What was written of items and users."""
     release: Release | None = None
     """Where the visible log, catalog, learned space and knowledge come from instead of the log, if
     ``data.privacy`` says so."""
@@ -99,8 +102,8 @@ def _build(serialised: str, fingerprint: str | None, key: bytes) -> World:
         seen = release.draw_log(log)
         log = seen if config.data.privacy.users == "release" else with_line(log, release)
     full = embed_texts(config.embeddings, seen.texts, device)
-    reduced = fit_reduction(config.embeddings, full).apply(full)
-    catalog = build_catalog(seen, reduced, config.catalog)
+    reduction = fit_reduction(config.embeddings, full)
+    catalog = build_catalog(seen, reduction.apply(full), config.catalog)
     population = build_population(
         config.population, log, catalog.topics, catalog.num_topics, catalog.providers
     )
@@ -112,8 +115,14 @@ def _build(serialised: str, fingerprint: str | None, key: bytes) -> World:
         learned = release.learned(config.knowledge, met)
         catalog = replace(catalog, popularity=learned.popularity)
     cf = directions(learned.factors.item.to(torch.float32))
+    texts = write_catalog_texts(config.text, config.embeddings, seen, catalog, reduction, device)
     version = f"{seen.fingerprint[:12]}-{config.knowledge.seed}"
-    knowledge = Knowledge.of(catalog, cf, learned.neighbours[:, :NEIGHBOURS], version)
+    knowledge = replace(
+        Knowledge.of(catalog, cf, learned.neighbours[:, :NEIGHBOURS], version),
+        notes=texts.note_vectors,
+        user_texts=texts.user_vectors,
+        user_every=max(1, config.text.user_every),
+    )
     return World(
         config=config,
         log=log,
@@ -122,6 +131,7 @@ def _build(serialised: str, fingerprint: str | None, key: bytes) -> World:
         population=_moved(population, device),
         learned=learned,
         knowledge=knowledge.to(device),
+        texts=texts,
         release=release,
     )
 

@@ -26,6 +26,7 @@ HIGHER = {  # module prefix -> what it may not import when Python loads it
         "marec_env.simulator",
     ),
     "marec_env.embeddings": ("marec_env.pipeline", "marec_env.users", "marec_env.simulator"),
+    "marec_env.text": ("marec_env.pipeline", "marec_env.users", "marec_env.simulator"),
     "marec_env.pipeline": ("marec_env.rewards", "marec_env.simulator", "marec_env.env"),
     "marec_env.rewards": ("marec_env.simulator", "marec_env.world", "marec_env.env"),
     "marec_env.config": ("marec_env.users", "marec_env.pipeline", "marec_env.data"),
@@ -84,6 +85,18 @@ def test_marec_env_imports_downwards(path: Path):
             wrong = {name for name in imports if name.startswith(forbidden)}
             wrong = {name for name in wrong if not name.startswith(BOTTOM)}
             assert not wrong, f"{module_of(path)} imports upwards: {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("path", MAREC, ids=module_of)
+def test_models_of_language_are_met_where_text_is_made_only(path: Path):
+    """Not even within a function."""
+    if module_of(path).startswith(("marec_env.embeddings", "marec_env.text")):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+            wrong = ("transformers", "tokenizers", "peft", "xllamacpp")
+            assert not [name for name in names if name.split(".")[0] in wrong]
 
 
 @pytest.mark.parametrize("path", AGENTS, ids=module_of)

@@ -10,6 +10,7 @@ __all__ = ["COMPONENTS", "Component", "Knowledge", "Pipeline", "PipelineConfig",
 
 for _name, _place in {
     "profile/query": "profile:Query",
+    "profile/told": "told:ToldProfile",
     "recall/topics": "topics:TopicRecall",
     "ranking/tiring": "topics:TiringRanking",
     "ranking/topics": "topics:TopicRanking",

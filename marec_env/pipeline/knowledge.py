@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from marec_env.catalog.catalog import Catalog
+from marec_env.errors import ConfigError
 
 __all__ = ["NEIGHBOURS", "Knowledge"]
 
@@ -45,6 +46,13 @@ class Knowledge:
     """Int64 ``[N]``, the provider of each item."""
     attributes: dict[str, Tensor] = field(default_factory=dict)
     """Further numbers of the items, float32 ``[N]`` each (``price``, ``risk`` ...)."""
+    notes: Tensor | None = None
+    """Float32 ``[N, dn]``, unit length: embedded notes of the items, where they were written."""
+    user_texts: Tensor | None = None
+    """Float32 ``[F, dt]``, unit length, in the space ``text``: embedded texts about users, by
+    :meth:`marec_env.pipeline.memory.SessionMemory.user_kind`."""
+    user_every: int = 1
+    """Requests after which a text about the user is chosen anew."""
     num_items: int = field(init=False)
     """N."""
     num_providers: int = field(init=False)
@@ -108,6 +116,19 @@ class Knowledge:
             providers=catalog.providers,
             attributes=catalog.attributes,
         )
+
+    def written_of_users(self) -> Tensor:
+        """Return :attr:`user_texts`.
+
+        Raises:
+            ConfigError: none were written.
+        """
+        if self.user_texts is None:
+            raise ConfigError(
+                "texts about users are wanted, but none are written: set "
+                "environment.text.user_every to the requests after which one is chosen anew"
+            )
+        return self.user_texts
 
     def to(self, device: torch.device | str) -> Knowledge:
         """Return the same knowledge on another device."""

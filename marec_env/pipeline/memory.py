@@ -234,6 +234,24 @@ class SessionMemory:
         latest.scatter_(1, slot, items.flip(1))
         return latest[:, :size]
 
+    def user_kind(self) -> Tensor:
+        """Return which text about users holds of each, int64 ``[B]``: of
+        :attr:`Knowledge.user_texts`; 0 where nothing is known.
+
+        Told apart are the two topics liked most and that of the latest like.
+        """
+        knowledge, interest = self.knowledge, self.interest
+        size = knowledge.num_topics
+        best = interest.argsort(dim=1, descending=True, stable=True)[:, :2]
+        first, second = best[:, 0], best[:, -1]
+        second = torch.where(interest.gather(1, best[:, -1:]).squeeze(1) > 0, second, first)
+        low, high = torch.minimum(first, second), torch.maximum(first, second)
+        # Pairs (low, high), low <= high, in order of low: those of lower ones come before.
+        pair = low * size - torch.div(low * (low - 1), 2, rounding_mode="floor") + high - low
+        latest = self.recent[:, 0]
+        late = torch.where(latest >= 0, knowledge.topics[latest.clamp(min=0)], first)
+        return torch.where(interest.sum(1) > 0, 1 + pair * size + late, 0)
+
     def update(
         self, slate: Tensor, clicks: Tensor, channel: Tensor | None, blocks: Tensor | None
     ) -> None:

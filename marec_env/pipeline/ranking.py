@@ -64,6 +64,12 @@ def text(request: Request, candidates: Tensor) -> Tensor:
     return request.scores_of("text", candidates)
 
 
+@BLOCKS.register("notes")
+def notes(request: Request, candidates: Tensor) -> Tensor:
+    """The item's note times those of what the user liked last."""
+    return request.scores_of("notes", candidates)
+
+
 @BLOCKS.register("affinity")
 def affinity(request: Request, candidates: Tensor) -> Tensor:
     """How much more than others the user favours the item's topic."""

@@ -61,6 +61,18 @@ def text(request: Request, length: int) -> Tensor:
     return _nearest(request, "text", length)
 
 
+@CHANNELS.register("notes")
+def notes(request: Request, length: int) -> Tensor:
+    """Nearest items, by their notes, to the notes of what the user liked last."""
+    return request.best_unseen(request.notes_scores, length)
+
+
+@CHANNELS.register("user_text")
+def user_text(request: Request, length: int) -> Tensor:
+    """Nearest items, in text space, to the text about the user."""
+    return request.best_unseen(request.user_text @ request.knowledge.text.T, length)
+
+
 def _best_by(request: Request, score: Callable[[slice], Tensor], length: int) -> Tensor:
     """Return the best unseen items by scores made for a few sessions at a time, in cache.
 

@@ -68,6 +68,14 @@ CASES = {
     "tiring": {
         "pipeline": {"components": ("ranking/tiring",), "candidates": 20, "slate_size": 5}
     },
+    "told": {
+        "text": {"notes": True, "user_every": 2},
+        "pipeline": {
+            "components": ("profile/told", "recall", "feature", "ranking"), "candidates": 20,
+            "slate_size": 5, "recall": {"channels": ("cf", "notes", "user_text")},
+            "blocks": {"cf": 0.02, "notes": 0.03},
+        },
+    },
     "returning": {
         "users": {"returning": {"sessions": 3}, "drift": {"kind": "random_walk"},
                   "supply": {"enabled": True}, "boredom": {"kind": "continuous"}},

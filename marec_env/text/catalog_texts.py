@@ -1,0 +1,90 @@
+"""The texts of a world, written and embedded before its first step.
+
+A note of each item, and a text for every user that the recommender can tell apart by a few facts:
+so calls and cost are known beforehand, and no step ever waits for a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from marec_env.catalog.catalog import Catalog
+from marec_env.data.interactions import InteractionLog
+from marec_env.embeddings import EmbeddingConfig, Reduction, embed_texts, fit_reduction
+from marec_env.errors import ConfigError
+from marec_env.text.author import Author, Prompt, TextReport
+from marec_env.text.config import TextConfig
+from marec_env.text.prompts import DESCRIPTION, described, item_prompts, user_prompts
+
+__all__ = ["CatalogTexts", "write_catalog_texts"]
+
+_MOST_TOPICS = 32  # their triples are the users that may be told apart
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogTexts:
+    """What was written of items and users."""
+
+    notes: tuple[str, ...]
+    """By item; empty where no notes are wanted."""
+    users: tuple[str, ...]
+    """By kind of user, in the order of :func:`marec_env.text.prompts.user_prompts`."""
+    note_vectors: Tensor | None
+    """Float32 ``[N, dn]``, unit length: in a space of their own."""
+    user_vectors: Tensor | None
+    """Float32 ``[F, dt]``, unit length: in the space of the items' own texts."""
+    report: TextReport
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all texts."""
+        return hashlib.sha256("\0".join((*self.notes, "", *self.users)).encode()).hexdigest()
+
+
+def write_catalog_texts(
+    config: TextConfig,
+    embeddings: EmbeddingConfig,
+    log: InteractionLog,
+    catalog: Catalog,
+    reduction: Reduction,
+    device: torch.device,
+) -> CatalogTexts:
+    """Write and embed what ``config`` wants of a catalog whose texts went through ``reduction``.
+
+    Raises:
+        ConfigError: too many topics to tell users apart, or too many calls of a model.
+    """
+    folder = Path(config.folder) if config.folder else embeddings.cache_root() / "texts"
+    author = Author(config.model, folder.expanduser())
+
+    def written(prompts: list[Prompt]) -> tuple[str, ...]:
+        return tuple(author.write(prompts, DESCRIPTION, described))
+
+    def embedded(texts: tuple[str, ...], reduce: Callable[[Tensor], Reduction]) -> Tensor:
+        full = embed_texts(embeddings, texts, device)
+        return reduce(full).apply(full)
+
+    notes = written(item_prompts(log, catalog, config.language)) if config.notes else ()
+    users: tuple[str, ...] = ()
+    if config.user_every:
+        if catalog.num_topics > _MOST_TOPICS:
+            raise ConfigError(
+                f"environment.text.user_every needs at most {_MOST_TOPICS} topics, but "
+                f"catalog.num_topics is {catalog.num_topics}; lower it, or set user_every: 0"
+            )
+        users = written(user_prompts(catalog, config.language))
+    return CatalogTexts(
+        notes=notes,
+        users=users,
+        note_vectors=embedded(notes, lambda full: fit_reduction(embeddings, full))
+        if notes
+        else None,
+        user_vectors=embedded(users, lambda full: reduction) if users else None,
+        report=author.report,
+    )

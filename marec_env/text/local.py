@@ -1,0 +1,126 @@
+"""A causal language model in a local folder, by transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marec_env.embeddings.assets import EncoderFiles
+from marec_env.errors import AssetError
+from marec_env.text.config import TransformersText
+from marec_env.text.models import Message, Reply, Schema, normalised
+
+__all__ = ["LocalModel"]
+
+
+class LocalModel:
+    """Completes batches of ``concurrency`` prompts, padded on the left."""
+
+    def __init__(self, config: TransformersText) -> None:
+        """Raises:
+        AssetError: the folder holds no causal language model with its tokenizer.
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        folder = Path(config.folder).expanduser()
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, padding_side="left"
+            )
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                str(folder), local_files_only=True, use_safetensors=True
+            )
+        except (OSError, ValueError, ImportError) as error:
+            raise AssetError(f"environment.text.model.folder: {folder}: {error}") from error
+        self._model = model.eval()
+        if self._tokenizer.pad_token is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        self._config = config
+        hashes = EncoderFiles(str(folder), folder, None).hashes()
+        self.name = f"transformers {hashes['weights']} {hashes['interface']}"
+
+    def _asked(self, prompts: Sequence[Message]) -> list[str]:
+        """Return prompts in the model's own form of a conversation, if it has one."""
+        if not self._tokenizer.chat_template:
+            return [f"{system}\n\n{user}\n\n" for system, user in prompts]
+        return [
+            self._tokenizer.apply_chat_template(
+                [{"role": "system", "content": system}, {"role": "user", "content": user}],
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+            for system, user in prompts
+        ]
+
+    @torch.inference_mode()
+    def complete(self, prompts: Sequence[Message], schema: Schema | None) -> list[Reply]:
+        """See :class:`marec_env.text.models.TextModel`; a schema is not enforced."""
+        config, replies = self._config, list[Reply]()
+        asked = self._asked(prompts)
+        sampled: dict[str, Any] = {"do_sample": False}
+        if config.temperature > 0:
+            sampled = {"do_sample": True, "temperature": config.temperature}
+        for start in range(0, len(asked), config.concurrency):
+            batch = self._tokenizer(
+                asked[start : start + config.concurrency], padding=True, return_tensors="pt"
+            )
+            with torch.random.fork_rng():
+                torch.manual_seed(config.seed)
+                found = self._model.generate(
+                    input_ids=batch["input_ids"],
+                    attention_mask=batch["attention_mask"],
+                    max_new_tokens=config.max_tokens,
+                    pad_token_id=self._tokenizer.pad_token_id,
+                    **sampled,
+                )
+            new = found[:, batch["input_ids"].shape[1] :]
+            texts = self._tokenizer.batch_decode(new, skip_special_tokens=True)
+            read = batch["attention_mask"].sum(1).tolist()
+            written = (new != self._tokenizer.pad_token_id).sum(1).tolist()
+            replies += map(Reply, texts, read, written)
+        return replies
+
+    @torch.inference_mode()
+    def score(
+        self, prompts: Sequence[Message], options: Sequence[Sequence[str]]
+    ) -> list[list[float]]:
+        """See :class:`marec_env.text.models.TextModel`: by the probability of an option's tokens
+        after the prompt, whatever its length.
+        """
+        asked = self._asked(prompts)
+        pairs = [
+            (self._tokenizer(prompt)["input_ids"], self._tokenizer(
+                option, add_special_tokens=False)["input_ids"])
+            for prompt, choice in zip(asked, options, strict=True)
+            for option in choice
+        ]  # fmt: skip
+        size = self._config.concurrency
+        sums = [
+            score
+            for start in range(0, len(pairs), size)
+            for score in self._log_probabilities(pairs[start : start + size])
+        ]
+        ends = accumulate(map(len, options))
+        return [
+            normalised(sums[end - len(choice) : end])
+            for end, choice in zip(ends, options, strict=True)
+        ]
+
+    def _log_probabilities(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+        """Return the log-probability of each pair's second tokens after its first."""
+        longest = max(len(first) + len(then) for first, then in pairs)
+        ids = torch.full((len(pairs), longest), self._tokenizer.pad_token_id)
+        for row, (first, then) in enumerate(pairs):
+            ids[row, : len(first) + len(then)] = torch.tensor(first + then)
+        # Padding on the right, after all that is scored, is not seen by a causal model.
+        scores: Tensor = self._model(input_ids=ids).logits[:, :-1].float().log_softmax(-1)
+        found = scores.gather(2, ids[:, 1:].unsqueeze(2)).squeeze(2)
+        return [
+            float(found[row, len(first) - 1 : len(first) + len(then) - 1].sum())
+            for row, (first, then) in enumerate(pairs)
+        ]

@@ -1,0 +1,122 @@
+"""What models are asked to write of items and users, and what stands where none writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+from marec_env.catalog.catalog import Catalog
+from marec_env.data.interactions import InteractionLog
+from marec_env.text.author import Prompt
+from marec_env.text.models import Schema
+
+__all__ = ["DESCRIPTION", "Language", "described", "item_prompts", "user_prompts"]
+
+Language = Literal["en", "zh"]
+
+_KEY = "description"
+DESCRIPTION: Schema = {
+    "type": "object",
+    "properties": {_KEY: {"type": "string"}},
+    "required": [_KEY],
+    "additionalProperties": False,
+}
+_LONGEST = 600  # characters of a text that is kept
+_EXAMPLES = 3  # titles that stand for a topic
+
+_WORDS = {
+    "en": {
+        "item": "You describe items for a recommender. From the facts, write one sentence on what "
+        "the item is and who likes it. Add no facts. Answer as JSON: {\"description\": ...}",
+        "user": "You describe users for a recommender. From the facts, write one sentence on what "
+        "the user wants next. Add no facts. Answer as JSON: {\"description\": ...}",
+        "kinds": "{0}: {1}.",
+        "liked": "For those who like {0}.",
+        "number": "{0}: {1:g}",
+        "and": ", ",
+        "new": "A new user of whom nothing is known.",
+        "one": "Likes {0}, such as {1}.",
+        "two": "Likes {0}, such as {1}, and {2}, such as {3}.",
+        "late": " Of late {0}.",
+    },
+    "zh": {
+        "item": "你为推荐系统描述物品。根据事实,用一句话说明它是什么、适合谁。不要添加事实。"
+        "以 JSON 回答:{\"description\": ...}",
+        "user": "你为推荐系统描述用户。根据事实,用一句话说明用户接下来想要什么。不要添加事实。"
+        "以 JSON 回答:{\"description\": ...}",
+        "kinds": "《{0}》:{1}。",
+        "liked": "适合喜欢{0}的人。",
+        "number": "{0}:{1:g}",
+        "and": "、",
+        "new": "新用户,尚无了解。",
+        "one": "喜欢{0},例如{1}。",
+        "two": "喜欢{0},例如{1};也喜欢{2},例如{3}。",
+        "late": "最近看{0}。",
+    },
+}  # fmt: skip
+
+
+def described(prompt: Prompt, reply: str) -> str | None:
+    """Return the description in a reply; ``None`` where there is none of sensible length."""
+    start, end = reply.find("{"), reply.rfind("}")
+    try:
+        found = json.loads(reply[start : end + 1])[_KEY]
+    except (ValueError, LookupError, TypeError):
+        return None
+    if not isinstance(found, str) or not found.strip() or len(found) > _LONGEST:
+        return None
+    return " ".join(found.split())
+
+
+def item_prompts(log: InteractionLog, catalog: Catalog, language: Language) -> list[Prompt]:
+    """Return what is asked of each item: its text (title, genres, description), its topic, and its
+    numbers.
+    """
+    words = _WORDS[language]
+    prompts = []
+    for place, (title, text) in enumerate(zip(log.titles, log.texts, strict=True)):
+        rest = text.removeprefix(title).lstrip(". ") or title
+        facts = [words["kinds"].format(title, rest.rstrip("."))]
+        topic = catalog.topic_names[int(catalog.topics[place])]
+        facts.append(words["liked"].format(topic))
+        numbers = [
+            words["number"].format(name, float(column[place]))
+            for name, column in log.item_attributes.items()
+            if not bool(column[place].isnan())
+        ]
+        facts += [words["and"].join(numbers)] if numbers else []
+        said = " ".join(facts) if language == "en" else "".join(facts)
+        prompts.append(Prompt(words["item"], said, said))
+    return prompts
+
+
+def user_prompts(catalog: Catalog, language: Language) -> list[Prompt]:
+    """Return what is asked of every user that may be told apart, in the order of
+    :meth:`marec_env.pipeline.memory.SessionMemory.user_kind`: a new one; then, for each unordered
+    pair of topics (or one topic) that a user may favour, and each topic of the latest like.
+    """
+    words = _WORDS[language]
+    names = catalog.topic_names
+    examples = [words["and"].join(_examples(catalog, topic)) for topic in range(len(names))]
+    said = [words["new"]]
+    for first in range(len(names)):
+        for second in range(first, len(names)):
+            likes = (
+                words["one"].format(names[first], examples[first])
+                if first == second
+                else words["two"].format(
+                    names[first], examples[first], names[second], examples[second]
+                )
+            )
+            said += [likes + words["late"].format(name) for name in names]
+    return [Prompt(words["user"], one, one) for one in said]
+
+
+def _examples(catalog: Catalog, topic: int) -> Sequence[str]:
+    """Return the titles of a topic's most popular items."""
+    items = (catalog.topics == topic).nonzero().squeeze(1)
+    order = torch.argsort(catalog.popularity[items], descending=True, stable=True)
+    return [catalog.titles[item] for item in items[order[:_EXAMPLES]].tolist()]

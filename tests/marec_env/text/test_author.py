@@ -1,0 +1,278 @@
+"""Texts by models: a server that fails, small models in folders, replays, limits."""
+
+import json
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+
+from marec_env.errors import AssetError, ConfigError, DataError, RunError
+from marec_env.text import Author, Prompt
+from marec_env.text.config import GgufText, OpenAIText, ReplayText, TemplateText, TransformersText
+from marec_env.text.models import Reply, open_model
+from marec_env.text.prompts import DESCRIPTION, described
+
+
+def prompts(count):
+    return [Prompt("be brief", f"item {n}", f"template {n}") for n in range(count)]
+
+
+class Server(ThreadingHTTPServer):
+    """Answers chat completions about "item n" as it is told to; counts what it gets."""
+
+    def __init__(self, answer):
+        self.answer, self.asked, self.headers = answer, [], []
+        super().__init__(("127.0.0.1", 0), _Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append(body)
+        self.server.headers.append(dict(self.headers))
+        status, answer = self.server.answer(body, len(self.server.asked))
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(answer.encode())
+
+    def log_message(self, *values):
+        pass
+
+
+def completion(text, **more):
+    return json.dumps(
+        {
+            "choices": [{"message": {"content": text}, **more}],
+            "usage": {"prompt_tokens": 7, "completion_tokens": 3},
+        }
+    )
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(answer):
+        servers.append(Server(answer))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def openai(server, **changes):
+    return OpenAIText(
+        **{"url": server.url, "model": "tiny", "backoff": 0.0, "timeout": 5.0} | changes
+    )
+
+
+def test_a_bad_server_is_outlived_and_its_replay_is_the_same(serve, tmp_path):
+    broken = {"item 3", "item 7"}  # never usable; every tenth call fails; all are slow
+
+    def answer(body, number):
+        time.sleep(0.005)
+        item = body["messages"][1]["content"]
+        if number % 10 == 0:
+            return (429, "slow down") if number % 20 else (500, "")
+        if item in broken:
+            return 200, completion('{"description": "cut') if item == "item 3" else "{not JSON"
+        return 200, completion(json.dumps({"description": f"a note  of {item}"}))
+
+    server, said = serve(answer), []
+    author = Author(openai(server, price_in=10.0, price_out=100.0), tmp_path, said.append)
+    found = author.write(prompts(40), DESCRIPTION, described)
+    expected = [f"a note of item {n}" for n in range(40)]
+    expected[3], expected[7] = "template 3", "template 7"
+    assert found == expected
+    report = author.report
+    assert (report.texts, report.templates) == (40, 2)
+    assert report.calls == len(server.asked) > 44 and report.retried == report.calls - 40
+    assert report.problems["malformed"] >= 2 and report.problems["broken JSON"] >= 2
+    assert sum(report.problems.values()) == report.calls - 38
+    assert report.problems["rate limit"] + report.problems["status 500"] == len(server.asked) // 10
+    assert report.cost == pytest.approx(
+        (report.tokens_read * 10 + report.tokens_written * 100) / 1e6
+    )
+    assert report.tokens_written == 3 * (38 + report.problems["malformed"])
+    assert "40 calls" in said[0] and "cost at most" in said[0] and "the template's for 2" in said[1]
+    form = server.asked[0]["response_format"]["json_schema"]["schema"]
+    assert form["required"] == ["description"]
+
+    calls = len(server.asked)
+    replay = Author(ReplayText(file=report.file), tmp_path, said.append)
+    assert replay.write(prompts(40), DESCRIPTION, described) == expected
+    assert len(server.asked) == calls and replay.report.templates == 2
+    with pytest.raises(DataError, match=r"lacks 1 of 41 texts \(the first is of 'item 40'\)"):
+        Author(ReplayText(file=report.file), tmp_path).write(prompts(41))
+
+    again = Author(openai(server), tmp_path, said.append)
+    assert again.write(prompts(40), DESCRIPTION, described) == expected
+    assert again.report.cached == 38  # what failed is tried again
+
+
+def test_another_setting_is_another_file(serve, tmp_path):
+    server = serve(lambda body, number: (200, completion(f"text {number}")))
+    files = set()
+    for changes in ({}, {"seed": 1}, {"temperature": 0.5}, {"model": "other"}, {"max_tokens": 9}):
+        author = Author(openai(server, **changes), tmp_path, lambda line: None)
+        author.write(prompts(1))
+        files.add(author.report.file)
+    author.write(prompts(1), DESCRIPTION)
+    assert len(files | {author.report.file}) == 6 == len(server.asked)
+
+
+def test_the_key_is_sent_and_written_nowhere(serve, tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "s3cret-of-mine")
+    server, said = serve(lambda body, number: (200, completion("fine"))), []
+    author = Author(openai(server, key_variable="MY_KEY"), tmp_path, said.append)
+    assert author.write(prompts(2)) == ["fine", "fine"]
+    assert server.headers[0]["Authorization"] == "Bearer s3cret-of-mine"
+    kept = "".join(path.read_text() for path in tmp_path.iterdir())
+    assert "s3cret" not in kept + "".join(said) + repr(author.report)
+
+
+def test_calls_have_a_limit(serve, tmp_path):
+    server = serve(lambda body, number: (200, completion(" ")))
+    with pytest.raises(ConfigError, match="max_calls allows 5 more"):
+        Author(openai(server, max_calls=5), tmp_path).write(prompts(6))
+    assert not server.asked
+    author = Author(openai(server, max_calls=5, attempts=4), tmp_path, lambda line: None)
+    assert author.write(prompts(3)) == ["template 0", "template 1", "template 2"]
+    assert len(server.asked) == author.report.calls == 5
+    assert author.report.problems == {"empty": 5}
+
+
+def test_time_outs_count_and_wrong_keys_end_the_run(serve, tmp_path):
+    slow = serve(lambda body, number: time.sleep(0.3) or (200, completion("late")))
+    author = Author(openai(slow, timeout=0.05, attempts=1), tmp_path, lambda line: None)
+    assert author.write(prompts(1)) == ["template 0"]
+    assert author.report.problems == {"time-out": 1}
+    closed = serve(lambda body, number: (401, "no"))
+    with pytest.raises(RunError, match=r"answers 401 .* variable OPENAI_API_KEY"):
+        Author(openai(closed), tmp_path, lambda line: None).write(prompts(1))
+
+
+def test_a_template_asks_nobody(tmp_path):
+    author = Author(TemplateText(), tmp_path, model=lambda config: pytest.fail("asked"))
+    assert author.write(prompts(2)) == ["template 0", "template 1"]
+    assert str(author.report) == "2 texts by template" and not list(tmp_path.iterdir())
+
+
+def test_equal_prompts_are_written_once_and_files_that_are_none_are_refused(tmp_path):
+    class Counting:
+        name = "counting"
+
+        def complete(self, asked, schema):
+            return [Reply(f"{len(asked)} asked") for _ in asked]
+
+    config = OpenAIText(model="x")
+    author = Author(config, tmp_path, lambda line: None, lambda config: Counting())
+    assert author.write([*prompts(2), *prompts(2)]) == ["2 asked"] * 4
+    (tmp_path / "bad.jsonl").write_text('{"model": "x"}\n{"key": 3}')
+    with pytest.raises(DataError, match="no file of texts"):
+        Author(ReplayText(file=str(tmp_path / "bad.jsonl")), tmp_path).write(prompts(1))
+
+
+def test_options_are_scored_by_the_likeliest_letters(serve):
+    def answer(body, number):
+        assert "A. red\nB. blue\nC. green" in body["messages"][1]["content"]
+        likely = [{"token": " B", "logprob": -0.1}, {"token": "A", "logprob": -2.1}]
+        return 200, completion("B", logprobs={"content": [{"top_logprobs": likely}]})
+
+    model = open_model(openai(serve(answer)))
+    ((red, blue, green),) = model.score([("s", "which?")], [["red", "blue", "green"]])
+    assert blue - red == pytest.approx(2.0) and red - green == pytest.approx(5.0)
+    assert torch.tensor([red, blue, green]).exp().sum() == pytest.approx(1.0)
+    failing = open_model(openai(serve(lambda body, number: (500, ""))))
+    assert failing.score([("s", "u")], [["x", "y"]])[0] == pytest.approx([-0.6931] * 2, abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory):
+    """A causal model with random weights and a tokenizer of a dozen words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("causal")
+    words = ["<unk>", "<end>", *map(str, range(4)), "be", "brief", "item", "a"]
+    words += ["note", "of", "war", "love"]
+    tokenizer = Tokenizer(models.WordLevel({w: n for n, w in enumerate(words)}, "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<end>"
+    ).save_pretrained(folder)
+    torch.manual_seed(4)
+    config = GPT2Config(
+        vocab_size=len(words), n_embd=16, n_layer=1, n_head=2, n_positions=64,
+        bos_token_id=1, eos_token_id=1, initializer_range=0.5,
+    )  # fmt: skip
+    GPT2LMHeadModel(config).eval().save_pretrained(folder)
+    return folder
+
+
+def test_a_local_model_writes_the_same_in_any_batch(small_model, tmp_path):
+    asked = [("be brief", "item 0"), ("be brief", "a note of item 1 2 3"), ("be", "war")]
+    one, many = (
+        open_model(TransformersText(folder=str(small_model), max_tokens=6, concurrency=size))
+        for size in (1, 3)
+    )
+    alone, together = one.complete(asked, None), many.complete(asked, None)
+    assert [reply.text for reply in alone] == [reply.text for reply in together]
+    assert len({reply.text for reply in alone}) > 1 and alone[1].read > alone[0].read
+    assert one.name == many.name
+    with pytest.raises(AssetError, match=r"text\.model\.folder"):
+        open_model(TransformersText(folder=str(tmp_path)))
+
+
+def test_a_local_model_scores_by_probability(small_model):
+    from transformers import AutoModelForCausalLM
+
+    model = open_model(TransformersText(folder=str(small_model), concurrency=2))
+    options = ["war", "love", "a note of war"]
+    (found, other) = model.score([("be brief", "item 0"), ("be", "item 1")], [options, ["war"]])
+    assert other == [0.0]
+    plain = AutoModelForCausalLM.from_pretrained(small_model).eval()
+    ids = model._tokenizer("be brief\n\nitem 0\n\n", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        logs = plain(ids).logits[0, -1].log_softmax(-1)
+    war, love = (float(logs[model._tokenizer.convert_tokens_to_ids(w)]) for w in options[:2])
+    assert found[0] - found[1] == pytest.approx(war - love, abs=1e-4)
+    assert torch.tensor(found).exp().sum() == pytest.approx(1.0)
+
+
+def test_the_packaged_model_completes_and_scores():
+    pytest.importorskip("xllamacpp")
+    config = GgufText(max_tokens=4, concurrency=1)
+    try:
+        model = open_model(config)
+    except AssetError as error:
+        pytest.skip(str(error))
+    (reply,) = model.complete([("", "Hi")], None)
+    assert reply.text.strip() and 0 < reply.written <= 4 and not reply.problem
+    ((yes, no),) = model.score([("", "Is water wet?")], [["yes", "no"]])
+    assert yes != no and torch.tensor([yes, no]).exp().sum() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (GgufText(file="/nowhere.gguf"), "is no file"),
+        (OpenAIText(model="m"), "needs httpx"),
+        (GgufText(), "needs xllamacpp"),
+    ],
+)
+def test_what_is_missing_is_named(config, says, monkeypatch):
+    if "needs" in says:
+        monkeypatch.setitem(sys.modules, says.split()[1], None)
+    with pytest.raises(AssetError, match=says):
+        open_model(config)

@@ -1,0 +1,168 @@
+"""Notes and texts about users in a world: what is written, who may read it, and when."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from marec_env.environment_config import EnvironmentConfig
+from marec_env.errors import ConfigError
+from marec_env.simulator import Simulator
+from marec_env.text.author import Author, TextReport
+from marec_env.text.models import Reply
+from marec_env.world import build_world
+from tests.worlds import small_environment
+
+CHANNELS = ("cf", "popular", "fresh", "notes", "user_text")
+COMPONENTS = ("profile/told", "recall", "feature", "ranking")
+PIPELINE = {
+    "candidates": 20,
+    "slate_size": 5,
+    "components": COMPONENTS,
+    "recall": {"channels": CHANNELS},
+    "blocks": {"cf": 0.02, "notes": 0.03},
+}
+
+
+def environment(text, pipeline=PIPELINE, **changes):
+    return EnvironmentConfig(**small_environment(text=text, pipeline=pipeline, **changes))
+
+
+@pytest.fixture(scope="module")
+def told():
+    return build_world(environment({"notes": True, "user_every": 2}))
+
+
+def test_notes_say_what_is_known_of_an_item(told):
+    note, title = told.texts.notes[5], told.log.titles[5]
+    assert note.startswith(f"{title}: ") and told.log.genres[5][0] in note
+    assert told.catalog.topic_names[int(told.catalog.topics[5])] in note
+    assert told.knowledge.notes.shape == (300, 8) and len(told.texts.notes) == 300
+    assert torch.allclose(told.knowledge.notes.norm(dim=1), torch.ones(300), atol=1e-5)
+    assert told.texts.report == TextReport(texts=300 + 1 + 6 * 21)
+
+
+def test_every_user_that_is_told_apart_has_a_text(told):
+    simulator = Simulator(told, 64)
+    simulator.reset(seed=3)
+    memory, names = simulator.pipeline.memory, told.catalog.topic_names
+    kinds = memory.user_kind()
+    assert len(set(kinds.tolist())) > 10 and (kinds == 0).any()
+    for row, kind in enumerate(kinds.tolist()):
+        text, interest = told.texts.users[kind], memory.interest[row]
+        if interest.sum() == 0:
+            assert text == told.texts.users[0] and "new user" in text
+            continue
+        best = interest.argsort(descending=True, stable=True)[:2]
+        liked = [names[topic] for topic in best.tolist() if interest[topic] > 0]
+        likes, late = text.split(" Of late ")
+        assert all(name in likes for name in liked)
+        assert late == f"{names[int(told.catalog.topics[memory.recent[row, 0]])]}."
+
+
+def test_a_text_holds_from_the_next_request_on_and_for_so_many(told):
+    simulator = Simulator(told, 32)
+    simulator.reset(seed=3)
+    profile = simulator.pipeline.components[0]
+    vectors = told.knowledge.user_texts
+    new = vectors[0].expand(32, -1)
+    assert torch.equal(profile.state["user_text"], new)
+    before = vectors[simulator.pipeline.memory.user_kind()]
+    seen = []
+    for _ in range(3):
+        simulator.step(simulator.default_actions())
+        seen.append(profile.state["user_text"].clone())
+    assert torch.equal(seen[0], before) and not torch.equal(before, new)
+    assert torch.equal(seen[1], seen[0])  # chosen anew every two requests
+    assert not torch.equal(seen[2], seen[0])
+    observation = simulator.observe("profile_0")
+    assert observation.shape[1] == simulator.observation_spaces["profile_0"].shape[0]
+    assert torch.equal(observation[:, -8:], seen[2])
+
+
+def test_channels_offer_what_is_nearest_to_the_texts(told):
+    simulator = Simulator(told, 16)
+    simulator.reset(seed=1)
+    actions = simulator.default_actions()
+    actions["recall_0"] = torch.tensor([0, 0, 0, 0, 3]).expand(16, -1)
+    simulator.step(actions)
+    simulator.step(actions)
+    told_now = simulator.pipeline.components[0].state["user_text"]
+    seen = simulator.pipeline.memory.seen.clone()
+    simulator.step(actions)
+    scores = (told_now @ told.knowledge.text.T).masked_fill(seen, -2.0)
+    best = scores.topk(20, dim=1).indices
+    shown = simulator.last.slate
+    assert (shown.unsqueeze(2) == best.unsqueeze(1)).any(2).all()
+
+
+def test_notes_are_near_those_of_what_was_liked(told):
+    simulator = Simulator(told, 16)
+    simulator.reset(seed=1)
+    memory, notes = simulator.pipeline.memory, told.knowledge.notes
+    recent = memory.recent.clone()
+    actions = simulator.default_actions()
+    actions["recall_0"] = torch.tensor([0, 0, 0, 3, 0]).expand(16, -1)
+    seen = memory.seen.clone()
+    simulator.step(actions)
+    shown = simulator.last.slate
+    for row in range(16):
+        liked = recent[row][recent[row] >= 0]
+        if len(liked):
+            scores = (notes[liked].mean(0) @ notes.T).masked_fill(seen[row], -2.0)
+            assert set(shown[row].tolist()) <= set(scores.topk(20).indices.tolist())
+
+
+def test_a_run_with_texts_goes_on_where_it_was(told):
+    slates = []
+    for resumed in (False, True):
+        simulator = Simulator(told, 8)
+        simulator.reset(seed=2)
+        for request in range(5):
+            if resumed and request == 3:
+                state, simulator = simulator.state_dict(), Simulator(told, 8)
+                simulator.reset(seed=9)
+                simulator.load_state_dict(state)
+            simulator.step(simulator.default_actions())
+        slates.append(simulator.last.slate)
+    assert torch.equal(*slates)
+
+
+def test_texts_that_are_wanted_and_not_written_are_named(told):
+    silent = replace(told, knowledge=replace(told.knowledge, user_texts=None))
+    with pytest.raises(ConfigError, match=r"environment\.text\.user_every"):
+        Simulator(silent, 4)
+    plain = replace(told, knowledge=replace(told.knowledge, notes=None))
+    simulator = Simulator(plain, 4)
+    simulator.reset(seed=0)
+    with pytest.raises(ConfigError, match=r"environment\.text\.notes: true"):
+        simulator.step(simulator.default_actions())
+
+
+def test_a_model_writes_in_its_language_once_for_all_runs(tmp_path, monkeypatch):
+    asked = []
+
+    class Model:
+        name = "tiny"
+
+        def complete(self, prompts, schema):
+            asked.extend(prompts)
+            return [Reply(json.dumps({"description": f"关于{user}"})) for _, user in prompts]
+
+    monkeypatch.setattr(Author.__init__, "__defaults__", (print, lambda config: Model()))
+    text = {"model": {"kind": "openai", "model": "x"}, "language": "zh", "notes": True}
+    config = environment({**text, "folder": str(tmp_path)}, {"candidates": 20, "slate_size": 5})
+    world = build_world(config)
+    assert world.texts.notes[2].startswith(f"关于《{world.log.titles[2]}》:")
+    assert len(asked) == len(set(world.texts.notes)) and "你" in asked[0][0]
+    written = world.texts.report.file
+    replayed = build_world(
+        environment(
+            {**text, "model": {"kind": "replay", "file": written}},
+            {"candidates": 20, "slate_size": 5},
+        )
+    )
+    assert replayed.texts.notes == world.texts.notes
+    assert replayed.texts.fingerprint == world.texts.fingerprint
+    assert torch.equal(replayed.knowledge.notes, world.knowledge.notes)
