@@ -32,6 +32,7 @@ COMMANDS = {
     "compare": ("agents.commands.compare:command", "Several runs: table, JSON, CSV and a page."),
     "suite": ("agents.commands.suite:command", "Tasks that tell learners apart: a leaderboard."),
     "tune": ("agents.tune:command", "Search settings: a grid, at random, or with Optuna."),
+    "export": ("agents.commands.serve:export", "A trained team as a folder to recommend from."),
     "configs": ("agents.commands.shipped:configs", "Presets and examples: list or print them."),
     "assets": ("agents.commands.shipped:assets", "Install the encoder's weights and MovieLens."),
     "explain": ("agents.commands.studies:explain", "Why a team shows what it shows."),

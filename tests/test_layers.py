@@ -50,6 +50,7 @@ ORDER = (  # packages of agents; each may import those before it only, anywhere 
     "learners",
     "baselines",
     "runs",
+    "service",
     "comparison",
     "suite",
     "studies",

@@ -1,15 +1,15 @@
 """A trained team in plain torch, what evaluation runs, and the files of a checkpoint.
 
-``policy.json`` describes the team; ``actors/<name>.safetensors`` has the weights of one actor; the
-state of training is a tree of tensors (safetensors) and JSON. Nothing is unpickled. Whether files
-are whole is the business of a run's checkpoints (:mod:`agents.runs.checkpoints`).
+``policy.json`` describes the team; ``actors/<name>.safetensors`` has the weights of one actor.
+Nothing is unpickled. Whether files are whole is the business of a run's checkpoints
+(:mod:`agents.runs.checkpoints`).
 """
 
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +24,44 @@ from torch import Tensor
 from agents.learners.config import NetworkConfig
 from agents.learners.networks import Actor
 from agents.learners.team import TeamSpec
+from agents.learners.tree import FORMAT, check_format
 from marec_env import random
 from marec_env.errors import RunError, unknown_name
 from marec_env.io import read_json, write_json
 from marec_env.vector import Action
 
-__all__ = ["TrainedPolicy", "load_actor", "load_policy", "load_tree", "save_policy", "save_tree"]
+__all__ = [
+    "Decision",
+    "TrainedPolicy",
+    "load_actor",
+    "load_policy",
+    "save_policy",
+]
 
-FORMAT = 1
-"""Version of the layout; a change that old code cannot read raises it."""
 _STREAM = "policy/actions"
 _DESCRIPTION = "policy.json"
 _WRONG_SHAPE = (KeyError, TypeError, ValueError, AttributeError, IndexError, ValidationError)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What an agent decided in ``B`` sessions."""
+
+    action: Action
+    """In the environment's form."""
+    flat: Tensor
+    """As its distribution has it, float32 ``[B, width]``: a Box's number before it is clipped."""
+    log_probability: Tensor | None
+    """Float32 ``[B]``: of a drawn action, its log-probability (a Box: log-density of the draw)."""
 
 
 class TrainedPolicy:
     """Acts for every agent of the team; needs no RLlib and no Ray.
 
     Recurrent actors remember from call to call; :meth:`reset` makes them forget.
+
+    Attributes:
+        memory: by recurrent agent, what its actor remembers of each session, float32 ``[B, h]``.
     """
 
     def __init__(
@@ -61,16 +81,16 @@ class TrainedPolicy:
         self._sampled = sampled
         self._keys: Tensor | None = None
         self._step = 0
-        self._memory: dict[str, Tensor] = {}
+        self.memory: dict[str, Tensor] = {}
 
     def reset(self, sessions: Tensor | None = None) -> None:
         """Forget everywhere, or in the sessions of a bool mask ``[B]`` whose episodes ended."""
         if sessions is None:
-            self._memory.clear()
+            self.memory.clear()
             self._step, self._keys = 0, None
             return
-        for agent, memory in self._memory.items():
-            self._memory[agent] = memory * (~sessions).to(memory.dtype).unsqueeze(-1)
+        for agent, memory in self.memory.items():
+            self.memory[agent] = memory * (~sessions).to(memory.dtype).unsqueeze(-1)
 
     def begin(self, sessions: Tensor) -> None:
         """Draw for the sessions with these keys, int64 ``[B]``, whatever else is in the batch."""
@@ -101,26 +121,49 @@ class TrainedPolicy:
         """
         if deterministic is None:
             deterministic = not self._sampled
-        actions: dict[str, Action] = {}
+        if deterministic:
+            uniforms = {}
+        elif not uniforms:
+            uniforms = {
+                agent: self._draws(agent, len(seen), seen.device)
+                for agent, seen in observations.items()
+            }
+        return {a: d.action for a, d in self.decide(observations, uniforms, action_masks).items()}
+
+    @torch.no_grad()
+    def decide(
+        self,
+        observations: Mapping[str, Tensor],
+        uniforms: Mapping[str, Tensor],
+        action_masks: Mapping[str, Any] | None = None,
+    ) -> dict[str, Decision]:
+        """Return what the agents whose observations are given decide, and how probable that was.
+
+        Args:
+            observations, uniforms, action_masks: as of :meth:`act`; an agent without uniforms takes
+                its most probable action.
+        """
+        decisions: dict[str, Decision] = {}
         for agent, observation in observations.items():
             actor_name, index = self._of[agent]
             actor = self.actor(actor_name, observation.device)
             batch = observation.shape[0]
-            memory = self._memory.get(agent)
+            memory = self.memory.get(agent)
             if actor.memory_size and (memory is None or memory.shape[0] != batch):
                 memory = observation.new_zeros(batch, actor.memory_size)
             inputs, memory = actor(observation, memory, index)
             if memory is not None:
-                self._memory[agent] = memory
+                self.memory[agent] = memory
             mask = actor.distribution.flat_mask((action_masks or {}).get(agent))
-            if deterministic:
-                flat = actor.distribution.mode(inputs, mask)
+            log_probability = None
+            if agent in uniforms:
+                flat = actor.distribution.sample(inputs, uniforms[agent], mask)
+                log_probability = actor.distribution.evaluate(inputs, flat, mask)[0]
             else:
-                draws = uniforms[agent] if uniforms else self._draws(agent, batch, inputs.device)
-                flat = actor.distribution.sample(inputs, draws, mask)
-            actions[agent] = actor.distribution.to_env(flat)
+                flat = actor.distribution.mode(inputs, mask)
+            decisions[agent] = Decision(actor.distribution.to_env(flat), flat, log_probability)
         self._step += 1
-        return actions
+        return decisions
 
     def actor(self, name: str, device: torch.device) -> Actor:
         """Return an actor where its observations are; one that has to move is copied."""
@@ -133,8 +176,18 @@ class TrainedPolicy:
         keys = self._keys
         if keys is None:
             keys = random.session_keys(self._seed, torch.arange(batch, device=device))
+        return self.draws(agent, keys, self._step)
+
+    def draws(self, agent: str, keys: Tensor, step: Tensor | int) -> Tensor:
+        """Return what an agent's actions are drawn by in sessions with these keys, int64 ``[B]``.
+
+        Args:
+            agent: whose.
+            keys: of the sessions.
+            step: calls of :meth:`act` before, since the sessions began.
+        """
         lanes = self.actors[self._of[agent][0]].distribution.num_uniforms
-        return random.uniform(keys, self._step, f"{_STREAM}/{agent}", lanes)
+        return random.uniform(keys, step, f"{_STREAM}/{agent}", lanes)
 
 
 def save_policy(folder: Path, team: TeamSpec, actors: Mapping[str, Actor]) -> None:
@@ -226,7 +279,7 @@ def _damaged(folder: Path, error: Exception) -> RunError:
 
 def _read(folder: Path) -> dict[str, Any]:
     document: dict[str, Any] = read_json(folder / _DESCRIPTION, dict[str, Any])
-    _check_format(folder / _DESCRIPTION, document)
+    check_format(folder / _DESCRIPTION, document)
     return document
 
 
@@ -267,99 +320,3 @@ def _space(document: Mapping[str, Any]) -> spaces.Space[Any]:
     if kind == "multi_binary":
         return spaces.MultiBinary(document["n"])
     return spaces.Tuple([_space(part) for part in document["parts"]])
-
-
-def _check_format(path: Path, document: Mapping[str, Any]) -> None:
-    """Refuse a file that a newer version wrote.
-
-    Raises:
-        RunError: it is, or does not say.
-    """
-    found = document.get("format")
-    if not isinstance(found, int) or found > FORMAT:
-        raise RunError(
-            f"{path} has format {found}; this version reads up to {FORMAT}: update marec"
-        )
-
-
-def save_tree(folder: Path, name: str, tree: Any) -> None:
-    """Write a nested structure as ``name.json`` and ``name.safetensors``.
-
-    Args:
-        folder: existing folder.
-        name: stem of both files.
-        tree: dicts, lists, tuples, numbers, strings, booleans, None, tensors and numpy arrays.
-
-    Raises:
-        RunError: a leaf is of another kind, or a file cannot be written.
-    """
-    tensors: dict[str, Tensor] = {}
-    encoded = _encode(tree, tensors, name)
-    weights = folder / f"{name}.safetensors"
-    try:
-        save_file(tensors, weights)
-        with open(weights, "rb") as stream:
-            os.fsync(stream.fileno())
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"cannot write {weights}: {error}") from error
-    write_json(folder / f"{name}.json", {"format": FORMAT, "tree": encoded})
-
-
-def load_tree(folder: Path, name: str) -> Any:
-    """Return what :func:`save_tree` wrote; numpy arrays come back as such.
-
-    Raises:
-        RunError: a file is missing, cut short, or of a newer format.
-    """
-    description, weights = folder / f"{name}.json", folder / f"{name}.safetensors"
-    try:
-        document = read_json(description, dict[str, Any])
-        _check_format(description, document)
-        return _decode(document["tree"], load_file(weights))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise RunError(
-            f"cannot read the checkpoint {folder} ({description.name}): {error};"
-            " use an earlier checkpoint"
-        ) from error
-
-
-def _encode(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        # JSON lacks infinities and NaN, and floats must come back to the bit.
-        return {"float": value.hex()}
-    if isinstance(value, Tensor):
-        tensors[path] = value.detach().cpu().contiguous().clone()
-        return {"tensor": path}
-    if isinstance(value, np.ndarray):
-        tensors[path] = torch.from_numpy(np.array(value))
-        return {"array": path}
-    if isinstance(value, np.generic):
-        return _encode(value.item(), tensors, path)
-    if isinstance(value, Mapping):
-        items = [
-            [_encode(key, tensors, f"{path}.key"), _encode(item, tensors, f"{path}.{key}")]
-            for key, item in value.items()
-        ]
-        return {"dict": items}
-    if isinstance(value, list | tuple):
-        kind = "list" if isinstance(value, list) else "tuple"
-        return {kind: [_encode(item, tensors, f"{path}.{i}") for i, item in enumerate(value)]}
-    raise RunError(f"cannot save '{path}': values of type {type(value).__name__} are not supported")
-
-
-def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    if not isinstance(value, dict):
-        return value
-    ((kind, content),) = value.items()
-    if kind == "float":
-        return float.fromhex(content)
-    if kind == "tensor":
-        return tensors[content]
-    if kind == "array":
-        return tensors[content].numpy()
-    if kind == "dict":
-        return {_decode(k, tensors): _decode(v, tensors) for k, v in content}
-    items = [_decode(item, tensors) for item in content]
-    return items if kind == "list" else tuple(items)

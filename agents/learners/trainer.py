@@ -19,7 +19,8 @@ from agents.learners.config import (
     VDNConfig,
 )
 from agents.learners.engines import Engine, SeedBatch, local_engine
-from agents.learners.policy import TrainedPolicy, load_policy, load_tree, save_policy, save_tree
+from agents.learners.policy import TrainedPolicy, load_policy, save_policy
+from agents.learners.tree import load_tree, save_tree
 from agents.learners.vdn import VDNEngine
 from marec_env.errors import ConfigError, RunError
 from marec_env.vector import VectorEnv

@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from marec_env.evaluation.statistics import finite_or_none
-from marec_env.pipeline.request import Request
+from marec_env.pipeline.reasons import FILLED, block_parts, channel_names, decision_names
 from marec_env.simulator import Simulator
 from marec_env.vector import Action, VecStep
 
-__all__ = ["SampledRequest", "ShownItem", "decision_names", "sample_request", "shown_items"]
-
-_RECOVERED = 1e-3  # share of the scores' spread that recovered block weights may leave
-_FILLED = "filled up by popularity"  # counted behind the channels
+__all__ = ["SampledRequest", "ShownItem", "sample_request", "shown_items"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +90,15 @@ def sample_request(
     wanted = relevant[candidates]
     channels = {}
     if request.candidate_channel is not None:
-        for place, name in enumerate(_channels(simulator)):
+        for place, name in enumerate(channel_names(simulator.config.pipeline)):
             brought = request.candidate_channel[0] == place
-            if brought.any() or name != _FILLED:
+            if brought.any() or name != FILLED:
                 channels[name] = (int(brought.sum()), int((brought & wanted).sum()))
     decisions = {}
     for agent, action in actions.items():
         parts = action if isinstance(action, tuple) else (action,)
         values = [value for part in parts for value in part[0].flatten().tolist()]
-        names = decision_names(simulator, agent, len(values))
+        names = decision_names(simulator.pipeline, agent, len(values))
         decisions[agent] = dict(zip(names, map(float, values), strict=True))
     objectives = {
         name.removeprefix("objective/"): finite_or_none(float(value[0]))
@@ -125,17 +121,14 @@ def sample_request(
     )
 
 
-def _channels(simulator: Simulator) -> tuple[str, ...]:
-    return (*simulator.config.pipeline.recall.channels, _FILLED)
-
-
 def shown_items(simulator: Simulator, relevant: Tensor) -> tuple[ShownItem, ...]:
     """Return the slate of the first session's last request; ``relevant`` is bool ``[N]``."""
     outcome = simulator.last
     assert outcome is not None
     request, titles = outcome.request, simulator.world.catalog.titles
-    channels, clicked = _channels(simulator), (outcome.feedback.clicks[0] > 0).tolist()
-    blocks, parts = simulator.config.pipeline.blocks, _parts(request)
+    config, clicked = simulator.config.pipeline, (outcome.feedback.clicks[0] > 0).tolist()
+    channels, blocks, found = channel_names(config), config.blocks, block_parts(request)
+    parts = found[0][0] if found is not None and bool(found[1][0]) else None
     slots = None if request.slate_slot is None else request.slate_slot[0].tolist()
 
     def item(place: int, number: int) -> ShownItem:
@@ -154,31 +147,3 @@ def shown_items(simulator: Simulator, relevant: Tensor) -> tuple[ShownItem, ...]
         )
 
     return tuple(item(place, number) for place, number in enumerate(outcome.slate[0].tolist()))
-
-
-def _parts(request: Request) -> Tensor | None:
-    """Return what each block added to each candidate's score, float64 ``[C, blocks]``.
-
-    The weights are recovered from the scores, whichever component set them; where scores are no
-    weighted sum of the blocks there is nothing to tell.
-    """
-    if request.blocks is None or request.scores is None:
-        return None
-    blocks, scores = request.blocks[0].double(), request.scores[0].double()
-    weights = torch.linalg.lstsq(blocks, scores.unsqueeze(1), driver="gelsd").solution.squeeze(1)
-    missed = (blocks @ weights - scores).abs().max()
-    return blocks * weights if missed <= _RECOVERED * scores.std() else None
-
-
-def decision_names(simulator: Simulator, agent: str, count: int) -> tuple[str, ...]:
-    """Return a name for each number of an agent's action.
-
-    Those that the component does not name (:meth:`Component.decisions`), and what goes beyond its
-    own (learned messages), are numbered.
-    """
-    pipeline = simulator.pipeline
-    component = pipeline.components[pipeline.agents.index(agent)]
-    names = component.decisions()
-    if len(names) != sum(component.action_space.shape or ()):
-        names = ()
-    return (*names[:count], *(f"decision {k}" for k in range(len(names), count)))

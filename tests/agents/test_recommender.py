@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from agents import Recommender
+from agents.cli import main
 from agents.commands.train import start_run
-from agents.recommender import _listed
+from agents.service.past import _listed
 from marec_env.config.loader import load_text
 from marec_env.errors import ConfigError, DataError, RunError
 
@@ -80,7 +81,7 @@ def test_equals_the_first_slate_that_the_simulator_shows(
 
 
 def test_nothing_of_a_long_history_comes_back(recommender: Recommender) -> None:
-    history = list(recommender._world.catalog.ids[:400])
+    history = list(recommender.bundle.ids[:400])
     found = recommender.recommend(history, k=30)
     assert len({r.item for r in found}) == 30
     assert not {r.item for r in found} & set(history)
@@ -174,6 +175,18 @@ def test_refusals(recommender: Recommender, tmp_path: Path) -> None:
         recommender.recommend([], 3, group="X")
     with pytest.raises(RunError, match="no such run folder"):
         Recommender.load(tmp_path / "none")
+
+
+def test_a_bundle_recommends_what_its_run_does(
+    run: Path, recommender: Recommender, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(run), str(tmp_path / "bundle")]) == 0
+    assert "bundle: version " in capsys.readouterr().out
+    there = Recommender.load(tmp_path / "bundle")
+    for history in ([], ["50", "181", "174"]):
+        assert there.recommend(history) == recommender.recommend(history)
+    assert main(["export", str(run), str(tmp_path / "bundle")]) == 2
+    assert "cannot write the bundle" in capsys.readouterr().err
 
 
 def test_needs_no_ray(run: Path) -> None:

@@ -22,12 +22,12 @@ from agents.studies.explain.team import (
 )
 from agents.studies.records import spread
 from marec_env.evaluation.rollout import rollout
-from marec_env.evaluation.sample import decision_names
 from marec_env.evaluation.statistics import (
     Estimate,
     mean_estimate,
     paired_difference,
 )
+from marec_env.pipeline.reasons import decision_names
 from marec_env.reporting.table import TextTable
 from marec_env.simulator import Simulator
 from marec_env.world import World
@@ -158,7 +158,7 @@ def explain_team(
         shares = sizes.sum(dim=0) / sizes.sum().clamp(min=torch.finfo(sizes.dtype).tiny)
         with torch.no_grad():
             means = decide(inputs[agent]).mean(dim=0).tolist()
-        names = decision_names(simulator, agent, len(means))
+        names = decision_names(simulator.pipeline, agent, len(means))
         components[agent] = ComponentExplanation(
             completeness_gap=completeness_gap(decide, rows, baselines[agent], found),
             groups={

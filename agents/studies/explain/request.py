@@ -20,7 +20,8 @@ from agents.studies.explain.team import (
 )
 from marec_env.errors import ConfigError
 from marec_env.evaluation.rollout import relevant_items
-from marec_env.evaluation.sample import ShownItem, decision_names, shown_items
+from marec_env.evaluation.sample import ShownItem, shown_items
+from marec_env.pipeline.reasons import decision_names
 from marec_env.reporting.table import TextTable
 from marec_env.simulator import Simulator
 from marec_env.world import World
@@ -167,7 +168,7 @@ def _reasons(
     with torch.no_grad():
         values = decide(inputs)[0].tolist()
         usual = decide(baseline.unsqueeze(0))[0].tolist()
-    names = decision_names(simulator, agent, len(values))
+    names = decision_names(simulator.pipeline, agent, len(values))
     return {
         name: Reason(value, mean, dict(zip(groups, row, strict=True)))
         for name, value, mean, row in zip(names, values, usual, rows, strict=True)

@@ -16,8 +16,9 @@ from agents.learners.config import (
     NetworkConfig,
     SamplingConfig,
 )
-from agents.learners.policy import load_actor, load_policy, load_tree, save_tree
+from agents.learners.policy import load_actor, load_policy
 from agents.learners.trainer import Trainer
+from agents.learners.tree import load_tree, save_tree
 from marec_env.errors import ConfigError, RunError
 from tests.games import two_step
 

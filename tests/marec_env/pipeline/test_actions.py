@@ -10,6 +10,7 @@ from agents import Recommender
 from agents.baselines.teams import RandomTeam, StaticTeam, hand_set_actions
 from agents.learners.config import SamplingConfig, VDNConfig
 from agents.learners.trainer import Trainer
+from agents.service.bundle import Bundle
 from marec_env.errors import ConfigError
 from marec_env.pipeline.actions import LEVELS, ActionCode
 from tests.worlds import small_environment
@@ -122,7 +123,7 @@ def test_a_recommender_serves_it(kind):
     user = int(env.users.user_index[0])
     past = env.world.population.history[user]
     known = past >= 0
-    found = Recommender(env.world, team).recommend(
+    found = Recommender(Bundle.of(env.world, team)).recommend(
         [env.world.catalog.ids[i] for i in past[known].tolist()],
         k=5,
         feedback=env.world.population.history_liked[user][known].tolist(),

@@ -22,8 +22,8 @@ from agents.studies.records import plain
 from marec_env.errors import ConfigError
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.evaluation.rollout import rollout
-from marec_env.evaluation.sample import decision_names
 from marec_env.pipeline.config import FixedMessages
+from marec_env.pipeline.reasons import decision_names
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
 
@@ -52,7 +52,7 @@ def test_groups_cover_the_input_and_carry_names(world, policy):
         assert all(a.stop == b.start for a, b in pairwise(groups))
         assert groups[-1].stop == simulator.observation_spaces[agent].shape[0]
         width = OpenTeam(policy).decisions(agent, simulator.observe(agent)).shape[1]
-        names = decision_names(simulator, agent, width)
+        names = decision_names(simulator.pipeline, agent, width)
         assert len(set(names)) == width
         assert not any(name.startswith("decision ") for name in names)
 

@@ -1,0 +1,1 @@
+"""A trained team at work: bundles, sessions in batches, and the service over HTTP."""
