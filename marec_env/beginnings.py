@@ -5,16 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from marec_env.compiled import eager
 from marec_env.pipeline.memory import SessionMemory
 from marec_env.pipeline.selection import top_k
 from marec_env.registry import is_own
 from marec_env.users.base import Users
+from marec_env.vector import Rows
 from marec_env.world import World
 
-__all__ = ["by_user"]
+__all__ = ["best_at_start", "by_user"]
 
 _MOST_USERS = 1 << 18  # of whom tables are made: at 50 items of history, 450 best, 10 kB each
 _BLOCK = 1024  # users computed together
+_CELLS = 1 << 24  # of sessions and items whose relevance is held at once, on the CPU
 
 
 def by_user(world: World, users: Users, memory: SessionMemory, depth: int) -> dict[str, Tensor]:
@@ -42,3 +45,18 @@ def by_user(world: World, users: Users, memory: SessionMemory, depth: int) -> di
             for name, values in block.items():
                 found.setdefault(name, []).append(values)
     return {name: torch.cat(blocks) for name, blocks in found.items()}
+
+
+def best_at_start(users: Users, seen: Tensor, depth: int, rows: Rows) -> Tensor:
+    """Return the ``depth`` items that users of ``rows`` like best of those not ``seen``, bool
+    ``[B, N]``: int64 ``[n, depth]``. Of a large catalog a few sessions are computed at a time.
+    """
+    count, some = len(rows.of(seen[:, 0])), max(1, _CELLS // seen.shape[1])
+    if not eager(seen) or count <= some:
+        relevance = users.long_term_relevance(rows=rows.index)
+        return top_k(relevance, depth, excluded=rows.of(seen))
+    which = torch.arange(count) if rows.index is None else rows.index
+    parts = torch.split(which, some)
+    relevances = (users.long_term_relevance(rows=part) for part in parts)
+    found = zip(relevances, parts, strict=True)
+    return torch.cat([top_k(values, depth, excluded=seen[part]) for values, part in found])

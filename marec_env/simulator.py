@@ -15,7 +15,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from marec_env import random
-from marec_env.beginnings import by_user
+from marec_env.beginnings import best_at_start, by_user
 from marec_env.errors import ConfigError
 from marec_env.graph import StepGraph
 from marec_env.memory import require_sessions
@@ -24,7 +24,6 @@ from marec_env.pipeline.observations import STATE_FIELDS, FieldTable
 from marec_env.pipeline.pipeline import Pipeline
 from marec_env.pipeline.plugin_checks import checked_slate
 from marec_env.pipeline.request import Request
-from marec_env.pipeline.selection import top_k
 from marec_env.registry import names_own
 from marec_env.rewards.team import Shaping, TeamReward
 from marec_env.rewards.terms import Outcome, Truth
@@ -161,8 +160,7 @@ class Simulator:
         liked, group = population.history_liked[person], population.groups[person]
         self.pipeline.reset(rows, history, liked, group, self._limits[person], beginning)
         if (top := beginning.get("top")) is None:
-            taste = users.long_term_relevance(rows=rows.index)
-            top = top_k(taste, self._top.shape[1], excluded=rows.of(self.pipeline.memory.seen))
+            top = best_at_start(users, self.pipeline.memory.seen, self._top.shape[1], rows)
         rows.put(self._top, top)
 
     def compile(self) -> None:

@@ -299,9 +299,10 @@ def _tensors_of_knowledge() -> tuple[str, ...]:
 def _knowledge(path: Path, settings: _Settings) -> Knowledge:
     try:
         tensors: dict[str, Tensor] = load_file(path)
+        parts: dict[str, Any] = {name: tensors[name] for name in _tensors_of_knowledge()}
         with torch.no_grad():
             return Knowledge(
-                **{name: tensors[name] for name in _tensors_of_knowledge()},
+                **parts,
                 attributes={
                     name.removeprefix(_ATTRIBUTE): value
                     for name, value in tensors.items()

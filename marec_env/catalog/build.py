@@ -28,6 +28,7 @@ _COMMON = 0.1  # share of a topic's items that must have a word for it to name t
 _STOP = frozenset(
     ("the", "and", "for", "with", "from", "you", "your", "his", "her", "its", "that", "this", "are")
 )
+_MOST_POINTS = 1 << 16  # clustered: a larger catalog is sampled
 _PRIOR = 0.5  # pseudo-count of a word, so that a word seen once does not name a topic
 
 
@@ -88,10 +89,10 @@ def topic_names(
     A word scores its share among the topic's items times the log ratio to its share among all;
     genres count as words.
     """
-    documents = [
+    documents = (
         set(tags) | {word for word in map(str.lower, _WORD.findall(text)) if word not in _STOP}
         for text, tags in zip(texts, genres, strict=True)
-    ]
+    )
     lowered = {tag.lower() for tags in genres for tag in tags}
     everywhere: Counter[str] = Counter()
     inside = [Counter[str]() for _ in range(num_topics)]
@@ -106,7 +107,7 @@ def topic_names(
         score = {
             word: number
             / size[topic]
-            * _log_ratio(number, size[topic], everywhere[word], len(documents))
+            * _log_ratio(number, size[topic], everywhere[word], len(texts))
             for word, number in inside[topic].items()
         }
         ranked = sorted(score, key=lambda word: (-score[word], word))
@@ -191,7 +192,9 @@ def kmeans(
     """Cluster points; clusters are numbered from the largest to the smallest.
 
     Seeding by k-means++ (Arthur and Vassilvitskii, SODA 2007), Lloyd iterations, several restarts,
-    the smallest inertia wins. Draws are stateless: clusters depend on no global generator.
+    the smallest inertia wins. Of more than 65,536 points a sample of that size, drawn with
+    replacement, finds the centres, and each point goes to the nearest. Draws are stateless:
+    clusters depend on no global generator.
 
     Args:
         points: float ``[N, d]``.
@@ -212,14 +215,20 @@ def kmeans(
         )
     if not bool(torch.isfinite(points).all()):
         raise DataError("topics: the items' embeddings hold values that are not finite")
-    values = points.to(torch.float64)
+    values = points[: _MOST_POINTS + 1].to(torch.float64)
     keys = random.session_keys(seed, torch.arange(restarts))
+    if len(values) > _MOST_POINTS:
+        chance = random.uniform(keys[:1], 0, "catalog/sample", _MOST_POINTS)[0].to(torch.float64)
+        values = points[(chance * len(points)).to(torch.int64)].to(torch.float64)
     draws = random.uniform(keys, 0, "catalog/kmeans", clusters).to(torch.float64)
     runs = [
         _lloyd(values, _seed_centres(values, clusters, draws[run]), iterations)
         for run in range(restarts)
     ]
     label, centres, _ = min(runs, key=lambda run: run[2])
+    if len(points) > _MOST_POINTS:
+        blocks = torch.split(points, _MOST_POINTS)
+        label = torch.cat([_distances(b.to(torch.float64), centres).argmin(1) for b in blocks])
     order = torch.argsort(torch.bincount(label, minlength=clusters), descending=True, stable=True)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(clusters)

@@ -7,7 +7,26 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-__all__ = ["Population"]
+__all__ = ["Population", "thinned"]
+
+_MANY_ITEMS, _SOME_ITEMS = (
+    1 << 16,
+    1 << 13,
+)  # too large a catalog for rows of it; what stands for it
+_GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, fill (0, 1) evenly (Weyl's sequence)
+
+
+def thinned(users: int, items: int, cells: int) -> tuple[slice, slice | Tensor]:
+    """Return which of the users, and of the items, stand for all in a mean over both.
+
+    Users are thinned by even strides until at most so many ``cells`` are left; items of a large
+    catalog before that, spread so that no period of their order is met.
+    """
+    some: slice | Tensor = slice(None)
+    if items > _MANY_ITEMS:
+        spread = (torch.arange(_SOME_ITEMS, dtype=torch.float64) * _GOLDEN) % 1.0
+        some, items = (spread * items).to(torch.int64), _SOME_ITEMS
+    return slice(None, None, max(1, -(-users * items // cells))), some
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ Two models of a user u and an item x:
   ``1 + confidence`` (Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback
   datasets", ICDM 2008).
 
-Every half sweep solves all rows' normal equations in float64, rows of similar length together.
+Every half sweep solves all rows' normal equations in float64, rows of similar length together; of
+more than 10,000 rows those with fewer interactions than dimensions, most of a large catalog's, in
+as many unknowns as they have interactions (Woodbury's identity).
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ __all__ = ["Factors", "FactorModel", "fit_factors"]
 
 FactorModel = Literal["explicit", "implicit"]
 _CELLS = 1 << 20  # of a padded batch times its dimension; bounds memory at about 8 MB a tensor
+_LARGE = 10_000  # users and items, beyond which short rows are solved in their own size
 _INITIAL = 0.1  # standard deviation of the first item factors
 
 
@@ -62,14 +65,19 @@ class _Rows:
         self.length = torch.bincount(row, minlength=count)
         self.start = torch.cumsum(self.length, 0) - self.length
 
-    def batches(self, dim: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield rows ``[b]``, places in the sorted interactions ``[b, m]`` and their mask."""
+    def batches(self, dim: int, apart: bool) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield rows ``[b]``, places in the sorted interactions ``[b, m]`` and their mask.
+
+        Rows with fewer interactions than dimensions are kept ``apart``, if wanted.
+        """
         by_length = torch.argsort(self.length, stable=True)
         by_length = by_length[self.length[by_length] > 0]
         position = by_length.shape[0]
+        short = int((self.length[by_length] < dim).sum()) if apart else 0
         while position > 0:
             width = int(self.length[by_length[position - 1]])
-            size = max(1, min(position, _CELLS // (width * dim)))
+            together = position - short if width >= dim else position
+            size = max(1, min(together, _CELLS // (width * dim)))
             rows = by_length[position - size : position]
             offset = torch.arange(width)
             mask = offset < self.length[rows, None]
@@ -88,8 +96,20 @@ class _Rows:
         dim = other.shape[1]
         weight, target = weight[self.order], target[self.order]
         solution = torch.zeros(self.length.shape[0], dim, dtype=torch.float64)
-        for row, place, mask in self.batches(dim):
+        large = len(solution) + len(other) > _LARGE
+        spread = other @ torch.linalg.inv(base) if large else other
+        for row, place, mask in self.batches(dim, large):
             features = other[self.column[place]]  # [b, m, d]
+            if large and mask.shape[1] < dim:
+                # x = S' √W z, (I + √W S F' √W) z = t / √W, S the features times base's inverse.
+                root = (weight[place] * mask).sqrt().unsqueeze(-1)
+                short = spread[self.column[place]] * root
+                normal = short @ (features * root).transpose(1, 2)
+                normal.diagonal(dim1=1, dim2=2).add_(1.0)
+                right = (target[place].unsqueeze(-1) / root).where(mask.unsqueeze(-1), 0.0)
+                found = torch.cholesky_solve(right, torch.linalg.cholesky(normal))
+                solution[row] = (short.transpose(1, 2) @ found).squeeze(-1)
+                continue
             weighted = features * (weight[place] * mask).unsqueeze(-1)
             normal = weighted.transpose(1, 2) @ features + base
             right = (features * (target[place] * mask).unsqueeze(-1)).sum(1)

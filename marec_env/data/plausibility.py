@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from marec_env.data.interactions import Impressions, InteractionLog
+from marec_env.data.interactions import Impressions, InteractionLog, lexicographic
 from marec_env.data.propensity import has_propensities, known_propensities
 from marec_env.errors import DataError, visible
 
@@ -83,9 +83,8 @@ def _of_times(log: InteractionLog) -> Iterator[str]:
             "order drawn by user and item; ages of items and sessions mean nothing"
         )
         return
-    moments = torch.stack([log.user, log.time])
-    _, count = torch.unique(moments, dim=1, return_counts=True)
-    tied = float(count[count > 1].sum()) / log.num_interactions
+    same = _as_before(log.user, log.time)  # sorted by them
+    tied = float((same | torch.cat([same[1:], same[:1]])).double().mean())
     if tied > _TIED:
         yield (
             f"{_percent(tied)} of the interactions share their time with another of the same user: "
@@ -94,13 +93,20 @@ def _of_times(log: InteractionLog) -> Iterator[str]:
 
 
 def _of_repeats(log: InteractionLog) -> Iterator[str]:
-    rows = torch.stack([log.user, log.item, log.time])
-    repeats = log.num_interactions - torch.unique(rows, dim=1).shape[1]
+    order = lexicographic(log.item, log.time, log.user)
+    repeats = int(_as_before(log.user[order], log.time[order], log.item[order]).sum())
     if repeats:
         yield (
             f"{repeats:,} of {log.num_interactions:,} interactions repeat user, item and time of "
             "another: was a file joined or appended twice? Each counts"
         )
+
+
+def _as_before(*keys: Tensor) -> Tensor:
+    """Return where all keys ``[R]`` are those of the row before, bool ``[R]``."""
+    same = torch.zeros(len(keys[0]), dtype=torch.bool)
+    same[1:] = torch.stack([key[1:] == key[:-1] for key in keys]).all(0)
+    return same
 
 
 def _of_gaps(what: str, columns: Mapping[str, Tensor]) -> Iterator[str]:

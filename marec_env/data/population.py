@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from marec_env.catalog.population import Population
+from marec_env.catalog.population import Population, thinned
 from marec_env.config import ConfigModel, Seed
 from marec_env.data.factors import fit_factors
 from marec_env.data.interactions import InteractionLog, without_gaps
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _SMALLEST = 1e-12  # a vector shorter than this has no direction
-_CELLS = 1 << 22  # user-item cells for the intercept; a larger matrix is thinned by even strides
+_CELLS = 1 << 22  # user-item cells for the intercept
 _BISECTIONS = 60  # halvings of [-_BOUND, _BOUND]: beyond float64 resolution
 _BOUND = 60.0  # logits; sigmoid(±60) is 0 or 1 to within 1e-26
 
@@ -144,11 +144,15 @@ def histories(log: InteractionLog, length: int) -> tuple[Tensor, Tensor]:
     """Return the last ``length`` items of each user, oldest first, front-padded with -1."""
     count = torch.bincount(log.user, minlength=log.num_users)
     end = torch.cumsum(count, 0)
-    # Column j of the history is the (length - j)-th interaction before the user's end in the log.
-    back = torch.arange(length, 0, -1)
-    place = (end[:, None] - back).clamp_min(0)
-    there = back <= count[:, None]
-    return log.item[place].where(there, -1), log.liked[place] & there
+    items = torch.full((log.num_users, length), -1, dtype=torch.int64)
+    liked, all_liked = torch.zeros(log.num_users, length, dtype=torch.bool), log.liked
+    for column in range(length):
+        # The (length - column)-th interaction before each user's end in the log.
+        back = length - column
+        there = (count >= back).nonzero().squeeze(1)
+        place = end[there] - back
+        items[there, column], liked[there, column] = log.item[place], all_liked[place]
+    return items, liked
 
 
 def build_population(
@@ -197,8 +201,8 @@ def build_population(
     quality = config.quality_weight * _standardised(
         fit_factors(log, 1, sweeps=config.sweeps, ridge=config.quality_ridge).item_bias
     )
-    stride = max(1, -(-log.num_users * log.num_items // _CELLS))
-    logits = config.scale * user_factors[::stride] @ item_factors.T + quality
+    users, items = thinned(log.num_users, log.num_items, _CELLS)
+    logits = config.scale * user_factors[users] @ item_factors[items].T + quality[items]
     history, history_liked = histories(log, config.history)
     return Population(
         user_factors=user_factors,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
 from marec_env import random
+from marec_env.compiled import compiled
 from marec_env.config import ConfigModel, Seed
 from marec_env.data.factors import Factors, fit_factors
 from marec_env.data.interactions import InteractionLog
@@ -25,6 +29,9 @@ __all__ = [
 ]
 
 _BLOCK = 1 << 22  # cells of a dense block of item-item similarities
+_DENSE_ITEMS = 20_000  # beyond which neighbours are found by way of users
+_MOST_ITEMS = 2_000  # of a user who counts there: the work grows with their square
+_ITEM_BLOCK = 1 << 14  # items that a thread finds the neighbours of at a time
 
 
 class KnowledgeConfig(ConfigModel):
@@ -118,6 +125,8 @@ def item_neighbours(log: InteractionLog, number: int) -> tuple[Tensor, Tensor]:
     """
     cells = torch.unique(log.item * log.num_users + log.user)
     item, user = cells // log.num_users, cells % log.num_users
+    if log.num_items > _DENSE_ITEMS:
+        return _neighbours_by_user(item, user, log, number)
     norm = torch.bincount(item, minlength=log.num_items).to(torch.float32).sqrt()
     size = (log.num_items, log.num_users)
     by_item = torch.sparse_coo_tensor(
@@ -140,6 +149,82 @@ def item_neighbours(log: InteractionLog, number: int) -> tuple[Tensor, Tensor]:
         neighbours[first:last, :width] = index.where(found, -1)
         similarity[first:last, :width] = value.where(found, 0.0)
     return neighbours, similarity
+
+
+def _neighbours_by_user(
+    item: Tensor, user: Tensor, log: InteractionLog, number: int
+) -> tuple[Tensor, Tensor]:
+    """Return the same by way of each item's users and what these consumed: no item meets those with
+    which it shares nobody. Users of more than :data:`_MOST_ITEMS` items are left out of the sums.
+
+    Args:
+        item, user: int64 ``[P]``, distinct pairs, by item, then user.
+        log: of how many users and items.
+        number: M.
+    """
+    norm = torch.bincount(item, minlength=log.num_items).to(torch.float32).sqrt()
+    by_user = torch.argsort(user, stable=True)
+    of_item = torch.searchsorted(item, torch.arange(log.num_items + 1)).numpy()
+    of_user = torch.searchsorted(user[by_user], torch.arange(log.num_users + 1)).numpy()
+    users, items = user.numpy(), item[by_user].numpy()
+    neighbours = torch.full((log.num_items, number), -1, dtype=torch.int64)
+    similarity = torch.zeros(log.num_items, number)
+    given = (users, of_item, items, of_user, norm.numpy())
+    blocks = range(0, log.num_items, _ITEM_BLOCK)
+
+    def find(first: int) -> None:
+        last = min(first + _ITEM_BLOCK, log.num_items)
+        _find_neighbours(first, last, *given, neighbours.numpy(), similarity.numpy())
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        list(threads.map(find, blocks))
+    return neighbours, similarity
+
+
+@compiled
+def _find_neighbours(
+    first: int,
+    last: int,
+    users: NDArray[np.int64],
+    item_start: NDArray[np.int64],
+    items: NDArray[np.int64],
+    user_start: NDArray[np.int64],
+    norm: NDArray[np.float32],
+    neighbours: NDArray[np.int64],
+    similarity: NDArray[np.float32],
+) -> None:
+    """Fill rows ``first`` to ``last``; of equal cosines the lower item comes first."""
+    shared = np.zeros(len(norm), np.int32)
+    met = np.empty(len(norm), np.int32)
+    width = neighbours.shape[1]
+    for own in range(first, last):
+        count = 0
+        for place in range(item_start[own], item_start[own + 1]):
+            begin, end = user_start[users[place]], user_start[users[place] + 1]
+            if end - begin > _MOST_ITEMS:
+                continue
+            for other in items[begin:end]:
+                if shared[other] == 0:
+                    met[count] = other
+                    count += 1
+                shared[other] += 1
+        for other in met[:count]:
+            cosine = np.float32(shared[other] / (norm[own] * norm[other]))
+            shared[other] = 0
+            if other == own:
+                continue
+            slot = width
+            while slot > 0 and (
+                similarity[own, slot - 1] < cosine
+                or (similarity[own, slot - 1] == cosine and neighbours[own, slot - 1] > other)
+            ):
+                slot -= 1
+            if slot < width:
+                for later in range(width - 1, slot, -1):
+                    neighbours[own, later] = neighbours[own, later - 1]
+                    similarity[own, later] = similarity[own, later - 1]
+                neighbours[own, slot] = other
+                similarity[own, slot] = cosine
 
 
 def directions(factors: Tensor) -> Tensor:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import io
 import math
 import re
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from marec_env.errors import DataError, visible
 
@@ -20,6 +22,7 @@ T = TypeVar("T")
 _SHOWN = 5  # line numbers quoted in an error
 _LONGEST = 60  # characters of a cell quoted in an error
 _CURE = "correct or remove them"
+_CHUNK = 1 << 20  # bytes read at a time
 _LARGEST = 3.4028234663852886e38  # of float32, in which numbers are kept
 UNKNOWN = frozenset(("", "na", "n/a", "nan", "null", "none", "<na>", "#n/a", "\\n"))
 _INDEX = re.compile(
@@ -63,7 +66,7 @@ class Table:
     path: Path
     columns: dict[str, list[str]]
     """The cells of each column, stripped."""
-    lines: list[int]
+    lines: Sequence[int]
     """The line of each row, from 1."""
     digest: str = ""
     """SHA-256 of the file that was read."""
@@ -172,6 +175,20 @@ def _not_empty(cell: str) -> str:
     return cell
 
 
+class _Hashed(io.FileIO):
+    """A file that is hashed as it is read."""
+
+    def __init__(self, path: Path, digest: hashlib._Hash) -> None:
+        super().__init__(path)
+        self._digest = digest
+
+    def readinto(self, buffer: Any) -> int:
+        """Read bytes into a buffer."""
+        count = super().readinto(buffer) or 0
+        self._digest.update(memoryview(buffer)[:count])
+        return count
+
+
 def read_table(
     path: Path, required: Sequence[str], optional: Sequence[str] = (), delimiter: str = ","
 ) -> Table:
@@ -189,16 +206,30 @@ def read_table(
             column, or rows with the wrong number of cells.
     """
     tabs = delimiter == "\t"
+    lines, columns, bad, found = array("q"), list[list[str]](), list[int](), 0
+    known: dict[str, str] = {}  # of cells: most are repeated, and a text takes 60 bytes
+    digest = hashlib.sha256()
     try:
-        content = path.read_bytes()
-        text = io.StringIO(content.decode("utf-8-sig"), newline="")
-        reader = csv.reader(
-            text, delimiter=delimiter, quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
-        )
-        header = [cell.strip() for cell in next(reader, [])]
-        rows = [(reader.line_num, row) for row in reader if row]  # a blank line is no row
+        raw = io.BufferedReader(_Hashed(path, digest), _CHUNK)
+        with io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
+            reader = csv.reader(
+                text, delimiter=delimiter, quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
+            )
+            header = [cell.strip() for cell in next(reader, [])]
+            columns = [[] for _ in header]
+            for row in reader:
+                if not row:  # a blank line is no row
+                    continue
+                if len(row) != len(header):
+                    found = found if bad else len(row)
+                    bad.append(len(lines))
+                lines.append(reader.line_num)
+                for column, cell in zip(columns, row, strict=False):
+                    stripped = cell.strip()
+                    column.append(known.setdefault(stripped, stripped))
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); convert it") from error
+        place = _not_utf8(path)
+        raise DataError(f"{path}: not UTF-8 text (byte {place}); convert it") from error
     except csv.Error as error:
         raise DataError(f"{path}: not a delimited text file: {error}") from error
     except OSError as error:
@@ -216,14 +247,25 @@ def read_table(
             f"{path}: missing column{'s' if len(missing) > 1 else ''} {', '.join(missing)} "
             f"(there are: {visible(', '.join(header))}; needed: {', '.join(required)})"
         )
-    if not rows:
+    if not lines:
         raise DataError(f"{path}: no rows below the header; it needs at least one")
-    table = Table(path, {}, [line for line, _ in rows], hashlib.sha256(content).hexdigest())
-    bad = [index for index, (_, row) in enumerate(rows) if len(row) != len(header)]
+    table = Table(path, {}, lines, digest.hexdigest())
     if bad:
-        found = len(rows[bad[0]][1])
         raise table.fail(bad, f"{len(header)} cells expected, found {found}")
-    for place, name in enumerate(header):
-        table.columns[name] = [row[place].strip() for _, row in rows]
+    table.columns.update(zip(header, columns, strict=True))
     table.drop_indices((*required, *optional))
     return table
+
+
+def _not_utf8(path: Path) -> int:
+    """Return the first byte of a file that is not UTF-8 text."""
+    decoder, place = codecs.getincrementaldecoder("utf-8")(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            kept = len(decoder.getstate()[0])  # bytes of a character that the chunk before cut
+            try:
+                decoder.decode(chunk)
+            except UnicodeDecodeError as error:
+                return place - kept + error.start
+            place += len(chunk)
+    return place

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -230,12 +231,20 @@ class HashingTestEncoder:
 
     def encode(self, inputs: Sequence[str], on_batch: OnBatch | None = None) -> Tensor:
         """Return unit vectors, float32 ``[N, 64]``; a text without words gives a fixed vector."""
-        out = torch.zeros(len(inputs), self.dimension)
+        places: dict[str, int] = {}  # of a word: its column, and below the columns its sign
+        cells, rows = array("q"), array("q")
         for row, text in enumerate(inputs):
             for word in _WORD.findall(text.lower()) or [""]:
-                digest = hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=8).digest()
-                sign = 1.0 if digest[0] & 1 else -1.0
-                out[row, int.from_bytes(digest[1:], "little") % self.dimension] += sign
-            if not out[row].any():  # words that cancelled one another
-                out[row, 0] = 1.0
+                if (place := places.get(word)) is None:
+                    digest = hashlib.blake2b(
+                        word.encode("utf-8", "replace"), digest_size=8
+                    ).digest()
+                    column = int.from_bytes(digest[1:], "little") % self.dimension
+                    place = places[word] = 2 * column + (digest[0] & 1)
+                cells.append(place)
+                rows.append(row)
+        out = torch.zeros(len(inputs), self.dimension)
+        cell, place_of = (torch.tensor(values, dtype=torch.int64) for values in (cells, rows))
+        out.index_put_((place_of, cell // 2), 2.0 * (cell % 2) - 1.0, accumulate=True)
+        out[~out.any(dim=1), 0] = 1.0  # words that cancelled one another
         return functional.normalize(out, dim=1)

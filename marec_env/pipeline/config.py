@@ -38,8 +38,8 @@ class RecallConfig(ConfigModel):
     )
     index: Literal["exact", "faiss"] = Field(
         default="exact",
-        description="How 'cf' and 'text' find nearest items: all scores, or above index_above an "
-        "approximate index (pip install 'marec[ann]').",
+        description="How 'cf', 'text', 'affinity' and 'diverse' find the best items: by all "
+        "scores, or above index_above by an approximate index (pip install 'marec[ann]').",
     )
     index_above: int = Field(
         default=100_000, ge=0, description="Items above which index: faiss is used."

@@ -1,10 +1,11 @@
 """An approximate index for large catalogs (extra ``ann``): nearest items by inner product.
 
-An inverted file (faiss ``IndexIVFFlat``): k-means divides the items into lists, and a query is
-compared with the items of the lists nearest to it only. Scores of the items found are exact; some
-of the true nearest may be missing, as never happens in the search of all items
-(:mod:`marec_env.pipeline.selection`). The division has a fixed seed: the same knowledge gives the
-same items.
+What a channel ranks by is the product of a query with an item's vector in one of :data:`SPACES`; a
+bonus by topic is one with the topic's indicator. An inverted file (faiss ``IndexIVFFlat``): k-means
+divides the items into lists, and a query is compared with the items of the lists nearest to it
+only. Scores of the items found are exact; some of the true nearest may be missing, as never happens
+in the search of all items (:mod:`marec_env.pipeline.selection`). The division has a fixed seed: the
+same knowledge gives the same items.
 """
 
 from __future__ import annotations
@@ -21,10 +22,19 @@ if TYPE_CHECKING:
     from marec_env.pipeline.knowledge import Knowledge
     from marec_env.pipeline.memory import SessionMemory
 
-__all__ = ["nearest_unseen", "require_faiss"]
+__all__ = ["SPACES", "nearest_unseen", "require_faiss"]
 
+SPACES = {
+    "cf": ("cf",),
+    "text": ("text",),
+    "cf and topic": ("cf", "topic_indicator"),
+    "both and topic": ("cf", "text", "topic_indicator"),
+}
+"""By name, the tables of :class:`Knowledge` that an item's vector joins."""
 _LISTS = 4  # times the root of N, as the faiss guidelines advise below a million items
-_PROBED = 1 / 16  # share of the lists that a query is compared with
+_PROBED = 1 / 16  # share of the lists that a query is compared with, but
+_MOST_PROBED = 96  # so many lists at most
+_POINTS, _ITERATIONS = 64, 10  # of a list's k-means: items that find it, Lloyd's rounds
 _SEED = 1234
 
 
@@ -45,34 +55,36 @@ def require_faiss() -> Any:
 
 
 def _built(knowledge: Knowledge, space: str) -> Any:
-    """Return the index of a space (``cf`` or ``text``), kept with the knowledge."""
+    """Return the index of a space, kept with the knowledge."""
     if space not in knowledge.indexes:
         faiss = require_faiss()
-        vectors = getattr(knowledge, space).cpu().contiguous().numpy()
+        tables = [getattr(knowledge, name).cpu() for name in SPACES[space]]
+        vectors = torch.cat(tables, dim=1).numpy()
         lists = max(1, int(_LISTS * math.sqrt(len(vectors))))
         index = faiss.index_factory(
             vectors.shape[1], f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT
         )
-        index.cp.seed = _SEED
+        index.cp.seed, index.cp.niter = _SEED, _ITERATIONS
+        index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, _POINTS
         index.train(vectors)
         index.add(vectors)
-        index.nprobe = max(1, math.ceil(_PROBED * lists))
+        index.nprobe = min(max(1, math.ceil(_PROBED * lists)), _MOST_PROBED)
         knowledge.indexes[space] = index
     return knowledge.indexes[space]
 
 
 def nearest_unseen(
-    knowledge: Knowledge, memory: SessionMemory, space: str, profile: Tensor, length: int
+    knowledge: Knowledge, memory: SessionMemory, space: str, query: Tensor, length: int
 ) -> Tensor:
-    """Return the unseen items nearest to each profile among those that the index finds.
+    """Return the unseen items of largest product with each query among those the index finds.
 
     As many more are fetched as the session with the longest past has seen, so that seen ones may
     be struck out.
 
     Args:
         knowledge, memory: of the request.
-        space: ``cf`` or ``text``.
-        profile: float32 ``[B, d]`` in that space.
+        space: of :data:`SPACES`.
+        query: float32 ``[B, d]`` in that space.
         length: how many.
 
     Returns:
@@ -80,8 +92,8 @@ def nearest_unseen(
     """
     seen_at_most = memory.history_length + memory.requests * memory.session_items.shape[2]
     fetched = min(length + int(seen_at_most.max()), knowledge.num_items)
-    _, found = _built(knowledge, space).search(profile.cpu().contiguous().numpy(), fetched)
-    items = torch.from_numpy(found).to(profile.device)
+    _, found = _built(knowledge, space).search(query.cpu().contiguous().numpy(), fetched)
+    items = torch.from_numpy(found).to(query.device)
     left_out = (items < 0) | memory.seen.gather(1, items.clamp(min=0))
     items = torch.where(left_out, -1, items)
     unseen_first = left_out.to(torch.int8).argsort(dim=1, stable=True)[:, :length]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -65,9 +66,6 @@ class Knowledge:
     """Float32 ``[N]`` in [0, 1]: 1 for the newest item, 0 for the oldest, by rank."""
     topic_indicator: Tensor = field(init=False)
     """Float32 ``[N, T]``: 1 at the item's topic."""
-    items_of_topic: Tensor = field(init=False)
-    """Float32 ``[T, N]``: the same by topic, laid out for products with rows of topics."""
-
     topic_share: Tensor = field(init=False)
     """Float32 ``[T]``, > 0, sums to 1: the topics' share in what everybody consumed."""
     centre_text: Tensor = field(init=False)
@@ -95,11 +93,17 @@ class Knowledge:
             ("by_freshness", by_freshness),
             ("freshness", freshness),
             ("topic_indicator", indicator),
-            ("items_of_topic", indicator.T.contiguous()),
             ("centre_text", normalize(self.popularity @ self.text, dim=0)),
             ("centre_cf", normalize(self.popularity @ self.cf, dim=0)),
         ):
             object.__setattr__(self, name, value)
+
+    @cached_property
+    def items_of_topic(self) -> Tensor:
+        """Float32 ``[T, N]``: :attr:`topic_indicator` by topic, laid out for products with rows of
+        topics; made when first asked for, as a catalog that is searched by an index never does.
+        """
+        return self.topic_indicator.T.contiguous()
 
     @classmethod
     def of(cls, catalog: Catalog, cf: Tensor, neighbours: Tensor, version: str) -> Knowledge:

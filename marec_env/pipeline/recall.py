@@ -8,7 +8,7 @@ requests only in which some session wants its items.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from types import MappingProxyType
 from typing import ClassVar
@@ -44,9 +44,14 @@ _STRIDES = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)  # primes; those copr
 def _nearest(request: Request, space: str, length: int) -> Tensor:
     request.need("profile_cf")
     if request.indexed:
-        profile = getattr(request, f"profile_{space}")
-        return index.nearest_unseen(request.knowledge, request.memory, space, profile, length)
+        return _in_index(request, space, (getattr(request, f"profile_{space}"),), length)
     return request.best_unseen(getattr(request, f"{space}_scores"), length)
+
+
+def _in_index(request: Request, space: str, query: Sequence[Tensor], length: int) -> Tensor:
+    """Return the best unseen items by the product with a query, given in parts ``[B, d]``."""
+    joined = torch.cat(tuple(query), dim=1)
+    return index.nearest_unseen(request.knowledge, request.memory, space, joined, length)
 
 
 @CHANNELS.register("cf")
@@ -92,6 +97,9 @@ def _best_by(request: Request, score: Callable[[slice], Tensor], length: int) ->
 def diverse(request: Request, length: int) -> Tensor:
     """Items near the profile in both spaces, from topics that were shown little of late."""
     penalty = request.config.recall.topic_penalty
+    if request.indexed:
+        wanted = (0.5 * request.both_profiles, -penalty * request.memory.exposure)
+        return _in_index(request, "both and topic", wanted, length)
     exposure, topics = request.memory.exposure, request.knowledge.items_of_topic
 
     def score(rows: slice) -> Tensor:
@@ -104,7 +112,11 @@ def diverse(request: Request, length: int) -> Tensor:
 @CHANNELS.register("affinity")
 def affinity(request: Request, length: int) -> Tensor:
     """Items near the profile in the collaborative space, from the user's favourite topics."""
-    weight, topics = request.config.recall.affinity_weight, request.knowledge.items_of_topic
+    weight = request.config.recall.affinity_weight
+    if request.indexed:
+        wanted = (request.need("profile_cf"), weight * request.affinity)
+        return _in_index(request, "cf and topic", wanted, length)
+    topics = request.knowledge.items_of_topic
 
     def score(rows: slice) -> Tensor:
         return torch.addmm(request.cf_scores[rows], request.affinity[rows], topics, alpha=weight)

@@ -174,6 +174,13 @@ class Request:
         return told
 
     @property
+    def both_profiles(self) -> Tensor:
+        """Float32 ``[B, dc + dt]``: the profiles of both spaces, the collaborative one first."""
+        cf = self.need("profile_cf")
+        assert self.profile_text is not None
+        return torch.cat([cf, self.profile_text], dim=1)
+
+    @property
     def indexed(self) -> bool:
         """Whether a catalog of this size is searched through the approximate index."""
         recall = self.config.recall

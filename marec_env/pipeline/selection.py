@@ -30,6 +30,7 @@ _SPARE_BITS = 29  # of a float64 significand that a float32 leaves zero: they ho
 _COLUMN = (1 << _SPARE_BITS) - 1
 _LARGEST = float(np.finfo(np.float32).max)
 _BLOCK = 1 << 18  # keys partitioned at a time: 2 MB, about a core's cache
+_COPIED = 1 << 16  # items of a catalog up to which the merger marks what it took in a copy
 _local = threading.local()
 
 
@@ -244,7 +245,11 @@ class _LoopMerger:
 
     def __init__(self, unavailable: Tensor, total: int) -> None:
         self._total = total
-        self._taken = unavailable.numpy().copy()
+        self._taken = unavailable.numpy()
+        # A copy of the whole catalog's mask would be most of the work where it is large.
+        self._marked_anew = unavailable.shape[1] > _COPIED
+        if not self._marked_anew:
+            self._taken = self._taken.copy()
         self._items = np.full((len(self._taken), total), -1, np.int64)
         self._channels = np.empty_like(self._items)
         self._filled = np.zeros(len(self._taken), np.int64)
@@ -265,6 +270,7 @@ class _LoopMerger:
             self._items,
             self._channels,
             self._filled,
+            self._marked_anew,
         )
 
     def missing(self) -> Tensor:
@@ -286,12 +292,18 @@ def _take(
     items: NDArray[np.int64],
     channels: NDArray[np.int64],
     filled: NDArray[np.int64],
+    marked_anew: bool,
 ) -> None:
     """Give each session, channel by channel, the first ``wanted`` of what is ``offered`` and not
     yet ``taken``, as long as there are places.
+
+    If ``marked_anew``, the marks of what is given are there within the call only.
     """
     for session in range(len(wanted)):
         place = filled[session]
+        if marked_anew:
+            for item in items[session, :place]:
+                taken[session, item] = True
         begin = 0
         for channel, end in enumerate(ends):
             last = min(place + wanted[session, channel], items.shape[1])
@@ -306,3 +318,6 @@ def _take(
                     place += 1
             begin = end
         filled[session] = place
+        if marked_anew:
+            for item in items[session, :place]:
+                taken[session, item] = False

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from marec_env.pipeline.component import Component, unit
 from marec_env.pipeline.config import PipelineConfig
+from marec_env.pipeline.index import nearest_unseen
 from marec_env.pipeline.knowledge import Knowledge
 from marec_env.pipeline.memory import look_up
 from marec_env.pipeline.ranking import Ranking
@@ -34,6 +35,7 @@ _MAX_LEVEL = 0.5  # exposure, of 1, from which it may do so
 _SOFTNESS = 0.03  # of that, for a slope to learn by
 _OVEREXPOSED = 0.16  # exposure at which users may tire of a topic
 _LEAST_LOG_SHARE = math.log(0.01)  # of the usual clicks, that a tired user makes
+_APART = 4.0  # of a topic's items from all others: scores of both spaces lie within [-2, 2]
 
 
 class Follower(Component):
@@ -89,7 +91,7 @@ class TopicRecall(Follower, Recall):
         """Return that nothing was shown."""
         for topic in range(knowledge.num_topics):
             items = (knowledge.topics == topic).nonzero().squeeze(1)
-            self._channels.append(partial(_best_of, items))
+            self._channels.append(partial(_best_of, topic, items))
         return super().initial_state(knowledge)
 
     @property
@@ -117,10 +119,17 @@ class TopicRecall(Follower, Recall):
         return torch.cat([super().default_action(), none])
 
 
-def _best_of(items: Tensor, request: Request, length: int) -> Tensor:
-    """Return the best unseen of some items, int64 ``[n]``, by both spaces' scores."""
+def _best_of(topic: int, items: Tensor, request: Request, length: int) -> Tensor:
+    """Return the best unseen items of a topic, which are ``items``, by both spaces' scores."""
     if not len(items):
         return torch.full((request.num_sessions, 1), -1, device=items.device)
+    if request.indexed:
+        own = torch.zeros_like(request.memory.exposure)
+        own[:, topic] = _APART
+        query = torch.cat([request.both_profiles, own], dim=1)
+        space = "both and topic"
+        found = nearest_unseen(request.knowledge, request.memory, space, query, length)
+        return torch.where(request.topics_of(found.clamp(min=0)) == topic, found, -1)
     request.need("profile_cf")
     by_space = request.cf_scores, request.text_scores
     scores = torch.stack([found.index_select(1, items) for found in by_space]).sum(0)

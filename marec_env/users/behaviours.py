@@ -46,7 +46,7 @@ import torch
 from torch import Tensor
 
 from marec_env import random
-from marec_env.catalog.population import Population
+from marec_env.catalog.population import Population, thinned
 from marec_env.data.scenarios.numbers import (
     COMPLETION_NOISE,
     COMPLETION_SLOPE,
@@ -66,7 +66,7 @@ from marec_env.vector import Rows
 
 __all__ = ["Behaviours", "daily_volatility", "follow_centre", "hold"]
 
-_CELLS = 1 << 21  # user-item pairs over which rates are centred; more are thinned by even strides
+_CELLS = 1 << 21  # user-item pairs over which rates are centred
 MAX_DAYS = 60  # trading days after which what is still held is valued
 _SMALLEST = 1e-12  # keeps the quotient of two click rates finite
 
@@ -157,11 +157,11 @@ class Behaviours:
         rated = {name for name in _EVENTS if getattr(self._config, f"{name}_rate") is not None}
         if not (rated | {"completion"}) & set(self.names):
             return
-        stride = max(1, -(-population.num_users * population.num_items // _CELLS))
-        users = population.user_factors[::stride]
-        logits = relevance.scale_factor * population.scale * users @ population.item_factors.T
+        who, which = thinned(population.num_users, population.num_items, _CELLS)
+        users, items = population.user_factors[who], population.item_factors[which]
+        logits = relevance.scale_factor * population.scale * users @ items.T
         shift = population.intercept + relevance.intercept_shift
-        logits = (logits + population.quality + shift).flatten()
+        logits = (logits + population.quality[which] + shift).flatten()
         chance = choice.alone(logits)
         self._centre = follow_centre(logits, chance, FOLLOW_SLOPE)
         self._half_watched = float((chance * logits).sum() / chance.sum().clamp(min=_SMALLEST))

@@ -93,6 +93,16 @@ def test_a_stored_state_continues_exactly(changes):
             assert torch.equal(value, b.episodes[name]), name
 
 
+def test_the_best_items_are_found_a_few_sessions_at_a_time(monkeypatch):
+    monkeypatch.setattr("marec_env.beginnings._CELLS", 3 * 1682)
+    few = make(8)
+    few.reset(3)
+    few.restart(torch.tensor([True, False] * 4))
+    taste = few.users.long_term_relevance()
+    best = taste.masked_fill(few.pipeline.memory.seen, -torch.inf).topk(few._top.shape[1]).values
+    assert_close(taste.gather(1, few._top), best, "relevance")
+
+
 def test_a_stored_state_is_a_copy():
     simulator = make(4)
     simulator.reset(0)

@@ -101,3 +101,14 @@ def test_topic_names_are_unique_even_for_equal_topics() -> None:
 def test_embeddings_that_do_not_fit_are_refused(log: InteractionLog) -> None:
     with pytest.raises(DataError, match=r"one row for each of 4 items, got shape \(3, 2\)"):
         build_catalog(log, EMBEDDINGS[:3], CatalogConfig(num_topics=2))
+
+
+def test_a_large_catalog_is_clustered_by_a_sample_of_it(monkeypatch):
+    """Points in seven places, in an order of period seven."""
+    points = torch.eye(7)[torch.arange(700) % 7] * torch.arange(2, 9)
+    whole, centres = kmeans(points, 7)
+    monkeypatch.setattr("marec_env.catalog.build._MOST_POINTS", 128)
+    label, found = kmeans(points, 7)
+    assert torch.equal(label, label[:7].repeat(100))
+    assert sorted(label[:7].tolist()) == list(range(7))
+    assert torch.equal(found[label], centres[whole])

@@ -69,3 +69,22 @@ def test_absent_users_and_items_have_no_direction(blocks: InteractionLog, model:
 def test_empty_log_is_refused(blocks: InteractionLog) -> None:
     with pytest.raises(DataError, match="no interactions"):
         fit_factors(blocks.select(blocks.user < 0), 4)
+
+
+@pytest.mark.parametrize("model", ["explicit", "implicit"])
+def test_short_rows_of_a_large_log_are_solved_in_their_own_size(
+    blocks: InteractionLog, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of 2 to 20 interactions, 8 dimensions: the same factors both ways."""
+    rows = torch.arange(blocks.num_interactions)
+    log = blocks.select((blocks.user < 20) | (rows % 4 == 0))
+    counts = torch.bincount(log.user)
+    assert int(counts.min()) < 6 < 8 < int(counts.max())
+    plain = fit_factors(log, 8, model=model)  # type: ignore[arg-type]
+    sizes, cholesky = set(), torch.linalg.cholesky
+    monkeypatch.setattr(torch.linalg, "cholesky", lambda m: (sizes.add(m.shape[1]), cholesky(m))[1])
+    monkeypatch.setattr("marec_env.data.factors._LARGE", 0)
+    short = fit_factors(log, 8, model=model)  # type: ignore[arg-type]
+    for side in ("user", "item", "user_bias", "item_bias"):
+        torch.testing.assert_close(getattr(short, side), getattr(plain, side))
+    assert min(sizes) < 8 <= max(sizes) <= 9

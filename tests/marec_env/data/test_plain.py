@@ -152,7 +152,7 @@ def test_missing_places_and_wrong_encoding(tmp_path: Path) -> None:
         load_log(DataConfig(source=str(tmp_path)))
     write(tmp_path, items=ITEMS)
     (tmp_path / "interactions.csv").write_bytes(HEADER.encode() + b"1,a,3,\xff\n")
-    with pytest.raises(DataError, match="not UTF-8 text"):
+    with pytest.raises(DataError, match=r"not UTF-8 text \(byte 39\)"):
         load_log(DataConfig(source=str(tmp_path)))
 
 

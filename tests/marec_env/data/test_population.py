@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from marec_env.catalog.population import thinned
 from marec_env.data.log import InteractionLog
 from marec_env.data.population import (
     PopulationConfig,
@@ -80,3 +81,17 @@ def test_intercept_is_exact() -> None:
 def test_topics_that_do_not_fit_are_refused(blocks: InteractionLog, topics: torch.Tensor) -> None:
     with pytest.raises(DataError, match=r"topics: need one of 0 \.\.\. 5 for each of 60 items"):
         build_population(PopulationConfig(dim=4), blocks, topics, 6)
+
+
+def test_few_of_a_large_catalogs_items_stand_for_all_whatever_their_order() -> None:
+    assert thinned(943, 1682, 1 << 22) == (slice(None, None, 1), slice(None))
+    assert thinned(5000, 1682, 1 << 22) == (slice(None, None, 3), slice(None))
+    users, items = thinned(10_000, 1_000_000, 1 << 22)
+    assert users == slice(None, None, 20)
+    assert isinstance(items, torch.Tensor)
+    assert len(set(items.tolist())) == 8192
+    assert 0 <= int(items.min()) < 400
+    assert 999_600 < int(items.max()) < 1_000_000
+    for period in (7, 64, 1000):
+        counts = torch.bincount(items % period, minlength=period)
+        assert int(counts.max()) <= 2.5 * 8192 / period

@@ -71,3 +71,32 @@ def test_unmet_users_are_unknown(blocks: InteractionLog) -> None:
 def test_directions_are_unit_vectors_about_the_mean_and_zero_without_interactions():
     factors = torch.tensor([[3.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
     assert directions(factors).tolist() == [[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]]
+
+
+def test_neighbours_of_a_large_catalog_are_found_by_way_of_users(
+    blocks: InteractionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense = item_neighbours(blocks, 70)[1]  # more than there are: the last are none
+    monkeypatch.setattr("marec_env.data.recommender_log._DENSE_ITEMS", 0)
+    monkeypatch.setattr("marec_env.data.recommender_log._ITEM_BLOCK", 7)
+    neighbours, similarity = item_neighbours(blocks, 70)
+    torch.testing.assert_close(similarity, dense)
+    ties = (similarity[:, 1:] == similarity[:, :-1]) & (neighbours[:, 1:] >= 0)
+    assert bool(ties.any())
+    assert bool((neighbours[:, 1:] > neighbours[:, :-1])[ties].all())  # the lower item first
+    assert not any(own in row for own, row in enumerate(neighbours.tolist()))
+    first = item_neighbours(blocks, 3)
+    assert torch.equal(first[0], neighbours[:, :3])
+    assert torch.equal(first[1], similarity[:, :3])
+
+
+def test_whoever_consumed_thousands_of_items_makes_no_neighbours_in_a_large_catalog(
+    make_small: Callable[..., InteractionLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("marec_env.data.recommender_log._DENSE_ITEMS", 0)
+    many = list(range(2001))
+    log = make_small([0] * 2001 + [1, 1], [*many, 0, 5], [5] * 2003, [0] * 2003)
+    neighbours, similarity = item_neighbours(log, 2)
+    assert neighbours[0].tolist() == [5, -1]
+    assert float(similarity[0, 0]) == pytest.approx(0.5)  # one of two users each
+    assert neighbours[1].tolist() == [-1, -1]

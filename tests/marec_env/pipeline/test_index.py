@@ -6,6 +6,7 @@ from torch.nn.functional import normalize
 
 from marec_env.errors import ConfigError
 from marec_env.pipeline.recall import CHANNELS
+from marec_env.pipeline.topics import TopicRecall
 
 ITEMS, CLUSTERS, SESSIONS = 4000, 40, 16
 FAISS = {"index": "faiss", "index_above": 1000}
@@ -27,14 +28,25 @@ def open_request(make, items=ITEMS, **recall):
     return request
 
 
-@pytest.mark.parametrize("space", ["cf", "text"])
-def test_the_index_finds_nearly_all_that_the_exact_search_finds(make, space):
+@pytest.mark.parametrize(
+    ("channel", "space"),
+    [
+        ("cf", "cf"),
+        ("text", "text"),
+        ("affinity", "cf and topic"),
+        ("diverse", "both and topic"),
+    ],
+)
+def test_the_index_finds_nearly_all_that_the_exact_search_finds(make, channel, space):
     pytest.importorskip("faiss")
-    exact = CHANNELS.get(space)(open_request(make), 50)
-    request = open_request(make, **FAISS)
-    found = CHANNELS.get(space)(request, 50)
-    assert space in request.knowledge.indexes
-    assert f"{space}_scores" not in vars(request)  # no scores of the whole catalog
+    plain, request = open_request(make), open_request(make, **FAISS)
+    for one in (plain, request):
+        one.memory.exposure[:, 1] = 0.5
+    exact = CHANNELS.get(channel)(plain, 50)
+    found = CHANNELS.get(channel)(request, 50)
+    assert set(request.knowledge.indexes) == {space}
+    assert not {"cf_scores", "text_scores"} & set(vars(request))  # of the whole catalog
+    assert "items_of_topic" not in vars(request.knowledge)
     recall = [
         len(set(a) & set(b)) / 50 for a, b in zip(exact.tolist(), found.tolist(), strict=True)
     ]
@@ -83,3 +95,17 @@ def test_scores_of_some_items_are_those_of_the_whole_catalog(make):
         assert torch.allclose(found, exact.scores_of(space, items), atol=1e-6)
     assert "cf_scores" in vars(exact)
     assert "cf_scores" not in vars(spared)
+
+
+def test_topics_are_searched_in_the_index_too(make):
+    pytest.importorskip("faiss")
+    found = []
+    for recall in ({}, FAISS):
+        request = open_request(make, **recall)
+        component = TopicRecall(request.config)
+        component.initial_state(request.knowledge)
+        found.append(component._channels[-2](request, 50))  # of topic 2
+    assert bool((request.knowledge.topics[found[1]] == 2)[found[1] >= 0].all())
+    pairs = zip(found[0].tolist(), found[1].tolist(), strict=True)
+    assert sum(len(set(a) & set(b)) / 50 for a, b in pairs) / SESSIONS >= 0.9
+    assert not {"cf_scores", "text_scores"} & set(vars(request))

@@ -87,9 +87,14 @@ def test_never_an_item_twice_nor_an_unavailable_one(seed):
     quotas = quotas_of(torch.randint(0, 4, (sessions, 3), generator=source), total)
     fallback = torch.randperm(items, generator=source)
     chosen, channel = merge(offers, quotas, unavailable, fallback)
-    again, source_again = merge_on_cuda(offers, quotas, unavailable, fallback)
-    assert torch.equal(chosen, again)
-    assert torch.equal(channel, source_again)
+    before = unavailable.clone()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "_COPIED", 0)  # as of a large catalog
+        large = merge(offers, quotas, unavailable, fallback)
+    assert torch.equal(unavailable, before)
+    for again, source_again in (large, merge_on_cuda(offers, quotas, unavailable, fallback)):
+        assert torch.equal(chosen, again)
+        assert torch.equal(channel, source_again)
     for row in range(sessions):
         assert len(set(chosen[row].tolist())) == total
         assert not bool(unavailable[row, chosen[row]].any())
