@@ -15,6 +15,7 @@ best actions: each is a lower bound of the best of its kind.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import partial
@@ -52,6 +53,7 @@ _OF_THE_LAST = 8  # actions of the last component, which costs little, with each
 _BATCH = 512  # sessions at once: a search's many small steps cost little more for many
 _BELIEFS, _TRUTH = "searched actions, by beliefs", "searched actions, by hidden state"
 _STATIC = "best static"
+_SEED = re.compile(r"-seed\d+.*")  # of a run's folder: what follows tells runs alike apart
 
 
 class SearchedActions:
@@ -256,22 +258,30 @@ def _best_static(clicks: Mapping[str, list[float]]) -> str:
 
 
 def _parts(clicks: Mapping[str, list[float]], teams: list[str]) -> list[dict[str, Any]]:
-    """Return the paired differences of clicks between rungs that are there."""
+    """Return the paired differences of clicks between rungs that are there; of teams that differ in
+    their seed only, the mean is one rung.
+    """
     values = {name: np.asarray(found, dtype=np.float64) for name, found in clicks.items()}
-    team = teams[0] if len(teams) == 1 else f"mean of {len(teams)} trained teams"
-    if teams and values.keys() >= set(teams):
-        values[team] = np.mean([values[name] for name in teams], axis=0)
+    alike: dict[str, list[str]] = {}
+    for name in teams:
+        alike.setdefault(_SEED.sub("", name), []).append(name)
+    rungs = []
+    for experiment, names in alike.items():
+        rungs.append(names[0] if len(names) == 1 else f"{experiment}, mean of {len(names)}")
+        if values.keys() >= set(names):
+            values[rungs[-1]] = np.mean([values[name] for name in names], axis=0)
     static = _best_static(clicks)
     pairs = (
         ("", "static", "random"),
         ("", static, "static"),
-        ("learning", team, static),
-        ("not learned", _BELIEFS, team),
+        *(("learning", team, static) for team in rungs),
+        *(("other training", later, rungs[0]) for later in rungs[1:]),
+        *(("not learned", _BELIEFS, team) for team in rungs),
         ("not expressible", "informed", _BELIEFS),
         ("hidden", "oracle", "informed"),
         ("planning", "informed", "informed_myopic"),
         ("tastes of users met", "informed", "informed_unmet"),
-        ("within reach of a learner", "informed_unmet", team),
+        *(("within reach of a learner", "informed_unmet", team) for team in rungs),
         ("not expressible, hidden state known", "oracle", _TRUTH),
         ("hidden, same actions", _TRUTH, _BELIEFS),
     )

@@ -101,6 +101,25 @@ def test_rungs_that_are_there_are_not_played_again(world, report, copy):
         measure_ladder(world, PLAN, 7, {}, seen.append, report)
 
 
+def test_of_teams_alike_the_mean_is_a_rung_and_other_training_is_another():
+    clicks = {
+        "best static, search 0": [4.0, 6.0],
+        "trained: short-seed0-2026": [5.0, 8.0],
+        "trained: short-seed1-2027": [7.0, 9.0],
+        "trained: long-seed0": [9.0, 8.0],
+        "searched actions, by beliefs": [11.0, 12.5],
+    }
+    rows = ladder._parts(clicks, [name for name in clicks if name.startswith("trained")])
+    short = "trained: short, mean of 2"
+    assert {(row["part"], row["of"], row["minus"]): row["mean"] for row in rows} == {
+        ("learning", short, "best static, search 0"): 2.25,
+        ("learning", "trained: long-seed0", "best static, search 0"): 3.5,
+        ("other training", "trained: long-seed0", short): 1.25,
+        ("not learned", "searched actions, by beliefs", short): 4.5,
+        ("not learned", "searched actions, by beliefs", "trained: long-seed0"): 3.25,
+    }
+
+
 def test_the_figure_tells_every_rung(report):
     figure = ladder_figure(report)
     lower = min(
