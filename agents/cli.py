@@ -33,6 +33,7 @@ COMMANDS = {
     "suite": ("agents.commands.suite:command", "Tasks that tell learners apart: a leaderboard."),
     "tune": ("agents.tune:command", "Search settings: a grid, at random, or with Optuna."),
     "export": ("agents.commands.serve:export", "A trained team as a folder to recommend from."),
+    "serve": ("agents.commands.serve:serve", "Recommendations over HTTP, from a bundle."),
     "configs": ("agents.commands.shipped:configs", "Presets and examples: list or print them."),
     "assets": ("agents.commands.shipped:assets", "Install the encoder's weights and MovieLens."),
     "explain": ("agents.commands.studies:explain", "Why a team shows what it shows."),

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["export"]
+from marec_env.errors import ConfigError
+
+__all__ = ["export", "serve"]
 
 # Heavy imports wait until a command is run, so that --help is quick.
 
@@ -29,3 +31,44 @@ def export(
     bundle = export_run(run, out, best=best, hand_set=hand_set)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"{out}: version {bundle.version}, {size / 1e6:.1f} MB; {bundle!r}")
+
+
+def serve(
+    bundles: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="BUNDLE...",
+            help="Folders of 'marec export'; the first gets all new sessions, the others by name.",
+        ),
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any that is free.")] = 8080,
+    database: Annotated[
+        str, typer.Option(metavar="FILE", help="Of sessions and events (SQLite).")
+    ] = "service.sqlite",
+    config: Annotated[
+        Path | None, typer.Option(metavar="YAML", help="Settings of the service: docs/serving.md.")
+    ] = None,
+) -> None:
+    """Answer requests over HTTP: sessions, recommendations, events."""
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise ConfigError(
+            "serving needs uvicorn, which is not installed: pip install 'marec[serve]'"
+        ) from error
+    import torch
+
+    from agents.service.app import make_app
+    from agents.service.config import ServiceConfig, check_reachable, database_file
+    from marec_env.config.loader import load
+
+    torch.set_num_threads(1)  # batches are small: threads cost more than they bring
+    settings = ServiceConfig() if config is None else load(config, ServiceConfig)
+    check_reachable(host, bool(settings.keys))
+    app = make_app(bundles, Path(database_file(database)), settings)
+    listener = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
+    socket = listener.bind_socket()
+    names = ", ".join(team["name"] for team in app.state.service.teams.told())
+    print(f"serving {names} at http://{host}:{socket.getsockname()[1]}", flush=True)
+    uvicorn.Server(listener).run(sockets=[socket])

@@ -17,7 +17,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -299,18 +298,18 @@ def _tensors_of_knowledge() -> tuple[str, ...]:
 def _knowledge(path: Path, settings: _Settings) -> Knowledge:
     try:
         tensors: dict[str, Tensor] = load_file(path)
-        parts: dict[str, Any] = {name: tensors[name] for name in _tensors_of_knowledge()}
-        with torch.no_grad():
-            return Knowledge(
-                **parts,
-                attributes={
-                    name.removeprefix(_ATTRIBUTE): value
-                    for name, value in tensors.items()
-                    if name.startswith(_ATTRIBUTE)
-                },
-                num_topics=settings["num_topics"],
-                version=settings["spaces"],
-            )
+        known: dict[str, Any] = {name: tensors[name] for name in _tensors_of_knowledge()}
+        attributes = {
+            name.removeprefix(_ATTRIBUTE): value
+            for name, value in tensors.items()
+            if name.startswith(_ATTRIBUTE)
+        }
+        return Knowledge(
+            **known,
+            attributes=attributes,
+            num_topics=settings["num_topics"],
+            version=settings["spaces"],
+        )
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise RunError(f"{path} cannot be read ({reason}); {_CURE}") from error

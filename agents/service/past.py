@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from agents.service.bundle import Bundle
 from marec_env.errors import ConfigError, DataError, unknown_name, visible
 
-__all__ = ["Past", "past_of"]
+__all__ = ["Past", "beginnings", "past_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,26 @@ def past_of(
         liked=tuple(_liked(bundle, feedback, len(items))),
         group=bundle.groups.index(group) if group is not None else 0,
         limits=_limits(bundle, attributes or {}),
+    )
+
+
+def beginnings(pasts: Sequence[Past], length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return what sessions' memory begins with: history and what was liked, ``[n, L]`` each and -1
+    padded, group ``[n]`` and limits ``[n, S]``.
+    """
+    items = np.full((len(pasts), length), -1, np.int64)
+    liked = np.zeros((len(pasts), length), np.bool_)
+    for row, past in enumerate(pasts):
+        if kept := min(length, len(past.items)):
+            items[row, -kept:] = past.items[-kept:]
+            liked[row, -kept:] = past.liked[-kept:]
+    group = np.array([past.group for past in pasts])
+    limits = np.array([past.limits for past in pasts], np.float32).reshape(len(pasts), -1)
+    return (
+        torch.from_numpy(items),
+        torch.from_numpy(liked),
+        torch.from_numpy(group),
+        torch.from_numpy(limits),
     )
 
 

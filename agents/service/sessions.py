@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load, save
 from torch import Tensor
 
 from agents.learners.policy import TrainedPolicy
 from agents.service.bundle import Bundle
-from agents.service.past import Past
+from agents.service.past import Past, beginnings
 from agents.service.slates import Slate, Trace, slates_of
+from agents.service.tables import Tables, flat
 from marec_env.errors import ConfigError, DataError
 from marec_env.pipeline.memory import SessionMemory
 from marec_env.pipeline.pipeline import Pipeline
@@ -33,12 +35,11 @@ from marec_env.vector import Action, Rows
 __all__ = ["Record", "Session", "Sessions"]
 
 _LEAST = 4  # sessions of a batch: below, matrix products round otherwise than in larger ones
-_FIRST_SLOTS = 16
 _OF_CANDIDATES = (
     "candidates", "candidate_channel", "blocks", "bonus", "veto", "scores", "slate_logits",
 )  # fmt: skip
 """Parts of a request that hold something of each candidate."""
-_NOTE = "notes/"
+_MEMORY, _PENDING, _RECURRENT = "memory", "pending", "recurrent"
 
 
 @dataclass(slots=True)
@@ -104,9 +105,8 @@ class Session:
             found = np.flatnonzero(record.slate == places.get(str(item), -1))
             if not len(found):
                 raise DataError(f"item '{item}' is not on slate {place}")
-            if not record.clicks[found[0]]:
-                record.clicks[found[0]] = 1.0
-                self.late |= place < self.closed
+            self.late |= place < self.closed and not record.clicks[found[0]]
+            record.clicks[found[0]] = 1.0
 
     def close(self) -> None:
         """Forget the session."""
@@ -144,10 +144,7 @@ class Sessions:
         self.explore = explore
         self._device = bundle.knowledge.text.device
         self._pipelines: dict[int, Pipeline] = {}
-        self._free = list(range(_FIRST_SLOTS))[::-1]
-        self._count = _FIRST_SLOTS
-        self._tables: dict[str, Tensor] = {}
-        self._pending: dict[str, Tensor] = {}
+        self._tables = Tables(self._device)
 
     # ------------------------------------------------------------------ sessions
 
@@ -156,17 +153,12 @@ class Sessions:
         if not pasts:
             return []
         pipeline = self._pipeline(len(pasts))
-        pipeline.reset(Rows(), *self._beginnings(pasts, pipeline.num_sessions))
-        self._see(pipeline.memory, pasts)
-        while len(self._free) < len(pasts):
-            self._grow()
+        self._begin(pasts, pipeline)
         sessions = [
-            Session(self, past, key, self._free.pop())
+            Session(self, past, key, self._tables.claim())
             for past, key in zip(pasts, keys, strict=True)
         ]
-        self._put(_flat(pipeline.state_dict()), sessions)
-        for agent in [name for name in self._tables if name.startswith("recurrent/")]:
-            self._tables[agent][[session.slot for session in sessions]] = 0.0
+        self._put(flat(pipeline.state_dict()), sessions)
         return sessions
 
     def resume(self, past: Past, key: int, records: Sequence[Record], state: bytes) -> Session:
@@ -184,13 +176,14 @@ class Sessions:
         session.closed = max(0, len(records) - (1 if state else 0))
         self._rebuild(session)
         if state:
-            self._restore(session, state)
+            rows = {name: row.unsqueeze(0) for name, row in load(state).items()}
+            self._put({name: row.to(self._device) for name, row in rows.items()}, [session])
         return session
 
     def close(self, session: Session) -> None:
         """Forget a session."""
         if session.slot >= 0:
-            self._free.append(session.slot)
+            self._tables.release(session.slot)
             session.slot = -1
 
     # ------------------------------------------------------------------ requests
@@ -229,7 +222,7 @@ class Sessions:
         if not sessions:
             return
         pipeline, rows = self._taken(sessions)
-        parts = {name: table.index_select(0, rows) for name, table in self._pending.items()}
+        parts = self._tables.take(rows, _PENDING)
         request = Request(
             config=self.config,
             knowledge=self.bundle.knowledge,
@@ -237,12 +230,12 @@ class Sessions:
             keys=self._keys(sessions, len(rows)),
             step=pipeline.memory.requests,
             turn=len(pipeline.components),
-            notes={n.removeprefix(_NOTE): p for n, p in parts.items() if n.startswith(_NOTE)},
-            **{n: p for n, p in parts.items() if not n.startswith(_NOTE)},  # type: ignore[arg-type]
+            notes=parts.pop("notes", {}),
+            **parts,
         )
         clicks = torch.from_numpy(np.stack([s.records[-1].clicks for s in sessions]))
         pipeline.learn(request, _padded(clicks, len(rows)).to(self._device))
-        self._put(_flat(pipeline.state_dict()), sessions)
+        self._put(flat(pipeline.state_dict()), sessions)
         for session in sessions:
             session.closed = len(session.records)
 
@@ -251,29 +244,24 @@ class Sessions:
         request = pipeline.begin(self._keys(sessions, len(rows)))
         trace = Trace()
         policy = self.bundle.policy
-        turns = self._turns(pipeline) if policy is not None else ()
-        for number, turn in enumerate(turns):
+        agents = pipeline.agents
+        turns = [(agent,) for agent in agents] if self.config.sequential else [agents]
+        for number, turn in enumerate(turns if policy is not None else ()):
             observations = {agent: pipeline.observe(agent) for agent in turn}
             step = request.step * len(turns) + number
             actions = pipeline.fit(self._actions(request.keys, step, rows, observations, trace))
             for agent in turn:
                 pipeline.act(request, agent, actions[agent])
         pipeline.finish(request)
-        if isinstance(policy, TrainedPolicy):
-            self._put({f"recurrent/{a}": m for a, m in policy.memory.items()}, sessions)
-        state = _flat({k: v for k, v in pipeline.state_dict().items() if k != "memory"})
-        self._put(state, sessions)
-        self._keep(request, sessions)
+        state = {k: v for k, v in pipeline.state_dict().items() if k != _MEMORY}
+        state |= {_RECURRENT: trace.recurrent, _PENDING: self._left_by(request)}
+        self._put(flat(state), sessions)
         trace.complete(pipeline, request)
         slates = slates_of(self.bundle, pipeline, request, trace, len(sessions))
         for session, slate in zip(sessions, slates, strict=True):
             session.records.append(Record(slate.places, slate.unclicked, *slate.origin))
             session.last = slate
         return slates
-
-    def _turns(self, pipeline: Pipeline) -> Sequence[tuple[str, ...]]:
-        agents = pipeline.agents
-        return [(agent,) for agent in agents] if self.config.sequential else [agents]
 
     def _actions(
         self,
@@ -288,24 +276,22 @@ class Sessions:
         if not isinstance(policy, TrainedPolicy):
             trace.actions |= (actions := policy.act(observations))
             return actions
-        policy.memory = {
-            agent: self._tables[f"recurrent/{agent}"].index_select(0, rows)
-            for agent in observations
-            if f"recurrent/{agent}" in self._tables
-        } | {a: m for a, m in policy.memory.items() if a in trace.actions}
+        remembered = self._tables.take(rows, _RECURRENT)
+        policy.memory = {agent: remembered[agent] for agent in observations if agent in remembered}
         uniforms: dict[str, Tensor] = {}
         if self.explore:
             uniforms = {agent: policy.draws(agent, keys, step) for agent in observations}
         decisions = policy.decide(observations, uniforms)
         trace.actions |= (actions := {agent: d.action for agent, d in decisions.items()})
+        trace.recurrent |= policy.memory
         for agent, decision in decisions.items():
             if decision.log_probability is not None:
                 trace.drawn[agent] = (observations[agent], decision.flat, decision.log_probability)
         return actions
 
-    def _keep(self, request: Request, sessions: Sequence[Session]) -> None:
-        """Keep what a request leaves until its answer is known: of the candidates, the slate's."""
-        slot, parts = request.slate_slot, dict[str, Tensor]()
+    def _left_by(self, request: Request) -> dict[str, Any]:
+        """Return what a request leaves until its answer is known: of the candidates, the slate."""
+        slot, parts = request.slate_slot, dict[str, Any]()
         for item in fields(Request):
             value = getattr(request, item.name)
             if not isinstance(value, Tensor) or item.name in ("keys", "step"):
@@ -318,8 +304,7 @@ class Sessions:
             parts[item.name] = value
         if slot is not None:
             parts["slate_slot"] = torch.arange(slot.shape[1], device=slot.device).expand_as(slot)
-        parts |= {_NOTE + name: note for name, note in request.notes.items()}
-        self._put(parts, sessions, self._pending)
+        return {**parts, "notes": request.notes}
 
     # ------------------------------------------------------------------ memory
 
@@ -331,20 +316,19 @@ class Sessions:
     def _rebuild(self, session: Session) -> None:
         """Make a session's memory anew from its past, slates and clicks."""
         memory = self._replayed(session, session.closed)
-        self._put(_flat({"memory": memory.state_dict()}), [session])
+        self._put(flat({_MEMORY: memory.state_dict()}), [session])
         session.late = False
 
     def _replayed(self, session: Session, slates: int) -> SessionMemory:
-        memory = self._pipeline(1).memory
-        pasts = [session.past] * memory.num_sessions
-        memory.reset(Rows(), *self._beginnings(pasts, len(pasts)))
-        self._see(memory, pasts)
+        memory = self._begin([session.past], self._pipeline(1))
 
         def every(values: NDArray[Any] | None) -> Tensor | None:
             if values is None:
                 return None
             row = torch.from_numpy(values).to(self._device)
-            return row.repeat(len(pasts), *[1] * row.dim())  # the memory may keep and refill it
+            return row.repeat(
+                memory.num_sessions, *[1] * row.dim()
+            )  # the memory may keep and refill it
 
         for record in session.records[:slates]:
             slate, clicks = every(record.slate), every(record.clicks)
@@ -354,22 +338,9 @@ class Sessions:
 
     def state_of(self, session: Session) -> bytes:
         """Return what a session's records do not tell, for :meth:`resume`."""
-        from safetensors.torch import save
-
-        tables = {n: t for n, t in self._tables.items() if not n.startswith("memory/")}
-        tables |= {f"pending/{name}": table for name, table in self._pending.items()}
-        found: bytes = save(
-            {n: table[session.slot].clone().contiguous() for n, table in tables.items()}
-        )
-        return found
-
-    def _restore(self, session: Session, state: bytes) -> None:
-        from safetensors.torch import load
-
-        rows = {name: value.unsqueeze(0).to(self._device) for name, value in load(state).items()}
-        pending = {n.removeprefix("pending/"): r for n, r in rows.items() if "pending/" in n}
-        self._put({n: r for n, r in rows.items() if "pending/" not in n}, [session])
-        self._put(pending, [session], self._pending)
+        rows = self._tables.row(session.slot)
+        kept: bytes = save({n: row for n, row in rows.items() if not n.startswith(_MEMORY)})
+        return kept
 
     # ------------------------------------------------------------------ tables
 
@@ -395,75 +366,35 @@ class Sessions:
         slots = [session.slot for session in sessions]
         slots += slots[:1] * (pipeline.num_sessions - len(slots))
         rows = torch.tensor(slots, device=self._device)
-        state: dict[str, Any] = {"mailbox": {}, "components": {}}
-        for name, table in self._tables.items():
-            section, *path = name.split("/")
-            inner = state.setdefault(section, {})
-            for part in path[:-1]:
-                inner = inner.setdefault(part, {})
-            inner[path[-1]] = table.index_select(0, rows)
-        pipeline.load_state_dict(state)
+        sections = (_MEMORY, "mailbox", "summaries", "components")
+        pipeline.load_state_dict({name: self._tables.take(rows, name) for name in sections})
         return pipeline, rows
 
-    def _put(
-        self,
-        values: Mapping[str, Tensor],
-        sessions: Sequence[Session],
-        tables: dict[str, Tensor] | None = None,
-    ) -> None:
-        """Write the sessions' rows, the first of ``values``, into tables."""
-        tables = self._tables if tables is None else tables
-        rows = torch.tensor([session.slot for session in sessions], device=self._device)
-        for name, value in values.items():
-            if name not in tables:
-                tables[name] = value.new_zeros(self._count, *value.shape[1:])
-            tables[name].index_copy_(0, rows, value[: len(sessions)])
-
-    def _grow(self) -> None:
-        for tables in (self._tables, self._pending):
-            for name, table in tables.items():
-                tables[name] = torch.cat([table, torch.zeros_like(table)])
-        self._free = [*range(2 * self._count - 1, self._count - 1, -1), *self._free]
-        self._count *= 2
+    def _put(self, values: Mapping[str, Tensor], sessions: Sequence[Session]) -> None:
+        """Write the sessions' rows, the first of ``values``, into the tables."""
+        slots = torch.tensor([session.slot for session in sessions], device=self._device)
+        self._tables.put(values, slots)
 
     def _keys(self, sessions: Sequence[Session], size: int) -> Tensor:
         keys = torch.tensor([session.key for session in sessions], device=self._device)
         return _padded(keys, size)
 
-    def _beginnings(
-        self, pasts: Sequence[Past], size: int
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return history and what was liked, ``[size, L]`` each and -1 padded, group and limits."""
-        length = self.bundle.history_length
-        items = np.full((len(pasts), length), -1, np.int64)
-        liked = np.zeros((len(pasts), length), np.bool_)
+    def _begin(self, pasts: Sequence[Past], pipeline: Pipeline) -> SessionMemory:
+        """Begin sessions with these pasts in the first rows of a pipeline's memory."""
+        size, length = pipeline.num_sessions, self.bundle.history_length
+        history, liked, group, limits = (
+            _padded(column, size).to(self._device) for column in beginnings(pasts, length)
+        )
+        pipeline.reset(Rows(), history, liked, group, limits)
         for row, past in enumerate(pasts):
-            if kept := min(length, len(past.items)):
-                items[row, -kept:] = past.items[-kept:]
-                liked[row, -kept:] = past.liked[-kept:]
-        group = np.array([past.group for past in pasts])
-        limits = np.array([past.limits for past in pasts], np.float32)
-        columns = (items, liked, group, limits.reshape(len(pasts), -1))
-        found = (_padded(torch.from_numpy(c), size).to(self._device) for c in columns)
-        return next(found), next(found), next(found), next(found)
-
-    def _see(self, memory: SessionMemory, pasts: Sequence[Past]) -> None:
-        """All of a history is seen, also what is too old for the profile."""
-        for row, past in enumerate(pasts):
-            if len(past.items) > self.bundle.history_length:
-                memory.seen[row, torch.tensor(past.items, device=self._device)] = True
+            if len(past.items) > length:
+                # All of a history is seen, also what is too old for the profile.
+                seen = torch.tensor(past.items, device=self._device)
+                pipeline.memory.seen[row, seen] = True
+        return pipeline.memory
 
 
 def _padded(values: Tensor, size: int) -> Tensor:
     """Return rows filled up to ``size`` by the first."""
     missing = size - len(values)
     return torch.cat([values, values[:1].expand(missing, *values.shape[1:])]) if missing else values
-
-
-def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Tensor]:
-    """Return the tensors of nested mappings by their paths."""
-    found: dict[str, Tensor] = {}
-    for name, value in tree.items():
-        place = f"{path}{name}"
-        found |= _flat(value, f"{place}/") if isinstance(value, Mapping) else {place: value}
-    return found

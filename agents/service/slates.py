@@ -96,15 +96,18 @@ class Trace:
     Attributes:
         actions: by agent, as the environment has them.
         drawn: by agent that drew: observation, flat action, log-probability.
+        recurrent: by agent, what its actor remembers.
     """
 
     def __init__(self) -> None:
         """Empty; :meth:`complete` fills it."""
         self.actions: dict[str, Action] = {}
         self.drawn: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+        self.recurrent: dict[str, Tensor] = {}
 
     def complete(self, pipeline: Pipeline, request: Request) -> None:
         """Take what is to be told from a request that is finished."""
+        self.recurrent = {}
         self._decisions: dict[str, tuple[Sequence[str], NDArray[np.float32]]] = {}
         actions = self.actions or pipeline.default_actions()
         for agent, action in actions.items():

@@ -1,0 +1,258 @@
+"""The service over HTTP (FastAPI): keys, limits, one shape of errors, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agents.service.config import ServiceConfig
+from agents.service.service import Service
+from agents.service.store import Store
+from agents.service.telling import short
+from agents.service.worker import RefusedError, Worker
+from marec_env import __version__
+from marec_env.errors import ConfigError, MarecError
+
+try:
+    from fastapi import FastAPI, Request, Response
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.staticfiles import StaticFiles
+    from prometheus_client import generate_latest
+    from starlette.exceptions import HTTPException
+
+    from agents.service.gate import Gate, Metrics, read_keys, refusal, told
+except ImportError as error:  # pragma: no cover
+    raise ConfigError(
+        f"serving needs {error.name}, which is not installed: pip install 'marec[serve]'"
+    ) from error
+
+__all__ = ["make_app"]
+
+PAGE = Path(__file__).with_name("page")
+_HOUR = 3600.0
+
+Text = Annotated[str, Field(min_length=1, max_length=200)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class NewSession(_Body):
+    """What is known of a user when a session begins."""
+
+    user: Text | None = None
+    history: Annotated[list[Text], Field(max_length=5000)] = []
+    feedback: Annotated[list[bool | Number], Field(max_length=5000)] | None = None
+    group: Text | None = None
+    attributes: Annotated[dict[Text, Number], Field(max_length=50)] = {}
+    policy: Text | None = None
+    seed: Annotated[int, Field(ge=0, le=2**53)] | None = None
+
+
+class Wish(_Body):
+    """What is asked for beside a slate."""
+
+    details: bool = False
+
+
+class NewEvent(_Body):
+    """What a user did to an item of a slate; ``click`` teaches the session, the others are kept."""
+
+    id: Text
+    request: Text
+    item: Text
+    type: Literal["click", "view", "skip", "like", "hide", "purchase", "watch"]
+    value: Number | None = None
+    time: Annotated[float, Field(ge=0, le=1e11)] | None = None
+
+
+class NewEvents(_Body):
+    """Events of one session."""
+
+    events: Annotated[list[NewEvent], Field(min_length=1, max_length=100)]
+
+
+class PolicyShare(_Body):
+    """A bundle and its share of new sessions."""
+
+    bundle: Text
+    share: Annotated[float, Field(ge=0, le=1)]
+
+
+class Policies(_Body):
+    """The bundles to serve from now on."""
+
+    policies: Annotated[list[PolicyShare], Field(min_length=1, max_length=16)]
+
+
+def make_app(
+    bundles: Sequence[Path], database: Path, config: ServiceConfig | None = None
+) -> FastAPI:
+    """Return the service as an ASGI application.
+
+    Args:
+        bundles: folders of the teams; the first gets all new sessions until told otherwise.
+        database: file of sessions and events.
+        config: of the service.
+
+    Raises:
+        ConfigError, RunError: a bundle, the database or a file of keys cannot be used.
+    """
+    config = config or ServiceConfig()
+    keys = read_keys(config)
+    store = Store(database, synchronous=config.synchronous)
+    service = Service(bundles, store, config)
+    metrics = Metrics()
+    worker = Worker(service, config.batch, config.waiting, metrics.batch.observe)
+    metrics.sessions.set_function(lambda: service.sessions)
+    metrics.waiting.set_function(lambda: worker.waiting)
+    began = time.monotonic()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        worker.start()
+        keeping = asyncio.create_task(expire())
+        yield
+        keeping.cancel()
+        await asyncio.to_thread(worker.stop)
+        store.close()
+
+    async def expire() -> None:
+        while True:
+            with suppress(MarecError):
+                await asked("expire")
+            await asyncio.sleep(_HOUR)
+
+    async def asked(kind: str, session: str | None = None, **values: Any) -> Any:
+        return await asyncio.wrap_future(worker.submit(kind, session, **values))
+
+    app = FastAPI(
+        title="marec", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    app.state.service, app.state.worker = service, worker
+    app.add_middleware(Gate, config=config, keys=keys, metrics=metrics)
+
+    @app.exception_handler(MarecError)
+    async def refused(request: Request, error: MarecError) -> Response:
+        code = error.code if isinstance(error, RefusedError) else "invalid"
+        return refusal(code, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return refusal("malformed", "the body is no JSON")
+        place = ".".join(short(str(part)) for part in first["loc"][1:]) or "the body"
+        return refusal("invalid", f"{place}: {first['msg']}")
+
+    @app.exception_handler(HTTPException)
+    async def other(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 405:
+            return refusal("not_allowed", f"{request.method} is not possible here")
+        if error.status_code == 404:
+            return refusal("not_found", "there is nothing here; see /openapi.json")
+        return refusal("malformed", "the request cannot be read")
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return refusal("failed", "the service failed; its log says how")
+
+    @app.get("/health")
+    async def health() -> Response:
+        """Whether the service works, and with which policies."""
+        return told(
+            {
+                "status": "ok",
+                "policies": service.teams.told(),
+                "sessions": service.sessions,
+                "uptime_s": round(time.monotonic() - began, 3),
+            }
+        )
+
+    @app.get("/metrics")
+    async def told_metrics() -> Response:
+        """Metrics for Prometheus."""
+        return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4")
+
+    @app.get("/items")
+    async def items(
+        query: Annotated[str, Field(max_length=200)] = "",
+        limit: Annotated[int, Field(ge=1, le=200)] = 20,
+    ) -> Response:
+        """Items whose title contains a text, most popular first."""
+        return told({"items": service.teams.items(query, limit)})
+
+    @app.get("/topics")
+    async def topics() -> Response:
+        """Names of the topics, in the order of every vector by topic."""
+        return told({"topics": service.teams.first.topics})
+
+    @app.get("/policies")
+    async def policies() -> Response:
+        """The policies at work."""
+        return told({"policies": service.teams.told()})
+
+    @app.put("/policies")
+    async def set_policies(body: Policies) -> Response:
+        """Serve these bundles from now on; sessions of others go on with the largest share's."""
+        wanted = [one.model_dump() for one in body.policies]
+        return told({"policies": await asked("policies", policies=wanted)})
+
+    @app.post("/sessions", status_code=201)
+    async def open_session(body: NewSession) -> Response:
+        """Begin a session."""
+        return told(await asked("open", **body.model_dump()), 201)
+
+    @app.post("/sessions/{session}/recommendations")
+    async def recommend(session: str, body: Wish | None = None) -> Response:
+        """Return the session's next slate."""
+        found = await asked("recommend", session, details=body is not None and body.details)
+        metrics.slates.labels(found["policy"], found["version"]).inc()
+        return told(found)
+
+    @app.post("/sessions/{session}/events")
+    async def add_events(session: str, body: NewEvents) -> Response:
+        """Keep events; answered when they are on disk."""
+        found = await asked("events", session, events=[one.model_dump() for one in body.events])
+        for outcome, count in found.items():
+            metrics.events.labels(outcome).inc(count)
+        return told(found)
+
+    @app.get("/sessions/{session}")
+    async def state(session: str) -> Response:
+        """What is remembered of a session."""
+        return told(await asked("state", session))
+
+    @app.delete("/sessions/{session}")
+    async def delete_session(session: str) -> Response:
+        """Delete a session and all that belongs to it."""
+        found = await asked("delete", where="id = ?", value=session)
+        if not found["deleted"]["sessions"]:
+            raise RefusedError("unknown_session", f"there is no session '{short(session)}'")
+        return told(found)
+
+    @app.delete("/users/{user}")
+    async def delete_user(user: str) -> Response:
+        """Delete all that is kept of a user."""
+        return told(await asked("delete", where="user = ?", value=service.pseudonym(user)))
+
+    @app.get("/log")
+    async def log(
+        after: Annotated[int, Field(ge=0)] = 0,
+        limit: Annotated[int, Field(ge=1, le=10_000)] = 1000,
+        decisions: bool = False,
+    ) -> Response:
+        """Slates with what was clicked on them, in the order in which they were shown."""
+        return told(await asked("log", after=after, limit=limit, decisions=decisions))
+
+    if PAGE.is_dir():
+        app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    return app

@@ -1,0 +1,335 @@
+"""Sessions, slates and events on disk: SQLite with a write-ahead log, one transaction a batch.
+
+What has been committed survives a killed process (``synchronous: full``: a power failure too).
+Deleted rows are overwritten, and leave the write-ahead log at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from marec_env.errors import RunError
+
+__all__ = ["Event", "Exposure", "KeptSession", "KeptSlate", "Store"]
+
+SCHEMA = 1
+_TABLES = """
+CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE sessions(
+    id TEXT PRIMARY KEY, user TEXT, policy TEXT NOT NULL, version TEXT NOT NULL,
+    created REAL NOT NULL, active REAL NOT NULL, key INTEGER NOT NULL, past TEXT NOT NULL,
+    state BLOB NOT NULL DEFAULT x''
+) WITHOUT ROWID;
+CREATE INDEX sessions_of_user ON sessions(user);
+CREATE INDEX sessions_by_activity ON sessions(active);
+CREATE TABLE slates(
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    session TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE, number INTEGER NOT NULL,
+    time REAL NOT NULL, policy TEXT NOT NULL, version TEXT NOT NULL, items TEXT NOT NULL,
+    channels TEXT, blocks BLOB, log_propensity TEXT NOT NULL, decisions TEXT,
+    UNIQUE(session, number)
+);
+CREATE TABLE events(
+    session TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE, id TEXT NOT NULL,
+    number INTEGER NOT NULL, item TEXT NOT NULL, type TEXT NOT NULL, value REAL,
+    time REAL NOT NULL, PRIMARY KEY(session, id)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(slots=True)
+class KeptSession:
+    """A session as it is kept."""
+
+    id: str
+    user: str | None
+    policy: str
+    version: str
+    created: float
+    key: int
+    past: dict[str, Any]
+    """``history`` and ``liked``, ``group``, ``limits``."""
+    state: bytes = b""
+
+
+@dataclass(slots=True)
+class KeptSlate:
+    """A slate as it is kept."""
+
+    number: int
+    time: float
+    policy: str
+    version: str
+    items: list[str]
+    channels: list[str] | None
+    blocks: bytes | None
+    log_propensity: dict[str, Any]
+    decisions: dict[str, Any] | None
+
+
+@dataclass(slots=True)
+class Event:
+    """What a user did to an item of a slate."""
+
+    id: str
+    number: int
+    item: str
+    type: str
+    value: float | None
+    time: float
+
+
+@dataclass(slots=True)
+class Exposure:
+    """A slate with what was clicked on it, for estimates and training."""
+
+    sequence: int
+    session: str
+    user: str | None
+    slate: KeptSlate
+    clicked: set[str]
+    closed: bool
+    """Whether its session asked for another slate since."""
+
+
+class Store:
+    """One file, written by one service at a time; others may read it meanwhile."""
+
+    def __init__(self, file: str | Path, *, synchronous: str = "full", read: bool = False) -> None:
+        """Open a database, or make it.
+
+        Args:
+            file: of the database.
+            synchronous: see :class:`agents.service.config.ServiceConfig`.
+            read: only look at it, which goes beside a service at work.
+
+        Raises:
+            RunError: it cannot be opened, is none of marec's, of another version's, or in use.
+        """
+        self.file = Path(file)
+        self._lock = None if read else _locked(self.file)
+        try:
+            if read:
+                place = f"file:{self.file.resolve()}?mode=ro"
+                self._db = sqlite3.connect(place, uri=True, check_same_thread=False)
+            else:
+                self._db = sqlite3.connect(self.file, isolation_level=None, check_same_thread=False)
+                os.chmod(self.file, 0o600)
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute(f"PRAGMA synchronous={synchronous.upper()}")
+                self._db.execute("PRAGMA foreign_keys=ON")
+                self._db.execute("PRAGMA secure_delete=ON")
+            self._prepare(read)
+        except sqlite3.Error as error:
+            raise RunError(f"{self.file} cannot be used as a database: {error}") from error
+
+    def _prepare(self, read: bool) -> None:
+        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
+        if not tables and not read:
+            self._db.executescript(
+                f"BEGIN; {_TABLES} INSERT INTO meta VALUES('schema', {SCHEMA}); COMMIT;"
+            )
+            return
+        if "meta" not in tables:
+            raise RunError(f"{self.file} is a database of something else; name another file")
+        found = self.meta("schema")
+        if found != SCHEMA:
+            raise RunError(
+                f"{self.file} has format {found}; this version of marec reads {SCHEMA}: update "
+                "marec, or begin another file"
+            )
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    # ------------------------------------------------------------------ transactions
+
+    def begin(self) -> None:
+        """Open a transaction."""
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Put all that was written since :meth:`begin` on disk."""
+        self._db.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo it."""
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    def scrub(self) -> None:
+        """Let nothing of deleted rows stay in the write-ahead log."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def meta(self, name: str) -> Any:
+        """Return a value that belongs to the database."""
+        found = self._db.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
+        return found[0] if found else None
+
+    # ------------------------------------------------------------------ writing
+
+    def add_sessions(self, sessions: Iterable[KeptSession]) -> None:
+        """Keep new sessions."""
+        self._db.executemany(
+            "INSERT INTO sessions VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (s.id, s.user, s.policy, s.version, s.created, s.created, s.key, *_json(s.past),
+                 s.state)
+                for s in sessions
+            ],
+        )  # fmt: skip
+
+    def add_slates(self, slates: Iterable[tuple[str, KeptSlate, bytes]]) -> None:
+        """Keep slates, each with its session's id and the session's state after it."""
+        rows = [*slates]
+        self._db.executemany(
+            "INSERT INTO slates(session, number, time, policy, version, items, channels, blocks, "
+            "log_propensity, decisions) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (session, s.number, s.time, s.policy, s.version, *_json(s.items, s.channels),
+                 s.blocks, *_json(s.log_propensity, s.decisions))
+                for session, s, _ in rows
+            ],
+        )  # fmt: skip
+        self._db.executemany(
+            "UPDATE sessions SET active=?, policy=?, version=?, state=? WHERE id=?",
+            [(s.time, s.policy, s.version, state, session) for session, s, state in rows],
+        )
+
+    def add_events(self, session: str, events: Sequence[Event]) -> list[Event]:
+        """Keep events, and return those that were not known by their id."""
+        new = []
+        for event in events:
+            done = self._db.execute(
+                "INSERT OR IGNORE INTO events VALUES(?, ?, ?, ?, ?, ?, ?)",
+                (session, event.id, event.number, event.item, event.type, event.value, event.time),
+            )
+            if done.rowcount:
+                new.append(event)
+        if new:
+            self._db.execute("UPDATE sessions SET active=? WHERE id=?", (time.time(), session))
+        return new
+
+    def delete(self, where: str, value: str | float) -> tuple[list[str], dict[str, int]]:
+        """Delete sessions with all that belongs to them.
+
+        Args:
+            where: ``id = ?``, ``user = ?`` or ``active < ?``.
+            value: for the question mark.
+
+        Returns:
+            Their ids, and how many sessions, requests and events there were.
+        """
+        of = f"SELECT id FROM sessions WHERE {where}"
+        ids = [name for (name,) in self._db.execute(of, (value,))]
+        counts = {"sessions": len(ids)}
+        for name, table in (("requests", "slates"), ("events", "events")):
+            query = f"SELECT count(*) FROM {table} WHERE session IN ({of})"
+            counts[name] = self._db.execute(query, (value,)).fetchone()[0]
+        self._db.execute(f"DELETE FROM sessions WHERE {where}", (value,))
+        return ids, counts
+
+    # ------------------------------------------------------------------ reading
+
+    def session(self, name: str) -> KeptSession | None:
+        """Return a session, if it is known."""
+        found = self._db.execute(
+            "SELECT id, user, policy, version, created, key, past, state FROM sessions WHERE id=?",
+            (name,),
+        ).fetchone()
+        if found is None:
+            return None
+        identity, user, policy, version, created, key, past, state = found
+        return KeptSession(identity, user, policy, version, created, key, json.loads(past), state)
+
+    def slates(self, session: str) -> list[KeptSlate]:
+        """Return a session's slates, oldest first."""
+        rows = self._db.execute(
+            "SELECT number, time, policy, version, items, channels, blocks, log_propensity, NULL "
+            "FROM slates WHERE session=? ORDER BY number",
+            (session,),
+        )
+        return [_slate(row) for row in rows]
+
+    def events(self, session: str) -> list[Event]:
+        """Return a session's events, by time."""
+        rows = self._db.execute(
+            "SELECT id, number, item, type, value, time FROM events WHERE session=? ORDER BY time",
+            (session,),
+        )
+        return [Event(*row) for row in rows]
+
+    def exposures(self, after: int = 0, limit: int = 1000) -> Iterator[Exposure]:
+        """Yield slates in the order in which they were shown, with what was clicked on them.
+
+        Args:
+            after: the ``sequence`` of the last one that is known already.
+            limit: how many.
+        """
+        with closing(self._db.cursor()) as cursor:
+            rows = cursor.execute(
+                "SELECT s.sequence, s.session, t.user, s.number, s.time, s.policy, s.version, "
+                "s.items, s.channels, s.blocks, s.log_propensity, s.decisions, "
+                "(SELECT json_group_array(item) FROM events e WHERE e.session = s.session AND "
+                "e.number = s.number AND e.type = 'click'), "
+                "EXISTS(SELECT 1 FROM slates n WHERE n.session = s.session AND "
+                "n.number = s.number + 1) FROM slates s JOIN sessions t ON t.id = s.session "
+                "WHERE s.sequence > ? ORDER BY s.sequence LIMIT ?",
+                (after, limit),
+            ).fetchall()
+        for sequence, session, user, *slate, clicked, closed in rows:
+            yield Exposure(
+                sequence, session, user, _slate(slate), set(json.loads(clicked)), bool(closed)
+            )
+
+
+def _json(*values: Any) -> tuple[str | None, ...]:
+    return tuple(None if v is None else json.dumps(v, separators=(",", ":")) for v in values)
+
+
+def _slate(row: Sequence[Any]) -> KeptSlate:
+    number, moment, policy, version, items, channels, blocks, propensity, decisions = row
+    return KeptSlate(
+        number,
+        moment,
+        policy,
+        version,
+        json.loads(items),
+        None if channels is None else json.loads(channels),
+        blocks,
+        json.loads(propensity),
+        None if decisions is None else json.loads(decisions),
+    )
+
+
+def _locked(file: Path) -> BinaryIO:
+    """Return the open lock of a database.
+
+    Raises:
+        RunError: another service has it, or the folder cannot be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(file.with_name(f"{file.name}.lock"), "wb")  # noqa: SIM115
+    except OSError as error:
+        raise RunError(f"{file} cannot be used as a database: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise RunError(
+            f"{file} is in use by another service; stop it, or name another file"
+        ) from error
+    return lock

@@ -1,0 +1,167 @@
+"""The teams at work: which bundles are served, and what share of new sessions each gets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agents.service.bundle import Bundle, load_bundle
+from agents.service.past import past_of
+from agents.service.sessions import Sessions
+from agents.service.telling import item_told, short
+from agents.service.worker import RefusedError
+from marec_env.errors import ConfigError, MarecError
+
+__all__ = ["Team", "Teams"]
+
+_WARM_UP = 3  # requests
+
+
+@dataclass(slots=True)
+class Team:
+    """A bundle at work."""
+
+    bundle: Bundle
+    share: float
+    """Of new sessions."""
+    engine: Sessions
+
+
+class Teams:
+    """Teams by name; of one catalog, with slates of one size, so that sessions can move."""
+
+    def __init__(self, bundles: Sequence[Path], folder: Path, explore: bool) -> None:
+        """Args:
+        bundles: folders; the first gets all new sessions.
+        folder: in which other bundles must lie (:meth:`serve`).
+        explore: whether trained teams draw their actions.
+
+        Raises:
+            RunError, ConfigError: one cannot be loaded, or they do not go together.
+        """
+        self._folder, self._explore = folder, explore
+        self._teams: dict[str, Team] = {}
+        self._set([(place, float(k == 0)) for k, place in enumerate(bundles)])
+
+    def serve(self, wanted: Sequence[tuple[str, float]]) -> None:
+        """Serve these bundles from now on, each with its share of new sessions.
+
+        Raises:
+            RefusedError: one cannot be, and all stays as it is.
+        """
+        places = []
+        for name, share in wanted:
+            place = (self._folder / name).resolve()
+            if not place.is_relative_to(self._folder):
+                raise RefusedError("invalid", f"bundle '{short(name)}' lies outside the folder")
+            places.append((place, share))
+        try:
+            self._set(places)
+        except MarecError as error:
+            raise RefusedError("invalid", str(error)) from error
+
+    def _set(self, wanted: Sequence[tuple[Path, float]]) -> None:
+        teams: dict[str, Team] = {}
+        for place, share in wanted:
+            bundle = load_bundle(place)
+            if bundle.name in teams:
+                raise ConfigError(f"two bundles are called '{bundle.name}'; name each folder apart")
+            known = self._teams.get(bundle.name)
+            if known is not None and known.bundle.version == bundle.version:
+                engine = known.engine
+            else:
+                engine = Sessions(bundle, explore=self._explore and bundle.policy is not None)
+                _warm_up(engine)
+            teams[bundle.name] = Team(engine.bundle, share, engine)
+        if not any(team.share > 0 for team in teams.values()):
+            raise ConfigError("no policy has a share of the new sessions")
+        _check_alike([*teams.values()], [*self._teams.values()])
+        self._teams = teams
+
+    @property
+    def first(self) -> Bundle:
+        """The first team's bundle, for what all have in common: the catalog."""
+        return next(iter(self._teams.values())).bundle
+
+    def named(self, name: str) -> Team | None:
+        """Return a team, if it is served."""
+        return self._teams.get(name)
+
+    def largest(self) -> Team:
+        """Return the team with the largest share."""
+        return max(self._teams.values(), key=lambda team: team.share)
+
+    def chosen(self, session: str, policy: str | None) -> Team:
+        """Return the team of a new session: the one it asks for, or one by its share.
+
+        Raises:
+            RefusedError: there is no such team.
+        """
+        if policy is not None:
+            if policy not in self._teams:
+                known = f"no policy '{short(policy)}' (known: {', '.join(self._teams)})"
+                raise RefusedError("unknown_policy", f"there is {known}")
+            return self._teams[policy]
+        teams = [team for team in self._teams.values() if team.share > 0]
+        place = int(session[:8], 16) / 2**32 * sum(team.share for team in teams)
+        for team in teams[:-1]:
+            place -= team.share
+            if place < 0:
+                return team
+        return teams[-1]
+
+    def told(self) -> list[dict[str, Any]]:
+        """Return the teams in plain types."""
+        return [
+            {
+                "name": name,
+                "version": team.bundle.version,
+                "share": team.share,
+                "components": list(team.bundle.pipeline.components),
+                "slate_size": team.engine.slate_size,
+                "candidates": team.engine.config.candidates,
+                "explore": team.engine.explore,
+            }
+            for name, team in self._teams.items()
+        ]
+
+    def items(self, query: str, limit: int) -> list[dict[str, str]]:
+        """Return items whose title contains a text, most popular first."""
+        bundle, wanted, found = self.first, query.casefold(), list[dict[str, str]]()
+        for place in bundle.knowledge.by_popularity.tolist():
+            if wanted in bundle.titles[place].casefold():
+                found.append(item_told(bundle, place))
+                if len(found) == limit:
+                    break
+        return found
+
+
+def _warm_up(engine: Sessions) -> None:
+    """Build what the first requests would wait for."""
+    [session] = engine.open([past_of(engine.bundle)], [0])
+    for _ in range(_WARM_UP):
+        session.recommend()
+    session.close()
+
+
+def _check_alike(teams: Sequence[Team], before: Sequence[Team]) -> None:
+    """Refuse teams between which sessions could not move.
+
+    Raises:
+        ConfigError: one lacks items of another, or has slates of another size.
+    """
+    for team in teams:
+        for other in (*before, *teams):
+            mine, theirs = team.bundle, other.bundle
+            if missing := theirs.places.keys() - mine.places.keys():
+                raise ConfigError(
+                    f"bundle '{mine.name}' lacks item '{min(missing)}' of '{theirs.name}'; serve "
+                    "bundles of one catalog"
+                )
+            if team.engine.slate_size != other.engine.slate_size:
+                raise ConfigError(
+                    f"bundle '{mine.name}' has slates of {team.engine.slate_size} items, "
+                    f"'{theirs.name}' of {other.engine.slate_size}; serve bundles of one size"
+                )
