@@ -1,0 +1,304 @@
+"""What privacy costs in recall and clicks and what it buys against attackers, over ε.
+
+At each level and seed the recommender's knowledge comes from a release with noise of its own; the
+play is judged on the log's own users. Trained teams learn on users drawn from the release, so what
+they are is private as a whole; where nothing is released, on the log's users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agents.baselines import build_baseline
+from agents.baselines.linear import EASE
+from agents.baselines.scoring import training_log
+from agents.config import RunConfig
+from agents.runs.environment import build_trainer
+from agents.studies.privacy.membership import ALL, knowledge_of, membership, rows_of
+from agents.studies.records import spread
+from marec_env import random
+from marec_env.data.interactions import InteractionLog
+from marec_env.data.log import load_log
+from marec_env.environment_config import EnvironmentConfig
+from marec_env.errors import ConfigError, RunError
+from marec_env.evaluation.policies import Policy
+from marec_env.evaluation.rollout import rollout
+from marec_env.evaluation.statistics import mean_estimate
+from marec_env.privacy.config import PrivacyConfig
+from marec_env.reporting.charts import Line, lines_figure
+from marec_env.reporting.drawing import Figure
+from marec_env.reporting.table import TextTable
+from marec_env.simulator import Simulator
+from marec_env.world import World, build_world
+
+__all__ = ["CurvePlan", "LEVELS", "curve_figures", "curve_table", "measure_curve"]
+
+RAW, FREE = "log itself", "∞"
+LEVELS: dict[str, float | None] = {
+    RAW: None, FREE: None, "32": 32.0, "8": 8.0, "4": 4.0, "2": 2.0, "1": 1.0,
+}  # fmt: skip
+"""Levels by name: no release; a release without noise; and values of ε."""
+HELD_OUT = 0.2
+"""Share of each user's likes on which recall is measured."""
+TOP = 20
+_RECONSTRUCTION = "reconstruction from vectors, likelihood ratio"
+_RELEASED = "released co-occurrence, likelihood ratio"
+QUANTITIES = {
+    "recall": f"recall@{TOP}, vectors",
+    "recall_ease": f"recall@{TOP}, EASE",
+    "static": "clicks, hand-set",
+    "trained": "clicks, trained",
+    "auc_vectors": "AUC, vectors",
+    "auc_released": "AUC, co-occurrence",
+    "auc": "AUC, all together",
+    "tpr": "true positives at 1 %, all together",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePlan:
+    """Budgets, saved with the result."""
+
+    seeds: int
+    models: int
+    """Of membership inference."""
+    sessions: int
+    """That clicks are measured on; the same for all levels and seeds."""
+    cohort: int
+    """Their seed."""
+    train_steps: int
+    """Requests that each team is trained on; 0: none is."""
+
+
+def measure_curve(
+    run: RunConfig,
+    plan: CurvePlan,
+    keep: Callable[[dict[str, Any]], None],
+    tell: Callable[[str], None],
+    earlier: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return ``cells``: of each part, level and seed its numbers.
+
+    Args:
+        run: whose log, environment and learner are used.
+        plan: see the class.
+        keep: is given the report after each cell.
+        tell: is told what comes next.
+        earlier: a report made alike, cut short: its cells are taken over.
+
+    Raises:
+        RunError: the earlier report is of other settings.
+        ConfigError: the run's environment is not marec's.
+    """
+    environment = run.environment
+    if not isinstance(environment, EnvironmentConfig):
+        raise ConfigError("environment.kind must be 'marec' for this command")
+    settings = {"config": run.model_dump(mode="json"), "plan": asdict(plan)}
+    for key, value in settings.items():
+        if earlier and earlier.get(key) != value:
+            raise RunError(
+                f"the earlier curve was made with another {key}; write elsewhere (--output), or "
+                "add --replace"
+            )
+    report: dict[str, Any] = {**settings, "cells": dict((earlier or {}).get("cells", {}))}
+    for part, level, seed in _cells(plan):
+        name = f"{part}, {level}, seed {seed}"
+        if name in report["cells"]:
+            continue
+        tell(name)
+        report["cells"][name] = _PARTS[part](run, _privacy(environment, level, seed), seed, plan)
+        keep(report)
+    return report
+
+
+def _cells(plan: CurvePlan) -> Iterator[tuple[str, str, int]]:
+    for part in _PARTS:
+        if part == "trained" and not plan.train_steps:
+            continue
+        for seed in range(plan.seeds):
+            yield from ((part, level, seed) for level in LEVELS)
+
+
+def _privacy(environment: EnvironmentConfig, level: str, seed: int) -> PrivacyConfig | None:
+    if level == RAW:
+        return None
+    base = environment.data.privacy or PrivacyConfig()
+    return base.model_copy(update={"epsilon": LEVELS[level], "seed": seed, "users": "log"})
+
+
+def _world(run: RunConfig, privacy: PrivacyConfig | None) -> World:
+    environment = run.environment
+    assert isinstance(environment, EnvironmentConfig)
+    data = environment.data.model_copy(update={"privacy": privacy})
+    return build_world(environment.model_copy(update={"data": data}))
+
+
+def _log(run: RunConfig) -> InteractionLog:
+    assert isinstance(run.environment, EnvironmentConfig)
+    return load_log(run.environment.data)
+
+
+def _factors(
+    run: RunConfig, privacy: PrivacyConfig | None, seed: int, plan: CurvePlan
+) -> dict[str, float]:
+    """Return recall on held-out likes, of the vectors and of EASE, and of a constant order."""
+    log = _log(run)
+    keys = random.session_keys(seed, torch.arange(log.num_interactions))
+    drawn = random.uniform(keys, 0, "privacy/held_out", 1).squeeze(1)
+    held = (drawn < HELD_OUT) & log.liked
+    train = replace(log.select(~held), fingerprint=f"{log.fingerprint}/held out {seed}")
+    rows = rows_of(train)
+    wanted = torch.zeros(rows.shape, dtype=torch.bool)
+    wanted[log.user[held], log.item[held]] = True
+    wanted &= rows == 0
+    assert isinstance(run.environment, EnvironmentConfig)
+    known = knowledge_of(train, run.environment.knowledge, privacy)
+    likes = (rows == 1.0).to(torch.float32)
+    profile = torch.nn.functional.normalize(likes @ known.vectors, dim=1)
+    visible = train if known.release is None else known.release.draw_log(train)
+    ease = EASE(training_log(visible))
+    return {
+        "recall": _recall(profile @ known.vectors.T, rows, wanted),
+        "recall_ease": _recall(likes @ ease.weights, rows, wanted),
+        "recall_popular": _recall(known.popularity.expand_as(rows), rows, wanted),
+    }
+
+
+def _recall(score: Tensor, rows: Tensor, wanted: Tensor) -> float:
+    """Return the share of held-out likes among the best unseen, of at most as many as fit."""
+    top = score.masked_fill(rows > 0, -torch.inf).topk(TOP, dim=1).indices
+    there = wanted.sum(1)
+    found = wanted.gather(1, top).sum(1)[there > 0] / there[there > 0].clamp(max=TOP)
+    return float(found.mean())
+
+
+def _attacks(
+    run: RunConfig, privacy: PrivacyConfig | None, seed: int, plan: CurvePlan
+) -> dict[str, float]:
+    assert isinstance(run.environment, EnvironmentConfig)
+    knowledge = run.environment.knowledge
+    found = membership(
+        _log(run), lambda part: knowledge_of(part, knowledge, privacy), plan.models, seed
+    )
+    results = {
+        "auc_vectors": found[_RECONSTRUCTION]["auc"].value,
+        "auc": found[ALL]["auc"].value,
+        "tpr": found[ALL]["tpr"].value,
+    }
+    if _RELEASED in found:
+        results["auc_released"] = found[_RELEASED]["auc"].value
+    return results
+
+
+def _static(
+    run: RunConfig, privacy: PrivacyConfig | None, seed: int, plan: CurvePlan
+) -> dict[str, float]:
+    world = _world(run, privacy)
+    return {"static": _clicks(world, build_baseline("static", Simulator(world, 1)), plan)}
+
+
+def _trained(
+    run: RunConfig, privacy: PrivacyConfig | None, seed: int, plan: CurvePlan
+) -> dict[str, float]:
+    """Return clicks from the log's users of a team trained on those drawn from the release."""
+    taught = privacy and privacy.model_copy(update={"users": "release"})
+    world = _world(run, taught)
+    own = run.model_copy(update={"environment": world.config, "seed": seed})
+    with closing(build_trainer(own)) as trainer:
+        while trainer.env_steps < plan.train_steps:
+            trainer.iterate()
+        policy = trainer.policy()
+        return {
+            "trained": _clicks(_world(run, privacy), policy, plan),
+            "trained_at_home": _clicks(world, policy, plan),
+            "static_at_home": _clicks(world, build_baseline("static", Simulator(world, 1)), plan),
+        }
+
+
+def _clicks(world: World, policy: Policy, plan: CurvePlan) -> float:
+    played = rollout(world, policy, plan.sessions, plan.cohort)
+    return float(played.per_session["clicks"].mean())
+
+
+_PARTS = {"factors": _factors, "attacks": _attacks, "static": _static, "trained": _trained}
+
+
+def _values(report: Mapping[str, Any], level: str) -> dict[str, list[float]]:
+    """Return each quantity's values over the seeds at a level."""
+    found: dict[str, list[float]] = {}
+    for name, cell in report["cells"].items():
+        if name.split(", ")[1] == level:
+            for quantity, value in cell.items():
+                found.setdefault(quantity, []).append(value)
+    return found
+
+
+def curve_table(report: Mapping[str, Any]) -> TextTable:
+    """Return the levels' means over seeds."""
+    rows = []
+    for level in LEVELS:
+        values = _values(report, level)
+        cells = [
+            spread(mean_estimate(values[name]), 1 if "clicks" in label else 3)
+            if name in values
+            else "–"
+            for name, label in QUANTITIES.items()
+        ]
+        rows.append((level, *cells))
+    plan = report["plan"]
+    return TextTable(
+        "What privacy costs and buys, over ε",
+        ("ε", *QUANTITIES.values()),
+        rows,
+        notes=(
+            f"Mean ± half of the 95 % interval over {plan['seeds']} seeds of noise, held-out "
+            f"likes, halves and training; clicks a session on {plan['sessions']} sessions of the "
+            f"log's own users; teams trained on {plan['train_steps']:,} requests. {RAW}: no "
+            f"release; {FREE}: bounded contributions without noise.",
+        ),
+    )
+
+
+def curve_figures(report: Mapping[str, Any]) -> list[Figure]:
+    """Draw recall, clicks and attacks over the levels."""
+    parts = (
+        (("recall", "recall_ease", "recall_popular"), f"recall@{TOP} of held-out likes"),
+        (("static", "trained"), "clicks a session, log's own users"),
+        (("auc_vectors", "auc_released", "auc"), "membership inference, AUC"),
+    )
+    labels = QUANTITIES | {"recall_popular": f"recall@{TOP}, popularity"}
+    figures = []
+    for names, title in parts:
+        lines = {}
+        for name in names:
+            found = {
+                place: mean_estimate(values[name])
+                for place, level in enumerate(LEVELS)
+                if name in (values := _values(report, level))
+            }
+            if found:
+                lines[labels[name]] = Line(
+                    list(found),
+                    [one.value for one in found.values()],
+                    [one.low for one in found.values()],
+                    [one.high for one in found.values()],
+                )
+        if lines:
+            reference = 0.5 if "auc" in names else None
+            figures.append(
+                lines_figure(
+                    lines,
+                    ("privacy loss ε of a user", title),
+                    f"Over ε: {title}; mean and 95 % interval of {report['plan']['seeds']} seeds.",
+                    ticks=list(LEVELS),
+                    band=False,
+                    reference=reference,
+                )
+            )
+    return figures
