@@ -105,7 +105,7 @@ def _build(serialised: str, fingerprint: str | None, key: bytes) -> World:
     reduction = fit_reduction(config.embeddings, full)
     catalog = build_catalog(seen, reduction.apply(full), config.catalog)
     population = build_population(
-        config.population, log, catalog.topics, catalog.num_topics, catalog.providers
+        config.population, log, catalog.topics, catalog.num_topics, catalog.providers, catalog.age
     )
     visible = select_log(seen, config.knowledge)
     if release is None:

@@ -7,7 +7,7 @@ estimates read it alike.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,10 @@ from marec_env.io import write_bytes
 from marec_env.rewards.config import RewardConfig
 from marec_env.simulator import Simulator
 
-__all__ = ["ExposureLog", "as_rollout", "decide", "play_log"]
+__all__ = ["ExposureLog", "as_rollout", "play_log"]
 
 FORMAT = 1
 """Version of the layout; a change that old code cannot read raises it."""
-_SERVED = "service/actions"
 _HELD_OUT = "loop/held_out"
 _COLUMNS = ("observations", "actions", "log_probabilities")
 _TEAM = ("key", "length", "left", "clicks")
@@ -205,33 +204,6 @@ def as_rollout(log: ExposureLog, rewards: RewardConfig) -> Rollout:
 
 
 @torch.no_grad()
-def decide(
-    policy: TrainedPolicy, observations: Mapping[str, Tensor], keys: Tensor, step: Tensor
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Draw actions of the agents whose observations are given, as a service does.
-
-    Args:
-        policy: without recurrent actors.
-        observations: per agent, ``[B, d]``.
-        keys: int64 ``[B]``, of the sessions.
-        step: int64 ``[B]``, requests answered in each.
-
-    Returns:
-        flat actions and their log-probabilities by agent.
-    """
-    flat, log_p = {}, {}
-    for agent, seen in observations.items():
-        name, index = policy.team.actor_of(agent)
-        actor = policy.actor(name, seen.device)
-        inputs, _ = actor(seen, None, index)
-        lanes = actor.distribution.num_uniforms
-        draws = random.uniform(keys, step, f"{_SERVED}/{agent}", lanes)
-        flat[agent] = actor.distribution.sample(inputs, draws)
-        log_p[agent], _ = actor.distribution.evaluate(inputs, flat[agent])
-    return flat, log_p
-
-
-@torch.no_grad()
 def play_log(
     simulator: Simulator, policy: TrainedPolicy, sessions: Tensor, seed: int
 ) -> ExposureLog:
@@ -239,6 +211,7 @@ def play_log(
     simulator's rows: what a service that the simulator's users visit would have logged.
     """
     simulator.begin(sessions, seed)
+    policy.reset()
     rows: dict[str, list[Tensor]] = {}
 
     def note(name: str, value: Tensor) -> None:
@@ -250,15 +223,14 @@ def play_log(
         step_number = simulator.pipeline.memory.requests.clone()
         for turn in simulator.turns:
             seen = {agent: simulator.observe(agent) for agent in turn}
-            flat, log_p = decide(policy, seen, simulator.session_keys, step_number)
-            given = {}
-            for agent in turn:
-                actor = policy.actors[policy.team.actor_of(agent)[0]]
-                given[agent] = actor.distribution.to_env(flat[agent])
+            keys = simulator.session_keys
+            made = policy.decide(seen, {a: policy.draws(a, keys, step_number) for a in turn})
+            for agent, decision in made.items():
+                assert decision.log_probability is not None
                 note(f"observations/{agent}", seen[agent])
-                note(f"actions/{agent}", flat[agent])
-                note(f"log_probabilities/{agent}", log_p[agent])
-            simulator.act(given)
+                note(f"actions/{agent}", decision.flat)
+                note(f"log_probabilities/{agent}", decision.log_probability)
+            simulator.act({agent: decision.action for agent, decision in made.items()})
         step = simulator.advance()
         assert simulator.last is not None
         note("clicks", simulator.last.feedback.clicks)

@@ -1,9 +1,8 @@
 """What a candidate team would earn, told from the log of another: the gate before anybody meets it.
 
 The estimators are those of :mod:`marec_env.evaluation.request_log`. Beside clicks a request, a
-decision is
-valued by all clicks of the session from it on (discounted): the mean of the differences is, to
-first order in how far the candidate is from the team that was served, the difference of what
+decision is valued by all clicks of the session from it on (discounted): the mean of the differences
+is, to first order in how far the candidate is from the team that was served, the difference of what
 sessions earn (Kakade and Langford, ICML 2002, lemma 6.1); that the candidate would bring about
 other states is left out, which is why a canary share follows.
 """
@@ -50,6 +49,8 @@ class Valuation:
     """How many requests of the candidate's own the log is worth."""
     served: float
     """Clicks a request, as logged."""
+    served_to_go: float
+    """Discounted clicks from a request to the session's end, as logged."""
     by_estimator: dict[str, dict[str, Estimate]]
     """Clicks a request, by component (and ``team``) and estimator."""
     gain: Estimate
@@ -63,6 +64,7 @@ class Valuation:
             "requests": self.requests,
             "effective_requests": self.effective,
             "served": self.served,
+            "served_to_go": self.served_to_go,
             "estimates": {
                 name: {kind: one.as_json() for kind, one in found.items()}
                 for name, found in self.by_estimator.items()
@@ -97,6 +99,7 @@ def value(
         requests=len(team.session),
         effective=effective_sample_size(team.ratio),
         served=float(team.reward.mean()),
+        served_to_go=float(togo.mean()),
         by_estimator={name: estimates(one, models[name]) for name, one in logs.items()},
         gain=_gain(team, *models[TEAM]),
         gain_to_go=_gain(later, *fitted(later)),

@@ -13,10 +13,13 @@ dimensions); clicks are choices among items, most of which the user would never 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from marec_env import random
 from marec_env.catalog.population import Population, thinned
 from marec_env.config import ConfigModel, Seed
 from marec_env.data.factors import fit_factors
@@ -79,7 +82,21 @@ class PopulationConfig(ConfigModel):
         description="ratings at the mean added to each item's quality estimate",
     )
     sweeps: int = Field(default=10, ge=1, le=200, description="alternations of the factor fit")
-    seed: Seed = Field(default=0, description="of the factor fit")
+    seed: Seed = Field(default=0, description="of the factor fit, and of whose tastes drift whither")
+    taste_drift: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1.0,
+        description="how far each user's taste has moved since the log, towards another user's: "
+        "share of a right angle",
+    )
+    fashion: float = Field(
+        default=0.0,
+        ge=-20.0,
+        le=20.0,
+        description="logits by which everybody's liking has moved since the log, towards new items "
+        "(below 0: old ones), per standard deviation of their rank by age",
+    )
 
 
 def random_click_rate(config: PopulationConfig, log: InteractionLog) -> float:
@@ -161,8 +178,9 @@ def build_population(
     topics: Tensor,
     num_topics: int,
     providers: Tensor | None = None,
+    age: Tensor | None = None,
 ) -> Population:
-    """Estimate the true users and items.
+    """Estimate the true users and items, as the log tells them or as they have drifted since.
 
     Args:
         config: see the fields.
@@ -170,6 +188,7 @@ def build_population(
         topics: int64 ``[N]``, the topics by which users get bored.
         num_topics: T.
         providers: int64 ``[N]``, who offers the item; those of the log if ``None``.
+        age: float32 ``[N]``, days since the item appeared; needed for a drift of fashion only.
 
     Raises:
         DataError: the topics do not fit the log.
@@ -201,6 +220,13 @@ def build_population(
     quality = config.quality_weight * _standardised(
         fit_factors(log, 1, sweeps=config.sweeps, ridge=config.quality_ridge).item_bias
     )
+    if config.taste_drift:
+        user_factors = _drifted(user_factors, config.taste_drift, config.seed)
+    if config.fashion:
+        if age is None:
+            raise DataError("population.fashion: the items' ages are not known; leave it at 0")
+        newer = torch.argsort(torch.argsort(age, descending=True, stable=True))
+        quality = quality + config.fashion * _standardised(newer.to(torch.float32))
     users, items = thinned(log.num_users, log.num_items, _CELLS)
     logits = config.scale * user_factors[users] @ item_factors[items].T + quality[items]
     history, history_liked = histories(log, config.history)
@@ -220,6 +246,17 @@ def build_population(
         item_attributes=without_gaps(log.item_attributes),
         user_attributes=without_gaps(log.user_attributes),
     )
+
+
+def _drifted(tastes: Tensor, share: float, seed: int) -> Tensor:
+    """Return tastes ``[U, d]`` turned towards other users' by a share of a right angle."""
+    users = torch.arange(len(tastes))
+    draw = random.uniform(random.session_keys(seed, users), 0, "population/drift", 1).squeeze(1)
+    circle = torch.argsort(draw, stable=True)  # each towards the next in a random circle
+    other = torch.empty_like(tastes)
+    other[circle] = tastes[circle.roll(-1)]
+    angle = share * math.pi / 2
+    return unit(math.cos(angle) * tastes + math.sin(angle) * other)
 
 
 def _mix(taste: Tensor, topic: Tensor, share: float) -> Tensor:

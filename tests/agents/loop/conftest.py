@@ -6,7 +6,7 @@ from gymnasium import spaces
 from agents.learners.config import MAPPOConfig
 from agents.learners.policy import TrainedPolicy
 from agents.learners.team import TeamSpec
-from agents.loop.exposure import ExposureLog, decide
+from agents.loop.exposure import ExposureLog
 from marec_env import random
 
 BEST = 2  # of four choices, the one that users click on
@@ -46,7 +46,9 @@ def bandit_log(policy, sessions=300, requests=3, seed=5):
         live = (step < length).to(torch.float32)
         at = torch.full((sessions,), step)
         seen = {a: random.uniform(keys, step, f"test/{a}", SIZE) for a in policy.team.agents}
-        flat, log_p = decide(policy, seen, keys, at)
+        made = policy.decide(seen, {a: policy.draws(a, keys, at) for a in seen})
+        flat = {agent: decision.flat for agent, decision in made.items()}
+        log_p = {agent: decision.log_probability for agent, decision in made.items()}
         clicks[:, step, 0] = live * (flat["picker_0"][:, 0] == BEST)
         clicks[:, step, 1] = live * (flat["mover_0"][:, 0] > 0)
         for name, found in zip(columns, (seen, flat, log_p), strict=True):

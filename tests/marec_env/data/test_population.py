@@ -95,3 +95,38 @@ def test_few_of_a_large_catalogs_items_stand_for_all_whatever_their_order() -> N
     for period in (7, 64, 1000):
         counts = torch.bincount(items % period, minlength=period)
         assert int(counts.max()) <= 2.5 * 8192 / period
+
+
+def test_tastes_drift_towards_other_users_and_nobody_stays(blocks: InteractionLog) -> None:
+    def tastes(share: float) -> torch.Tensor:
+        config = PopulationConfig(dim=4, ridge=1.0, taste_drift=share)
+        return build_population(config, blocks, TOPICS, 6).user_factors
+
+    before, half, after = tastes(0.0), tastes(0.5), tastes(1.0)
+    distance = torch.cdist(after, before)
+    nearest = distance.argmin(dim=1)  # at the end each has the whole taste of another
+    assert float(distance.amin(dim=1).max()) < 1e-3
+    assert sorted(nearest.tolist()) == list(range(len(before)))
+    assert not (nearest == torch.arange(len(before))).any()
+    torch.testing.assert_close(half.norm(dim=1), torch.ones(len(half)))
+    torch.testing.assert_close(
+        torch.nn.functional.normalize(before + after, dim=1), half, atol=1e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize("logits", [1.5, -0.5])
+def test_fashion_moves_everybodys_liking_by_age(blocks: InteractionLog, logits: float) -> None:
+    age = torch.arange(60.0).roll(7)
+    config = {"dim": 4, "random_click_rate": 0.2}
+    plain = build_population(PopulationConfig(**config), blocks, TOPICS, 6, age=age)
+    moved = build_population(PopulationConfig(**config, fashion=logits), blocks, TOPICS, 6, age=age)
+    change = moved.quality - plain.quality
+    assert float(change.std(correction=0)) == pytest.approx(abs(logits), rel=1e-4)
+    assert (int(change.argmax()) == int(age.argmin())) == (logits > 0)
+    chance = moved.scale * moved.user_factors @ moved.item_factors.T + moved.quality
+    assert float(torch.sigmoid(chance + moved.intercept).mean()) == pytest.approx(0.2, rel=1e-4)
+
+
+def test_fashion_needs_ages(blocks: InteractionLog) -> None:
+    with pytest.raises(DataError, match=r"population\.fashion"):
+        build_population(PopulationConfig(dim=4, fashion=1.0), blocks, TOPICS, 6)

@@ -1,0 +1,114 @@
+"""What a service has logged, as an exposure log: read over HTTP or from its store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agents.loop.exposure import ExposureLog
+from marec_env.errors import DataError
+
+__all__ = ["exposure_log", "session_key"]
+
+Exposure = Mapping[str, Any]
+"""A request as the service tells it (``GET /log?decisions=true``)."""
+
+
+def exposure_log(
+    exposures: Iterable[Exposure],
+    idle_seconds: float,
+    longest: int,
+    versions: Sequence[str] | None = None,
+) -> ExposureLog:
+    """Return the sessions of a service's log whose components drew their actions.
+
+    A session is taken to have been left by the user when nothing has been asked for in it for
+    ``idle_seconds`` before the newest request of the log; one under way is cut off at its last
+    closed slate. A session that changed its team is cut off there.
+
+    Args:
+        exposures: requests, in any order.
+        idle_seconds: after which nobody comes back.
+        longest: requests after which a session ends by itself.
+        versions: of the teams whose sessions count; all by default.
+
+    Raises:
+        DataError: no session is left, or teams of other components are mixed.
+    """
+    sessions: dict[str, list[Exposure]] = {}
+    newest = 0.0
+    for one in exposures:
+        newest = max(newest, float(one["time"]))
+        sessions.setdefault(one["session"], []).append(one)
+    kept: dict[str, tuple[list[Exposure], bool]] = {}
+    for name, rows in sessions.items():
+        rows.sort(key=lambda row: int(row["number"]))
+        gone = newest - float(rows[-1]["time"]) > idle_seconds
+        whole = list(_begun(rows, versions))
+        left = gone and len(whole) == len(rows) < longest
+        if not gone and whole and not whole[-1]["closed"]:
+            whole.pop()
+        if whole:
+            kept[name] = whole, left
+    if not kept:
+        raise DataError(
+            "the log holds no session whose components drew their actions; let the service explore "
+            "(explore: true), name versions that it has served, or wait for visitors"
+        )
+    return _table(kept)
+
+
+def _begun(rows: Sequence[Exposure], versions: Sequence[str] | None) -> Iterator[Exposure]:
+    """Yield a session's requests from its first on, as long as one known team drew actions."""
+    for number, row in enumerate(rows):
+        wanted = versions is None or row["version"] in versions
+        if row["number"] != number or not wanted or row["version"] != rows[0]["version"]:
+            return
+        if not row.get("decisions"):
+            return
+        yield row
+
+
+def _table(sessions: Mapping[str, tuple[list[Exposure], bool]]) -> ExposureLog:
+    first = next(iter(sessions.values()))[0][0]
+    agents, size = tuple(first["decisions"]), len(first["slate"])
+    count, most = len(sessions), max(len(rows) for rows, _ in sessions.values())
+    clicks = torch.zeros(count, most, size)
+    tables: dict[str, dict[str, Tensor]] = {
+        "observations": {}, "actions": {}, "log_probabilities": {},
+    }  # fmt: skip
+    for agent in agents:
+        made = first["decisions"][agent]
+        tables["observations"][agent] = torch.zeros(count, most, len(made["observation"]))
+        tables["actions"][agent] = torch.zeros(count, most, len(made["action"]))
+        tables["log_probabilities"][agent] = torch.zeros(count, most)
+    for place, (name, (rows, _)) in enumerate(sessions.items()):
+        for step, row in enumerate(rows):
+            try:
+                clicks[place, step] = torch.tensor(row["clicks"], dtype=torch.float32)
+                for agent in agents:
+                    made = row["decisions"][agent]
+                    tables["observations"][agent][place, step] = torch.tensor(made["observation"])
+                    tables["actions"][agent][place, step] = torch.tensor(made["action"])
+                    tables["log_probabilities"][agent][place, step] = made["log_probability"]
+            except (KeyError, RuntimeError) as error:
+                raise DataError(
+                    f"session {name} was served by a team of other components or slates than "
+                    f"{next(iter(sessions))}; name the versions that belong together"
+                ) from error
+    return ExposureLog(
+        key=torch.tensor([session_key(name) for name in sessions]),
+        length=torch.tensor([len(rows) for rows, _ in sessions.values()]),
+        left=torch.tensor([left for _, left in sessions.values()]),
+        clicks=clicks,
+        **tables,  # type: ignore[arg-type]
+    )
+
+
+def session_key(name: str) -> int:
+    """Return an int64 that follows from a session's name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)

@@ -1,0 +1,143 @@
+"""One round of a loop: learn from the log, value the candidate, and judge it once it is served.
+
+A candidate passes three hurdles: the gate (the lower bound of what it gains on sessions that it has
+not learned from), a canary share of the sessions, and what those earn beside the others. Whoever
+serves, a service or a simulator, does so between :func:`consider` and :func:`judge`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from agents.learners.config import MAPPOConfig, PPOFamily
+from agents.learners.policy import TrainedPolicy
+from agents.loop.exposure import ExposureLog
+from agents.loop.learning import learn_from_log
+from agents.loop.valuation import CLIP, Valuation, value
+from marec_env.config import ConfigModel, Seed
+from marec_env.errors import DataError
+from marec_env.evaluation.statistics import Estimate, mean_difference
+from marec_env.rewards.config import DISCOUNT, RewardConfig
+
+__all__ = ["Considered", "LoopConfig", "consider", "judge"]
+
+Verdict = Literal["promote", "roll back", "wait"]
+
+
+class LoopConfig(ConfigModel):
+    """How a team goes on learning from those it serves."""
+
+    algorithm: PPOFamily = Field(
+        default=MAPPOConfig(gamma=DISCOUNT),
+        discriminator="kind",
+        description="The losses by which it learns from the log; networks are the served team's.",
+    )
+    rewards: RewardConfig = Field(
+        default=RewardConfig(), description="What a click and staying are worth."
+    )
+    passes: int = Field(
+        default=12, ge=1, description="Updates of actors and critics from one log, all epochs each."
+    )
+    critic_passes: int = Field(
+        default=6, ge=0, description="Updates of new critics before the actors learn."
+    )
+    held_out: float = Field(
+        default=0.3, gt=0.0, lt=1.0, description="Share of sessions on which candidates are valued."
+    )
+    clip: float = Field(
+        default=CLIP, ge=1.0, description="Largest ratio of probabilities that estimates believe."
+    )
+    gate: float = Field(
+        default=-0.02,
+        gt=-1.0,
+        description="Gain in discounted clicks, as share of the served team's, that the lower "
+        "bound must exceed. 0 asks for proof that a candidate is better, which takes thousands of "
+        "sessions; below 0 it may be that much worse at the most.",
+    )
+    fewest_sessions: int = Field(
+        default=100, ge=4, description="Sessions without which nothing is learned."
+    )
+    canary_share: float = Field(
+        default=0.25, gt=0.0, lt=1.0, description="Share of new sessions that meet a candidate."
+    )
+    canary_sessions: int = Field(
+        default=50, ge=2, description="Ended sessions of the candidate before it is judged."
+    )
+    seed: Seed = Field(default=0, description="Of held-out sessions, critics and mini-batches.")
+
+
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """A candidate, and whether it may meet anybody."""
+
+    policy: TrainedPolicy
+    valuation: Valuation
+    passed: bool
+    critics: Mapping[str, Any] = field(repr=False)
+    learned: dict[str, float] = field(default_factory=dict)
+    """The learner's numbers after its last pass."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON takes it, without networks."""
+        return {**self.valuation.as_json(), "passed": self.passed, "learner": self.learned}
+
+
+def consider(
+    log: ExposureLog,
+    served: TrainedPolicy,
+    config: LoopConfig,
+    critics: Mapping[str, Any] | None = None,
+) -> Considered:
+    """Return the candidate that a log makes of the team that was served, valued on held-out
+    sessions.
+
+    Raises:
+        DataError: the log is too small, or of another team.
+    """
+    if len(log.key) < config.fewest_sessions:
+        raise DataError(
+            f"the log holds {len(log.key)} sessions; at least {config.fewest_sessions} are needed "
+            "(fewest_sessions): wait for more"
+        )
+    learned_from, held_out = log.split(config.held_out, config.seed)
+    told: dict[str, float] = {}
+    actors, critics = learn_from_log(
+        learned_from,
+        served,
+        config.algorithm,
+        config.rewards,
+        passes=config.passes,
+        critic_passes=config.critic_passes,
+        seed=config.seed,
+        critics=critics,
+        say=told.update,
+    )
+    for actor in actors.values():
+        actor.eval()
+    candidate = TrainedPolicy(served.team, actors)
+    valuation = value(held_out, candidate, config.algorithm.gamma, config.clip)
+    passed = valuation.gain_to_go.low > config.gate * valuation.served_to_go
+    return Considered(candidate, valuation, passed, critics, told)
+
+
+def judge(served: Tensor, canary: Tensor, config: LoopConfig) -> tuple[Verdict, Estimate | None]:
+    """Return what is to become of a candidate that has met some sessions.
+
+    Args:
+        served: float32 ``[n]``, clicks of ended sessions of the served team in the same time.
+        canary: float32 ``[m]``, of the candidate's.
+        config: how many there must be.
+
+    Returns:
+        the verdict, and the candidate's gain a session: it is rolled back where the whole interval
+        lies below 0.
+    """
+    if min(len(served), len(canary)) < config.canary_sessions:
+        return "wait", None
+    gain = mean_difference(canary.double().numpy(), served.double().numpy())
+    return ("roll back" if gain.high < 0 else "promote"), gain

@@ -1,0 +1,224 @@
+"""Tastes change while a team serves: clicks over time of the team left alone, of the team that
+learns from its own log, and of one that was trained anew in the simulator of the changed users.
+
+    python benchmarks/drift.py RUN... --output docs/results/drift.json
+
+Each RUN is a seed: a finished run on the marec environment. In each round the looped team serves
+sessions, exploring, and a candidate that has passed the gate serves a share of them; the candidate
+is then promoted or rolled back, and a new one learned from the round's log alone
+(agents/loop/rounds.py). All teams are measured by their most probable actions on the same other
+sessions. The trained one is an oracle: it may ask the changed users as often as it likes. What is
+done is kept below --work, so that an interrupted study goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from agents.config import RunConfig
+from agents.learners.policy import TrainedPolicy, load_policy, save_policy
+from agents.learners.trainer import Trainer
+from agents.loop.exposure import ExposureLog, play_log
+from agents.loop.rounds import LoopConfig, consider, judge
+from agents.runs.trained import TrainedRun, load_run
+from marec_env.environment_config import EnvironmentConfig
+from marec_env.evaluation.rollout import rollout
+from marec_env.evaluation.statistics import mean_estimate
+from marec_env.io import read_json, write_json, write_text
+from marec_env.reporting.charts import Line, lines_figure
+from marec_env.simulator import Simulator
+from marec_env.world import World, build_world
+
+COHORT = 2_000_003  # seed of the sessions on which teams are measured
+MEMORY = 3  # rounds whose logs count, none from before the latest promotion
+SERVED = 3_000_017  # seed of the sessions that are served and logged
+
+
+class Study:
+    """One seed."""
+
+    def __init__(self, run: TrainedRun, options: argparse.Namespace, place: Path) -> None:
+        self.run, self.options, self.place = run, options, place
+        self.file = place / "rounds.json"
+        self.done: list[dict[str, Any]] = (
+            read_json(self.file, list[dict[str, Any]]) if self.file.exists() else []
+        )
+        environment = run.environment
+        changes = {"fashion": options.fashion, "taste_drift": options.taste}
+        changed = environment.population.model_copy(update=changes)
+        drifted = environment.model_copy(update={"population": changed})
+        self.environments: tuple[EnvironmentConfig, EnvironmentConfig] = (environment, drifted)
+
+    def world(self, number: int) -> World:
+        """Return the world of a round."""
+        return build_world(self.environments[number >= self.options.drift_at])
+
+    def clicks(self, world: World, policy: TrainedPolicy) -> list[float]:
+        """Return clicks a session on the sessions that all teams are measured on."""
+        found = rollout(world, policy, self.options.measured, COHORT, batch=self.options.measured)
+        return [float(one) for one in found.per_session["clicks"]]
+
+    def trained_anew(self) -> TrainedPolicy:
+        """Return the oracle: the run's team, trained on in the changed users' simulator."""
+        folder = self.place / "oracle"
+        if not (folder / "policy.json").exists():
+            config: RunConfig = self.run.config
+            world = build_world(self.environments[1])
+            trainer = Trainer(
+                config.algorithm, config.sampling, config.seed + 1, lambda n: Simulator(world, n)
+            )
+            trainer.begin_with(self.run.newest().trainer)
+            while trainer.env_steps < self.options.oracle_steps:
+                trainer.iterate()
+            folder.mkdir(parents=True, exist_ok=True)
+            save_policy(folder, trainer.policy().team, trainer.policy().actors)
+        return load_policy(folder)
+
+    def yardsticks(self) -> dict[str, list[list[float]]]:
+        """Return clicks of the team left alone and of the oracle, before and after the change."""
+        file = self.place / "yardsticks.json"
+        if not file.exists():
+            before, after = (build_world(one) for one in self.environments)
+            frozen, oracle = self.run.policy, self.trained_anew()
+            found = {
+                "frozen": [self.clicks(before, frozen), self.clicks(after, frozen)],
+                "retrained": [self.clicks(before, frozen), self.clicks(after, oracle)],
+            }
+            write_json(file, found)
+        return read_json(file, dict[str, list[list[float]]])
+
+    def play(self, loop: LoopConfig) -> None:
+        """Play the rounds that are not done yet."""
+        while len(self.done) < self.options.rounds:
+            number = len(self.done)
+            last = self.done[-1] if self.done else dict.fromkeys(("team", "candidate"))
+            served, candidate = (
+                load_policy(self.place / last[name]) if last[name] else None
+                for name in ("team", "candidate")
+            )
+            served = served or self.run.policy
+            world, first = self.world(number), number * self.options.sessions
+            sessions = torch.arange(first, first + self.options.sessions)
+            share = round(len(sessions) * loop.canary_share) if candidate is not None else 0
+            parts = [(served, sessions[share:]), (candidate, sessions[:share])]
+            logs = [
+                play_log(Simulator(world, len(part), autoreset=False), policy, part, SERVED)
+                for policy, part in parts
+                if policy is not None
+            ]
+            row: dict[str, Any] = {"round": number, "team": last["team"], "verdict": None}
+            team = served
+            if candidate is not None:
+                row["verdict"], gain = judge(*(log.clicks_a_session() for log in logs), loop)
+                row["canary"] = None if gain is None else gain.as_json()
+                if row["verdict"] == "promote":
+                    team, row["team"] = candidate, last["candidate"]
+            row["served"] = float(torch.cat([log.clicks_a_session() for log in logs]).mean())
+            row["looped"] = self.clicks(world, team)
+            ExposureLog.joined(logs).save(self._log(number))
+            fresh = row["verdict"] == "promote"
+            row["since"] = number if fresh else max(last.get("since", 0), number - MEMORY + 1)
+            known = [ExposureLog.load(self._log(k)) for k in range(row["since"], number + 1)]
+            own = loop.model_copy(update={"seed": loop.seed + number})
+            found = consider(ExposureLog.joined(known), team, own)
+            row["considered"] = found.as_json()
+            row["candidate"] = self._keep(f"{number:02d}", found.policy) if found.passed else None
+            self.done.append(row)
+            write_json(self.file, self.done)
+            print(
+                f"{self.run.name} round {number}: looped {np.mean(row['looped']):.2f}, "
+                f"{row['verdict']}, to go {found.valuation.gain_to_go}, passed {found.passed}",
+                flush=True,
+            )
+
+    def _log(self, number: int) -> Path:
+        return self.place / f"log-{number:02d}.safetensors"
+
+    def _keep(self, name: str, policy: TrainedPolicy) -> str:
+        folder = self.place / name
+        folder.mkdir(parents=True, exist_ok=True)
+        save_policy(folder, policy.team, policy.actors)
+        return name
+
+    def summary(self) -> dict[str, Any]:
+        """Return the means of each round and paired differences to the team left alone."""
+        sticks = self.yardsticks()
+        rounds = []
+        for row in self.done:
+            after = int(row["round"] >= self.options.drift_at)
+            frozen, oracle = (np.array(sticks[name][after]) for name in ("frozen", "retrained"))
+            looped = np.array(row["looped"])
+            rounds.append(
+                {
+                    "frozen": frozen.mean(),
+                    "looped": looped.mean(),
+                    "retrained": oracle.mean(),
+                    "looped - frozen": mean_estimate(looped - frozen).as_json(),
+                    "retrained - frozen": mean_estimate(oracle - frozen).as_json(),
+                    "served": row["served"],
+                    "verdict": row["verdict"],
+                    "gain_to_go": row["considered"]["gain_to_go"],
+                    "passed": row["considered"]["passed"],
+                }
+            )
+        return {"run": self.run.name, "seed": self.run.config.seed, "rounds": rounds}
+
+
+def figure(studies: list[dict[str, Any]], drift_at: int) -> str:
+    """Return the picture: means over seeds, and each seed's looped team."""
+    rounds = min(len(study["rounds"]) for study in studies)
+    x = np.arange(rounds)
+
+    def line(name: str) -> Line:
+        values = np.array([[r[name] for r in s["rounds"][:rounds]] for s in studies])
+        return Line(x, values.mean(axis=0), seeds=values if name == "looped" else ())
+
+    caption = (
+        f"Clicks a session before and after tastes changed (before round {drift_at}): mean over "
+        f"{len(studies)} seeds, each seed's looped team in thin lines."
+    )
+    names = ("retrained", "looped", "frozen")
+    return lines_figure(
+        {name: line(name) for name in names}, ("round", "clicks a session"), caption
+    ).svg
+
+
+def main() -> None:
+    """Play what is missing, and write the report and its figure."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--output", type=Path, default=Path("drift.json"))
+    parser.add_argument("--work", type=Path, default=Path("drift"))
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--sessions", type=int, default=256, help="served in a round")
+    parser.add_argument("--measured", type=int, default=192, help="sessions teams are measured on")
+    parser.add_argument("--drift-at", type=int, default=2, help="first round of the changed users")
+    parser.add_argument("--fashion", type=float, default=2.0)
+    parser.add_argument("--taste", type=float, default=0.5)
+    parser.add_argument("--oracle-steps", type=int, default=160_000)
+    parser.add_argument("--canary-share", type=float, default=0.5)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    config = LoopConfig(canary_share=options.canary_share)
+    found = []
+    for path in options.runs:
+        run = load_run(path)
+        study = Study(run, options, options.work / run.name)
+        study.play(config)
+        found.append(study.summary())
+        left_out = ("runs", "output", "work")
+        settings = {key: value for key, value in vars(options).items() if key not in left_out}
+        write_json(
+            options.output,
+            {"settings": settings, "loop": config.model_dump(mode="json"), "seeds": found},
+        )
+        write_text(options.output.with_suffix(".svg"), figure(found, options.drift_at))
+
+
+if __name__ == "__main__":
+    main()
