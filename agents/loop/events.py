@@ -105,7 +105,7 @@ def _table(sessions: Mapping[str, tuple[list[Exposure], bool]]) -> ExposureLog:
         length=torch.tensor([len(rows) for rows, _ in sessions.values()]),
         left=torch.tensor([left for _, left in sessions.values()]),
         clicks=clicks,
-        **tables,  # type: ignore[arg-type]
+        **tables,
     )
 
 

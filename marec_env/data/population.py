@@ -82,7 +82,9 @@ class PopulationConfig(ConfigModel):
         description="ratings at the mean added to each item's quality estimate",
     )
     sweeps: int = Field(default=10, ge=1, le=200, description="alternations of the factor fit")
-    seed: Seed = Field(default=0, description="of the factor fit, and of whose tastes drift whither")
+    seed: Seed = Field(
+        default=0, description="of the factor fit, and of whose tastes drift whither"
+    )
     taste_drift: float = Field(
         default=0.0,
         ge=0.0,
