@@ -39,6 +39,8 @@ COMMANDS = {
     "explain": ("agents.commands.studies:explain", "Why a team shows what it shows."),
     "off-policy": ("agents.commands.studies:off_policy", "What a policy would earn, from logs."),
     "calibration": ("agents.commands.studies:calibration", "Simulated users against the log."),
+    "data convert": ("agents.commands.data:convert", "Published files as a log of your own."),
+    "data check": ("agents.commands.data:check", "What a log holds, and what becomes of it."),
     "privacy": ("agents.commands.privacy:command", "What is learned of users, against noise."),
     "game": ("agents.commands.studies:game", "How much there is to gain, from random to oracles."),
     "equilibrium": ("agents.commands.equilibrium:command", "How far play is from an equilibrium."),
@@ -72,6 +74,8 @@ def dispatch(
     first, rest = (arguments[0], list(arguments[1:])) if arguments else ("", [])
     if first in names:
         return run(names[first], rest)
+    if group := {n.partition(" ")[2]: c for n, c in names.items() if n.startswith(f"{first} ")}:
+        return dispatch(f"{program} {first}", group, rest)
     if first == "--version":
         print(f"marec {__version__}")
     elif first in ("", "-h", "--help", "help"):

@@ -58,6 +58,9 @@ class Population:
     providers: Tensor | None = None
     """Int64 ``[N]``: who offers the item, ``0 ... P - 1``; needed only where supply is enabled or
     providers wear out."""
+    friends: Tensor | None = None
+    """Int64 ``[F, 2]``, pairs of users who are friends, each both ways; ``None`` if the log
+    does not say: then those of like taste are befriended."""
     item_attributes: dict[str, Tensor] = field(default_factory=dict)
     """Further numbers of each item, ``[N]``: ``price``, ``length_minutes``, ``bid``, ``risk``."""
     user_attributes: dict[str, Tensor] = field(default_factory=dict)

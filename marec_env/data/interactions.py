@@ -75,6 +75,9 @@ class InteractionLog:
     """Further numbers of each user, float32 ``[U]``: ``risk_limit`` ...; NaN where unknown."""
     impressions: Impressions | None = None
     """What was shown, if the source says so; most public logs do not."""
+    friends: Tensor | None = None
+    """Int64 ``[F, 2]``, pairs of users (:attr:`user_ids`) who are friends, each both ways; ``None``
+    if the source does not say."""
     warnings: tuple[str, ...] = ()
     """What is unlikely about the log as a whole, or was left out of it; one line each."""
 

@@ -245,6 +245,7 @@ def build_population(
         groups=log.group,
         group_names=log.group_names,
         providers=log.provider if providers is None else providers,
+        friends=log.friends,
         item_attributes=without_gaps(log.item_attributes),
         user_attributes=without_gaps(log.user_attributes),
     )

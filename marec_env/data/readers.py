@@ -1,5 +1,5 @@
-"""The plain format: a folder with ``interactions.csv`` and ``items.csv``; ``users.csv`` and
-``impressions.csv`` may be there too.
+"""The plain format: a folder with ``interactions.csv`` and ``items.csv``; ``users.csv``,
+``impressions.csv`` and ``friends.csv`` may be there too.
 
 See ``docs/data.md`` for the columns.
 """
@@ -26,11 +26,12 @@ from marec_env.io import sha256_of
 
 __all__ = ["YEAR_IN_TITLE", "files_fingerprint", "item_text", "log_of", "read_plain", "year_of"]
 
-_FILES = ("interactions.csv", "items.csv", "users.csv", "impressions.csv")
+_FILES = ("interactions.csv", "items.csv", "users.csv", "impressions.csv", "friends.csv")
 _INTERACTIONS = ("user_id", "item_id", "rating", "timestamp")
 _ITEMS = ("item_id", "title")
 _ITEM_TEXT = ("genres", "description", "year", "provider")
 _IMPRESSIONS = ("user_id", "item_id", "timestamp", "position", "click")
+_FRIENDS = ("user_id", "friend_id")
 _PROPENSITY = "propensity"
 _LAST_POSITION = 9_999  # curves over positions have a place for each
 _LATEST_YEAR = 9_999
@@ -72,6 +73,7 @@ def read_plain(config: DataConfig) -> InteractionLog:
         read_table(paths[1], _ITEMS, _ITEM_TEXT),
         read_table(paths[2], ("user_id",)) if paths[2].is_file() else None,
         read_table(paths[3], _IMPRESSIONS, (_PROPENSITY,)) if paths[3].is_file() else None,
+        read_table(paths[4], _FRIENDS) if paths[4].is_file() else None,
         drawn_ties=True,
     )
 
@@ -94,6 +96,7 @@ def log_of(
     items: Table,
     users: Table | None,
     shown: Table | None,
+    friends: Table | None = None,
     *,
     drawn_ties: bool,
 ) -> InteractionLog:
@@ -121,7 +124,9 @@ def log_of(
     impressions, note = None, None
     if shown is not None:
         impressions, note = _impressions(shown, user_place, item_place, items.path, config)
-    tables = [table for table in (interactions, items, users, shown) if table is not None]
+    pairs = None if friends is None else _friends(friends, user_place)
+    every = (interactions, items, users, shown, friends)
+    tables = [table for table in every if table is not None]
     notes = [*(note for table in tables for note in table.notes), times.note, note]
     sources = {table.path.name: table.digest for table in tables}
     return make_log(
@@ -146,6 +151,7 @@ def log_of(
         provider=_coded(items.identifiers("provider"))[0] if "provider" in items else None,
         user_attributes=_user_attributes(users, user_ids),
         impressions=impressions,
+        friends=pairs,
         warnings=tuple(note for note in notes if note is not None),
     )
 
@@ -313,6 +319,25 @@ def _impressions(
         propensity=torch.tensor(known, dtype=torch.float32)[order],
         behaviours={name: values[order] for name, values in behaviours.items()},
     ), times.note
+
+
+def _friends(table: Table, user_place: dict[str, int]) -> Tensor:
+    """Return pairs of different users, each both ways, in order and once, int64 ``[F, 2]``; those
+    of whom one has neither interaction nor impression are left out, and counted.
+    """
+    named = zip(*(table.identifiers(name) for name in _FRIENDS), strict=True)
+    known = [pair for pair in named if pair[0] in user_place and pair[1] in user_place]
+    if len(known) < len(table):
+        left = len(table) - len(known)
+        table.notes.append(
+            f"{table.path.name}: {left:,} of {len(table):,} pairs are left out: "
+            "one of the two is no user of the log"
+        )
+    pairs = torch.tensor([[user_place[one] for one in pair] for pair in known], dtype=torch.int64)
+    pairs = pairs.view(-1, 2)
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    found: Tensor = torch.unique(torch.cat([pairs, pairs.flip(1)]), dim=0)
+    return found
 
 
 def _position(cell: str) -> int:

@@ -35,6 +35,7 @@ _LISTS = 4  # times the root of N, as the faiss guidelines advise below a millio
 _PROBED = 1 / 16  # share of the lists that a query is compared with, but
 _MOST_PROBED = 96  # so many lists at most
 _POINTS, _ITERATIONS = 64, 10  # of a list's k-means: items that find it, Lloyd's rounds
+_ADDED = 1 << 16  # items added at a time
 _SEED = 1234
 
 
@@ -59,15 +60,19 @@ def _built(knowledge: Knowledge, space: str) -> Any:
     if space not in knowledge.indexes:
         faiss = require_faiss()
         tables = [getattr(knowledge, name).cpu() for name in SPACES[space]]
-        vectors = torch.cat(tables, dim=1).numpy()
-        lists = max(1, int(_LISTS * math.sqrt(len(vectors))))
-        index = faiss.index_factory(
-            vectors.shape[1], f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT
-        )
+
+        def vectors(rows: Tensor) -> Any:
+            return torch.cat([table[rows] for table in tables], dim=1).numpy()
+
+        lists = max(1, int(_LISTS * math.sqrt(knowledge.num_items)))
+        size = sum(table.shape[1] for table in tables)
+        index = faiss.index_factory(size, f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
         index.cp.seed, index.cp.niter = _SEED, _ITERATIONS
         index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, _POINTS
-        index.train(vectors)
-        index.add(vectors)
+        drawn = torch.randperm(knowledge.num_items, generator=torch.Generator().manual_seed(_SEED))
+        index.train(vectors(drawn[: lists * _POINTS]))
+        for rows in torch.split(torch.arange(knowledge.num_items), _ADDED):
+            index.add(vectors(rows))
         index.nprobe = min(max(1, math.ceil(_PROBED * lists)), _MOST_PROBED)
         knowledge.indexes[space] = index
     return knowledge.indexes[space]

@@ -198,11 +198,16 @@ _ENDORSEMENT_KEPT = 0.9  # share of its weight from request to request (assumpti
 def befriend(population: Population) -> Tensor:
     """Return each user's friends, int64 ``[U, near + chance]``; never the user, where there is
     anybody else.
+
+    Where the log has a graph they are drawn from the user's friends there, -1 where there are too
+    few; else they are the nearest in taste among people met, and some by chance.
     """
     users = population.num_users
     device = population.user_factors.device
     place = torch.arange(users, device=device)
     keys = random.session_keys(0, place)
+    if population.friends is not None:
+        return _of_graph(population.friends, users)
     # Drawn among the others: a draw at or above one's own place means the next user.
     met = random.integers(keys, 0, "users/met", PEOPLE_MET, max(users - 1, 1))
     chance = random.integers(keys, 0, "users/chance_friend", FRIENDS_BY_CHANCE, max(users - 1, 1))
@@ -219,14 +224,34 @@ def befriend(population: Population) -> Tensor:
     return torch.cat([torch.cat(parts), chance], dim=1)
 
 
+def _of_graph(pairs: Tensor, users: int) -> Tensor:
+    """Return at most ``near + chance`` friends of each user, drawn among the pairs' ``[F, 2]``."""
+    user, friend = pairs.T
+    width = FRIENDS_NEAR + FRIENDS_BY_CHANCE
+    keys = random.session_keys(0, user * users + friend)
+    draw = random.uniform(keys, 0, "users/friends_of_graph", 1).squeeze(1)
+    order = torch.argsort(draw, stable=True)
+    order = order[torch.argsort(user[order], stable=True)]
+    user, friend = user[order], friend[order]
+    count = torch.bincount(user, minlength=users)
+    rank = torch.arange(len(user), device=user.device) - (count.cumsum(0) - count)[user]
+    kept = rank < width
+    table = torch.full((users, width), -1, dtype=torch.int64, device=user.device)
+    table[user[kept], rank[kept]] = friend[kept]
+    return table
+
+
 class Friends(Module):
     """Endorsements that ``B`` sessions see of ``N`` items."""
 
     def _build(self, config: UsersConfig, population: Population) -> None:
         self._influence = config.friends.influence
         self.friends = befriend(population)
-        """Int64 ``[U, F]``."""
-        self._liked, self._count = population.liked()
+        """Int64 ``[U, F]``; -1 for none."""
+        # One row more, of nobody, who likes nothing: that of place -1.
+        self._liked, self._count = (
+            torch.cat([table, torch.zeros_like(table[:1])]) for table in population.liked()
+        )
         self.endorsed = self._keep("endorsed", 0.0, population.num_items)
         """Float32 ``[B, N]``."""
 

@@ -155,6 +155,25 @@ def test_likes_and_shares_are_concentrated_at_the_same_mean(population) -> None:
     assert float(found["like"].mean()) < float(found["share"].mean())
 
 
+def test_friends_of_the_logs_graph_take_the_place_of_those_of_like_taste(population) -> None:
+    star = [(2, other) for other in range(20) if other != 2] + [(5, 6)]
+    pairs = torch.tensor(star + [(b, a) for a, b in star])
+    known = dataclasses.replace(population, friends=pairs)
+    table = befriend(known)
+    assert table.shape == (20, 9)
+    assert len(set(table[2].tolist())) == 9  # drawn of nineteen
+    assert set(table[2].tolist()) <= set(range(20)) - {2}
+    assert table[3].tolist() == [2] + [-1] * 8
+    assert sorted(table[5].tolist()) == [-1] * 7 + [2, 6]
+    config, keys = UsersConfig(friends=FriendsConfig(influence=2.0)), torch.tensor([4])
+    friends = Friends(config, known, 1)
+    friends.reset(Rows(), torch.tensor([3]), keys, torch.zeros(1))
+    # One item that the only friend likes, and nobody else's.
+    row, likes = known.history[2], known.history_liked[2]
+    assert float(friends.endorsed.sum()) == 1.0
+    assert friends.endorsed[0].argmax().item() in row[likes].tolist()
+
+
 def test_friends_endorse_what_they_liked_and_it_fades(population, monkeypatch) -> None:
     config = UsersConfig(friends=FriendsConfig(influence=2.0))
     assert befriend(population).shape == (20, 6 + 3)
