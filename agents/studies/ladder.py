@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from agents.baselines import build_baseline
@@ -30,6 +31,7 @@ from agents.baselines.informed import Informed
 from agents.baselines.teams import draw_action
 from agents.studies.headroom import OUTCOMES, LevelsPlan, compared, numbers, search_static
 from marec_env import random
+from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, RunError
 from marec_env.evaluation.policies import Policy
 from marec_env.evaluation.rollout import rollout
@@ -223,7 +225,7 @@ def measure_ladder(
     }
     done = dict(earlier or {})
     for key, value in settings.items():
-        if done and done.get(key) != value:
+        if done and done.get(key) != value and not _as_now(key, done, world):
             raise RunError(
                 f"the earlier ladder was made with another {key}; write elsewhere (--output), or "
                 "add --replace"
@@ -244,6 +246,15 @@ def measure_ladder(
         report["differences"] = _parts(report["clicks"], list(trained))
         keep(report)
     return report
+
+
+def _as_now(key: str, report: Mapping[str, Any], world: World) -> bool:
+    """Return whether a report is of this environment, but for keys that it was made without."""
+    try:
+        made_in = EnvironmentConfig.model_validate(report.get(key), strict=False)
+    except ValidationError:
+        return False
+    return key == "environment" and made_in == world.config
 
 
 def _plain(plan: LevelsPlan) -> dict[str, Any]:

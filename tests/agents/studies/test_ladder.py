@@ -99,6 +99,12 @@ def test_rungs_that_are_there_are_not_played_again(world, report, copy):
     assert again == report
     with pytest.raises(RunError, match="another plan"):
         measure_ladder(world, PLAN, 7, {}, seen.append, report)
+    before = {name: part for name, part in report["environment"].items() if name != "state"}
+    older = {**report, "environment": before}  # made before there was such a key
+    assert measure_ladder(world, PLAN, 6, {"trained: copy": Nobody()}, seen.append, older) == report
+    for other in ({**before, "max_requests": 7}, {**before, "unknown": 1}):
+        with pytest.raises(RunError, match="another environment"):
+            measure_ladder(world, PLAN, 6, {}, seen.append, {**report, "environment": other})
 
 
 def test_of_teams_alike_the_mean_is_a_rung_and_other_training_is_another():
