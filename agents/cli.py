@@ -41,6 +41,8 @@ COMMANDS = {
     "calibration": ("agents.commands.studies:calibration", "Simulated users against the log."),
     "data convert": ("agents.commands.data:convert", "Published files as a log of your own."),
     "data check": ("agents.commands.data:check", "What a log holds, and what becomes of it."),
+    "data anonymise": ("agents.commands.privacy:anonymise", "A log without its users' names."),
+    "data forget": ("agents.commands.privacy:forget", "Users taken out of a log."),
     "privacy": ("agents.commands.privacy:command", "What is learned of users, against noise."),
     "game": ("agents.commands.studies:game", "How much there is to gain, from random to oracles."),
     "equilibrium": ("agents.commands.equilibrium:command", "How far play is from an equilibrium."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from agents.commands.shared import (
     Replace,
     claim,
     command_line,
+    listed,
     open_runs,
     read_environment,
     tell,
@@ -25,7 +27,12 @@ if TYPE_CHECKING:
     from agents.config import RunConfig
     from agents.studies.privacy.curve import CurvePlan
 
-__all__ = ["command"]
+__all__ = ["anonymise", "command", "forget"]
+
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(help="File with the key of pseudonyms; by default MAREC_PRIVACY_KEY has it."),
+]
 
 _COHORT = 1_000_003  # seed of the sessions on which clicks are measured
 
@@ -123,3 +130,83 @@ def _curve(run: RunConfig, plan: CurvePlan, output: Path, replace: bool) -> None
     write_text(page, render_page("What privacy costs and buys", [], [], sections))
     print_tables([table])
     written(result, page, *pictures)
+
+
+def anonymise(
+    log: Annotated[str, typer.Argument(help="The log's folder, or movielens-100k.")],
+    out: Annotated[Path, typer.Argument(help="The new log's folder; must be new.")],
+    key_file: KeyFile = None,
+    days: Annotated[
+        int, typer.Option(min=0, help="Times are cut to so many days; 0: kept as they are.")
+    ] = 7,
+    events: Annotated[int, typer.Option(min=0, help="Events kept of a user; 0: all.")] = 200,
+    k: Annotated[
+        int,
+        typer.Option(
+            min=1, help="At least so many users share their attributes, and consumed each item."
+        ),
+    ] = 5,
+    keep: Annotated[
+        str, typer.Option(help="Further columns of interactions to keep, comma-separated.")
+    ] = "",
+) -> None:
+    """Write a log with pseudonyms for users, coarse times, fewer events and k-anonymous attributes;
+    say what was left out, and how many known events single a user out before and after.
+    """
+    from agents.studies.privacy.report import uniqueness, uniqueness_table
+    from marec_env.data.config import DataConfig
+    from marec_env.data.log import load_log
+    from marec_env.data.readers import read_plain
+    from marec_env.privacy.anonymise import Coarsening, secret_key
+    from marec_env.privacy.anonymise import anonymise as made
+
+    key = secret_key(key_file)
+    told = made(log, out, key, Coarsening(days, events, k, tuple(listed(keep))))
+    for line in told.lines():
+        tell(f"left out: {line}")
+    found = {
+        f"{name}, {when}": row
+        for when, source in (("before", log), ("after", str(out)))
+        for name, row in uniqueness(
+            (load_log if source == "movielens-100k" else read_plain)(DataConfig(source=source)), 0
+        ).items()
+    }
+    print_tables([uniqueness_table(found)])
+    typer.echo(
+        "The log is pseudonymous, not anonymous: who knows events of a user may find the others, "
+        "and who has the key finds everybody."
+    )
+    written(out)
+
+
+def forget(
+    log: Annotated[Path, typer.Argument(help="The log's folder.")],
+    users: Annotated[list[str], typer.Argument(help="Identifiers of the users to take out.")],
+    key_file: Annotated[
+        Path | None,
+        typer.Option(help="Key of an anonymised log, whose users are then named as they were."),
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Where runs lie, to say which knew the users.")] = Path(
+        "runs"
+    ),
+) -> None:
+    """Take users out of a log's files, and say which runs learned from the log as it was."""
+    from agents.runs.folder import RunFolder
+    from agents.runs.manifest import read_manifest
+    from marec_env.data.config import DataConfig
+    from marec_env.data.readers import files_fingerprint
+    from marec_env.errors import RunError
+    from marec_env.privacy.anonymise import forget as forgotten
+    from marec_env.privacy.anonymise import pseudonym, secret_key
+
+    if key_file is not None:
+        key = secret_key(key_file)
+        users = [pseudonym(key, name) for name in users]
+    before = files_fingerprint(DataConfig(source=str(log)))
+    for name, rows in forgotten(log, users).items():
+        typer.echo(f"{name}: {rows:,} rows taken out")
+    for place in sorted(runs.glob("*/manifest.json")):
+        with suppress(RunError):
+            if before in read_manifest(place).get("inputs", {}).values():
+                tell(f"{RunFolder(place.parent).path} learned from them: train it anew")
+    written(log)

@@ -15,12 +15,12 @@ from pathlib import Path
 from marec_env.data.config import DataConfig
 from marec_env.data.interactions import InteractionLog
 from marec_env.data.readers import YEAR_IN_TITLE, log_of, year_of
-from marec_env.data.tables import read_table
+from marec_env.data.tables import Table, read_table
 from marec_env.errors import AssetError
 from marec_env.io import sha256_of
 from marec_env.shipped import GET_ASSETS
 
-__all__ = ["movielens_folder", "read_movielens"]
+__all__ = ["movielens_folder", "movielens_tables", "read_movielens"]
 
 _INTERACTIONS = ("user_id", "item_id", "rating", "timestamp")
 _FILMS = ("item_id", "movie_title", "release_year", "class")
@@ -64,6 +64,11 @@ def read_movielens(config: DataConfig) -> InteractionLog:
 
     Films rated in the same second, two on average, are ordered as in the catalog.
     """
+    return log_of(config, *movielens_tables(), None, drawn_ties=False)
+
+
+def movielens_tables() -> tuple[Table, Table, Table]:
+    """Return MovieLens-100k's interactions, films and users with the plain format's columns."""
     folder = movielens_folder()
     interactions, items, users = (
         read_table(folder / name, columns, delimiter="\t")
@@ -80,7 +85,7 @@ def read_movielens(config: DataConfig) -> InteractionLog:
         "genres": ["|".join(g for g in cell.split() if g != _NO_GENRE) for cell in films["class"]],
         "year": years,
     }
-    return log_of(config, interactions, items, users, None, drawn_ties=False)
+    return interactions, items, users
 
 
 def _natural_title(title: str) -> str:

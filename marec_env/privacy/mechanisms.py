@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 KEY_VARIABLE = "MAREC_PRIVACY_KEY"
-_SHORTEST_KEY = 16  # characters; what is shorter can be guessed
+SHORTEST_KEY = 16  # characters; what is shorter can be guessed
 _HALVINGS = 200
 _MOST_MU, _MOST_EPSILON = 1e4, 1e9
 
@@ -85,10 +85,10 @@ def noise_key(seed: int) -> tuple[bytes, bool]:
     secret = os.environ.get(KEY_VARIABLE)
     if secret is None:
         return f"seed {seed}".encode(), False
-    if len(secret) < _SHORTEST_KEY:
+    if len(secret) < SHORTEST_KEY:
         raise ConfigError(
             f"{KEY_VARIABLE} has {len(secret)} characters; a key that cannot be guessed has at "
-            f"least {_SHORTEST_KEY}, for example those of: openssl rand -hex 32"
+            f"least {SHORTEST_KEY}, for example those of: openssl rand -hex 32"
         )
     return f"key {secret}".encode(), True
 

@@ -9,7 +9,7 @@ from agents.studies.privacy.attributes import groups_of, infer, views
 from agents.studies.privacy.membership import knowledge_of, membership
 from agents.studies.privacy.quality import proportion
 from agents.studies.records import spread
-from marec_env.data.log import load_log
+from marec_env.data.log import InteractionLog, load_log
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.evaluation.statistics import Estimate
@@ -17,7 +17,7 @@ from marec_env.privacy.uniqueness import singled_out
 from marec_env.reporting.table import TextTable
 from marec_env.world import build_world
 
-__all__ = ["measure", "of_log_users", "tables_of"]
+__all__ = ["measure", "of_log_users", "tables_of", "uniqueness", "uniqueness_table"]
 
 ATTRIBUTES = ("gender", "age")
 EVENTS = (1, 2, 3, 4, 5, 8)
@@ -35,6 +35,18 @@ def of_log_users(environment: EnvironmentConfig) -> EnvironmentConfig:
         update={"privacy": privacy.model_copy(update={"users": "log"})}
     )
     return environment.model_copy(update={"data": data})
+
+
+def uniqueness(log: InteractionLog, seed: int) -> dict[str, dict[str, Estimate]]:
+    """Return the share of users singled out, by what is known of an event and of how many."""
+    found: dict[str, dict[str, Estimate]] = {}
+    for events in EVENTS:
+        for name, days in (("items", None), ("items and month", MONTH), ("items and week", WEEK)):
+            alone = singled_out(log, events, days=days, seed=seed)
+            if len(alone):
+                share = proportion(int(alone.sum()), len(alone))
+                found.setdefault(name, {})[str(events)] = share
+    return found
 
 
 def measure(
@@ -58,13 +70,7 @@ def measure(
     environment = of_log_users(environment)
     world = build_world(environment)
     log = load_log(environment.data)
-    unique: dict[str, dict[str, Estimate]] = {}
-    for events in EVENTS:
-        for name, days in (("items", None), ("items and month", MONTH), ("items and week", WEEK)):
-            alone = singled_out(log, events, days=days, seed=seed)
-            if len(alone):
-                found = proportion(int(alone.sum()), len(alone))
-                unique.setdefault(name, {})[str(events)] = found
+    unique = uniqueness(log, seed)
     members = membership(
         log,
         lambda part: knowledge_of(part, environment.knowledge, environment.data.privacy),
@@ -93,19 +99,23 @@ def measure(
     }
 
 
+def uniqueness_table(unique: Mapping[str, Mapping[str, Estimate]]) -> TextTable:
+    """Return what :func:`uniqueness` found as a table."""
+    counts = list(dict.fromkeys(count for row in unique.values() for count in row))
+    return TextTable(
+        "Users whom so many known events single out of the log",
+        ("known of each event", *counts),
+        [
+            (name, *(spread(row[count]) if count in row else "–" for count in counts))
+            for name, row in unique.items()
+        ],
+    )
+
+
 def tables_of(report: Mapping[str, Any]) -> list[TextTable]:
     """Return the report's tables."""
-    unique = report["uniqueness"]
-    counts = list(dict.fromkeys(count for row in unique.values() for count in row))
     tables = [
-        TextTable(
-            "Users whom so many known events single out of the log",
-            ("known of each event", *counts),
-            [
-                (name, *(spread(row[count]) if count in row else "–" for count in counts))
-                for name, row in unique.items()
-            ],
-        ),
+        uniqueness_table(report["uniqueness"]),
         TextTable(
             "Membership: was a user in the log? From what the recommender knows",
             ("attack", "AUC", "true positives at 1 % false"),

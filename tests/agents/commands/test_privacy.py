@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from agents.cli import main
+from marec_env.data.config import DataConfig
+from marec_env.data.readers import files_fingerprint
 from tests.worlds import small_environment
 
 
@@ -37,3 +39,28 @@ def test_what_is_learned_of_users_is_reported(config: Path, tmp_path: Path) -> N
 def test_models_are_pairs(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["privacy", str(config), "--models", "5"]) == 2
     assert "take an even number" in capsys.readouterr().err
+
+
+def test_a_log_is_anonymised_and_a_user_forgotten_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out, key = tmp_path / "log", tmp_path / "out", tmp_path / "key.txt"
+    source.mkdir()
+    rows = [f"u{n % 9},i{n % 7},5,{1_500_000_000 + 90_000 * n}" for n in range(200)]
+    (source / "interactions.csv").write_text("\n".join(["user_id,item_id,rating,timestamp", *rows]))
+    (source / "items.csv").write_text("item_id,title\n" + "".join(f"i{n},T\n" for n in range(7)))
+    key.write_text("0123456789abcdef")
+    given = ["--key-file", str(key)]
+    assert main(["data", "anonymise", str(source), str(out), *given, "--events", "5"]) == 0
+    told = capsys.readouterr()
+    assert "events beyond 5 of a user" in told.err and "not anonymous" in told.out
+    assert "items, before" in told.out and "items and week, after" in told.out
+    runs = tmp_path / "runs"
+    (runs / "one").mkdir(parents=True)
+    hashed = files_fingerprint(DataConfig(source=str(out)))
+    (runs / "one" / "manifest.json").write_text(json.dumps({"inputs": {"data": hashed}}))
+    assert main(["data", "forget", str(out), "u3", *given, "--runs", str(runs)]) == 0
+    told = capsys.readouterr()
+    assert "interactions.csv: 5 rows taken out" in told.out
+    assert f"{runs / 'one'} learned from them: train it anew" in told.err
+    assert main(["data", "forget", str(out), "u3"]) == 2  # without the key there is no such user
