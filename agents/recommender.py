@@ -144,7 +144,7 @@ class Recommender:
         except TypeError as error:
             raise ConfigError(f"k is {k!r}; give a whole number such as 10") from error
         candidates = self.bundle.pipeline.candidates
-        free = len(self.bundle.ids) - len(set(past.items))
+        free = len(self.bundle.ids) - past.distinct
         most = min(candidates, free)
         if not 1 <= k <= most or free < candidates:
             raise ConfigError(

@@ -54,7 +54,8 @@ class NewSession(_Body):
     group: Text | None = None
     attributes: Annotated[dict[Text, Number], Field(max_length=50)] = {}
     policy: Text | None = None
-    seed: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    """Key of the session's draws (:func:`marec_env.random.session_keys`)."""
 
 
 class Wish(_Body):

@@ -58,8 +58,8 @@ class _Settings(TypedDict):
     max_requests: int
     like_threshold: float
     ratings: tuple[float, float]
-    num_topics: int
-    spaces: str
+    knowledge: dict[str, int | str]
+    """Of :class:`Knowledge`, what is no tensor."""
 
 
 class _Head(TypedDict):
@@ -194,7 +194,10 @@ def _fill(bundle: Bundle, folder: Path) -> None:
     write_json(folder / _PIPELINE, bundle.pipeline.model_dump(mode="json"))
     items = _Items(ids=[*bundle.ids], titles=[*bundle.titles], topics=[*bundle.topics])
     write_json(folder / _ITEMS, items)
-    tensors = {name: getattr(bundle.knowledge, name) for name in _tensors_of_knowledge()}
+    known = {
+        item.name: getattr(bundle.knowledge, item.name) for item in fields(Knowledge) if item.init
+    }
+    tensors = {name: value for name, value in known.items() if isinstance(value, Tensor)}
     tensors |= {_ATTRIBUTE + name: value for name, value in bundle.knowledge.attributes.items()}
     plain = {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
     write_bytes(folder / _KNOWLEDGE, save(plain))
@@ -208,8 +211,7 @@ def _fill(bundle: Bundle, folder: Path) -> None:
         max_requests=bundle.max_requests,
         like_threshold=bundle.like_threshold,
         ratings=bundle.ratings,
-        num_topics=bundle.knowledge.num_topics,
-        spaces=bundle.knowledge.version,
+        knowledge={n: value for n, value in known.items() if isinstance(value, int | str)},
     )
     sums = {
         str(path.relative_to(folder)): sha256_of(path)
@@ -291,25 +293,16 @@ def _read_head(path: Path) -> _Head:
         raise RunError(f"{path}: {place}: {first['msg']}; {_CURE}") from error
 
 
-def _tensors_of_knowledge() -> tuple[str, ...]:
-    return tuple(item.name for item in fields(Knowledge) if item.init and item.type == "Tensor")
-
-
 def _knowledge(path: Path, settings: _Settings) -> Knowledge:
     try:
-        tensors: dict[str, Tensor] = load_file(path)
-        known: dict[str, Any] = {name: tensors[name] for name in _tensors_of_knowledge()}
+        tensors: dict[str, Any] = load_file(path)
         attributes = {
-            name.removeprefix(_ATTRIBUTE): value
-            for name, value in tensors.items()
+            name.removeprefix(_ATTRIBUTE): tensors.pop(name)
+            for name in [*tensors]
             if name.startswith(_ATTRIBUTE)
         }
-        return Knowledge(
-            **known,
-            attributes=attributes,
-            num_topics=settings["num_topics"],
-            version=settings["spaces"],
-        )
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        parts: dict[str, Any] = {**tensors, **settings["knowledge"]}
+        return Knowledge(**parts, attributes=attributes)
+    except (OSError, SafetensorError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise RunError(f"{path} cannot be read ({reason}); {_CURE}") from error

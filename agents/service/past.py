@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -27,6 +27,11 @@ class Past:
     group: int
     limits: tuple[float, ...]
     """For each entry of ``pipeline.audit.suitability``, infinite where there is none."""
+    distinct: int = field(init=False)
+    """Different items."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "distinct", len(set(self.items)))
 
 
 def past_of(

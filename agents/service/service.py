@@ -143,15 +143,16 @@ class Service:
         name = secrets.token_hex(16)
         team = self.teams.chosen(name, policy)
         past = past_of(team.bundle, history, feedback, group, attributes)
-        draws = f"{self.config.seed if seed is None else seed}/{name if seed is None else ''}"
-        digest = hashlib.blake2b(draws.encode(), digest_size=8).digest()
+        if seed is None:
+            draws = hashlib.blake2b(f"{self.config.seed}/{name}".encode(), digest_size=8)
+            seed = int.from_bytes(draws.digest(), "little", signed=True)
         kept = KeptSession(
             id=name,
             user=None if user is None else self.pseudonym(user),
             policy=team.bundle.name,
             version=team.bundle.version,
             created=time.time(),
-            key=int.from_bytes(digest, "little", signed=True),
+            key=seed,
             past={
                 "history": [team.bundle.ids[place] for place in past.items],
                 "liked": list(past.liked),

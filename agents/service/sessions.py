@@ -35,9 +35,15 @@ from marec_env.vector import Action, Rows
 __all__ = ["Record", "Session", "Sessions"]
 
 _LEAST = 4  # sessions of a batch: below, matrix products round otherwise than in larger ones
-_OF_CANDIDATES = (
-    "candidates", "candidate_channel", "blocks", "bonus", "veto", "scores", "slate_logits",
-)  # fmt: skip
+_OF_CANDIDATES = [
+    "candidates",
+    "candidate_channel",
+    "blocks",
+    "bonus",
+    "veto",
+    "scores",
+    "slate_logits",
+]
 """Parts of a request that hold something of each candidate."""
 _MEMORY, _PENDING, _RECURRENT = "memory", "pending", "recurrent"
 
@@ -80,8 +86,8 @@ class Session:
     @property
     def unseen(self) -> int:
         """Items that may still be shown."""
-        shown = sum(len(record.slate) for record in self.records)
-        return len(self.engine.bundle.ids) - len(set(self.past.items)) - shown
+        shown = len(self.records) * self.engine.slate_size
+        return len(self.engine.bundle.ids) - self.past.distinct - shown
 
     def recommend(self) -> Slate:
         """Return the next slate; see :meth:`Sessions.recommend` for many sessions at once."""
@@ -119,7 +125,7 @@ class Sessions:
     Attributes:
         bundle: of the team.
         slate_size: K.
-        explore: whether components draw their actions rather than take the most probable.
+        explore: whether components draw their actions.
     """
 
     def __init__(
@@ -200,8 +206,16 @@ class Sessions:
             self.check(session)
             if session.late:
                 self._rebuild(session)
-        self._learn([session for session in sessions if session.closed < len(session.records)])
-        return self._act(sessions)
+        waiting = [session for session in sessions if session.closed < len(session.records)]
+        if len(waiting) < len(sessions):  # some are new, or had their memory rebuilt
+            if waiting:
+                pipeline, rows = self._taken(waiting)
+                self._learn(pipeline, rows, waiting)
+                self._put(flat(pipeline.state_dict()), waiting)
+            return self._act(*self._taken(sessions), sessions)
+        everything = self._taken(sessions)
+        self._learn(*everything, sessions)
+        return self._act(*everything, sessions)
 
     def check(self, session: Session) -> None:
         """Refuse a session that has been closed, or has seen too much.
@@ -217,11 +231,8 @@ class Sessions:
                 f"{self.config.candidates} candidates; begin a new session"
             )
 
-    def _learn(self, sessions: Sequence[Session]) -> None:
-        """Let sessions learn how their latest slates were answered."""
-        if not sessions:
-            return
-        pipeline, rows = self._taken(sessions)
+    def _learn(self, pipeline: Pipeline, rows: Tensor, sessions: Sequence[Session]) -> None:
+        """Let the sessions in a pipeline learn how their latest slates were answered."""
         parts = self._tables.take(rows, _PENDING)
         request = Request(
             config=self.config,
@@ -235,14 +246,12 @@ class Sessions:
         )
         clicks = torch.from_numpy(np.stack([s.records[-1].clicks for s in sessions]))
         pipeline.learn(request, _padded(clicks, len(rows)).to(self._device))
-        self._put(flat(pipeline.state_dict()), sessions)
         for session in sessions:
             session.closed = len(session.records)
 
-    def _act(self, sessions: Sequence[Session]) -> list[Slate]:
-        pipeline, rows = self._taken(sessions)
+    def _act(self, pipeline: Pipeline, rows: Tensor, sessions: Sequence[Session]) -> list[Slate]:
         request = pipeline.begin(self._keys(sessions, len(rows)))
-        trace = Trace()
+        trace, recurrent = Trace(), dict[str, Tensor]()
         policy = self.bundle.policy
         agents = pipeline.agents
         turns = [(agent,) for agent in agents] if self.config.sequential else [agents]
@@ -250,13 +259,14 @@ class Sessions:
             observations = {agent: pipeline.observe(agent) for agent in turn}
             step = request.step * len(turns) + number
             actions = pipeline.fit(self._actions(request.keys, step, rows, observations, trace))
+            if isinstance(policy, TrainedPolicy):
+                recurrent |= policy.memory
             for agent in turn:
                 pipeline.act(request, agent, actions[agent])
         pipeline.finish(request)
-        state = {k: v for k, v in pipeline.state_dict().items() if k != _MEMORY}
-        state |= {_RECURRENT: trace.recurrent, _PENDING: self._left_by(request)}
+        trace.complete(pipeline, request, state := pipeline.state_dict())
+        state |= {_RECURRENT: recurrent, _PENDING: self._left_by(request)}
         self._put(flat(state), sessions)
-        trace.complete(pipeline, request)
         slates = slates_of(self.bundle, pipeline, request, trace, len(sessions))
         for session, slate in zip(sessions, slates, strict=True):
             session.records.append(Record(slate.places, slate.unclicked, *slate.origin))
@@ -283,7 +293,6 @@ class Sessions:
             uniforms = {agent: policy.draws(agent, keys, step) for agent in observations}
         decisions = policy.decide(observations, uniforms)
         trace.actions |= (actions := {agent: d.action for agent, d in decisions.items()})
-        trace.recurrent |= policy.memory
         for agent, decision in decisions.items():
             if decision.log_probability is not None:
                 trace.drawn[agent] = (observations[agent], decision.flat, decision.log_probability)

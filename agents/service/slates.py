@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,25 +96,22 @@ class Trace:
     Attributes:
         actions: by agent, as the environment has them.
         drawn: by agent that drew: observation, flat action, log-probability.
-        recurrent: by agent, what its actor remembers.
     """
 
     def __init__(self) -> None:
         """Empty; :meth:`complete` fills it."""
         self.actions: dict[str, Action] = {}
         self.drawn: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
-        self.recurrent: dict[str, Tensor] = {}
 
-    def complete(self, pipeline: Pipeline, request: Request) -> None:
-        """Take what is to be told from a request that is finished."""
-        self.recurrent = {}
+    def complete(self, pipeline: Pipeline, request: Request, state: Mapping[str, Any]) -> None:
+        """Take what is to be told from a request that is finished, and the pipeline's state."""
         self._decisions: dict[str, tuple[Sequence[str], NDArray[np.float32]]] = {}
         actions = self.actions or pipeline.default_actions()
         for agent, action in actions.items():
             parts = action if isinstance(action, tuple) else (action,)
             flat = torch.cat([p.reshape(len(p), -1).float() for p in parts], dim=1).cpu().numpy()
             self._decisions[agent] = (decision_names(pipeline, agent, flat.shape[1]), flat)
-        queue = pipeline.state_dict()["mailbox"].get("queue")  # what was said last is its end
+        queue = state["mailbox"].get("queue")  # what was said last is its end
         self._messages = None if queue is None else queue[:, -1].cpu().numpy()
         self._agents = pipeline.agents
         config = pipeline.config

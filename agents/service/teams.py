@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from agents.service.telling import item_told, short
 from agents.service.worker import RefusedError
 from marec_env.errors import ConfigError, MarecError
 
-__all__ = ["Team", "Teams"]
+__all__ = ["STATIC", "Team", "Teams"]
 
+STATIC = "static"
+"""Name of the hand-set team."""
 _WARM_UP = 3  # requests
 
 
@@ -30,7 +33,11 @@ class Team:
 
 
 class Teams:
-    """Teams by name; of one catalog, with slates of one size, so that sessions can move."""
+    """Teams by name; of one catalog, with slates of one size, so that sessions can move.
+
+    The first one's pipeline with every component at its hand-set default is always there, by the
+    name :data:`STATIC`, to compare with.
+    """
 
     def __init__(self, bundles: Sequence[Path], folder: Path, explore: bool) -> None:
         """Args:
@@ -75,6 +82,9 @@ class Teams:
                 engine = Sessions(bundle, explore=self._explore and bundle.policy is not None)
                 _warm_up(engine)
             teams[bundle.name] = Team(engine.bundle, share, engine)
+        if STATIC not in teams:
+            bundle = _hand_set(next(iter(teams.values())).bundle)
+            teams[STATIC] = Team(bundle, 0.0, Sessions(bundle))
         if not any(team.share > 0 for team in teams.values()):
             raise ConfigError("no policy has a share of the new sessions")
         _check_alike([*teams.values()], [*self._teams.values()])
@@ -136,6 +146,13 @@ class Teams:
                 if len(found) == limit:
                     break
         return found
+
+
+def _hand_set(bundle: Bundle) -> Bundle:
+    """Return the same team, whose components play their defaults."""
+    version = hashlib.sha256(f"{bundle.version} {STATIC}".encode()).hexdigest()
+    short_version = version[: len(bundle.version)]
+    return replace(bundle, name=STATIC, version=short_version, policy=None)
 
 
 def _warm_up(engine: Sessions) -> None:

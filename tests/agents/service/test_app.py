@@ -147,7 +147,9 @@ def test_sessions_go_on_after_a_restart(bundles: list[Path], tmp_path: Path, exp
 def test_policies_are_swapped_and_sessions_go_on(bundles: list[Path], tmp_path: Path) -> None:
     with opened(bundles, tmp_path / "service.sqlite") as client:
         told = client.get("/policies").json()["policies"]
-        assert [(one["name"], one["share"]) for one in told] == [("mine", 1.0), ("other", 0.0)]
+        assert [(one["name"], one["share"]) for one in told] == [
+            ("mine", 1.0), ("other", 0.0), ("static", 0.0),
+        ]  # fmt: skip
         session, named = begun(client, history=["i3"]), begun(client, policy="other")
         assert asked(client, session)["policy"] == "mine"
         assert asked(client, named)["policy"] == "other"
@@ -189,7 +191,7 @@ BAD: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/sessions", {"attributes": {"risk_limit": "high"}}, 422, "invalid"),
     ("POST", "/sessions", {"attributes": {MARKUP: 1}}, 422, "invalid"),
     ("POST", "/sessions", {"policy": MARKUP}, 404, "unknown_policy"),
-    ("POST", "/sessions", {"seed": -1}, 422, "invalid"),
+    ("POST", "/sessions", {"seed": 2**63}, 422, "invalid"),
     ("POST", "/sessions", {"seed": 1.5}, 422, "invalid"),
     ("POST", "/sessions", {"unknown": 1}, 422, "invalid"),
     ("POST", "/sessions", b'{"user": "' + b"x" * 5000 + b'"}', 413, "too_large"),
@@ -268,6 +270,7 @@ def test_bad_requests_are_told_in_a_line_and_leave_nothing(
     assert len(message) < 300
     assert "<" not in answer.text  # nothing that a browser would take for markup
     assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "script-src 'self'" in answer.headers["content-security-policy"]
     assert answer.headers["content-type"] == "application/json"
     assert _counts(client) == before
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from agents import Recommender
 from agents.service.bundle import Bundle, load_bundle, save_bundle
@@ -69,6 +71,24 @@ def test_a_hand_set_team_plays_its_defaults(tmp_path: Path) -> None:
     save_bundle(Bundle.of(world, None), tmp_path / "static")
     found = Recommender.load(tmp_path / "static").recommend([], 5)
     assert len(found) == 5 and found != Recommender(Bundle.of(*small_team())).recommend([], 5)
+
+
+def test_all_that_is_known_of_the_items_is_kept(tmp_path: Path) -> None:
+    first = Bundle.of(*small_team())
+    more = {
+        "user_texts": torch.rand(3, 8),
+        "user_every": 7,
+        "attributes": {"risk": torch.ones(300)},
+    }
+    knowledge = dataclasses.replace(first.knowledge, **more)
+    save_bundle(dataclasses.replace(first, knowledge=knowledge), tmp_path / "more")
+    found = load_bundle(tmp_path / "more").knowledge
+    for item in dataclasses.fields(knowledge):
+        here, there = getattr(knowledge, item.name), getattr(found, item.name)
+        same = torch.equal(here, there) if isinstance(here, torch.Tensor) else True
+        assert same and type(here) is type(there), item.name
+    assert (found.user_every, found.version) == (7, knowledge.version)
+    assert torch.equal(found.attributes["risk"], torch.ones(300))
 
 
 def changed(key: str, value: object) -> Callable[[Path], None]:
