@@ -17,7 +17,7 @@ from marec_env.data.log import InteractionLog, load_log
 from marec_env.data.population import build_population
 from marec_env.data.readers import files_fingerprint
 from marec_env.data.recommender_log import LearnedSpace, directions, learn, select_log
-from marec_env.embeddings import embed_texts, fit_reduction
+from marec_env.embeddings import EmbeddingConfig, embed_texts, fit_reduction
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, DataError
 from marec_env.memory import require_memory
@@ -47,6 +47,8 @@ class World:
     """Catalog and learned space as the pipeline uses them."""
     texts: CatalogTexts
     """What was written of items and users."""
+    embeddings: EmbeddingConfig
+    """As configured, but for the encoder, which is the fine-tuned one where there is one."""
     release: Release | None = None
     """Where the visible log, catalog, learned space and knowledge come from instead of the log, if
     ``data.privacy`` says so."""
@@ -101,13 +103,18 @@ def _build(serialised: str, fingerprint: str | None, key: bytes) -> World:
         release = release_log(log, config.data.privacy)
         seen = release.draw_log(log)
         log = seen if config.data.privacy.users == "release" else with_line(log, release)
-    full = embed_texts(config.embeddings, seen.texts, device)
-    reduction = fit_reduction(config.embeddings, full)
+    visible = select_log(seen, config.knowledge)
+    embeddings = config.embeddings
+    if embeddings.finetune is not None:
+        from marec_env.embeddings.finetune import fine_tuned
+
+        embeddings = fine_tuned(embeddings, visible, device)
+    full = embed_texts(embeddings, seen.texts, device)
+    reduction = fit_reduction(embeddings, full)
     catalog = build_catalog(seen, reduction.apply(full), config.catalog)
     population = build_population(
         config.population, log, catalog.topics, catalog.num_topics, catalog.providers, catalog.age
     )
-    visible = select_log(seen, config.knowledge)
     if release is None:
         learned = learn(visible, config.knowledge)
     else:
@@ -115,7 +122,7 @@ def _build(serialised: str, fingerprint: str | None, key: bytes) -> World:
         learned = release.learned(config.knowledge, met)
         catalog = replace(catalog, popularity=learned.popularity)
     cf = directions(learned.factors.item.to(torch.float32))
-    texts = write_catalog_texts(config.text, config.embeddings, seen, catalog, reduction, device)
+    texts = write_catalog_texts(config.text, embeddings, seen, catalog, reduction, device)
     version = f"{seen.fingerprint[:12]}-{config.knowledge.seed}"
     knowledge = replace(
         Knowledge.of(catalog, cf, learned.neighbours[:, :NEIGHBOURS], version),
@@ -132,6 +139,7 @@ def _build(serialised: str, fingerprint: str | None, key: bytes) -> World:
         learned=learned,
         knowledge=knowledge.to(device),
         texts=texts,
+        embeddings=embeddings,
         release=release,
     )
 

@@ -67,8 +67,7 @@ def _content(simulator: Simulator) -> ContentSimilarity:
 
 def _article(simulator: Simulator) -> Policy:
     world = simulator.world
-    config = world.config
-    encode = partial(embed_texts, config.embeddings, device=config.device)
+    encode = partial(embed_texts, world.embeddings, device=world.config.device)
     return ArticleScheme(world.catalog.texts, encode, world.knowledge.popularity)
 
 

@@ -78,6 +78,13 @@ def explain(
         int | None,
         typer.Option(min=0, help="Which request of the session, from 0; by default the middle."),
     ] = None,
+    words: Annotated[
+        Literal["en", "zh"] | None,
+        typer.Option(
+            help="Also say to the user of that session why each item is shown, in English or "
+            "Chinese; the run's environment.text.model may rephrase."
+        ),
+    ] = None,
     sessions: Annotated[
         int, typer.Option(min=2, help="Sessions that the averages are over.")
     ] = 128,
@@ -96,11 +103,15 @@ def explain(
         request_table,
     )
     from agents.studies.records import plain
+    from marec_env.evaluation.reasons import reasons
     from marec_env.io import write_json
+    from marec_env.text import Author
     from marec_env.world import build_world
 
     if request is not None and session is None:
         raise ConfigError("--request says which request of a session; give --session N as well")
+    if words is not None and session is None:
+        raise ConfigError("--words speaks to the user of one session; give --session N as well")
     (trained,) = open_runs([run]).values()
     place = (output or run) / "explanation.json"
     claim(place, replace=replace)
@@ -123,6 +134,13 @@ def explain(
         for line in told:
             console.print(line, markup=False, highlight=False)
         document |= {"request": one, "request_sentences": told}
+        if words is not None:
+            author = Author.of(trained.environment.text, trained.environment.embeddings)
+            said = reasons(one.facts, words, author, world.catalog.titles)
+            console.print()
+            for line in said:
+                console.print(line, markup=False, highlight=False)
+            document |= {"reasons": said}
     write_json(place, plain(document))
     written(place)
 

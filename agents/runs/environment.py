@@ -140,7 +140,7 @@ def input_hashes(config: RunConfig) -> dict[str, str]:
     world = run_world(config)
     return {
         f"data ({config.environment.data.source})": world.log.fingerprint,
-        "encoder weights": weights_hash(config.environment.embeddings),
+        "encoder weights": weights_hash(world.embeddings),
         **({"texts": world.texts.fingerprint} if world.texts.notes or world.texts.users else {}),
         TOPICS: hashlib.sha256(world.catalog.topics.cpu().numpy().tobytes()).hexdigest(),
     }

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from marec_env.config import ConfigModel
 
-__all__ = ["EmbeddingConfig", "ReductionConfig"]
+__all__ = ["EmbeddingConfig", "FineTuneConfig", "ReductionConfig"]
 
 Pooling = Literal["mean", "cls", "last"]
 """How the states of a text's tokens become one vector."""
@@ -25,6 +25,27 @@ class ReductionConfig(ConfigModel):
         description="pca keeps the directions of largest variance; none keeps every dimension",
     )
     dimension: int = Field(default=32, ge=1, le=4096, description="dimensions after reduction")
+
+
+class FineTuneConfig(ConfigModel):
+    """How the encoder is fitted to what the recommender may see of the log, before a run."""
+
+    method: Literal["full", "lora"] = Field(
+        default="lora", description="all weights, or low-rank adapters (extra `lora`)"
+    )
+    rank: int = Field(default=8, ge=1, le=1024, description="of the adapters")
+    objective: Literal["co_click", "contrastive"] = Field(
+        default="co_click",
+        description="what is brought together: items that the same users liked in succession, or "
+        "an item's text with itself under other dropout (needs no likes)",
+    )
+    steps: int = Field(default=200, ge=1, description="gradient steps")
+    batch_size: int = Field(default=64, ge=2, description="pairs in a batch")
+    learning_rate: float = Field(default=5e-4, gt=0, description="peak learning rate")
+    popularity_correction: bool = Field(
+        default=True, description="co_click: undo the sampling of negatives by popularity"
+    )
+    seed: int = Field(default=0, ge=0, description="of adapters, dropout and batches")
 
 
 class EmbeddingConfig(ConfigModel):
@@ -72,6 +93,11 @@ class EmbeddingConfig(ConfigModel):
     )
     refresh: bool = Field(
         default=False, description="embed again what the cache holds, and replace it"
+    )
+    finetune: FineTuneConfig | None = Field(
+        default=None,
+        description="fit the encoder before the run, once for all runs with the same log, weights "
+        "and settings; null: as it is",
     )
     reduction: ReductionConfig = Field(
         default=ReductionConfig(), description="how embeddings are reduced"

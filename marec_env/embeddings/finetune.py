@@ -1,4 +1,5 @@
-"""``python -m marec_env.embeddings.finetune --out FOLDER``: fit the text encoder to a log.
+"""Fit the text encoder to a log: ``embeddings.finetune`` of a run, or by hand
+``python -m marec_env.embeddings.finetune --out FOLDER``.
 
 InfoNCE (van den Oord et al., "Representation learning with contrastive predictive coding", 2018)
 with in-batch negatives, both directions, on items that the same users liked; all weights, or
@@ -9,9 +10,14 @@ folder serves as ``embeddings.encoder``.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -22,18 +28,20 @@ from torch.nn import functional
 
 from marec_env import random
 from marec_env.data.config import DataConfig
+from marec_env.data.interactions import InteractionLog
 from marec_env.data.log import load_log
-from marec_env.embeddings.assets import locate
-from marec_env.embeddings.config import EmbeddingConfig
+from marec_env.embeddings.assets import HASHING, MULTILINGUAL, locate, requested
+from marec_env.embeddings.config import EmbeddingConfig, FineTuneConfig
 from marec_env.embeddings.embed import embed_texts
 from marec_env.embeddings.tokens import TextTokenizer, embed_padded
-from marec_env.errors import AssetError, DataError, MarecError
+from marec_env.errors import AssetError, ConfigError, DataError, MarecError
 from marec_env.io import write_json
 
 __all__ = [
     "PairSplit",
     "co_consumed_pairs",
     "fine_tune",
+    "fine_tuned",
     "info_nce",
     "main",
     "retrieval_recall",
@@ -46,6 +54,7 @@ _TEMPERATURE = 0.05  # divisor of the cosines, as in sentence-transformers' rank
 _WARM_UP = 0.1  # share of the steps in which the learning rate rises
 _WINDOW = 3  # largest distance of a pair in a user's sequence
 _TOLD_EVERY = 20  # steps
+_REPORT = "finetune.json"
 _HELD_OUT = 0.1  # share of the users, and of the items
 
 
@@ -160,6 +169,7 @@ def fine_tune(
     popularity_correction: bool = True,
     lora_rank: int = 0,
     seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Iterator[float]:
     """Train the configured encoder and save it as a folder that ``encoder: FOLDER`` takes.
 
@@ -170,6 +180,7 @@ def fine_tune(
         folder: receives ``model.safetensors``, ``json`` and the tokenizer.
         steps, batch_size, learning_rate, lora_rank, seed: as :func:`main`'s; each pair of a batch
             sees the others as negatives.
+        device: where it trains.
         popularity_correction: take the log of an item's frequency off its score as a negative, so
             that cosines model what is consumed rather than what is consumed beyond its popularity
             (Yi et al., RecSys 2019).
@@ -189,7 +200,8 @@ def fine_tune(
     torch.manual_seed(seed)  # dropout and adapters draw from torch's own generator
     if lora_rank:
         model = _with_adapters(model, lora_rank)
-    model.train()
+    model.to(device).train()
+    pairs = pairs.to(device)
     pooling = files.pooling(encoder)
     tokens = TextTokenizer(files.folder, encoder.max_length)(
         [encoder.prefix + text for text in texts]
@@ -199,11 +211,12 @@ def fine_tune(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, learning_rate, total_steps=steps + 1, pct_start=_WARM_UP
     )
-    counts = torch.bincount(pairs.flatten(), minlength=len(texts)).float()
+    counts = torch.bincount(pairs.cpu().flatten(), minlength=len(texts)).float().to(device)
     log_frequency = (counts / counts.sum()).log()
     generator = torch.Generator().manual_seed(seed)
     for _ in range(steps):
-        batch = pairs[torch.randint(len(pairs), (batch_size,), generator=generator)]
+        drawn = torch.randint(len(pairs), (batch_size,), generator=generator)
+        batch = pairs[drawn.to(device)]
         texts_of_batch = [tokens[item] for item in batch.T.flatten()]
         left, right = embed_padded(model, texts_of_batch, pooling).chunk(2)
         offset = log_frequency[batch] if popularity_correction else None
@@ -216,10 +229,97 @@ def fine_tune(
         yield float(loss.detach())
     if lora_rank:
         model = model.merge_and_unload()
-    model.eval().save_pretrained(folder)
+    model.cpu().eval().save_pretrained(folder)
     for name in _COPIED:
         if (files.folder / name).is_file():
             shutil.copyfile(files.folder / name, folder / name)
+
+
+def fine_tuned(
+    config: EmbeddingConfig, log: InteractionLog, device: torch.device
+) -> EmbeddingConfig:
+    """Return the configuration of the encoder that ``config.finetune`` asks for, trained or from
+    the cache; without the section, ``config`` as it is.
+
+    Args:
+        config: encoder, cache and the section.
+        log: what the recommender may see.
+        device: where it trains.
+
+    Raises:
+        ConfigError: the encoder cannot be trained.
+        AssetError, DataError: as :func:`fine_tune`.
+    """
+    section = config.finetune
+    if section is None:
+        return config
+    name = requested(config)
+    if name in (HASHING, MULTILINGUAL):
+        raise ConfigError(
+            f"environment.embeddings.finetune: encoder '{name}' cannot be trained; use minilm, a "
+            "transformers folder or a hub name, or set finetune: null"
+        )
+    files = locate(config)
+    pairs = _pairs(log, section.objective)
+    facts = {
+        **files.hashes(),
+        **section.model_dump(mode="json"),
+        "pooling": files.pooling(config),
+        "prefix": config.prefix,
+        "max_length": config.max_length,
+        "texts": hashlib.sha256("\0".join(log.texts).encode()).hexdigest(),
+        "pairs": hashlib.sha256(pairs.numpy().tobytes()).hexdigest(),
+    }
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    folder = config.cache_root() / "finetuned" / key
+    if not (folder / _REPORT).is_file():
+        _train_into(folder, config, section, log.texts, pairs, facts, device)
+    chosen = {"encoder": str(folder), "pooling": facts["pooling"], "finetune": None}
+    return config.model_copy(update=chosen)
+
+
+def _pairs(log: InteractionLog, objective: str) -> Tensor:
+    if objective == "contrastive":
+        return torch.arange(log.num_items).unsqueeze(1).expand(-1, 2).contiguous()
+    liked = log.select(log.liked)
+    return co_consumed_pairs(liked.user, liked.item)[0].contiguous()
+
+
+def _train_into(
+    folder: Path,
+    config: EmbeddingConfig,
+    section: FineTuneConfig,
+    texts: Sequence[str],
+    pairs: Tensor,
+    facts: Mapping[str, Any],
+    device: torch.device,
+) -> None:
+    """Train beside the folder and name it when it is whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    losses: list[float] = []
+    with tempfile.TemporaryDirectory(dir=folder.parent) as place, torch.random.fork_rng():
+        training = fine_tune(
+            config,
+            texts,
+            pairs,
+            Path(place),
+            steps=section.steps,
+            batch_size=section.batch_size,
+            learning_rate=section.learning_rate,
+            popularity_correction=section.popularity_correction and section.objective == "co_click",
+            lora_rank=section.rank if section.method == "lora" else 0,
+            seed=section.seed,
+            device=device,
+        )
+        for step, loss in enumerate(training, 1):
+            losses.append(loss)
+            if step % _TOLD_EVERY == 0 or step == section.steps:
+                line = f"fine-tuning the encoder: step {step}/{section.steps}, loss {loss:.3f}"
+                print(line, file=sys.stderr)
+        write_json(Path(place) / _REPORT, {**facts, "losses": losses})
+        with suppress(OSError):  # another process was quicker: its folder is the same
+            os.rename(place, folder)
+        Path(place).mkdir(exist_ok=True)  # for its own removal
 
 
 def _with_adapters(model: Any, rank: int) -> Any:
@@ -280,7 +380,7 @@ def main(
         after = _recalls(config.model_copy(update={"encoder": str(out)}), log.texts, split)
         pairs = {"train": len(split.train), "warm": len(split.warm), "cold": len(split.cold)}
         report = {"data": log.fingerprint, "pairs": pairs, "settings": settings}
-        write_json(out / "finetune.json", {**report, "before": before, "after": after})
+        write_json(out / _REPORT, {**report, "before": before, "after": after})
     except MarecError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from error

@@ -175,7 +175,8 @@ class _WordTable:
     def _kept(self, tokens: Ids) -> Ids:
         if len(tokens) <= self._max_length:
             return tokens if len(tokens) else np.zeros(1, np.int64)
-        return np.append(tokens[: self._max_length - len(self._last)], self._last)
+        last = np.array(self._last, np.int64)  # of a decoder's tokenizer there is none
+        return np.concatenate([tokens[: self._max_length - len(last)], last])
 
     def _cut(self, words: list[str]) -> list[str]:
         """Return the words that fill a text; those of invisible characters have no token."""

@@ -16,9 +16,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from marec_env.embeddings.config import EmbeddingConfig
 from marec_env.errors import ConfigError, DataError, visible
 from marec_env.io import write_text
-from marec_env.text.config import OpenAIText, ReplayText, TemplateText, TextModelConfig
+from marec_env.text.config import (
+    OpenAIText,
+    ReplayText,
+    TemplateText,
+    TextConfig,
+    TextModelConfig,
+)
 from marec_env.text.models import Message, Reply, Schema, TextModel, open_model
 
 __all__ = ["Author", "Prompt", "TextReport"]
@@ -109,6 +116,12 @@ class Author:
         self._config, self._folder, self._say, self._open = config, folder, say, model
         self._model: TextModel | None = None
         self.report = TextReport()
+
+    @classmethod
+    def of(cls, config: TextConfig, embeddings: EmbeddingConfig) -> Author:
+        """Return the author of a configuration; by default texts lie in the embeddings' cache."""
+        folder = Path(config.folder) if config.folder else embeddings.cache_root() / "texts"
+        return cls(config.model, folder.expanduser())
 
     def write(
         self,

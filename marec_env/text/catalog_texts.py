@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -60,8 +59,7 @@ def write_catalog_texts(
     Raises:
         ConfigError: too many topics to tell users apart, or too many calls of a model.
     """
-    folder = Path(config.folder) if config.folder else embeddings.cache_root() / "texts"
-    author = Author(config.model, folder.expanduser())
+    author = Author.of(config, embeddings)
 
     def written(prompts: list[Prompt]) -> tuple[str, ...]:
         return tuple(author.write(prompts, DESCRIPTION, described))

@@ -37,6 +37,7 @@ _WORDS = {
         "liked": "For those who like {0}.",
         "number": "{0}: {1:g}",
         "and": ", ",
+        "stop": ". ",
         "new": "A new user of whom nothing is known.",
         "one": "Likes {0}, such as {1}.",
         "two": "Likes {0}, such as {1}, and {2}, such as {3}.",
@@ -51,6 +52,7 @@ _WORDS = {
         "liked": "适合喜欢{0}的人。",
         "number": "{0}:{1:g}",
         "and": "、",
+        "stop": "。",
         "new": "新用户,尚无了解。",
         "one": "喜欢{0},例如{1}。",
         "two": "喜欢{0},例如{1};也喜欢{2},例如{3}。",
@@ -79,9 +81,10 @@ def item_prompts(log: InteractionLog, catalog: Catalog, language: Language) -> l
     prompts = []
     for place, (title, text) in enumerate(zip(log.titles, log.texts, strict=True)):
         rest = text.removeprefix(title).lstrip(". ") or title
-        facts = [words["kinds"].format(title, rest.rstrip("."))]
+        rest = rest.rstrip(".").replace(". ", words["stop"])
+        facts = [words["kinds"].format(title, rest)]
         topic = catalog.topic_names[int(catalog.topics[place])]
-        facts.append(words["liked"].format(topic))
+        facts += [words["liked"].format(topic)] if topic not in rest else []
         numbers = [
             words["number"].format(name, float(column[place]))
             for name, column in log.item_attributes.items()

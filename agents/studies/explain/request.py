@@ -19,6 +19,7 @@ from agents.studies.explain.team import (
     integrated_gradients,
 )
 from marec_env.errors import ConfigError
+from marec_env.evaluation.reasons import ItemFacts, item_facts, liked_items
 from marec_env.evaluation.rollout import relevant_items
 from marec_env.evaluation.sample import ShownItem, shown_items
 from marec_env.pipeline.reasons import decision_names
@@ -76,6 +77,8 @@ class RequestExplanation:
     slate: tuple[ShownItem, ...]
     decisions: dict[str, dict[str, Reason]]
     """By component and decision."""
+    facts: tuple[ItemFacts, ...]
+    """Why each item of the slate is on it, as the user may be told."""
     masked: dict[str, dict[str, Masked]]
     """By component, the groups whose masking changes the slate most first."""
 
@@ -123,8 +126,12 @@ def explain_request(
     assert simulator.last is not None
     slate, seen = answered.slate[0], dict(player.seen)
     shown = shown_items(simulator, relevant_items(simulator)[0])
+    request_of_slate = simulator.last.request
     simulator.load_state_dict(answered.state)
-    liked, new_user = _liked(simulator), bool(simulator.users.is_new[0])
+    known = liked_items(simulator.pipeline.memory)
+    new_user = bool(simulator.users.is_new[0])
+    liked = _titles(world, known[:_HISTORY])
+    facts = item_facts(request_of_slate, known, world.catalog.titles)
     decisions, masked = {}, {}
     for agent, inputs in seen.items():
         groups = input_groups(simulator, agent, team.actor(agent).memory_size)
@@ -140,19 +147,12 @@ def explain_request(
             )
         masked[agent] = dict(sorted(found.items(), key=lambda m: -len(m[1].removed)))
     return RequestExplanation(
-        session, seed, chosen, length, new_user, liked, shown, decisions, masked
+        session, seed, chosen, length, new_user, liked, shown, decisions, facts, masked
     )
 
 
 def _titles(world: World, items: Tensor) -> tuple[str, ...]:
     return tuple(world.catalog.titles[item] for item in items.tolist())
-
-
-def _liked(simulator: Simulator) -> tuple[str, ...]:
-    memory = simulator.pipeline.memory
-    history = memory.history[0][memory.history_liked[0] & (memory.history[0] >= 0)]
-    clicked = memory.session_items[0].flatten()[memory.session_clicks[0].flatten() > 0]
-    return _titles(simulator.world, torch.cat([history, clicked]).flip(0)[:_HISTORY])
 
 
 def _reasons(

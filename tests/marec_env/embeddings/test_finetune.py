@@ -1,19 +1,25 @@
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from marec_env.embeddings import EmbeddingConfig, embed_texts
+from marec_env.embeddings import EmbeddingConfig, embed_texts, weights_hash
+from marec_env.embeddings.config import FineTuneConfig
 from marec_env.embeddings.finetune import (
     co_consumed_pairs,
     fine_tune,
+    fine_tuned,
     info_nce,
     retrieval_recall,
     split_pairs,
 )
-from marec_env.errors import DataError
+from marec_env.environment_config import EnvironmentConfig
+from marec_env.errors import ConfigError, DataError
+from marec_env.world import build_world
+from tests.worlds import small_environment
 
 
 def test_the_loss_in_closed_form():
@@ -151,3 +157,56 @@ def test_the_command(tiny_bert, tmp_path):
     assert set(report["before"]) == set(report["after"])
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 2 and "exists already" in again.output
+
+
+def finetuned_world(tmp_path, encoder, **changes):
+    section = {"steps": 3, "batch_size": 8, "learning_rate": 1e-2, "rank": 4, **changes}
+    embeddings = {
+        "encoder": str(encoder), "max_length": 32, "cache_folder": str(tmp_path),
+        "reduction": {"dimension": 8}, "finetune": section,
+    }  # fmt: skip
+    return build_world(EnvironmentConfig(**small_environment(40, 200, embeddings=embeddings)))
+
+
+@pytest.mark.parametrize("model", ["tiny_bert", "tiny_decoder"])
+def test_a_run_trains_its_encoder_once(model, request, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("peft")
+    encoder = request.getfixturevalue(model)
+    world = finetuned_world(tmp_path, encoder)
+    assert "step 3/3, loss" in capsys.readouterr().err
+    folder = Path(world.embeddings.encoder)
+    assert folder.parent == tmp_path / "finetuned" and world.embeddings.finetune is None
+    assert world.embeddings.pooling == ("last" if model == "tiny_decoder" else "mean")
+    report = json.loads((folder / "finetune.json").read_text())
+    assert len(report["losses"]) == 3 and report["rank"] == 4
+    plain = world.embeddings.model_copy(update={"encoder": str(encoder)})
+    moved = embed_texts(plain, world.log.texts) - embed_texts(world.embeddings, world.log.texts)
+    assert moved.abs().max() > 1e-3
+    assert list(folder.parent.iterdir()) == [folder]  # nothing half made is left
+
+    monkeypatch.setattr(
+        "marec_env.embeddings.finetune.fine_tune", lambda *a, **k: pytest.fail("trained")
+    )
+    again = fine_tuned(world.config.embeddings, world.visible_log, torch.device("cpu"))
+    assert again == world.embeddings
+
+
+def test_each_setting_has_an_encoder_of_its_own(tiny_bert, tmp_path):
+    config = EmbeddingConfig(encoder=str(tiny_bert), max_length=16, cache_folder=str(tmp_path))
+    world = build_world(EnvironmentConfig(**small_environment(40, 200)))
+    found = set()
+    for changes in ({}, {"seed": 1}, {"objective": "contrastive"}, {"learning_rate": 1e-3}):
+        section = FineTuneConfig(**{"method": "full", "steps": 1, "batch_size": 4} | changes)
+        tuned = fine_tuned(
+            config.model_copy(update={"finetune": section}), world.visible_log, torch.device("cpu")
+        )
+        found.add(weights_hash(tuned))
+    assert len(found | {weights_hash(config)}) == 5
+
+
+@pytest.mark.parametrize("encoder", ["hashing", "multilingual"])
+def test_an_encoder_that_cannot_be_trained_is_refused(encoder):
+    with pytest.raises(ConfigError, match=rf"'{encoder}' cannot be trained"):
+        fine_tuned(
+            EmbeddingConfig(encoder=encoder, finetune=FineTuneConfig()), None, torch.device("cpu")
+        )

@@ -167,13 +167,21 @@ def test_the_command_prints_and_writes(world, policy, tmp_path, monkeypatch):
     again = _explain(monkeypatch, world, policy, *arguments)
     assert "--replace" in str(again.exception)
     assert again.output == ""
-    assert _explain(monkeypatch, world, policy, *arguments, "--replace").exit_code == 0
+    told = _explain(monkeypatch, world, policy, *arguments, "--replace", "--words", "zh")
+    assert told.exit_code == 0
+    document = json.loads((tmp_path / "explanation.json").read_text())
+    titles = [item["title"] for item in document["request"]["slate"]]
+    assert len(document["reasons"]) == len(titles) == 5
+    for title, reason in zip(titles, document["reasons"], strict=True):
+        assert reason.startswith(f"《{title}》:")
+        assert reason in told.output.replace("\n", "")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--request", 2), "--session"),
+        (("--words", "en"), "--session"),
         (("--session", 2, "--request", 6), "ends after"),
     ],
 )
