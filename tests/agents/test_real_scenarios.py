@@ -35,7 +35,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
         price, risk = 1 + item % 7, 1 + item % 7
         files["items.csv"].append(f"i{item},{kind} thing {item},{kind},{price},{risk}")
     for user in range(USERS):
-        files["users.csv"].append(f"u{user},{1 + user % 7}")
+        files["users.csv"].append(f"u{user},{3 + user % 5}")
         files["friends.csv"].append(f"u{user},u{(user + 1) % USERS}")
         for time in range(12):
             item = 3 * draw.randrange(ITEMS // 3) + user % 3
