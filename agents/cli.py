@@ -44,6 +44,10 @@ COMMANDS = {
     "data anonymise": ("agents.commands.privacy:anonymise", "A log without its users' names."),
     "data forget": ("agents.commands.privacy:forget", "Users taken out of a log."),
     "privacy": ("agents.commands.privacy:command", "What is learned of users, against noise."),
+    "visit": ("agents.commands.loop:visit", "Simulated users visit a service."),
+    "events": ("agents.commands.loop:events", "What a service has logged, to learn from."),
+    "value": ("agents.commands.loop:value", "What a team would earn, from a service's log."),
+    "loop": ("agents.commands.loop:loop", "Learn from a service's log, gate, canary, swap."),
     "game": ("agents.commands.studies:game", "How much there is to gain, from random to oracles."),
     "equilibrium": ("agents.commands.equilibrium:command", "How far play is from an equilibrium."),
 }
@@ -190,7 +194,19 @@ def train(
     group: Annotated[str | None, typer.Option(help="Group in the dashboards.")] = None,
     init_from: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Begin with the networks of this run's last checkpoint."),
+        typer.Option(
+            metavar="RUN",
+            help="Begin with the networks of this run's last checkpoint; with --from-log: of this "
+            "bundle.",
+        ),
+    ] = None,
+    from_log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="EVENTS",
+            help="Learn from this exposure log alone (marec events), beginning with the bundle of "
+            "--init-from; --run-dir is the new bundle, [CONFIG] and --set the loop's settings.",
+        ),
     ] = None,
     shared: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> int:
@@ -198,11 +214,21 @@ def train(
     print and write their comparison.
     """
     if resume is not None:
-        if any(x is not None for x in (configs, run_dir, seeds, init_from)):
+        if any(x is not None for x in (configs, run_dir, seeds, init_from, from_log)):
             raise ConfigError("--resume takes its configuration from the run; leave the others out")
         from agents.commands.train import continue_run
 
         return continue_run(resume, overrides or [])
+    if from_log is not None:
+        if init_from is None or run_dir is None or seeds is not None or len(configs or ()) > 1:
+            raise ConfigError(
+                "--from-log takes one bundle to begin with and the place of the new one: "
+                f"{typed('train')} --from-log EVENTS --init-from BUNDLE --run-dir NEW"
+            )
+        from agents.commands.loop import learn
+
+        settings = Path(configs[0]) if configs else None
+        return learn(from_log, init_from, run_dir, settings, overrides or [])
     if not configs:
         example = "configs/default.yaml" if typed("train") != "marec train" else "default"
         raise ConfigError(f"name a configuration, for example: {typed('train')} {example}")

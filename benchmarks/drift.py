@@ -1,14 +1,14 @@
 """Tastes change while a team serves: clicks over time of the team left alone, of the team that
 learns from its own log, and of one that was trained anew in the simulator of the changed users.
 
-    python benchmarks/drift.py RUN... --output docs/results/drift.json
+    python benchmarks/drift.py RUN --seeds 0 1 2 3 4 --output docs/results/drift.json
 
-Each RUN is a seed: a finished run on the marec environment. In each round the looped team serves
-sessions, exploring, and a candidate that has passed the gate serves a share of them; the candidate
-is then promoted or rolled back, and a new one learned from the round's log alone
-(agents/loop/rounds.py). All teams are measured by their most probable actions on the same other
-sessions. The trained one is an oracle: it may ask the changed users as often as it likes. What is
-done is kept below --work, so that an interrupted study goes on where it was.
+RUN is a finished run on the marec environment, whose team serves at first; seeds are of who visits
+and of learning. In each round the looped team serves sessions, exploring, and a candidate that has
+passed the gate serves a share of them; the candidate is then promoted or rolled back, and a new one
+learned from the logs alone (agents/loop/rounds.py). All teams are measured by their most probable
+actions on the same other sessions. The trained one is an oracle: it may ask the changed users as
+often as it likes. What is done is kept below --work: an interrupted study goes on where it was.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ import numpy as np
 import torch
 
 from agents.config import RunConfig
-from agents.learners.policy import TrainedPolicy, load_policy, save_policy
+from agents.learners.policy import (
+    TrainedPolicy,
+    load_policy,
+    load_tree,
+    save_policy,
+    save_tree,
+)
 from agents.learners.trainer import Trainer
 from agents.loop.exposure import ExposureLog, play_log
 from agents.loop.rounds import LoopConfig, consider, judge
@@ -35,15 +41,17 @@ from marec_env.simulator import Simulator
 from marec_env.world import World, build_world
 
 COHORT = 2_000_003  # seed of the sessions on which teams are measured
-MEMORY = 3  # rounds whose logs count, none from before the latest promotion
+MEMORY = 2  # rounds whose logs count, none from before the latest promotion
 SERVED = 3_000_017  # seed of the sessions that are served and logged
 
 
 class Study:
     """One seed."""
 
-    def __init__(self, run: TrainedRun, options: argparse.Namespace, place: Path) -> None:
-        self.run, self.options, self.place = run, options, place
+    def __init__(self, run: TrainedRun, options: argparse.Namespace, seed: int) -> None:
+        self.run, self.options, self.seed = run, options, seed
+        self.shared = options.work / run.name
+        self.place = place = self.shared / f"seed{seed}"
         self.file = place / "rounds.json"
         self.done: list[dict[str, Any]] = (
             read_json(self.file, list[dict[str, Any]]) if self.file.exists() else []
@@ -65,7 +73,7 @@ class Study:
 
     def trained_anew(self) -> TrainedPolicy:
         """Return the oracle: the run's team, trained on in the changed users' simulator."""
-        folder = self.place / "oracle"
+        folder = self.shared / "oracle"
         if not (folder / "policy.json").exists():
             config: RunConfig = self.run.config
             world = build_world(self.environments[1])
@@ -81,7 +89,7 @@ class Study:
 
     def yardsticks(self) -> dict[str, list[list[float]]]:
         """Return clicks of the team left alone and of the oracle, before and after the change."""
-        file = self.place / "yardsticks.json"
+        file = self.shared / "yardsticks.json"
         if not file.exists():
             before, after = (build_world(one) for one in self.environments)
             frozen, oracle = self.run.policy, self.trained_anew()
@@ -103,11 +111,14 @@ class Study:
             )
             served = served or self.run.policy
             world, first = self.world(number), number * self.options.sessions
+            luck = SERVED + self.seed
             sessions = torch.arange(first, first + self.options.sessions)
             share = round(len(sessions) * loop.canary_share) if candidate is not None else 0
             parts = [(served, sessions[share:]), (candidate, sessions[:share])]
             logs = [
-                play_log(Simulator(world, len(part), autoreset=False), policy, part, SERVED)
+                play_log(
+                    Simulator(world, len(part), autoreset=False), policy, part, SERVED + self.seed
+                )
                 for policy, part in parts
                 if policy is not None
             ]
@@ -124,14 +135,16 @@ class Study:
             fresh = row["verdict"] == "promote"
             row["since"] = number if fresh else max(last.get("since", 0), number - MEMORY + 1)
             known = [ExposureLog.load(self._log(k)) for k in range(row["since"], number + 1)]
-            own = loop.model_copy(update={"seed": loop.seed + number})
-            found = consider(ExposureLog.joined(known), team, own)
+            own = loop.model_copy(update={"seed": 1000 * self.seed + number})
+            critics = load_tree(self.place, "critics") if self.done else None
+            found = consider(ExposureLog.joined(known), team, own, critics)
+            save_tree(self.place, "critics", dict(found.critics))
             row["considered"] = found.as_json()
             row["candidate"] = self._keep(f"{number:02d}", found.policy) if found.passed else None
             self.done.append(row)
             write_json(self.file, self.done)
             print(
-                f"{self.run.name} round {number}: looped {np.mean(row['looped']):.2f}, "
+                f"seed {self.seed} round {number}: looped {np.mean(row['looped']):.2f}, "
                 f"{row['verdict']}, to go {found.valuation.gain_to_go}, passed {found.passed}",
                 flush=True,
             )
@@ -166,7 +179,7 @@ class Study:
                     "passed": row["considered"]["passed"],
                 }
             )
-        return {"run": self.run.name, "seed": self.run.config.seed, "rounds": rounds}
+        return {"seed": self.seed, "rounds": rounds}
 
 
 def figure(studies: list[dict[str, Any]], drift_at: int) -> str:
@@ -191,7 +204,8 @@ def figure(studies: list[dict[str, Any]], drift_at: int) -> str:
 def main() -> None:
     """Play what is missing, and write the report and its figure."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--output", type=Path, default=Path("drift.json"))
     parser.add_argument("--work", type=Path, default=Path("drift"))
     parser.add_argument("--rounds", type=int, default=12)
@@ -202,16 +216,17 @@ def main() -> None:
     parser.add_argument("--taste", type=float, default=0.5)
     parser.add_argument("--oracle-steps", type=int, default=160_000)
     parser.add_argument("--canary-share", type=float, default=0.5)
+    parser.add_argument("--passes", type=int, default=8, help="updates from each log")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    config = LoopConfig(canary_share=options.canary_share)
+    config = LoopConfig(canary_share=options.canary_share, passes=options.passes)
     found = []
-    for path in options.runs:
-        run = load_run(path)
-        study = Study(run, options, options.work / run.name)
+    run = load_run(options.run)
+    for seed in options.seeds:
+        study = Study(run, options, seed)
         study.play(config)
         found.append(study.summary())
-        left_out = ("runs", "output", "work")
+        left_out = ("run", "seeds", "output", "work")
         settings = {key: value for key, value in vars(options).items() if key not in left_out}
         write_json(
             options.output,

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from agents.loop.exposure import ExposureLog
+from agents.loop.visit import Service
 from marec_env.errors import DataError
 
-__all__ = ["exposure_log", "session_key"]
+__all__ = ["exposure_log", "logged", "session_key"]
 
 Exposure = Mapping[str, Any]
 """A request as the service tells it (``GET /log?decisions=true``)."""
@@ -20,6 +21,7 @@ Exposure = Mapping[str, Any]
 
 def exposure_log(
     exposures: Iterable[Exposure],
+    now: float,
     idle_seconds: float,
     longest: int,
     versions: Sequence[str] | None = None,
@@ -27,11 +29,12 @@ def exposure_log(
     """Return the sessions of a service's log whose components drew their actions.
 
     A session is taken to have been left by the user when nothing has been asked for in it for
-    ``idle_seconds`` before the newest request of the log; one under way is cut off at its last
-    closed slate. A session that changed its team is cut off there.
+    ``idle_seconds``; one under way is cut off at its last closed slate, and one that changed its
+    team where it did.
 
     Args:
         exposures: requests, in any order.
+        now: Unix seconds.
         idle_seconds: after which nobody comes back.
         longest: requests after which a session ends by itself.
         versions: of the teams whose sessions count; all by default.
@@ -40,14 +43,12 @@ def exposure_log(
         DataError: no session is left, or teams of other components are mixed.
     """
     sessions: dict[str, list[Exposure]] = {}
-    newest = 0.0
     for one in exposures:
-        newest = max(newest, float(one["time"]))
         sessions.setdefault(one["session"], []).append(one)
     kept: dict[str, tuple[list[Exposure], bool]] = {}
     for name, rows in sessions.items():
         rows.sort(key=lambda row: int(row["number"]))
-        gone = newest - float(rows[-1]["time"]) > idle_seconds
+        gone = now - float(rows[-1]["time"]) > idle_seconds
         whole = list(_begun(rows, versions))
         left = gone and len(whole) == len(rows) < longest
         if not gone and whole and not whole[-1]["closed"]:
@@ -107,6 +108,21 @@ def _table(sessions: Mapping[str, tuple[list[Exposure], bool]]) -> ExposureLog:
         clicks=clicks,
         **tables,
     )
+
+
+async def logged(service: Service, after: int = 0) -> list[dict[str, Any]]:
+    """Return all that a service has logged after a sequence number.
+
+    Raises:
+        RunError: it does not answer, or refuses.
+    """
+    found: list[dict[str, Any]] = []
+    while True:
+        page = await service.call("GET", "/log", after=after, limit=1000, decisions=True)
+        if not page["exposures"]:
+            return found
+        found += page["exposures"]
+        after = page["next"]
 
 
 def session_key(name: str) -> int:

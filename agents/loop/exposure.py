@@ -77,6 +77,12 @@ class ExposureLog:
         """Return float32 ``[S]``."""
         return self.clicks.sum(dim=(1, 2))
 
+    def ended(self, longest: int) -> Tensor:
+        """Return the clicks of each session that has ended, float32 ``[n]``: those under way count
+        for nothing yet. ``longest`` is the number of requests after which one ends by itself.
+        """
+        return self.clicks_a_session()[self.left | (self.length >= longest)]
+
     def select(self, sessions: Tensor) -> ExposureLog:
         """Return some sessions, by a bool mask ``[S]`` or int64 places."""
         tables: dict[str, Any] = {

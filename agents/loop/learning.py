@@ -84,6 +84,13 @@ def learn_from_log(
     for turn in [*warm, *[algorithm] * passes]:
         learner.algorithm = turn
         learner.update(batch=batch, timesteps={}, _no_metrics_reduce=True)
+        for name, actor in actors.items():
+            # What is observed is scaled as it was: another scale would change every decision at
+            # once, past the clip.
+            if (normaliser := actor.trunk.normaliser) is not None:
+                scale = policy.actors[name].trunk.normaliser
+                assert scale is not None
+                normaliser.load_state_dict(scale.state_dict())
         say(learner.statistics)
     return actors, {n: learner.module[n].unwrapped().state_dict() for n in values}
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from agents.learners.policy import TrainedPolicy
 from agents.loop.exposure import ExposureLog
 from marec_env import random
+from marec_env.errors import ConfigError, DataError
 from marec_env.evaluation.off_policy import doubly_robust, effective_sample_size
 from marec_env.evaluation.request_log import (
     TARGET_DRAWS,
@@ -86,10 +87,16 @@ def value(
         clip: largest ratio.
 
     Raises:
-        DataError: the log is of another team's decisions.
+        DataError: the log is of another team's decisions, or tells nothing of the candidate.
+        ConfigError: the candidate has recurrent networks.
     """
     logs = request_logs(log, candidate, clip)
     team = logs[TEAM]
+    if not team.ratio.any():
+        raise DataError(
+            "the log says nothing of this team: it never does what was done; value one that is "
+            "nearer to what was served"
+        )
     togo = _to_go(log.clicks.sum(dim=2), discount)[log.live].double().numpy()[:, None]
     models = {name: fitted(one) for name, one in logs.items()}
     later = RequestLog(
@@ -129,6 +136,11 @@ def request_logs(
     them; the truth, which only a simulator knows, is NaN.
     """
     log.require_team(candidate.team)
+    if recurrent := [name for name, actor in candidate.actors.items() if actor.memory_size]:
+        raise ConfigError(
+            f"'{recurrent[0]}' remembers from request to request; teams of recurrent networks are "
+            "valued in service only (a canary share)"
+        )
     live = log.live
     step = torch.arange(live.shape[1]).expand_as(live)[live]
     keys = log.key.unsqueeze(1).expand_as(live)[live]

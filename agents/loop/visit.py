@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from marec_env import random
-from marec_env.errors import DataError, RunError, visible
+from marec_env.errors import ConfigError, DataError, RunError, visible
 from marec_env.users.registry import make_users
 from marec_env.world import World
 
@@ -62,8 +62,12 @@ class Service:
         connections: at once.
         transport: httpx's, in place of the network.
         """
-        import httpx
-
+        try:
+            import httpx
+        except ImportError as error:
+            raise ConfigError(
+                "visiting a service needs httpx, which is not installed: pip install 'marec[serve]'"
+            ) from error
         self.url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)

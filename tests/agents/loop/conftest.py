@@ -13,7 +13,7 @@ BEST = 2  # of four choices, the one that users click on
 SIZE = 3  # numbers that each component sees
 
 
-def bandit_team(seed=0):
+def bandit_team(seed=0, normalise=False):
     """Two components, a choice among four and a Box of one number, with fresh networks."""
     box = spaces.Box(-np.inf, np.inf, (SIZE,), np.float32)
     actions = {"picker_0": spaces.Discrete(4), "mover_0": spaces.Box(-1, 1, (1,), np.float32)}
@@ -25,7 +25,8 @@ def bandit_team(seed=0):
         state_space=box,
         actors={agent: (agent,) for agent in actions},
     )
-    config = MAPPOConfig.model_validate({"actor": {"hidden": [8], "normalise_inputs": False}})
+    network = {"hidden": [8], "normalise_inputs": normalise}
+    config = MAPPOConfig.model_validate({"actor": network})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         actors = {agent: team.build_actor(config, agent).eval() for agent in team.agents}

@@ -18,7 +18,7 @@ def row(session, number, time, clicks=(1, 0), version="v1", closed=True, **decis
 
 
 def log_of(rows, longest=5, **options):
-    return exposure_log(rows, idle_seconds=60.0, longest=longest, **options)
+    return exposure_log(rows, now=LATE + 5, idle_seconds=60.0, longest=longest, **options)
 
 
 def test_sessions_are_put_together_in_whatever_order_requests_come():

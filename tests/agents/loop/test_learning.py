@@ -8,6 +8,7 @@ from agents.learners.config import MAPPOConfig
 from agents.learners.policy import TrainedPolicy
 from agents.loop.learning import learn_from_log
 from agents.loop.valuation import TEAM, request_logs, value
+from marec_env.errors import DataError
 from marec_env.rewards.config import RewardConfig
 from tests.agents.loop.conftest import BEST, bandit_log, bandit_team
 
@@ -107,3 +108,33 @@ def test_the_teams_ratio_is_the_product_of_its_components_and_is_clipped(learned
     clipped = request_logs(log, found, clip=1.05)[TEAM].ratio
     np.testing.assert_allclose(clipped, np.minimum(product, 1.05), rtol=1e-4)
     assert (product > 1.05).any()
+
+
+def test_what_is_seen_is_scaled_as_before(learned):
+    changes = {"actor": {"hidden": [8], "normalise_inputs": True}}
+    algorithm = MAPPOConfig.model_validate({**ALGORITHM.model_dump(), **changes}, strict=False)
+    policy = bandit_team(normalise=True)
+    log = bandit_log(policy, sessions=60)
+    for actor in policy.actors.values():
+        actor.trunk.normaliser.update(torch.randn(50, 3) + 4.0)
+    actors, _ = learn_from_log(log, policy, algorithm, RewardConfig(), passes=1, critic_passes=0)
+    for name, actor in actors.items():
+        before = policy.actors[name].trunk.normaliser.state_dict()
+        after = actor.trunk.normaliser.state_dict()
+        assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+def test_a_team_of_which_the_log_tells_nothing_is_refused(learned):
+    policy = bandit_team()
+    log = bandit_log(policy, sessions=20)
+    far = log.select(log.actions["picker_0"][:, 0, 0] < 0.5)
+    with pytest.raises(DataError, match="says nothing of this team"):
+        value(far.select(far.length == 1), _certain(policy), discount=0.5)
+
+
+def _certain(policy):
+    """A team that always picks what the log never holds."""
+    actor = policy.actors["picker_0"]
+    actor.head.weight.data.zero_()
+    actor.head.bias.data.copy_(torch.tensor([-1e4, 0.0, 0.0, 0.0]))
+    return policy

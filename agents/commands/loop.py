@@ -1,0 +1,294 @@
+"""The loop's steps as commands: visit, events, learn (``train --from-log``), value, and loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agents.commands.shared import Overrides, Replace, claim, read_environment, tell, written
+from marec_env.config import MAX_SEED
+from marec_env.errors import ConfigError, RunError
+from marec_env.reporting.table import TextTable, print_tables
+
+if TYPE_CHECKING:
+    from agents.loop.rounds import Considered, LoopConfig
+    from agents.loop.valuation import Valuation
+    from agents.loop.visit import Visit
+
+__all__ = ["events", "learn", "loop", "value", "visit"]
+
+# Heavy imports wait until a command is run, so that --help is quick.
+
+Url = Annotated[str, typer.Argument(help="Where the service is, e.g. http://127.0.0.1:8080.")]
+KeyFile = Annotated[
+    Path | None, typer.Option(help="File whose first line is the key that the service asks for.")
+]
+Idle = Annotated[
+    float, typer.Option(min=0.0, help="Seconds without a request after which a user has left.")
+]
+LoopFile = Annotated[
+    Path | None, typer.Option("--config", help="YAML of the loop's settings; see docs/serving.md.")
+]
+
+
+def _key(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        lines = file.read_text().split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--key-file {file}: cannot be read ({error})") from error
+    if not lines:
+        raise ConfigError(f"--key-file {file}: is empty; its first line is the key")
+    return lines[0]
+
+
+def visit(
+    url: Url,
+    config: Annotated[
+        Path, typer.Argument(help="YAML of a run, or a preset: its users are the visitors.")
+    ] = Path("default"),
+    overrides: Overrides = None,
+    sessions: Annotated[int, typer.Option(min=1, help="Sessions in all.")] = 100,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Sessions under way at once.")
+    ] = 50,
+    first: Annotated[int, typer.Option(min=0, help="Number of the first session.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the cohort.")] = 1,
+    policy: Annotated[
+        str | None, typer.Option(help="The team that is to answer; else as the service shares out.")
+    ] = None,
+    key_file: KeyFile = None,
+    output: Annotated[Path | None, typer.Option(help="Also write what came of it as JSON.")] = None,
+    replace: Replace = False,
+) -> None:
+    """Let simulated users visit a service: the same users and luck as in the simulator."""
+    from agents.loop.visit import Service
+    from agents.loop.visit import visit as visited
+    from marec_env.io import write_json
+    from marec_env.world import build_world
+
+    claim(output, replace=replace)
+    _, environment = read_environment(config, overrides)
+    world = build_world(environment.model_copy(update={"device": "cpu"}))
+    numbers = range(first, first + sessions)
+
+    async def go() -> Visit:
+        async with Service(url, _key(key_file), concurrency) as service:
+            return await visited(service, world, numbers, seed, concurrency, policy)
+
+    found = asyncio.run(go())
+    print_tables([_visits_table(found)])
+    if output is not None:
+        columns = ("clicks", "length", "left", "policy", "seconds")
+        document = {name: getattr(found, name) for name in columns}
+        write_json(output, {**document, "first": first, "seed": seed, "waits": _waits(found)})
+        written(output)
+
+
+def _waits(found: Visit) -> dict[str, float]:
+    return {name: found.quantile(share) for name, share in (("p50", 0.5), ("p99", 0.99))}
+
+
+def _visits_table(found: Visit) -> TextTable:
+    from marec_env.evaluation.statistics import mean_estimate
+
+    rows = []
+    for name in dict.fromkeys(found.policy):
+        mine = [k for k, policy in enumerate(found.policy) if policy == name]
+        clicks = [found.clicks[k] for k in mine]
+        told = str(mean_estimate(clicks)) if len(mine) > 1 else f"{clicks[0]:.0f}"
+        requests = sum(found.length[k] for k in mine)
+        rows.append((name, f"{len(mine):,}", told, f"{requests / len(mine):.1f}"))
+    waits, requests = _waits(found), len(found.waits)
+    return TextTable(
+        f"{len(found.clicks):,} sessions, {requests:,} requests in {found.seconds:.1f} s "
+        f"({requests / found.seconds:,.0f} a second)",
+        ("team", "sessions", "clicks a session", "requests a session"),
+        rows,
+        (f"a recommendation took {1e3 * waits['p50']:.0f} ms (99 %: {1e3 * waits['p99']:.0f} ms)",),
+    )
+
+
+def events(
+    source: Annotated[str, typer.Argument(help="URL of a service, or the file of its database.")],
+    out: Annotated[Path, typer.Argument(help="The exposure log to write (.safetensors).")],
+    policy: Annotated[
+        list[str] | None, typer.Option(help="Only sessions of this version; may be repeated.")
+    ] = None,
+    idle: Idle = 1800.0,
+    longest: Annotated[
+        int, typer.Option(min=1, help="Requests after which a session ends by itself.")
+    ] = 40,
+    key_file: KeyFile = None,
+    replace: Replace = False,
+) -> None:
+    """Read what a service has logged into an exposure log, to learn from and to value teams on."""
+    from agents.loop.events import exposure_log
+
+    claim(out, replace=replace)
+    rows = _exposures(source, _key(key_file), 0)
+    log = exposure_log(rows, time.time(), idle, longest, policy)
+    log.save(out)
+    print(
+        f"{len(log.key):,} sessions, {int(log.length.sum()):,} requests, "
+        f"{float(log.clicks_a_session().mean()):.2f} clicks a session"
+    )
+    written(out)
+
+
+def _exposures(source: str, key: str | None, after: int) -> list[dict[str, Any]]:
+    """Return all that was logged after a sequence number."""
+    if "://" not in source or source.startswith("sqlite"):
+        from agents.service.config import database_file
+        from agents.service.store import Store
+        from agents.service.telling import exposure_told
+
+        file = Path(database_file(source))
+        if not file.is_file():
+            raise RunError(f"{source}: there is no such database; name the service's --database")
+        store = Store(file)
+        try:
+            return [exposure_told(one, True) for one in store.exposures(after, 1 << 62)]
+        finally:
+            store.close()
+    from agents.loop.events import logged
+    from agents.loop.visit import Service
+
+    async def read() -> list[dict[str, Any]]:
+        async with Service(source, key) as service:
+            return await logged(service, after)
+
+    return asyncio.run(read())
+
+
+def _loop_config(path: Path | None, overrides: Sequence[str] | None) -> LoopConfig:
+    from agents.loop.rounds import LoopConfig
+    from marec_env.config.loader import load, load_text
+
+    if path is None:
+        return load_text("", "the loop's settings", LoopConfig, overrides or [])
+    return load(path, LoopConfig, overrides or [])
+
+
+def learn(log: Path, bundle: Path, out: Path, config: Path | None, overrides: Sequence[str]) -> int:
+    """Learn from an exposure log, beginning with a bundle's team; write a bundle (``out``) and what
+    the candidate is estimated to gain (``out``.json).
+
+    Raises:
+        MarecError: an input is at fault.
+    """
+    from agents.loop.exposure import ExposureLog
+    from agents.service.bundle import load_bundle
+    from marec_env.io import write_json
+
+    told = out.with_name(f"{out.name}.json")
+    claim(told, replace=False)
+    settings, begun = _loop_config(config, overrides), load_bundle(bundle)
+    found = _considered(ExposureLog.load(log), begun, settings, out)
+    write_json(told, found.as_json())
+    print_tables([_value_table(out.name, found.valuation)])
+    tell(_passed(found.passed, settings))
+    written(out, told)
+    return 0
+
+
+def _considered(log: Any, begun: Any, settings: LoopConfig, out: Path) -> Considered:
+    """Learn, and write the candidate as a bundle that differs from ``begun`` in its team."""
+    from dataclasses import replace
+
+    from agents.learners.policy import TrainedPolicy
+    from agents.loop.rounds import consider
+    from agents.service.bundle import save_bundle
+
+    if not isinstance(begun.policy, TrainedPolicy):
+        raise ConfigError(f"bundle '{begun.name}' has no networks that could learn")
+    found = consider(log, begun.policy, settings)
+    save_bundle(replace(begun, name=out.name, version="", policy=found.policy), out)
+    return found
+
+
+def _passed(passed: bool, settings: LoopConfig) -> str:
+    said = "passes" if passed else "does not pass"
+    return (
+        f"The candidate {said} the gate: by the lower bound it may lose "
+        f"{max(0.0, -settings.gate):.1%} of the clicks to go at the most."
+    )
+
+
+def _value_table(name: str, found: Valuation) -> TextTable:
+    rows = [
+        (component, kind, str(one) if one.count else f"{one.value:.3f}")
+        for component, estimates in found.by_estimator.items()
+        for kind, one in estimates.items()
+    ]
+    rows += [
+        ("team", "DR, gain a request", str(found.gain)),
+        ("team", f"DR, gain in clicks to go ({found.served_to_go:.2f})", str(found.gain_to_go)),
+    ]
+    return TextTable(
+        f"{name}: {found.requests:,} requests, worth {found.effective:,.0f} of its own; "
+        f"served: {found.served:.3f} clicks a request",
+        ("component", "estimator", "clicks a request"),
+        rows,
+    )
+
+
+def value(
+    log: Annotated[Path, typer.Argument(help="Exposure log, on which it has not learned.")],
+    bundle: Annotated[Path, typer.Argument(help="Bundle of the team to value.")],
+    discount: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Of clicks a request later.")
+    ] = 0.8,
+    output: Annotated[Path | None, typer.Option(help="Also write the estimates as JSON.")] = None,
+    replace: Replace = False,
+) -> None:
+    """Estimate from a log what another team would earn: IPS, SNIPS, DM and doubly robust."""
+    from agents.learners.policy import TrainedPolicy
+    from agents.loop.exposure import ExposureLog
+    from agents.loop.valuation import value as valued
+    from agents.service.bundle import load_bundle
+    from marec_env.io import write_json
+
+    claim(output, replace=replace)
+    team = load_bundle(bundle)
+    if not isinstance(team.policy, TrainedPolicy):
+        raise ConfigError(f"{bundle} has no trained team; its actions have no probabilities")
+    found = valued(ExposureLog.load(log), team.policy, discount)
+    print_tables([_value_table(team.name, found)])
+    if output is not None:
+        write_json(output, found.as_json())
+        written(output)
+
+
+def loop(
+    url: Url,
+    bundle: Annotated[Path, typer.Argument(help="Bundle that is served, on this machine too.")],
+    config: LoopFile = None,
+    overrides: Overrides = None,
+    every: Annotated[float, typer.Option(min=0.0, help="Seconds between rounds.")] = 3600.0,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; by default no end.")] = None,
+    idle: Idle = 1800.0,
+    state: Annotated[
+        Path | None, typer.Option(help="File of what was done; by default beside the bundle.")
+    ] = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Learn from what a service logs, over and over: gate, canary share, swap or roll back."""
+    from agents.loop.schedule import Schedule
+
+    settings = _loop_config(config, overrides)
+    file = state or bundle.with_name(f"{bundle.name}.loop.json")
+    schedule = Schedule(url, bundle, settings, file, idle, _key(key_file))
+    done = 0
+    while True:
+        tell(asyncio.run(schedule.round()))
+        done += 1
+        if done == rounds:
+            return
+        time.sleep(every)

@@ -1,0 +1,147 @@
+"""Rounds beside a running service: read its log, judge the candidate, learn the next, share out.
+
+What was done is in one file, so that a loop that was stopped goes on where it was; what is served
+is the service's to know, and is asked before every change.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from agents.learners.policy import TrainedPolicy
+from agents.loop.events import exposure_log, logged
+from agents.loop.exposure import ExposureLog
+from agents.loop.rounds import LoopConfig, consider, judge
+from agents.loop.visit import Service
+from agents.service.bundle import Bundle, load_bundle, save_bundle
+from marec_env.errors import ConfigError, DataError
+from marec_env.io import read_json, write_json
+
+__all__ = ["Schedule"]
+
+
+class _Progress(BaseModel):
+    served: str
+    """Name of the bundle's folder, beside which all others lie."""
+    candidate: str | None = None
+    made: int = 0
+    """Candidates so far."""
+    after: int = 0
+    """Sequence number of the log from which on requests count."""
+    history: list[dict[str, Any]] = []
+
+
+class Schedule:
+    """A loop's rounds, one at a time."""
+
+    def __init__(
+        self,
+        url: str,
+        bundle: Path,
+        config: LoopConfig,
+        file: Path,
+        idle_seconds: float,
+        key: str | None,
+    ) -> None:
+        """Args:
+        url: of the service, which must find the bundles in the same folder.
+        bundle: that is served when the loop begins; candidates are written beside it.
+        config: what passes.
+        file: of what was done.
+        idle_seconds: after which a user has left.
+        key: that the service asks for.
+        """
+        self._url, self._config, self._file, self._key = url, config, file, key
+        self._folder, self._root = bundle.parent, bundle.name
+        self._idle = idle_seconds
+        self._at = (
+            _Progress.model_validate(read_json(file, dict[str, Any]))
+            if file.exists()
+            else _Progress(served=bundle.name)
+        )
+
+    async def round(self) -> str:
+        """Do one round, and return what was done in a line."""
+        team = load_bundle(self._folder / self._at.served)
+        async with Service(self._url, self._key) as service:
+            rows = await logged(service, self._at.after)
+            if self._at.candidate is not None:
+                said = await self._judge(service, rows, team, self._at.candidate)
+            else:
+                said = await self._consider(service, rows, team)
+        write_json(self._file, self._at.model_dump(mode="json"))
+        return said
+
+    def _log(self, rows: Sequence[dict[str, Any]], team: Bundle) -> ExposureLog:
+        longest, versions = team.max_requests, [team.version]
+        return exposure_log(rows, time.time(), self._idle, longest, versions)
+
+    async def _judge(
+        self, service: Service, rows: Sequence[dict[str, Any]], team: Bundle, name: str
+    ) -> str:
+        candidate = load_bundle(self._folder / name)
+        try:
+            served, canary = (
+                self._log(rows, one).ended(one.max_requests) for one in (team, candidate)
+            )
+        except DataError as error:
+            return f"{name}: {error}"
+        verdict, gain = judge(served, canary, self._config)
+        if verdict == "wait":
+            return f"{name}: waiting, {len(canary)} ended sessions beside {len(served)}"
+        chosen = name if verdict == "promote" else self._at.served
+        await self._share(service, [(chosen, 1.0)])
+        self._at.history.append(
+            {"candidate": name, "verdict": verdict, "gain": gain and gain.as_json()}
+        )
+        self._at.served, self._at.candidate = chosen, None
+        self._at.after = max(int(row["sequence"]) for row in rows)
+        return f"{name}: {verdict}, {gain} clicks a session beside {team.name}"
+
+    async def _consider(
+        self, service: Service, rows: Sequence[dict[str, Any]], team: Bundle
+    ) -> str:
+        if not isinstance(team.policy, TrainedPolicy):
+            raise ConfigError(f"bundle '{team.name}' has no networks that could learn")
+        try:
+            log = self._log(rows, team)
+            found = consider(log, team.policy, self._config)
+        except DataError as error:
+            return f"{team.name}: nothing learned: {error}"
+        self._at.made += 1
+        name = f"{self._root}-{self._at.made}"
+        self._at.history.append({"candidate": name, "sessions": len(log.key), **found.as_json()})
+        gain = (
+            f"{found.valuation.gain_to_go} clicks to go beside {found.valuation.served_to_go:.2f}"
+        )
+        if not found.passed:
+            return f"{name}: does not pass the gate, {gain}"
+        place = self._folder / name
+        save_bundle(replace(team, name=name, version="", policy=found.policy), place)
+        share = self._config.canary_share
+        await self._share(service, [(self._at.served, 1.0 - share), (name, share)])
+        self._at.candidate = name
+        return f"{name}: passes the gate, {gain}; meets {share:.0%} of new sessions"
+
+    async def _share(self, service: Service, shares: Sequence[tuple[str, float]]) -> None:
+        """Serve bundles with these shares; others that are served stay, to be had by name."""
+        mine = {name for name, _ in shares}
+        kept = [
+            one["name"]
+            for one in (await service.call("GET", "/policies"))["policies"]
+            if one["name"] not in mine and not self._made_here(one["name"])
+            and (self._folder / one["name"]).is_dir()
+        ]  # fmt: skip
+        wanted = [*shares, *((name, 0.0) for name in kept)]
+        body = {"policies": [{"bundle": name, "share": share} for name, share in wanted]}
+        await service.call("PUT", "/policies", body)
+
+    def _made_here(self, name: str) -> bool:
+        number = name.removeprefix(f"{self._root}-")
+        return name == self._root or number.isdigit()
