@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import time
+from contextlib import ExitStack
 
 from websockets.sync.client import connect
 
@@ -33,7 +34,8 @@ class Browser:
         for line in self._process.stderr:
             if match := re.search(r"listening on (ws://\S+)", line):
                 break
-        self._socket = connect(match[1], max_size=None)
+        self._open = ExitStack()
+        self._socket = self._open.enter_context(connect(match[1], max_size=None))
         target = self._send("Target.createTarget", url="about:blank")["targetId"]
         attached = self._send("Target.attachToTarget", targetId=target, flatten=True)
         self._session = {"sessionId": attached["sessionId"]}
@@ -46,7 +48,7 @@ class Browser:
         return self
 
     def __exit__(self, *error):
-        self._socket.close()
+        self._open.close()
         self._process.kill()
         self._process.wait()
 
