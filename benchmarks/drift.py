@@ -116,9 +116,7 @@ class Study:
             share = round(len(sessions) * loop.canary_share) if candidate is not None else 0
             parts = [(served, sessions[share:]), (candidate, sessions[:share])]
             logs = [
-                play_log(
-                    Simulator(world, len(part), autoreset=False), policy, part, SERVED + self.seed
-                )
+                play_log(Simulator(world, len(part), autoreset=False), policy, part, luck)
                 for policy, part in parts
                 if policy is not None
             ]
