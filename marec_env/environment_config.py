@@ -54,6 +54,11 @@ class EnvironmentConfig(ConfigModel):
     def _privacy_holds(self) -> EnvironmentConfig:
         if self.data.privacy is None:
             return self
+        if self.knowledge.federated is not None:
+            raise ValueError(
+                "knowledge.federated learns factors from the users' interactions, data.privacy "
+                "from a release; take one of them"
+            )
         for share in ("user_share", "interaction_share"):
             if getattr(self.knowledge, share) != 1.0:
                 raise ValueError(

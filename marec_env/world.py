@@ -117,6 +117,8 @@ def _build(serialised: str, fingerprint: str | None, key: bytes) -> World:
     )
     if release is None:
         learned = learn(visible, config.knowledge)
+        if learned.federated is not None:
+            log = replace(log, warnings=(*log.warnings, learned.federated.line))
     else:
         met = torch.bincount(log.user, minlength=log.num_users) > 0
         learned = release.learned(config.knowledge, met)

@@ -26,6 +26,7 @@ from marec_env.reporting.table import print_tables
 if TYPE_CHECKING:
     from agents.config import RunConfig
     from agents.studies.privacy.curve import CurvePlan
+    from marec_env.environment_config import EnvironmentConfig
 
 __all__ = ["anonymise", "command", "forget"]
 
@@ -53,19 +54,21 @@ def command(
     ] = 8,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of all draws.")] = 0,
     part: Annotated[
-        Literal["attacks", "curve"],
+        Literal["attacks", "curve", "federated"],
         typer.Option(
             help="attacks: on what is configured; curve: recall, clicks and attacks over ε, of "
-            "factors, hand-set play and trained teams, with figures; goes on where it was cut off."
+            "factors, hand-set play and trained teams, with figures; goes on where it was cut "
+            "off; federated: recall of factors learned over shards of the users."
         ),
     ] = "attacks",
-    seeds: Annotated[int, typer.Option(min=1, help="Part curve: seeds at each ε.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Parts curve and federated: seeds.")] = 5,
     sessions: Annotated[int, typer.Option(min=2, help="Part curve: sessions of clicks.")] = 512,
     train_steps: Annotated[
         int, typer.Option(min=0, help="Part curve: requests a team trains on; 0 trains none.")
     ] = 40_000,
     output: Annotated[
-        Path, typer.Option(help="Folder for privacy.json and privacy.html, or curve.*.")
+        Path,
+        typer.Option(help="Folder for privacy.json and privacy.html, curve.* or federated.json."),
     ] = Path("privacy"),
     replace: Replace = False,
 ) -> None:
@@ -86,6 +89,9 @@ def command(
     from marec_env.io import write_json, write_text
     from marec_env.reporting.page import Section, render_page
 
+    if part == "federated":
+        _federated(*read_environment(place, overrides), seeds, output, replace)
+        return
     if (place / "config.yaml").is_file():
         if overrides:
             raise ConfigError("--set is for configurations; what a run was made of is fixed")
@@ -106,6 +112,21 @@ def command(
     for note in notes:
         typer.echo(f"note: {note}")
     written(*places)
+
+
+def _federated(
+    _: RunConfig, environment: EnvironmentConfig, seeds: int, output: Path, replace: bool
+) -> None:
+    from agents.studies.privacy.shards import measure_shards, shards_table
+    from marec_env.data.log import load_log
+    from marec_env.io import write_json
+
+    result = output / "federated.json"
+    claim(result, replace=replace)
+    found = measure_shards(load_log(environment.data), environment.knowledge, seeds, tell)
+    write_json(result, found)
+    print_tables([shards_table(found)])
+    written(result)
 
 
 def _curve(run: RunConfig, plan: CurvePlan, output: Path, replace: bool) -> None:

@@ -27,12 +27,13 @@ from marec_env import random
 from marec_env.data.interactions import InteractionLog
 from marec_env.errors import DataError
 
-__all__ = ["Factors", "FactorModel", "fit_factors"]
+__all__ = ["INITIAL", "FactorModel", "Factors", "ObservedRows", "fit_factors"]
 
 FactorModel = Literal["explicit", "implicit"]
 _CELLS = 1 << 20  # of a padded batch times its dimension; bounds memory at about 8 MB a tensor
 _LARGE = 10_000  # users and items, beyond which short rows are solved in their own size
-_INITIAL = 0.1  # standard deviation of the first item factors
+INITIAL = 0.1
+"""Standard deviation of the first item factors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Factors:
         return self.mean + self.user_bias[users] + self.item_bias[items] + product
 
 
-class _Rows:
+class ObservedRows:
     """Interactions grouped by one side, cut into batches of rows of similar length."""
 
     def __init__(self, row: Tensor, column: Tensor, count: int) -> None:
@@ -84,7 +85,14 @@ class _Rows:
             yield rows, (self.start[rows, None] + offset).where(mask, 0), mask
             position -= size
 
-    def solve(self, other: Tensor, weight: Tensor, target: Tensor, base: Tensor) -> Tensor:
+    def solve(
+        self,
+        other: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        base: Tensor,
+        towards: Tensor | None = None,
+    ) -> Tensor:
         """Return this side's least-squares factors, float64 ``[count, d]``; 0 where no data.
 
         Args:
@@ -92,11 +100,15 @@ class _Rows:
             weight: float64 ``[R]``, of each interaction in the normal matrix (source order).
             target: float64 ``[R]``, weight times value.
             base: float64 ``[d, d]``, added to every normal matrix.
+            towards: float64 ``[count, d]``, added to the right-hand sides, also where no data is.
         """
         dim = other.shape[1]
         weight, target = weight[self.order], target[self.order]
         solution = torch.zeros(self.length.shape[0], dim, dtype=torch.float64)
-        large = len(solution) + len(other) > _LARGE
+        if towards is not None:
+            solution = torch.linalg.solve(base, towards.T).T.contiguous()
+        # The short form below knows no other right-hand sides.
+        large = len(solution) + len(other) > _LARGE and towards is None
         spread = other @ torch.linalg.inv(base) if large else other
         for row, place, mask in self.batches(dim, large):
             features = other[self.column[place]]  # [b, m, d]
@@ -113,6 +125,8 @@ class _Rows:
             weighted = features * (weight[place] * mask).unsqueeze(-1)
             normal = weighted.transpose(1, 2) @ features + base
             right = (features * (target[place] * mask).unsqueeze(-1)).sum(1)
+            if towards is not None:
+                right = right + towards[row]
             factor = torch.linalg.cholesky(normal)
             solution[row] = torch.cholesky_solve(right.unsqueeze(-1), factor).squeeze(-1)
         return solution
@@ -146,10 +160,10 @@ def fit_factors(
     """
     if log.num_interactions == 0:
         raise DataError("cannot fit factors: the log has no interactions")
-    by_user = _Rows(log.user, log.item, log.num_users)
-    by_item = _Rows(log.item, log.user, log.num_items)
+    by_user = ObservedRows(log.user, log.item, log.num_users)
+    by_item = ObservedRows(log.item, log.user, log.num_items)
     keys = random.session_keys(seed, torch.arange(log.num_items))
-    item = _INITIAL * random.normal(keys, 0, "data/factors", dim).to(torch.float64)
+    item = INITIAL * random.normal(keys, 0, "data/factors", dim).to(torch.float64)
     item[by_item.length == 0] = 0.0
     user_bias = torch.zeros(log.num_users, dtype=torch.float64)
     item_bias = torch.zeros(log.num_items, dtype=torch.float64)

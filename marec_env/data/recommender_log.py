@@ -17,6 +17,7 @@ from marec_env.config import ConfigModel, Seed
 from marec_env.data.factors import Factors, fit_factors
 from marec_env.data.interactions import InteractionLog
 from marec_env.errors import DataError
+from marec_env.privacy.federated import FederatedConfig, FederatedReport, fit_federated
 
 __all__ = [
     "KnowledgeConfig",
@@ -54,6 +55,11 @@ class KnowledgeConfig(ConfigModel):
     ridge: float = Field(default=30.0, gt=0.0, description="ridge term of the factors")
     sweeps: int = Field(default=10, ge=1, le=200, description="alternations of the factor fit")
     neighbours: int = Field(default=50, ge=1, le=10_000, description="similar items kept per item")
+    federated: FederatedConfig | None = Field(
+        default=None,
+        description="null: factors are fitted on all interactions at once; else over shards of the "
+        "users, in rounds, which replaces sweeps",
+    )
     seed: Seed = Field(default=1, description="of the selection and the fit; not the population's")
 
 
@@ -71,6 +77,8 @@ class LearnedSpace:
     """Float32 ``[N]`` in [0, 1]: share of the visible users who consumed it, over the largest."""
     known_users: Tensor
     """Bool ``[U]``: whether the visible log has the user."""
+    federated: FederatedReport | None = None
+    """What learning over shards cost, if that is how the factors were learned."""
 
 
 def select_log(log: InteractionLog, config: KnowledgeConfig) -> InteractionLog:
@@ -240,14 +248,20 @@ def directions(factors: Tensor) -> Tensor:
 
 def learn(visible: InteractionLog, config: KnowledgeConfig) -> LearnedSpace:
     """Fit the recommender's factors and neighbours on the log of :func:`select_log`."""
-    factors = fit_factors(
-        visible,
-        config.dim,
-        model="implicit",
-        sweeps=config.sweeps,
-        ridge=config.ridge,
-        seed=config.seed,
-    )
+    report = None
+    if config.federated is not None:
+        factors, report = fit_federated(
+            visible, config.dim, config.federated, ridge=config.ridge, seed=config.seed
+        )
+    else:
+        factors = fit_factors(
+            visible,
+            config.dim,
+            model="implicit",
+            sweeps=config.sweeps,
+            ridge=config.ridge,
+            seed=config.seed,
+        )
     neighbours, similarity = item_neighbours(visible, config.neighbours)
     return LearnedSpace(
         factors=factors,
@@ -255,6 +269,7 @@ def learn(visible: InteractionLog, config: KnowledgeConfig) -> LearnedSpace:
         similarity=similarity,
         popularity=popularity(visible),
         known_users=torch.bincount(visible.user, minlength=visible.num_users) > 0,
+        federated=report,
     )
 
 

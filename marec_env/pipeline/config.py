@@ -61,6 +61,17 @@ class NoMessages(ConfigModel):
     kind: Literal["none"] = Field(default="none", description="Nobody says anything.")
 
 
+class MessagePrivacy(ConfigModel):
+    """Local differential privacy: a message is noisy before anybody hears it."""
+
+    epsilon: float = Field(
+        ge=1e-3,
+        le=1e6,
+        description="Privacy loss ε of one message: Laplace noise of scale 2 dim / ε in each "
+        "number, cut to [-1, 1]; a session's messages add up.",
+    )
+
+
 class _Messages(ConfigModel):
     """What components tell each other."""
 
@@ -76,6 +87,9 @@ class _Messages(ConfigModel):
         description="Requests until a message arrives; where all act at once, 0 is as 1.",
     )
     noise: float = Field(default=0.0, ge=0, description="Standard deviation of normal noise added.")
+    privacy: MessagePrivacy | None = Field(
+        default=None, description="null: no noise beside `noise`; else that of local privacy."
+    )
     bandwidth_cost: float = Field(
         default=0.0,
         ge=0,

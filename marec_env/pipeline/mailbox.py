@@ -116,8 +116,19 @@ class Mailbox:
             stream = f"pipeline/message/{place}"
             drawn = random.normal(request.keys, request.step, stream, config.dim)
             message = message + config.noise * drawn
+        if config.privacy is not None:
+            message = self._private(place, request, message, config.privacy.epsilon)
         slot = self._queue[config.delay]
         slot[:, place] = torch.where(due.unsqueeze(1), message, slot[:, place])
+
+    def _private(self, place: int, request: Request, message: Tensor, epsilon: float) -> Tensor:
+        """Return a message with Laplace noise (C. Dwork, F. McSherry, K. Nissim and A. Smith, TCC
+        2006): any two messages in [-1, 1] differ by 2 ``dim`` in sum at most.
+        """
+        stream, dim = f"pipeline/private/{place}", self.config.dim
+        centred = random.uniform(request.keys, request.step, stream, dim) - 0.5
+        drawn = -centred.sign() * torch.log1p(-2.0 * centred.abs())
+        return (message + 2.0 * dim / epsilon * drawn).clamp(-1.0, 1.0)
 
     def charge(self, request: Request) -> None:
         """Let the request pay for what was said in it."""

@@ -42,7 +42,8 @@ def test_default_yaml_equals_the_python_defaults():
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("quick", "mappo"), ("ippo_own", "ippo"), ("drifting", "mappo")]
+    ("name", "kind"),
+    [("quick", "mappo"), ("ippo_own", "ippo"), ("drifting", "mappo"), ("private", "mappo")],
 )
 def test_other_configurations_load(name, kind):
     config = load(CONFIGS / f"{name}.yaml", RunConfig)

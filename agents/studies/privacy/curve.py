@@ -37,7 +37,15 @@ from marec_env.reporting.table import TextTable
 from marec_env.simulator import Simulator
 from marec_env.world import World, build_world
 
-__all__ = ["CurvePlan", "LEVELS", "curve_figures", "curve_table", "measure_curve"]
+__all__ = [
+    "LEVELS",
+    "CurvePlan",
+    "curve_figures",
+    "curve_table",
+    "held_out",
+    "measure_curve",
+    "recall",
+]
 
 RAW, FREE = "log itself", "∞"
 LEVELS: dict[str, float | None] = {
@@ -148,15 +156,7 @@ def _factors(
     run: RunConfig, privacy: PrivacyConfig | None, seed: int, plan: CurvePlan
 ) -> dict[str, float]:
     """Return recall on held-out likes, of the vectors and of EASE, and of a constant order."""
-    log = _log(run)
-    keys = random.session_keys(seed, torch.arange(log.num_interactions))
-    drawn = random.uniform(keys, 0, "privacy/held_out", 1).squeeze(1)
-    held = (drawn < HELD_OUT) & log.liked
-    train = replace(log.select(~held), fingerprint=f"{log.fingerprint}/held out {seed}")
-    rows = rows_of(train)
-    wanted = torch.zeros(rows.shape, dtype=torch.bool)
-    wanted[log.user[held], log.item[held]] = True
-    wanted &= rows == 0
+    train, rows, wanted = held_out(_log(run), seed)
     assert isinstance(run.environment, EnvironmentConfig)
     known = knowledge_of(train, run.environment.knowledge, privacy)
     likes = (rows == 1.0).to(torch.float32)
@@ -164,13 +164,27 @@ def _factors(
     visible = train if known.release is None else known.release.draw_log(train)
     ease = EASE(training_log(visible))
     return {
-        "recall": _recall(profile @ known.vectors.T, rows, wanted),
-        "recall_ease": _recall(likes @ ease.weights, rows, wanted),
-        "recall_popular": _recall(known.popularity.expand_as(rows), rows, wanted),
+        "recall": recall(profile @ known.vectors.T, rows, wanted),
+        "recall_ease": recall(likes @ ease.weights, rows, wanted),
+        "recall_popular": recall(known.popularity.expand_as(rows), rows, wanted),
     }
 
 
-def _recall(score: Tensor, rows: Tensor, wanted: Tensor) -> float:
+def held_out(log: InteractionLog, seed: int) -> tuple[InteractionLog, Tensor, Tensor]:
+    """Return a log without a share of each user's likes, its rows ``[U, N]`` and where likes are
+    held out, bool ``[U, N]``.
+    """
+    keys = random.session_keys(seed, torch.arange(log.num_interactions))
+    drawn = random.uniform(keys, 0, "privacy/held_out", 1).squeeze(1)
+    held = (drawn < HELD_OUT) & log.liked
+    train = replace(log.select(~held), fingerprint=f"{log.fingerprint}/held out {seed}")
+    rows = rows_of(train)
+    wanted = torch.zeros(rows.shape, dtype=torch.bool)
+    wanted[log.user[held], log.item[held]] = True
+    return train, rows, wanted & (rows == 0)
+
+
+def recall(score: Tensor, rows: Tensor, wanted: Tensor) -> float:
     """Return the share of held-out likes among the best unseen, of at most as many as fit."""
     top = score.masked_fill(rows > 0, -torch.inf).topk(TOP, dim=1).indices
     there = wanted.sum(1)

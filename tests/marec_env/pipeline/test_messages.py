@@ -248,3 +248,29 @@ def test_noise_is_added_as_drawn():
     drawn = random.normal(request.keys, request.step, "pipeline/message/0", 2)
     expected = torch.tensor([[0.5, -0.25], [1.0, 0.0]]) + 0.3 * drawn
     assert torch.equal(box.read(1), expected)
+
+
+def private(value, epsilon, sessions=40_000):
+    box = mailbox(2, sessions, 2, privacy={"epsilon": epsilon})
+    box.send(0, request_at(0, sessions), torch.full((sessions, 3), value))
+    return box.read(1)
+
+
+def test_local_privacy_is_laplace_noise_of_the_stated_scale():
+    heard = private(0.0, 40.0)
+    assert heard.abs().mean().item() == pytest.approx(2 * 2 / 40.0, rel=0.03)
+    assert heard.mean().abs().item() < 0.003
+    assert torch.equal(heard, private(0.0, 40.0))
+    numbers = torch.corrcoef(heard.T)[0, 1].abs().item()
+    assert numbers < 0.02  # each number has noise of its own
+
+
+def test_local_privacy_bounds_what_any_message_makes_likely():
+    """The two messages that differ most, and the event that tells them apart best."""
+    for epsilon in (1.0, 3.0):
+        likely = [
+            (private(value, epsilon) == 1.0).all(1).float().mean().item() for value in (1.0, -1.0)
+        ]
+        loss = torch.log(torch.tensor(likely[0] / likely[1])).item()
+        assert 0.75 * epsilon < loss < 1.1 * epsilon
+        assert private(1.0, epsilon).abs().max().item() <= 1.0

@@ -57,6 +57,4 @@ def test_recall_is_of_the_best_unseen() -> None:
     rows[0, 0] = 1.0  # seen: the top twenty are 1 ... 20
     wanted[0, [20, 25]] = True
     wanted[1, :25] = True  # more than fit: all places are right
-    assert curve._recall(score, rows, wanted) == pytest.approx(
-        (0.5 + 1.0) / 2
-    )  # the third has none
+    assert curve.recall(score, rows, wanted) == pytest.approx((0.5 + 1.0) / 2)  # the third has none
