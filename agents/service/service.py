@@ -17,7 +17,8 @@ import numpy as np
 from agents.service.bundle import Bundle
 from agents.service.config import ServiceConfig
 from agents.service.past import Past, past_of
-from agents.service.sessions import Record, Session
+from agents.service.sessions import Session
+from agents.service.slates import Record
 from agents.service.store import Event, KeptSession, KeptSlate, Store
 from agents.service.teams import Team, Teams
 from agents.service.telling import (
@@ -217,7 +218,8 @@ class Service:
         now, channels = time.time(), channel_names(team.bundle.pipeline)
         kept = []
         for (job, running), slate in zip(pairs, slates, strict=True):
-            name, (came, blocks) = running.kept.id, slate.origin
+            name, came = running.kept.id, slate.record.channel
+            blocks = slate.record.blocks
             kept.append(
                 (
                     name,

@@ -24,7 +24,7 @@ from torch import Tensor
 from agents.learners.policy import TrainedPolicy
 from agents.service.bundle import Bundle
 from agents.service.past import Past, beginnings
-from agents.service.slates import Slate, Trace, slates_of
+from agents.service.slates import Record, Slate, Trace, slates_of
 from agents.service.tables import Tables, flat
 from marec_env.errors import ConfigError, DataError
 from marec_env.pipeline.memory import SessionMemory
@@ -32,7 +32,7 @@ from marec_env.pipeline.pipeline import Pipeline
 from marec_env.pipeline.request import Request
 from marec_env.vector import Action, Rows
 
-__all__ = ["Record", "Session", "Sessions"]
+__all__ = ["Session", "Sessions"]
 
 _LEAST = 4  # sessions of a batch: below, matrix products round otherwise than in larger ones
 _OF_CANDIDATES = [
@@ -46,20 +46,6 @@ _OF_CANDIDATES = [
 ]
 """Parts of a request that hold something of each candidate."""
 _MEMORY, _PENDING, _RECURRENT = "memory", "pending", "recurrent"
-
-
-@dataclass(slots=True)
-class Record:
-    """A slate that was shown, and what is known of the answer."""
-
-    slate: NDArray[np.int64]
-    """``[K]``, places in the catalog."""
-    clicks: NDArray[np.float32]
-    """``[K]``."""
-    channel: NDArray[np.int64] | None
-    """``[K]``, what brought each item."""
-    blocks: NDArray[np.float32] | None
-    """``[K, blocks]``."""
 
 
 @dataclass(slots=True, eq=False)
@@ -269,7 +255,7 @@ class Sessions:
         self._put(flat(state), sessions)
         slates = slates_of(self.bundle, pipeline, request, trace, len(sessions))
         for session, slate in zip(sessions, slates, strict=True):
-            session.records.append(Record(slate.places, slate.unclicked, *slate.origin))
+            session.records.append(slate.record)
             session.last = slate
         return slates
 

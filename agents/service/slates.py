@@ -17,7 +17,7 @@ from marec_env.pipeline.reasons import block_parts, channel_names, decision_name
 from marec_env.pipeline.request import Request
 from marec_env.vector import Action
 
-__all__ = ["Nearest", "Recommendation", "Slate", "Trace", "slates_of"]
+__all__ = ["Nearest", "Recommendation", "Record", "Slate", "Trace", "slates_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,20 @@ class Recommendation:
     """What each feature block added to the score; empty where the score is no sum of blocks."""
 
 
+@dataclass(slots=True)
+class Record:
+    """A slate that was shown, and what is known of the answer."""
+
+    slate: NDArray[np.int64]
+    """``[K]``, places in the catalog."""
+    clicks: NDArray[np.float32]
+    """``[K]``."""
+    channel: NDArray[np.int64] | None
+    """``[K]``, what brought each item."""
+    blocks: NDArray[np.float32] | None
+    """``[K, blocks]``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Slate:
     """What a session was shown at one request."""
@@ -59,18 +73,16 @@ class Slate:
     drawn by the component 'ranking'."""
     log_probabilities: dict[str, float]
     """By component: log-probability (or density) of its action; empty where none was drawn."""
-    places: NDArray[np.int64]
-    """``[K]``, the items' places in the catalog."""
-    origin: tuple[NDArray[np.int64] | None, NDArray[np.float32] | None]
-    """``[K]``, the channel of each item, and ``[K, blocks]``, its block scores."""
+    record: Record
+    """What the session remembers of it."""
     trace: Trace
     row: int
     """Of the trace."""
 
     @property
-    def unclicked(self) -> NDArray[np.float32]:
-        """``[K]`` zeros."""
-        return np.zeros(len(self.places), np.float32)
+    def places(self) -> NDArray[np.int64]:
+        """``[K]``, the items' places in the catalog."""
+        return self.record.slate
 
     def details(self) -> dict[str, Any]:
         """Return who decided what, what was said, and how many items were left at each stage."""
@@ -195,10 +207,11 @@ def slates_of(
             items=tuple(item(row, k, place) for k, place in enumerate(places[row].tolist())),
             log_propensity=None if propensity is None else propensity[row],
             log_probabilities={agent: values[row] for agent, values in log_p.items()},
-            places=places[row].copy(),
-            origin=(
-                None if channel is None else channel[row].cpu().numpy().copy(),
-                None if blocks is None else blocks[row].cpu().numpy().copy(),
+            record=Record(
+                slate=places[row].copy(),
+                clicks=np.zeros(places.shape[1], np.float32),
+                channel=None if channel is None else channel[row].cpu().numpy().copy(),
+                blocks=None if blocks is None else blocks[row].cpu().numpy().copy(),
             ),
             trace=trace,
             row=row,

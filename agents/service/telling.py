@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from agents.service.bundle import Bundle
-from agents.service.sessions import Record, Session
-from agents.service.slates import Slate
+from agents.service.sessions import Session
+from agents.service.slates import Record, Slate
 from agents.service.store import Exposure
 from marec_env.errors import visible
 from marec_env.pipeline.reasons import channel_names

@@ -391,3 +391,12 @@ def test_memory_holds_so_many_sessions_and_the_database_all(
 
 def history_of_small(seed: int) -> list[str]:
     return [str(item) for item in history_of(Bundle.of(*small_team()), seed)]
+
+
+def test_the_page_on_serving_has_every_setting() -> None:
+    told = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
+    table = told.partition("## Settings")[2].partition("## What is kept")[0]
+    for name, field in ServiceConfig.model_fields.items():
+        assert f"`{name}`" in table, name
+        if isinstance(field.default, int | float) and not isinstance(field.default, bool):
+            assert f"{field.default:g}" in table or str(field.default) in table, name
