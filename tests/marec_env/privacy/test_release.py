@@ -153,6 +153,7 @@ def of_recommender(world: worlds.World) -> dict[str, Any]:
         "learned": world.learned,
         "factors": world.learned.factors,
         "visible_log": world.visible_log,
+        "texts": world.texts,
     }
     found: dict[str, Any] = {}
     for name, part in parts.items():
@@ -181,7 +182,12 @@ def two_worlds() -> dict[str, tuple[worlds.World, worlds.World]]:
     found = {}
     for users in ("none", "log", "release"):
         privacy = None if users == "none" else {"epsilon": 3.0, "users": users}
-        section = small_environment(60, 80, knowledge={"dim": 8, "neighbours": 20})
+        section = small_environment(
+            60,
+            80,
+            knowledge={"dim": 8, "neighbours": 20},
+            text={"notes": True, "user_every": 2},
+        )
         section["data"]["privacy"] = privacy
         config = EnvironmentConfig.model_validate(section)
         with pytest.MonkeyPatch.context() as patch:
