@@ -53,7 +53,8 @@ CASES = {
     "learned messages": {
         "pipeline": {
             "candidates": 20, "slate_size": 5,
-            "messages": {"kind": "learned", "delay": 2, "bandwidth_cost": 0.1},
+            "messages": {"kind": "learned", "delay": 2, "bandwidth_cost": 0.1,
+                         "privacy": {"epsilon": 4.0}},
         }
     },
     "box actions": {"pipeline": {"candidates": 20, "slate_size": 5, "actions": "box"}},
