@@ -33,7 +33,7 @@ app = FastAPI()
 async def echo(body: dict) -> dict:
     return body
 config = uvicorn.Config(app, log_level="warning", access_log=False)
-listener = socket.socket(); listener.bind(("127.0.0.1", 0))
+listener = socket.socket(); listener.bind(("127.0.0.1", 0)); listener.listen(1024)
 print(f"serving echo at http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
 uvicorn.Server(config).run(sockets=[listener])
 """

@@ -11,6 +11,8 @@ from marec_env.errors import ConfigError
 
 __all__ = ["export", "serve"]
 
+_BACKLOG = 1024  # connections that wait to be taken
+
 # Heavy imports wait until a command is run, so that --help is quick.
 
 
@@ -69,6 +71,7 @@ def serve(
     app = make_app(bundles, Path(database_file(database)), settings)
     listener = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
     socket = listener.bind_socket()
+    socket.listen(_BACKLOG)  # who reads the line below may connect
     names = ", ".join(team["name"] for team in app.state.service.teams.told())
     print(f"serving {names} at http://{host}:{socket.getsockname()[1]}", flush=True)
     uvicorn.Server(listener).run(sockets=[socket])

@@ -214,10 +214,12 @@ class Service:
 
     def _recommend(self, pairs: Sequence[tuple[Job, _Running]]) -> None:
         team = pairs[0][1].team
-        slates = team.engine.recommend([running.session for _, running in pairs])
+        sessions = [running.session for _, running in pairs]
+        slates = team.engine.recommend(sessions)
+        states = team.engine.states_of(sessions)
         now, channels = time.time(), channel_names(team.bundle.pipeline)
         kept = []
-        for (job, running), slate in zip(pairs, slates, strict=True):
+        for (job, running), slate, state in zip(pairs, slates, states, strict=True):
             name, came = running.kept.id, slate.record.channel
             blocks = slate.record.blocks
             kept.append(
@@ -234,7 +236,7 @@ class Service:
                         log_propensity=propensity_told(slate),
                         decisions=slate.decisions() or None,
                     ),
-                    team.engine.state_of(running.session),
+                    state,
                 )
             )
             job.result = slate_told(name, team.bundle, slate)

@@ -11,6 +11,7 @@ the session, so that it depends on what was clicked, not on the order in which t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -18,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load, save
 from torch import Tensor
 
 from agents.learners.policy import TrainedPolicy
@@ -137,6 +137,7 @@ class Sessions:
         self._device = bundle.knowledge.text.device
         self._pipelines: dict[int, Pipeline] = {}
         self._tables = Tables(self._device)
+        self._primed = False
 
     # ------------------------------------------------------------------ sessions
 
@@ -159,17 +160,20 @@ class Sessions:
         Args:
             past, key: as of :meth:`open`.
             records: its slates, oldest first.
-            state: what :meth:`state_of` returned then; empty where another version of the team
+            state: what :meth:`states_of` returned then; empty where another version of the team
                 showed the latest slate: what components remember beyond histories, slates and
                 clicks begins anew.
         """
+        if not self._primed:  # what the tables hold besides is known after a request
+            nobody = Past((), (), 0, (math.inf,) * len(past.limits))
+            [scratch] = self.open([nobody], [0])
+            scratch.recommend()
+            scratch.close()
         [session] = self.open([past], [key])
         session.records = list(records)
-        session.closed = max(0, len(records) - (1 if state else 0))
+        known = bool(state) and self._tables.unpack(state, session.slot, _MEMORY)
+        session.closed = len(records) - known
         self._rebuild(session)
-        if state:
-            rows = {name: row.unsqueeze(0) for name, row in load(state).items()}
-            self._put({name: row.to(self._device) for name, row in rows.items()}, [session])
         return session
 
     def close(self, session: Session) -> None:
@@ -253,6 +257,7 @@ class Sessions:
         trace.complete(pipeline, request, state := pipeline.state_dict())
         state |= {_RECURRENT: recurrent, _PENDING: self._left_by(request)}
         self._put(flat(state), sessions)
+        self._primed = True
         slates = slates_of(self.bundle, pipeline, request, trace, len(sessions))
         for session, slate in zip(sessions, slates, strict=True):
             session.records.append(slate.record)
@@ -331,11 +336,10 @@ class Sessions:
             memory.update(slate, clicks, every(record.channel), every(record.blocks))
         return memory
 
-    def state_of(self, session: Session) -> bytes:
-        """Return what a session's records do not tell, for :meth:`resume`."""
-        rows = self._tables.row(session.slot)
-        kept: bytes = save({n: row for n, row in rows.items() if not n.startswith(_MEMORY)})
-        return kept
+    def states_of(self, sessions: Sequence[Session]) -> list[bytes]:
+        """Return what the sessions' records do not tell, for :meth:`resume`."""
+        slots = torch.tensor([session.slot for session in sessions], device=self._device)
+        return self._tables.packed(slots, _MEMORY)
 
     # ------------------------------------------------------------------ tables
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,6 +69,41 @@ class Tables:
             if name not in self._tables:
                 self._tables[name] = value.new_zeros(self._count, *value.shape[1:])
             self._tables[name].index_copy_(0, slots, value[: len(slots)])
+
+    def packed(self, slots: Tensor, without: str) -> list[bytes]:
+        """Return the rows of these slots as bytes, one each: of all tables but a section."""
+        parts = [
+            np.ascontiguousarray(self._tables[name].index_select(0, slots).cpu().numpy())
+            for name in self._names(without)
+        ]
+        rows = [part.reshape(len(slots), -1).view(np.uint8) for part in parts if part.size]
+        layout = self._layout(without)
+        return [layout + row.tobytes() for row in np.concatenate(rows, axis=1)]
+
+    def unpack(self, packed: bytes, slot: int, without: str) -> bool:
+        """Write what :meth:`packed` returned into a slot; ``False`` if the tables are others."""
+        layout = self._layout(without)
+        if not packed.startswith(layout):
+            return False
+        place = len(layout)
+        for name in self._names(without):
+            row = self._tables[name][slot]
+            size = row.numel() * row.element_size()
+            if size:
+                values = torch.frombuffer(bytearray(packed[place : place + size]), dtype=row.dtype)
+                row.copy_(values.view(row.shape))
+            place += size
+        return True
+
+    def _names(self, without: str) -> list[str]:
+        return sorted(name for name in self._tables if not name.startswith(without))
+
+    def _layout(self, without: str) -> bytes:
+        told = [
+            (name, str(self._tables[name].dtype), list(self._tables[name].shape[1:]))
+            for name in self._names(without)
+        ]
+        return hashlib.blake2b(repr(told).encode(), digest_size=8).digest()
 
     def row(self, slot: int) -> dict[str, Tensor]:
         """Return a copy of a slot's row of every table."""

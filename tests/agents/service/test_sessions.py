@@ -81,7 +81,7 @@ def told(slate: Slate) -> tuple[object, ...]:
 def test_a_session_goes_on_from_its_records_to_the_bit(rich: bool) -> None:
     engine = Sessions(Bundle.of(*small_team(rich=rich)), explore=True)
     sessions = played(engine)
-    states = [engine.state_of(session) for session in sessions]
+    states = engine.states_of(sessions)
     other = Sessions(Bundle.of(*small_team(rich=rich)), explore=True)
     resumed = [
         other.resume(s.past, s.key, s.records, state)
