@@ -32,7 +32,7 @@ Idle = Annotated[
     float, typer.Option(min=0.0, help="Seconds without a request after which a user has left.")
 ]
 LoopFile = Annotated[
-    Path | None, typer.Option("--config", help="YAML of the loop's settings; see docs/serving.md.")
+    Path | None, typer.Option("--config", help="YAML of the loop's settings: docs/loop.md.")
 ]
 
 

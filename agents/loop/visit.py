@@ -25,6 +25,7 @@ __all__ = ["Service", "Visit", "visit"]
 
 T = TypeVar("T")
 _PATIENCE = 60.0  # seconds until an answer
+_CONNECTIONS = 64  # at once, at most
 _TRIES = 6  # of a request that the service could not take
 _LONGEST_WAIT = 5.0  # seconds between them
 
@@ -59,7 +60,7 @@ class Service:
         """Args:
         url: where it is.
         key: that it asks for, if any.
-        connections: at once.
+        connections: at once, at most 64.
         transport: httpx's, in place of the network.
         """
         try:
@@ -70,6 +71,8 @@ class Service:
             ) from error
         self.url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
+        # What waits for a connection waits here: the client looks through all that it holds.
+        self._free = asyncio.Semaphore(connections := min(connections, _CONNECTIONS))
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._client = httpx.AsyncClient(
             base_url=self.url,
@@ -97,7 +100,10 @@ class Service:
         wait = 0.05
         for number in range(_TRIES):
             try:
-                answer = await self._client.request(method, path, json=body, params=query or None)
+                async with self._free:
+                    answer = await self._client.request(
+                        method, path, json=body, params=query or None
+                    )
             except self._busy as error:
                 if number + 1 < _TRIES:
                     await asyncio.sleep(wait := min(2 * wait, _LONGEST_WAIT))
