@@ -130,6 +130,8 @@ def _build(serialised: str, fingerprint: str | None, key: bytes) -> World:
         Knowledge.of(catalog, cf, learned.neighbours[:, :NEIGHBOURS], version),
         notes=texts.note_vectors,
         user_texts=texts.user_vectors,
+        note_neighbours=texts.note_neighbours,
+        user_items=texts.user_items,
         user_every=max(1, config.text.user_every),
     )
     return World(

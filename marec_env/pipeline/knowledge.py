@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -52,6 +52,10 @@ class Knowledge:
     user_texts: Tensor | None = None
     """Float32 ``[F, dt]``, unit length, in the space ``text``: embedded texts about users, by
     :meth:`marec_env.pipeline.memory.SessionMemory.user_kind`."""
+    note_neighbours: Tensor | None = None
+    """Int64 ``[N, M]``: the items whose notes are nearest to an item's, nearest first."""
+    user_items: Tensor | None = None
+    """Int64 ``[F, D]``: the items whose texts are nearest to a text about users, nearest first."""
     user_every: int = 1
     """Requests after which a text about the user is chosen anew."""
     num_items: int = field(init=False)
@@ -121,18 +125,22 @@ class Knowledge:
             attributes=catalog.attributes,
         )
 
-    def written_of_users(self) -> Tensor:
-        """Return :attr:`user_texts`.
+    def written(
+        self, name: Literal["notes", "note_neighbours", "user_texts", "user_items"]
+    ) -> Tensor:
+        """Return what was made of written texts.
 
         Raises:
             ConfigError: none were written.
         """
-        if self.user_texts is None:
+        found: Tensor | None = getattr(self, name)
+        if found is None:
+            key = "user_every: 5" if name.startswith("user") else "notes: true"
             raise ConfigError(
-                "texts about users are wanted, but none are written: set "
-                "environment.text.user_every to the requests after which one is chosen anew"
+                f"a component, channel or block reads texts that are not written; set "
+                f"environment.text.{key}, or leave it out"
             )
-        return self.user_texts
+        return found
 
     def to(self, device: torch.device | str) -> Knowledge:
         """Return the same knowledge on another device."""

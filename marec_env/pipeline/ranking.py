@@ -17,11 +17,13 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from marec_env import random
 from marec_env.compiled import compiled, eager
 from marec_env.pipeline.component import COMPONENTS, Component, unit
 from marec_env.pipeline.config import PipelineConfig
+from marec_env.pipeline.memory import look_up
 from marec_env.pipeline.request import Request
 from marec_env.pipeline.selection import sort_rows, top_k
 from marec_env.registry import Registry, callable_at, numbers
@@ -66,8 +68,11 @@ def text(request: Request, candidates: Tensor) -> Tensor:
 
 @BLOCKS.register("notes")
 def notes(request: Request, candidates: Tensor) -> Tensor:
-    """The item's note times those of what the user liked last."""
-    return request.scores_of("notes", candidates)
+    """The item's note times the mean of those of the latest clicked items."""
+    table, recent = request.knowledge.written("notes"), request.memory.recent
+    liked = (recent >= 0).to(torch.float32).unsqueeze(1)
+    profile = normalize(liked @ look_up(table, recent.clamp(min=0)), dim=-1)  # [B, 1, dn]
+    return (look_up(table, candidates) @ profile.transpose(1, 2)).squeeze(2)
 
 
 @BLOCKS.register("affinity")

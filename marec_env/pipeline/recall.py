@@ -66,18 +66,6 @@ def text(request: Request, length: int) -> Tensor:
     return _nearest(request, "text", length)
 
 
-@CHANNELS.register("notes")
-def notes(request: Request, length: int) -> Tensor:
-    """Nearest items, by their notes, to the notes of what the user liked last."""
-    return request.best_unseen(request.notes_scores, length)
-
-
-@CHANNELS.register("user_text")
-def user_text(request: Request, length: int) -> Tensor:
-    """Nearest items, in text space, to the text about the user."""
-    return request.best_unseen(request.user_text @ request.knowledge.text.T, length)
-
-
 def _best_by(request: Request, score: Callable[[slice], Tensor], length: int) -> Tensor:
     """Return the best unseen items by scores made for a few sessions at a time, in cache.
 
@@ -124,14 +112,32 @@ def affinity(request: Request, length: int) -> Tensor:
     return _best_by(request, score, length)
 
 
-@CHANNELS.register("item_to_item")
-def item_to_item(request: Request, length: int) -> Tensor:
-    """Neighbours of the latest clicked items: everyone's first neighbour, then the second, ..."""
+def _neighbours(request: Request, table: Tensor) -> Tensor:
+    """Return the neighbours of what was liked last: everyone's first, then the second, ..."""
     recent = request.memory.recent  # [B, R]
-    offered = look_up(request.knowledge.neighbours, recent.clamp(min=0))  # [B, R, M]
+    offered = look_up(table, recent.clamp(min=0))  # [B, R, M]
     offered = torch.where((recent >= 0).unsqueeze(-1), offered, -1)
     offered = offered.transpose(1, 2).flatten(1)
     return offered if offered.is_cpu else first_occurrences(offered)
+
+
+@CHANNELS.register("item_to_item")
+def item_to_item(request: Request, length: int) -> Tensor:
+    """Neighbours of the latest clicked items: everyone's first neighbour, then the second, ..."""
+    return _neighbours(request, request.knowledge.neighbours)
+
+
+@CHANNELS.register("notes")
+def notes(request: Request, length: int) -> Tensor:
+    """Items whose notes are nearest to those of the latest clicked ones, in the same order."""
+    return _neighbours(request, request.knowledge.written("note_neighbours"))
+
+
+@CHANNELS.register("user_text")
+def user_text(request: Request, length: int) -> Tensor:
+    """Nearest items, in text space, to the text about the user."""
+    depth = _FIXED_ORDER_DEPTH * length
+    return request.knowledge.written("user_items")[:, :depth].index_select(0, request.user_kind)
 
 
 @CHANNELS.register("popular")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from marec_env.errors import ConfigError
 from marec_env.pipeline.config import PipelineConfig
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["USER_TEXT", "Request"]
 
 USER_TEXT = "user_text"
-"""Name of the text about the user among the notes of a request."""
+"""Where a request notes which text about the user is told, int64 ``[B]``."""
 _AFFINITY_SMOOTHING = 0.2  # of the interest's mass: as a fifth of a history of average likes
 
 
@@ -137,41 +136,11 @@ class Request:
         assert self.profile_text is not None
         return self.profile_text @ self.knowledge.text.T
 
-    @cached_property
-    def profile_notes(self) -> Tensor:
-        """Float32 ``[B, dn]``: the mean of the latest liked items' notes; 0 where nothing is liked.
-
-        Raises:
-            ConfigError: no notes were written.
-        """
-        if self.knowledge.notes is None:
-            raise ConfigError(
-                "'notes' are among the recall channels or blocks, but none are written: set "
-                "environment.text.notes: true"
-            )
-        recent = self.memory.recent
-        vectors = look_up(self.knowledge.notes, recent.clamp(min=0))  # [B, R, dn]
-        liked = (recent >= 0).to(torch.float32)
-        return normalize((liked.unsqueeze(1) @ vectors).squeeze(1), dim=-1)
-
-    @cached_property
-    def notes_scores(self) -> Tensor:
-        """Float32 ``[B, N]``: profile times item by their notes."""
-        profile = self.profile_notes
-        assert self.knowledge.notes is not None
-        return profile @ self.knowledge.notes.T
-
     @property
-    def user_text(self) -> Tensor:
-        """Float32 ``[B, dt]``: the text about the user that the profile tells, else the one that
-        holds now.
-        """
+    def user_kind(self) -> Tensor:
+        """Int64 ``[B]``: which text about users the profile tells, else the one that holds now."""
         told = self.notes.get(USER_TEXT)
-        if told is None:
-            told = look_up(self.knowledge.written_of_users(), self.memory.user_kind()[:, None])[
-                :, 0
-            ]
-        return told
+        return self.memory.user_kind() if told is None else told
 
     @property
     def both_profiles(self) -> Tensor:
@@ -192,7 +161,7 @@ class Request:
         Where an index spares scores of the whole catalog, only these items' are computed.
 
         Args:
-            space: ``cf``, ``text`` or ``notes``.
+            space: ``cf`` or ``text``.
             items: int64 ``[B, M]``.
         """
         dense = f"{space}_scores"

@@ -20,9 +20,9 @@ __all__ = ["ToldProfile"]
 class ToldProfile(Profile):
     """The profile, which every few requests chooses a text about the user and reads it.
 
-    Its state: ``user_text``, float32 ``[B, dt]``, the text's embedding, and ``waited``, requests
-    since it was chosen. The text is chosen from what was known when a request began, and holds
-    from the next one on, as one that is written while the request is answered would.
+    Its state: ``user_text``, float32 ``[B, dt]``, the text's embedding; ``kind``, which text it is;
+    and ``waited``, requests answered. The text is chosen from what was known when a request began,
+    and holds from the next one on, as one that is written while the request is answered would.
     """
 
     fields = (*Profile.fields, USER_TEXT)
@@ -33,19 +33,24 @@ class ToldProfile(Profile):
         Raises:
             ConfigError: no texts were written.
         """
-        return {USER_TEXT: knowledge.written_of_users()[0].clone(), "waited": torch.tensor(0)}
+        return {
+            USER_TEXT: knowledge.written("user_texts")[0].clone(),
+            "kind": torch.tensor(0),
+            "waited": torch.tensor(0),
+        }
 
     def act(self, request: Request, action: Tensor) -> None:
         """Build the profile vectors, and tell the text."""
         super().act(request, action)
-        request.notes[USER_TEXT] = self.state[USER_TEXT]
+        request.notes[USER_TEXT] = self.state["kind"]
 
     def learn(self, request: Request, clicks: Tensor) -> None:
         """Choose the text anew where it is due."""
         waited = self.state["waited"]
         due = waited % request.knowledge.user_every == 0
-        chosen = request.knowledge.written_of_users()[request.memory.user_kind()]
+        kind = torch.where(due, request.memory.user_kind(), self.state["kind"])
         self.state |= {
-            USER_TEXT: torch.where(due.unsqueeze(1), chosen, self.state[USER_TEXT]),
+            USER_TEXT: request.knowledge.written("user_texts").index_select(0, kind),
+            "kind": kind,
             "waited": waited + 1,
         }

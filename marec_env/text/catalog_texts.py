@@ -26,6 +26,11 @@ __all__ = ["CatalogTexts", "write_catalog_texts"]
 _MOST_TOPICS = 32  # their triples are the users that may be told apart
 
 
+_NEIGHBOURS = 16  # items kept as the nearest to an item by their notes
+_DEPTH = 512  # and to a text about users: some of them will have been seen
+_ROWS = 4096  # queries scored at once, to bound memory
+
+
 @dataclass(frozen=True, slots=True)
 class CatalogTexts:
     """What was written of items and users."""
@@ -38,6 +43,10 @@ class CatalogTexts:
     """Float32 ``[N, dn]``, unit length: in a space of their own."""
     user_vectors: Tensor | None
     """Float32 ``[F, dt]``, unit length: in the space of the items' own texts."""
+    note_neighbours: Tensor | None
+    """Int64 ``[N, M]``: the items of nearest notes, nearest first, without the item itself."""
+    user_items: Tensor | None
+    """Int64 ``[F, D]``: the items of nearest texts to a text about users, nearest first."""
     report: TextReport
 
     @property
@@ -77,12 +86,28 @@ def write_catalog_texts(
                 f"catalog.num_topics is {catalog.num_topics}; lower it, or set user_every: 0"
             )
         users = written(user_prompts(catalog, config.language))
+    by_note = embedded(notes, lambda full: fit_reduction(embeddings, full)) if notes else None
+    by_user = embedded(users, lambda full: reduction) if users else None
+    own = None if by_note is None else torch.arange(len(by_note))
     return CatalogTexts(
         notes=notes,
         users=users,
-        note_vectors=embedded(notes, lambda full: fit_reduction(embeddings, full))
-        if notes
-        else None,
-        user_vectors=embedded(users, lambda full: reduction) if users else None,
+        note_vectors=by_note,
+        user_vectors=by_user,
+        note_neighbours=None if by_note is None else _nearest(by_note, by_note, _NEIGHBOURS, own),
+        user_items=None if by_user is None else _nearest(by_user, catalog.text, _DEPTH),
         report=author.report,
     )
+
+
+def _nearest(queries: Tensor, items: Tensor, count: int, own: Tensor | None = None) -> Tensor:
+    """Return the items nearest to each query, int64 ``[Q, count]`` (fewer where there are fewer),
+    nearest first; ``own``, int64 ``[Q]``, is left out.
+    """
+    found = []
+    for start in range(0, len(queries), _ROWS):
+        scores = queries[start : start + _ROWS] @ items.T
+        if own is not None:
+            scores.scatter_(1, own[start : start + _ROWS, None], -torch.inf)
+        found.append(scores.topk(min(count, len(items) - (own is not None)), dim=1).indices)
+    return torch.cat(found)

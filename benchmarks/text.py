@@ -1,0 +1,139 @@
+"""Text by models, measured: ``python benchmarks/text.py speed | throughput | runs FOLDER``.
+
+``speed``: env steps per CPU second with texts and without, interleaved. ``throughput``: tokens a
+second of SmolLM2 by llama.cpp and of a model with random weights by transformers, by how many texts
+are in work at a time. ``runs``: a table of trained runs in folders called ARM-SEED, seed by seed
+against the arm ``base``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import mean, median
+
+import torch
+
+from marec_env.environment_config import EnvironmentConfig
+from marec_env.evaluation.statistics import paired_difference
+from marec_env.simulator import Simulator
+from marec_env.text.config import GgufText, TransformersText
+from marec_env.text.models import open_model
+from marec_env.text.prompts import DESCRIPTION, item_prompts
+from marec_env.world import World, build_world
+
+SESSIONS, STEPS, ROUNDS = 256, 20, 7
+TEXTS, AT_A_TIME = 16, (1, 4, 16)
+DEFAULT = ("cf", "text", "affinity", "item_to_item", "popular", "fresh", "diverse")
+
+
+def _world(**text: object) -> World:
+    plain = EnvironmentConfig()
+    pipeline: dict[str, object] = {}
+    if text:
+        pipeline = {
+            "components": ("profile/told", "recall", "feature", "ranking"),
+            "recall": {"channels": (*DEFAULT, "notes", "user_text")},
+            "blocks": {**plain.pipeline.blocks, "notes": 0.03},
+        }
+    started = time.perf_counter()
+    world = build_world(EnvironmentConfig.model_validate({"text": text, "pipeline": pipeline}))
+    print(f"world with {text or 'no texts'}: {time.perf_counter() - started:.1f} s to build")
+    return world
+
+
+def speed() -> None:
+    """Print env steps per CPU second, medians of interleaved rounds."""
+    worlds = {"without": _world(), "with": _world(notes=True, user_every=5)}
+    simulators = {name: Simulator(world, SESSIONS) for name, world in worlds.items()}
+    rates: dict[str, list[float]] = {name: [] for name in simulators}
+    for simulator in simulators.values():
+        simulator.reset(seed=0)
+    for _ in range(ROUNDS):
+        for name, simulator in simulators.items():
+            actions = simulator.default_actions()
+            started = time.process_time()
+            for _ in range(STEPS):
+                simulator.step(actions)
+            rates[name].append(SESSIONS * STEPS / (time.process_time() - started))
+    for name, found in rates.items():
+        print(f"{name:>8}: {median(found):,.0f} env steps a CPU second")
+    ratio = median(a / b for a, b in zip(rates["with"], rates["without"], strict=True))
+    print(f"   ratio: {ratio:.3f}")
+
+
+def throughput() -> None:
+    """Print tokens a second of both kinds of local models."""
+    world = _world()
+    asked = [(p.system, p.user) for p in item_prompts(world.log, world.catalog, "en")[:TEXTS]]
+    with tempfile.TemporaryDirectory() as place:
+        _save_random_model(Path(place))
+        for size in AT_A_TIME:
+            for config in (
+                GgufText(concurrency=size, max_tokens=40),
+                TransformersText(folder=place, concurrency=size, max_tokens=40),
+            ):
+                model = open_model(config)
+                assert model is not None
+                model.complete(asked[:1], DESCRIPTION)
+                wall, used = time.perf_counter(), time.process_time()
+                replies = model.complete(asked, DESCRIPTION)
+                wall, used = time.perf_counter() - wall, time.process_time() - used
+                tokens = sum(reply.written for reply in replies)
+                print(
+                    f"{config.kind}, {size} at a time: {tokens} tokens written, "
+                    f"{tokens / wall:.1f} a second, {tokens / used:.1f} a CPU second"
+                )
+
+
+def _save_random_model(folder: Path) -> None:
+    """Save a GPT-2 of 6 layers and 512 dimensions with random weights."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    words = ["<unk>", "<end>", *(f"w{n}" for n in range(20_000))]
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<end>"
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(words), n_embd=512, n_layer=6, n_head=8, bos_token_id=1, eos_token_id=1
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+
+
+def runs(folder: Path) -> None:
+    """Print outcomes of trained teams by arm, and paired differences to the arm ``base``."""
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for path in sorted(folder.glob("*-*/evaluation.json")):
+        arm, _, seed = path.parent.name.rpartition("-")
+        team = json.loads(path.read_text())["policies"]["trained team"]
+        clicks, items = team["groups"]["clicks"], team["exposure"]["popularity"]
+        found.setdefault(arm, {})[int(seed)] = {
+            "clicks": team["outcomes"]["clicks"]["mean"],
+            "known users": clicks["known users"]["mean"],
+            "new users": clicks["new users"]["mean"],
+            "clicks on the least popular fifth, %": 100 * items["clicks"][0],
+        }
+    for arm, seeds in found.items():
+        for name in next(iter(seeds.values())):
+            values = [seeds[seed][name] for seed in sorted(seeds)]
+            line = f"{arm:>6} {name}: {mean(values):.2f} over seeds {sorted(seeds)}"
+            shared = sorted(set(seeds) & set(found["base"]))
+            if arm != "base" and len(shared) > 1:
+                gap = paired_difference(
+                    [seeds[seed][name] for seed in shared],
+                    [found["base"][seed][name] for seed in shared],
+                )
+                line += f"; less base {gap}"
+            print(line)
+
+
+if __name__ == "__main__":
+    part, *rest = sys.argv[1:]
+    {"speed": speed, "throughput": throughput}[part]() if not rest else runs(Path(rest[0]))
