@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from marec_env.errors import ConfigError
 __all__ = ["export", "serve"]
 
 _BACKLOG = 1024  # connections that wait to be taken
+_SWITCH = 5e-4  # seconds; ten times as often as usual, or the network waits for the batch at work
 
 # Heavy imports wait until a command is run, so that --help is quick.
 
@@ -65,6 +67,7 @@ def serve(
     from agents.service.config import ServiceConfig, check_reachable, database_file
     from marec_env.config.loader import load
 
+    sys.setswitchinterval(_SWITCH)
     torch.set_num_threads(1)  # batches are small: threads cost more than they bring
     settings = ServiceConfig() if config is None else load(config, ServiceConfig)
     check_reachable(host, bool(settings.keys))
