@@ -21,14 +21,9 @@ import numpy as np
 import torch
 
 from agents.config import RunConfig
-from agents.learners.policy import (
-    TrainedPolicy,
-    load_policy,
-    load_tree,
-    save_policy,
-    save_tree,
-)
+from agents.learners.policy import TrainedPolicy, load_policy, save_policy
 from agents.learners.trainer import Trainer
+from agents.learners.tree import load_tree, save_tree
 from agents.loop.exposure import ExposureLog, play_log
 from agents.loop.rounds import LoopConfig, consider, judge
 from agents.runs.trained import TrainedRun, load_run
