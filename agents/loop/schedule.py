@@ -21,6 +21,7 @@ from agents.loop.rounds import LoopConfig, consider, judge
 from agents.loop.visit import Service
 from agents.service.bundle import Bundle, load_bundle, save_bundle
 from marec_env.errors import ConfigError, DataError
+from marec_env.evaluation.statistics import mean_estimate
 from marec_env.io import read_json, write_json
 
 __all__ = ["Schedule"]
@@ -116,7 +117,15 @@ class Schedule:
             return f"{team.name}: nothing learned: {error}"
         self._at.made += 1
         name = f"{self._root}-{self._at.made}"
-        self._at.history.append({"candidate": name, "sessions": len(log.key), **found.as_json()})
+        ended = mean_estimate(log.ended(team.max_requests).double().numpy())
+        self._at.history.append(
+            {
+                "candidate": name,
+                "sessions": len(log.key),
+                "clicks_a_session": ended.as_json(),  # of the served team: drift is seen here
+                **found.as_json(),
+            }
+        )
         gain = (
             f"{found.valuation.gain_to_go} clicks to go beside {found.valuation.served_to_go:.2f}"
         )

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import json
 import socket
 import threading
 from pathlib import Path
@@ -154,4 +155,8 @@ def test_a_team_learns_from_its_visitors_and_is_swapped(team, place, tmp_path, c
         assert shares() == {"team-1" if "promote" in said else "team": 1.0}
     assert main(["events", str(database), str(log), "--replace", "--policy", "none"]) == 2
     assert "no session" in capsys.readouterr().err
-    assert Path(f"{place}.loop.json").is_file()
+    history = json.loads(Path(f"{place}.loop.json").read_text())["history"]
+    assert [row["candidate"] for row in history] == ["team-1", "team-1"]
+    served = float(simulated.clicks_a_session().mean())
+    assert history[0]["clicks_a_session"]["value"] == pytest.approx(served)
+    assert history[1]["verdict"] in ("promote", "roll back")
