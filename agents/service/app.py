@@ -240,7 +240,7 @@ def make_app(
             raise RefusedError("unknown_session", f"there is no session '{short(session)}'")
         return told(found)
 
-    @app.delete("/users/{user}")
+    @app.delete("/users/{user:path}")
     async def delete_user(user: str) -> Response:
         """Delete all that is kept of a user."""
         return told(await asked("delete", where="user = ?", value=service.pseudonym(user)))

@@ -108,6 +108,8 @@ def test_a_session_from_its_beginning_to_its_deletion(client: TestClient) -> Non
     assert client.get(f"/sessions/{other}").status_code == 200
     assert client.delete(f"/sessions/{other}").json()["deleted"]["sessions"] == 1
     assert client.delete("/users/nobody").json()["deleted"]["sessions"] == 0
+    begun(client, user="a/b?c")
+    assert client.delete("/users/a%2Fb%3Fc").json()["deleted"]["sessions"] == 1
 
 
 def test_nothing_of_a_deleted_user_stays_in_the_files(bundles: list[Path], tmp_path: Path) -> None:
