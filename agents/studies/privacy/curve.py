@@ -253,13 +253,18 @@ def _values(report: Mapping[str, Any], level: str) -> dict[str, list[float]]:
     return found
 
 
+def _cell(values: list[float], digits: int, seeds: int) -> str:
+    fewer = "" if len(values) == seeds else f" ({len(values)})"
+    return spread(mean_estimate(values), digits) + fewer
+
+
 def curve_table(report: Mapping[str, Any]) -> TextTable:
     """Return the levels' means over seeds."""
     rows = []
     for level in LEVELS:
         values = _values(report, level)
         cells = [
-            spread(mean_estimate(values[name]), 1 if "clicks" in label else 3)
+            _cell(values[name], 1 if "clicks" in label else 3, report["plan"]["seeds"])
             if name in values
             else "–"
             for name, label in QUANTITIES.items()
@@ -274,7 +279,8 @@ def curve_table(report: Mapping[str, Any]) -> TextTable:
             f"Mean ± half of the 95 % interval over {plan['seeds']} seeds of noise, held-out "
             f"likes, halves and training; clicks a session on {plan['sessions']} sessions of the "
             f"log's own users; teams trained on {plan['train_steps']:,} requests. {RAW}: no "
-            f"release; {FREE}: bounded contributions without noise.",
+            f"release; {FREE}: bounded contributions without noise. In parentheses: seeds, where "
+            "fewer are done.",
         ),
     )
 
@@ -309,7 +315,7 @@ def curve_figures(report: Mapping[str, Any]) -> list[Figure]:
                 lines_figure(
                     lines,
                     ("privacy loss ε of a user", title),
-                    f"Over ε: {title}; mean and 95 % interval of {report['plan']['seeds']} seeds.",
+                    f"Over ε: {title}; mean and 95 % interval over seeds.",
                     ticks=list(LEVELS),
                     band=False,
                     reference=reference,

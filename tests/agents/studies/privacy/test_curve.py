@@ -45,6 +45,9 @@ def test_a_curve_goes_on_where_it_was_cut_off(monkeypatch: pytest.MonkeyPatch) -
 
     rows = curve_table(whole).rows
     assert [row[0] for row in rows] == [RAW, "2"] and rows[0][4] == "–"  # none was trained
+    assert "(" not in rows[0][1]
+    two = {**whole, "plan": {**whole["plan"], "seeds": 2}}
+    assert curve_table(two).rows[0][1] == f"{rows[0][1]} (1)"  # fewer seeds than planned are said
     assert len(curve_figures(whole)) == 3
     other = CurvePlan(seeds=3, models=4, sessions=4, cohort=3, train_steps=0)
     with pytest.raises(RunError, match="made with another plan"):
