@@ -1,9 +1,10 @@
-"""Text by models, measured: ``python benchmarks/text.py speed | throughput | runs FOLDER``.
+"""Text by models, measured: ``python benchmarks/text.py speed | throughput | notes | runs FOLDER``.
 
 ``speed``: env steps per CPU second with texts and without, interleaved. ``throughput``: tokens a
 second of SmolLM2 by llama.cpp and of a model with random weights by transformers, by how many texts
 are in work at a time. ``runs``: a table of trained runs in folders called ARM-SEED, seed by seed
-against the arm ``base``.
+against the arm ``base``. ``notes``: hand-set play of a generated catalog of 200 items without
+notes, with the template's and with SmolLM2's, over ten cohorts.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from statistics import mean, median
 
 import torch
 
+from agents.baselines import build_baseline
 from marec_env.environment_config import EnvironmentConfig
+from marec_env.evaluation.rollout import rollout
 from marec_env.evaluation.statistics import paired_difference
 from marec_env.simulator import Simulator
 from marec_env.text.config import GgufText, TransformersText
@@ -25,7 +28,7 @@ from marec_env.text.models import open_model
 from marec_env.text.prompts import DESCRIPTION, item_prompts
 from marec_env.world import World, build_world
 
-SESSIONS, STEPS, ROUNDS = 256, 20, 7
+SESSIONS, STEPS, ROUNDS, COHORTS = 256, 20, 7, 10
 TEXTS, AT_A_TIME = 16, (1, 4, 16)
 DEFAULT = ("cf", "text", "affinity", "item_to_item", "popular", "fresh", "diverse")
 
@@ -89,6 +92,49 @@ def throughput() -> None:
                 )
 
 
+def notes() -> None:
+    """Print clicks a session of hand-set play by who writes the notes."""
+    channels, found = ("cf", "text", "item_to_item", "popular", "fresh"), {}
+    blocks = {"cf": 0.02, "text": 0.03, "popularity": 0.005}
+    models: dict[str, dict[str, object]] = {
+        "none": {"notes": False},
+        "template": {"notes": True},
+        "smollm2": {"notes": True, "model": {"kind": "gguf", "max_tokens": 40}},
+    }
+    for name, text in models.items():
+        more = bool(text["notes"])
+        section = {
+            "max_requests": 12,
+            "data": {
+                "source": "synthetic/streaming",
+                "synthetic": {"num_users": 300, "num_items": 200},
+            },
+            "catalog": {"num_topics": 6},
+            "population": {"history": 12},
+            "measure": {"true_top": 20},
+            "embeddings": {"encoder": "minilm", "reduction": {"dimension": 16}},
+            "text": text,
+            "pipeline": {
+                "candidates": 20,
+                "slate_size": 5,
+                "recall": {"channels": channels + ("notes",) * more},
+                "blocks": blocks | ({"notes": 0.03} if more else {}),
+            },
+        }
+        world = build_world(EnvironmentConfig.model_validate(section))
+        policy = build_baseline("static", Simulator(world, 1))
+        cohorts = [rollout(world, policy, SESSIONS, seed) for seed in range(COHORTS)]
+        clicks = [result.per_session["clicks"] for result in cohorts]
+        found[name] = {
+            "all": [float(c.mean()) for c in clicks],
+            "new users": [float(c[r.is_new].mean()) for c, r in zip(clicks, cohorts, strict=True)],
+        }
+        print(f"{name}: {mean(found[name]['all']):.2f}; {world.texts.report}")
+        for who, values in found[name].items():
+            for other in list(found)[:-1]:
+                print(f"  {who}, less {other}: {paired_difference(values, found[other][who])}")
+
+
 def _save_random_model(folder: Path) -> None:
     """Save a GPT-2 of 6 layers and 512 dimensions with random weights."""
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -136,4 +182,6 @@ def runs(folder: Path) -> None:
 
 if __name__ == "__main__":
     part, *rest = sys.argv[1:]
-    {"speed": speed, "throughput": throughput}[part]() if not rest else runs(Path(rest[0]))
+    {"speed": speed, "throughput": throughput, "notes": notes}[part]() if not rest else runs(
+        Path(rest[0])
+    )

@@ -238,7 +238,9 @@ class Author:
         assert not isinstance(config, (TemplateText, ReplayText)) and self._model is not None
         found: list[str | None] = [None] * len(batch)
         wait = config.backoff if isinstance(config, OpenAIText) else 0.0
-        for attempt in range(config.attempts):
+        # A local model that does not sample would only say the same again.
+        same = not isinstance(config, OpenAIText) and config.temperature == 0
+        for attempt in range(1 if same else config.attempts):
             left = [place for place, text in enumerate(found) if text is None]
             left = left[: config.max_calls - report.calls]
             if not left:

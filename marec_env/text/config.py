@@ -30,7 +30,10 @@ class _Written(ConfigModel):
     seed: int = Field(default=0, ge=0, description="Of sampling, where the model takes one.")
     max_tokens: int = Field(default=80, ge=1, le=4096, description="Tokens of a text at most.")
     attempts: int = Field(
-        default=3, ge=1, le=20, description="Calls for a text; after them the template's stands."
+        default=3,
+        ge=1,
+        le=20,
+        description="Calls for a text, then the template's stands; 1 for local models at 0.",
     )
     max_calls: int = Field(
         default=10_000, ge=0, description="Calls of a run at most, repeated ones included."

@@ -276,3 +276,17 @@ def test_what_is_missing_is_named(config, says, monkeypatch):
         monkeypatch.setitem(sys.modules, says.split()[1], None)
     with pytest.raises(AssetError, match=says):
         open_model(config)
+
+
+@pytest.mark.parametrize(("temperature", "calls"), [(0.0, 2), (0.5, 6)])
+def test_a_local_model_that_would_say_the_same_is_asked_once(temperature, calls, tmp_path):
+    class Silent:
+        name = "silent"
+
+        def complete(self, asked, schema):
+            return [Reply("") for _ in asked]
+
+    config = GgufText(temperature=temperature)
+    author = Author(config, tmp_path, lambda line: None, lambda config: Silent())
+    assert author.write(prompts(2)) == ["template 0", "template 1"]
+    assert author.report.calls == calls
