@@ -107,12 +107,17 @@ def shards_of(log: InteractionLog, config: FederatedConfig, seed: int) -> Tensor
 class _Client:
     """A shard: its users' interactions stay here."""
 
-    def __init__(self, log: InteractionLog, ridge: float, confidence: float) -> None:
+    def __init__(
+        self, log: InteractionLog, ridge: float, confidence: float, share: float = 1.0
+    ) -> None:
+        """``share`` of all users is here, and so much of the items' ridge term: the shards' losses
+        add up to the loss of all.
+        """
         self._weight = confidence * torch.where(log.liked, 1.0, 0.5).to(torch.float64)
         users, user = torch.unique(log.user, return_inverse=True)
         self._by_user = ObservedRows(user, log.item, len(users))
         self._by_item = ObservedRows(log.item, user, log.num_items)
-        self._ridge = ridge
+        self._ridge, self._share = ridge, share
         self.count = self._by_item.length.to(torch.float64)
         """Float64 ``[N]``: interactions with each item."""
 
@@ -123,7 +128,7 @@ class _Client:
         for _ in range(sweeps):
             base = item.T @ item + self._ridge * identity
             user = self._by_user.solve(item, self._weight, target, base)
-            base = user.T @ user + (self._ridge + proximal) * identity
+            base = user.T @ user + (self._share * self._ridge + proximal) * identity
             towards = proximal * sent if proximal else None
             item = self._by_item.solve(user, self._weight, target, base, towards)
         return item
@@ -162,8 +167,10 @@ def fit_federated(
         )
     shard = shards_of(log, config, seed)
     clients = [
-        _Client(log.select(shard[log.user] == place), ridge, confidence)
-        for place in range(config.shards)
+        _Client(log.select(shard[log.user] == place), ridge, confidence, share_of)
+        for place, share_of in enumerate(
+            (torch.bincount(shard, minlength=config.shards) / log.num_users).tolist()
+        )
     ]
     keys = random.session_keys(seed, torch.arange(log.num_items))
     item = INITIAL * random.normal(keys, 0, "data/factors", dim).to(torch.float64)

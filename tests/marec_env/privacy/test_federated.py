@@ -69,7 +69,9 @@ def test_a_client_that_is_lost_loses_nothing(log: InteractionLog) -> None:
     assert (report.answers, report.lost) == (2, 2)
     shard = shards_of(log, FederatedConfig(shards=4), 3)
     start = fitted(log, shards=4, rounds=1, dropout=1.0)[0].item
-    clients = [federated._Client(log.select(shard[log.user] == one), 10.0, 4.0) for one in range(4)]
+    clients = [
+        federated._Client(log.select(shard[log.user] == one), 10.0, 4.0, 0.25) for one in range(4)
+    ]
     answers = [one.train(start.double(), 1, 0.0) for one in clients]
     same = []
     for pair in combinations(range(4), 2):
