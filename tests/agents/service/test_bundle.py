@@ -16,6 +16,8 @@ import torch
 from agents import Recommender
 from agents.service.bundle import Bundle, load_bundle, save_bundle
 from marec_env.errors import ConfigError, RunError
+from marec_env.privacy.config import PrivacyConfig
+from marec_env.world import build_world
 from tests.agents.service.conftest import history_of, small_team
 
 ROOT = Path(__file__).parents[3]
@@ -28,6 +30,18 @@ def test_recommends_what_the_team_recommends(bundle: Bundle, folder: Path) -> No
         history = history_of(bundle, seed, items=3 * seed)
         assert here.recommend(history, 5, seed=seed) == there.recommend(history, 5, seed=seed)
     assert repr(there).startswith("Recommender of 300 items of synthetic/streaming: profile")
+
+
+def test_says_what_is_guaranteed_of_it(tmp_path: Path) -> None:
+    world, _ = small_team()
+    config = world.config
+    data = config.data.model_copy(update={"privacy": PrivacyConfig(epsilon=3.0)})
+    private = build_world(config.model_copy(update={"data": data}))
+    save_bundle(Bundle.of(private, None), tmp_path / "private")
+    assert private.release is not None
+    assert load_bundle(tmp_path / "private").privacy == private.release.line
+    save_bundle(Bundle.of(world, None), tmp_path / "open")
+    assert load_bundle(tmp_path / "open").privacy == ""
 
 
 def test_needs_neither_log_nor_encoder_nor_ray(folder: Path) -> None:
