@@ -85,6 +85,9 @@ TASKS: Mapping[str, Task] = {
 """By the name of their preset."""
 
 WITHOUT: Mapping[str, str] = {
-    "coordination": "No preset with a bad equilibrium was found; none was tried to the end.",
+    "coordination": (
+        "No preset with a bad equilibrium was found: under a price on messages silence, in which "
+        "learners ended, was the better one."
+    ),
 }
 """Abilities that no task shows, and why."""
