@@ -33,7 +33,7 @@ def configs(
         print(json.dumps({**dialect, **RunConfig.model_json_schema()}, indent=2))
         return
     presets = preset_names()
-    examples = {file.name: file for file in sorted(EXAMPLES.glob("*.py"))}
+    examples = {file.name: file for file in sorted(EXAMPLES.glob("[!_]*.py"))}
     if name is not None:
         known = {**presets, **examples}
         if name not in known:

@@ -15,7 +15,7 @@ from marec_env.registry import load_object
 from tests.worlds import small_environment
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = sorted((ROOT / "examples").glob("[!_]*.py"))
 SMALL = small_environment(60, 200)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from agents.learners import policy as policy_files
+from agents.learners import tree as tree_files
 from agents.runs.metrics_log import TIME_PREFIX, read_metrics
 from agents.runs.trained import load_run
 from marec_env.errors import RunError
@@ -276,7 +276,7 @@ def test_a_full_disk_while_a_checkpoint_is_written(
 ) -> None:
     """safetensors does not raise OSError on a full disk but an error of its own."""
     folder, written = tmp_path / "run", 0
-    save_file = policy_files.save_file
+    save_file = tree_files.save_file
 
     def full(tensors: object, path: Path) -> None:
         nonlocal written
@@ -286,7 +286,7 @@ def test_a_full_disk_while_a_checkpoint_is_written(
             raise SafetensorError("Error while serializing: No space left on device (os error 28)")
         save_file(tensors, path)
 
-    monkeypatch.setattr(policy_files, "save_file", full)
+    monkeypatch.setattr(tree_files, "save_file", full)
     message = user_error(in_process(capfd, config, "--run-dir", folder))
     assert "No space left on device" in message
     assert f"make room, then python train.py --resume {folder}" in message

@@ -1,5 +1,6 @@
 """Teams of two to six components, their order, the versions they share, and one of one's own."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -181,8 +182,11 @@ def test_the_example_of_ones_own_reward_through_yaml(tmp_path, monkeypatch):
 
 
 def test_every_component_is_described_by_its_spaces(make):
+    plain = make.knowledge()
+    kinds = 1 + plain.num_topics**2 * (plain.num_topics + 1) // 2
+    knowledge = dataclasses.replace(plain, user_texts=torch.eye(kinds, plain.text.shape[1]))
     for name in COMPONENTS:
-        pipeline = make.pipeline(components=(name,))
+        pipeline = make.pipeline(components=(name,), knowledge=knowledge)
         (agent,) = pipeline.agents
         space = pipeline.action_spaces[agent]
         default = pipeline.components[0].default_action().numpy()

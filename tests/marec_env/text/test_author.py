@@ -268,7 +268,7 @@ def test_the_packaged_model_completes_and_scores():
     [
         (GgufText(file="/nowhere.gguf"), "is no file"),
         (OpenAIText(model="m"), "needs httpx"),
-        (GgufText(), "needs xllamacpp"),
+        (GgufText(file=__file__), "needs xllamacpp"),  # a file that is there
     ],
 )
 def test_what_is_missing_is_named(config, says, monkeypatch):

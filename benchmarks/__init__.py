@@ -1,0 +1,1 @@
+"""What is measured, by commands: python -m benchmarks.NAME or python benchmarks/NAME.py."""

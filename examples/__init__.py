@@ -1,0 +1,1 @@
+"""Short scripts that run as they stand: one thing each, shown whole."""
