@@ -238,8 +238,10 @@ def measure(bundle: Path, seconds: float) -> dict[str, Any]:
     return found
 
 
-async def disturbed(port: Callable[[], int], done: Callable[[], bool], seed: int) -> dict[str, Any]:
-    """Play one session through restarts; return what was acknowledged.
+async def disturbed(
+    port: Callable[[], int], done: Callable[[], bool], seed: int, most: int
+) -> dict[str, Any]:
+    """Play one session of ``most`` slates through restarts; return what was acknowledged.
 
     What was not acknowledged is sent again as it was: an event by its id, a request for a slate as
     a new one.
@@ -257,7 +259,7 @@ async def disturbed(port: Callable[[], int], done: Callable[[], bool], seed: int
 
     acknowledged["session"] = (await surely("POST", "/sessions", {"seed": seed}))["session"]
     url = f"/sessions/{acknowledged['session']}"
-    while not done() and len(acknowledged["slates"]) < 100:
+    while not done() and len(acknowledged["slates"]) < most:
         slate = await surely("POST", f"{url}/recommendations")
         items = [item["item"] for item in slate["items"]]
         acknowledged["slates"][slate["number"]] = items
@@ -278,9 +280,15 @@ async def kills(bundle: Path, database: Path, times: int, sessions: int = 8) -> 
     Raises:
         AssertionError: an acknowledged event or slate was lost or changed, or one counted twice.
     """
+    from agents.service.bundle import load_bundle
+
+    team = load_bundle(bundle)
+    free = (len(team.ids) - team.pipeline.candidates) // team.pipeline.slate_size
+    # A kill may lose the answer with a slate, and one more is asked for at the end.
+    most = min(100, free - times - 1)
     server, ended = service(bundle, database), False
     playing = [
-        asyncio.create_task(disturbed(lambda: server.port, lambda: ended, k))
+        asyncio.create_task(disturbed(lambda: server.port, lambda: ended, k, most))
         for k in range(sessions)
     ]
     draw = random.Random(0)
