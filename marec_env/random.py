@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 import operator
+from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
@@ -59,10 +60,19 @@ def _mix(value: Tensor) -> Tensor:
     return value ^ ((value >> 31) & ((1 << 33) - 1))
 
 
-@cache
-def stream_id(name: str) -> int:
-    """Return a fixed 64-bit number for a stream's name, independent of the process's hash seed."""
-    return _signed(int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little"))
+def key_of(name: str) -> int:
+    """Return a fixed int64 for a name, independent of the process's hash seed."""
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def keys_of(names: Iterable[str]) -> Tensor:
+    """Return :func:`key_of` each name, int64 ``[n]``."""
+    return torch.tensor([key_of(name) for name in names], dtype=torch.int64)
+
+
+stream_id = cache(key_of)
+"""A stream's number, by its name; there are few, and they are asked for at every draw."""
 
 
 def whole_seed(seed: object) -> int:

@@ -152,7 +152,7 @@ def _exposures(source: str, key: str | None, after: int) -> list[dict[str, Any]]
         file = Path(database_file(source))
         if not file.is_file():
             raise RunError(f"{source}: there is no such database; name the service's --database")
-        store = Store(file)
+        store = Store(file, read=True)  # the service may be at work on it
         try:
             return [exposure_told(one, True) for one in store.exposures(after, 1 << 62)]
         finally:
@@ -202,13 +202,10 @@ def _considered(log: Any, begun: Any, settings: LoopConfig, out: Path) -> Consid
     """Learn, and write the candidate as a bundle that differs from ``begun`` in its team."""
     from dataclasses import replace
 
-    from agents.learners.policy import TrainedPolicy
     from agents.loop.rounds import consider
     from agents.service.bundle import save_bundle
 
-    if not isinstance(begun.policy, TrainedPolicy):
-        raise ConfigError(f"bundle '{begun.name}' has no networks that could learn")
-    found = consider(log, begun.policy, settings)
+    found = consider(log, begun.networks, settings)
     save_bundle(replace(begun, name=out.name, version="", policy=found.policy), out)
     return found
 

@@ -14,13 +14,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from agents.learners.policy import TrainedPolicy
 from agents.loop.events import exposure_log, logged
 from agents.loop.exposure import ExposureLog
 from agents.loop.rounds import LoopConfig, consider, judge
 from agents.loop.visit import Service
 from agents.service.bundle import Bundle, load_bundle, save_bundle
-from marec_env.errors import ConfigError, DataError
+from marec_env.errors import DataError
 from marec_env.evaluation.statistics import mean_estimate
 from marec_env.io import read_json, write_json
 
@@ -108,11 +107,10 @@ class Schedule:
     async def _consider(
         self, service: Service, rows: Sequence[dict[str, Any]], team: Bundle
     ) -> str:
-        if not isinstance(team.policy, TrainedPolicy):
-            raise ConfigError(f"bundle '{team.name}' has no networks that could learn")
+        networks = team.networks
         try:
             log = self._log(rows, team)
-            found = consider(log, team.policy, self._config)
+            found = consider(log, networks, self._config)
         except DataError as error:
             return f"{team.name}: nothing learned: {error}"
         self._at.made += 1

@@ -27,7 +27,7 @@ from agents.learners.policy import TrainedPolicy, load_policy, save_policy
 from marec_env import __version__
 from marec_env.config import usable_device
 from marec_env.config.loader import load
-from marec_env.errors import RunError
+from marec_env.errors import ConfigError, RunError
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.io import read_json, sha256_of, write_bytes, write_json
 from marec_env.pipeline.config import PipelineConfig
@@ -127,6 +127,23 @@ class Bundle:
             ratings=(float(ratings.min()), float(ratings.max())),
             privacy="" if world.release is None else world.release.line,
         )
+
+    @property
+    def networks(self) -> TrainedPolicy:
+        """The trained team.
+
+        Raises:
+            ConfigError: it is none.
+        """
+        if not isinstance(self.policy, TrainedPolicy):
+            raise ConfigError(f"bundle '{self.name}' has no networks that could learn")
+        return self.policy
+
+    @cached_property
+    def searched(self) -> list[tuple[int, str]]:
+        """Place and title, in one case, of each item, most popular first."""
+        places = self.knowledge.by_popularity.tolist()
+        return [(place, self.titles[place].casefold()) for place in places]
 
     @cached_property
     def places(self) -> dict[str, int]:

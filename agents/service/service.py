@@ -29,6 +29,7 @@ from agents.service.telling import (
     slate_told,
 )
 from agents.service.worker import Job, RefusedError
+from marec_env import random
 from marec_env.errors import DataError, MarecError
 from marec_env.pipeline.reasons import channel_names
 
@@ -145,8 +146,7 @@ class Service:
         team = self.teams.chosen(name, policy)
         past = past_of(team.bundle, history, feedback, group, attributes)
         if seed is None:
-            draws = hashlib.blake2b(f"{self.config.seed}/{name}".encode(), digest_size=8)
-            seed = int.from_bytes(draws.digest(), "little", signed=True)
+            seed = random.key_of(f"{self.config.seed}/{name}")
         kept = KeptSession(
             id=name,
             user=None if user is None else self.pseudonym(user),

@@ -104,7 +104,3 @@ class Tables:
             for name in self._names(without)
         ]
         return hashlib.blake2b(repr(told).encode(), digest_size=8).digest()
-
-    def row(self, slot: int) -> dict[str, Tensor]:
-        """Return a copy of a slot's row of every table."""
-        return {name: table[slot].clone() for name, table in self._tables.items()}

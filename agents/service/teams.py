@@ -141,8 +141,8 @@ class Teams:
     def items(self, query: str, limit: int) -> list[dict[str, str]]:
         """Return items whose title contains a text, most popular first."""
         bundle, wanted, found = self.first, query.casefold(), list[dict[str, str]]()
-        for place in bundle.knowledge.by_popularity.tolist():
-            if wanted in bundle.titles[place].casefold():
+        for place, title in bundle.searched:
+            if wanted in title:
                 found.append(item_told(bundle, place))
                 if len(found) == limit:
                     break

@@ -119,7 +119,7 @@ class InteractionLog:
 
 def lexicographic(*keys: Tensor) -> Tensor:
     """Return the order of ``[R]`` rows by the last key, then the one before it, and so on."""
-    order = torch.arange(keys[0].numel())
+    order = torch.arange(keys[0].numel(), device=keys[0].device)
     for key in keys:
         order = order[torch.argsort(key[order], stable=True)]
     return order

@@ -168,13 +168,8 @@ def _drawn_order(
     user_ids: Sequence[str], item_ids: Sequence[str], user: Tensor, item: Tensor
 ) -> Tensor:
     """Return a draw for each interaction, int64 ``[R]``, whatever the order of the files."""
-
-    def keys(names: Sequence[str]) -> Tensor:
-        digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
-        return torch.tensor([int.from_bytes(part, "little", signed=True) for part in digests])
-
-    of_user = random.session_keys(0, keys(user_ids))
-    return random.session_keys(0, of_user[user] + keys(item_ids)[item])
+    of_user = random.session_keys(0, random.keys_of(user_ids))
+    return random.session_keys(0, of_user[user] + random.keys_of(item_ids)[item])
 
 
 def _descriptions(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -51,28 +52,26 @@ def gaussian_mu(epsilon: float, delta: float) -> float:
     >>> round(1.0 / gaussian_mu(1.0, 1e-5), 4)
     3.7306
     """
-    low, high = 0.0, _MOST_MU
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        if gaussian_delta(middle, epsilon) <= delta:
-            low = middle
-        else:
-            high = middle
-    return low
+    return _halved(_MOST_MU, lambda mu: gaussian_delta(mu, epsilon) <= delta)[0]
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
     """Return the smallest ε at which noise of ``1 / μ`` sensitivities is (ε, δ)-private."""
-    low, high = 0.0, _MOST_EPSILON
     if gaussian_delta(mu, 1e-12) <= delta:
         return 0.0
+    return _halved(_MOST_EPSILON, lambda epsilon: gaussian_delta(mu, epsilon) > delta)[1]
+
+
+def _halved(most: float, holds: Callable[[float], bool]) -> tuple[float, float]:
+    """Return the ends of what is left of 0 … ``most`` around the place up to which it holds."""
+    low, high = 0.0, most
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if gaussian_delta(mu, middle) <= delta:
-            high = middle
-        else:
+        if holds(middle):
             low = middle
-    return high
+        else:
+            high = middle
+    return low, high
 
 
 def noise_key(seed: int) -> tuple[bytes, bool]:

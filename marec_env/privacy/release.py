@@ -25,7 +25,7 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.data.factors import Factors
-from marec_env.data.interactions import InteractionLog
+from marec_env.data.interactions import InteractionLog, lexicographic
 from marec_env.data.recommender_log import KnowledgeConfig, LearnedSpace
 from marec_env.privacy.accountant import Releases, epsilon_spent, largest_mu
 from marec_env.privacy.config import ContributionConfig, PrivacyConfig
@@ -221,9 +221,7 @@ class Release:
 
 def _user_draws(log: InteractionLog, user: Tensor, item: Tensor) -> Tensor:
     """Return a draw for each pair that depends on this user's identifier and the item alone."""
-    digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in log.user_ids)
-    keys = torch.tensor([int.from_bytes(part, "little", signed=True) for part in digests])
-    own = random.session_keys(0, keys)
+    own = random.session_keys(0, random.keys_of(log.user_ids))
     return random.session_keys(0, own[user] + item)
 
 
@@ -236,8 +234,7 @@ def contributions(log: InteractionLog, config: ContributionConfig) -> Events:
     liked = torch.zeros(len(distinct), dtype=torch.bool)
     liked[place[log.liked]] = True
     user, item = distinct // log.num_items, distinct % log.num_items
-    order = torch.argsort(_user_draws(log, user, item), stable=True)
-    order = order[torch.argsort(user[order], stable=True)]
+    order = lexicographic(_user_draws(log, user, item), user)
     start = torch.searchsorted(user, torch.arange(log.num_users))
     rank = torch.arange(len(order)) - start[user[order]]
     kept = order[rank < config.events].sort().values

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from marec_env import random
-from marec_env.data.interactions import InteractionLog
+from marec_env.data.interactions import InteractionLog, lexicographic
 
 __all__ = ["singled_out"]
 
@@ -37,8 +37,7 @@ def singled_out(
     count = torch.bincount(user, minlength=log.num_users)
     keys = random.session_keys(seed, torch.arange(len(pair)))
     draw = random.uniform(keys, 0, "privacy/known_events", 1).squeeze(1)
-    order = torch.argsort(draw, stable=True)
-    order = order[torch.argsort(user[order], stable=True)]
+    order = lexicographic(draw, user)
     start = torch.cumsum(count, 0) - count
     known = (count >= events).nonzero().squeeze(1)
     drawn = place[order][start[known][:, None] + torch.arange(events)]  # [V, events]

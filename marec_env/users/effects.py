@@ -43,6 +43,7 @@ from torch import Tensor
 
 from marec_env import random
 from marec_env.catalog.population import Population
+from marec_env.data.interactions import lexicographic
 from marec_env.data.scenarios.numbers import (
     FRIENDS_BY_CHANCE,
     FRIENDS_NEAR,
@@ -230,8 +231,7 @@ def _of_graph(pairs: Tensor, users: int) -> Tensor:
     width = FRIENDS_NEAR + FRIENDS_BY_CHANCE
     keys = random.session_keys(0, user * users + friend)
     draw = random.uniform(keys, 0, "users/friends_of_graph", 1).squeeze(1)
-    order = torch.argsort(draw, stable=True)
-    order = order[torch.argsort(user[order], stable=True)]
+    order = lexicographic(draw, user)
     user, friend = user[order], friend[order]
     count = torch.bincount(user, minlength=users)
     rank = torch.arange(len(user), device=user.device) - (count.cumsum(0) - count)[user]
