@@ -16,8 +16,8 @@ from marec_env.data.published.rows import LeftOutError, Row, rows_of
 __all__ = [
     "amount", "at_most", "bought", "caption", "clicked", "each_friend", "each_shown", "event",
     "first_of", "from_one", "hash_of", "listed", "long_view", "minutes", "month_day", "named",
-    "no_genres", "properties", "retail_rating", "risk_classes", "risk_limit", "seconds", "seen",
-    "split_list", "tags", "tags_of", "told", "words", "year",
+    "no_genres", "prices_paid", "properties", "retail_rating", "risk_classes", "risk_limit",
+    "seconds", "seen", "split_list", "tags", "tags_of", "told", "words", "year",
 ]  # fmt: skip
 
 _MONTH_DAY_YEAR = ("%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %H:%M:%S")
@@ -213,6 +213,19 @@ def properties(folder: Path) -> Iterator[Row]:
             key = "category" if name == "categoryid" else "price"
             found[item][key] = value.split()[0].removeprefix(_PRICE_MARK) if value else ""
     yield from found.values()
+
+
+def prices_paid(folder: Path) -> Mapping[str, Row]:
+    """Return the mean price of the Complete Journey's products by their identifier."""
+    paid: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for row in rows_of(folder, "transactions.parquet", "parquet"):
+        sums = paid[str(row["product_id"])]
+        sums[0] += row["sales_value"]
+        sums[1] += row["quantity"]
+    return {
+        item: {"price": f"{value / quantity:.4f}" if quantity else ""}
+        for item, (value, quantity) in paid.items()
+    }
 
 
 def risk_classes(folder: Path) -> Mapping[str, Row]:

@@ -23,7 +23,7 @@ from marec_env.errors import DataError, visible
 __all__ = ["Form", "LeftOutError", "Part", "Report", "Row", "read_rows", "rows_of"]
 
 Row = Mapping[str, Any]
-Form = Literal["csv", "tsv", "dat", "json", "python"]
+Form = Literal["csv", "tsv", "dat", "words", "json", "python", "parquet"]
 _ROW = "#row"  # a column that every file has: the number of the row
 _CONSTANT = "="
 _IDENTIFIERS = ("user_id", "item_id", "friend_id")
@@ -45,7 +45,8 @@ class Part(ConfigModel):
     )
     form: Form = Field(
         default="csv",
-        description="dat: cells apart by '::'; json, python: an object, or a literal, a line",
+        description="dat: cells apart by '::'; words: by blanks or tabs; json, python: an object, "
+        "or a literal, a line; parquet: a table with its types",
     )
     header: tuple[str, ...] = Field(default=(), description="names, where the file has none")
     encoding: str = Field(default="utf-8", description="of the text")
@@ -99,8 +100,28 @@ def _opened(path: Path, encoding: str) -> io.TextIOWrapper:
     return io.TextIOWrapper(raw, encoding=encoding, errors="replace", newline="")
 
 
+def _table(part: Part, text: io.TextIOWrapper) -> Iterator[tuple[int, Row | None]]:
+    """Yield the rows of a Parquet file, some thousand at a time."""
+    try:
+        from pyarrow import ArrowInvalid  # type: ignore[import-untyped]
+        from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise DataError(f"{part.file}: reading it needs pip install pyarrow") from error
+    place = 0
+    try:
+        for batch in ParquetFile(text.buffer).iter_batches(batch_size=1 << 14):
+            for row in batch.to_pylist():
+                place += 1
+                yield place, row
+    except ArrowInvalid as error:
+        raise DataError(f"{part.file}: {error}, after {place:,} rows") from error
+
+
 def _cells(part: Part, text: io.TextIOWrapper) -> Iterator[tuple[int, Row | None]]:
     """Yield each line's number and its cells by name; ``None`` where it cannot be read."""
+    if part.form == "parquet":
+        yield from _table(part, text)
+        return
     if part.form in ("json", "python"):
         from ast import literal_eval
 
@@ -114,8 +135,9 @@ def _cells(part: Part, text: io.TextIOWrapper) -> Iterator[tuple[int, Row | None
                 yield place, found if isinstance(found, dict) else None
         return
     lines: Iterator[tuple[int, list[str]]]
-    if part.form == "dat":
-        lines = ((n, line.rstrip("\r\n").split("::")) for n, line in enumerate(text, 1))
+    if part.form in ("dat", "words"):
+        apart = "::" if part.form == "dat" else None
+        lines = ((n, line.strip("\r\n").split(apart)) for n, line in enumerate(text, 1))
     else:
         tabs = part.form == "tsv"
         reader = csv.reader(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 from pathlib import Path
 
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 
 from marec_env.data.config import DataConfig
@@ -95,6 +98,26 @@ FILES: dict[str, dict[str, str]] = {
             "2\t51\t2\t1\t4\t2009\n3\t51\t2\t1\t4\t2009\n2\t51\t1\t1\t4\t2009\n"
         ),
         "user_friends.dat": "userID\tfriendID\n2\t3\n2\t99\n",
+    },
+    "filmtrust": {
+        "ratings.tab": (
+            "user\tmovie\tscore\nc\tc\tc\nrow=1\tcol=1\tclass\n1\t7\t2\n2\t7\t3.5\n3\t8\t.5\n"
+        ),
+        "trust.txt": "3 1 1\n2 99 1\n",
+    },
+    "complete-journey": {
+        "transactions.parquet": (
+            "household_id,product_id,quantity,sales_value,transaction_timestamp\n"
+            "900,10,1,0.5,2017-01-01 11:53:26\n900,10,3,2.5,2017-01-01 12:10:28\n"
+            "1228,11,0,1.25,2017-01-02 09:00:00\n"
+        ),
+        "products.parquet": (
+            "product_id,manufacturer_id,department,brand,product_category,product_type,package_size\n"
+            "10,2,GROCERY,National,FRZN ICE,ICE - CRUSHED,22 LB\n11,69,PASTRY,Private,,,\n"
+        ),
+        "demographics.parquet": (
+            "household_id,age,income,household_comp\n900,65+,35-49K,2 Adults\n1,25-34,,1 Adult\n"
+        ),
     },
     "open-bandit": {
         "all.csv": (
@@ -227,6 +250,23 @@ EXPECTED: dict[str, dict[str, list[str]]] = {
         "items.csv": ["51,Duran Duran,80s|metal", "52,MC,"],
         "friends.csv": ["2,3"],
     },
+    "filmtrust": {
+        "interactions.csv": ["1,7,2,0", "2,7,3.5,0", "3,8,.5,0"],
+        "items.csv": ["7,item 7", "8,item 8"],
+        "friends.csv": ["3,1"],
+    },
+    "complete-journey": {
+        "interactions.csv": [
+            "900,10,1,2017-01-01 11:53:26,1,0.5",
+            "900,10,1,2017-01-01 12:10:28,1,2.5",
+            "1228,11,1,2017-01-02 09:00:00,1,1.25",
+        ],
+        "items.csv": [
+            "10,ICE - CRUSHED,GROCERY|FRZN ICE,National. 22 LB,2,0.7500",
+            "11,PASTRY,PASTRY,Private,69,",
+        ],
+        "users.csv": ["900,65+,35-49K,2 Adults", "1228,,,"],
+    },
     "open-bandit": {
         "interactions.csv": ["@,13,1,2019-11-24 00:00:18.443848+00:00"],
         "impressions.csv": [
@@ -260,6 +300,11 @@ EXPECTED: dict[str, dict[str, list[str]]] = {
 def write(folder: Path, files: dict[str, str]) -> Path:
     folder.mkdir()
     for name, text in files.items():
+        if name.endswith(".parquet"):
+            pyarrow.parquet.write_table(
+                pyarrow.csv.read_csv(io.BytesIO(text.encode())), folder / name
+            )
+            continue
         (folder / name).write_text(text, encoding="utf-8")
     return folder
 
@@ -314,6 +359,13 @@ def test_packed_files_are_read_as_they_are(tmp_path: Path) -> None:
         (folder / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
     convert(dataset("steam"), folder, tmp_path / "out")
     assert (tmp_path / "out" / "interactions.csv").read_text().endswith("12.5,2017-12-17\n")
+
+
+def test_a_damaged_table_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "in", FILES["complete-journey"])
+    (folder / "transactions.parquet").write_bytes(b"PAR1 cut short")
+    with pytest.raises(DataError, match=r"transactions.parquet: .* after 0 rows"):
+        convert(dataset("complete-journey"), folder, tmp_path / "out")
 
 
 def test_what_cannot_be_converted_leaves_nothing(tmp_path: Path) -> None:
