@@ -58,11 +58,13 @@ def command(
         typer.Option(
             help="attacks: on what is configured; curve: recall, clicks and attacks over ε, of "
             "factors, hand-set play and trained teams, with figures; goes on where it was cut "
-            "off; federated: recall of factors learned over shards of the users."
+            "off; federated: factors learned over shards of the users; goes on likewise."
         ),
     ] = "attacks",
     seeds: Annotated[int, typer.Option(min=1, help="Parts curve and federated: seeds.")] = 5,
-    sessions: Annotated[int, typer.Option(min=2, help="Part curve: sessions of clicks.")] = 512,
+    sessions: Annotated[
+        int, typer.Option(min=2, help="Parts curve and federated: sessions of clicks.")
+    ] = 512,
     train_steps: Annotated[
         int, typer.Option(min=0, help="Part curve: requests a team trains on; 0 trains none.")
     ] = 40_000,
@@ -90,7 +92,7 @@ def command(
     from marec_env.reporting.page import Section, render_page
 
     if part == "federated":
-        _federated(*read_environment(place, overrides), seeds, output, replace)
+        _federated(read_environment(place, overrides)[1], seeds, sessions, output, replace)
         return
     if (place / "config.yaml").is_file():
         if overrides:
@@ -105,7 +107,7 @@ def command(
     write_json(places[0], plain(report))
     tables = tables_of(report)
     sections = [Section(table.title, (table,)) for table in tables]
-    notes = [report["note"]] if report["note"] else []
+    notes = report["notes"]
     made = Section("Made by", verbatim=(command_line(),))
     write_text(places[1], render_page("What is learned of users", [], notes, [*sections, made]))
     print_tables(tables)
@@ -114,31 +116,45 @@ def command(
     written(*places)
 
 
+def _earlier(result: Path, *others: Path, replace: bool) -> dict[str, Any] | None:
+    """Return what is there to continue, if anything, and claim the files."""
+    from marec_env.io import read_json
+
+    earlier = None
+    if result.is_file() and not replace:
+        earlier = read_json(result, dict[str, Any], "; nothing to continue: write elsewhere")
+    claim(result, *others, replace=replace or earlier is not None)
+    return earlier
+
+
 def _federated(
-    _: RunConfig, environment: EnvironmentConfig, seeds: int, output: Path, replace: bool
+    environment: EnvironmentConfig, seeds: int, sessions: int, output: Path, replace: bool
 ) -> None:
     from agents.studies.privacy.shards import measure_shards, shards_table
-    from marec_env.data.log import load_log
     from marec_env.io import write_json
 
     result = output / "federated.json"
-    claim(result, replace=replace)
-    found = measure_shards(load_log(environment.data), environment.knowledge, seeds, tell)
-    write_json(result, found)
-    print_tables([shards_table(found)])
+    earlier = _earlier(result, replace=replace)
+    report = measure_shards(
+        environment,
+        seeds,
+        sessions,
+        _COHORT,
+        lambda found: write_json(result, found),
+        tell,
+        earlier,
+    )
+    print_tables([shards_table(report)])
     written(result)
 
 
 def _curve(run: RunConfig, plan: CurvePlan, output: Path, replace: bool) -> None:
     from agents.studies.privacy.curve import curve_figures, curve_table, measure_curve
-    from marec_env.io import read_json, write_json, write_text
+    from marec_env.io import write_json, write_text
     from marec_env.reporting.page import Section, render_page
 
     result, page = output / "curve.json", output / "curve.html"
-    earlier = None
-    if result.is_file() and not replace:
-        earlier = read_json(result, dict[str, Any], "; it is no curve to continue: write elsewhere")
-    claim(result, page, replace=replace or earlier is not None)
+    earlier = _earlier(result, page, replace=replace)
     report = measure_curve(run, plan, lambda found: write_json(result, found), tell, earlier)
     table, figures = curve_table(report), curve_figures(report)
     pictures = [output / f"curve-{name}.svg" for name in ("recall", "clicks", "attacks")]

@@ -1,16 +1,17 @@
-"""Results as JSON and tables take them."""
+"""Results as JSON and tables take them, and those that are measured piece by piece."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
+from marec_env.errors import RunError
 from marec_env.evaluation.statistics import Estimate, finite_or_none
 
-__all__ = ["plain", "spread"]
+__all__ = ["measure_cells", "plain", "spread"]
 
 
 def plain(value: Any) -> Any:
@@ -35,3 +36,37 @@ def spread(estimate: Estimate, digits: int = 3, sign: str = "") -> str:
     """Return ``value ± half`` of the interval's width, the value alone where there is none."""
     half = (estimate.high - estimate.low) / 2.0
     return f"{estimate.value:{sign}.{digits}f}" + (f" ± {half:.{digits}f}" if half == half else "")
+
+
+def measure_cells(
+    settings: Mapping[str, Any],
+    cells: Mapping[str, Callable[[], dict[str, Any]]],
+    keep: Callable[[dict[str, Any]], None],
+    tell: Callable[[str], None],
+    earlier: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the settings, and as ``cells`` what each measures; ``earlier`` ones are taken over.
+
+    Args:
+        settings: what the cells depend on, as JSON has it.
+        cells: by name; each is measured once.
+        keep: is given the report after each.
+        tell: is told which comes next.
+        earlier: a report made alike, cut short.
+
+    Raises:
+        RunError: the earlier report is of other settings.
+    """
+    for key, value in settings.items():
+        if earlier and earlier.get(key) != value:
+            raise RunError(
+                f"the earlier result was made with another {key}; write elsewhere (--output), or "
+                "add --replace"
+            )
+    report: dict[str, Any] = {**settings, "cells": dict((earlier or {}).get("cells", {}))}
+    for name, measure in cells.items():
+        if name not in report["cells"]:
+            tell(name)
+            report["cells"][name] = measure()
+            keep(report)
+    return report

@@ -17,6 +17,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -55,6 +56,7 @@ def gaussian_mu(epsilon: float, delta: float) -> float:
     return _halved(_MOST_MU, lambda mu: gaussian_delta(mu, epsilon) <= delta)[0]
 
 
+@lru_cache(maxsize=64)
 def gaussian_epsilon(mu: float, delta: float) -> float:
     """Return the smallest ε at which noise of ``1 / μ`` sensitivities is (ε, δ)-private."""
     if gaussian_delta(mu, 1e-12) <= delta:

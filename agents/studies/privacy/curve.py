@@ -7,9 +7,10 @@ they are is private as a whole; where nothing is released, on the log's users.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,12 +22,12 @@ from agents.baselines.scoring import training_log
 from agents.config import RunConfig
 from agents.runs.environment import build_trainer
 from agents.studies.privacy.membership import ALL, knowledge_of, membership, rows_of
-from agents.studies.records import spread
+from agents.studies.records import measure_cells, spread
 from marec_env import random
 from marec_env.data.interactions import InteractionLog
 from marec_env.data.log import load_log
 from marec_env.environment_config import EnvironmentConfig
-from marec_env.errors import ConfigError, RunError
+from marec_env.errors import ConfigError
 from marec_env.evaluation.policies import Policy
 from marec_env.evaluation.rollout import rollout
 from marec_env.evaluation.statistics import mean_estimate
@@ -42,6 +43,7 @@ __all__ = [
     "CurvePlan",
     "curve_figures",
     "curve_table",
+    "hand_set_clicks",
     "held_out",
     "measure_curve",
     "recall",
@@ -108,29 +110,17 @@ def measure_curve(
     if not isinstance(environment, EnvironmentConfig):
         raise ConfigError("environment.kind must be 'marec' for this command")
     settings = {"config": run.model_dump(mode="json"), "plan": asdict(plan)}
-    for key, value in settings.items():
-        if earlier and earlier.get(key) != value:
-            raise RunError(
-                f"the earlier curve was made with another {key}; write elsewhere (--output), or "
-                "add --replace"
-            )
-    report: dict[str, Any] = {**settings, "cells": dict((earlier or {}).get("cells", {}))}
-    for part, level, seed in _cells(plan):
-        name = f"{part}, {level}, seed {seed}"
-        if name in report["cells"]:
-            continue
-        tell(name)
-        report["cells"][name] = _PARTS[part](run, _privacy(environment, level, seed), seed, plan)
-        keep(report)
-    return report
-
-
-def _cells(plan: CurvePlan) -> Iterator[tuple[str, str, int]]:
-    for part in _PARTS:
-        if part == "trained" and not plan.train_steps:
-            continue
-        for seed in range(plan.seeds):
-            yield from ((part, level, seed) for level in LEVELS)
+    log = load_log(environment.data)
+    cells = {
+        f"{part}, {level}, seed {seed}": partial(
+            measure, run, log, _privacy(environment, level, seed), seed, plan
+        )
+        for part, measure in _PARTS.items()
+        if part != "trained" or plan.train_steps
+        for seed in range(plan.seeds)
+        for level in LEVELS
+    }
+    return measure_cells(settings, cells, keep, tell, earlier)
 
 
 def _privacy(environment: EnvironmentConfig, level: str, seed: int) -> PrivacyConfig | None:
@@ -147,16 +137,11 @@ def _world(run: RunConfig, privacy: PrivacyConfig | None) -> World:
     return build_world(environment.model_copy(update={"data": data}))
 
 
-def _log(run: RunConfig) -> InteractionLog:
-    assert isinstance(run.environment, EnvironmentConfig)
-    return load_log(run.environment.data)
-
-
 def _factors(
-    run: RunConfig, privacy: PrivacyConfig | None, seed: int, plan: CurvePlan
+    run: RunConfig, log: InteractionLog, privacy: PrivacyConfig | None, seed: int, plan: CurvePlan
 ) -> dict[str, float]:
     """Return recall on held-out likes, of the vectors and of EASE, and of a constant order."""
-    train, rows, wanted = held_out(_log(run), seed)
+    train, rows, wanted = held_out(log, seed)
     assert isinstance(run.environment, EnvironmentConfig)
     known = knowledge_of(train, run.environment.knowledge, privacy)
     likes = (rows == 1.0).to(torch.float32)
@@ -193,13 +178,11 @@ def recall(score: Tensor, rows: Tensor, wanted: Tensor) -> float:
 
 
 def _attacks(
-    run: RunConfig, privacy: PrivacyConfig | None, seed: int, plan: CurvePlan
+    run: RunConfig, log: InteractionLog, privacy: PrivacyConfig | None, seed: int, plan: CurvePlan
 ) -> dict[str, float]:
     assert isinstance(run.environment, EnvironmentConfig)
     knowledge = run.environment.knowledge
-    found = membership(
-        _log(run), lambda part: knowledge_of(part, knowledge, privacy), plan.models, seed
-    )
+    found = membership(log, lambda part: knowledge_of(part, knowledge, privacy), plan.models, seed)
     results = {
         "auc_vectors": found[_RECONSTRUCTION]["auc"].value,
         "auc": found[ALL]["auc"].value,
@@ -211,14 +194,13 @@ def _attacks(
 
 
 def _static(
-    run: RunConfig, privacy: PrivacyConfig | None, seed: int, plan: CurvePlan
+    run: RunConfig, log: InteractionLog, privacy: PrivacyConfig | None, seed: int, plan: CurvePlan
 ) -> dict[str, float]:
-    world = _world(run, privacy)
-    return {"static": _clicks(world, build_baseline("static", Simulator(world, 1)), plan)}
+    return {"static": hand_set_clicks(_world(run, privacy), plan.sessions, plan.cohort)}
 
 
 def _trained(
-    run: RunConfig, privacy: PrivacyConfig | None, seed: int, plan: CurvePlan
+    run: RunConfig, log: InteractionLog, privacy: PrivacyConfig | None, seed: int, plan: CurvePlan
 ) -> dict[str, float]:
     """Return clicks from the log's users of a team trained on those drawn from the release."""
     taught = privacy and privacy.model_copy(update={"users": "release"})
@@ -229,15 +211,19 @@ def _trained(
             trainer.iterate()
         policy = trainer.policy()
         return {
-            "trained": _clicks(_world(run, privacy), policy, plan),
-            "trained_at_home": _clicks(world, policy, plan),
-            "static_at_home": _clicks(world, build_baseline("static", Simulator(world, 1)), plan),
+            "trained": _clicks(_world(run, privacy), policy, plan.sessions, plan.cohort),
+            "trained_at_home": _clicks(world, policy, plan.sessions, plan.cohort),
+            "static_at_home": hand_set_clicks(world, plan.sessions, plan.cohort),
         }
 
 
-def _clicks(world: World, policy: Policy, plan: CurvePlan) -> float:
-    played = rollout(world, policy, plan.sessions, plan.cohort)
-    return float(played.per_session["clicks"].mean())
+def hand_set_clicks(world: World, sessions: int, cohort: int) -> float:
+    """Return clicks a session of hand-set decisions, on a cohort's first ``sessions``."""
+    return _clicks(world, build_baseline("static", Simulator(world, 1)), sessions, cohort)
+
+
+def _clicks(world: World, policy: Policy, sessions: int, cohort: int) -> float:
+    return float(rollout(world, policy, sessions, cohort).per_session["clicks"].mean())
 
 
 _PARTS = {"factors": _factors, "attacks": _attacks, "static": _static, "trained": _trained}

@@ -28,8 +28,10 @@ from marec_env.privacy.release import Release, release_log
 __all__ = ["ALL", "Published", "halves", "knowledge_of", "membership", "rows_of", "statistics_of"]
 
 ALL = "all together"
-"""The sum of the log ratios of all statistics."""
+"""The log ratios of all statistics, weighted by Fisher's linear discriminant of the shadows'."""
 _LEAST_SPREAD = 1e-9
+_SHARED = 4.0  # models' worth of all users' spread in each user's own
+_LARGEST = 10.0  # log ratio that the discriminant believes: a normal's tails are no evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,32 +145,59 @@ def membership(
     for name, value in values.items():
         results[f"{name}, threshold"] = _judged(value, member)
         results[f"{name}, likelihood ratio"] = _judged(ratios[name], member)
-    results[ALL] = _judged(torch.stack(list(ratios.values())).sum(0), member)
+    results[ALL] = _judged(_together(torch.stack(list(ratios.values()), dim=2), member), member)
     return results
+
+
+def _shadows(models: int, target: int) -> Tensor:
+    """Return which models the attacker of one has made, bool ``[models]``.
+
+    Its other half is left out as well: as many models with a user as without remain, of whose means
+    neither is surer, which alone would tell members.
+    """
+    return torch.arange(models) // 2 != target // 2
 
 
 def _log_ratios(values: Tensor, member: Tensor) -> Tensor:
     """Return for each model the log ratio of its statistic's density under the others with the
-    user and without, float64 ``[models, U]``. Both are normal, with one spread of all users: a few
-    models do not tell each user's.
+    user and without, float64 ``[models, U]``.
+
+    Both are normal with one spread, the user's own, for which all users' counts as :data:`_SHARED`
+    models more: a few models hardly tell it.
     """
     ratios = torch.zeros_like(values)
     for target in range(len(values)):
-        # Its other half is left out as well: as many models with the user as without remain, of
-        # whose means neither is surer, which alone would tell members.
-        others = torch.arange(len(values)) // 2 != target // 2
+        others = _shadows(len(values), target)
         means = []
-        squares, freedom = torch.zeros_like(values[0]), 0.0
+        squares, freedom = torch.zeros_like(values[0]), torch.zeros_like(values[0])
         for inside in (member[others], ~member[others]):
             count = inside.sum(0).clamp_min(1)
             mean = (values[others] * inside).sum(0) / count
-            squares = squares + ((values[others] - mean).square() * inside).sum(0)
-            freedom += float((count - 1).sum())
+            squares += ((values[others] - mean).square() * inside).sum(0)
+            freedom += count - 1
             means.append(mean)
-        spread = max(float(squares.sum()) / max(freedom, 1.0), _LEAST_SPREAD**2)
+        shared = squares.sum() / freedom.sum().clamp_min(1.0)
+        spread = (squares + _SHARED * shared) / (freedom + _SHARED)
         far = [(values[target] - mean).square() for mean in means]
-        ratios[target] = (far[1] - far[0]) / (2 * spread)
+        ratios[target] = (far[1] - far[0]) / (2 * spread.clamp_min(_LEAST_SPREAD**2))
     return ratios
+
+
+def _together(ratios: Tensor, member: Tensor) -> Tensor:
+    """Return for each model the ratios ``[models, U, S]`` as one score, ``[models, U]``."""
+    ratios = ratios.clamp(-_LARGEST, _LARGEST)
+    scores = torch.zeros_like(ratios[..., 0])
+    for target in range(len(ratios)):
+        others = _shadows(len(ratios), target)
+        inside, outside = ratios[others][member[others]], ratios[others][~member[others]]
+        apart = inside.mean(0) - outside.mean(0)
+        within = torch.cat([inside - inside.mean(0), outside - outside.mean(0)])
+        spread = within.T @ within / len(within)
+        floor = 1e-6 * spread.trace().clamp_min(_LEAST_SPREAD)  # of statistics that never vary
+        scores[target] = ratios[target] @ torch.linalg.solve(
+            spread + floor * torch.eye(len(apart), dtype=spread.dtype), apart
+        )
+    return scores
 
 
 def _judged(scores: Tensor, member: Tensor) -> dict[str, Estimate]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agents.studies.privacy.attributes import groups_of, infer, views
+from agents.studies.privacy.audit import audit, largest_proof
 from agents.studies.privacy.membership import knowledge_of, membership
 from agents.studies.privacy.quality import proportion
 from agents.studies.records import spread
@@ -13,6 +14,7 @@ from marec_env.data.log import InteractionLog, load_log
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.evaluation.statistics import Estimate
+from marec_env.privacy.release import Release
 from marec_env.privacy.uniqueness import singled_out
 from marec_env.reporting.table import TextTable
 from marec_env.world import build_world
@@ -22,6 +24,7 @@ __all__ = ["measure", "of_log_users", "tables_of", "uniqueness", "uniqueness_tab
 ATTRIBUTES = ("gender", "age")
 EVENTS = (1, 2, 3, 4, 5, 8)
 MONTH, WEEK = 30, 7  # days
+_TRIALS = 1000  # of the audit, with the user and without
 
 
 def of_log_users(environment: EnvironmentConfig) -> EnvironmentConfig:
@@ -88,15 +91,36 @@ def measure(
         met, seen = views(world, policy, requests, seed)
         for name, group in groups_of(attributes, met).items():
             inferred[name] = {source: infer(part, group, seed) for source, part in seen.items()}
+    privacy, audited = environment.data.privacy, None
+    if privacy is not None and privacy.epsilon is not None:
+        tell(f"audit: {2 * _TRIALS} releases of a toy")
+        audited = {
+            "stated": privacy.epsilon,
+            "proved": audit(privacy, _TRIALS),
+            "at_most": largest_proof(_TRIALS),
+        }
     return {
+        "audit": audited,
         "privacy": None if world.release is None else world.release.statement,
-        "note": None if world.release is None else world.release.line,
+        "notes": notes_of(world.release, audited),
         "users": log.num_users,
         "models": models,
         "uniqueness": unique,
         "membership": members,
         "attributes": inferred,
     }
+
+
+def notes_of(release: Release | None, audited: Mapping[str, float] | None) -> list[str]:
+    """Return the release's statement and what its audit found, a line each."""
+    lines = [] if release is None else [release.line]
+    if audited is not None:
+        lines.append(
+            f"audit: on a toy, whose attacker knows all other users, {2 * _TRIALS:,} releases with "
+            f"a user and without prove an ε of {audited['proved']:.2f} at least (95 %; of "
+            f"{audited['stated']:.4g} stated, and {audited['at_most']:.2f} that so many can prove)"
+        )
+    return lines
 
 
 def uniqueness_table(unique: Mapping[str, Mapping[str, Estimate]]) -> TextTable:

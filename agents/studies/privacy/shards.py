@@ -1,19 +1,24 @@
-"""Recall of factors that were learned over shards of users, beside those learned on all at once."""
+"""Factors that were learned over shards of users, beside those learned on all at once: recall, and
+clicks of hand-set play.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 
-from agents.studies.privacy.curve import held_out, recall
-from agents.studies.records import spread
-from marec_env.data.interactions import InteractionLog
-from marec_env.data.recommender_log import KnowledgeConfig, directions, learn
+from agents.studies.privacy.curve import hand_set_clicks, held_out, recall
+from agents.studies.records import measure_cells, spread
+from marec_env.data.log import load_log
+from marec_env.data.recommender_log import directions, learn
+from marec_env.environment_config import EnvironmentConfig
 from marec_env.evaluation.statistics import mean_estimate
 from marec_env.privacy.federated import FederatedConfig
 from marec_env.reporting.table import TextTable
+from marec_env.world import build_world
 
 __all__ = ["measure_shards", "shards_table"]
 
@@ -34,48 +39,93 @@ SETTINGS: dict[str, dict[str, Any] | None] = {
 
 
 def measure_shards(
-    log: InteractionLog, config: KnowledgeConfig, seeds: int, tell: Callable[[str], None]
+    environment: EnvironmentConfig,
+    seeds: int,
+    sessions: int,
+    cohort: int,
+    keep: Callable[[dict[str, Any]], None],
+    tell: Callable[[str], None],
+    earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return, by setting, recall@20 of held-out likes of each seed, megabytes and ε."""
-    found: dict[str, Any] = {}
-    for seed in range(seeds):
+    """Return ``cells``: of each setting and seed recall@20 of held-out likes, clicks a session of
+    hand-set play on vectors from the whole log, megabytes and ε.
+
+    Args:
+        environment: whose log is cut into shards.
+        seeds: of shards, fits and held-out likes.
+        sessions: that clicks are measured on; the same for all.
+        cohort: their seed.
+        keep, tell, earlier: as of :func:`agents.studies.records.measure_cells`.
+    """
+    log = load_log(environment.data)
+    settings = {
+        "environment": environment.model_dump(mode="json"),
+        "plan": {"sessions": sessions, "cohort": cohort},
+    }
+
+    def measure(own: dict[str, Any] | None, seed: int) -> dict[str, float | None]:
         train, rows, wanted = held_out(log, seed)
         likes = (rows == 1.0).to(torch.float32)
-        for name, settings in SETTINGS.items():
-            tell(f"{name}, seed {seed}")
-            federated = settings and FederatedConfig.model_validate(
-                {"rounds": config.sweeps, **settings}
-            )
-            own = config.model_copy(update={"federated": federated or None, "seed": seed})
-            learned = learn(train, own)
-            vectors = directions(learned.factors.item)
-            profile = torch.nn.functional.normalize(likes @ vectors, dim=1)
-            row = found.setdefault(name, {"recall": []})
-            row["recall"].append(recall(profile @ vectors.T, rows, wanted))
-            if (report := learned.federated) is not None:
-                row["megabytes"] = (report.bytes_down + report.bytes_up) / 1e6
-                row["epsilon"] = report.epsilon
-    return found
+        config = environment.knowledge
+        federated = own and FederatedConfig.model_validate({"rounds": config.sweeps, **own})
+        config = config.model_copy(update={"federated": federated or None, "seed": seed})
+        learned = learn(train, config)
+        vectors = directions(learned.factors.item)
+        profile = torch.nn.functional.normalize(likes @ vectors, dim=1)
+        world = build_world(environment.model_copy(update={"knowledge": config}))
+        found: dict[str, float | None] = {
+            "recall": recall(profile @ vectors.T, rows, wanted),
+            "static": hand_set_clicks(world, sessions, cohort),
+        }
+        if (report := learned.federated) is not None:
+            found["megabytes"] = (report.bytes_down + report.bytes_up) / 1e6
+            found["epsilon"] = report.epsilon
+        return found
+
+    cells = {
+        f"{name}; seed {seed}": partial(measure, own, seed)
+        for seed in range(seeds)
+        for name, own in SETTINGS.items()
+    }
+    return measure_cells(settings, cells, keep, tell, earlier)
 
 
-def shards_table(found: dict[str, Any]) -> TextTable:
-    """Return recalls and their paired differences from the factors of all users at once."""
-    base = found[AT_ONCE]["recall"]
+def shards_table(report: Mapping[str, Any]) -> TextTable:
+    """Return recalls and clicks, and their paired differences from the factors of all users at
+    once.
+    """
+    by_name: dict[str, dict[str, dict[str, Any]]] = {}
+    for cell, found in report["cells"].items():
+        name, _, seed = cell.rpartition("; ")
+        by_name.setdefault(name, {})[seed] = found
+    base = by_name[AT_ONCE]
     rows = []
-    for name, row in found.items():
-        apart = [one - other for one, other in zip(row["recall"], base, strict=True)]
-        rows.append(
-            (
-                name,
-                spread(mean_estimate(row["recall"])),
-                "–" if name == AT_ONCE else spread(mean_estimate(apart), sign="+"),
-                f"{row['megabytes']:.1f}" if "megabytes" in row else "–",
-                f"{row['epsilon']:.3g}" if row.get("epsilon") else "–",
-            )
-        )
+    for name, found in by_name.items():
+        cells = []
+        for quantity, digits in (("recall", 3), ("static", 1)):
+            values = [one[quantity] for one in found.values()]
+            apart = [one[quantity] - base[seed][quantity] for seed, one in found.items()]
+            cells += [
+                spread(mean_estimate(values), digits),
+                "–" if name == AT_ONCE else spread(mean_estimate(apart), digits, sign="+"),
+            ]
+        last = next(reversed(found.values()))
+        sent = f"{last['megabytes']:.1f}" if "megabytes" in last else "–"
+        rows.append((name, *cells, sent, f"{last['epsilon']:.3g}" if last.get("epsilon") else "–"))
     return TextTable(
         "Factors learned over shards of the users",
-        ("learned on", "recall@20", "less at once", "MB sent", "ε of a shard"),
+        (
+            "learned on",
+            "recall@20",
+            "less at once",
+            "clicks, hand-set",
+            "less at once",
+            "MB sent",
+            "ε of a shard",
+        ),
         rows,
-        notes=(f"Mean ± half of the 95 % interval over {len(base)} seeds.",),
+        notes=(
+            f"Mean ± half of the 95 % interval over {len(base)} seeds of shards, fits and held-out "
+            f"likes; clicks a session on {report['plan']['sessions']} sessions.",
+        ),
     )

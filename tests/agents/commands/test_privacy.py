@@ -22,14 +22,18 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_is_learned_of_users_is_reported(config: Path, tmp_path: Path) -> None:
+def test_what_is_learned_of_users_is_reported(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     epsilon = "environment.data.privacy.epsilon=2"
     arguments = ["privacy", str(config), "--models", "4", "--output", str(out), "--requests", "2"]
+    monkeypatch.setattr("agents.studies.privacy.report._TRIALS", 50)
     assert main([*arguments, "--set", epsilon]) == 0
     report = json.loads((out / "privacy.json").read_text())
     assert report["users"] == 60 and report["privacy"]["epsilon"] == pytest.approx(2.0)
-    assert "the recommender's knowledge alone" in report["note"]  # the log's own users are attacked
+    assert "the recommender's knowledge alone" in report["notes"][0]  # its own users are attacked
+    assert report["audit"]["proved"] <= report["audit"]["stated"] == 2.0
     assert {"released counts, threshold", "all together"} <= report["membership"].keys()
     assert all(0 <= row["value"] <= 1 for row in report["uniqueness"]["items"].values())
     assert "ε = 2" in (out / "privacy.html").read_text()

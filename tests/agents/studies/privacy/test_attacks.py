@@ -11,6 +11,7 @@ import torch
 from scipy.stats import norm
 
 from agents.studies.privacy.attributes import infer
+from agents.studies.privacy.audit import audit, epsilon_proved, largest_proof
 from agents.studies.privacy.membership import (
     ALL,
     Published,
@@ -19,13 +20,12 @@ from agents.studies.privacy.membership import (
     membership,
     rows_of,
 )
-from agents.studies.privacy.quality import auc, epsilon_proved, proportion, true_positives
+from agents.studies.privacy.quality import auc, proportion, true_positives
 from marec_env.data.config import DataConfig
 from marec_env.data.log import InteractionLog, load_log
 from marec_env.data.recommender_log import KnowledgeConfig
 from marec_env.privacy.config import ContributionConfig, PrivacyConfig
 from marec_env.privacy.mechanisms import keyed_normal
-from marec_env.privacy.release import release_log
 from marec_env.privacy.uniqueness import singled_out
 
 
@@ -98,42 +98,11 @@ def test_measures_of_an_attack() -> None:
 
 
 def test_an_audit_never_proves_more_than_is_stated_and_finds_noise_that_is_missing() -> None:
-    """The attacker knows all other users: the likelihood ratio of a Gaussian mechanism is linear.
-
-    On the toy the attack is as strong as the mechanism allows, so what it proves could exceed ε.
-    """
-    user = torch.arange(6).repeat_interleave(4)
-    items = torch.tensor([[0, 1, 2, 3]] * 6).flatten()
-    base = load_log(DataConfig(source="synthetic/streaming"))
-    names = tuple(str(place) for place in range(6))
-    toy = replace(
-        base, user=user, item=items, rating=torch.full((24,), 5.0), time=torch.zeros(24).long(),
-        user_ids=names, item_ids=names, titles=names, texts=names, genres=((),) * 6,
-        year=torch.full((6,), -1), like_threshold=4.0, behaviours={}, impressions=None,
-    )  # fmt: skip
-    without = toy.select(user != 5)
-    bounds = ContributionConfig(events=4, items=6)
-    trials = 400
-
-    def scores(log: InteractionLog, config: PrivacyConfig, told: str) -> np.ndarray:
-        found = []
-        for trial in range(trials):
-            release = release_log(replace(log, fingerprint=f"{told} {trial}"), config)
-            mine = (release.items < 4).to(torch.float64) / 2  # of length 1
-            gram = float(mine @ release.gram @ mine)
-            counts = float(release.counts[1, :4].sum()) / 4  # in lengths of a contribution
-            sizes = release.statement["noise"]
-            weigh = [1 / max(sizes[key], 1e-6) ** 2 for key in ("counts", "co_occurrence")]
-            found.append(weigh[0] * counts + weigh[1] * gram)
-        return np.array(found)
-
     stated = 3.0
-    config = PrivacyConfig(epsilon=stated, delta=1e-3, contribution=bounds)
-    proved = epsilon_proved(scores(toy, config, "in"), scores(without, config, "out"), config.delta)
+    proved = audit(PrivacyConfig(epsilon=stated, delta=1e-3), 1000)
     assert 0.25 * stated < proved <= stated
-    off = PrivacyConfig(epsilon=None, contribution=bounds)
-    found = epsilon_proved(scores(toy, off, "in"), scores(without, off, "out"), 1e-3)
-    assert found > 1.2 * stated
+    found = audit(PrivacyConfig(epsilon=None, delta=1e-3), 400)
+    assert 1.2 * stated < found == pytest.approx(largest_proof(400), abs=0.01)
 
 
 def test_the_proof_of_an_epsilon_is_that_of_its_rates() -> None:
