@@ -75,6 +75,6 @@ def serve(
     listener = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
     socket = listener.bind_socket()
     socket.listen(_BACKLOG)  # who reads the line below may connect
-    names = ", ".join(team["name"] for team in app.state.service.teams.told())
+    names = ", ".join(team["name"] for team in app.state.desk.teams.told())
     print(f"serving {names} at http://{host}:{socket.getsockname()[1]}", flush=True)
     uvicorn.Server(listener).run(sockets=[socket])

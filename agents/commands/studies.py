@@ -136,7 +136,7 @@ def explain(
         document |= {"request": one, "request_sentences": told}
         if words is not None:
             author = Author.of(trained.environment.text, trained.environment.embeddings)
-            said = reasons(one.facts, words, author, world.catalog.titles)
+            said = reasons(one.facts, world.catalog.titles, words, author)
             console.print()
             for line in said:
                 console.print(line, markup=False, highlight=False)

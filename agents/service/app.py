@@ -12,12 +12,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from agents.service.config import ServiceConfig
-from agents.service.service import Service
+from agents.service.desk import Desk
 from agents.service.store import Store
 from agents.service.telling import short
 from agents.service.worker import RefusedError, Worker
 from marec_env import __version__
 from marec_env.errors import ConfigError, MarecError
+from marec_env.text.prompts import Language
 
 try:
     from fastapi import FastAPI, Request, Response
@@ -62,6 +63,8 @@ class Wish(_Body):
     """What is asked for beside a slate."""
 
     details: bool = False
+    language: Language | None = None
+    """In which each item's reason is told in a sentence; none by default."""
 
 
 class NewEvent(_Body):
@@ -110,10 +113,10 @@ def make_app(
     config = config or ServiceConfig()
     keys = read_keys(config)
     store = Store(database, synchronous=config.synchronous)
-    service = Service(bundles, store, config)
+    desk = Desk(bundles, store, config)
     metrics = Metrics()
-    worker = Worker(service, config.batch, config.waiting, metrics.batch.observe)
-    metrics.sessions.set_function(lambda: service.sessions)
+    worker = Worker(desk, config.batch, config.waiting, metrics.batch.observe)
+    metrics.sessions.set_function(lambda: desk.sessions)
     metrics.waiting.set_function(lambda: worker.waiting)
     began = time.monotonic()
 
@@ -138,7 +141,7 @@ def make_app(
     app = FastAPI(
         title="marec", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
-    app.state.service, app.state.worker = service, worker
+    app.state.desk, app.state.worker = desk, worker
     app.add_middleware(Gate, config=config, keys=keys, metrics=metrics)
 
     @app.exception_handler(MarecError)
@@ -172,8 +175,8 @@ def make_app(
         return told(
             {
                 "status": "ok",
-                "policies": service.teams.told(),
-                "sessions": service.sessions,
+                "policies": desk.teams.told(),
+                "sessions": desk.sessions,
                 "uptime_s": round(time.monotonic() - began, 3),
             }
         )
@@ -189,17 +192,17 @@ def make_app(
         limit: Annotated[int, Field(ge=1, le=200)] = 20,
     ) -> Response:
         """Items whose title contains a text, most popular first."""
-        return told({"items": service.teams.items(query, limit)})
+        return told({"items": desk.teams.items(query, limit)})
 
     @app.get("/topics")
     async def topics() -> Response:
         """Names of the topics, in the order of every vector by topic."""
-        return told({"topics": service.teams.first.topics})
+        return told({"topics": desk.teams.first.topics})
 
     @app.get("/policies")
     async def policies() -> Response:
         """The policies at work."""
-        return told({"policies": service.teams.told()})
+        return told({"policies": desk.teams.told()})
 
     @app.put("/policies")
     async def set_policies(body: Policies) -> Response:
@@ -215,7 +218,7 @@ def make_app(
     @app.post("/sessions/{session}/recommendations")
     async def recommend(session: str, body: Wish | None = None) -> Response:
         """Return the session's next slate."""
-        found = await asked("recommend", session, details=body is not None and body.details)
+        found = await asked("recommend", session, **(body or Wish()).model_dump())
         metrics.slates.labels(found["policy"], found["version"]).inc()
         return told(found)
 
@@ -243,7 +246,7 @@ def make_app(
     @app.delete("/users/{user:path}")
     async def delete_user(user: str) -> Response:
         """Delete all that is kept of a user."""
-        return told(await asked("delete", where="user = ?", value=service.pseudonym(user)))
+        return told(await asked("delete", where="user = ?", value=desk.pseudonym(user)))
 
     @app.get("/log")
     async def log(

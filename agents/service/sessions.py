@@ -297,11 +297,9 @@ class Sessions:
             if not isinstance(value, Tensor) or item.name in ("keys", "step"):
                 continue
             if item.name in _OF_CANDIDATES:
-                if slot is None:
-                    continue
-                place = slot.view(*slot.shape, *[1] * (value.dim() - 2))
-                value = value.gather(1, place.expand(*slot.shape, *value.shape[2:]))
-            parts[item.name] = value
+                value = request.of_slate(value)
+            if value is not None:
+                parts[item.name] = value
         if slot is not None:
             parts["slate_slot"] = torch.arange(slot.shape[1], device=slot.device).expand_as(slot)
         return {**parts, "notes": request.notes}

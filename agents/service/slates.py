@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.service.bundle import Bundle
+from marec_env.evaluation.reasons import reasons
 from marec_env.pipeline.pipeline import Pipeline
-from marec_env.pipeline.reasons import block_parts, channel_names, decision_names, nearest_liked
+from marec_env.pipeline.reasons import ItemFacts, channel_names, decision_names, slate_facts
 from marec_env.pipeline.request import Request
+from marec_env.text.prompts import Language
 from marec_env.vector import Action
 
 __all__ = ["Nearest", "Recommendation", "Record", "Slate", "Trace", "slates_of"]
@@ -27,7 +29,7 @@ class Nearest:
     item: str
     title: str
     similarity: float
-    """Mean of the cosines in text and collaborative space."""
+    """Cosine in the space that the item's channel goes by, or mean of those in both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,10 @@ class Slate:
     """By component: log-probability (or density) of its action; empty where none was drawn."""
     record: Record
     """What the session remembers of it."""
+    facts: tuple[ItemFacts, ...]
+    """What is known of why each item is there."""
+    titles: Sequence[str]
+    """Of all items."""
     trace: Trace
     row: int
     """Of the trace."""
@@ -83,6 +89,10 @@ class Slate:
     def places(self) -> NDArray[np.int64]:
         """``[K]``, the items' places in the catalog."""
         return self.record.slate
+
+    def reasons(self, language: Language = "en") -> list[str]:
+        """Return a sentence for each item, to its user."""
+        return reasons(self.facts, self.titles, language)
 
     def details(self) -> dict[str, Any]:
         """Return who decided what, what was said, and how many items were left at each stage."""
@@ -173,71 +183,46 @@ def slates_of(
     bundle: Bundle, pipeline: Pipeline, request: Request, trace: Trace, sessions: int
 ) -> list[Slate]:
     """Return the slates of a batch's first ``sessions``, told from its finished request."""
-    slate, slot = request.need("slate"), request.slate_slot
-    scores, channel, blocks, parts = _of_slate(request, slot)
-    nearest, similarity = nearest_liked(request.memory, slate)
-    drawn = slot is not None and request.slate_logits is not None
+    facts, places = slate_facts(request, sessions), request.need("slate").cpu().numpy()
+    channel, blocks = (
+        None if found is None else found.cpu().numpy()
+        for found in map(request.of_slate, (request.candidate_channel, request.blocks))
+    )
+    drawn = request.slate_slot is not None and request.slate_logits is not None
     propensity = request.log_propensity.tolist() if drawn else None
-    topics = request.knowledge.topics[slate].tolist()
-    near, alike = nearest.tolist(), similarity.tolist()
-    names, channels = tuple(bundle.pipeline.blocks), channel_names(bundle.pipeline)
-    numbers, places = request.step.tolist(), slate.cpu().numpy()
+    topics, numbers = bundle.knowledge.topics.tolist(), request.step.tolist()
     log_p = {agent: log_p.tolist() for agent, (_, _, log_p) in trace.drawn.items()}
-    came, added = None if channel is None else channel.tolist(), parts
-    told_scores = None if scores is None else scores.tolist()
 
-    def item(row: int, k: int, place: int) -> Recommendation:
-        close = near[row][k]
-        told = added is not None and added[row] is not None
+    def item(fact: ItemFacts) -> Recommendation:
+        near = fact.liked
         return Recommendation(
-            item=bundle.ids[place],
-            title=bundle.titles[place],
-            score=None if told_scores is None else told_scores[row][k],
-            topic=bundle.topics[topics[row][k]],
-            channel=None if came is None else channels[came[row][k]],
+            item=bundle.ids[fact.item],
+            title=bundle.titles[fact.item],
+            score=fact.score,
+            topic=bundle.topics[topics[fact.item]],
+            channel=fact.channel,
             nearest=None
-            if close < 0
-            else Nearest(bundle.ids[close], bundle.titles[close], alike[row][k]),
-            blocks=dict(zip(names, added[row][k], strict=True)) if told else {},  # type: ignore[index]
+            if near < 0
+            else Nearest(bundle.ids[near], bundle.titles[near], fact.similarity),
+            blocks=fact.parts,
         )
 
     return [
         Slate(
             number=numbers[row],
-            items=tuple(item(row, k, place) for k, place in enumerate(places[row].tolist())),
+            items=tuple(map(item, facts[row])),
             log_propensity=None if propensity is None else propensity[row],
             log_probabilities={agent: values[row] for agent, values in log_p.items()},
             record=Record(
                 slate=places[row].copy(),
                 clicks=np.zeros(places.shape[1], np.float32),
-                channel=None if channel is None else channel[row].cpu().numpy().copy(),
-                blocks=None if blocks is None else blocks[row].cpu().numpy().copy(),
+                channel=None if channel is None else channel[row].copy(),
+                blocks=None if blocks is None else blocks[row].copy(),
             ),
+            facts=facts[row],
+            titles=bundle.titles,
             trace=trace,
             row=row,
         )
         for row in range(sessions)
     ]
-
-
-def _of_slate(
-    request: Request, slot: Tensor | None
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, list[Any] | None]:
-    """Return scores ``[B, K]``, channels ``[B, K]`` and block scores ``[B, K, blocks]`` of the
-    slate, and by session what the blocks added ``[K][blocks]``; ``None`` where nobody says.
-    """
-    if slot is None:
-        return None, None, None, None
-
-    def chosen(values: Tensor | None) -> Tensor | None:
-        if values is None:
-            return None
-        place = slot if values.dim() == 2 else slot.unsqueeze(2).expand(-1, -1, values.shape[2])
-        return values.gather(1, place)
-
-    found, added = block_parts(request), None
-    if found is not None:
-        parts, told = chosen(found[0]), found[1].tolist()
-        assert parts is not None
-        added = [row if known else None for row, known in zip(parts.tolist(), told, strict=True)]
-    return chosen(request.scores), chosen(request.candidate_channel), chosen(request.blocks), added

@@ -11,6 +11,7 @@ from agents.service.slates import Record, Slate
 from agents.service.store import Exposure
 from marec_env.errors import visible
 from marec_env.pipeline.reasons import channel_names
+from marec_env.text.prompts import Language
 
 __all__ = [
     "exposure_told",
@@ -113,25 +114,31 @@ def propensity_told(slate: Slate) -> dict[str, Any]:
     return {"slate": slate.log_propensity, "actions": slate.log_probabilities}
 
 
-def slate_told(session: str, bundle: Bundle, slate: Slate) -> dict[str, Any]:
-    """Return a slate that was just made."""
+def slate_told(
+    session: str, bundle: Bundle, slate: Slate, language: Language | None
+) -> dict[str, Any]:
+    """Return a slate that was just made; in a language also a sentence on each item's reason."""
+    items = [
+        {
+            "item": item.item,
+            "title": item.title,
+            "topic": item.topic,
+            "score": item.score,
+            "channel": item.channel,
+            "nearest": None if item.nearest is None else asdict(item.nearest),
+            "blocks": item.blocks,
+        }
+        for item in slate.items
+    ]
+    if language is not None:
+        for told, reason in zip(items, slate.reasons(language), strict=True):
+            told["reason"] = reason
     return {
         "request": f"{session}-{slate.number}",
         "session": session,
         "number": slate.number,
         "policy": bundle.name,
         "version": bundle.version,
-        "items": [
-            {
-                "item": item.item,
-                "title": item.title,
-                "topic": item.topic,
-                "score": item.score,
-                "channel": item.channel,
-                "nearest": None if item.nearest is None else asdict(item.nearest),
-                "blocks": item.blocks,
-            }
-            for item in slate.items
-        ],
+        "items": items,
         "log_propensity": propensity_told(slate),
     }

@@ -12,11 +12,14 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from marec_env.errors import MarecError
 
-__all__ = ["STATUS", "Desk", "Job", "RefusedError", "Worker"]
+if TYPE_CHECKING:
+    from agents.service.desk import Desk
+
+__all__ = ["STATUS", "Job", "RefusedError", "Worker"]
 
 STATUS = {
     "malformed": 400,
@@ -58,34 +61,6 @@ class Job:
     future: Future[Any] = field(default_factory=Future)
     result: Any = None
     error: Exception | None = None
-
-
-class Desk(Protocol):
-    """What answers jobs."""
-
-    def begin(self) -> None:
-        """Open a transaction."""
-        ...
-
-    def commit(self) -> None:
-        """Put what was done on disk."""
-        ...
-
-    def undo(self) -> None:
-        """Forget what was done since :meth:`begin`."""
-        ...
-
-    def joins(self, kind: str) -> bool:
-        """Return whether jobs of this kind are answered together."""
-        ...
-
-    def together(self, jobs: Sequence[Job]) -> None:
-        """Answer jobs of such kinds, of different sessions, in one batch."""
-        ...
-
-    def alone(self, job: Job) -> Any:
-        """Answer a job of another kind."""
-        ...
 
 
 class Worker:

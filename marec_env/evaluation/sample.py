@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from marec_env.evaluation.statistics import finite_or_none
-from marec_env.pipeline.reasons import FILLED, block_parts, channel_names, decision_names
+from marec_env.pipeline.reasons import FILLED, channel_names, decision_names, slate_facts
 from marec_env.simulator import Simulator
 from marec_env.vector import Action, VecStep
 
@@ -125,25 +125,15 @@ def shown_items(simulator: Simulator, relevant: Tensor) -> tuple[ShownItem, ...]
     """Return the slate of the first session's last request; ``relevant`` is bool ``[N]``."""
     outcome = simulator.last
     assert outcome is not None
-    request, titles = outcome.request, simulator.world.catalog.titles
-    config, clicked = simulator.config.pipeline, (outcome.feedback.clicks[0] > 0).tolist()
-    channels, blocks, found = channel_names(config), config.blocks, block_parts(request)
-    parts = found[0][0] if found is not None and bool(found[1][0]) else None
-    slots = None if request.slate_slot is None else request.slate_slot[0].tolist()
-
-    def item(place: int, number: int) -> ShownItem:
-        brought = request.candidate_channel
-        slot = None if slots is None else slots[place]
-        known = slot is not None
-        return ShownItem(
-            title=titles[number],
-            channel=channels[int(brought[0, slot])] if known and brought is not None else "",
-            score=float(request.scores[0, slot]) if known and request.scores is not None else None,
-            parts=dict(zip(blocks, parts[slot].tolist(), strict=True))
-            if known and parts is not None
-            else {},
-            clicked=clicked[place],
-            relevant=bool(relevant[number]),
+    clicked = (outcome.feedback.clicks[0] > 0).tolist()
+    return tuple(
+        ShownItem(
+            title=simulator.world.catalog.titles[fact.item],
+            channel=fact.channel or "",
+            score=fact.score,
+            parts=fact.parts,
+            clicked=click,
+            relevant=bool(relevant[fact.item]),
         )
-
-    return tuple(item(place, number) for place, number in enumerate(outcome.slate[0].tolist()))
+        for fact, click in zip(slate_facts(outcome.request, 1)[0], clicked, strict=True)
+    )

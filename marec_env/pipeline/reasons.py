@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,12 +15,26 @@ from marec_env.pipeline.request import Request
 if TYPE_CHECKING:
     from marec_env.pipeline.pipeline import Pipeline
 
-__all__ = ["FILLED", "block_parts", "channel_names", "decision_names", "nearest_liked"]
+__all__ = [
+    "FILLED",
+    "ItemFacts",
+    "block_parts",
+    "channel_names",
+    "decision_names",
+    "liked_past",
+    "nearest_liked",
+    "slate_facts",
+]
 
 FILLED = "filled up by popularity"
 """Where candidates come from that no channel brought; counted behind the channels."""
 _RECOVERED = 1e-3  # share of the scores' spread that recovered block weights may leave
 _RIDGE = 1e-12  # of the blocks' mean square, so that blocks left out make no equation singular
+_SPACE = {  # that a channel goes by: share of collaborative space, the rest is text
+    "cf": 1.0, "affinity": 1.0, "item_to_item": 1.0, "diverse": 1.0,
+    "text": 0.0, "user_text": 0.0, "notes": 0.0,
+}  # fmt: skip
+_BOTH = 0.5  # of other channels
 
 
 def channel_names(config: PipelineConfig) -> tuple[str, ...]:
@@ -47,26 +62,90 @@ def block_parts(request: Request) -> tuple[Tensor, Tensor] | None:
     return blocks * weights.transpose(1, 2), told
 
 
-def nearest_liked(memory: SessionMemory, items: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which liked item of a session's past each item is most like, and how much.
-
-    The past: the history's liked items and the latest clicked ones. Alike: the mean of the cosines
-    in text and collaborative space.
-
-    Args:
-        memory: of ``B`` sessions.
-        items: int64 ``[B, K]``.
-
-    Returns:
-        Int64 ``[B, K]``, -1 in sessions without any; float32 ``[B, K]``, -inf there.
+def liked_past(memory: SessionMemory) -> Tensor:
+    """Return what each session's user is known to like, int64 ``[B, R + L]``, -1 where nothing:
+    the latest clicked or liked items, then all of the history; newest first, some twice.
     """
     liked = torch.where(memory.history_liked, memory.history, -1)
-    past = torch.cat([memory.recent, liked.flip(1)], dim=1)  # newest first: of equals the newer
-    known = past.clamp(min=0)
-    space = torch.cat([memory.knowledge.text, memory.knowledge.cf], dim=1)
-    alike = look_up(space, items) @ look_up(space, known).transpose(1, 2) * 0.5  # [B, K, past]
-    similarity, place = alike.masked_fill((past < 0).unsqueeze(1), -torch.inf).max(2)
+    return torch.cat([memory.recent, liked.flip(1)], dim=1)
+
+
+def nearest_liked(request: Request, items: Tensor, channel: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return which liked item of a session's past each item is most like, and how much.
+
+    Alike: the cosine in the space that the item's channel goes by, or the mean of both.
+
+    Args:
+        request: of ``B`` sessions; its memory holds their past.
+        items: int64 ``[B, K]``.
+        channel: int64 ``[B, K]``, that brought them, if known.
+
+    Returns:
+        Int64 ``[B, K]``, -1 in sessions that like nothing; float32 ``[B, K]``, -inf there.
+    """
+    past, known = liked_past(request.memory), request.knowledge
+    shares = [_SPACE.get(name, _BOTH) for name in channel_names(request.config)]
+    cf = torch.full(items.shape, _BOTH, device=items.device)
+    if channel is not None:
+        cf = look_up(torch.tensor(shares, device=items.device), channel)
+    cf = cf.unsqueeze(2)
+    mine = torch.cat([cf * look_up(known.cf, items), (1 - cf) * look_up(known.text, items)], dim=2)
+    theirs = look_up(torch.cat([known.cf, known.text], dim=1), past.clamp(min=0))
+    alike = (mine @ theirs.transpose(1, 2)).masked_fill((past < 0).unsqueeze(1), -torch.inf)
+    similarity, place = alike.max(2)  # of equals the newer
     return torch.where(similarity.isinf(), -1, past.gather(1, place)), similarity
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFacts:
+    """Why an item is on a slate."""
+
+    item: int
+    """Its place in the catalog."""
+    channel: str | None
+    """The recall channel that brought it; ``None`` where nobody says."""
+    score: float | None
+    """What it was ranked by, before diversity and exploration."""
+    parts: dict[str, float]
+    """What each feature block added to the score; empty where the score is no sum of blocks."""
+    liked: int
+    """The liked item of the user's past that it is most like; -1 where none is known."""
+    similarity: float
+    """How much: see :func:`nearest_liked`."""
+
+
+def slate_facts(request: Request, sessions: int) -> list[tuple[ItemFacts, ...]]:
+    """Return why each item is on the slates of an answered request's first sessions, told from a
+    memory that has not learned of them yet.
+    """
+    slate = request.need("slate")
+    channel, scores = request.of_slate(request.candidate_channel), request.of_slate(request.scores)
+    found = None if request.slate_slot is None else block_parts(request)
+    parts = told = None
+    if found is not None:
+        shown = request.of_slate(found[0])
+        parts, told = None if shown is None else shown.tolist(), found[1].tolist()
+    nearest, similarity = nearest_liked(request, slate, channel)
+    blocks, names = request.config.blocks, channel_names(request.config)
+    came = None if channel is None else channel.tolist()
+    ranked = None if scores is None else scores.tolist()
+    items, liked, alike = slate.tolist(), nearest.tolist(), similarity.tolist()
+    return [
+        tuple(
+            ItemFacts(
+                item=item,
+                channel=None if came is None else names[came[row][place]],
+                score=None if ranked is None else ranked[row][place],
+                parts=dict(zip(blocks, parts[row][place], strict=True))
+                if parts is not None and told is not None and told[row]
+                else {},
+                liked=liked[row][place],
+                similarity=alike[row][place],
+            )
+            for place, item in enumerate(items[row])
+        )
+        for row in range(sessions)
+    ]
 
 
 def decision_names(pipeline: Pipeline, agent: str, count: int) -> tuple[str, ...]:

@@ -109,6 +109,15 @@ class Request:
         found: Tensor = getattr(self, part)
         return found
 
+    def of_slate(self, values: Tensor | None) -> Tensor | None:
+        """Return of values of the candidates, ``[B, C, ...]``, those of the slate's items, ``[B, K,
+        ...]``; ``None`` where nobody says, or where the slate is not of candidates.
+        """
+        if values is None or self.slate_slot is None:
+            return None
+        place = self.slate_slot.view(*self.slate_slot.shape, *[1] * (values.dim() - 2))
+        return values.gather(1, place.expand(*self.slate_slot.shape, *values.shape[2:]))
+
     def shift_profile(self, vector: Tensor) -> None:
         """Add float32 ``[B, dc]`` to the CF profile, which has unit length before."""
         self.profile_shift = _sum(self.profile_shift, vector)

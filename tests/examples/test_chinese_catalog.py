@@ -7,7 +7,9 @@ import torch
 
 from agents.config import RunConfig
 from marec_env.config.loader import load
-from marec_env.evaluation.reasons import item_facts, liked_items, reasons
+from marec_env.evaluation.reasons import reasons
+from marec_env.pipeline.memory import copied
+from marec_env.pipeline.reasons import slate_facts
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
 from tests.examples.chinese_catalog import KINDS, write_log
@@ -31,10 +33,14 @@ def test_from_end_to_end(tmp_path, caplog):
     simulator = Simulator(world, 16)
     simulator.reset(seed=1)
     simulator.step(simulator.default_actions())
-    liked = liked_items(simulator.pipeline.memory, 3)
+    memory = copied(simulator.pipeline.state_dict())
     simulator.step(simulator.default_actions())
+    simulator.pipeline.load_state_dict(memory)  # as it was when the slate was made
     titles = world.catalog.titles
-    told = reasons(item_facts(simulator.last.request, liked, titles, 3), "zh")
+    facts = slate_facts(simulator.last.request, 4)[3]
+    told = reasons(facts, titles, "zh")
     for item, reason in zip(simulator.last.slate[3].tolist(), told, strict=True):
         assert reason.startswith(f"《{titles[item]}》:") and reason.endswith("。")
-    assert any(f"《{titles[item]}》" in reason for item in liked.tolist() for reason in told)
+    assert any(
+        f"《{titles[fact.liked]}》" in reason for fact, reason in zip(facts, told, strict=True)
+    )

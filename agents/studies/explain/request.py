@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,10 +20,9 @@ from agents.studies.explain.team import (
     integrated_gradients,
 )
 from marec_env.errors import ConfigError
-from marec_env.evaluation.reasons import ItemFacts, item_facts, liked_items
 from marec_env.evaluation.rollout import relevant_items
 from marec_env.evaluation.sample import ShownItem, shown_items
-from marec_env.pipeline.reasons import decision_names
+from marec_env.pipeline.reasons import ItemFacts, decision_names, liked_past, slate_facts
 from marec_env.reporting.table import TextTable
 from marec_env.simulator import Simulator
 from marec_env.world import World
@@ -128,10 +128,10 @@ def explain_request(
     shown = shown_items(simulator, relevant_items(simulator)[0])
     request_of_slate = simulator.last.request
     simulator.load_state_dict(answered.state)
-    known = liked_items(simulator.pipeline.memory)
+    known = [item for item in liked_past(simulator.pipeline.memory)[0].tolist() if item >= 0]
     new_user = bool(simulator.users.is_new[0])
-    liked = _titles(world, known[:_HISTORY])
-    facts = item_facts(request_of_slate, known, world.catalog.titles)
+    liked = _titles(world, [*dict.fromkeys(known)][:_HISTORY])
+    [facts] = slate_facts(request_of_slate, 1)
     decisions, masked = {}, {}
     for agent, inputs in seen.items():
         groups = input_groups(simulator, agent, team.actor(agent).memory_size)
@@ -142,8 +142,8 @@ def explain_request(
             blind = MaskedTeam(team, agent, columns, baseline[columns])
             other = answered.again(simulator, blind)[0]
             found[name] = Masked(
-                _titles(world, slate[~torch.isin(slate, other)]),
-                _titles(world, other[~torch.isin(other, slate)]),
+                _titles(world, slate[~torch.isin(slate, other)].tolist()),
+                _titles(world, other[~torch.isin(other, slate)].tolist()),
             )
         masked[agent] = dict(sorted(found.items(), key=lambda m: -len(m[1].removed)))
     return RequestExplanation(
@@ -151,8 +151,8 @@ def explain_request(
     )
 
 
-def _titles(world: World, items: Tensor) -> tuple[str, ...]:
-    return tuple(world.catalog.titles[item] for item in items.tolist())
+def _titles(world: World, items: Sequence[int]) -> tuple[str, ...]:
+    return tuple(world.catalog.titles[item] for item in items)
 
 
 def _reasons(

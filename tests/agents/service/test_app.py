@@ -20,7 +20,7 @@ pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
 from agents.service.app import make_app
-from agents.service.service import Service
+from agents.service.desk import Desk
 
 MARKUP = "<script>alert(1)</script>"
 
@@ -110,6 +110,26 @@ def test_a_session_from_its_beginning_to_its_deletion(client: TestClient) -> Non
     assert client.delete("/users/nobody").json()["deleted"]["sessions"] == 0
     begun(client, user="a/b?c")
     assert client.delete("/users/a%2Fb%3Fc").json()["deleted"]["sessions"] == 1
+
+
+def test_reasons_in_a_language(client: TestClient) -> None:
+    """The nearest liked item of the answer is the one that the sentence names."""
+    session = begun(client, history=["i3", "i4", "i9"])
+    plain = asked(client, session)
+    assert all("reason" not in item for item in plain["items"])
+    for language, mark in (("en", "“{}”"), ("zh", "《{}》")):
+        items = asked(client, session, language=language)["items"]
+        named = 0
+        for item in items:
+            assert item["reason"].startswith(mark.format(item["title"]))
+            near = mark.format(item["nearest"]["title"])
+            named += near in item["reason"]
+            assert (
+                item["channel"] != "cf"
+                or item["nearest"]["similarity"] < 0.1
+                or (near in item["reason"])
+            )
+        assert named
 
 
 def test_nothing_of_a_deleted_user_stays_in_the_files(bundles: list[Path], tmp_path: Path) -> None:
@@ -209,6 +229,7 @@ BAD: list[tuple[str, str, Any, int, str]] = [
     ("POST", f"/sessions/{OTHER}/events", {"events": ["EVENT"]}, 404, "unknown_session"),
     ("POST", "/sessions/MINE/recommendations", {"k": 3}, 422, "invalid"),
     ("POST", "/sessions/MINE/recommendations", {"details": "yes"}, 422, "invalid"),
+    ("POST", "/sessions/MINE/recommendations", {"language": "xx"}, 422, "invalid"),
     ("POST", "/sessions/MINE/events", {}, 422, "invalid"),
     ("POST", "/sessions/MINE/events", {"events": []}, 422, "invalid"),
     ("POST", "/sessions/MINE/events", {"events": ["EVENT"] * 101}, 413, "too_large"),
@@ -278,7 +299,7 @@ def test_bad_requests_are_told_in_a_line_and_leave_nothing(
 
 
 def _counts(client: TestClient) -> list[int]:
-    database = client.app.state.service.store._db  # type: ignore[attr-defined]
+    database = client.app.state.desk.store._db  # type: ignore[attr-defined]
     return [
         database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
         for table in ("sessions", "slates", "events")
@@ -339,7 +360,7 @@ def test_a_disk_that_fails_loses_nothing_and_counts_nothing_twice(
 
     session = begun(client, history=["i5"])
     slate = asked(client, session)
-    store = client.app.state.service.store  # type: ignore[attr-defined]
+    store = client.app.state.desk.store  # type: ignore[attr-defined]
 
     def full() -> None:
         raise sqlite3.OperationalError("database or disk is full")
@@ -359,7 +380,7 @@ def test_a_disk_that_fails_loses_nothing_and_counts_nothing_twice(
 
 def test_idle_sessions_expire(bundles: list[Path], tmp_path: Path) -> None:
     store = Store(tmp_path / "service.sqlite")
-    service = Service(bundles[:1], store, ServiceConfig(retention_days=1))
+    service = Desk(bundles[:1], store, ServiceConfig(retention_days=1))
     service._open([job := _job("open")])
     store._db.execute("UPDATE sessions SET active = active - 100000")
     service._open([kept := _job("open")])

@@ -142,12 +142,17 @@ def test_reasons_add_up_and_name_what_is_nearest() -> None:
     past = past_of(engine.bundle, names, [True, False, True])
     [session] = engine.open([past], [5])
     slate = session.recommend()
-    knowledge = engine.bundle.knowledge
-    space = torch.cat([knowledge.text, knowledge.cf], dim=1)
+    known = engine.bundle.knowledge
+    cf = {"cf": 1.0, "affinity": 1.0, "item_to_item": 1.0, "diverse": 1.0, "text": 0.0}
     for item in slate.items:
-        place = engine.bundle.places[item.item]
-        alike = {name: float(space[place] @ space[engine.bundle.places[name]]) / 2
-                 for name in (names[0], names[2])}  # fmt: skip
+        place, share = engine.bundle.places[item.item], cf.get(str(item.channel), 0.5)
+        alike = {}
+        for name in (names[0], names[2]):
+            other = engine.bundle.places[name]
+            alike[name] = float(
+                share * known.cf[place] @ known.cf[other]
+                + (1 - share) * known.text[place] @ known.text[other]
+            )
         assert item.nearest is not None
         assert item.nearest.item == max(alike, key=lambda name: alike[name])
         assert item.nearest.similarity == pytest.approx(max(alike.values()), abs=1e-5)

@@ -33,7 +33,7 @@ from marec_env import random
 from marec_env.errors import DataError, MarecError
 from marec_env.pipeline.reasons import channel_names
 
-__all__ = ["Service"]
+__all__ = ["Desk"]
 
 _DAY = 86_400.0  # seconds
 
@@ -47,8 +47,8 @@ class _Running:
     team: Team
 
 
-class Service:
-    """Answers jobs (:class:`agents.service.worker.Desk`); used by one thread."""
+class Desk:
+    """Answers jobs (:class:`agents.service.worker.Job`); used by one thread."""
 
     def __init__(self, bundles: Sequence[Path], store: Store, config: ServiceConfig) -> None:
         """Args:
@@ -239,7 +239,7 @@ class Service:
                     state,
                 )
             )
-            job.result = slate_told(name, team.bundle, slate)
+            job.result = slate_told(name, team.bundle, slate, job.values.get("language"))
             if job.values.get("details"):
                 job.result["details"] = slate.details()
         self.store.add_slates(kept)
