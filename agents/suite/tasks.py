@@ -86,8 +86,10 @@ TASKS: Mapping[str, Task] = {
 
 WITHOUT: Mapping[str, str] = {
     "coordination": (
-        "No preset with a bad equilibrium was found: under a price on messages silence, in which "
-        "learners ended, was the better one."
+        "No preset with a bad equilibrium was found. With a price on each unit of message in the "
+        "task of communication independent learners paid F still talk, and better so: F 0.110 at "
+        "a price of 0.08, 0.095 at 0.3, 0.098 at 0.6 after 300,000 requests (0.080 after 150,000), "
+        "0.091 in silence; where noise drowns the message, they end silent (two tuning seeds each)."
     ),
 }
 """Abilities that no task shows, and why."""
