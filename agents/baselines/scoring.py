@@ -21,8 +21,8 @@ from torch.nn import functional
 
 from marec_env.data.interactions import InteractionLog
 from marec_env.evaluation.policies import RecommenderView, recommender_view
-from marec_env.pipeline.selection import top_k
-from marec_env.random import uniform
+from marec_env.pipeline.selection import first_occurrences, first_unseen, top_k
+from marec_env.random import integers, uniform
 from marec_env.users.oracles import farsighted_slate, myopic_slate
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ __all__ = [
     "sum_of_rows",
     "training_log",
 ]
+
+_DRAW_ALL = 20_000  # items up to which random slates draw a number for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,9 @@ def sum_of_rows(table: Tensor, items: Tensor, weights: Tensor) -> Tensor:
 
 
 class RandomSlates:
-    """Show ``K`` unseen items drawn uniformly; the draw depends on the session's key alone."""
+    """Show ``K`` unseen items drawn uniformly; the draw depends on the session's key alone. Of a
+    catalog of more than 20,000 items a few are drawn with replacement and the first unseen shown.
+    """
 
     name = "random_slates"
     privileged = False
@@ -160,7 +164,11 @@ class RandomSlates:
     def recommend(self, simulator: Simulator) -> Tensor:
         """Return int64 ``[B, K]``."""
         view = recommender_view(simulator)
-        keys, items = simulator.session_keys, view.seen.shape[1]
+        keys, items, size = simulator.session_keys, view.seen.shape[1], view.slate_size
+        if items > _DRAW_ALL and 10 * (view.most_seen + size) <= items:
+            # With nine tenths unseen, K of so many are, but for odds below 1e-20.
+            few = integers(keys, view.request_index, "baseline/random", 2 * size + 30, items)
+            return first_unseen(first_occurrences(few), view.seen, size)
         draws = uniform(keys, view.request_index, "baseline/random", items)
         return best_unseen(draws, view.seen, view.slate_size)
 
@@ -173,6 +181,13 @@ class PopularityPolicy(ScoringPolicy):
     def __init__(self, counts: Tensor) -> None:
         """``counts``: float32 ``[N]``, likes of each item."""
         self.counts = counts
+        self._order = top_k(counts.unsqueeze(0), len(counts))
+
+    def recommend(self, simulator: Simulator) -> Tensor:
+        """Return int64 ``[B, K]``, best first: the same as by scores, from the catalog's head."""
+        view = recommender_view(simulator)
+        head = self._order[:, : view.most_seen + view.slate_size].to(view.seen.device)
+        return first_unseen(head.expand(len(view.seen), -1), view.seen, view.slate_size)
 
     def scores(self, view: RecommenderView) -> Tensor:
         """Return the same scores for every session."""

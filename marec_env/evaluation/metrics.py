@@ -29,7 +29,9 @@ POPULARITY_BANDS = 5
 CALIBRATION_SMOOTHING = 0.01  # alpha of Steck, "Calibrated Recommendations", RecSys 2018
 
 
-def against_relevance(slate: Tensor, relevance: Tensor, expected: Tensor) -> dict[str, Tensor]:
+def against_relevance(
+    slate: Tensor, relevance: Tensor, expected: Tensor, gains_of_all: Tensor | None = None
+) -> dict[str, Tensor]:
     """Return every metric that is taken against what is relevant, float32 ``[B]`` each.
 
     * ``precision``: share of the ``K`` positions that hold a relevant item; ``recall``: share of
@@ -45,6 +47,8 @@ def against_relevance(slate: Tensor, relevance: Tensor, expected: Tensor) -> dic
         slate: int64 ``[B, K]``.
         relevance: ``[B, N]``, bool or a non-negative gain.
         expected: int64 ``[B, M]``, the primitive recommender's list (the most popular items).
+        gains_of_all: ``[B, R]``, all that is not 0 in ``relevance``, at any place and with any
+            zeros; without it the whole of ``relevance`` is read.
 
     Raises:
         ConfigError: the lists have no positions, or hold items outside ``0 ... N - 1``.
@@ -52,10 +56,11 @@ def against_relevance(slate: Tensor, relevance: Tensor, expected: Tensor) -> dic
     gains = _gains(slate, relevance)
     hits, size = gains > 0, slate.shape[1]
     found = hits.float().sum(dim=1)
-    count = (relevance > 0).sum(dim=1).to(torch.float32)
+    of_all = relevance if gains_of_all is None else gains_of_all
+    count = (of_all > 0).sum(dim=1).to(torch.float32)
     positions = torch.arange(1, size + 1, device=slate.device)
     discount = 1 / torch.log2((positions + 1).float())
-    best = relevance.to(torch.float32).topk(min(size, relevance.shape[1]), dim=1).values
+    best = of_all.to(torch.float32).topk(min(size, of_all.shape[1]), dim=1).values
     ideal = (best * discount[: best.shape[1]]).sum(dim=1)
     surprising = ~(slate.unsqueeze(2) == expected.unsqueeze(1)).any(dim=2)
     values = {
@@ -82,9 +87,9 @@ def intra_list_diversity(slate: Tensor, features: Tensor) -> Tensor:
         slate: int64 ``[B, K]``.
         features: float32 ``[N, d]``.
     """
-    unit = torch.nn.functional.normalize(features, dim=1)
     present = (slate >= 0).float()
-    vectors = unit[slate.clamp(min=0)] * present.unsqueeze(-1)
+    unit = torch.nn.functional.normalize(features[slate.clamp(min=0)], dim=2)
+    vectors = unit * present.unsqueeze(-1)
     count = present.sum(dim=1)
     total = vectors.sum(dim=1).square().sum(dim=1) - vectors.square().sum(dim=(1, 2))
     pairs = count * (count - 1)
@@ -101,9 +106,10 @@ def novelty(slate: Tensor, counts: Tensor) -> Tensor:
         slate: int64 ``[B, K]``.
         counts: float32 ``[N]``, interactions of each item in the log.
     """
-    information = -torch.log2(counts.clamp(min=1) / counts.sum().clamp(min=1))
     present = slate >= 0
-    total = (information[slate.clamp(min=0)] * present).sum(dim=1)
+    count = counts[slate.clamp(min=0)].clamp(min=1)
+    information = -torch.log2(count / counts.sum().clamp(min=1))
+    total = (information * present).sum(dim=1)
     return total / torch.where(present.any(dim=1), present.sum(dim=1), torch.nan)
 
 
@@ -149,7 +155,7 @@ def _gains(slate: Tensor, relevance: Tensor) -> Tensor:
     if last >= relevance.shape[1]:
         raise ConfigError(f"a list holds item {last} of {relevance.shape[1]}")
     repeat = (slate.unsqueeze(2) == slate.unsqueeze(1)).tril(-1).any(dim=2)
-    gains = relevance.to(torch.float32).gather(1, slate.clamp(min=0))
+    gains = relevance.gather(1, slate.clamp(min=0)).to(torch.float32)
     return gains * ((slate >= 0) & ~repeat)
 
 

@@ -95,6 +95,11 @@ class RecommenderView:
     slate_size: int
     """The number of items to show, K."""
 
+    @property
+    def most_seen(self) -> int:
+        """Items of which ``seen`` holds no more in any session."""
+        return self.history.shape[1] + self.session_items.shape[1]
+
 
 def recommender_view(simulator: Simulator) -> RecommenderView:
     """Return what the pipeline of a simulator may see at this moment."""

@@ -147,14 +147,24 @@ def relevant_items(simulator: Simulator) -> Tensor:
 
     The ``measure.true_top`` items of highest lasting relevance among the unseen ones.
     """
+    assert simulator.last is not None
+    marks = torch.zeros_like(simulator.pipeline.memory.seen)
+    return marks.scatter_(1, simulator.last.truth.top, _relevant_of_top(simulator, marks))
+
+
+def _relevant_of_top(simulator: Simulator, marks: Tensor) -> Tensor:
+    """Return bool ``[B, M]``: which of the users' best items were relevant.
+
+    ``marks``, bool ``[B, N]``, must hold no True and is left so: no pass over the catalog.
+    """
     outcome = simulator.last
     assert outcome is not None
     truth = outcome.truth
     # The memory has learned of the slate since; before, none of it was seen.
-    seen = simulator.pipeline.memory.seen.scatter(1, outcome.slate, False)
-    unseen = ~seen.gather(1, truth.top)
-    wanted = unseen & (unseen.cumsum(dim=1) <= truth.top_count)
-    return torch.zeros_like(seen).scatter_(1, truth.top, wanted)
+    shown = marks.scatter_(1, outcome.slate, True).gather(1, truth.top)
+    marks.scatter_(1, outcome.slate, False)
+    unseen = shown | ~simulator.pipeline.memory.seen.gather(1, truth.top)
+    return unseen & (unseen.cumsum(dim=1) <= truth.top_count)
 
 
 @torch.no_grad()
@@ -178,7 +188,7 @@ def _cohort(
         step = play_request(simulator, policy, taken)
         relevance = record.add(step, alive)
         if number < _SAMPLED_AMONG and taken and int(sessions[0]) == 0 and bool(alive[0]):
-            found = sample_request(simulator, taken, step, relevance[0], number)
+            found = sample_request(simulator, taken, step, relevance, number)
             if sample is None or found.clicks >= min(sample.clicks, 1):
                 sample = found
         alive = alive & ~(step.terminated | step.truncated)
@@ -231,6 +241,7 @@ class _Record:
             device=device, dtype=torch.float32
         )
         self._expected = self._counts.topk(simulator.config.measure.true_top).indices
+        self._relevance = torch.zeros_like(simulator.pipeline.memory.seen)  # between requests
         self._sums: dict[str, Tensor] = {}
         self._defined: dict[str, Tensor] = {}  # requests that had a value
         self._satisfaction = torch.zeros(simulator.num_envs, device=device)  # of the last request
@@ -241,20 +252,23 @@ class _Record:
 
     def add(self, step: VecStep, alive: Tensor) -> Tensor:
         """Count one request of the sessions that are ``alive`` (bool ``[B]``); return what was
-        relevant, bool ``[B, N]``.
+        relevant in the first of all sessions, bool ``[N]``.
         """
         outcome = self._simulator.last
         assert outcome is not None
         slate, feedback = outcome.slate, outcome.feedback
-        relevance = relevant_items(self._simulator)
-        for name, value in {**step.metrics, **self._list_metrics(slate, relevance)}.items():
+        wanted = _relevant_of_top(self._simulator, self._relevance)
+        self._relevance.scatter_(1, outcome.truth.top, wanted)
+        for name, value in {**step.metrics, **self._list_metrics(slate, wanted)}.items():
             counted = alive & value.isfinite()
             _add(self._sums, name, torch.where(counted, value, 0.0))
             _add(self._defined, name, counted.to(value.dtype))
             if name == "satisfaction":
                 self._satisfaction = torch.where(counted, value, self._satisfaction)
-        for stage, count in self._funnel_of(relevance.to(torch.float32), feedback.clicks).items():
+        for stage, count in self._funnel_of(wanted, feedback.clicks).items():
             _add(self._stages, stage, alive * count)
+        in_first = self._relevance[0].clone()
+        self._relevance.scatter_(1, outcome.truth.top, False)
         gap = feedback.gap_days
         totals = {
             "length": alive,
@@ -267,27 +281,28 @@ class _Record:
         weight = alive.to(torch.float32).unsqueeze(1).expand_as(feedback.clicks)
         self.impressions.scatter_add_(0, slate.flatten(), weight.flatten())
         self.clicks.scatter_add_(0, slate.flatten(), (weight * feedback.clicks).flatten())
-        return relevance
+        return in_first
 
-    def _list_metrics(self, slate: Tensor, relevance: Tensor) -> dict[str, Tensor]:
+    def _list_metrics(self, slate: Tensor, wanted: Tensor) -> dict[str, Tensor]:
         catalog, memory = self._simulator.world.catalog, self._simulator.pipeline.memory
         expected = self._expected.expand(slate.shape[0], -1)
         topics, history = catalog.topics, memory.history
         return {
-            **metrics.against_relevance(slate, relevance, expected),
+            **metrics.against_relevance(slate, self._relevance, expected, wanted),
             "diversity": metrics.intra_list_diversity(slate, catalog.text),
             "novelty": metrics.novelty(slate, self._counts),
             "miscalibration": metrics.miscalibration(slate, history, topics, catalog.num_topics),
         }
 
-    def _funnel_of(self, relevance: Tensor, clicked: Tensor) -> dict[str, Tensor]:
+    def _funnel_of(self, wanted: Tensor, clicked: Tensor) -> dict[str, Tensor]:
         """Return how many relevant items survive each stage of this request, ``[B]`` each."""
         outcome = self._simulator.last
         assert outcome is not None and outcome.request.candidates is not None
-        shown = relevance.gather(1, outcome.slate)
-        among = relevance.gather(1, outcome.request.candidates)
-        counts = (relevance, among, among.gather(1, _best_scored(outcome.request)), shown)
-        return dict(zip(_FUNNEL, [c.sum(dim=1) for c in (*counts, shown * clicked)], strict=True))
+        shown = self._relevance.gather(1, outcome.slate)
+        among = self._relevance.gather(1, outcome.request.candidates)
+        counts = (wanted, among, among.gather(1, _best_scored(outcome.request)), shown)
+        sums = [c.sum(dim=1, dtype=torch.float32) for c in (*counts, shown * clicked)]
+        return dict(zip(_FUNNEL, sums, strict=True))
 
     def per_session(self, kept: int, slates: bool) -> dict[str, Tensor]:
         """Return the outcomes of the first ``kept`` sessions, on the CPU.

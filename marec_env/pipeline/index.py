@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from marec_env.errors import ConfigError
+from marec_env.pipeline.selection import first_unseen
 
 if TYPE_CHECKING:
     from marec_env.pipeline.knowledge import Knowledge
@@ -98,8 +99,4 @@ def nearest_unseen(
     seen_at_most = memory.history_length + memory.requests * memory.session_items.shape[2]
     fetched = min(length + int(seen_at_most.max()), knowledge.num_items)
     _, found = _built(knowledge, space).search(query.cpu().contiguous().numpy(), fetched)
-    items = torch.from_numpy(found).to(query.device)
-    left_out = (items < 0) | memory.seen.gather(1, items.clamp(min=0))
-    items = torch.where(left_out, -1, items)
-    unseen_first = left_out.to(torch.int8).argsort(dim=1, stable=True)[:, :length]
-    return items.gather(1, unseen_first)
+    return first_unseen(torch.from_numpy(found).to(query.device), memory.seen, length)

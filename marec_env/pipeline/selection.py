@@ -22,7 +22,15 @@ from marec_env.compiled import compiled, eager
 from marec_env.pipeline import gpu_kernels
 from marec_env.pipeline.gpu_kernels import KernelMerger, TensorMerger
 
-__all__ = ["EXCLUDED", "first_occurrences", "merge", "row_blocks", "sort_rows", "top_k"]
+__all__ = [
+    "EXCLUDED",
+    "first_occurrences",
+    "first_unseen",
+    "merge",
+    "row_blocks",
+    "sort_rows",
+    "top_k",
+]
 
 EXCLUDED = -1e4  # far below any score, and exact in float32 sums
 
@@ -148,6 +156,19 @@ def first_occurrences(items: Tensor) -> Tensor:
     repeated = torch.zeros_like(item, dtype=torch.bool)
     repeated[:, 1:] = item[:, 1:] == item[:, :-1]
     return torch.empty_like(items).scatter_(1, place, torch.where(repeated, -1, item))
+
+
+def first_unseen(offered: Tensor, seen: Tensor, length: int) -> Tensor:
+    """Return the first items that are not seen, int64 ``[B, length]``; -1 where there are no more.
+
+    Args:
+        offered: int64 ``[B, L]``, -1 for none.
+        seen: bool ``[B, N]``.
+        length: at most L.
+    """
+    left_out = (offered < 0) | seen.gather(1, offered.clamp(min=0))
+    unseen_first = left_out.to(torch.int8).argsort(dim=1, stable=True)[:, :length]
+    return torch.where(left_out, -1, offered).gather(1, unseen_first)
 
 
 def merge(

@@ -3,11 +3,12 @@ import re
 import pytest
 import torch
 
+from agents.baselines import scoring
 from agents.baselines.bandits import LinearPosterior, LinTS, LinUCB
 from agents.baselines.content import ArticleScheme, ContentSimilarity, Hybrid
 from agents.baselines.linear import ALS, BPR, EASE, ItemKNN
 from agents.baselines.neural import LightGCN, NeuMF, SASRec
-from agents.baselines.scoring import PopularityPolicy, RandomSlates
+from agents.baselines.scoring import PopularityPolicy, RandomSlates, best_unseen
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,29 @@ def test_slates_are_unseen_and_without_repetition(planted, policies, sessions, n
     assert not sessions.view.seen.gather(1, slate).any()
     assert all(row.unique().numel() == planted.k for row in slate)
     assert not policies[name].privileged
+
+
+def test_popularity_reads_the_head_of_the_same_order(planted, policies, sessions):
+    policy = policies["popularity"]
+    assert policy.counts.unique().numel() < planted.items  # with ties
+    by_scores = best_unseen(policy.scores(sessions.view), sessions.view.seen, planted.k)
+    assert torch.equal(policy.recommend(sessions), by_scores)
+
+
+def test_random_slates_of_a_large_catalog(planted, monkeypatch):
+    monkeypatch.setattr(scoring, "_DRAW_ALL", 1)
+    many = torch.arange(planted.tastes).repeat(40).unsqueeze(1)  # of one item seen each
+    simulator = planted.simulator(many)
+    slate = RandomSlates().recommend(simulator)
+    assert not simulator.view.seen.gather(1, slate).any()
+    assert all(row.unique().numel() == planted.k for row in slate)
+    shown = torch.bincount(slate.flatten(), minlength=planted.items).float()
+    mean = shown.mean()  # each about as often as the others
+    assert (shown - mean).abs().max() < 5 * mean.sqrt()
+    assert torch.equal(RandomSlates().recommend(simulator), slate)
+    dense = planted.simulator(many)
+    monkeypatch.setattr(scoring, "_DRAW_ALL", planted.items)
+    assert not torch.equal(RandomSlates().recommend(dense), slate)
 
 
 @pytest.mark.parametrize("name", NAMES)

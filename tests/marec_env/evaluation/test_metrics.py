@@ -175,3 +175,14 @@ def test_lists_without_positions_and_unknown_items_are_refused():
                            (torch.tensor([[0, 3]]), "item 3 of 3")):  # fmt: skip
         with pytest.raises(ConfigError, match=message):
             metrics.against_relevance(slate, relevance, NOTHING)
+
+
+def test_what_is_not_zero_may_be_given_apart(lists):
+    slate, _, graded = lists
+    whole = metrics.against_relevance(slate, graded, NOTHING)
+    several = graded[2:]  # at most 22 of 60 are relevant there
+    assert (several > 0).sum(1).max() <= 22
+    apart = several.sort(dim=1, descending=True).values[:, :22].roll(5, dims=1)
+    given = metrics.against_relevance(slate[2:], several, NOTHING, apart)
+    for name, values in given.items():
+        assert torch.equal(values, whole[name][2:]), name
