@@ -14,9 +14,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from marec_env.embeddings.config import EmbeddingConfig
 from marec_env.errors import ConfigError, DataError, visible
 from marec_env.io import write_text
 from marec_env.text.config import (
@@ -27,6 +26,9 @@ from marec_env.text.config import (
     TextModelConfig,
 )
 from marec_env.text.models import Message, Reply, Schema, TextModel, open_model
+
+if TYPE_CHECKING:  # a served team tells reasons without encoders
+    from marec_env.embeddings.config import EmbeddingConfig
 
 __all__ = ["Author", "Prompt", "TextReport"]
 
