@@ -47,7 +47,8 @@ for name in $parts; do
     exploitability) part exploitability "$python" evaluate.py equilibrium "$folder"/algorithms/mappo-mappo-seed0-* \
         "$folder"/algorithms/ippo-own-ippo-seed0-* --parts exploitability,credit,swaps --budget 32 --seeds 3 \
         --sessions 64 --held-out 512 --response-steps 20000 --output "$folder/exploitability" ;;
-    suite) part suite/suite.json "$python" evaluate.py suite --algorithms claims,mappo,ippo,happo,mappo-recurrent,mappo-messages,ippo-own,vdn --seeds 0-9 --output "$folder/suite" ;;
+    suite) part suite/suite.json "$python" evaluate.py suite --seeds 0-9 --output "$folder/suite" \
+        --algorithms claims,mappo,ippo,happo,mappo-recurrent,mappo-messages,ippo-own,vdn ;;
     *) echo "no part '$name'; there are: text optional algorithms game ladder rich anarchy exploitability suite" >&2; exit 2 ;;
     esac
 done

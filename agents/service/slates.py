@@ -190,16 +190,17 @@ def slates_of(
     )
     drawn = request.slate_slot is not None and request.slate_logits is not None
     propensity = request.log_propensity.tolist() if drawn else None
-    topics, numbers = bundle.knowledge.topics.tolist(), request.step.tolist()
+    topics = request.knowledge.topics[request.need("slate")].tolist()
+    numbers = request.step.tolist()
     log_p = {agent: log_p.tolist() for agent, (_, _, log_p) in trace.drawn.items()}
 
-    def item(fact: ItemFacts) -> Recommendation:
+    def item(fact: ItemFacts, topic: int) -> Recommendation:
         near = fact.liked
         return Recommendation(
             item=bundle.ids[fact.item],
             title=bundle.titles[fact.item],
             score=fact.score,
-            topic=bundle.topics[topics[fact.item]],
+            topic=bundle.topics[topic],
             channel=fact.channel,
             nearest=None
             if near < 0
@@ -210,7 +211,7 @@ def slates_of(
     return [
         Slate(
             number=numbers[row],
-            items=tuple(map(item, facts[row])),
+            items=tuple(map(item, facts[row], topics[row])),
             log_propensity=None if propensity is None else propensity[row],
             log_probabilities={agent: values[row] for agent, values in log_p.items()},
             record=Record(

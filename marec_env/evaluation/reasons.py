@@ -75,22 +75,22 @@ def reasons(
         author: whose model may rephrase them; what it may not say is replaced by the template.
     """
     words = _WORDS[language]
-    allowed: dict[str, tuple[str, str]] = {}
-    told = []
-    for fact in facts:
-        liked = titles[fact.liked] if fact.similarity >= _NEAR else ""
-        sentence = _sentence(fact, titles[fact.item], liked, words)
-        told.append(Prompt(words["task"].format(), sentence, sentence))
-        allowed[told[-1].key] = (titles[fact.item], liked)
+    named = [
+        (titles[fact.item], titles[fact.liked] if fact.similarity >= _NEAR else "")
+        for fact in facts
+    ]
+    told = [_sentence(fact, *names, words) for fact, names in zip(facts, named, strict=True)]
     if author is None:
-        return [prompt.template for prompt in told]
+        return told
+    prompts = [Prompt(words["task"].format(), sentence, sentence) for sentence in told]
+    allowed = {prompt.key: names for prompt, names in zip(prompts, named, strict=True)}
     known = tuple(title for title in titles if len(title) >= _SHORTEST)
 
     def checked(prompt: Prompt, reply: str) -> str | None:
         said = described(prompt, reply)
         return said if said is not None and _true(said, *allowed[prompt.key], known) else None
 
-    return author.write(told, DESCRIPTION, checked)
+    return author.write(prompts, DESCRIPTION, checked)
 
 
 def _sentence(fact: ItemFacts, title: str, liked: str, words: dict[str, str]) -> str:

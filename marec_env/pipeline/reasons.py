@@ -83,17 +83,18 @@ def nearest_liked(request: Request, items: Tensor, channel: Tensor | None) -> tu
     Returns:
         Int64 ``[B, K]``, -1 in sessions that like nothing; float32 ``[B, K]``, -inf there.
     """
-    past, known = liked_past(request.memory), request.knowledge
+    liked, known = liked_past(request.memory), request.knowledge
     shares = [_SPACE.get(name, _BOTH) for name in channel_names(request.config)]
     cf = torch.full(items.shape, _BOTH, device=items.device)
     if channel is not None:
         cf = look_up(torch.tensor(shares, device=items.device), channel)
     cf = cf.unsqueeze(2)
     mine = torch.cat([cf * look_up(known.cf, items), (1 - cf) * look_up(known.text, items)], dim=2)
-    theirs = look_up(torch.cat([known.cf, known.text], dim=1), past.clamp(min=0))
-    alike = (mine @ theirs.transpose(1, 2)).masked_fill((past < 0).unsqueeze(1), -torch.inf)
+    past = liked.clamp(min=0)
+    theirs = torch.cat([look_up(known.cf, past), look_up(known.text, past)], dim=2)
+    alike = (mine @ theirs.transpose(1, 2)).masked_fill((liked < 0).unsqueeze(1), -torch.inf)
     similarity, place = alike.max(2)  # of equals the newer
-    return torch.where(similarity.isinf(), -1, past.gather(1, place)), similarity
+    return torch.where(similarity.isinf(), -1, liked.gather(1, place)), similarity
 
 
 @dataclass(frozen=True, slots=True)

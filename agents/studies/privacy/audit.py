@@ -94,9 +94,8 @@ def epsilon_proved(
 
     def bound(threshold: float, pair: tuple[NDArray[np.float64], NDArray[np.float64]]) -> float:
         # Each bound at half the error: both hold together.
-        sure = confidence
-        hits = proportion(int((pair[0] > threshold).sum()), pair[0].size, sure)
-        alarms = proportion(int((pair[1] > threshold).sum()), pair[1].size, sure)
+        hits = proportion(int((pair[0] > threshold).sum()), pair[0].size, confidence)
+        alarms = proportion(int((pair[1] > threshold).sum()), pair[1].size, confidence)
         found = 0.0
         if hits.low > delta:
             found = math.log((hits.low - delta) / alarms.high)

@@ -102,7 +102,7 @@ def measure(
     return {
         "audit": audited,
         "privacy": None if world.release is None else world.release.statement,
-        "notes": notes_of(world.release, audited),
+        "notes": _notes(world.release, audited),
         "users": log.num_users,
         "models": models,
         "uniqueness": unique,
@@ -111,7 +111,7 @@ def measure(
     }
 
 
-def notes_of(release: Release | None, audited: Mapping[str, float] | None) -> list[str]:
+def _notes(release: Release | None, audited: Mapping[str, float] | None) -> list[str]:
     """Return the release's statement and what its audit found, a line each."""
     lines = [] if release is None else [release.line]
     if audited is not None:
