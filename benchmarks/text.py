@@ -1,10 +1,12 @@
-"""Text by models, measured: ``python benchmarks/text.py speed | throughput | notes | runs FOLDER``.
+"""Text by models, measured: ``python benchmarks/text.py speed | throughput | notes | parts |
+runs FOLDER``.
 
 ``speed``: env steps per CPU second with texts and without, interleaved. ``throughput``: tokens a
 second of SmolLM2 by llama.cpp and of a model with random weights by transformers, by how many texts
 are in work at a time. ``runs``: a table of trained runs in folders called ARM-SEED, seed by seed
 against the arm ``base``. ``notes``: hand-set play of a generated catalog of 200 items without
-notes, with the template's and with SmolLM2's, over ten cohorts.
+notes, with the template's and with SmolLM2's, over ten cohorts. ``parts``: hand-set play of the
+default task with the channel of notes, with the block, with both.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean, median
 
@@ -94,16 +97,16 @@ def throughput() -> None:
 
 def notes() -> None:
     """Print clicks a session of hand-set play by who writes the notes."""
-    channels, found = ("cf", "text", "item_to_item", "popular", "fresh"), {}
-    blocks = {"cf": 0.02, "text": 0.03, "popularity": 0.005}
+    channels, blocks = DEFAULT[:2] + DEFAULT[3:6], {"cf": 0.02, "text": 0.03, "popularity": 0.005}
     models: dict[str, dict[str, object]] = {
         "none": {"notes": False},
         "template": {"notes": True},
         "smollm2": {"notes": True, "model": {"kind": "gguf", "max_tokens": 40}},
     }
+    arms = {}
     for name, text in models.items():
         more = bool(text["notes"])
-        section = {
+        arms[name] = {
             "max_requests": 12,
             "data": {
                 "source": "synthetic/streaming",
@@ -121,15 +124,45 @@ def notes() -> None:
                 "blocks": blocks | ({"notes": 0.03} if more else {}),
             },
         }
+    _compare(arms, SESSIONS, COHORTS)
+
+
+def parts() -> None:
+    """Print clicks a session of hand-set play of the default task by what notes add, and with the
+    block of notes in place of all others.
+    """
+    blocks = EnvironmentConfig().pipeline.blocks
+    both, costs = (*DEFAULT, "notes"), {**blocks, "notes": 0.03}
+    arms = {
+        "none": (DEFAULT, blocks),
+        "channel": (both, blocks),
+        "block": (DEFAULT, costs),
+        "both": (both, costs),
+        "that block alone": (both, {"notes": 0.03}),
+    }
+    sections = {
+        name: {
+            "text": {"notes": name != "none"},
+            "pipeline": {"recall": {"channels": channels}, "blocks": costs},
+        }
+        for name, (channels, costs) in arms.items()
+    }
+    _compare(sections, 2 * SESSIONS, COHORTS)
+
+
+def _compare(arms: Mapping[str, Mapping[str, object]], sessions: int, cohorts: int) -> None:
+    """Print clicks a session of hand-set play by arm, and paired differences to those before."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for name, section in arms.items():
         world = build_world(EnvironmentConfig.model_validate(section))
         policy = build_baseline("static", Simulator(world, 1))
-        cohorts = [rollout(world, policy, SESSIONS, seed) for seed in range(COHORTS)]
-        clicks = [result.per_session["clicks"] for result in cohorts]
+        results = [rollout(world, policy, sessions, seed) for seed in range(cohorts)]
+        clicks = [result.per_session["clicks"] for result in results]
         found[name] = {
             "all": [float(c.mean()) for c in clicks],
-            "new users": [float(c[r.is_new].mean()) for c, r in zip(clicks, cohorts, strict=True)],
+            "new users": [float(c[r.is_new].mean()) for c, r in zip(clicks, results, strict=True)],
         }
-        print(f"{name}: {mean(found[name]['all']):.2f}; {world.texts.report}")
+        print(f"{name}: {mean(found[name]['all']):.2f}; {world.texts.report}", flush=True)
         for who, values in found[name].items():
             for other in list(found)[:-1]:
                 print(f"  {who}, less {other}: {paired_difference(values, found[other][who])}")
@@ -182,6 +215,7 @@ def runs(folder: Path) -> None:
 
 if __name__ == "__main__":
     part, *rest = sys.argv[1:]
-    {"speed": speed, "throughput": throughput, "notes": notes}[part]() if not rest else runs(
-        Path(rest[0])
-    )
+    if part == "runs":
+        runs(Path(rest[0]))
+    else:
+        {"speed": speed, "throughput": throughput, "notes": notes, "parts": parts}[part]()

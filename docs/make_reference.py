@@ -28,7 +28,10 @@ _HEAD = "| key | type | default | allowed | meaning |\n|---|---|---|---|---|"
 _FIRST = (
     "Every key of a run's file, made from the code by `make configs`. A file need only name what "
     "differs from these defaults; `extends: FILE` builds on another; `--set key=value` overrides "
-    "one key. Each run's folder holds its complete configuration."
+    "one key, and what lies beside it stays, in a section of the user's own (blocks, weights) too: "
+    "`--set environment.pipeline.blocks.notes=0.03` adds a block to those of the default, "
+    "`blocks={notes: 0.03}` and a file's `blocks:` are all there are. Each run's "
+    "folder holds its complete configuration."
 )
 
 

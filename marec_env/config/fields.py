@@ -4,6 +4,7 @@ pydantic's errors in those words: what is wrong, got, allowed, meant.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import math
@@ -15,7 +16,15 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-__all__ = ["all_paths", "allowed_range", "choices", "describe", "fill_tags", "members"]
+__all__ = [
+    "all_paths",
+    "allowed_range",
+    "choices",
+    "default_entries",
+    "describe",
+    "fill_tags",
+    "members",
+]
 
 
 def _unwrap(annotation: Any) -> Iterator[Any]:
@@ -131,6 +140,15 @@ def all_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
         for section in _models(field):
             found.extend(all_paths(section, f"{prefix}{key}."))
     return sorted(dict.fromkeys(found), key=lambda path: path.count("."))
+
+
+def default_entries(model: type[BaseModel], path: tuple[str | int, ...]) -> dict[str, Any]:
+    """Return the entries that a section of the user's own (feature blocks and their costs, reward
+    terms and their weights) at a path below ``model`` has by default; none for any other section.
+    """
+    field = _fields_at(model, path[:-1]).get(str(path[-1])) if path else None
+    default = field.get_default(call_default_factory=True) if field is not None else None
+    return copy.deepcopy(default) if isinstance(default, dict) else {}
 
 
 def fill_tags(data: Any, annotation: Any) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from marec_env.config import ConfigModel
-from marec_env.config.fields import describe, fill_tags
+from marec_env.config.fields import default_entries, describe, fill_tags
 from marec_env.config.moved import apply_moves
 from marec_env.config.yaml_source import Path, Source, apply_override, parse_text
 from marec_env.errors import ConfigError, unknown_name, visible
@@ -98,7 +99,7 @@ def _validated(
     problems: list[str] = []
     for override in overrides:
         try:
-            apply_override(source, override)
+            apply_override(source, override, partial(default_entries, model))
         except ConfigError as error:
             problems.append(str(error))
     fill_tags(source.data, model)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -206,8 +206,15 @@ def _key(container: Any, part: str, path: Path, label: str) -> str | int:
     return int(part)
 
 
-def apply_override(source: Source, override: str) -> None:
+def apply_override(
+    source: Source, override: str, missing: Callable[[Path], dict[str, Any]] = lambda path: {}
+) -> None:
     """Set ``a.b.c=value``, the value being YAML; its place becomes the override's own text.
+
+    Args:
+        source: changed in place.
+        override: sets the one key; what lies beside it stays.
+        missing: from the path of a section that the source leaves out to what it holds then.
 
     Raises:
         ConfigError: no ``=``, an empty key, invalid YAML, or a path through a value.
@@ -222,7 +229,7 @@ def apply_override(source: Source, override: str) -> None:
     for part in parts:
         container = source.at(path)
         if container is None:
-            source.put(path, container := {}, label)
+            source.put(path, container := missing(path), label)
         path = (*path, _key(container, part, path, label))
     source.put(path, value, label)
 

@@ -60,6 +60,7 @@ class Root(ConfigModel):
     sizes: Sizes = Sizes()
     parts: tuple[Part, ...] = ()
     weights: dict[str, float] = Field(default_factory=dict)
+    costs: dict[str, float] = Field(default_factory=lambda: {"a": 1.0, "b": 2.0})
     kwargs: dict[str, Any] = Field(default_factory=dict)
     plugin: str = ""
 
@@ -254,6 +255,23 @@ def test_overrides() -> None:
     assert config.parts[0].weight == 3.0
     assert config.weights == {"a": 1.0}
     assert config.name == "b"
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "costs"),
+    [
+        ("{}", "costs.c=3", {"a": 1.0, "b": 2.0, "c": 3.0}),
+        ("{}", "costs.b=3", {"a": 1.0, "b": 3.0}),
+        ("costs: {d: 4}", "costs.c=3", {"d": 4.0, "c": 3.0}),
+        ("{}", "costs={c: 3}", {"c": 3.0}),
+        ("{}", "weights.c=3", {"a": 1.0, "b": 2.0}),
+    ],
+)
+def test_an_override_of_one_entry_leaves_the_others(
+    text: str, override: str, costs: dict[str, float]
+) -> None:
+    assert load_text(text, "a.yaml", Root, [override]).costs == costs
+    assert load_text("{}", "a.yaml", Root).costs == {"a": 1.0, "b": 2.0}
 
 
 @pytest.mark.parametrize(
