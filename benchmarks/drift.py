@@ -24,6 +24,7 @@ from agents.config import RunConfig
 from agents.learners.policy import TrainedPolicy, load_policy, save_policy
 from agents.learners.trainer import Trainer
 from agents.learners.tree import load_tree, save_tree
+from agents.loop.drift import ClickModel
 from agents.loop.exposure import ExposureLog, play_log
 from agents.loop.rounds import LoopConfig, consider, judge
 from agents.runs.trained import TrainedRun, load_run
@@ -151,6 +152,16 @@ class Study:
         save_policy(folder, policy.team, policy.actors)
         return name
 
+    def calibrations(self) -> list[dict[str, Any]]:
+        """Return what each later round's log says of a drift since the first, as the loop does."""
+        model, found = ClickModel.of(ExposureLog.load(self._log(0))), []
+        for row in self.done[1:]:
+            window = ExposureLog.load(self._log(row["round"]))
+            found.append(model.calibration(window))
+            if found[-1].drift:
+                model = ClickModel.of(window)
+        return [one.as_json() for one in found]
+
     def summary(self) -> dict[str, Any]:
         """Return the means of each round and paired differences to the team left alone."""
         sticks = self.yardsticks()
@@ -172,7 +183,7 @@ class Study:
                     "passed": row["considered"]["passed"],
                 }
             )
-        return {"seed": self.seed, "rounds": rounds}
+        return {"seed": self.seed, "rounds": rounds, "drift": self.calibrations()}
 
 
 def figure(studies: list[dict[str, Any]], drift_at: int) -> str:

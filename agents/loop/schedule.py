@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from agents.loop.drift import ClickModel
 from agents.loop.events import exposure_log, logged
 from agents.loop.exposure import ExposureLog
 from agents.loop.rounds import LoopConfig, consider, judge
@@ -35,6 +36,11 @@ class _Progress(BaseModel):
     after: int = 0
     """Sequence number of the log from which on requests count."""
     history: list[dict[str, Any]] = []
+    seen: int = 0
+    """Sequence number of the log up to which sessions were held against the model of clicks."""
+    clicks: ClickModel | None = None
+    drift: list[dict[str, Any]] = []
+    """What came of that, window by window."""
 
 
 class Schedule:
@@ -71,12 +77,40 @@ class Schedule:
         team = load_bundle(self._folder / self._at.served)
         async with Service(self._url, self._key) as service:
             rows = await logged(service, self._at.after)
+            seen = self._watch(rows, team)
             if self._at.candidate is not None:
                 said = await self._judge(service, rows, team, self._at.candidate)
             else:
                 said = await self._consider(service, rows, team)
         write_json(self._file, self._at.model_dump(mode="json"))
-        return said
+        return f"{said}; {seen}" if seen else said
+
+    def _watch(self, rows: Sequence[dict[str, Any]], team: Bundle) -> str:
+        """Hold the sessions that have begun since the last time against the model of clicks, if
+        they are enough; say what came of it. Where tastes have drifted, the model is made anew.
+        """
+        begun = {
+            row["session"]: int(row["sequence"])
+            for row in rows
+            if row["number"] == 0 and int(row["sequence"]) > self._at.seen
+        }
+        if len(begun) < self._config.fewest_sessions:
+            return ""
+        try:
+            window = exposure_log(
+                [row for row in rows if row["session"] in begun],
+                time.time(), self._idle, team.max_requests,
+            )  # fmt: skip
+            found = self._at.clicks.calibration(window) if self._at.clicks else None
+        except DataError as error:
+            return f"drift is not looked for: {error}"
+        self._at.seen = max(begun.values())
+        if found is None or found.drift:
+            self._at.clicks = ClickModel.of(window)
+        if found is None:
+            return f"clicks of {len(window.key)} sessions are what later ones are held against"
+        self._at.drift.append({"until": time.time(), **found.as_json()})
+        return str(found)
 
     def _log(self, rows: Sequence[dict[str, Any]], team: Bundle) -> ExposureLog:
         longest, versions = team.max_requests, [team.version]

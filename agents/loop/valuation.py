@@ -30,7 +30,7 @@ from marec_env.evaluation.request_log import (
 )
 from marec_env.evaluation.statistics import Estimate
 
-__all__ = ["CLIP", "Valuation", "request_logs", "value"]
+__all__ = ["CLIP", "Valuation", "features", "request_logs", "value"]
 
 CLIP = 10.0
 """Largest ratio of probabilities that an estimate believes: a bias towards 0, for less variance."""
@@ -166,8 +166,8 @@ def request_logs(
             ],
             dim=1,
         )
-        made.append(_features(seen, flat))
-        drawn.append(_features(seen.unsqueeze(1).expand(-1, TARGET_DRAWS, -1), draws))
+        made.append(features(seen, flat))
+        drawn.append(features(seen.unsqueeze(1).expand(-1, TARGET_DRAWS, -1), draws))
         found[agent] = _log(session, reward, ratios[-1], made[-1], drawn[-1], clip)
     found[TEAM] = _log(
         session, reward, torch.stack(ratios).sum(0), torch.cat(made, -1), torch.cat(drawn, -1), clip
@@ -175,7 +175,8 @@ def request_logs(
     return found
 
 
-def _features(seen: Tensor, action: Tensor) -> Tensor:
+def features(seen: Tensor, action: Tensor) -> Tensor:
+    """Return what reward models read of a component's decision, ``[..., d + 2 n]``."""
     return torch.cat([seen, action, action.square()], dim=-1)
 
 

@@ -16,7 +16,16 @@ from marec_env.evaluation.off_policy import (
 )
 from marec_env.evaluation.statistics import Estimate
 
-__all__ = ["TARGET_DRAWS", "Floats", "Model", "RequestLog", "estimates", "fitted", "ignorant"]
+__all__ = [
+    "TARGET_DRAWS",
+    "Floats",
+    "Model",
+    "RequestLog",
+    "estimates",
+    "fitted",
+    "ignorant",
+    "ridge",
+]
 
 TARGET_DRAWS = 4
 """Draws of the target for each request, over which a model's value is a mean."""
@@ -65,23 +74,32 @@ def fitted(log: RequestLog, seed: int = 0) -> Model:
 
     Rows of one session are always in one fold.
     """
-    features, positions = log.features.shape[2], log.reward.shape[1]
     predicted = np.empty(log.reward.shape)
     value = np.empty(log.reward.shape)
     sessions, place = np.unique(log.session, return_inverse=True)
     fold = cross_fit_folds(sessions.size, min(_FOLDS, sessions.size), seed)[place]
     for number in range(int(fold.max()) + 1):
         held, kept = fold == number, fold != number
-        known = log.features[kept].reshape(-1, features)
-        reward = log.reward[kept].reshape(-1)
-        centre, spread = known.mean(axis=0), known.std(axis=0) + _SMALL
-        table = (known - centre) / spread
-        gram = table.T @ table + _RIDGE * positions * np.eye(features)
-        weights = np.linalg.solve(gram, table.T @ (reward - reward.mean())) / spread
-        constant = reward.mean() - centre @ weights
+        weights, constant = ridge(log.features[kept], log.reward[kept])
         predicted[held] = log.features[held] @ weights + constant
         value[held] = (log.target_features[held] @ weights).mean(axis=1) + constant
     return predicted, value
+
+
+def ridge(features: Floats, reward: Floats) -> tuple[Floats, float]:
+    """Return weights ``[f]`` and constant of a ridge regression of rewards ``[n, P]`` on features
+    ``[n, P, f]``.
+    """
+    known, reward, positions = (
+        features.reshape(-1, features.shape[2]),
+        reward.ravel(),
+        reward.shape[1],
+    )
+    centre, spread = known.mean(axis=0), known.std(axis=0) + _SMALL
+    table = (known - centre) / spread
+    gram = table.T @ table + _RIDGE * positions * np.eye(known.shape[1])
+    weights = np.linalg.solve(gram, table.T @ (reward - reward.mean())) / spread
+    return weights, float(reward.mean() - centre @ weights)
 
 
 def ignorant(log: RequestLog, factor: float = 0.5) -> Model:

@@ -24,6 +24,7 @@ __all__ = [
     "bootstrap_band",
     "bootstrap_means",
     "bootstrap_seeds",
+    "difference",
     "finite_or_none",
     "gini",
     "improvement_interval",
@@ -142,7 +143,13 @@ def mean_difference(values: ArrayLike, reference: ArrayLike) -> Estimate:
     Returns:
         An estimate whose ends are NaN where either sample has fewer than two.
     """
-    first, second = mean_estimate(values), mean_estimate(reference)
+    return difference(mean_estimate(values), mean_estimate(reference))
+
+
+def difference(first: Estimate, second: Estimate) -> Estimate:
+    """Return the difference of two independent means (:func:`mean_estimate`), with Welch's
+    interval; its ends are NaN where either has none.
+    """
     gap, count = first.value - second.value, first.count + second.count
     errors = first.standard_error**2, second.standard_error**2
     spread = sum(errors)

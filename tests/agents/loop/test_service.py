@@ -136,7 +136,9 @@ def test_a_team_learns_from_its_visitors_and_is_swapped(team, place, tmp_path, c
 
         rounds = ["loop", url, str(place), "--idle", "0", "--every", "0", "--rounds", "1", *quick]
         assert main(rounds) == 0
-        assert "team-1: passes the gate" in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert "team-1: passes the gate" in told
+        assert "clicks of 24 sessions are what later ones are held against" in told
 
         def shares():
             async def ask():
@@ -151,11 +153,14 @@ def test_a_team_learns_from_its_visitors_and_is_swapped(team, place, tmp_path, c
         assert set(visited(url, world, 24, sessions=range(30, 70)).policy) == {"team", "team-1"}
         assert main(rounds) == 0
         said = capsys.readouterr().err
+        assert "(40 sessions): gap" in said
         assert "promote" in said or "roll back" in said
         assert shares() == {"team-1" if "promote" in said else "team": 1.0}
     assert main(["events", str(database), str(log), "--replace", "--policy", "none"]) == 2
     assert "no session" in capsys.readouterr().err
-    history = json.loads(Path(f"{place}.loop.json").read_text())["history"]
+    progress = json.loads(Path(f"{place}.loop.json").read_text())
+    history, [window] = progress["history"], progress["drift"]
+    assert window["sessions"] == 40 and window["gap"]["low"] <= window["gap"]["high"]
     assert [row["candidate"] for row in history] == ["team-1", "team-1"]
     served = float(simulated.clicks_a_session().mean())
     assert history[0]["clicks_a_session"]["value"] == pytest.approx(served)
