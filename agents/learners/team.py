@@ -78,7 +78,7 @@ class TeamSpec:
     def overrides(self, config: PPOFamilyConfig, actor: str) -> ComponentOverrides:
         """Return the settings of an actor that differ from the team's."""
         for name in config.components:
-            if name not in self.agents:
+            if name not in self.agents and name not in self.actors:
                 raise ConfigError(
                     unknown_name("algorithm.components: component", name, self.agents)
                 )

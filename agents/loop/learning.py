@@ -42,7 +42,7 @@ def learn_from_log(
     Args:
         log: of the team that begins.
         policy: it; its networks are left as they are.
-        algorithm: with whose losses, epochs and rates.
+        algorithm: with whose losses, epochs and rates; actors stay as they are.
         rewards: what a click and staying are worth.
         passes: updates of actors and critics, of ``algorithm.epochs`` each.
         critic_passes: updates of the critics alone before them, where ``critics`` are not given:
@@ -62,9 +62,12 @@ def learn_from_log(
     size = log.state.shape[2]
     box = spaces.Box(-np.inf, np.inf, (size,), np.float32)
     team = replace(policy.team, state_space=box)
-    frozen = algorithm.model_copy(
-        update={"components": {name: ComponentOverrides(frozen=True) for name in team.actors}}
-    )
+    algorithm = _of_networks(algorithm, policy)
+    still = {
+        name: ComponentOverrides(actor=actor.config, frozen=True)
+        for name, actor in policy.actors.items()
+    }
+    frozen = algorithm.model_copy(update={"components": still})
     config = rllib_config(algorithm, SamplingConfig(), team, _no_environment, seed)
     config.learners(num_gpus_per_learner=0)
     config.learner_config_dict["device"] = torch.device("cpu")
@@ -93,6 +96,24 @@ def learn_from_log(
                 normaliser.load_state_dict(scale.state_dict())
         say(learner.statistics)
     return actors, {n: learner.module[n].unwrapped().state_dict() for n in values}
+
+
+def _of_networks(algorithm: PPOFamily, policy: TrainedPolicy) -> PPOFamily:
+    """Return the algorithm with actors of the kind and size that a policy has."""
+    actors = policy.actors
+    own = {
+        name: algorithm.components.get(name, ComponentOverrides()).model_copy(
+            update={"actor": actor.config}
+        )
+        for name, actor in actors.items()
+    }
+    squashed = any(actor.squashed for actor in actors.values())
+    changes = {
+        "components": own,
+        "box_distribution": "squashed" if squashed else "clipped",
+        "agent_ids": any(actor.num_agents > 1 for actor in actors.values()),
+    }
+    return algorithm.model_copy(update=changes)
 
 
 def _no_environment(sessions: int) -> Any:

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agents.learners.networks import Actor
 from agents.learners.policy import TrainedPolicy
 from agents.loop.exposure import ExposureLog
 from marec_env import random
-from marec_env.errors import ConfigError, DataError
+from marec_env.errors import DataError
 from marec_env.evaluation.off_policy import doubly_robust, effective_sample_size
 from marec_env.evaluation.request_log import (
     TARGET_DRAWS,
@@ -88,7 +89,6 @@ def value(
 
     Raises:
         DataError: the log is of another team's decisions, or tells nothing of the candidate.
-        ConfigError: the candidate has recurrent networks.
     """
     logs = request_logs(log, candidate, clip)
     team = logs[TEAM]
@@ -136,11 +136,6 @@ def request_logs(
     them; the truth, which only a simulator knows, is NaN.
     """
     log.require_team(candidate.team)
-    if recurrent := [name for name, actor in candidate.actors.items() if actor.memory_size]:
-        raise ConfigError(
-            f"'{recurrent[0]}' remembers from request to request; teams of recurrent networks are "
-            "valued in service only (a canary share)"
-        )
     live = log.live
     step = torch.arange(live.shape[1]).expand_as(live)[live]
     keys = log.key.unsqueeze(1).expand_as(live)[live]
@@ -153,7 +148,7 @@ def request_logs(
         seen, flat = log.observations[agent][live], log.actions[agent][live]
         name, index = candidate.team.actor_of(agent)
         actor = candidate.actors[name]
-        inputs, _ = actor(seen, None, index)
+        inputs = _inputs(actor, index, log.observations[agent], live)
         log_p, _ = actor.distribution.evaluate(inputs, flat)
         ratios.append(log_p - log.log_probabilities[agent][live])
         lanes = actor.distribution.num_uniforms
@@ -173,6 +168,20 @@ def request_logs(
         session, reward, torch.stack(ratios).sum(0), torch.cat(made, -1), torch.cat(drawn, -1), clip
     )
     return found
+
+
+def _inputs(actor: Actor, index: int, seen: Tensor, live: Tensor) -> Tensor:
+    """Return what an actor's distribution takes at the live requests of ``[S, T, d]``; one that
+    remembers has met the session's earlier requests, whoever answered them.
+    """
+    if not actor.memory_size:
+        inputs, _ = actor.forward(seen[live], None, index)
+        return inputs
+    starts = torch.zeros_like(live)
+    starts[:, 0] = True
+    nothing = seen.new_zeros(len(seen), actor.memory_size)
+    agent_id = actor.agent_id(index, tuple(live.shape), seen.device)
+    return actor.decide(actor.trunk.normalise(seen), nothing, agent_id, starts)[0][live]
 
 
 def features(seen: Tensor, action: Tensor) -> Tensor:

@@ -90,14 +90,11 @@ def ridge(features: Floats, reward: Floats) -> tuple[Floats, float]:
     """Return weights ``[f]`` and constant of a ridge regression of rewards ``[n, P]`` on features
     ``[n, P, f]``.
     """
-    known, reward, positions = (
-        features.reshape(-1, features.shape[2]),
-        reward.ravel(),
-        reward.shape[1],
-    )
+    positions, size = features.shape[1:]
+    known, reward = features.reshape(-1, size), reward.ravel()
     centre, spread = known.mean(axis=0), known.std(axis=0) + _SMALL
     table = (known - centre) / spread
-    gram = table.T @ table + _RIDGE * positions * np.eye(known.shape[1])
+    gram = table.T @ table + _RIDGE * positions * np.eye(size)
     weights = np.linalg.solve(gram, table.T @ (reward - reward.mean())) / spread
     return weights, float(reward.mean() - centre @ weights)
 

@@ -13,7 +13,7 @@ BEST = 2  # of four choices, the one that users click on
 SIZE = 3  # numbers that each component sees
 
 
-def bandit_team(seed=0, normalise=False):
+def bandit_team(seed=0, normalise=False, network=None, boxes="clipped"):
     """Two components, a choice among four and a Box of one number, with fresh networks."""
     box = spaces.Box(-np.inf, np.inf, (SIZE,), np.float32)
     actions = {"picker_0": spaces.Discrete(4), "mover_0": spaces.Box(-1, 1, (1,), np.float32)}
@@ -25,8 +25,10 @@ def bandit_team(seed=0, normalise=False):
         state_space=box,
         actors={agent: (agent,) for agent in actions},
     )
-    network = {"hidden": [8], "normalise_inputs": normalise}
-    config = MAPPOConfig.model_validate({"actor": network})
+    network = network or {"hidden": [8]}
+    config = MAPPOConfig.model_validate(
+        {"actor": {**network, "normalise_inputs": normalise}, "box_distribution": boxes}
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         actors = {agent: team.build_actor(config, agent).eval() for agent in team.agents}

@@ -1,5 +1,7 @@
 """Learning and estimates from a log whose best decisions are known."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -122,6 +124,45 @@ def test_what_is_seen_is_scaled_as_before(learned):
         before = policy.actors[name].trunk.normaliser.state_dict()
         after = actor.trunk.normaliser.state_dict()
         assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+@pytest.fixture(scope="module")
+def remembering():
+    """A log of a team with memory, whose networks are none that the learner's settings name."""
+    policy = bandit_team(normalise=True, network={"hidden": [6], "recurrent_units": 5})
+    for actor in policy.actors.values():  # decisions that depend on what was seen before
+        torch.nn.init.normal_(actor.trunk.cell.weight_hh, std=0.5)
+        actor.trunk.normaliser.update(torch.randn(50, 3) + 1.0)
+    return policy, bandit_log(policy, sessions=600)
+
+
+def test_a_team_that_remembers_is_valued_by_all_that_it_saw_in_a_session(remembering):
+    policy, log = remembering
+    for one in request_logs(log, policy).values():
+        np.testing.assert_allclose(one.ratio, 1.0, atol=1e-4)  # it did what was done
+    turned = {agent: seen.clone() for agent, seen in log.observations.items()}
+    for seen in turned.values():
+        seen[:, 0] += 2.0
+    other = request_logs(dataclasses.replace(log, observations=turned), policy)["picker_0"]
+    second = other.session[1:] == other.session[:-1]  # a first request stands before it
+    assert np.abs(other.ratio[1:][second] - 1.0).max() > 0.01
+
+
+def test_a_team_that_remembers_learns_from_a_log(remembering):
+    policy, log = remembering
+    actors, _ = learn_from_log(log, policy, ALGORITHM, RewardConfig(), passes=6, critic_passes=2)
+    found = TrainedPolicy(policy.team, actors)
+    assert {actor.memory_size for actor in actors.values()} == {5}
+    told = value(bandit_log(policy, sessions=1500, seed=11), found, discount=0.5)
+    assert told.gain.low > 0
+
+
+def test_squashed_actions_stay_squashed():
+    policy = bandit_team(boxes="squashed")
+    actors, _ = learn_from_log(
+        bandit_log(policy, 40), policy, ALGORITHM, RewardConfig(), passes=1, critic_passes=0
+    )
+    assert actors["mover_0"].squashed
 
 
 def test_a_team_of_which_the_log_tells_nothing_is_refused(learned):
