@@ -14,6 +14,7 @@ often as it likes. What is done is kept below --work: an interrupted study goes 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from agents.learners.trainer import Trainer
 from agents.learners.tree import load_tree, save_tree
 from agents.loop.drift import ClickModel
 from agents.loop.exposure import ExposureLog, play_log
+from agents.loop.limits import broken_shares
 from agents.loop.rounds import LoopConfig, consider, judge
 from agents.runs.trained import TrainedRun, load_run
 from marec_env.environment_config import EnvironmentConfig
@@ -131,7 +133,11 @@ class Study:
             known = [ExposureLog.load(self._log(k)) for k in range(row["since"], number + 1)]
             own = loop.model_copy(update={"seed": 1000 * self.seed + number})
             critics = load_tree(self.place, "critics") if self.done else None
-            found = consider(ExposureLog.joined(known), team, own, critics)
+            rules = partial(
+                broken_shares,
+                config=world.config.pipeline, knowledge=world.knowledge, ids=world.catalog.ids,
+            )  # fmt: skip
+            found = consider(ExposureLog.joined(known), team, own, critics, rules)
             save_tree(self.place, "critics", dict(found.critics))
             row["considered"] = found.as_json()
             row["candidate"] = self._keep(f"{number:02d}", found.policy) if found.passed else None

@@ -193,7 +193,7 @@ def learn(log: Path, bundle: Path, out: Path, config: Path | None, overrides: Se
     found = _considered(ExposureLog.load(log), begun, settings, out)
     write_json(told, found.as_json())
     print_tables([_value_table(out.name, found.valuation)])
-    tell(_passed(found.passed, settings))
+    tell(f"{out.name}: {found}")
     written(out, told)
     return 0
 
@@ -202,20 +202,13 @@ def _considered(log: Any, begun: Any, settings: LoopConfig, out: Path) -> Consid
     """Learn, and write the candidate as a bundle that differs from ``begun`` in its team."""
     from dataclasses import replace
 
+    from agents.loop.limits import rules_of
     from agents.loop.rounds import consider
     from agents.service.bundle import save_bundle
 
-    found = consider(log, begun.networks, settings)
+    found = consider(log, begun.networks, settings, rules=rules_of(begun))
     save_bundle(replace(begun, name=out.name, version="", policy=found.policy), out)
     return found
-
-
-def _passed(passed: bool, settings: LoopConfig) -> str:
-    said = "passes" if passed else "does not pass"
-    return (
-        f"The candidate {said} the gate: by the lower bound it may lose "
-        f"{max(0.0, -settings.gate):.1%} of the clicks to go at the most."
-    )
 
 
 def _value_table(name: str, found: Valuation) -> TextTable:
@@ -227,6 +220,10 @@ def _value_table(name: str, found: Valuation) -> TextTable:
     rows += [
         ("team", "DR, gain a request", str(found.gain)),
         ("team", f"DR, gain in clicks to go ({found.served_to_go:.2f})", str(found.gain_to_go)),
+    ]
+    rows += [
+        (f"{rule} ({one.served:.3f})", "DR, more broken", str(one.more))
+        for rule, one in found.broken.items()
     ]
     return TextTable(
         f"{name}: {found.requests:,} requests, worth {found.effective:,.0f} of its own; "
@@ -248,6 +245,7 @@ def value(
     """Estimate from a log what another team would earn: IPS, SNIPS, DM and doubly robust."""
     from agents.learners.policy import TrainedPolicy
     from agents.loop.exposure import ExposureLog
+    from agents.loop.limits import rules_of
     from agents.loop.valuation import value as valued
     from agents.service.bundle import load_bundle
     from marec_env.io import write_json
@@ -256,7 +254,8 @@ def value(
     team = load_bundle(bundle)
     if not isinstance(team.policy, TrainedPolicy):
         raise ConfigError(f"{bundle} has no trained team; its actions have no probabilities")
-    found = valued(ExposureLog.load(log), team.policy, discount)
+    held = ExposureLog.load(log)
+    found = valued(held, team.policy, discount, broken=rules_of(team)(held))
     print_tables([_value_table(team.name, found)])
     if output is not None:
         write_json(output, found.as_json())

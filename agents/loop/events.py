@@ -78,7 +78,12 @@ def _table(sessions: Mapping[str, tuple[list[Exposure], bool]]) -> ExposureLog:
     first = next(iter(sessions.values()))[0][0]
     agents, size = tuple(first["decisions"]), len(first["slate"])
     count, most = len(sessions), max(len(rows) for rows, _ in sessions.values())
-    clicks = torch.zeros(count, most, size)
+    clicks, slate = (
+        torch.zeros(count, most, size),
+        torch.zeros(count, most, size, dtype=torch.int64),
+    )
+    items: dict[str, int] = {}
+    names = sorted({name for rows, _ in sessions.values() for name in rows[0]["attributes"]})
     tables: dict[str, dict[str, Tensor]] = {
         "observations": {}, "actions": {}, "log_probabilities": {},
     }  # fmt: skip
@@ -91,6 +96,9 @@ def _table(sessions: Mapping[str, tuple[list[Exposure], bool]]) -> ExposureLog:
         for step, row in enumerate(rows):
             try:
                 clicks[place, step] = torch.tensor(row["clicks"], dtype=torch.float32)
+                slate[place, step] = torch.tensor(
+                    [items.setdefault(name, len(items)) for name in row["slate"]]
+                )
                 for agent in agents:
                     made = row["decisions"][agent]
                     tables["observations"][agent][place, step] = torch.tensor(made["observation"])
@@ -106,6 +114,14 @@ def _table(sessions: Mapping[str, tuple[list[Exposure], bool]]) -> ExposureLog:
         length=torch.tensor([len(rows) for rows, _ in sessions.values()]),
         left=torch.tensor([left for _, left in sessions.values()]),
         clicks=clicks,
+        slate=slate,
+        items=tuple(items),
+        attributes={
+            name: torch.tensor(
+                [float(rows[0]["attributes"].get(name, torch.inf)) for rows, _ in sessions.values()]
+            )
+            for name in names
+        },
         **tables,
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,11 @@ from marec_env.simulator import Simulator
 
 __all__ = ["ExposureLog", "as_rollout", "play_log"]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout; a change that old code cannot read raises it."""
 _HELD_OUT = "loop/held_out"
 _COLUMNS = ("observations", "actions", "log_probabilities")
-_TEAM = ("key", "length", "left", "clicks")
+_TEAM = ("key", "length", "left", "clicks", "slate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,12 @@ class ExposureLog:
     """Bool ``[S]``: the user left after the last of them; else the session was cut off there."""
     clicks: Tensor
     """Float32 ``[S, T, K]``."""
+    slate: Tensor
+    """Int64 ``[S, T, K]``: what was shown, as places in ``items``."""
+    items: tuple[str, ...]
+    """Identifiers."""
+    attributes: dict[str, Tensor]
+    """By name, float32 ``[S]``: users' own limits, as they were given; infinite where none was."""
     observations: dict[str, Tensor]
     """Per agent, float32 ``[S, T, d]``: what it decided on."""
     actions: dict[str, Tensor]
@@ -90,7 +96,8 @@ class ExposureLog:
             for name in _COLUMNS
         }
         tables |= {name: getattr(self, name)[sessions] for name in _TEAM}
-        return ExposureLog(**tables)
+        tables["attributes"] = {name: limit[sessions] for name, limit in self.attributes.items()}
+        return replace(self, **tables)
 
     def split(self, share: float, seed: int = 0) -> tuple[ExposureLog, ExposureLog]:
         """Return the sessions to learn from, and a ``share`` that is held out, told by their keys:
@@ -101,31 +108,41 @@ class ExposureLog:
 
     @classmethod
     def joined(cls, logs: Sequence[ExposureLog]) -> ExposureLog:
-        """Return several logs of one team as one."""
+        """Return several logs of one team, over one list of items, as one."""
         longest = max(log.clicks.shape[1] for log in logs)
 
         def padded(values: Tensor) -> Tensor:
             more = values.new_zeros(values.shape[0], longest - values.shape[1], *values.shape[2:])
             return torch.cat([values, more], dim=1)
 
-        flat: dict[str, Any] = {
+        tables: dict[str, Any] = {
             name: torch.cat([getattr(log, name) for log in logs]) for name in _TEAM[:3]
         }
-        clicks = torch.cat([padded(log.clicks) for log in logs])
-        tables: dict[str, Any] = {
-            name: {a: torch.cat([padded(getattr(log, name)[a]) for log in logs])
-                   for a in logs[0].agents}
-            for name in _COLUMNS
-        }  # fmt: skip
-        return cls(**flat, clicks=clicks, **tables)
+        tables |= {
+            name: torch.cat([padded(getattr(log, name)) for log in logs]) for name in _TEAM[3:]
+        }
+        for name in _COLUMNS:
+            tables[name] = {
+                agent: torch.cat([padded(getattr(log, name)[agent]) for log in logs])
+                for agent in logs[0].agents
+            }
+        tables["attributes"] = {
+            name: torch.cat([log.attributes[name] for log in logs]) for name in logs[0].attributes
+        }
+        return replace(logs[0], **tables)
 
     def save(self, path: Path) -> None:
         """Write one file of tensors that :meth:`load` reads."""
         tensors = {name: getattr(self, name) for name in _TEAM}
         for name in _COLUMNS:
             tensors |= {f"{name}/{agent}": t for agent, t in getattr(self, name).items()}
+        tensors |= {f"attributes/{name}": limit for name, limit in self.attributes.items()}
         owned = {name: value.contiguous() for name, value in tensors.items()}
-        about = {"exposure_log": json.dumps({"format": FORMAT, "agents": self.agents})}
+        told = {
+            "format": FORMAT, "agents": self.agents, "items": self.items,
+            "attributes": [*self.attributes],
+        }  # fmt: skip
+        about = {"exposure_log": json.dumps(told)}
         write_bytes(path, save(owned, about))
 
     @classmethod
@@ -138,20 +155,23 @@ class ExposureLog:
         try:
             with safe_open(path, "pt") as file:
                 about = json.loads((file.metadata() or {}).get("exposure_log", "{}"))
-                if about.get("format", FORMAT + 1) > FORMAT:
+                if about.get("format") != FORMAT:
                     raise DataError(
                         f"{path} is no exposure log that this version reads (format "
-                        f"{about.get('format')}, up to {FORMAT}); make one with 'marec events'"
+                        f"{about.get('format')}, not {FORMAT}); make one with 'marec events'"
                     )
                 team = {name: file.get_tensor(name) for name in _TEAM}
                 tables: dict[str, Any] = {
                     name: {agent: file.get_tensor(f"{name}/{agent}") for agent in about["agents"]}
                     for name in _COLUMNS
                 }
+                tables["attributes"] = {
+                    name: file.get_tensor(f"attributes/{name}") for name in about["attributes"]
+                }
         except (OSError, SafetensorError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise DataError(f"cannot read the exposure log {path}: {reason}") from error
-        return cls(**team, **tables)
+        return cls(**team, **tables, items=tuple(about["items"]))
 
     def require_team(self, team: TeamSpec) -> None:
         """Refuse a log of another team's decisions.
@@ -218,6 +238,8 @@ def play_log(
     """
     simulator.begin(sessions, seed)
     policy.reset()
+    limits = dict(zip(simulator.world.config.pipeline.audit.suitability.values(),
+                      simulator.pipeline.memory.limits.clone().unbind(1), strict=True))  # fmt: skip
     rows: dict[str, list[Tensor]] = {}
 
     def note(name: str, value: Tensor) -> None:
@@ -240,6 +262,7 @@ def play_log(
         step = simulator.advance()
         assert simulator.last is not None
         note("clicks", simulator.last.feedback.clicks)
+        note("slate", simulator.last.slate)
         length += alive
         left |= alive & step.terminated
         alive = alive & ~(step.terminated | step.truncated)
@@ -247,4 +270,13 @@ def play_log(
     tables = {
         name: {agent: stacked[f"{name}/{agent}"] for agent in simulator.agents} for name in _COLUMNS
     }
-    return ExposureLog(simulator.session_keys.clone(), length, left, stacked["clicks"], **tables)
+    return ExposureLog(
+        key=simulator.session_keys.clone(),
+        length=length,
+        left=left,
+        clicks=stacked["clicks"],
+        slate=stacked["slate"],
+        items=simulator.world.catalog.ids,
+        attributes=limits,
+        **tables,
+    )

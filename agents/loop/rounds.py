@@ -7,7 +7,7 @@ serves, a service or a simulator, does so between :func:`consider` and :func:`ju
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,9 +24,11 @@ from marec_env.errors import DataError
 from marec_env.evaluation.statistics import Estimate, mean_difference
 from marec_env.rewards.config import DISCOUNT, RewardConfig
 
-__all__ = ["Considered", "LoopConfig", "consider", "judge"]
+__all__ = ["Considered", "LoopConfig", "Rules", "consider", "judge"]
 
 Verdict = Literal["promote", "roll back", "wait"]
+Rules = Callable[[ExposureLog], Mapping[str, Tensor]]
+"""From a log to the shares of its slates that break each rule, ``[S, T]``."""
 
 
 class LoopConfig(ConfigModel):
@@ -59,6 +61,13 @@ class LoopConfig(ConfigModel):
         "bound must exceed. 0 asks for proof that a candidate is better, which takes thousands of "
         "sessions; below 0 it may be that much worse at the most.",
     )
+    limits: float = Field(
+        default=0.05,
+        ge=0.0,
+        le=1.0,
+        description="How much more of what is shown than the served team's may break a rule of "
+        "the house (pipeline.audit), as share of the items, by the upper bound.",
+    )
     fewest_sessions: int = Field(
         default=100, ge=4, description="Sessions without which nothing is learned."
     )
@@ -77,14 +86,32 @@ class Considered:
 
     policy: TrainedPolicy
     valuation: Valuation
-    passed: bool
+    failed: tuple[str, ...]
+    """What keeps it from being shown: ``gain``, or rules of the house that it would break."""
     critics: Mapping[str, Any] = field(repr=False)
     learned: dict[str, float] = field(default_factory=dict)
     """The learner's numbers after its last pass."""
 
+    @property
+    def passed(self) -> bool:
+        """Whether nothing does."""
+        return not self.failed
+
+    def __str__(self) -> str:
+        found = self.valuation
+        gain = f"{found.gain_to_go} clicks to go beside {found.served_to_go:.2f}"
+        broken = "".join(
+            f"; {rule} broken by {one.more} more of what is shown than {one.served:.3f}"
+            for rule, one in found.broken.items()
+            if rule in self.failed
+        )
+        said = f"does not pass ({', '.join(self.failed)})" if self.failed else "passes the gate"
+        return f"{said}, {gain}{broken}"
+
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON takes it, without networks."""
-        return {**self.valuation.as_json(), "passed": self.passed, "learner": self.learned}
+        verdict = {"passed": self.passed, "failed": [*self.failed]}
+        return {**self.valuation.as_json(), **verdict, "learner": self.learned}
 
 
 def consider(
@@ -92,9 +119,17 @@ def consider(
     served: TrainedPolicy,
     config: LoopConfig,
     critics: Mapping[str, Any] | None = None,
+    rules: Rules | None = None,
 ) -> Considered:
     """Return the candidate that a log makes of the team that was served, valued on held-out
     sessions.
+
+    Args:
+        log: of sessions of that team.
+        served: it.
+        config: how it learns, and what passes.
+        critics: of an earlier round, to go on with.
+        rules: from a log to what of each slate broke the house's rules, by rule.
 
     Raises:
         DataError: the log is too small, or of another team.
@@ -120,9 +155,12 @@ def consider(
     for actor in actors.values():
         actor.eval()
     candidate = TrainedPolicy(served.team, actors)
-    valuation = value(held_out, candidate, config.algorithm.gamma, config.clip)
-    passed = valuation.gain_to_go.low > config.gate * valuation.served_to_go
-    return Considered(candidate, valuation, passed, critics, told)
+    broken = rules(held_out) if rules else None
+    valuation = value(held_out, candidate, config.algorithm.gamma, config.clip, broken)
+    enough = valuation.gain_to_go.low > config.gate * valuation.served_to_go
+    failed = [] if enough else ["gain"]
+    failed += [rule for rule, one in valuation.broken.items() if one.more.high > config.limits]
+    return Considered(candidate, valuation, tuple(failed), critics, told)
 
 
 def judge(served: Tensor, canary: Tensor, config: LoopConfig) -> tuple[Verdict, Estimate | None]:

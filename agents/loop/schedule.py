@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from agents.loop.drift import ClickModel
 from agents.loop.events import exposure_log, logged
 from agents.loop.exposure import ExposureLog
+from agents.loop.limits import rules_of
 from agents.loop.rounds import LoopConfig, consider, judge
 from agents.loop.visit import Service
 from agents.service.bundle import Bundle, load_bundle, save_bundle
@@ -144,7 +145,7 @@ class Schedule:
         networks = team.networks
         try:
             log = self._log(rows, team)
-            found = consider(log, networks, self._config)
+            found = consider(log, networks, self._config, rules=rules_of(team))
         except DataError as error:
             return f"{team.name}: nothing learned: {error}"
         self._at.made += 1
@@ -158,17 +159,14 @@ class Schedule:
                 **found.as_json(),
             }
         )
-        gain = (
-            f"{found.valuation.gain_to_go} clicks to go beside {found.valuation.served_to_go:.2f}"
-        )
         if not found.passed:
-            return f"{name}: does not pass the gate, {gain}"
+            return f"{name}: {found}"
         place = self._folder / name
         save_bundle(replace(team, name=name, version="", policy=found.policy), place)
         share = self._config.canary_share
         await self._share(service, [(self._at.served, 1.0 - share), (name, share)])
         self._at.candidate = name
-        return f"{name}: passes the gate, {gain}; meets {share:.0%} of new sessions"
+        return f"{name}: {found}; meets {share:.0%} of new sessions"
 
     async def _share(self, service: Service, shares: Sequence[tuple[str, float]]) -> None:
         """Serve bundles with these shares; others that are served stay, to be had by name."""

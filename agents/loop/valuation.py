@@ -9,7 +9,8 @@ other states is left out, which is why a canary share follows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from marec_env.evaluation.request_log import (
 )
 from marec_env.evaluation.statistics import Estimate
 
-__all__ = ["CLIP", "Valuation", "features", "request_logs", "value"]
+__all__ = ["CLIP", "Broken", "Valuation", "features", "request_logs", "value"]
 
 CLIP = 10.0
 """Largest ratio of probabilities that an estimate believes: a bias towards 0, for less variance."""
@@ -40,6 +41,16 @@ TEAM = "team"
 _STREAM = "loop/target"
 
 Numbers = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """How a team keeps one of the house's rules."""
+
+    served: float
+    """Share of the items shown that broke it, as logged."""
+    more: Estimate
+    """How much larger the candidate's share is, doubly robust."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,8 @@ class Valuation:
     """Clicks a request more than was served, doubly robust."""
     gain_to_go: Estimate
     """The same of the discounted clicks from a request to the session's end."""
+    broken: dict[str, Broken]
+    """By rule of the house, of those that were asked about."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON takes it."""
@@ -73,11 +86,19 @@ class Valuation:
             },
             "gain": self.gain.as_json(),
             "gain_to_go": self.gain_to_go.as_json(),
+            "broken": {
+                rule: {"served": one.served, "more": one.more.as_json()}
+                for rule, one in self.broken.items()
+            },
         }
 
 
 def value(
-    log: ExposureLog, candidate: TrainedPolicy, discount: float, clip: float = CLIP
+    log: ExposureLog,
+    candidate: TrainedPolicy,
+    discount: float,
+    clip: float = CLIP,
+    broken: Mapping[str, Tensor] | None = None,
 ) -> Valuation:
     """Estimate what a candidate would earn in the states of a log on which it has not learned.
 
@@ -86,6 +107,8 @@ def value(
         candidate: with the same components.
         discount: of clicks a request later, in ``gain_to_go``.
         clip: largest ratio.
+        broken: by rule, the share of each slate that broke it, float32 ``[S, T]``
+            (:func:`agents.loop.limits.broken_shares`).
 
     Raises:
         DataError: the log is of another team's decisions, or tells nothing of the candidate.
@@ -97,19 +120,25 @@ def value(
             "the log says nothing of this team: it never does what was done; value one that is "
             "nearer to what was served"
         )
-    togo = _to_go(log.clicks.sum(dim=2), discount)[log.live].double().numpy()[:, None]
     models = {name: fitted(one) for name, one in logs.items()}
-    later = RequestLog(
-        team.session, togo, team.cascade, team.features, team.target_features, team.truth
-    )
+
+    def paid(values: Tensor) -> RequestLog:
+        return replace(team, reward=values[log.live].double().numpy()[:, None])
+
+    later = paid(_to_go(log.clicks.sum(dim=2), discount))
+    rules = {rule: paid(shares) for rule, shares in (broken or {}).items()}
     return Valuation(
         requests=len(team.session),
         effective=effective_sample_size(team.ratio),
         served=float(team.reward.mean()),
-        served_to_go=float(togo.mean()),
+        served_to_go=float(later.reward.mean()),
         by_estimator={name: estimates(one, models[name]) for name, one in logs.items()},
         gain=_gain(team, *models[TEAM]),
         gain_to_go=_gain(later, *fitted(later)),
+        broken={
+            rule: Broken(float(one.reward.mean()), _gain(one, *fitted(one)))
+            for rule, one in rules.items()
+        },
     )
 
 

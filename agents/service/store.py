@@ -95,6 +95,8 @@ class Exposure:
     sequence: int
     session: str
     user: str | None
+    attributes: dict[str, float]
+    """The user's own limits."""
     slate: KeptSlate
     clicked: set[str]
     closed: bool
@@ -280,7 +282,8 @@ class Store:
         """
         with closing(self._db.cursor()) as cursor:
             rows = cursor.execute(
-                "SELECT s.sequence, s.session, t.user, s.number, s.time, s.policy, s.version, "
+                "SELECT s.sequence, s.session, t.user, json_extract(t.past, '$.attributes'), "
+                "s.number, s.time, s.policy, s.version, "
                 "s.items, s.channels, s.blocks, s.log_propensity, s.decisions, "
                 "(SELECT json_group_array(item) FROM events e WHERE e.session = s.session AND "
                 "e.number = s.number AND e.type = 'click'), "
@@ -289,10 +292,11 @@ class Store:
                 "WHERE s.sequence > ? ORDER BY s.sequence LIMIT ?",
                 (after, limit),
             ).fetchall()
-        for sequence, session, user, *slate, clicked, closed in rows:
+        for sequence, session, user, limits, *slate, clicked, closed in rows:
             yield Exposure(
-                sequence, session, user, _slate(slate), set(json.loads(clicked)), bool(closed)
-            )
+                sequence, session, user, json.loads(limits), _slate(slate),
+                set(json.loads(clicked)), bool(closed),
+            )  # fmt: skip
 
 
 def _json(*values: Any) -> tuple[str | None, ...]:

@@ -96,6 +96,7 @@ def exposure_told(one: Exposure, decisions: bool) -> dict[str, Any]:
         "request": f"{one.session}-{slate.number}",
         "session": one.session,
         "user": one.user,
+        "attributes": one.attributes,
         "number": slate.number,
         "time": slate.time,
         "policy": slate.policy,

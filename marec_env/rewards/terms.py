@@ -26,7 +26,7 @@ from marec_env.rewards.config import MeasureConfig
 from marec_env.users.base import Feedback, Users
 from marec_env.vector import means
 
-__all__ = ["TERMS", "Outcome", "Term", "Truth"]
+__all__ = ["TERMS", "Outcome", "Term", "Truth", "broken_rules"]
 
 _SMALL = 1e-6
 
@@ -248,22 +248,31 @@ def within_limits(outcome: Outcome) -> Tensor:
     An item breaks them if it exceeds a limit of the user, or if its topic or provider, this slate
     included, has more than its share of what the session was shown (topics: decayed).
     """
-    request, slate = outcome.request, outcome.slate
+    broken = torch.stack([*broken_rules(outcome.request, outcome.slate).values()]).any(0)
+    return 1.0 - broken.to(torch.float32).mean(1)
+
+
+def broken_rules(request: Request, slate: Tensor) -> dict[str, Tensor]:
+    """Return, by key of the section ``pipeline.audit``, which items of a slate ``[B, K]`` break the
+    rule, bool ``[B, K]``, in a request whose memory has not learned of it yet.
+    """
     memory, audit = request.memory, request.config.audit
     size = slate.shape[1]
-    broken = unsuitable(request, slate)
     topics = request.topics_of(slate)
     exposure = EXPOSURE_KEEP * memory.exposure
     share = torch.full(slate.shape, (1.0 - EXPOSURE_KEEP) / size, device=slate.device)
     exposure = exposure.scatter_add(1, topics, share)
-    broken |= exposure.gather(1, topics) > audit.max_topic_share
+    found = {
+        "suitability": unsuitable(request, slate),
+        "max_topic_share": exposure.gather(1, topics) > audit.max_topic_share,
+    }
     if audit.max_provider_share < 1.0:
         providers = request.knowledge.providers[slate]
         here = (providers.unsqueeze(2) == providers.unsqueeze(1)).to(torch.float32).mean(2)
         earlier = memory.requests.unsqueeze(1).to(torch.float32)
         share = (earlier * provider_share(request, slate) + here) / (earlier + 1.0)
-        broken |= share > audit.max_provider_share
-    return 1.0 - broken.to(torch.float32).mean(1)
+        found["max_provider_share"] = share > audit.max_provider_share
+    return found
 
 
 @TERMS.register("suitability")

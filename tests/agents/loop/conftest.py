@@ -63,7 +63,11 @@ def bandit_log(policy, sessions=300, requests=3, seed=5):
         for name, found in columns.items()
     }
     left = torch.arange(sessions) % 5 > 0
-    return ExposureLog(key=keys, length=length, left=left, clicks=clicks, **tables)
+    slate = torch.arange(requests).view(1, -1, 1).expand(sessions, -1, 2) % 2 + torch.arange(2)
+    return ExposureLog(
+        key=keys, length=length, left=left, clicks=clicks,
+        slate=slate, items=("a", "b", "c"), attributes={}, **tables,
+    )  # fmt: skip
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ def row(session, number, time, clicks=(1, 0), version="v1", closed=True, **decis
     made = {"observation": [number, 0.5], "action": [1.0], "log_probability": -0.25, **decision}
     return {
         "session": session, "number": number, "time": time, "version": version, "closed": closed,
-        "slate": ["a", "b"], "clicks": list(clicks), "decisions": {"picker_0": made},
+        "slate": ["a", f"b{number}"], "clicks": list(clicks), "attributes": {},
+        "decisions": {"picker_0": made},
     }  # fmt: skip
 
 
@@ -30,6 +31,14 @@ def test_sessions_are_put_together_in_whatever_order_requests_come():
     assert found.actions["picker_0"][0, :, 0].tolist() == [3.0, 1.0]
     assert found.observations["picker_0"][0, :, 0].tolist() == [0.0, 1.0]
     assert found.log_probabilities["picker_0"].tolist() == [[-0.25, -0.25], [-0.25, 0.0]]
+
+
+def test_what_was_shown_to_whom_is_known_by_name():
+    limited = {**row("t", 0, LATE), "attributes": {"risk_limit": 3}}
+    found = log_of([row("s", 0, 10.0), row("s", 1, 20.0), limited])
+    shown = [[found.items[k] for k in slate] for slate in found.slate[0].tolist()]
+    assert shown == [["a", "b0"], ["a", "b1"]]
+    assert found.attributes["risk_limit"].tolist() == [float("inf"), 3.0]
 
 
 def test_who_has_not_come_back_for_long_has_left():

@@ -1,5 +1,7 @@
 """The exposure log: what is kept, what learners are told of it, and what simulated users leave."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -17,15 +19,18 @@ from tests.worlds import small_environment
 
 
 def same(one, two):
-    for name in ("key", "length", "left", "clicks"):
+    for name in ("key", "length", "left", "clicks", "slate"):
         assert torch.equal(getattr(one, name), getattr(two, name)), name
-    for name in ("observations", "actions", "log_probabilities"):
+    assert one.items == two.items
+    for name in ("observations", "actions", "log_probabilities", "attributes"):
         ours, theirs = getattr(one, name), getattr(two, name)
         assert list(ours) == list(theirs)
         assert all(torch.equal(ours[agent], theirs[agent]) for agent in ours), name
 
 
 def test_a_log_comes_back_from_its_file(log, tmp_path):
+    limits = torch.linspace(0, 1, len(log.key))
+    log = dataclasses.replace(log, attributes={"risk_limit": limits})
     log.save(tmp_path / "log.safetensors")
     same(ExposureLog.load(tmp_path / "log.safetensors"), log)
 
@@ -81,9 +86,7 @@ def test_another_teams_log_is_refused(log):
     team = bandit_team().team
     other = {**log.observations, "mover_0": log.observations["mover_0"][..., :2]}
     with pytest.raises(DataError, match="another team"):
-        ExposureLog(
-            log.key, log.length, log.left, log.clicks, other, log.actions, log.log_probabilities
-        ).require_team(team)
+        dataclasses.replace(log, observations=other).require_team(team)
     log.require_team(team)
 
 
@@ -104,6 +107,10 @@ def test_simulated_sessions_are_logged_as_they_went():
         log_p, _ = actor.distribution.evaluate(inputs, made.actions[agent][live])
         torch.testing.assert_close(log_p, made.log_probabilities[agent][live])
         assert not made.actions[agent][~live].any()
+    assert made.items == world.catalog.ids
+    for slates in made.slate[:3]:  # nobody is shown an item twice
+        shown = slates[slates.sum(dim=1) > 0]
+        assert len(shown.unique()) == shown.numel()
     # What the components are shown of the first slate is what was clicked of it.
     rate = made.clicks[:, 0].mean(dim=1)
     going = made.length > 1

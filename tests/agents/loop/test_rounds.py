@@ -30,7 +30,7 @@ def test_a_round_makes_a_candidate_and_values_it_on_other_sessions():
     assert found.passed and found.valuation.gain_to_go.low > 0
     assert found.as_json()["passed"] is True
     again = consider(log, policy, LoopConfig.model_validate({**QUICK, "gate": 0.9}), found.critics)
-    assert not again.passed
+    assert again.failed == ("gain",)
 
 
 def test_the_gate_is_a_share_of_what_was_served():
@@ -43,6 +43,28 @@ def test_the_gate_is_a_share_of_what_was_served():
     for gate, passed in ((share - 0.01, True), (share + 0.01, False)):
         found = consider(log, policy, LoopConfig.model_validate({**strict, "gate": gate}))
         assert found.passed == passed
+
+
+def test_a_candidate_that_breaks_a_rule_of_the_house_does_not_pass():
+    """What is clicked as the first item is what the first rule forbids: to learn is to break it."""
+    policy = bandit_team()
+    log = bandit_log(policy, sessions=800)
+    config = LoopConfig.model_validate({**QUICK, "passes": 6})
+
+    def rules(held):
+        return {"max_topic_share": held.clicks[:, :, 0], "suitability": 0 * held.clicks[:, :, 0]}
+
+    found = consider(log, policy, config, rules=rules)
+    one = found.valuation.broken["max_topic_share"]
+    held = log.split(0.5, 0)[1]
+    assert one.served == pytest.approx(float(held.clicks[:, :, 0].sum() / held.length.sum()))
+    assert one.more.low > 0 and one.more.high > 0.05
+    assert found.valuation.broken["suitability"].more.high == pytest.approx(0.0)
+    assert found.failed == ("max_topic_share",) and not found.passed
+    assert str(found).startswith("does not pass (max_topic_share)")
+    assert found.as_json()["failed"] == ["max_topic_share"]
+    lenient = LoopConfig.model_validate({**QUICK, "passes": 6, "limits": 0.9})
+    assert consider(log, policy, lenient, rules=rules).passed
 
 
 def test_too_small_a_log_is_refused(log, policy):
