@@ -45,6 +45,7 @@ _OF_CANDIDATES = [
     "slate_logits",
 ]
 """Parts of a request that hold something of each candidate."""
+_LEFT = [item.name for item in fields(Request) if item.name not in ("keys", "step")]
 _MEMORY, _PENDING, _RECURRENT = "memory", "pending", "recurrent"
 
 
@@ -136,7 +137,7 @@ class Sessions:
         self.explore = explore
         self._device = bundle.knowledge.text.device
         self._pipelines: dict[int, Pipeline] = {}
-        self._tables = Tables(self._device)
+        self._tables = Tables(self._device, apart=_MEMORY)
         self._primed = False
 
     # ------------------------------------------------------------------ sessions
@@ -151,7 +152,7 @@ class Sessions:
             Session(self, past, key, self._tables.claim())
             for past, key in zip(pasts, keys, strict=True)
         ]
-        self._put(flat(pipeline.state_dict()), sessions)
+        self._put(pipeline.state_dict(copy=False), sessions)
         return sessions
 
     def resume(self, past: Past, key: int, records: Sequence[Record], state: bytes) -> Session:
@@ -171,7 +172,7 @@ class Sessions:
             scratch.close()
         [session] = self.open([past], [key])
         session.records = list(records)
-        known = bool(state) and self._tables.unpack(state, session.slot, _MEMORY)
+        known = bool(state) and self._tables.unpack(state, session.slot)
         session.closed = len(records) - known
         self._rebuild(session)
         return session
@@ -199,9 +200,9 @@ class Sessions:
         waiting = [session for session in sessions if session.closed < len(session.records)]
         if len(waiting) < len(sessions):  # some are new, or had their memory rebuilt
             if waiting:
-                pipeline, rows = self._taken(waiting)
-                self._learn(pipeline, rows, waiting)
-                self._put(flat(pipeline.state_dict()), waiting)
+                pipeline, state = self._taken(waiting)
+                self._learn(pipeline, state, waiting)
+                self._put(pipeline.state_dict(copy=False), waiting)
             return self._act(*self._taken(sessions), sessions)
         everything = self._taken(sessions)
         self._learn(*everything, sessions)
@@ -221,44 +222,50 @@ class Sessions:
                 f"{self.config.candidates} candidates; begin a new session"
             )
 
-    def _learn(self, pipeline: Pipeline, rows: Tensor, sessions: Sequence[Session]) -> None:
+    def _learn(
+        self, pipeline: Pipeline, state: dict[str, Any], sessions: Sequence[Session]
+    ) -> None:
         """Let the sessions in a pipeline learn how their latest slates were answered."""
-        parts = self._tables.take(rows, _PENDING)
+        parts, size = state[_PENDING], pipeline.num_sessions
         request = Request(
             config=self.config,
             knowledge=self.bundle.knowledge,
             memory=pipeline.memory,
-            keys=self._keys(sessions, len(rows)),
+            keys=self._keys(sessions, size),
             step=pipeline.memory.requests,
             turn=len(pipeline.components),
             notes=parts.pop("notes", {}),
             **parts,
         )
         clicks = torch.from_numpy(np.stack([s.records[-1].clicks for s in sessions]))
-        pipeline.learn(request, _padded(clicks, len(rows)).to(self._device))
+        pipeline.learn(request, _padded(clicks, size).to(self._device))
         for session in sessions:
             session.closed = len(session.records)
 
-    def _act(self, pipeline: Pipeline, rows: Tensor, sessions: Sequence[Session]) -> list[Slate]:
-        request = pipeline.begin(self._keys(sessions, len(rows)))
-        trace, recurrent = Trace(), dict[str, Tensor]()
+    def _act(
+        self, pipeline: Pipeline, state: dict[str, Any], sessions: Sequence[Session]
+    ) -> list[Slate]:
+        request = pipeline.begin(self._keys(sessions, pipeline.num_sessions))
+        trace, recurrent = Trace(pipeline, [s.unseen for s in sessions]), dict[str, Tensor]()
         policy = self.bundle.policy
         agents = pipeline.agents
         turns = [(agent,) for agent in agents] if self.config.sequential else [agents]
+        remembered = state.get(_RECURRENT, {})
         for number, turn in enumerate(turns if policy is not None else ()):
-            observations = {agent: pipeline.observe(agent) for agent in turn}
+            observations = pipeline.observe_all(agents=turn)
             step = request.step * len(turns) + number
-            actions = pipeline.fit(self._actions(request.keys, step, rows, observations, trace))
+            decided = self._actions(request.keys, step, remembered, observations, trace)
+            actions = pipeline.fit(decided)
             if isinstance(policy, TrainedPolicy):
                 recurrent |= policy.memory
             for agent in turn:
                 pipeline.act(request, agent, actions[agent])
         pipeline.finish(request)
-        trace.complete(pipeline, request, state := pipeline.state_dict())
-        state |= {_RECURRENT: recurrent, _PENDING: self._left_by(request)}
-        self._put(flat(state), sessions)
+        trace.complete(request)
+        left = {_RECURRENT: recurrent, _PENDING: self._left_by(request)}
+        self._put({**pipeline.state_dict(copy=False), **left}, sessions)
         self._primed = True
-        slates = slates_of(self.bundle, pipeline, request, trace, len(sessions))
+        slates = slates_of(self.bundle, request, trace, len(sessions))
         for session, slate in zip(sessions, slates, strict=True):
             session.records.append(slate.record)
             session.last = slate
@@ -268,7 +275,7 @@ class Sessions:
         self,
         keys: Tensor,
         step: Tensor,
-        rows: Tensor,
+        remembered: Mapping[str, Tensor],
         observations: Mapping[str, Tensor],
         trace: Trace,
     ) -> dict[str, Action]:
@@ -277,7 +284,6 @@ class Sessions:
         if not isinstance(policy, TrainedPolicy):
             trace.actions |= (actions := policy.act(observations))
             return actions
-        remembered = self._tables.take(rows, _RECURRENT)
         policy.memory = {agent: remembered[agent] for agent in observations if agent in remembered}
         uniforms: dict[str, Tensor] = {}
         if self.explore:
@@ -292,14 +298,12 @@ class Sessions:
     def _left_by(self, request: Request) -> dict[str, Any]:
         """Return what a request leaves until its answer is known: of the candidates, the slate."""
         slot, parts = request.slate_slot, dict[str, Any]()
-        for item in fields(Request):
-            value = getattr(request, item.name)
-            if not isinstance(value, Tensor) or item.name in ("keys", "step"):
-                continue
-            if item.name in _OF_CANDIDATES:
+        for name in _LEFT:
+            value = getattr(request, name)
+            if name in _OF_CANDIDATES:
                 value = request.of_slate(value)
-            if value is not None:
-                parts[item.name] = value
+            if isinstance(value, Tensor):
+                parts[name] = value
         if slot is not None:
             parts["slate_slot"] = torch.arange(slot.shape[1], device=slot.device).expand_as(slot)
         return {**parts, "notes": request.notes}
@@ -309,12 +313,12 @@ class Sessions:
     def view(self, session: Session) -> dict[str, Tensor]:
         """Return a session's memory, a row by name, as if its latest slate were closed now."""
         memory = self._replayed(session, len(session.records))
-        return {name: value[0] for name, value in memory.state_dict().items()}
+        return {name: value[0].clone() for name, value in memory.state_dict(copy=False).items()}
 
     def _rebuild(self, session: Session) -> None:
         """Make a session's memory anew from its past, slates and clicks."""
         memory = self._replayed(session, session.closed)
-        self._put(flat({_MEMORY: memory.state_dict()}), [session])
+        self._put({_MEMORY: memory.state_dict(copy=False)}, [session])
         session.late = False
 
     def _replayed(self, session: Session, slates: int) -> SessionMemory:
@@ -336,8 +340,7 @@ class Sessions:
 
     def states_of(self, sessions: Sequence[Session]) -> list[bytes]:
         """Return what the sessions' records do not tell, for :meth:`resume`."""
-        slots = torch.tensor([session.slot for session in sessions], device=self._device)
-        return self._tables.packed(slots, _MEMORY)
+        return self._tables.packed([session.slot for session in sessions])
 
     # ------------------------------------------------------------------ tables
 
@@ -355,22 +358,20 @@ class Sessions:
             )
         return self._pipelines[size]
 
-    def _taken(self, sessions: Sequence[Session]) -> tuple[Pipeline, Tensor]:
-        """Return a pipeline that holds the sessions' state, and the rows that it holds; those that
-        fill the batch up are the first session's.
+    def _taken(self, sessions: Sequence[Session]) -> tuple[Pipeline, dict[str, Any]]:
+        """Return a pipeline that holds the sessions' state, and all of that state; rows that fill
+        the batch up are the first session's.
         """
         pipeline = self._pipeline(len(sessions))
         slots = [session.slot for session in sessions]
         slots += slots[:1] * (pipeline.num_sessions - len(slots))
-        rows = torch.tensor(slots, device=self._device)
-        sections = (_MEMORY, "mailbox", "summaries", "components")
-        pipeline.load_state_dict({name: self._tables.take(rows, name) for name in sections})
-        return pipeline, rows
+        state = self._tables.take(slots)
+        pipeline.load_state_dict(state, copy=False)
+        return pipeline, state
 
-    def _put(self, values: Mapping[str, Tensor], sessions: Sequence[Session]) -> None:
-        """Write the sessions' rows, the first of ``values``, into the tables."""
-        slots = torch.tensor([session.slot for session in sessions], device=self._device)
-        self._tables.put(values, slots)
+    def _put(self, state: Mapping[str, Any], sessions: Sequence[Session]) -> None:
+        """Write the sessions' rows, the first of each tensor of ``state``, into the tables."""
+        self._tables.put(flat(state), [session.slot for session in sessions])
 
     def _keys(self, sessions: Sequence[Session], size: int) -> Tensor:
         keys = torch.tensor([session.key for session in sessions], device=self._device)

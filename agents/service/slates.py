@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,68 +120,58 @@ class Trace:
         drawn: by agent that drew: observation, flat action, log-probability.
     """
 
-    def __init__(self) -> None:
-        """Empty; :meth:`complete` fills it."""
+    def __init__(self, pipeline: Pipeline, unseen: Sequence[int]) -> None:
+        """Args:
+        pipeline: at work; :meth:`complete` takes what it did.
+        unseen: items that each session may still be shown.
+        """
         self.actions: dict[str, Action] = {}
         self.drawn: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+        self._pipeline, self._unseen = pipeline, unseen
 
-    def complete(self, pipeline: Pipeline, request: Request, state: Mapping[str, Any]) -> None:
-        """Take what is to be told from a request that is finished, and the pipeline's state."""
-        self._decisions: dict[str, tuple[Sequence[str], NDArray[np.float32]]] = {}
-        actions = self.actions or pipeline.default_actions()
-        for agent, action in actions.items():
-            parts = action if isinstance(action, tuple) else (action,)
-            flat = torch.cat([p.reshape(len(p), -1).float() for p in parts], dim=1).cpu().numpy()
-            self._decisions[agent] = (decision_names(pipeline, agent, flat.shape[1]), flat)
-        queue = state["mailbox"].get("queue")  # what was said last is its end
-        self._messages = None if queue is None else queue[:, -1].cpu().numpy()
-        self._agents = pipeline.agents
-        config = pipeline.config
-        self._channels, brought = channel_names(config), request.candidate_channel
-        self._brought = None
-        if brought is not None:
-            counts = torch.zeros(len(brought), len(self._channels), dtype=torch.int64)
-            counts = counts.to(brought.device).scatter_add_(1, brought, torch.ones_like(brought))
-            self._brought = counts.cpu().numpy()
-        enabled = request.enabled
-        self._blocks, self._enabled = (
-            tuple(config.blocks), None if enabled is None else enabled.cpu().numpy(),
-        )  # fmt: skip
-        self._unseen = (~request.memory.seen).sum(1).cpu().numpy()
-        self._sizes = pipeline.memory.seen.shape[1], config.candidates, config.slate_size
+    def complete(self, request: Request) -> None:
+        """Take what is to be told from a request that is finished."""
+        said = self._pipeline.messages_sent()
+        self._messages = None if said is None else said.clone()
+        brought = request.candidate_channel
+        self._brought = None if brought is None else brought.to(torch.int16)
+        self._enabled = request.enabled
 
     def details(self, row: int) -> dict[str, Any]:
         """Return a session's row as plain numbers."""
-        items, candidates, slate = self._sizes
-        messages = self._messages
+        pipeline, messages, brought = self._pipeline, self._messages, self._brought
+        config, decisions = pipeline.config, {}
+        for agent, action in (self.actions or pipeline.default_actions()).items():
+            parts = action if isinstance(action, tuple) else (action,)
+            values = torch.cat([part[row].reshape(-1).float() for part in parts]).tolist()
+            names = decision_names(pipeline, agent, len(values))
+            decisions[agent] = dict(zip(names, values, strict=True))
+        names = channel_names(config)
+        counts = None if brought is None else brought[row].long().bincount(minlength=len(names))
+        enabled = self._enabled
         return {
-            "decisions": {
-                agent: dict(zip(names, values[row].tolist(), strict=True))
-                for agent, (names, values) in self._decisions.items()
-            },
+            "decisions": decisions,
             "messages": {}
             if messages is None
-            else dict(zip(self._agents, messages[row].tolist(), strict=True)),
+            else dict(zip(pipeline.agents, messages[row].tolist(), strict=True)),
             "funnel": {
-                "catalog": items,
-                "unseen": int(self._unseen[row]),
-                "channels": _named(self._channels, self._brought, row),
-                "candidates": candidates,
-                "blocks": {
-                    name: bool(on) for name, on in _named(self._blocks, self._enabled, row).items()
-                },
-                "slate": slate,
+                "catalog": pipeline.knowledge.num_items,
+                "unseen": self._unseen[row],
+                "channels": _named(names, counts),
+                "candidates": config.candidates,
+                "blocks": _named(
+                    tuple(config.blocks), None if enabled is None else enabled[row].bool()
+                ),
+                "slate": config.slate_size,
             },
         }
 
 
-def _named(names: Sequence[str], table: NDArray[Any] | None, row: int) -> dict[str, Any]:
-    return {} if table is None else dict(zip(names, table[row].tolist(), strict=True))
+def _named(names: Sequence[str], values: Tensor | None) -> dict[str, Any]:
+    return {} if values is None else dict(zip(names, values.tolist(), strict=True))
 
 
-def slates_of(
-    bundle: Bundle, pipeline: Pipeline, request: Request, trace: Trace, sessions: int
-) -> list[Slate]:
+def slates_of(bundle: Bundle, request: Request, trace: Trace, sessions: int) -> list[Slate]:
     """Return the slates of a batch's first ``sessions``, told from its finished request."""
     facts, places = slate_facts(request, sessions), request.need("slate").cpu().numpy()
     channel, blocks = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from agents.service.bundle import Bundle
@@ -126,7 +125,9 @@ def slate_told(
             "topic": item.topic,
             "score": item.score,
             "channel": item.channel,
-            "nearest": None if item.nearest is None else asdict(item.nearest),
+            "nearest": None
+            if (near := item.nearest) is None
+            else {"item": near.item, "title": near.title, "similarity": near.similarity},
             "blocks": item.blocks,
         }
         for item in slate.items

@@ -107,6 +107,10 @@ class Mailbox:
         """Return the messages that stand at the receivers, float32 ``[B, senders * dim]``."""
         return self._queue[0].flatten(1)
 
+    def sent(self) -> Tensor:
+        """Return what was sent last, float32 ``[B, senders, dim]``."""
+        return self._queue[-1]
+
     def send(self, place: int, request: Request, action: Action) -> None:
         """Send a component's message where it is due, after its action has entered the request."""
         config = self.config
@@ -160,8 +164,8 @@ class Mailbox:
             rows.put(mail, 0.0)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return copies of what is on its way and what has arrived, sessions first."""
-        return {"queue": self._queue.transpose(0, 1).clone()}
+        """Return what is on its way and what has arrived, sessions first."""
+        return {"queue": self._queue.transpose(0, 1)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""

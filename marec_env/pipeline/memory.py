@@ -324,12 +324,17 @@ class SessionMemory:
         moved = _USEFULNESS * self.channel_hits + (1.0 - _USEFULNESS) * fresh
         self.channel_hits = torch.where(shown > 0, moved, self.channel_hits)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return copies of all stored tensors by name."""
-        return {name: getattr(self, name).clone() for name in self._STORED}
+    def state_dict(self, *, copy: bool = True) -> dict[str, Tensor]:
+        """Return all stored tensors by name; copies, unless they are put elsewhere at once."""
+        found = {name: getattr(self, name) for name in self._STORED}
+        return copied(found) if copy else found  # type: ignore[no-any-return]
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, copy: bool = True) -> None:
         """Take over tensors as :meth:`state_dict` returned them.
+
+        Args:
+            state: tensors by name.
+            copy: whether they are somebody else's too.
 
         Raises:
             ConfigError: something is missing, for the state was saved by another version.
@@ -341,4 +346,4 @@ class SessionMemory:
                     "start the run anew"
                 )
         for name in self._STORED:
-            setattr(self, name, state[name].to(self.device).clone())
+            setattr(self, name, copied(state[name], self.device) if copy else state[name])

@@ -156,15 +156,21 @@ class Pipeline:
         """Return an agent's observation, float32 ``[B, d]``."""
         return self._observe(agent, self.fields(), ALL)
 
-    def observe_all(self, fields: FieldTable | None = None, rows: Rows = ALL) -> dict[str, Tensor]:
-        """Return all agents' observations, float32 ``[n, d_i]`` each.
+    def observe_all(
+        self,
+        fields: FieldTable | None = None,
+        rows: Rows = ALL,
+        agents: Sequence[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """Return agents' observations, float32 ``[n, d_i]`` each; a field is computed once.
 
         Args:
             fields: of this moment and these sessions (:meth:`fields`).
             rows: the sessions asked about.
+            agents: all by default.
         """
         table = self.fields(rows) if fields is None else fields
-        return {agent: self._observe(agent, table, rows) for agent in self.agents}
+        return {agent: self._observe(agent, table, rows) for agent in agents or self.agents}
 
     def _observe(self, agent: str, fields: FieldTable, rows: Rows) -> Tensor:
         place = self._place[agent]
@@ -281,6 +287,10 @@ class Pipeline:
         """
         return None if self._mailbox is None else self._mailbox.arrived()
 
+    def messages_sent(self) -> Tensor | None:
+        """Return what each component said last, float32 ``[B, senders, dim]``, likewise."""
+        return None if self._mailbox is None else self._mailbox.sent()
+
     def learn(self, request: Request, clicks: Tensor) -> None:
         """Update what is remembered from the users' answer (``clicks`` float32 ``[B, K]``)."""
         channel = blocks = None
@@ -349,20 +359,29 @@ class Pipeline:
         """Return every agent's hand-set action for all sessions (silent where it may speak)."""
         return {c.agent: self._coded(c, self._default(c)) for c in self.components}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything needed to continue exactly."""
-        components = {component.agent: component.state for component in self.components}
-        return {
-            "memory": self.memory.state_dict(),
+    def state_dict(self, *, copy: bool = True) -> dict[str, Any]:
+        """Return everything needed to continue exactly; copies, unless it is put elsewhere at
+        once.
+        """
+        found = {
+            "memory": self.memory.state_dict(copy=False),
             "mailbox": {} if self._mailbox is None else self._mailbox.state_dict(),
-            **copied({"summaries": self.summaries, "components": components}),
+            "summaries": self.summaries,
+            "components": {component.agent: component.state for component in self.components},
         }
+        return copied(found) if copy else found  # type: ignore[no-any-return]
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` returned."""
-        parts = {name: state.get(name, {}) for name in ("summaries", "components")}
-        saved = copied(parts, self.memory.device)
-        self.memory.load_state_dict(state["memory"])
+    def load_state_dict(self, state: Mapping[str, Any], *, copy: bool = True) -> None:
+        """Continue from what :meth:`state_dict` returned.
+
+        Args:
+            state: as it was returned.
+            copy: whether its tensors are somebody else's too.
+        """
+        saved = {name: state.get(name, {}) for name in ("summaries", "components")}
+        if copy:
+            saved = copied(saved, self.memory.device)
+        self.memory.load_state_dict(state["memory"], copy=copy)
         if self._mailbox is not None:
             self._mailbox.load_state_dict(state["mailbox"])
         self.summaries = saved["summaries"]

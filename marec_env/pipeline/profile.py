@@ -137,6 +137,9 @@ def fold_in(memory: SessionMemory, rows: Rows) -> Tensor:
     shown, clicks = rows.of(memory.session_items), rows.of(memory.session_clicks)
     items = torch.cat([rows.of(memory.history), shown.flatten(1)], dim=1)
     positive = torch.cat([rows.of(memory.history_liked), clicks.flatten(1) > 0], dim=1)
+    count = len(items)
+    if count == 1:  # a product alone rounds otherwise than among others
+        items, positive = items.expand(2, -1), positive.expand(2, -1)
     weight = torch.where(positive, 1.0, _UNCLICKED) * (items >= 0)  # [n, M]
     factors = memory.knowledge.cf[items.clamp(min=0)]  # [n, M, d]
     weighted = (weight.unsqueeze(-1) * factors).transpose(1, 2)
@@ -145,7 +148,7 @@ def fold_in(memory: SessionMemory, rows: Rows) -> Tensor:
     gram = weighted @ factors + _RIDGE * torch.eye(size, device=factors.device)
     # Positive definite, so that nothing need be checked, for which CUDA would wait.
     solved = torch.linalg.solve_ex(gram, weighted @ target.unsqueeze(-1)).result
-    return normalize(solved.squeeze(-1), dim=-1)
+    return normalize(solved.squeeze(-1), dim=-1)[:count]
 
 
 @COMPONENTS.register("trainer")

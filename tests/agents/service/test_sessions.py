@@ -121,7 +121,7 @@ def test_late_clicks_leave_the_memory_that_clicks_in_time_leave() -> None:
     view, expected = engine.view(late), engine.view(known)
     assert [name for name in view if not torch.equal(view[name], expected[name])] == []
     late.recommend()
-    row = engine._tables.take(torch.tensor([late.slot]), "memory")
+    row = engine._tables.take([late.slot])["memory"]
     held = {name: row[name][0] for name in view}
     assert [name for name in view if not torch.equal(view[name], held[name])] == []
 
