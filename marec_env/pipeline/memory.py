@@ -327,7 +327,7 @@ class SessionMemory:
     def state_dict(self, *, copy: bool = True) -> dict[str, Tensor]:
         """Return all stored tensors by name; copies, unless they are put elsewhere at once."""
         found = {name: getattr(self, name) for name in self._STORED}
-        return copied(found) if copy else found  # type: ignore[no-any-return]
+        return copied(found) if copy else found
 
     def load_state_dict(self, state: Mapping[str, Any], *, copy: bool = True) -> None:
         """Take over tensors as :meth:`state_dict` returned them.

@@ -369,7 +369,7 @@ class Pipeline:
             "summaries": self.summaries,
             "components": {component.agent: component.state for component in self.components},
         }
-        return copied(found) if copy else found  # type: ignore[no-any-return]
+        return copied(found) if copy else found
 
     def load_state_dict(self, state: Mapping[str, Any], *, copy: bool = True) -> None:
         """Continue from what :meth:`state_dict` returned.
