@@ -6,7 +6,7 @@ second of SmolLM2 by llama.cpp and of a model with random weights by transformer
 are in work at a time. ``runs``: a table of trained runs in folders called ARM-SEED, seed by seed
 against the arm ``base``. ``notes``: hand-set play of a generated catalog of 200 items without
 notes, with the template's and with SmolLM2's, over ten cohorts. ``parts``: hand-set play of the
-default task with the channel of notes, with the block, with both.
+default task with notes as a channel, as a block, as both, and with the re-ranker's block.
 """
 
 from __future__ import annotations
@@ -128,24 +128,29 @@ def notes() -> None:
 
 
 def parts() -> None:
-    """Print clicks a session of hand-set play of the default task by what notes add, and with the
-    block of notes in place of all others.
+    """Print clicks a session of hand-set play of the default task by what notes and the re-ranker
+    add, with the block of notes in place of all others, and without the block that the re-ranker's
+    template says most of.
     """
     blocks = EnvironmentConfig().pipeline.blocks
-    both, costs = (*DEFAULT, "notes"), {**blocks, "notes": 0.03}
-    arms = {
-        "none": (DEFAULT, blocks),
-        "channel": (both, blocks),
-        "block": (DEFAULT, costs),
-        "both": (both, costs),
-        "that block alone": (both, {"notes": 0.03}),
+    both, notes, judged = (*DEFAULT, "notes"), {"notes": 0.03}, {"rerank": 0.03}
+    less = {name: cost for name, cost in blocks.items() if name != "affinity"}
+    smollm2 = {"rerank": 16, "model": {"kind": "gguf"}}
+    arms: dict[str, tuple[dict[str, object], tuple[str, ...], dict[str, float]]] = {
+        "none": ({}, DEFAULT, blocks),
+        "channel": ({"notes": True}, both, blocks),
+        "block": ({"notes": True}, DEFAULT, blocks | notes),
+        "both": ({"notes": True}, both, blocks | notes),
+        "that block alone": ({"notes": True}, both, notes),
+        "re-ranker": ({"rerank": 64}, DEFAULT, blocks | judged),
+        "no affinity": ({}, DEFAULT, less),
+        "no affinity, re-ranker": ({"rerank": 64}, DEFAULT, less | judged),
+        "no affinity, re-ranker of 16 items a topic": ({"rerank": 16}, DEFAULT, less | judged),
+        "no affinity, SmolLM2's": (smollm2, DEFAULT, less | judged),
     }
     sections = {
-        name: {
-            "text": {"notes": name != "none"},
-            "pipeline": {"recall": {"channels": channels}, "blocks": costs},
-        }
-        for name, (channels, costs) in arms.items()
+        name: {"text": text, "pipeline": {"recall": {"channels": channels}, "blocks": costs}}
+        for name, (text, channels, costs) in arms.items()
     }
     _compare(sections, 2 * SESSIONS, COHORTS)
 

@@ -132,6 +132,7 @@ def _build(serialised: str, fingerprint: str | None, key: bytes) -> World:
         user_texts=texts.user_vectors,
         note_neighbours=texts.note_neighbours,
         user_items=texts.user_items,
+        reranked=texts.reranked,
         user_every=max(1, config.text.user_every),
     )
     return World(

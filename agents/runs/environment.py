@@ -141,7 +141,7 @@ def input_hashes(config: RunConfig) -> dict[str, str]:
     return {
         f"data ({config.environment.data.source})": world.log.fingerprint,
         "encoder weights": weights_hash(world.embeddings),
-        **({"texts": world.texts.fingerprint} if world.texts.notes or world.texts.users else {}),
+        **({"texts": world.texts.fingerprint} if world.texts.any else {}),
         TOPICS: hashlib.sha256(world.catalog.topics.cpu().numpy().tobytes()).hexdigest(),
     }
 

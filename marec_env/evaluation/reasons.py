@@ -54,7 +54,8 @@ _WORDS: dict[str, dict[str, str]] = {
 }
 _KIND = {  # which sentence a channel or block is told by
     "cf": "cf", "item_to_item": "cf", "text": "text", "user_text": "text", "notes": "text",
-    "affinity": "affinity", "diverse": "diverse", "popular": "popular", "popularity": "popular",
+    "affinity": "affinity", "rerank": "affinity", "diverse": "diverse",
+    "popular": "popular", "popularity": "popular",
     FILLED: "popular",
     "fresh": "fresh", "freshness": "fresh", "exposure": "exposure",
 }  # fmt: skip
@@ -82,7 +83,7 @@ def reasons(
     told = [_sentence(fact, *names, words) for fact, names in zip(facts, named, strict=True)]
     if author is None:
         return told
-    prompts = [Prompt(words["task"].format(), sentence, sentence) for sentence in told]
+    prompts = [Prompt(words["task"].format(), one, one, DESCRIPTION) for one in told]
     allowed = {prompt.key: names for prompt, names in zip(prompts, named, strict=True)}
     known = tuple(title for title in titles if len(title) >= _SHORTEST)
 
@@ -90,7 +91,7 @@ def reasons(
         said = described(prompt, reply)
         return said if said is not None and _true(said, *allowed[prompt.key], known) else None
 
-    return author.write(prompts, DESCRIPTION, checked)
+    return author.write(prompts, checked)
 
 
 def _sentence(fact: ItemFacts, title: str, liked: str, words: dict[str, str]) -> str:

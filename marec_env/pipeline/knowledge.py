@@ -56,6 +56,9 @@ class Knowledge:
     """Int64 ``[N, M]``: the items whose notes are nearest to an item's, nearest first."""
     user_items: Tensor | None = None
     """Int64 ``[F, D]``: the items whose texts are nearest to a text about users, nearest first."""
+    reranked: Tensor | None = None
+    """Float32 ``[N, T]``, zero mean and unit spread over the items: how well those who like a topic
+    like an item, as a text model says."""
     user_every: int = 1
     """Requests after which a text about the user is chosen anew."""
     num_items: int = field(init=False)
@@ -126,7 +129,8 @@ class Knowledge:
         )
 
     def written(
-        self, name: Literal["notes", "note_neighbours", "user_texts", "user_items"]
+        self,
+        name: Literal["notes", "note_neighbours", "user_texts", "user_items", "reranked"],
     ) -> Tensor:
         """Return what was made of written texts.
 
@@ -136,6 +140,7 @@ class Knowledge:
         found: Tensor | None = getattr(self, name)
         if found is None:
             key = "user_every: 5" if name.startswith("user") else "notes: true"
+            key = "rerank: 64" if name == "reranked" else key
             raise ConfigError(
                 f"a component, channel or block reads texts that are not written; set "
                 f"environment.text.{key}, or leave it out"

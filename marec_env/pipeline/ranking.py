@@ -75,6 +75,13 @@ def notes(request: Request, candidates: Tensor) -> Tensor:
     return (look_up(table, candidates) @ profile.transpose(1, 2)).squeeze(2)
 
 
+@BLOCKS.register("rerank")
+def rerank(request: Request, candidates: Tensor) -> Tensor:
+    """What a text model said, before the run, of those who like the topics that the user likes."""
+    said = look_up(request.knowledge.written("reranked"), candidates)  # [B, C, T]
+    return (said @ request.topic_mix.unsqueeze(2)).squeeze(2)
+
+
 @BLOCKS.register("affinity")
 def affinity(request: Request, candidates: Tensor) -> Tensor:
     """How much more than others the user favours the item's topic."""

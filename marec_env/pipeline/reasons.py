@@ -32,7 +32,7 @@ _RECOVERED = 1e-3  # share of the scores' spread that recovered block weights ma
 _RIDGE = 1e-12  # of the blocks' mean square, so that blocks left out make no equation singular
 _SPACE = {  # that a channel goes by: share of collaborative space, the rest is text
     "cf": 1.0, "affinity": 1.0, "item_to_item": 1.0, "diverse": 1.0,
-    "text": 0.0, "user_text": 0.0, "notes": 0.0,
+    "text": 0.0, "user_text": 0.0, "notes": 0.0, "rerank": 0.0,
 }  # fmt: skip
 _BOTH = 0.5  # of other channels
 

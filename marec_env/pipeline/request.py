@@ -182,15 +182,24 @@ class Request:
         return (vectors @ profile.unsqueeze(2)).squeeze(2)
 
     @cached_property
+    def _liked_topics(self) -> Tensor:
+        return self.memory.interest + _AFFINITY_SMOOTHING * self.knowledge.topic_share
+
+    @property
+    def topic_mix(self) -> Tensor:
+        """Float32 ``[B, T]``, rows sum to 1: the topics' shares in what the user liked, smoothed by
+        what the average user likes, which stands for a user without a history.
+        """
+        return self._liked_topics / self._liked_topics.sum(1, keepdim=True)
+
+    @cached_property
     def affinity(self) -> Tensor:
         """Float32 ``[B, T]``: log ratio of a topic's share in what the user liked to everyone's.
 
         Smoothed by what the average user likes, so that it is 0 for a user without a history.
         """
-        interest, usual = self.memory.interest, self.knowledge.topic_share
-        share = interest + _AFFINITY_SMOOTHING * usual
-        total = interest.sum(1, keepdim=True) + _AFFINITY_SMOOTHING
-        return torch.log(share / (total * usual))
+        total = self.memory.interest.sum(1, keepdim=True) + _AFFINITY_SMOOTHING
+        return torch.log(self._liked_topics / (total * self.knowledge.topic_share))
 
     @cached_property
     def log_propensity(self) -> Tensor:

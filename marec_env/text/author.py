@@ -1,7 +1,7 @@
 """Texts from facts: by a model where there is one, kept, counted, and never without a text.
 
 What a model writes is kept in a file of JSON lines; its first line says by which model and settings
-(weights, schema, temperature, seed), the others hold a prompt's hash, its text and its tokens. The
+(weights, temperature, seed), the others hold a prompt's hash, its text and its tokens. The
 file is written whole after each batch. It is what ``kind: replay`` reads.
 """
 
@@ -13,8 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
 
 from marec_env.errors import ConfigError, DataError, visible
 from marec_env.io import write_text
@@ -43,12 +47,18 @@ class Prompt:
     system: str
     user: str
     template: str
-    """Made from the same facts, deterministically."""
+    """Made from the same facts, deterministically; of scores, as JSON."""
+    schema: Schema | None = None
+    """The JSON form of a reply."""
+    options: tuple[str, ...] = ()
+    """Where a choice among these is to be scored instead of a text written."""
 
     @property
     def key(self) -> str:
         """SHA-256 of what the model is told."""
-        return hashlib.sha256(f"{self.system}\0{self.user}".encode()).hexdigest()
+        form = self.schema and json.dumps(dict(self.schema), sort_keys=True)
+        told = (self.system, self.user, form or "", *self.options)
+        return hashlib.sha256("\0".join(told).encode()).hexdigest()
 
 
 @dataclass(slots=True)
@@ -58,13 +68,15 @@ class TextReport:
     model: str = "template"
     texts: int = 0
     """Asked for."""
+    scores: int = 0
+    """Asked for: choices among options."""
     cached: int = 0
     """Read from the file."""
     calls: int = 0
     """Of the model, repeated ones included."""
     retried: int = 0
     templates: int = 0
-    """Texts for which the template stands since the model failed."""
+    """Texts and scores for which the template stands since the model failed."""
     problems: dict[str, int] = field(default_factory=dict)
     """Calls that failed, by why."""
     tokens_read: int = 0
@@ -77,7 +89,8 @@ class TextReport:
 
     def __str__(self) -> str:
         """Return one line."""
-        parts = [f"{self.texts:,} texts by {self.model}"]
+        scores = f" and {self.scores:,} scores" if self.scores else ""
+        parts = [f"{self.texts:,} texts{scores} by {self.model}"]
         if self.model != "template":
             parts += [
                 f"{self.cached:,} from {self.file or 'no file'}",
@@ -95,7 +108,7 @@ class TextReport:
         return {
             name: value
             for name, value in asdict(self).items()
-            if name in ("model", "texts", "templates", "file")
+            if name in ("model", "texts", "scores", "templates", "file")
         }
 
 
@@ -128,14 +141,12 @@ class Author:
     def write(
         self,
         prompts: Sequence[Prompt],
-        schema: Schema | None = None,
         read: Callable[[Prompt, str], str | None] = lambda prompt, reply: reply.strip() or None,
     ) -> list[str]:
         """Return a text for each prompt, in order.
 
         Args:
-            prompts: equal ones are written once.
-            schema: the JSON form of a reply.
+            prompts: all of one schema, without options; equal ones are written once.
             read: from prompt and reply to the text, ``None`` for what is not usable.
 
         Raises:
@@ -143,13 +154,30 @@ class Author:
             DataError: a replay lacks a text.
         """
         self.report.texts += len(prompts)
+        return self._texts(prompts, read)
+
+    def score(self, prompts: Sequence[Prompt]) -> Tensor:
+        """Return the log-probability of each option of each prompt, float32 ``[P, options]``.
+
+        Args:
+            prompts: all with as many options; equal ones are scored once.
+
+        Raises:
+            ConfigError, DataError: as :meth:`write`.
+        """
+        self.report.scores += len(prompts)
+        return torch.tensor([json.loads(text) for text in self._texts(prompts, _scores)])
+
+    def _texts(
+        self, prompts: Sequence[Prompt], read: Callable[[Prompt, str], str | None]
+    ) -> list[str]:
         if isinstance(self._config, TemplateText):
             return [prompt.template for prompt in prompts]
         wanted = {prompt.key: prompt for prompt in prompts}
         if isinstance(self._config, ReplayText):
             kept = self._replayed(Path(self._config.file).expanduser(), wanted)
         else:
-            kept = self._written(wanted, schema, read)
+            kept = self._written(wanted, read)
         texts = {key: kept.get(key) or prompt.template for key, prompt in wanted.items()}
         return [texts[prompt.key] for prompt in prompts]
 
@@ -170,7 +198,6 @@ class Author:
     def _written(
         self,
         wanted: Mapping[str, Prompt],
-        schema: Schema | None,
         read: Callable[[Prompt, str], str | None],
     ) -> dict[str, str | None]:
         config, report = self._config, self.report
@@ -181,7 +208,6 @@ class Author:
         report.model = self._model.name
         facts = {
             "model": self._model.name,
-            "schema": schema and dict(schema),
             "temperature": config.temperature,
             "seed": config.seed,
             "max_tokens": config.max_tokens,
@@ -198,9 +224,7 @@ class Author:
         started = time.perf_counter()
         for start in range(0, len(todo), _BATCH):
             batch = todo[start : start + _BATCH]
-            kept |= dict(
-                zip([one.key for one in batch], self._attempts(batch, schema, read), strict=True)
-            )
+            kept |= dict(zip([one.key for one in batch], self._attempts(batch, read), strict=True))
             lines = [{"key": key, "text": text} for key, text in kept.items()]
             write_text(
                 path, "\n".join(json.dumps(line, ensure_ascii=False) for line in (facts, *lines))
@@ -215,7 +239,7 @@ class Author:
         config = self._config
         assert not isinstance(config, (TemplateText, ReplayText))
         tokens = int(sum(len(one.system) + len(one.user) for one in todo) / _LETTERS_A_TOKEN)
-        most = len(todo) * config.max_tokens
+        most = sum(1 if one.options else config.max_tokens for one in todo)
         line = (
             f"texts: {len(todo):,} calls of {self.report.model}, about {tokens:,} tokens to read "
         )
@@ -233,7 +257,6 @@ class Author:
     def _attempts(
         self,
         batch: Sequence[Prompt],
-        schema: Schema | None,
         read: Callable[[Prompt, str], str | None],
     ) -> list[str | None]:
         config, report = self._config, self.report
@@ -249,8 +272,13 @@ class Author:
                 break
             if attempt and wait:
                 time.sleep(wait * 2 ** (attempt - 1))
-            asked: list[Message] = [(batch[place].system, batch[place].user) for place in left]
-            replies = self._model.complete(asked, schema)
+            again = [batch[place] for place in left]
+            asked: list[Message] = [(one.system, one.user) for one in again]
+            replies = (
+                self._model.score(asked, [one.options for one in again])
+                if again[0].options
+                else self._model.complete(asked, again[0].schema)
+            )
             report.calls += len(left)
             report.retried += len(left) * bool(attempt)
             for place, reply in zip(left, replies, strict=True):
@@ -269,6 +297,16 @@ class Author:
             problem = reply.problem or ("malformed" if reply.text.strip() else "empty")
             report.problems[problem] = report.problems.get(problem, 0) + 1
         return text
+
+
+def _scores(prompt: Prompt, reply: str) -> str | None:
+    """Return scores in a reply; ``None`` where they are not one finite number an option."""
+    try:
+        found = [float(score) for score in json.loads(reply)]
+    except (ValueError, TypeError):
+        return None
+    good = len(found) == len(prompt.options) and all(map(isfinite, found))
+    return json.dumps(found) if good else None
 
 
 def _cost(config: TextModelConfig, read: int, written: int) -> float:

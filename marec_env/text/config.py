@@ -113,6 +113,12 @@ class TextConfig(ConfigModel):
         description="Requests after which a text about the user is chosen anew, for the profile "
         "marec_env.pipeline.told:ToldProfile and the recall channel 'user_text'; 0: none.",
     )
+    rerank: int = Field(
+        default=0,
+        ge=0,
+        description="Items a topic of which the model says whether those who like the topic like "
+        "them, distilled into the block 'rerank'; 0: none.",
+    )
     folder: str | None = Field(
         default=None, description="Of what was written; null: texts/ in the embeddings' cache."
     )

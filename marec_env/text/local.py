@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -86,9 +87,7 @@ class LocalModel:
         return replies
 
     @torch.inference_mode()
-    def score(
-        self, prompts: Sequence[Message], options: Sequence[Sequence[str]]
-    ) -> list[list[float]]:
+    def score(self, prompts: Sequence[Message], options: Sequence[Sequence[str]]) -> list[Reply]:
         """See :class:`marec_env.text.models.TextModel`: by the probability of an option's tokens
         after the prompt, whatever its length.
         """
@@ -105,11 +104,11 @@ class LocalModel:
             for start in range(0, len(pairs), size)
             for score in self._log_probabilities(pairs[start : start + size])
         ]
-        ends = accumulate(map(len, options))
-        return [
-            normalised(sums[end - len(choice) : end])
-            for end, choice in zip(ends, options, strict=True)
-        ]
+        read, replies = [len(first) for first, _ in pairs], list[Reply]()
+        for end, choice in zip(accumulate(map(len, options)), options, strict=True):
+            these = slice(end - len(choice), end)
+            replies.append(Reply(json.dumps(normalised(sums[these])), sum(read[these])))
+        return replies
 
     def _log_probabilities(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[float]:
         """Return the log-probability of each pair's second tokens after its first."""

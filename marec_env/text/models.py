@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from math import exp, log
+from dataclasses import dataclass, replace
+from math import exp, inf, log
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,11 +58,9 @@ class TextModel(Protocol):
         """
         ...
 
-    def score(
-        self, prompts: Sequence[Message], options: Sequence[Sequence[str]]
-    ) -> list[list[float]]:
-        """Return the log-probability of each option as the answer, ``[P][options]``; each prompt's
-        sum to 1 in probability.
+    def score(self, prompts: Sequence[Message], options: Sequence[Sequence[str]]) -> list[Reply]:
+        """Return a reply for each prompt whose text is a JSON list: the log-probability of each of
+        its options as the answer, which sum to 1 in probability. A failure has no text.
         """
         ...
 
@@ -135,9 +134,7 @@ class _Chat:
             form = {"response_format": {"type": "json_schema", "json_schema": named}}
         return [_reply(answer) for answer in self._answers(self._bodies(prompts, **form))]
 
-    def score(
-        self, prompts: Sequence[Message], options: Sequence[Sequence[str]]
-    ) -> list[list[float]]:
+    def score(self, prompts: Sequence[Message], options: Sequence[Sequence[str]]) -> list[Reply]:
         """See :class:`TextModel`: options get letters, and the first token's likeliest are read."""
         asked = []
         for (system, user), choice in zip(prompts, options, strict=True):
@@ -147,7 +144,7 @@ class _Chat:
             asked.append((system, f"{user}\n{listed}\nAnswer with one letter."))
         bodies = self._bodies(asked, logprobs=True, top_logprobs=20)
         answers = self._answers([{**body, "max_tokens": 1} for body in bodies])
-        return [_scores(*pair) for pair in zip(answers, map(len, options), strict=True)]
+        return [_scored(*pair) for pair in zip(answers, map(len, options), strict=True)]
 
 
 def _reply(answer: Mapping[str, Any] | str) -> Reply:
@@ -162,18 +159,22 @@ def _reply(answer: Mapping[str, Any] | str) -> Reply:
     return Reply(text if isinstance(text, str) else "", *counts)
 
 
-def _scores(answer: Mapping[str, Any] | str, count: int) -> list[float]:
-    """Return log-probabilities of the letters; alike where the call failed."""
-    found: dict[str, float] = {}
+def _scored(answer: Mapping[str, Any] | str, count: int) -> Reply:
+    """Return log-probabilities of the letters; none where not one is among the likeliest tokens."""
+    reply, found = _reply(answer), dict[str, float]()
+    if isinstance(answer, str):
+        return reply
     try:
-        assert not isinstance(answer, str)
         for token in answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
             letter = str(token["token"]).strip()
-            found[letter] = max(float(token["logprob"]), found.get(letter, -float("inf")))
-    except (AssertionError, LookupError, TypeError, ValueError):
-        found = {}
-    floor = min(found.values(), default=0.0) - _LEAST
-    return normalised([found.get(letter, floor) for letter in _OPTIONS[:count]])
+            found[letter] = max(float(token["logprob"]), found.get(letter, -inf))
+    except (LookupError, TypeError, ValueError):
+        return replace(reply, text="", problem="no log-probabilities")
+    if not found.keys() & set(_OPTIONS[:count]):
+        return replace(reply, text="", problem="no option among the likeliest")
+    floor = min(found.values()) - _LEAST
+    scores = normalised([found.get(letter, floor) for letter in _OPTIONS[:count]])
+    return replace(reply, text=json.dumps(scores))
 
 
 def normalised(scores: Sequence[float]) -> list[float]:

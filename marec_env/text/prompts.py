@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
+from math import log
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from marec_env.catalog.catalog import Catalog
 from marec_env.data.interactions import InteractionLog
 from marec_env.text.author import Prompt
 from marec_env.text.models import Schema
 
-__all__ = ["DESCRIPTION", "Language", "described", "item_prompts", "user_prompts"]
+__all__ = [
+    "DESCRIPTION",
+    "Language",
+    "described",
+    "item_prompts",
+    "like_prompts",
+    "user_prompts",
+]
 
 Language = Literal["en", "zh"]
 
@@ -42,6 +52,9 @@ _WORDS = {
         "one": "Likes {0}, such as {1}.",
         "two": "Likes {0}, such as {1}, and {2}, such as {3}.",
         "late": " Of late {0}.",
+        "judge": "You judge items for a recommender. From the facts, does the user like the item?",
+        "asked": "User: {0}\nItem: {1}\nDoes the user like it?",
+        "answers": "yes|no",
     },
     "zh": {
         "item": "你为推荐系统描述物品。根据事实,用一句话说明它是什么、适合谁。不要添加事实。"
@@ -57,6 +70,9 @@ _WORDS = {
         "one": "喜欢{0},例如{1}。",
         "two": "喜欢{0},例如{1};也喜欢{2},例如{3}。",
         "late": "最近看{0}。",
+        "judge": "你为推荐系统评判物品。根据事实,用户会喜欢这个物品吗?",
+        "asked": "用户:{0}\n物品:{1}\n用户会喜欢吗?",
+        "answers": "会|不会",
     },
 }  # fmt: skip
 
@@ -92,7 +108,7 @@ def item_prompts(log: InteractionLog, catalog: Catalog, language: Language) -> l
         ]
         facts += [words["and"].join(numbers)] if numbers else []
         said = " ".join(facts) if language == "en" else "".join(facts)
-        prompts.append(Prompt(words["item"], said, said))
+        prompts.append(Prompt(words["item"], said, said, DESCRIPTION))
     return prompts
 
 
@@ -115,7 +131,41 @@ def user_prompts(catalog: Catalog, language: Language) -> list[Prompt]:
                 )
             )
             said += [likes + words["late"].format(name) for name in names]
-    return [Prompt(words["user"], one, one) for one in said]
+    return [Prompt(words["user"], one, one, DESCRIPTION) for one in said]
+
+
+def like_prompts(
+    catalog: Catalog, notes: Sequence[str], asked: Tensor, language: Language
+) -> list[Prompt]:
+    """Return what is asked of the users of each topic and some items: whether they like them.
+
+    The template's answer is the share of the words of the topic's name that the item's facts have.
+
+    Args:
+        catalog: its topics stand for users who like nothing else.
+        notes: facts of all items.
+        asked: int64 ``[T, n]``, the items.
+        language: of the prompts.
+
+    Returns:
+        ``T x n`` prompts with two options, liked first.
+    """
+    words, prompts = _WORDS[language], []
+    for topic, items in enumerate(asked.tolist()):
+        name = catalog.topic_names[topic]
+        user = words["one"].format(name, words["and"].join(_examples(catalog, topic)))
+        kinds = _words_of(name)
+        for item in items:
+            share = (1 + len(kinds & _words_of(notes[item]))) / (2 + len(kinds))
+            said = words["asked"].format(user, notes[item])
+            template = json.dumps([log(share), log(1 - share)])
+            options = tuple(words["answers"].split("|"))
+            prompts.append(Prompt(words["judge"], said, template, options=options))
+    return prompts
+
+
+def _words_of(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
 
 
 def _examples(catalog: Catalog, topic: int) -> Sequence[str]:

@@ -16,8 +16,8 @@ from marec_env.text.models import Reply, open_model
 from marec_env.text.prompts import DESCRIPTION, described
 
 
-def prompts(count):
-    return [Prompt("be brief", f"item {n}", f"template {n}") for n in range(count)]
+def prompts(count, schema=None):
+    return [Prompt("be brief", f"item {n}", f"template {n}", schema) for n in range(count)]
 
 
 class Server(ThreadingHTTPServer):
@@ -90,7 +90,7 @@ def test_a_bad_server_is_outlived_and_its_replay_is_the_same(serve, tmp_path):
 
     server, said = serve(answer), []
     author = Author(openai(server, price_in=10.0, price_out=100.0), tmp_path, said.append)
-    found = author.write(prompts(40), DESCRIPTION, described)
+    found = author.write(prompts(40, DESCRIPTION), described)
     expected = [f"a note of item {n}" for n in range(40)]
     expected[3], expected[7] = "template 3", "template 7"
     assert found == expected
@@ -110,13 +110,13 @@ def test_a_bad_server_is_outlived_and_its_replay_is_the_same(serve, tmp_path):
 
     calls = len(server.asked)
     replay = Author(ReplayText(file=report.file), tmp_path, said.append)
-    assert replay.write(prompts(40), DESCRIPTION, described) == expected
+    assert replay.write(prompts(40, DESCRIPTION), described) == expected
     assert len(server.asked) == calls and replay.report.templates == 2
     with pytest.raises(DataError, match=r"lacks 1 of 41 texts \(the first is of 'item 40'\)"):
-        Author(ReplayText(file=report.file), tmp_path).write(prompts(41))
+        Author(ReplayText(file=report.file), tmp_path).write(prompts(41, DESCRIPTION))
 
     again = Author(openai(server), tmp_path, said.append)
-    assert again.write(prompts(40), DESCRIPTION, described) == expected
+    assert again.write(prompts(40, DESCRIPTION), described) == expected
     assert again.report.cached == 38  # what failed is tried again
 
 
@@ -127,8 +127,8 @@ def test_another_setting_is_another_file(serve, tmp_path):
         author = Author(openai(server, **changes), tmp_path, lambda line: None)
         author.write(prompts(1))
         files.add(author.report.file)
-    author.write(prompts(1), DESCRIPTION)
-    assert len(files | {author.report.file}) == 6 == len(server.asked)
+    author.write(prompts(1, DESCRIPTION))  # another form: another text in the same file
+    assert len(files | {author.report.file}) == 5 and len(server.asked) == 6
 
 
 def test_the_key_is_sent_and_written_nowhere(serve, tmp_path, monkeypatch):
@@ -190,11 +190,56 @@ def test_options_are_scored_by_the_likeliest_letters(serve):
         return 200, completion("B", logprobs={"content": [{"top_logprobs": likely}]})
 
     model = open_model(openai(serve(answer)))
-    ((red, blue, green),) = model.score([("s", "which?")], [["red", "blue", "green"]])
+    (reply,) = model.score([("s", "which?")], [["red", "blue", "green"]])
+    red, blue, green = json.loads(reply.text)
+    assert reply.read == 7
     assert blue - red == pytest.approx(2.0) and red - green == pytest.approx(5.0)
     assert torch.tensor([red, blue, green]).exp().sum() == pytest.approx(1.0)
-    failing = open_model(openai(serve(lambda body, number: (500, ""))))
-    assert failing.score([("s", "u")], [["x", "y"]])[0] == pytest.approx([-0.6931] * 2, abs=1e-3)
+    said = {
+        "status 500": (500, ""),
+        "no log-probabilities": (200, completion("A")),
+        "no option among the likeliest": (
+            200,
+            completion("I", logprobs={"content": [{"top_logprobs": [likely("I", -0.1)]}]}),
+        ),
+    }
+    for problem, answer in said.items():
+        model = open_model(openai(serve(lambda body, number, answer=answer: answer)))
+        assert [(r.text, r.problem) for r in model.score([("s", "u")], [["x", "y"]])] == [
+            ("", problem)
+        ]
+
+
+def likely(token, logprob):
+    return {"token": token, "logprob": logprob}
+
+
+def test_scores_are_kept_repeated_and_replaced_by_the_template(serve, tmp_path):
+    def answer(body, number):
+        asked = body["messages"][1]["content"]
+        if "item 2" in asked or number == 1:
+            return 500, ""
+        top = [likely("A", -0.2 - ("item 1" in asked)), likely("B", -2.0)]
+        return 200, completion("A", logprobs={"content": [{"top_logprobs": top}]})
+
+    asked = [
+        Prompt("judge", f"item {n}", "[-3.0, -0.05]", options=("yes", "no")) for n in (0, 1, 2, 0)
+    ]
+    server = serve(answer)
+    author = Author(openai(server, concurrency=1), tmp_path, lambda line: None)
+    found = author.score(asked)
+    assert (found[:, 0] - found[:, 1]).tolist() == pytest.approx([1.8, 0.8, -2.95, 1.8])
+    report = author.report
+    assert (report.scores, report.texts, report.templates) == (4, 0, 1)
+    assert report.calls == len(server.asked) == 6 and server.asked[0]["max_tokens"] == 1
+    assert str(report).startswith("0 texts and 4 scores by openai")
+    replay = Author(ReplayText(file=report.file), tmp_path)
+    assert torch.equal(replay.score(asked), found) and len(server.asked) == 6
+    other = [Prompt("judge", "item 0", "[0, 0]", options=("no", "yes"))]
+    with pytest.raises(DataError, match="lacks 1 of 1"):
+        replay.score(other)
+    by_template = Author(TemplateText(), tmp_path).score(asked)
+    assert by_template.tolist() == [pytest.approx([-3.0, -0.05])] * 4
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +284,9 @@ def test_a_local_model_scores_by_probability(small_model):
 
     model = open_model(TransformersText(folder=str(small_model), concurrency=2))
     options = ["war", "love", "a note of war"]
-    (found, other) = model.score([("be brief", "item 0"), ("be", "item 1")], [options, ["war"]])
+    replies = model.score([("be brief", "item 0"), ("be", "item 1")], [options, ["war"]])
+    assert replies[0].read == 3 * 4  # the prompt once for each option
+    found, other = (json.loads(reply.text) for reply in replies)
     assert other == [0.0]
     plain = AutoModelForCausalLM.from_pretrained(small_model).eval()
     ids = model._tokenizer("be brief\n\nitem 0\n\n", return_tensors="pt")["input_ids"]
@@ -259,7 +306,7 @@ def test_the_packaged_model_completes_and_scores():
         pytest.skip(str(error))
     (reply,) = model.complete([("", "Hi")], None)
     assert reply.text.strip() and 0 < reply.written <= 4 and not reply.problem
-    ((yes, no),) = model.score([("", "Is water wet?")], [["yes", "no"]])
+    yes, no = json.loads(model.score([("", "Is water wet?")], [["yes", "no"]])[0].text)
     assert yes != no and torch.tensor([yes, no]).exp().sum() == pytest.approx(1.0)
 
 

@@ -1,6 +1,8 @@
 """Notes and texts about users in a world: what is written, who may read it, and when."""
 
 import json
+import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,7 +12,9 @@ from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError
 from marec_env.simulator import Simulator
 from marec_env.text.author import Author, TextReport
+from marec_env.text.catalog_texts import distilled, pairs_to_ask
 from marec_env.text.models import Reply
+from marec_env.text.prompts import like_prompts
 from marec_env.world import build_world
 from tests.worlds import small_environment
 
@@ -174,3 +178,102 @@ def test_a_model_writes_in_its_language_once_for_all_runs(tmp_path, monkeypatch)
     assert replayed.texts.notes == world.texts.notes
     assert replayed.texts.fingerprint == world.texts.fingerprint
     assert torch.equal(replayed.knowledge.notes, world.knowledge.notes)
+
+
+def test_what_a_model_judges_is_learned_for_all_items():
+    made = torch.Generator().manual_seed(0)
+    vectors = torch.nn.functional.normalize(torch.randn(200, 6, generator=made), dim=1)
+    taste = torch.randn(3, 6, generator=made)
+    truth = 5 * vectors @ taste.T - 4  # [N, T]
+    asked = torch.stack([torch.randperm(200, generator=made)[:90] for _ in range(3)])
+    table, explained = distilled(vectors, asked, truth.T.gather(1, asked))
+    expected = (truth - truth.mean(0)) / truth.std(0, correction=0)
+    assert table.shape == (200, 3) and explained > 0.95
+    assert torch.allclose(table, expected, atol=0.3)
+    for topic in range(3):
+        assert torch.corrcoef(torch.stack([table[:, topic], expected[:, topic]]))[0, 1] > 0.995
+    noise = torch.randn(3, 90, generator=made)
+    table, explained = distilled(vectors, asked, noise)
+    assert explained < 0.1  # of nothing nothing is learned
+    assert table.T.gather(1, asked).argsort(1).equal(noise.argsort(1))  # as they were judged
+    assert not distilled(vectors, asked, torch.zeros(3, 90))[0].any()
+
+
+def test_asked_are_the_nearest_and_some_of_the_rest(told):
+    catalog = told.catalog
+    asked = pairs_to_ask(catalog, 20)
+    assert asked.shape == (6, 20) and all(len(set(row)) == 20 for row in asked.tolist())
+    for topic, row in enumerate(asked):
+        centre = catalog.text[catalog.topics == topic].mean(0)
+        order = (catalog.text @ centre).argsort(descending=True)
+        assert set(row[:10].tolist()) == set(order[:10].tolist())
+        places = [int((order == item).nonzero()) for item in row[10:]]
+        assert places[0] == 10 and places == sorted(places) and places[-1] > 250
+    assert pairs_to_ask(catalog, 1000).shape == (6, 300)
+
+
+def test_the_re_ranker_scores_by_the_topics_that_a_user_likes(tmp_path, monkeypatch):
+    """A model to which users like items of their topic, and others the less the later their row."""
+    asked = []
+
+    class Model:
+        name = "judge"
+
+        def score(self, prompts, options):
+            asked.extend(prompts)
+            likes = [
+                user.split("such as")[0].removeprefix("User: Likes ").strip(", ") in
+                user.split("Item:")[1] for _, user in prompts
+            ]  # fmt: skip
+            return [Reply(json.dumps([-0.1, -3.0] if like else [-3.0, -0.1])) for like in likes]
+
+    monkeypatch.setattr(Author.__init__, "__defaults__", (print, lambda config: Model()))
+    pipeline = PIPELINE | {
+        "components": ("profile", "recall", "feature", "ranking"),
+        "recall": {"channels": ("popular", "fresh")},
+        "blocks": {"rerank": 0.03},
+    }
+    model = {"kind": "openai", "model": "x"}
+    text = {"model": model, "rerank": 300, "folder": str(tmp_path)}
+    world = build_world(environment(text, pipeline))
+    assert world.texts.any and world.texts.report.scores == 6 * 300
+    assert len(asked) == 6 * 300 and not world.texts.notes
+    simulator = Simulator(world, 32)
+    simulator.reset(seed=1)
+    mix, before = simulator.pipeline.memory.interest.clone(), len(asked)
+    simulator.step(simulator.default_actions())
+    request = simulator.last.request
+    said = world.knowledge.reranked[request.candidates]  # [B, C, T]
+    share = mix + 0.2 * world.knowledge.topic_share
+    score = (said * (share / share.sum(1, keepdim=True)).unsqueeze(1)).sum(2)
+    spread = (score - score.mean(1, keepdim=True)) / score.std(1, correction=0, keepdim=True)
+    assert torch.allclose(request.blocks[:, :, 0], spread, atol=1e-4)
+    assert len(asked) == before  # no step asks
+    # Slates are of the topics that users like: more than of those that they were offered.
+    topics = world.knowledge.topics
+    liked = mix.argmax(1, keepdim=True)
+    known = mix.sum(1) > 0
+    shown = (topics[simulator.last.slate] == liked)[known].float().mean()
+    assert shown > 1.5 * (topics[request.candidates] == liked)[known].float().mean()
+    plain = build_world(environment({}, {"candidates": 20, "slate_size": 5}))
+    assert plain.knowledge.reranked is None and not plain.texts.any
+    silent = Simulator(replace(plain, config=world.config), 4)
+    silent.reset(seed=0)
+    with pytest.raises(ConfigError, match=r"environment\.text\.rerank: 64"):
+        silent.step(silent.default_actions())
+
+
+def test_the_template_judges_by_the_words_of_the_topic(told):
+    world = build_world(environment({"rerank": 12}, {"candidates": 20, "slate_size": 5}))
+    assert world.texts.report == TextReport(scores=6 * 12)
+    prompt, *rest = like_prompts(told.catalog, told.texts.notes, torch.tensor([[0]] * 6), "en")
+    name = told.catalog.topic_names[0]
+    words = set(re.findall(r"\w+", name.lower()))
+    held = words & set(re.findall(r"\w+", told.texts.notes[0].lower()))
+    yes, no = json.loads(prompt.template)
+    assert math.exp(yes) == pytest.approx((1 + len(held)) / (2 + len(words)))
+    assert math.exp(yes) + math.exp(no) == pytest.approx(1)
+    assert f"Likes {name}, such as" in prompt.user and told.texts.notes[0] in prompt.user
+    assert prompt.options == ("yes", "no") and len({one.key for one in (prompt, *rest)}) == 6
+    chinese = like_prompts(told.catalog, told.texts.notes, torch.tensor([[0]] * 6), "zh")[0]
+    assert chinese.options == ("会", "不会") and "喜欢" in chinese.user
