@@ -65,8 +65,8 @@ def with_cold_items(world: World, share: float, seed: int) -> tuple[World, torch
     neighbours = learned.neighbours[:, :NEIGHBOURS]
     knowledge = Knowledge.of(catalog, cf, neighbours, f"{world.knowledge.version}-cold")
     history = world.population.history
-    met = torch.where((history >= 0) & cold[history.clamp(min=0)], -1, history)
-    population = replace(world.population, history=met)
+    met = torch.where(cold[history.item], -1, history.item)
+    population = replace(world.population, history=replace(history, item=met))
     changed = replace(
         world,
         visible_log=visible,

@@ -39,8 +39,9 @@ def by_user(world: World, users: Users, memory: SessionMemory, depth: int) -> di
             relevance = users.relevance_at_start(people)
             if relevance is None:
                 return {}
-            past = torch.where(known[people].unsqueeze(1), population.history[people], -1)
-            block = memory.beginning(past, population.history_liked[people])
+            past, liked = population.history.of(people)
+            past = torch.where(known[people].unsqueeze(1), past, -1)
+            block = memory.beginning(past, liked)
             block["top"] = top_k(relevance, depth, excluded=memory.seen_before(past))
             for name, values in block.items():
                 found.setdefault(name, []).append(values)

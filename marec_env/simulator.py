@@ -70,7 +70,7 @@ class Simulator:
             config.pipeline,
             world.knowledge,
             num_sessions,
-            history_length=world.population.history.shape[1],
+            history_length=world.population.history.length,
             max_requests=config.max_requests,
             groups=len(world.population.group_names),
         )
@@ -154,11 +154,12 @@ class Simulator:
         users.reset(self.session_keys, rows.where)
         person = rows.of(users.user_index)
         known = ~rows.of(users.is_new) & self._known[person]
-        history = torch.where(known.unsqueeze(1), population.history[person], -1)
+        history, liked = population.history.of(person)
+        history = torch.where(known.unsqueeze(1), history, -1)
         place = person + population.num_users * ~known
         beginning = {name: table[place] for name, table in self._by_user.items()}
-        liked, group = population.history_liked[person], population.groups[person]
-        self.pipeline.reset(rows, history, liked, group, self._limits[person], beginning)
+        group, limits = population.groups[person], self._limits[person]
+        self.pipeline.reset(rows, history, liked, group, limits, beginning)
         if (top := beginning.get("top")) is None:
             top = best_at_start(users, self.pipeline.memory.seen, self._top.shape[1], rows)
         rows.put(self._top, top)

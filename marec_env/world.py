@@ -11,6 +11,7 @@ from torch import Tensor
 
 from marec_env.catalog.build import build_catalog
 from marec_env.catalog.catalog import Catalog
+from marec_env.catalog.histories import Histories
 from marec_env.catalog.population import Population
 from marec_env.config import usable_device
 from marec_env.data.log import InteractionLog, load_log
@@ -79,7 +80,9 @@ class World:
 def _moved(record: _Record, device: torch.device) -> _Record:
     values = {item.name: getattr(record, item.name) for item in fields(record)}
     moved: dict[str, Any] = {
-        name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)
+        name: value.to(device)
+        for name, value in values.items()
+        if isinstance(value, Tensor | Histories)
     }
     for name, value in values.items():
         if isinstance(value, dict):  # attributes by name

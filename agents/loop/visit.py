@@ -218,10 +218,10 @@ class _Visitors:
         number = self._numbers[self._of_row[row]]
         body: dict[str, Any] = {"user": f"{self._prefix}-{self._seed}-{number}", "seed": key}
         if not bool(users.is_new[row]) and bool(world.learned.known_users[person]):
-            items = population.history[person]
+            items, liked = (row[0] for row in population.history.of(users.user_index[row, None]))
             there = items >= 0
             body["history"] = [world.catalog.ids[place] for place in items[there].tolist()]
-            body["feedback"] = population.history_liked[person][there].tolist()
+            body["feedback"] = liked[there].tolist()
         if len(population.group_names) > 1:
             body["group"] = population.group_names[int(population.groups[person])]
         names = list(world.config.pipeline.audit.suitability.values())

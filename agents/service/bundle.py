@@ -121,7 +121,7 @@ class Bundle:
             titles=world.catalog.titles,
             topics=world.catalog.topic_names,
             groups=world.population.group_names,
-            history_length=world.population.history.shape[1],
+            history_length=world.population.history.length,
             max_requests=world.config.max_requests,
             like_threshold=float(world.visible_log.like_threshold),
             ratings=(float(ratings.min()), float(ratings.max())),

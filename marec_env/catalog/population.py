@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from marec_env.catalog.histories import Histories
+
 __all__ = ["Population", "thinned"]
 
 _MANY_ITEMS, _SOME_ITEMS = (
@@ -48,10 +50,8 @@ class Population:
     topics: Tensor
     """Int64 ``[N]``: the topics by which users get bored."""
     num_topics: int
-    history: Tensor
-    """Int64 ``[U, H]``: items consumed before, oldest first, padded at the front with -1."""
-    history_liked: Tensor
-    """Bool ``[U, H]``: which of them the user liked."""
+    history: Histories
+    """What each user consumed before."""
     groups: Tensor
     """Int64 ``[U]``: a group for fairness reports (0 everywhere if unknown)."""
     group_names: tuple[str, ...]
@@ -75,11 +75,3 @@ class Population:
     def num_items(self) -> int:
         """The number of items, N."""
         return self.item_factors.shape[0]
-
-    def liked(self) -> tuple[Tensor, Tensor]:
-        """Return what each user liked, first, int64 ``[U, H]``, and how many, int64 ``[U]``."""
-        liked = self.history_liked & (self.history >= 0)
-        # Liked items first, so that one draw below their count picks one of them.
-        order = liked.to(torch.int8).argsort(dim=1, descending=True, stable=True)
-        items = self.history.gather(1, order)
-        return items if items.shape[1] else items.new_zeros(len(items), 1), liked.sum(1)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from marec_env import random
+from marec_env.catalog.histories import Histories
 from marec_env.catalog.population import Population
 from marec_env.data.config import SyntheticConfig
 from marec_env.data.population import (
@@ -57,12 +58,12 @@ def _population(
 ) -> Population:
     """Return a population of one group, plain but for what is ``given``."""
     empty = torch.zeros(len(users), 0, dtype=torch.int64)
+    nothing = Histories.of_rows(empty, empty.bool())
     whole: dict[str, Any] = {
         "quality": torch.zeros(len(items)),
         "scale": 1.0,
         "intercept": 0.0,
-        "history": empty,
-        "history_liked": empty.bool(),
+        "history": nothing,
         "groups": torch.zeros(len(users), dtype=torch.int64),
         "group_names": ("all",),
     }
@@ -112,8 +113,7 @@ def synthetic_population(
         quality=quality,
         scale=scale,
         intercept=intercept,
-        history=history,
-        history_liked=liked,
+        history=Histories.of_rows(history, liked),
         providers=random.integers(item_keys, 0, "population/provider", 1, providers).squeeze(1),
     )
 
@@ -203,7 +203,6 @@ def _scenario(seed: int, name: str) -> Population:
     log, world = generate(name, sizes, LIKED_FROM[name])
     scale = SCENARIOS.get(name).relevance
     logits = scale * world.user_taste @ world.item_taste.T + world.quality
-    history, liked = histories(log, _LOGGED)
     return Population(
         user_factors=world.user_taste,
         item_factors=world.item_taste,
@@ -212,8 +211,7 @@ def _scenario(seed: int, name: str) -> Population:
         intercept=calibrate_intercept(logits, random_click_rate(PopulationConfig(), log)),
         topics=world.category,
         num_topics=len(SCENARIOS.get(name).vocabulary.categories),
-        history=history,
-        history_liked=liked,
+        history=histories(log, _LOGGED),
         groups=log.group,
         group_names=log.group_names,
         providers=world.provider,

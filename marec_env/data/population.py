@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from marec_env import random
+from marec_env.catalog.histories import Histories
 from marec_env.catalog.population import Population, thinned
 from marec_env.config import ConfigModel, Seed
 from marec_env.data.factors import fit_factors
@@ -159,19 +160,11 @@ def _centred(factors: Tensor, known: Tensor) -> Tensor:
     return torch.where(known[:, None], factors - factors[known].mean(0), 0.0)
 
 
-def histories(log: InteractionLog, length: int) -> tuple[Tensor, Tensor]:
-    """Return the last ``length`` items of each user, oldest first, front-padded with -1."""
+def histories(log: InteractionLog, length: int) -> Histories:
+    """Return the last ``length`` interactions of each user; the items are the log's own tensor."""
     count = torch.bincount(log.user, minlength=log.num_users)
     end = torch.cumsum(count, 0)
-    items = torch.full((log.num_users, length), -1, dtype=torch.int64)
-    liked, all_liked = torch.zeros(log.num_users, length, dtype=torch.bool), log.liked
-    for column in range(length):
-        # The (length - column)-th interaction before each user's end in the log.
-        back = length - column
-        there = (count >= back).nonzero().squeeze(1)
-        place = end[there] - back
-        items[there, column], liked[there, column] = log.item[place], all_liked[place]
-    return items, liked
+    return Histories(end - count.clamp(max=length), end, log.item, log.liked, length)
 
 
 def build_population(
@@ -231,7 +224,6 @@ def build_population(
         quality = quality + config.fashion * _standardised(newer.to(torch.float32))
     users, items = thinned(log.num_users, log.num_items, _CELLS)
     logits = config.scale * user_factors[users] @ item_factors[items].T + quality[items]
-    history, history_liked = histories(log, config.history)
     return Population(
         user_factors=user_factors,
         item_factors=item_factors,
@@ -240,8 +232,7 @@ def build_population(
         intercept=calibrate_intercept(logits, random_click_rate(config, log)),
         topics=topics,
         num_topics=num_topics,
-        history=history,
-        history_liked=history_liked,
+        history=histories(log, config.history),
         groups=log.group,
         group_names=log.group_names,
         providers=log.provider if providers is None else providers,

@@ -149,10 +149,11 @@ def guessed_tastes(population: Population, draws: int, seed: int, folds: int = 1
     Ridge regression of tastes on the mean factors of what was consumed and liked and on topic
     shares, each user's fitted on the other folds; the draws add residuals of users of other folds.
     """
-    history, users = population.history, population.num_users
+    users = population.num_users
+    history, likes = population.history.of(torch.arange(users))
     factors = torch.cat([population.item_factors, population.quality.unsqueeze(1)], dim=1)
     parts = []
-    for kept in (history >= 0, population.history_liked & (history >= 0)):
+    for kept in (history >= 0, likes & (history >= 0)):
         weight = kept / kept.sum(1, keepdim=True).clamp(min=1)
         parts += [torch.einsum("uh,uhd->ud", weight, factors[history.clamp(min=0)])]
         share = torch.zeros(users, population.num_topics)
@@ -213,7 +214,10 @@ class Filter:
         )
         self._examined = Examination(config.examination, population.topics.device)
         self._items, self._kinds = population.num_items, population.num_topics
-        liked, count = population.liked()
+        past = population.history.likes()
+        count, width = past.count, max(past.length, 1)
+        places = past.begin.unsqueeze(1) + torch.arange(width)
+        liked = past.item[places.clamp(max=len(past.item) - 1)]  # what follows is anyone's
         if config.intent.source == "catalog":
             count = torch.zeros_like(count)
         self.groups: list[tuple[Tensor, Beliefs]] = []

@@ -248,18 +248,16 @@ class Friends(Module):
         self._influence = config.friends.influence
         self.friends = befriend(population)
         """Int64 ``[U, F]``; -1 for none."""
-        # One row more, of nobody, who likes nothing: that of place -1.
-        self._liked, self._count = (
-            torch.cat([table, torch.zeros_like(table[:1])]) for table in population.liked()
-        )
+        self._likes = population.history.likes()
+        self._count = self._likes.count
         self.endorsed = self._keep("endorsed", 0.0, population.num_items)
         """Float32 ``[B, N]``."""
 
     def _endorse(self, rows: Rows, users: Tensor, chosen: Tensor, active: Tensor | bool) -> None:
         """Let the friends of ``users`` who are ``active`` endorse one liked item each."""
         friends = self.friends[users]
-        count = self._count[friends]
-        item = self._liked[friends, pick(chosen, count.clamp(min=1))]
+        count = torch.where(friends >= 0, self._count[friends], 0)
+        item = self._likes.item[self._likes.begin[friends] + pick(chosen, count.clamp(min=1))]
         weight = (active & (count > 0)).to(torch.float32)
         # An unliked history has no item to name: its weight is 0 wherever it lands.
         before = rows.of(self.endorsed)

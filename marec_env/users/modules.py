@@ -255,7 +255,8 @@ class Intent(Module):
 
     def _build(self, config: UsersConfig, population: Population) -> None:
         self._own, self._items = config.intent, population.num_items
-        self._liked, self._count = population.liked()
+        self._likes = population.history.likes()
+        self._count = self._likes.count
         if self._own.source == "catalog":
             self._count = torch.zeros_like(self._count)
         self.item = self._keep("item", 0, dtype=torch.int64)
@@ -263,7 +264,7 @@ class Intent(Module):
 
     def _draw(self, users: Tensor, draw: Tensor) -> Tensor:
         count = self._count[users]
-        some = self._liked[users, pick(draw, count.clamp(min=1))]
+        some = self._likes.item[self._likes.begin[users] + pick(draw, count.clamp(min=1))]
         return torch.where(count > 0, some, pick(draw, self._items))
 
     def reset(self, rows: Rows, users: Tensor, keys: Tensor, draw: Tensor) -> None:

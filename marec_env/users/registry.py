@@ -215,21 +215,25 @@ def check_population(population: Population) -> None:
     if topics < 1:
         refuse("num_topics", f"is {topics}", "at least 1")
     users, size = population.user_factors.shape
-    items, past = population.num_items, population.history.shape[-1]
+    items, history = population.num_items, population.history
     whole: dict[str, tuple[Tensor, tuple[int, ...]]] = {
         "user_factors": (population.user_factors, (users, size)),
         "item_factors": (population.item_factors, (items, size)),
         "quality": (population.quality, (items,)),
         "topics": (population.topics, (items,)),
-        "history": (population.history, (users, past)),
-        "history_liked": (population.history_liked, (users, past)),
+        "history.begin": (history.begin, (users,)),
+        "history.end": (history.end, (users,)),
+        "history.item": (history.item, (history.item.numel(),)),
+        "history.liked": (history.liked, (history.item.numel(),)),
     }
     if population.providers is not None:
         whole["providers"] = (population.providers, (items,))
     for kind, count in (("item_attributes", items), ("user_attributes", users)):
         for name, values in getattr(population, kind).items():
             whole[f"{kind}.{name}"] = (values, (count,))
-    ranges = {"topics": (0, topics), "history": (-1, items), "providers": (0, items)}
+    ranges = {"topics": (0, topics), "history.item": (-1, items), "providers": (0, items)}
+    places = history.item.numel() + 1
+    ranges |= dict.fromkeys(("history.begin", "history.end"), (0, places))
     for name, (values, shape) in whole.items():
         if tuple(values.shape) != shape:
             refuse(name, f"has shape {tuple(values.shape)}", shape)

@@ -65,11 +65,11 @@ def test_equals_the_first_slate_that_the_simulator_shows(
         shown = simulator.last.request.slate
         assert shown is not None
         user = int(simulator.users.user_index[0])
-        past = world.population.history[user]
+        past, liked = (row[0] for row in world.population.history.of(torch.tensor([user])))
         known = past >= 0
         result = recommender.recommend(
             [world.catalog.ids[i] for i in past[known].tolist()],
-            feedback=world.population.history_liked[user][known].tolist(),
+            feedback=liked[known].tolist(),
             group=world.population.group_names[int(world.population.groups[user])],
             seed=seed,
         )

@@ -67,8 +67,10 @@ def test_histories_keep_the_newest_oldest_first(
     population = build_population(
         PopulationConfig(dim=2, history=2), log, torch.tensor([0, 0, 0]), 1
     )
-    assert population.history.tolist() == [[1, 2], [-1, 1]]
-    assert population.history_liked.tolist() == [[True, True], [False, False]]
+    items, liked = population.history.of(torch.tensor([0, 1]))
+    assert items.tolist() == [[1, 2], [-1, 1]]
+    assert liked.tolist() == [[True, True], [False, False]]
+    assert population.history.item is log.item  # no copy, however long the pasts
 
 
 def test_intercept_is_exact() -> None:

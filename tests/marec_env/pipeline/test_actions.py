@@ -120,13 +120,12 @@ def test_a_recommender_serves_it(kind):
     team = StaticTeam({**hand_set_actions(env), "recall_0": env.action_spaces["recall_0"].sample()})
     team.actions["recall_0"] = torch.as_tensor(team.actions["recall_0"])
     env.step(team.act({agent: env.observe(agent) for agent in env.agents}))
-    user = int(env.users.user_index[0])
-    past = env.world.population.history[user]
+    past, liked = (row[0] for row in env.world.population.history.of(env.users.user_index))
     known = past >= 0
     found = Recommender(Bundle.of(env.world, team)).recommend(
         [env.world.catalog.ids[i] for i in past[known].tolist()],
         k=5,
-        feedback=env.world.population.history_liked[user][known].tolist(),
+        feedback=liked[known].tolist(),
     )
     shown = env.last.request.slate[0].tolist()
     assert [one.item for one in found] == [env.world.catalog.ids[i] for i in shown]

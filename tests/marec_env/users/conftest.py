@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from marec_env.catalog.histories import Histories
 from marec_env.users import Population
 from marec_env.users.base import SCALARS, Draws, Shown
 
@@ -24,8 +25,7 @@ def small_population(
         intercept=-0.5,
         topics=torch.arange(items) % topics,
         num_topics=topics,
-        history=history,
-        history_liked=torch.rand(users, 8, generator=source) < 0.5,
+        history=Histories.of_rows(history, torch.rand(users, 8, generator=source) < 0.5),
         groups=torch.zeros(users, dtype=torch.int64),
         group_names=("all",),
     )

@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import normalize
 
 from marec_env import random
+from marec_env.catalog.histories import Histories
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError
 from marec_env.users import make_users
@@ -84,13 +85,12 @@ def test_beliefs_are_calibrated_and_learn_from_clicks(population, met):
 
 def _alone(population, user, likes):
     """Return a population of one user, who likes so many items."""
-    history = torch.full_like(population.history[:1], -1)
+    history = torch.full((1, population.history.length), -1)
     history[0, :likes] = torch.tensor([5, 90, 171])[:likes]
     return replace(
         population,
         user_factors=population.user_factors[user : user + 1],
-        history=history,
-        history_liked=history >= 0,
+        history=Histories.of_rows(history, history >= 0),
         groups=population.groups[:1],
         user_attributes={},
     )
@@ -126,7 +126,7 @@ def test_intents_are_weighed_as_by_the_sum_over_all_their_paths(population):
     )
     alone = _alone(population, 40, 3)
     beliefs = Filter(config, alone, torch.tensor([0]), torch.tensor([True]))
-    likes = alone.history[0, :3]
+    likes = alone.history.item[:3]
     interest = normalize(0.6 * alone.user_factors + 0.4 * alone.item_factors[likes], dim=1)
     logits = alone.scale * interest @ alone.item_factors.T + alone.quality + alone.intercept
     slates = [torch.arange(K), torch.arange(40, 40 + K), torch.tensor([5, 90, 171, 8, 9])]
@@ -169,8 +169,7 @@ def test_a_user_never_met_is_none_of_those_a_new_one_may_be(population):
     two = replace(
         population,
         user_factors=population.user_factors[[3, 9]],
-        history=population.history[[3, 9]],
-        history_liked=population.history_liked[[3, 9]],
+        history=Histories.of_rows(*population.history.of(torch.tensor([3, 9]))),
         groups=population.groups[:2],
         user_attributes={},
     )

@@ -95,8 +95,8 @@ class OneSession:
         return random.uniform(torch.tensor([self.key]), step, stream, lanes)[0].double().numpy()
 
     def pick_intent(self, draw):
-        history = self.people.history[self.user].tolist()
-        likes = self.people.history_liked[self.user].tolist()
+        past = self.people.history.of(torch.tensor([self.user]))
+        history, likes = (rows[0].tolist() for rows in past)
         liked = [item for item, like in zip(history, likes, strict=True) if like and item >= 0]
         return liked[int(draw * len(liked))] if liked else int(draw * 40)
 

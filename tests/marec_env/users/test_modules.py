@@ -255,9 +255,10 @@ def test_intent_mixes_and_switches_at_the_stated_rate(population) -> None:
     intent = Intent(UsersConfig(intent=config), population, MANY)
     users = torch.arange(MANY) % 20
     intent.reset(Rows(), users, users, _uniform(1).squeeze(1))
-    liked = population.history_liked[users] & (population.history[users] >= 0)
+    past, liked = population.history.of(users)
+    liked &= past >= 0
     known = liked.any(1)
-    among = ((population.history[users] == intent.item.unsqueeze(1)) & liked).any(1)
+    among = ((past == intent.item.unsqueeze(1)) & liked).any(1)
     assert torch.equal(among, known)
     taste = population.user_factors[users]
     mixed = 0.6 * taste + 0.4 * population.item_factors[intent.item]

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
 from marec_env import random
+from marec_env.catalog.histories import Histories
 from marec_env.classic.kuaisim import KuaiSimConfig
 from marec_env.classic.long_term_satisfaction import LongTermSatisfactionConfig
 from marec_env.classic.presets import get_preset
@@ -51,6 +52,15 @@ def test_contradictions_are_refused() -> None:
         sections.ProportionalChoice(no_click=-1.0, min_score=0.0)
 
 
+def _pasts(users: int = 20, item: int = 3, end: int | None = None) -> Histories:
+    """Pasts of eight items; ``end`` is put where all of them end."""
+    items = torch.full((users, 8), item)
+    found = Histories.of_rows(items, items >= 0)
+    if end is None:
+        return found
+    return dataclasses.replace(found, end=torch.full((users,), end))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -59,7 +69,9 @@ def test_contradictions_are_refused() -> None:
         ({"quality": torch.zeros(3)}, "quality has shape"),
         ({"scale": float("inf")}, "scale is inf"),
         ({"topics": torch.full((40,), 4)}, r"topics holds 4 \.\.\. 4; allowed: 0 \.\.\. 3"),
-        ({"history": torch.full((20, 8), 40)}, "history holds"),
+        ({"history": _pasts(item=40)}, r"history.item holds 40 \.\.\. 40; allowed: -1 \.\.\. 39"),
+        ({"history": _pasts(users=3)}, "history.begin has shape"),
+        ({"history": _pasts(end=161)}, r"history.end holds 161 \.\.\. 161; allowed: 0 \.\.\. 160"),
         ({"num_topics": 0}, "num_topics is 0"),
         (
             {"item_attributes": {"price": torch.full((40,), float("nan"))}},

@@ -169,7 +169,7 @@ def test_friends_of_the_logs_graph_take_the_place_of_those_of_like_taste(populat
     friends = Friends(config, known, 1)
     friends.reset(Rows(), torch.tensor([3]), keys, torch.zeros(1))
     # One item that the only friend likes, and nobody else's.
-    row, likes = known.history[2], known.history_liked[2]
+    row, likes = (part[0] for part in known.history.of(torch.tensor([2])))
     assert float(friends.endorsed.sum()) == 1.0
     assert friends.endorsed[0].argmax().item() in row[likes].tolist()
 
@@ -183,8 +183,8 @@ def test_friends_endorse_what_they_liked_and_it_fades(population, monkeypatch) -
     friends.reset(Rows(), users, keys, torch.zeros(1))
     liked = set()
     for friend in friends.friends[3].tolist():
-        row = population.history[friend]
-        liked |= set(row[population.history_liked[friend] & (row >= 0)].tolist())
+        row, likes = (part[0] for part in population.history.of(torch.tensor([friend])))
+        liked |= set(row[likes & (row >= 0)].tolist())
     endorsed = friends.endorsed[0].nonzero().squeeze(1).tolist()
     assert endorsed and set(endorsed) <= liked
     assert float(friends.endorsed.sum()) <= 9.0
