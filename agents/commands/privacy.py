@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,12 +23,11 @@ from agents.commands.shared import (
 )
 from marec_env.config import MAX_SEED
 from marec_env.errors import ConfigError
-from marec_env.reporting.table import print_tables
+from marec_env.reporting.table import TextTable, print_tables
 
 if TYPE_CHECKING:
     from agents.config import RunConfig
     from agents.studies.privacy.curve import CurvePlan
-    from marec_env.environment_config import EnvironmentConfig
 
 __all__ = ["anonymise", "command", "forget"]
 
@@ -54,11 +55,12 @@ def command(
     ] = 8,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of all draws.")] = 0,
     part: Annotated[
-        Literal["attacks", "curve", "federated"],
+        Literal["attacks", "teams", "curve", "federated"],
         typer.Option(
-            help="attacks: on what is configured; curve: recall, clicks and attacks over ε, of "
-            "factors, hand-set play and trained teams, with figures; goes on where it was cut "
-            "off; federated: factors learned over shards of the users; goes on likewise."
+            help="attacks: on what is configured; teams: on teams trained on halves of the log's "
+            "users; curve: recall, clicks and attacks over ε, of factors, hand-set play and "
+            "trained teams, with figures; federated: factors learned over shards of the users. "
+            "All but the first go on where they were cut off."
         ),
     ] = "attacks",
     seeds: Annotated[int, typer.Option(min=1, help="Parts curve and federated: seeds.")] = 5,
@@ -66,11 +68,12 @@ def command(
         int, typer.Option(min=2, help="Parts curve and federated: sessions of clicks.")
     ] = 512,
     train_steps: Annotated[
-        int, typer.Option(min=0, help="Part curve: requests a team trains on; 0 trains none.")
+        int,
+        typer.Option(min=0, help="Parts curve and teams: requests a team trains on; 0: none."),
     ] = 40_000,
     output: Annotated[
         Path,
-        typer.Option(help="Folder for privacy.json and privacy.html, curve.* or federated.json."),
+        typer.Option(help="Folder for privacy.json and privacy.html, curve.*, or PART.json."),
     ] = Path("privacy"),
     replace: Replace = False,
 ) -> None:
@@ -92,7 +95,18 @@ def command(
     from marec_env.reporting.page import Section, render_page
 
     if part == "federated":
-        _federated(read_environment(place, overrides)[1], seeds, sessions, output, replace)
+        from agents.studies.privacy.shards import measure_shards, shards_table
+
+        environment = read_environment(place, overrides)[1]
+        shards = partial(measure_shards, environment, seeds, sessions, _COHORT)
+        _study(part, shards, lambda report: [shards_table(report)], output, replace)
+        return
+    if part == "teams":
+        from agents.studies.privacy.teams import TeamsPlan, measure_teams, teams_tables
+
+        run, _ = read_environment(place, overrides)
+        teams = partial(measure_teams, run, TeamsPlan(models, train_steps, requests, seed))
+        _study(part, teams, teams_tables, output, replace)
         return
     if (place / "config.yaml").is_file():
         if overrides:
@@ -127,24 +141,20 @@ def _earlier(result: Path, *others: Path, replace: bool) -> dict[str, Any] | Non
     return earlier
 
 
-def _federated(
-    environment: EnvironmentConfig, seeds: int, sessions: int, output: Path, replace: bool
+def _study(
+    part: str,
+    measure: Callable[..., dict[str, Any]],
+    tables: Callable[[dict[str, Any]], list[TextTable]],
+    output: Path,
+    replace: bool,
 ) -> None:
-    from agents.studies.privacy.shards import measure_shards, shards_table
+    """Measure piece by piece, kept in ``PART.json``, and print what was found."""
     from marec_env.io import write_json
 
-    result = output / "federated.json"
+    result = output / f"{part}.json"
     earlier = _earlier(result, replace=replace)
-    report = measure_shards(
-        environment,
-        seeds,
-        sessions,
-        _COHORT,
-        lambda found: write_json(result, found),
-        tell,
-        earlier,
-    )
-    print_tables([shards_table(report)])
+    report = measure(lambda found: write_json(result, found), tell, earlier)
+    print_tables(tables(report))
     written(result)
 
 

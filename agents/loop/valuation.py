@@ -32,7 +32,7 @@ from marec_env.evaluation.request_log import (
 )
 from marec_env.evaluation.statistics import Estimate
 
-__all__ = ["CLIP", "Broken", "Valuation", "features", "request_logs", "value"]
+__all__ = ["CLIP", "Broken", "Valuation", "features", "request_logs", "to_go", "value"]
 
 CLIP = 10.0
 """Largest ratio of probabilities that an estimate believes: a bias towards 0, for less variance."""
@@ -125,7 +125,7 @@ def value(
     def paid(values: Tensor) -> RequestLog:
         return replace(team, reward=values[log.live].double().numpy()[:, None])
 
-    later = paid(_to_go(log.clicks.sum(dim=2), discount))
+    later = paid(to_go(log.clicks.sum(dim=2), discount))
     rules = {rule: paid(shares) for rule, shares in (broken or {}).items()}
     return Valuation(
         requests=len(team.session),
@@ -147,7 +147,7 @@ def _gain(log: RequestLog, predicted: Floats, expected: Floats) -> Estimate:
     return doubly_robust(log.reward, log.ratio, predicted, expected - log.reward, log.session)
 
 
-def _to_go(rewards: Tensor, discount: float) -> Tensor:
+def to_go(rewards: Tensor, discount: float) -> Tensor:
     """Return the discounted sums from each request of ``[S, T]`` on."""
     found = torch.zeros_like(rewards)
     later = rewards.new_zeros(len(rewards))

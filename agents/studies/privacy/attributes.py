@@ -14,6 +14,7 @@ from marec_env import random
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.evaluation.statistics import Estimate
 from marec_env.simulator import Simulator
+from marec_env.vector import Action
 from marec_env.world import World
 
 __all__ = ["infer", "views"]
@@ -28,7 +29,7 @@ def views(
     world: World, policy: TeamPolicy | None, requests: int, seed: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return users met, int64 ``[V]``, each once, and what is seen of them, float32 ``[V, d]``, by
-    name: profile vectors and observations, and messages where there are some.
+    name: profile vectors and observations, messages where there are some, and a policy's decisions.
 
     Means over the first ``requests`` requests of a session, or as many as it has.
 
@@ -40,14 +41,26 @@ def views(
     """
     count = _SESSIONS_A_USER * world.population.num_users
     simulator = Simulator(world, count, autoreset=False)
-    step = simulator.reset(seed)
+    simulator.reset(seed)
+    if policy is not None:
+        policy.reset()
     alive = torch.ones(count, dtype=torch.bool, device=simulator.device)
     total: dict[str, Tensor] = {}
     length = torch.zeros(count, 1, device=simulator.device)
     for _ in range(requests):
-        seen = {"observations": torch.cat([*step.observations.values()], dim=1)}
-        actions = simulator.default_actions() if policy is None else policy.act(step.observations)
-        step = simulator.step(actions)
+        observed: dict[str, Tensor] = {}
+        decided: list[Tensor] = []
+        for turn in simulator.turns:
+            now = {agent: simulator.observe(agent) for agent in turn}
+            observed |= now
+            if policy is not None:
+                actions = policy.act(now)
+                simulator.act(actions)
+                decided += [_numbers(action) for action in actions.values()]
+        step = simulator.advance() if decided else simulator.step(simulator.default_actions())
+        seen = {"observations": torch.cat([*observed.values()], dim=1)}
+        if decided:
+            seen["decisions"] = torch.cat(decided, dim=1)
         assert simulator.last is not None
         request = simulator.last.request
         profiles = [part for part in (request.profile_cf, request.profile_text) if part is not None]
@@ -66,6 +79,12 @@ def views(
     return torch.from_numpy(met), {
         name: (value / length).cpu()[kept] for name, value in total.items()
     }
+
+
+def _numbers(action: Action) -> Tensor:
+    """Return an action as float32 ``[B, n]``."""
+    parts = action if isinstance(action, tuple) else (action,)
+    return torch.cat([part.flatten(1) if part.dim() > 1 else part[:, None] for part in parts], 1)
 
 
 def infer(features: Tensor, group: Tensor, seed: int = 0) -> dict[str, Estimate]:

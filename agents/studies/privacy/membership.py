@@ -1,15 +1,17 @@
 """Membership inference: was this user, whose events the attacker has, in the log?
 
 Models are made of random halves of the users. Each is attacked in turn by statistics of a user's
-events under what is published; by their threshold alone, and by the likelihood ratio of the
-statistic under the other models with the user and without (N. Carlini et al., "Membership inference
-attacks from first principles", IEEE S&P 2022): a statistic's usual value differs more between users
-than between being in and out. Where models are made in closed form, shadows cost little.
+events under what is published: by their threshold alone; less what the statistic is for this user
+in the other models (L. Watson et al., "On the importance of difficulty calibration in membership
+inference attacks", ICLR 2022); and by its likelihood ratio under those with the user and without
+(N. Carlini et al., "Membership inference attacks from first principles", IEEE S&P 2022). A
+statistic's usual value differs more between users than between being in and out. Where models are
+made in closed form, shadows cost little.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,7 +27,16 @@ from marec_env.pipeline.knowledge import NEIGHBOURS
 from marec_env.privacy.config import PrivacyConfig
 from marec_env.privacy.release import Release, release_log
 
-__all__ = ["ALL", "Published", "halves", "knowledge_of", "membership", "rows_of", "statistics_of"]
+__all__ = [
+    "ALL",
+    "Published",
+    "attacked",
+    "halves",
+    "knowledge_of",
+    "membership",
+    "rows_of",
+    "statistics_of",
+]
 
 ALL = "all together"
 """The log ratios of all statistics, weighted by Fisher's linear discriminant of the shadows'."""
@@ -139,11 +150,24 @@ def membership(
         part = replace(part, fingerprint=f"{log.fingerprint}/half {seed}/{number}")
         found.append(statistics_of(make(part), rows))
         tell(f"membership: model {number + 1} of {models}")
+    return attacked(found, member)
+
+
+def attacked(
+    found: Sequence[Mapping[str, Tensor]], member: Tensor
+) -> dict[str, dict[str, Estimate]]:
+    """Return each attack's ``auc`` and ``tpr``, each model attacked with the others as shadows.
+
+    Args:
+        found: of each model, statistics of ``U`` users, float64 ``[U]``, higher for members.
+        member: bool ``[models, U]``, as :func:`halves` returns it.
+    """
     values = {name: torch.stack([one[name] for one in found]) for name in found[0]}
     ratios = {name: _log_ratios(value, member) for name, value in values.items()}
     results = {}
     for name, value in values.items():
         results[f"{name}, threshold"] = _judged(value, member)
+        results[f"{name}, calibrated"] = _judged(_calibrated(value), member)
         results[f"{name}, likelihood ratio"] = _judged(ratios[name], member)
     results[ALL] = _judged(_together(torch.stack(list(ratios.values()), dim=2), member), member)
     return results
@@ -156,6 +180,14 @@ def _shadows(models: int, target: int) -> Tensor:
     neither is surer, which alone would tell members.
     """
     return torch.arange(models) // 2 != target // 2
+
+
+def _calibrated(values: Tensor) -> Tensor:
+    """Return each model's statistic less its mean over the shadows, float64 ``[models, U]``: where
+    there are few, surer than two densities.
+    """
+    models = range(len(values))
+    return torch.stack([values[k] - values[_shadows(len(values), k)].mean(0) for k in models])
 
 
 def _log_ratios(values: Tensor, member: Tensor) -> Tensor:

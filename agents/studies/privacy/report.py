@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from agents.studies.privacy.attributes import groups_of, infer, views
 from agents.studies.privacy.audit import audit, largest_proof
 from agents.studies.privacy.membership import knowledge_of, membership
@@ -19,7 +21,14 @@ from marec_env.privacy.uniqueness import singled_out
 from marec_env.reporting.table import TextTable
 from marec_env.world import build_world
 
-__all__ = ["measure", "of_log_users", "tables_of", "uniqueness", "uniqueness_table"]
+__all__ = [
+    "attributes_of",
+    "measure",
+    "of_log_users",
+    "tables_of",
+    "uniqueness",
+    "uniqueness_table",
+]
 
 ATTRIBUTES = ("gender", "age")
 EVENTS = (1, 2, 3, 4, 5, 8)
@@ -52,6 +61,15 @@ def uniqueness(log: InteractionLog, seed: int) -> dict[str, dict[str, Estimate]]
     return found
 
 
+def attributes_of(environment: EnvironmentConfig) -> dict[str, tuple[Tensor, tuple[str, ...]]]:
+    """Return by attribute each user's group, int64 ``[U]``, and the groups' names."""
+    found = {}
+    for name in ATTRIBUTES:
+        grouped = load_log(environment.data.model_copy(update={"group_by": name}))
+        found[name] = (grouped.group, grouped.group_names)
+    return found
+
+
 def measure(
     environment: EnvironmentConfig,
     policy: TeamPolicy | None,
@@ -81,10 +99,7 @@ def measure(
         seed,
         tell,
     )
-    attributes: dict[str, tuple[Any, tuple[str, ...]]] = {}
-    for name in ATTRIBUTES:
-        grouped = load_log(environment.data.model_copy(update={"group_by": name}))
-        attributes[name] = (grouped.group, grouped.group_names)
+    attributes = attributes_of(environment)
     inferred: dict[str, dict[str, dict[str, Estimate]]] = {}
     if any(len(names) > 1 for _, names in attributes.values()):
         tell("attributes: sessions are played")
