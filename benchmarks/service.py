@@ -5,7 +5,8 @@ python benchmarks/service.py BUNDLE --kills 20
 
 The server is pinned to one core and the load to another, where there are two. Bounded: every part
 ends after ``--seconds``. Closed loop: a client asks anew as soon as it was answered; paced: each of
-50 sessions asks about once a second, as people do.
+50 sessions asks about once a second, as people do; batched: two clients ask for the slates of 64
+sessions in one request, and slates are counted.
 """
 
 from __future__ import annotations
@@ -137,6 +138,24 @@ async def play(client: Client, times: list[float], until: float, pause: float, s
             await client.ask("POST", f"/sessions/{session}/events", {"events": [one]})
 
 
+async def play_together(client: Client, times: list[float], until: float, batch: int) -> None:
+    """Play sessions together: a request asks for a slate of each; new ones every 100 requests."""
+    sessions, number = list[str](), 100
+    while time.perf_counter() < until:
+        if number == 100:
+            others = [Client(client.port) for _ in range(batch)]
+            opening = [
+                other.ask("POST", "/sessions", {"seed": k}) for k, other in enumerate(others)
+            ]
+            sessions, number = [one["session"] for one in await asyncio.gather(*opening)], 0
+            for other in others:
+                other.close()
+        began = time.perf_counter()
+        answer = await client.ask("POST", "/recommendations", {"sessions": sessions})
+        times += [time.perf_counter() - began] * len(answer["slates"])
+        number += 1
+
+
 async def echoed(client: Client, times: list[float], until: float, body: Any) -> None:
     while time.perf_counter() < until:
         began = time.perf_counter()
@@ -209,6 +228,14 @@ def measure(bundle: Path, seconds: float) -> dict[str, Any]:
                     )
                 )
                 print(name, found[name], flush=True)
+            found["batched"] = asyncio.run(
+                load(
+                    2,
+                    seconds,
+                    lambda _, times, until: play_together(Client(server.port), times, until, 64),
+                )
+            )
+            print("batched", found["batched"], flush=True)
 
             async def sample() -> Any:
                 client = Client(server.port)

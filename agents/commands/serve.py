@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -55,6 +56,7 @@ def serve(
     ] = None,
 ) -> None:
     """Answer requests over HTTP: sessions, recommendations, events."""
+    gc.disable()  # what is loaded below stays: looking through it again and again takes a tenth
     try:
         import uvicorn
     except ImportError as error:
@@ -75,6 +77,8 @@ def serve(
     listener = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
     socket = listener.bind_socket()
     socket.listen(_BACKLOG)  # who reads the line below may connect
+    gc.freeze()
+    gc.enable()
     names = ", ".join(team["name"] for team in app.state.desk.teams.told())
     print(f"serving {names} at http://{host}:{socket.getsockname()[1]}", flush=True)
     uvicorn.Server(listener).run(sockets=[socket])

@@ -27,7 +27,7 @@ try:
     from prometheus_client import generate_latest
     from starlette.exceptions import HTTPException
 
-    from agents.service.gate import Gate, Metrics, read_keys, refusal, told
+    from agents.service.gate import Gate, Metrics, error_told, read_keys, refusal, told
 except ImportError as error:  # pragma: no cover
     raise ConfigError(
         f"serving needs {error.name}, which is not installed: pip install 'marec[serve]'"
@@ -67,6 +67,12 @@ class Wish(_Body):
     """In which each item's reason is told in a sentence; none by default."""
 
 
+class Wishes(Wish):
+    """What is asked for by many sessions at once."""
+
+    sessions: Annotated[list[Text], Field(min_length=1, max_length=1024)]
+
+
 class NewEvent(_Body):
     """What a user did to an item of a slate; ``click`` teaches the session, the others are kept."""
 
@@ -95,6 +101,10 @@ class Policies(_Body):
     """The bundles to serve from now on."""
 
     policies: Annotated[list[PolicyShare], Field(min_length=1, max_length=16)]
+
+
+def _code_and_line(error: MarecError) -> tuple[str, str]:
+    return error.code if isinstance(error, RefusedError) else "invalid", str(error)
 
 
 def make_app(
@@ -146,8 +156,7 @@ def make_app(
 
     @app.exception_handler(MarecError)
     async def refused(request: Request, error: MarecError) -> Response:
-        code = error.code if isinstance(error, RefusedError) else "invalid"
-        return refusal(code, str(error))
+        return refusal(*_code_and_line(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -221,6 +230,23 @@ def make_app(
         found = await asked("recommend", session, **(body or Wish()).model_dump())
         metrics.slates.labels(found["policy"], found["version"]).inc()
         return told(found)
+
+    @app.post("/recommendations")
+    async def recommend_all(request: Request, body: Wishes) -> Response:
+        """Return the next slate of each of these sessions, in their order; or why there is none."""
+        request.scope["take"](len(body.sessions) - 1)
+        wish = body.model_dump(exclude={"sessions"})
+        slates = []
+        answers = await asyncio.wrap_future(worker.submit_all("recommend", body.sessions, **wish))
+        for found, error in answers:
+            if isinstance(error, MarecError):
+                found = error_told(*_code_and_line(error))
+            elif error is not None:
+                raise error
+            else:
+                metrics.slates.labels(found["policy"], found["version"]).inc()
+            slates.append(found)
+        return told({"slates": slates})
 
     @app.post("/sessions/{session}/events")
     async def add_events(session: str, body: NewEvents) -> Response:

@@ -8,6 +8,7 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.responses import Response
 
 from agents.service.config import ServiceConfig
-from agents.service.worker import STATUS
+from agents.service.worker import STATUS, RefusedError
 from marec_env.errors import ConfigError, visible
 
 __all__ = ["Gate", "Metrics", "read_keys", "refusal", "told"]
 
-_GUARDED = ("/sessions", "/users", "/policies", "/log", "/items", "/topics")
+_GUARDED = ("/sessions", "/users", "/policies", "/log", "/items", "/topics", "/recommendations")
 """Paths that need a key; the others tell nothing of anybody."""
 _LEAST_KEY = 16  # characters
 _CLIENTS = 10_000  # whose rates are remembered
@@ -37,6 +38,8 @@ _HEADERS = [
     ),
 ]
 """The page fetches from nowhere else, and runs nothing that a title or name might hold."""
+
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 Scope = MutableMapping[str, Any]
 
@@ -67,15 +70,20 @@ class Metrics:
 
 def told(content: Any, status: int = 200) -> Response:
     """Return JSON in which no markup can act, wherever it is put."""
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    text = _JSON.encode(content)
     text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     return Response(text, status, media_type="application/json")
 
 
+def error_told(code: str, message: str) -> dict[str, Any]:
+    """Return an error as it is told, in one line."""
+    line = visible(message.splitlines()[0] if message else code)
+    return {"error": {"code": code, "message": line}}
+
+
 def refusal(code: str, message: str) -> Response:
     """Return an error in the one shape that all have."""
-    line = visible(message.splitlines()[0] if message else code)
-    response = told({"error": {"code": code, "message": line}}, STATUS[code])
+    response = told(error_told(code, message), STATUS[code])
     if STATUS[code] in (429, 503):
         response.headers["retry-after"] = "1"
     return response
@@ -153,21 +161,31 @@ class Gate:
             known = [hmac.compare_digest(given, key) for key in self._keys]
             if not any(known):
                 return refusal("unauthorised", "give a key: 'Authorization: Bearer KEY'")
-        if self._config.rate and guarded:
-            host = (scope.get("client") or ("",))[0].encode()
-            if not self._may(given if self._keys else host):
-                return refusal("too_many_requests", f"more than {self._config.rate:g} a second")
+        host = (scope.get("client") or ("",))[0].encode()
+        scope["take"] = partial(self._take, given if self._keys else host)
+        try:
+            if guarded:
+                scope["take"](1)
+        except RefusedError as error:
+            return refusal(error.code, str(error))
         return None
 
-    def _may(self, client: bytes) -> bool:
-        """Take one request of a client's share (a token bucket)."""
+    def _take(self, client: bytes, requests: int) -> None:
+        """Take requests of a client's share (a token bucket).
+
+        Raises:
+            RefusedError: too few are left.
+        """
+        if not self._config.rate:
+            return
         now, most = time.monotonic(), 2.0 * self._config.rate
         left, then = self._left.pop(client, (most, now))
         left = min(most, left + (now - then) * self._config.rate)
-        self._left[client] = (max(left - 1.0, 0.0) if left >= 1.0 else left, now)
+        self._left[client] = (left - requests if left >= requests else left, now)
         if len(self._left) > _CLIENTS:
             self._left.popitem(last=False)
-        return left >= 1.0
+        if left < requests:
+            raise RefusedError("too_many_requests", f"more than {self._config.rate:g} a second")
 
     async def _read(self, receive: Any) -> bytes | None:
         """Return a body, or ``None`` if it is too large."""

@@ -61,6 +61,29 @@ class Job:
     future: Future[Any] = field(default_factory=Future)
     result: Any = None
     error: Exception | None = None
+    group: _Group | None = None
+    """With which it is answered; ``None``: by itself."""
+
+    def finish(self) -> None:
+        """Give the answer, or the group's when it is complete."""
+        group = self.group
+        if group is not None:
+            group.left -= 1
+            if group.left or not self.future.set_running_or_notify_cancel():
+                return
+            self.future.set_result([(job.result, job.error) for job in group.jobs])
+        elif self.future.set_running_or_notify_cancel():
+            if self.error is not None:
+                self.future.set_exception(self.error)
+            else:
+                self.future.set_result(self.result)
+
+
+@dataclass(slots=True)
+class _Group:
+    jobs: list[Job]
+    left: int
+    """That have no answer yet."""
 
 
 class Worker:
@@ -97,13 +120,28 @@ class Worker:
         Raises:
             RefusedError: too many wait.
         """
-        if self._queue.qsize() >= self._waiting:
+        return self._put([Job(kind, session, values)])
+
+    def submit_all(self, kind: str, sessions: Sequence[str], **values: Any) -> Future[Any]:
+        """Return the future of the answers to a job for each session: a list of pairs of result
+        and error, one of them ``None``.
+
+        Raises:
+            RefusedError: too many wait.
+        """
+        future, jobs = Future[Any](), list[Job]()
+        group = _Group(jobs, len(sessions))
+        jobs += [Job(kind, session, values, future, group=group) for session in sessions]
+        return self._put(jobs)
+
+    def _put(self, jobs: Sequence[Job]) -> Future[Any]:
+        if self._queue.qsize() + len(jobs) > self._waiting:
             raise RefusedError(
                 "overloaded", f"{self._waiting} requests wait already; try again later"
             )
-        job = Job(kind, session, values)
-        self._queue.put(job)
-        return job.future
+        for job in jobs:
+            self._queue.put(job)
+        return jobs[0].future
 
     def _run(self) -> None:
         last = False
@@ -131,23 +169,21 @@ class Worker:
             for job in jobs:
                 job.error = told
         for job in jobs:
-            if job.future.set_running_or_notify_cancel():
-                if job.error is not None:
-                    job.future.set_exception(job.error)
-                else:
-                    job.future.set_result(job.result)
+            job.finish()
 
     def _work(self, jobs: Sequence[Job]) -> None:
         """Answer jobs in their order, but for those of different sessions that go together."""
         joined: list[Job] = []
+        sessions: set[str | None] = set()
         for job in jobs:
             goes_along = self._desk.joins(job.kind)
-            same = job.session is not None and any(job.session == j.session for j in joined)
+            same = job.session is not None and job.session in sessions
             if same or (job.session is None and not goes_along):
                 self._desk.together(joined)
-                joined = []
+                joined, sessions = [], set()
             if goes_along:
                 joined.append(job)
+                sessions.add(job.session)
                 continue
             try:
                 job.result = self._desk.alone(job)

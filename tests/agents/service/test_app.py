@@ -112,6 +112,24 @@ def test_a_session_from_its_beginning_to_its_deletion(client: TestClient) -> Non
     assert client.delete("/users/a%2Fb%3Fc").json()["deleted"]["sessions"] == 1
 
 
+def test_many_sessions_in_one_request(client: TestClient) -> None:
+    """A request for many is one for each: slates in their order, refusals in their place."""
+    ours, same = ([begun(client, seed=seed, history=["i3"]) for seed in range(3)] for _ in range(2))
+    asked_for = [*ours, "nobody<b>", ours[0]]
+    answer = client.post("/recommendations", json={"sessions": asked_for, "details": True})
+    assert answer.status_code == 200 and "<" not in answer.text
+    slates = answer.json()["slates"]
+    for place, name in enumerate([*same, same[0]]):
+        alone = asked(client, name, details=True)
+        found = slates[place if place < 3 else 4]
+        for key in ("items", "number", "log_propensity", "details"):
+            assert found[key] == alone[key], (place, key)
+    assert [slate.get("session") for slate in slates] == [*ours, None, ours[0]]
+    assert slates[3]["error"]["code"] == "unknown_session"
+    text = client.get("/metrics").text
+    assert "marec_batch_requests_sum" in text
+
+
 def test_reasons_in_a_language(client: TestClient) -> None:
     """The nearest liked item of the answer is the one that the sentence names."""
     session = begun(client, history=["i3", "i4", "i9"])
@@ -248,6 +266,8 @@ BAD: list[tuple[str, str, Any, int, str]] = [
     ("GET", "/items?limit=0", None, 422, "invalid"),
     ("GET", "/items?query=" + "x" * 201, None, 422, "invalid"),
     ("GET", "/log?after=-1", None, 422, "invalid"),
+    ("POST", "/recommendations", {"sessions": []}, 422, "invalid"),
+    ("POST", "/recommendations", {"sessions": ["MINE"], "details": 1}, 422, "invalid"),
     ("PUT", "/policies", {"policies": []}, 422, "invalid"),
     ("PUT", "/policies", {"policies": [{"bundle": "mine", "share": 2}]}, 422, "invalid"),
     ("PUT", "/policies", {"policies": [{"bundle": "mine", "share": 0}]}, 422, "invalid"),
@@ -326,6 +346,10 @@ def test_others_need_a_key(bundles: list[Path], tmp_path: Path) -> None:
         made = [client.post("/sessions", json={}, headers=headers) for _ in range(4)]
         assert [answer.status_code for answer in made[:2]] == [201, 201]
         assert made[-1].json()["error"]["code"] == "too_many_requests"
+        many = {"sessions": ["a"] * 9}  # each of them counts
+        answer = client.post("/recommendations", json=many, headers=headers)
+        assert answer.json()["error"]["code"] == "too_many_requests"
+        assert client.post("/recommendations", json=many).status_code == 401
         assert made[-1].headers["retry-after"] == "1"
     (tmp_path / "short.txt").write_text("abc\n")
     with pytest.raises(ConfigError, match="needs keys of 16 characters"):
