@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,12 +37,22 @@ def calibration(
         Path, typer.Option(help="Folder for calibration.json and calibration.html.")
     ] = Path("calibration"),
     sessions: Annotated[int, typer.Option(min=2, help="Simulated sessions a batch.")] = 1024,
+    reference: Annotated[
+        Literal["llm"] | None,
+        typer.Option(
+            help="llm: also ask environment.text.model to play users, and compare with what it "
+            "picks, if that beats popularity on held-out likes."
+        ),
+    ] = None,
+    personas: Annotated[int, typer.Option(min=2, help="Users that the model plays.")] = 100,
 ) -> None:
     """Compare simulated users with their log: held-out click model, rates, distributions."""
     from agents.studies.calibration.page import render_page, tables_of
+    from agents.studies.calibration.reference import judge_by_model
     from agents.studies.calibration.report import calibrate
     from agents.studies.records import plain
     from marec_env.io import write_json, write_text
+    from marec_env.text import Author
     from marec_env.users import make_users
     from marec_env.world import build_world
 
@@ -51,6 +62,11 @@ def calibration(
     run, found = read_environment(config, overrides)
     # The report runs on the CPU whatever the run's device: its tensors are small.
     environment = found.model_copy(update={"device": "cpu"})
+    if reference and environment.text.model.kind == "template":
+        raise ConfigError(
+            "--reference llm: environment.text.model.kind is template, which plays no users; "
+            "choose openai, gguf, transformers or replay"
+        )
     world = build_world(environment)
     report = calibrate(
         world.log,
@@ -62,6 +78,18 @@ def calibration(
         max_requests=environment.max_requests,
         seed=run.seed,
     )
+    if reference:
+        judged = judge_by_model(
+            world.log,
+            world.catalog,
+            environment.population,
+            Author.of(environment.text, environment.embeddings),
+            language=environment.text.language,
+            personas=personas,
+            slate_size=environment.pipeline.slate_size,
+            seed=run.seed,
+        )
+        report = dataclasses.replace(report, reference=judged)
     write_json(places[0], plain(report))
     write_text(places[1], render_page(report))
     print_tables(tables_of(report))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from itertools import accumulate
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from marec_env.text.config import TransformersText
 from marec_env.text.models import Message, Reply, Schema, normalised
 
 __all__ = ["LocalModel"]
+
+_TOO_LONG = "longer than the model takes"
 
 
 class LocalModel:
@@ -42,6 +45,7 @@ class LocalModel:
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._config = config
+        self._longest = getattr(self._model.config, "max_position_embeddings", None) or inf
         hashes = EncoderFiles(str(folder), folder, None).hashes()
         self.name = f"transformers {hashes['weights']} {hashes['interface']}"
 
@@ -61,30 +65,33 @@ class LocalModel:
     @torch.inference_mode()
     def complete(self, prompts: Sequence[Message], schema: Schema | None) -> list[Reply]:
         """See :class:`marec_env.text.models.TextModel`; a schema is not enforced."""
-        config, replies = self._config, list[Reply]()
-        asked = self._asked(prompts)
-        sampled: dict[str, Any] = {"do_sample": False}
+        asked, size = self._asked(prompts), self._config.concurrency
+        batches = [asked[start : start + size] for start in range(0, len(asked), size)]
+        return [reply for batch in batches for reply in self._completed(batch)]
+
+    def _completed(self, asked: list[str]) -> list[Reply]:
+        config, sampled = self._config, dict[str, Any](do_sample=False)
         if config.temperature > 0:
             sampled = {"do_sample": True, "temperature": config.temperature}
-        for start in range(0, len(asked), config.concurrency):
-            batch = self._tokenizer(
-                asked[start : start + config.concurrency], padding=True, return_tensors="pt"
+        batch = self._tokenizer(asked, padding=True, return_tensors="pt")
+        if batch["input_ids"].shape[1] + config.max_tokens > self._longest:
+            if len(asked) == 1:
+                return [Reply("", problem=_TOO_LONG)]
+            return [reply for one in asked for reply in self._completed([one])]
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            found = self._model.generate(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                max_new_tokens=config.max_tokens,
+                pad_token_id=self._tokenizer.pad_token_id,
+                **sampled,
             )
-            with torch.random.fork_rng():
-                torch.manual_seed(config.seed)
-                found = self._model.generate(
-                    input_ids=batch["input_ids"],
-                    attention_mask=batch["attention_mask"],
-                    max_new_tokens=config.max_tokens,
-                    pad_token_id=self._tokenizer.pad_token_id,
-                    **sampled,
-                )
-            new = found[:, batch["input_ids"].shape[1] :]
-            texts = self._tokenizer.batch_decode(new, skip_special_tokens=True)
-            read = batch["attention_mask"].sum(1).tolist()
-            written = (new != self._tokenizer.pad_token_id).sum(1).tolist()
-            replies += map(Reply, texts, read, written)
-        return replies
+        new = found[:, batch["input_ids"].shape[1] :]
+        texts = self._tokenizer.batch_decode(new, skip_special_tokens=True)
+        read = batch["attention_mask"].sum(1).tolist()
+        written = (new != self._tokenizer.pad_token_id).sum(1).tolist()
+        return list(map(Reply, texts, read, written))
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[Message], options: Sequence[Sequence[str]]) -> list[Reply]:
@@ -107,12 +114,24 @@ class LocalModel:
         read, replies = [len(first) for first, _ in pairs], list[Reply]()
         for end, choice in zip(accumulate(map(len, options)), options, strict=True):
             these = slice(end - len(choice), end)
-            replies.append(Reply(json.dumps(normalised(sums[these])), sum(read[these])))
+            if None in sums[these]:
+                replies.append(Reply("", problem=_TOO_LONG))
+                continue
+            found = normalised([score for score in sums[these] if score is not None])
+            replies.append(Reply(json.dumps(found), sum(read[these])))
         return replies
 
-    def _log_probabilities(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[float]:
-        """Return the log-probability of each pair's second tokens after its first."""
+    def _log_probabilities(
+        self, pairs: Sequence[tuple[list[int], list[int]]]
+    ) -> list[float | None]:
+        """Return the log-probability of each pair's second tokens after its first; ``None`` where
+        they are more than the model takes.
+        """
         longest = max(len(first) + len(then) for first, then in pairs)
+        if longest > self._longest:
+            if len(pairs) == 1:
+                return [None]
+            return [score for pair in pairs for score in self._log_probabilities([pair])]
         ids = torch.full((len(pairs), longest), self._tokenizer.pad_token_id)
         for row, (first, then) in enumerate(pairs):
             ids[row, : len(first) + len(then)] = torch.tensor(first + then)

@@ -22,6 +22,7 @@ __all__ = [
     "described",
     "item_prompts",
     "like_prompts",
+    "persona_words",
     "user_prompts",
 ]
 
@@ -55,6 +56,13 @@ _WORDS = {
         "judge": "You judge items for a recommender. From the facts, does the user like the item?",
         "asked": "User: {0}\nItem: {1}\nDoes the user like it?",
         "answers": "yes|no",
+        "persona": "You play a user. From what the user liked and did not like, pick the item that "
+        "this user would click.",
+        "persona_liked": "You liked: {0}",
+        "persona_other": "You did not like: {0}",
+        "pick": "Which of these do you click?",
+        "none": "none of these",
+        "list": " | ",
     },
     "zh": {
         "item": "你为推荐系统描述物品。根据事实,用一句话说明它是什么、适合谁。不要添加事实。"
@@ -73,6 +81,12 @@ _WORDS = {
         "judge": "你为推荐系统评判物品。根据事实,用户会喜欢这个物品吗?",
         "asked": "用户:{0}\n物品:{1}\n用户会喜欢吗?",
         "answers": "会|不会",
+        "persona": "你扮演一位用户。根据该用户喜欢和不喜欢的物品,选出该用户会点击的物品。",
+        "persona_liked": "你喜欢:{0}",
+        "persona_other": "你不喜欢:{0}",
+        "pick": "你会点击哪一个?",
+        "none": "都不点击",
+        "list": "|",
     },
 }  # fmt: skip
 
@@ -162,6 +176,17 @@ def like_prompts(
             options = tuple(words["answers"].split("|"))
             prompts.append(Prompt(words["judge"], said, template, options=options))
     return prompts
+
+
+def persona_words(language: Language) -> dict[str, str]:
+    """Return the words of a model that plays a user: its ``task``, what it ``liked`` and what not
+    (``other``), joined by ``and``, what is ``asked``, and the option ``none``.
+    """
+    keys = {
+        "task": "persona", "liked": "persona_liked", "other": "persona_other", "and": "list",
+        "asked": "pick", "none": "none",
+    }  # fmt: skip
+    return {name: _WORDS[language][key] for name, key in keys.items()}
 
 
 def _words_of(text: str) -> set[str]:

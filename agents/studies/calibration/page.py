@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from agents.studies.calibration.click_model import Floats
+from agents.studies.calibration.reference import Reference
 from agents.studies.calibration.report import Calibration
 from agents.studies.records import spread
 from marec_env.errors import visible
@@ -138,8 +139,51 @@ def tables_of(report: Calibration) -> list[TextTable]:
             _labelled({key: key for key in report.suggestions}, report.suggestions),
             ("Estimates from the log; nothing was changed.",),
         ),
+        *(_reference_tables(report.reference) if report.reference else ()),
     ]
     return [table for table in tables if table.rows]
+
+
+def _reference_tables(found: Reference) -> list[TextTable]:
+    """Return the gate, with what follows from it, and what a model that passed it says."""
+    gain = spread(found.gain, sign="+")
+    verdict = f"The model's picks beat popularity's ({gain}): it may judge."
+    if not found.passed:
+        verdict = (
+            f"The model's picks do not beat popularity's ({gain}): it may judge nothing, and was "
+            "asked no more."
+        )
+    if found.unanswered:
+        verdict += f" {found.unanswered} questions it did not answer."
+    gate = TextTable(
+        f"Users by a language model, the gate: {found.model}",
+        ("who picks", "share of held-out likes found"),
+        [(name, _number(value)) for name, value in found.hits.items()],
+        (
+            f"{found.personas} users of the log, each told by what it liked and did not like in "
+            f"the log's first part; of {found.slate} items one is what the user liked later, the "
+            f"others are drawn by popularity. Chance finds {1 / found.slate:.3f}. {verdict}",
+        ),
+    )
+    if found.picks is None:
+        return [gate]
+    picks = found.picks
+    rows: dict[str, float | Estimate] = {
+        "agreement with the parametric users (correlation within a slate)": picks.agreement,
+        "slates without a click: model": picks.no_click["model"],
+        "slates without a click: parametric users": picks.no_click["parametric"],
+        "slope: factor on the parametric logits that the picks fit best": picks.slope,
+        **{f"would agree: {key}": value for key, value in picks.suggestions.items()},
+    }
+    return [
+        gate,
+        TextTable(
+            "Users by a language model, their picks",
+            ("", "value"),
+            [(name, _number(value)) for name, value in rows.items()],
+            (f"{picks.slates} slates drawn by popularity. Nothing was changed.",),
+        ),
+    ]
 
 
 def render_page(report: Calibration) -> str:

@@ -21,6 +21,7 @@ from agents.studies.calibration.click_model import (
     judge_click_model,
     topic_share_sweep,
 )
+from agents.studies.calibration.reference import Reference
 from marec_env import random
 from marec_env.catalog.catalog import Catalog
 from marec_env.data.log import Impressions, InteractionLog
@@ -104,6 +105,8 @@ class Calibration:
     topic_names: tuple[str, ...]
     distributions: dict[str, dict[str, list[float]]]
     """For plots: per quantity, the values of ``log`` and ``simulated``."""
+    reference: Reference | None = None
+    """What a language model's users say, where they were asked for."""
 
 
 def calibrate(

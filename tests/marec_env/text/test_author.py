@@ -297,6 +297,16 @@ def test_a_local_model_scores_by_probability(small_model):
     assert torch.tensor(found).exp().sum() == pytest.approx(1.0)
 
 
+def test_a_prompt_that_a_local_model_cannot_take_fails_alone(small_model):
+    model = open_model(TransformersText(folder=str(small_model), max_tokens=4, concurrency=3))
+    asked = [("be", "war"), ("be", "item 0 " * 40), ("be", "brief")]
+    found, scores = model.complete(asked, None), model.score(asked, [["war", "love"]] * 3)
+    alone = model.complete(asked[:1], None) + model.complete(asked[2:], None)
+    assert [found[0].text, found[2].text] == [reply.text for reply in alone]
+    assert found[1] == scores[1] == Reply("", problem="longer than the model takes")
+    assert scores[0].text and scores[2].text
+
+
 def test_the_packaged_model_completes_and_scores():
     pytest.importorskip("xllamacpp")
     config = GgufText(max_tokens=4, concurrency=1)
