@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -55,21 +56,32 @@ def command(
     ] = 8,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of all draws.")] = 0,
     part: Annotated[
-        Literal["attacks", "teams", "curve", "federated"],
+        Literal["attacks", "teams", "messages", "curve", "federated"],
         typer.Option(
             help="attacks: on what is configured; teams: on teams trained on halves of the log's "
-            "users; curve: recall, clicks and attacks over ε, of factors, hand-set play and "
-            "trained teams, with figures; federated: factors learned over shards of the users. "
-            "All but the first go on where they were cut off."
+            "users; messages: clicks, and what messages tell, over their local ε; curve: recall, "
+            "clicks and attacks over ε, of factors, hand-set play and trained teams, with figures; "
+            "federated: factors learned over shards of the users. All but the first go on where "
+            "they were cut off."
         ),
     ] = "attacks",
-    seeds: Annotated[int, typer.Option(min=1, help="Parts curve and federated: seeds.")] = 5,
+    only: Annotated[
+        str,
+        typer.Option(
+            help="Measure only the cells whose names, as told while they are measured, match a "
+            "pattern ('*seed 3'), into a file of their own: for several processes at once. A call "
+            "without it, in the same folder, takes all of them together."
+        ),
+    ] = "*",
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Parts curve, messages and federated: seeds.")
+    ] = 5,
     sessions: Annotated[
-        int, typer.Option(min=2, help="Parts curve and federated: sessions of clicks.")
+        int, typer.Option(min=2, help="Parts curve, messages and federated: sessions of clicks.")
     ] = 512,
     train_steps: Annotated[
         int,
-        typer.Option(min=0, help="Parts curve and teams: requests a team trains on; 0: none."),
+        typer.Option(min=0, help="Requests a team trains on; 0: none."),
     ] = 40_000,
     output: Annotated[
         Path,
@@ -87,7 +99,7 @@ def command(
 
         run, _ = read_environment(place, overrides)
         plan = CurvePlan(seeds, models, sessions, _COHORT, train_steps)
-        _curve(run, plan, output, replace)
+        _curve(run, plan, output, replace, only)
         return
     from agents.studies.privacy.report import measure, tables_of
     from agents.studies.records import plain
@@ -99,14 +111,22 @@ def command(
 
         environment = read_environment(place, overrides)[1]
         shards = partial(measure_shards, environment, seeds, sessions, _COHORT)
-        _study(part, shards, lambda report: [shards_table(report)], output, replace)
+        _study(part, shards, lambda report: [shards_table(report)], output, replace, only)
         return
     if part == "teams":
         from agents.studies.privacy.teams import TeamsPlan, measure_teams, teams_tables
 
         run, _ = read_environment(place, overrides)
         teams = partial(measure_teams, run, TeamsPlan(models, train_steps, requests, seed))
-        _study(part, teams, teams_tables, output, replace)
+        _study(part, teams, teams_tables, output, replace, only)
+        return
+    if part == "messages":
+        from agents.studies.privacy.messages import MessagesPlan, measure_messages, messages_table
+
+        run, _ = read_environment(place, overrides)
+        told = MessagesPlan(seeds, sessions, _COHORT, train_steps, requests)
+        messages = partial(measure_messages, run, told)
+        _study(part, messages, lambda report: [messages_table(report)], output, replace, only)
         return
     if (place / "config.yaml").is_file():
         if overrides:
@@ -130,15 +150,35 @@ def command(
     written(*places)
 
 
-def _earlier(result: Path, *others: Path, replace: bool) -> dict[str, Any] | None:
-    """Return what is there to continue, if anything, and claim the files."""
+def _earlier(result: Path, *others: Path, replace: bool, only: str) -> dict[str, Any] | None:
+    """Return what is there to continue, if anything, and claim the files; without a pattern of
+    cells, what other processes measured as well.
+
+    Raises:
+        RunError: a file cannot be read, or is of other settings than the rest.
+    """
+    from marec_env.errors import RunError
     from marec_env.io import read_json
 
-    earlier = None
-    if result.is_file() and not replace:
-        earlier = read_json(result, dict[str, Any], "; nothing to continue: write elsewhere")
-    claim(result, *others, replace=replace or earlier is not None)
-    return earlier
+    whole: dict[str, Any] | None = None
+    files = [result] if only != "*" else sorted(result.parent.glob(f"{result.stem}*.json"))
+    for file in files:
+        if not file.is_file() or (replace and file == result):
+            continue
+        found = read_json(file, dict[str, Any], "; nothing to continue: write elsewhere")
+        if whole is None:
+            whole = found
+        elif {**found, "cells": None} != {**whole, "cells": None}:
+            raise RunError(f"{file} is of other settings than {files[0]}; move one of them away")
+        whole["cells"] |= found["cells"]
+    claim(result, *others, replace=replace or whole is not None)
+    return whole
+
+
+def _place(output: Path, part: str, only: str) -> Path:
+    """Return the file of a study, or of those of its cells that match a pattern."""
+    named = re.sub(r"\W+", "-", only).strip("-")
+    return output / f"{part}{'-' + named if named else ''}.json"
 
 
 def _study(
@@ -147,25 +187,32 @@ def _study(
     tables: Callable[[dict[str, Any]], list[TextTable]],
     output: Path,
     replace: bool,
+    only: str,
 ) -> None:
     """Measure piece by piece, kept in ``PART.json``, and print what was found."""
     from marec_env.io import write_json
 
-    result = output / f"{part}.json"
-    earlier = _earlier(result, replace=replace)
-    report = measure(lambda found: write_json(result, found), tell, earlier)
-    print_tables(tables(report))
+    result = _place(output, part, only)
+    earlier = _earlier(result, replace=replace, only=only)
+    report = measure(lambda found: write_json(result, found), tell, earlier, only)
+    if only == "*":
+        write_json(result, report)
+        print_tables(tables(report))
     written(result)
 
 
-def _curve(run: RunConfig, plan: CurvePlan, output: Path, replace: bool) -> None:
+def _curve(run: RunConfig, plan: CurvePlan, output: Path, replace: bool, only: str) -> None:
     from agents.studies.privacy.curve import curve_figures, curve_table, measure_curve
     from marec_env.io import write_json, write_text
     from marec_env.reporting.page import Section, render_page
 
-    result, page = output / "curve.json", output / "curve.html"
-    earlier = _earlier(result, page, replace=replace)
-    report = measure_curve(run, plan, lambda found: write_json(result, found), tell, earlier)
+    result, page = _place(output, "curve", only), output / "curve.html"
+    earlier = _earlier(result, *([page] if only == "*" else []), replace=replace, only=only)
+    report = measure_curve(run, plan, lambda found: write_json(result, found), tell, earlier, only)
+    if only != "*":
+        written(result)
+        return
+    write_json(result, report)
     table, figures = curve_table(report), curve_figures(report)
     pictures = [output / f"curve-{name}.svg" for name in ("recall", "clicks", "attacks")]
     for picture, figure in zip(pictures, figures, strict=True):

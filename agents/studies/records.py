@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ def measure_cells(
     keep: Callable[[dict[str, Any]], None],
     tell: Callable[[str], None],
     earlier: Mapping[str, Any] | None = None,
+    only: str = "*",
 ) -> dict[str, Any]:
     """Return the settings, and as ``cells`` what each measures; ``earlier`` ones are taken over.
 
@@ -53,6 +55,7 @@ def measure_cells(
         keep: is given the report after each.
         tell: is told which comes next.
         earlier: a report made alike, cut short.
+        only: a pattern of names, as of files (``*seed 3``): of the cells that are measured.
 
     Raises:
         RunError: the earlier report is of other settings.
@@ -65,7 +68,7 @@ def measure_cells(
             )
     report: dict[str, Any] = {**settings, "cells": dict((earlier or {}).get("cells", {}))}
     for name, measure in cells.items():
-        if name not in report["cells"]:
+        if name not in report["cells"] and fnmatchcase(name, only):
             tell(name)
             report["cells"][name] = measure()
             keep(report)

@@ -41,6 +41,7 @@ from marec_env.world import World, build_world
 __all__ = [
     "LEVELS",
     "CurvePlan",
+    "clicks_of",
     "curve_figures",
     "curve_table",
     "hand_set_clicks",
@@ -92,6 +93,7 @@ def measure_curve(
     keep: Callable[[dict[str, Any]], None],
     tell: Callable[[str], None],
     earlier: Mapping[str, Any] | None = None,
+    only: str = "*",
 ) -> dict[str, Any]:
     """Return ``cells``: of each part, level and seed its numbers.
 
@@ -101,6 +103,7 @@ def measure_curve(
         keep: is given the report after each cell.
         tell: is told what comes next.
         earlier: a report made alike, cut short: its cells are taken over.
+        only: a pattern of the cells that are measured.
 
     Raises:
         RunError: the earlier report is of other settings.
@@ -120,7 +123,7 @@ def measure_curve(
         for seed in range(plan.seeds)
         for level in LEVELS
     }
-    return measure_cells(settings, cells, keep, tell, earlier)
+    return measure_cells(settings, cells, keep, tell, earlier, only)
 
 
 def _privacy(environment: EnvironmentConfig, level: str, seed: int) -> PrivacyConfig | None:
@@ -211,18 +214,19 @@ def _trained(
             trainer.iterate()
         policy = trainer.policy()
         return {
-            "trained": _clicks(_world(run, privacy), policy, plan.sessions, plan.cohort),
-            "trained_at_home": _clicks(world, policy, plan.sessions, plan.cohort),
+            "trained": clicks_of(_world(run, privacy), policy, plan.sessions, plan.cohort),
+            "trained_at_home": clicks_of(world, policy, plan.sessions, plan.cohort),
             "static_at_home": hand_set_clicks(world, plan.sessions, plan.cohort),
         }
 
 
 def hand_set_clicks(world: World, sessions: int, cohort: int) -> float:
     """Return clicks a session of hand-set decisions, on a cohort's first ``sessions``."""
-    return _clicks(world, build_baseline("static", Simulator(world, 1)), sessions, cohort)
+    return clicks_of(world, build_baseline("static", Simulator(world, 1)), sessions, cohort)
 
 
-def _clicks(world: World, policy: Policy, sessions: int, cohort: int) -> float:
+def clicks_of(world: World, policy: Policy, sessions: int, cohort: int) -> float:
+    """Return clicks a session of a policy, on a cohort's first ``sessions``."""
     return float(rollout(world, policy, sessions, cohort).per_session["clicks"].mean())
 
 

@@ -46,6 +46,7 @@ def measure_shards(
     keep: Callable[[dict[str, Any]], None],
     tell: Callable[[str], None],
     earlier: Mapping[str, Any] | None = None,
+    only: str = "*",
 ) -> dict[str, Any]:
     """Return ``cells``: of each setting and seed recall@20 of held-out likes, clicks a session of
     hand-set play on vectors from the whole log, megabytes and ε.
@@ -55,7 +56,7 @@ def measure_shards(
         seeds: of shards, fits and held-out likes.
         sessions: that clicks are measured on; the same for all.
         cohort: their seed.
-        keep, tell, earlier: as of :func:`agents.studies.records.measure_cells`.
+        keep, tell, earlier, only: as of :func:`agents.studies.records.measure_cells`.
     """
     log = load_log(environment.data)
     settings = {
@@ -87,7 +88,7 @@ def measure_shards(
         for seed in range(seeds)
         for name, own in SETTINGS.items()
     }
-    return measure_cells(settings, cells, keep, tell, earlier)
+    return measure_cells(settings, cells, keep, tell, earlier, only)
 
 
 def shards_table(report: Mapping[str, Any]) -> TextTable:

@@ -50,13 +50,15 @@ __all__ = [
     "membership_of",
     "signs_of",
     "teams_tables",
+    "trained_in",
 ]
 
-FEW = 40
-"""Users of the second setting, of whom each team meets half: the fewer, the more each counts."""
-EVERYBODY, SOME = "all users", f"{FEW} users"
+FEW = (160, 40, 10)
+"""Users of further settings, of whom each team meets half: the fewer, the more each counts."""
+EVERYBODY = "all users"
 _MEASURES = ("auc", "accuracy", "base")
 _SESSIONS_A_USER = 3  # drawn, so that most users are met
+_FEWEST_SESSIONS = 1024
 _INFERRED = 4  # teams from whose play attributes are inferred, which takes as long as an attack
 _BELIEVED = 3.0  # log ratio of a decision's probabilities: a few extreme ones would drown all
 _SPREAD_FLOOR = 1e-6
@@ -93,7 +95,7 @@ class Probe:
     @classmethod
     def of(cls, world: World, policy: TrainedPolicy, seed: int) -> Probe:
         """Return sessions of a world's users, played by an untrained team."""
-        count = _SESSIONS_A_USER * world.population.num_users
+        count = max(_SESSIONS_A_USER * world.population.num_users, _FEWEST_SESSIONS)
         simulator, sessions = Simulator(world, count, autoreset=False), torch.arange(count)
         log = play_log(simulator, policy, sessions, seed)
         met, user = torch.unique(simulator.users.user_index, return_inverse=True)
@@ -197,6 +199,7 @@ def measure_teams(
     keep: Callable[[dict[str, Any]], None],
     tell: Callable[[str], None],
     earlier: Mapping[str, Any] | None = None,
+    only: str = "*",
 ) -> dict[str, Any]:
     """Return ``cells``: of each team its signs of the users under attack, and of the first few
     also what attributes are inferred from its play.
@@ -204,12 +207,11 @@ def measure_teams(
     Args:
         run: whose log, environment and learner are used.
         plan: see the class.
-        keep, tell, earlier: as of :func:`agents.studies.records.measure_cells`.
+        keep, tell, earlier, only: as of :func:`agents.studies.records.measure_cells`.
 
     Raises:
         RunError: the earlier report is of other settings.
-        ConfigError: the environment is not marec's, the learner has no probabilities, or the log
-            has too few users.
+        ConfigError: the environment is not marec's, or the learner has no probabilities.
     """
     environment = run.environment
     if not isinstance(environment, EnvironmentConfig):
@@ -221,8 +223,6 @@ def measure_teams(
         )
     environment = of_log_users(environment).model_copy(update={"device": "cpu"})
     world, log = build_world(environment), load_log(environment.data)
-    if log.num_users <= FEW:
-        raise ConfigError(f"the log has {log.num_users} users; more than {FEW} are needed")
     settings = {
         "config": run.model_dump(mode="json"), "plan": asdict(plan), "users": log.num_users,
     }  # fmt: skip
@@ -231,12 +231,12 @@ def measure_teams(
     @cache
     def probe(setting: str) -> Probe:
         whole = among(world, users[setting])
-        return Probe.of(whole, _trained(run, whole, plan.seed, 0), plan.seed)
+        return Probe.of(whole, trained_in(run, whole, plan.seed, 0), plan.seed)
 
     def measure(setting: str, number: int) -> dict[str, Any]:
         inside = halves(len(users[setting]), plan.models, plan.seed)[number]
         own = among(world, users[setting][inside])
-        policy = _trained(run, own, plan.seed + number, plan.train_steps)
+        policy = trained_in(run, own, plan.seed + number, plan.train_steps)
         attack = probe(setting)
         found: dict[str, Any] = {
             "met": attack.met.tolist(),
@@ -251,16 +251,19 @@ def measure_teams(
         for setting in users
         for number in range(plan.models)
     }
-    return measure_cells(settings, cells, keep, tell, earlier)
+    return measure_cells(settings, cells, keep, tell, earlier, only)
 
 
 def _settings(num_users: int, seed: int) -> dict[str, Tensor]:
     """Return by name whose halves teams are trained on, int64 places."""
     order = random.uniform(random.session_keys(seed, torch.arange(1)), 0, "privacy/few", num_users)
-    return {EVERYBODY: torch.arange(num_users), SOME: order[0].argsort(stable=True)[:FEW]}
+    order = order[0].argsort(stable=True)
+    some = {f"{few} users": order[:few] for few in FEW if few < num_users}
+    return {EVERYBODY: torch.arange(num_users), **some}
 
 
-def _trained(run: RunConfig, world: World, seed: int, steps: int) -> TrainedPolicy:
+def trained_in(run: RunConfig, world: World, seed: int, steps: int) -> TrainedPolicy:
+    """Return a run's team after so many requests of a world's users."""
     trainer = Trainer(run.algorithm, run.sampling, seed, partial(Simulator, world))
     with closing(trainer):
         while trainer.env_steps < steps:
@@ -289,7 +292,7 @@ def membership_of(report: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Es
     for setting, cells in found.items():
         if len(cells) < plan["models"]:
             continue
-        count = FEW if setting == SOME else report["users"]
+        count = report["users"] if setting == EVERYBODY else int(setting.split()[0])
         member = halves(count, plan["models"], plan["seed"])[:, torch.tensor(cells[0]["met"])]
         signs = [
             {name: torch.tensor(value, dtype=torch.float64) for name, value in one["signs"].items()}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agents.cli import main
+from agents.studies.privacy import shards
 from marec_env.data.config import DataConfig
 from marec_env.data.readers import files_fingerprint
 from tests.worlds import small_environment
@@ -43,6 +44,30 @@ def test_what_is_learned_of_users_is_reported(
 def test_models_are_pairs(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["privacy", str(config), "--models", "5"]) == 2
     assert "take an even number" in capsys.readouterr().err
+
+
+def test_cells_of_several_processes_come_together(
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(shards, "SETTINGS", {shards.AT_ONCE: None, "2 shards": {"shards": 2}})
+    out = tmp_path / "out"
+    arguments = ["privacy", str(config), "--part", "federated", "--sessions", "4", "--seeds", "2"]
+    arguments += ["--output", str(out)]
+    for seed in (0, 1):
+        assert main([*arguments, "--only", f"*seed {seed}"]) == 0
+    assert {file.name for file in out.iterdir()} == {
+        "federated-seed-0.json", "federated-seed-1.json",
+    }  # fmt: skip
+    capsys.readouterr()
+    assert main(arguments) == 0
+    told = capsys.readouterr()
+    assert "2 shards" in told.out and "seed" not in told.err  # nothing was measured anew
+    assert len(json.loads((out / "federated.json").read_text())["cells"]) == 4
+    assert main([*arguments[:-2], "--output", str(out), "--sessions", "6"]) == 2
+    assert "made with another plan" in capsys.readouterr().err
 
 
 def test_a_log_is_anonymised_and_a_user_forgotten_by_name(
