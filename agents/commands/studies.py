@@ -44,7 +44,7 @@ def calibration(
             "picks, if that beats popularity on held-out likes."
         ),
     ] = None,
-    personas: Annotated[int, typer.Option(min=2, help="Users that the model plays.")] = 100,
+    personas: Annotated[int, typer.Option(min=2, help="Users that the model plays.")] = 200,
 ) -> None:
     """Compare simulated users with their log: held-out click model, rates, distributions."""
     from agents.studies.calibration.page import render_page, tables_of

@@ -91,7 +91,7 @@ def judge_by_model(
     author: Author,
     *,
     language: Language = "en",
-    personas: int = 100,
+    personas: int = 200,
     slate_size: int = 10,
     seed: int = 0,
 ) -> Reference:
