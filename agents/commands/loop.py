@@ -145,18 +145,20 @@ def events(
 def _exposures(source: str, key: str | None, after: int) -> list[dict[str, Any]]:
     """Return all that was logged after a sequence number."""
     if "://" not in source or source.startswith("sqlite"):
-        from agents.service.config import database_file
+        from agents.service.config import database_file, files_of
         from agents.service.store import Store
         from agents.service.telling import exposure_told
 
-        file = Path(database_file(source))
-        if not file.is_file():
+        files, rows = files_of(Path(database_file(source))), list[dict[str, Any]]()
+        if not files:
             raise RunError(f"{source}: there is no such database; name the service's --database")
-        store = Store(file, read=True)  # the service may be at work on it
-        try:
-            return [exposure_told(one, True) for one in store.exposures(after, 1 << 62)]
-        finally:
-            store.close()
+        for file in files:
+            store = Store(file, read=True)  # the service may be at work on it
+            try:
+                rows += [exposure_told(one, True) for one in store.exposures(after, 1 << 62)]
+            finally:
+                store.close()
+        return sorted(rows, key=lambda row: row["sequence"])
     from agents.loop.events import logged
     from agents.loop.visit import Service
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from marec_env.errors import ConfigError
 
 __all__ = ["export", "serve"]
-
-_BACKLOG = 1024  # connections that wait to be taken
-_SWITCH = 5e-4  # seconds; ten times as often as usual, or the network waits for the batch at work
 
 # Heavy imports wait until a command is run, so that --help is quick.
 
@@ -51,34 +46,38 @@ def serve(
     database: Annotated[
         str, typer.Option(metavar="FILE", help="Of sessions and events (SQLite).")
     ] = "service.sqlite",
+    replicas: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes that share the sessions.")
+    ] = 1,
     config: Annotated[
         Path | None, typer.Option(metavar="YAML", help="Settings of the service: docs/serving.md.")
     ] = None,
 ) -> None:
     """Answer requests over HTTP: sessions, recommendations, events."""
-    gc.disable()  # what is loaded below stays: looking through it again and again takes a tenth
     try:
         import uvicorn
     except ImportError as error:
         raise ConfigError(
             "serving needs uvicorn, which is not installed: pip install 'marec[serve]'"
         ) from error
-    import torch
-
-    from agents.service.app import make_app
     from agents.service.config import ServiceConfig, check_reachable, database_file
+    from agents.service.replicas import BACKLOG, loading, start_replicas
     from marec_env.config.loader import load
 
-    sys.setswitchinterval(_SWITCH)
-    torch.set_num_threads(1)  # batches are small: threads cost more than they bring
     settings = ServiceConfig() if config is None else load(config, ServiceConfig)
     check_reachable(host, bool(settings.keys))
-    app = make_app(bundles, Path(database_file(database)), settings)
+    file = Path(database_file(database))
+    app: Any
+    if replicas > 1:
+        app, names = start_replicas(bundles, file, settings, replicas)
+    else:
+        with loading():
+            from agents.service.app import make_app
+
+            app = make_app(bundles, file, settings)
+        names = ", ".join(team["name"] for team in app.state.desk.teams.told())
     listener = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
     socket = listener.bind_socket()
-    socket.listen(_BACKLOG)  # who reads the line below may connect
-    gc.freeze()
-    gc.enable()
-    names = ", ".join(team["name"] for team in app.state.desk.teams.told())
+    socket.listen(BACKLOG)  # who reads the line below may connect
     print(f"serving {names} at http://{host}:{socket.getsockname()[1]}", flush=True)
     uvicorn.Server(listener).run(sockets=[socket])

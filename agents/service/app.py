@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agents.service.config import ServiceConfig
+from agents.service.config import Replica, ServiceConfig, check_files
 from agents.service.desk import Desk
 from agents.service.store import Store
 from agents.service.telling import short
@@ -108,7 +108,10 @@ def _code_and_line(error: MarecError) -> tuple[str, str]:
 
 
 def make_app(
-    bundles: Sequence[Path], database: Path, config: ServiceConfig | None = None
+    bundles: Sequence[Path],
+    database: Path,
+    config: ServiceConfig | None = None,
+    replica: Replica = Replica(),  # noqa: B008  (frozen)
 ) -> FastAPI:
     """Return the service as an ASGI application.
 
@@ -116,14 +119,16 @@ def make_app(
         bundles: folders of the teams; the first gets all new sessions until told otherwise.
         database: file of sessions and events.
         config: of the service.
+        replica: of several processes (:mod:`agents.service.replicas`), which one.
 
     Raises:
         ConfigError, RunError: a bundle, the database or a file of keys cannot be used.
     """
     config = config or ServiceConfig()
     keys = read_keys(config)
-    store = Store(database, synchronous=config.synchronous)
-    desk = Desk(bundles, store, config)
+    check_files(database, replica.count)
+    store = Store(database, synchronous=config.synchronous, replica=replica)
+    desk = Desk(bundles, store, config, replica)
     metrics = Metrics()
     worker = Worker(desk, config.batch, config.waiting, metrics.batch.observe)
     metrics.sessions.set_function(lambda: desk.sessions)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -10,7 +13,9 @@ from pydantic import Field
 from marec_env.config import ConfigModel, Seed
 from marec_env.errors import ConfigError
 
-__all__ = ["ServiceConfig", "check_reachable", "database_file"]
+__all__ = [
+    "Replica", "ServiceConfig", "check_files", "check_reachable", "database_file", "files_of",
+]  # fmt: skip
 
 _OTHERS = ("postgresql", "postgres", "redis", "rediss", "mysql")
 
@@ -67,6 +72,53 @@ class ServiceConfig(ConfigModel):
         description="Folder of the bundles that PUT /policies may name; by default that in which "
         "the first bundle lies.",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One of several processes that share the sessions of a service."""
+
+    number: int = 0
+    """From 0."""
+    count: int = 1
+
+    def __str__(self) -> str:
+        return f"replica {self.number + 1} of {self.count}"
+
+    def owner(self, session: str) -> int:
+        """Return the number of the replica that keeps a session, as its name tells."""
+        try:
+            return int(session[8:16], 16) % self.count  # what is before decides on its team
+        except ValueError:
+            return 0
+
+    def file(self, database: Path) -> Path:
+        """Return where this one keeps its sessions."""
+        if self.count == 1:
+            return database
+        return database.with_name(f"{database.name}-{self.number + 1}-of-{self.count}")
+
+
+def files_of(database: Path) -> list[Path]:
+    """Return the files that there are of a database: one, or one for each replica."""
+    name = re.compile(rf"{re.escape(database.name)}(-\d+-of-\d+)?")
+    there = database.parent.iterdir() if database.parent.is_dir() else ()
+    return sorted(file for file in there if name.fullmatch(file.name))
+
+
+def check_files(database: Path, replicas: int) -> None:
+    """Refuse a database that another number of replicas has written: sessions have one owner.
+
+    Raises:
+        ConfigError: it is such.
+    """
+    own = {Replica(number, replicas).file(database) for number in range(replicas)}
+    for file in files_of(database):
+        if file not in own:
+            raise ConfigError(
+                f"--replicas {replicas}: {file} was written by another number of replicas; start "
+                "as many, or name another --database"
+            )
 
 
 def database_file(database: str) -> str:

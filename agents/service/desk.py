@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from agents.service.bundle import Bundle
-from agents.service.config import ServiceConfig
+from agents.service.config import Replica, ServiceConfig
 from agents.service.past import Past, past_of
 from agents.service.sessions import Session
 from agents.service.slates import Record
@@ -50,19 +52,26 @@ class _Running:
 class Desk:
     """Answers jobs (:class:`agents.service.worker.Job`); used by one thread."""
 
-    def __init__(self, bundles: Sequence[Path], store: Store, config: ServiceConfig) -> None:
+    def __init__(
+        self,
+        bundles: Sequence[Path],
+        store: Store,
+        config: ServiceConfig,
+        replica: Replica = Replica(),  # noqa: B008  (frozen)
+    ) -> None:
         """Args:
         bundles: folders of the teams; the first gets all new sessions, until told otherwise.
         store: where sessions are kept.
         config: of the service.
+        replica: of several, which one; its sessions have names of its own.
 
         Raises:
             RunError, ConfigError: a bundle cannot be loaded, or they are of different catalogs.
         """
-        self.store, self.config = store, config
+        self.store, self.config, self._replica = store, config, replica
         self._running: OrderedDict[str, _Running] = OrderedDict()
         self._deleted = False
-        self._secret = _secret(store.file) if config.pseudonyms else b""
+        self._secret = _secret(store.database) if config.pseudonyms else b""
         folder = Path(config.policies) if config.policies else bundles[0].resolve().parent
         self.teams = Teams(bundles, folder.resolve(), config.explore)
 
@@ -143,6 +152,8 @@ class Desk:
         seed: int | None,
     ) -> tuple[KeptSession, Past, Team]:
         name = secrets.token_hex(16)
+        while self._replica.owner(name) != self._replica.number:
+            name = secrets.token_hex(16)
         team = self.teams.chosen(name, policy)
         past = past_of(team.bundle, history, feedback, group, attributes)
         if seed is None:
@@ -292,10 +303,11 @@ class Desk:
 
     def _log(self, after: int, limit: int, decisions: bool) -> dict[str, Any]:
         found = [*self.store.exposures(after, limit)]
-        return {
+        told = {
             "exposures": [exposure_told(one, decisions) for one in found],
             "next": found[-1].sequence if found else after,
         }
+        return told if self._replica.count == 1 else {**told, "as_of": self.store.horizon()}
 
     def _policies(self, policies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Serve these teams from now on."""
@@ -333,11 +345,15 @@ def _records(bundle: Bundle, slates: Sequence[KeptSlate], events: Sequence[Event
 
 
 def _secret(database: Path) -> bytes:
-    """Return the key of pseudonyms, made once and kept beside the database."""
+    """Return the key of pseudonyms, made once and kept beside the database, of all replicas."""
     from marec_env.io import write_bytes
 
     place = database.with_name(f"{database.name}.key")
     if not place.exists():
-        write_bytes(place, secrets.token_hex(32).encode())
-        place.chmod(0o600)
+        new = place.with_name(f"{place.name}.{secrets.token_hex(6)}")
+        write_bytes(new, secrets.token_hex(32).encode())
+        new.chmod(0o600)
+        with suppress(FileExistsError):  # another replica was first
+            os.link(new, place)
+        new.unlink()
     return place.read_bytes()

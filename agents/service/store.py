@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from agents.service.config import Replica
 from marec_env.errors import RunError
 
 __all__ = ["Event", "Exposure", "KeptSession", "KeptSlate", "Store"]
@@ -106,18 +107,29 @@ class Exposure:
 class Store:
     """One file, written by one service at a time; others may read it meanwhile."""
 
-    def __init__(self, file: str | Path, *, synchronous: str = "full", read: bool = False) -> None:
+    def __init__(
+        self,
+        database: str | Path,
+        *,
+        synchronous: str = "full",
+        read: bool = False,
+        replica: Replica = Replica(),  # noqa: B008  (frozen)
+    ) -> None:
         """Open a database, or make it.
 
         Args:
-            file: of the database.
+            database: its file; of one of several replicas the name that its file's begins with.
+            replica: whose it is. Of several, slates are numbered by the time in microseconds, each
+                replica's in a residue class of its own, so that logs can be joined.
             synchronous: see :class:`agents.service.config.ServiceConfig`.
             read: only look at it, which goes beside a service at work.
 
         Raises:
             RunError: it cannot be opened, is none of marec's, of another version's, or in use.
         """
-        self.file = Path(file)
+        self.database = Path(database)
+        self.file = replica.file(self.database)
+        self._replica, self._last = replica, 0
         self._lock = None if read else _locked(self.file)
         try:
             if read:
@@ -197,11 +209,10 @@ class Store:
         """Keep slates, each with its session's id and the session's state after it."""
         rows = [*slates]
         self._db.executemany(
-            "INSERT INTO slates(session, number, time, policy, version, items, channels, blocks, "
-            "log_propensity, decisions) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO slates VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
-                (session, s.number, s.time, s.policy, s.version, *_json(s.items, s.channels),
-                 s.blocks, *_json(s.log_propensity, s.decisions))
+                (self._sequence(), session, s.number, s.time, s.policy, s.version,
+                 *_json(s.items, s.channels), s.blocks, *_json(s.log_propensity, s.decisions))
                 for session, s, _ in rows
             ],
         )  # fmt: skip
@@ -209,6 +220,23 @@ class Store:
             "UPDATE sessions SET active=?, policy=?, version=?, state=? WHERE id=?",
             [(s.time, s.policy, s.version, state, session) for session, s, state in rows],
         )
+
+    def horizon(self) -> int:
+        """Return a number below those of all slates to come, of one of several replicas."""
+        if not self._last:
+            found = self._db.execute("SELECT max(sequence) FROM slates").fetchone()[0]
+            self._last = found or 0
+        self._last = max(self._last, time.time_ns() // 1000 - 1)
+        return self._last
+
+    def _sequence(self) -> int | None:
+        """Return the number of the next slate; ``None``: the next that is free."""
+        number, count = self._replica.number, self._replica.count
+        if count == 1:
+            return None
+        first = self.horizon() + 1
+        self._last = first + (number - first) % count
+        return self._last
 
     def add_events(self, session: str, events: Sequence[Event]) -> list[Event]:
         """Keep events, and return those that were not known by their id."""

@@ -1,0 +1,446 @@
+"""Several processes behind one port: each session has one owner, which keeps it in its own file.
+
+A replica is the service of :mod:`agents.service.app` in a process of its own, reached over a local
+socket. The front passes every request on to the session's owner, which the session's name tells,
+and joins what concerns all: requests for many sessions, deletion of a user, log, metrics, policies.
+Keys, rates and sizes are checked in front.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import multiprocessing
+import shutil
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from agents.service.config import Replica, ServiceConfig, check_files
+from agents.service.gate import Gate, Metrics, error_told, read_keys, refusal, told
+from agents.service.worker import RefusedError
+from marec_env.errors import MarecError, RunError
+
+__all__ = ["BACKLOG", "Front", "loading", "start_replicas"]
+
+_LOG = logging.getLogger(__name__)
+BACKLOG = 1024
+"""Connections that wait to be taken."""
+_SWITCH = 5e-4  # seconds; ten times as often as usual, or the network waits for the batch at work
+_FOR_EVER = 10**9  # seconds that a connection of the front's may be idle
+_KEPT = ("content-type", "retry-after", "etag", "last-modified")
+"""Headers of an answer that are passed on; the gate adds its own."""
+_METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Within, what a service needs is imported and made; it stays, so that looking for what could
+    be thrown away again and again would take a tenth of the time.
+    """
+    gc.disable()
+    sys.setswitchinterval(_SWITCH)
+    import torch
+
+    torch.set_num_threads(1)  # batches are small: threads cost more than they bring
+    yield
+    gc.freeze()
+    gc.enable()
+
+
+class _RefusedError(Exception):
+    """A replica's answer is a refusal, which the client gets."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a replica answered."""
+
+    status: int
+    headers: dict[str, str]
+    content: bytes
+
+    @property
+    def values(self) -> Any:
+        """Its JSON."""
+        return json.loads(self.content)
+
+    def response(self) -> Response:
+        """Return it as the front's own."""
+        headers = {name: value for name, value in self.headers.items() if name in _KEPT}
+        return Response(self.content, self.status, headers)
+
+
+@dataclass(slots=True)
+class Link:
+    """A replica: its process, and connections to it."""
+
+    replica: Replica
+    socket: Path
+    process: Any = None
+    pipe: Any = None
+    """Its other end closes with this process, which ends the replica."""
+    teams: str = ""
+    """Names of what it serves."""
+    up: bool = False
+    _idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
+
+    async def ask(self, method: str, target: str, content: bytes = b"") -> Answer:
+        """Return the answer to a request.
+
+        Raises:
+            RefusedError: the replica is down.
+        """
+        down = RefusedError("unavailable", f"{self.replica} starts anew; try again")
+        if not self.up:
+            raise down
+        try:
+            pair = self._idle.pop() if self._idle else await self._connect()
+            reader, writer = pair
+            head = f"{method} {target} HTTP/1.1\r\nhost: replica\r\ncontent-type: application/json"
+            length = f"content-length: {len(content)}"
+            writer.write(f"{head}\r\n{length}\r\n\r\n".encode("latin-1") + content)
+            first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+            named = (line.split(":", 1) for line in lines if ":" in line)
+            headers = {name.lower(): value.strip() for name, value in named}
+            size = 0 if method == "HEAD" else int(headers.get("content-length", 0))
+            found = Answer(int(first.split(" ")[1]), headers, await reader.readexactly(size))
+        except (OSError, EOFError) as error:
+            self.forget()
+            raise down from error
+        self._idle.append(pair)
+        return found
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_unix_connection(str(self.socket), limit=1 << 20)
+
+    def forget(self) -> None:
+        """Hang up."""
+        while self._idle:
+            self._idle.pop()[1].close()
+
+
+class Front:
+    """The replicas, and who answers what."""
+
+    def __init__(
+        self, bundles: Sequence[Path], database: Path, config: ServiceConfig, count: int
+    ) -> None:
+        """Args:
+        bundles, database, config: as of :func:`agents.service.app.make_app`.
+        count: of the replicas.
+
+        Raises:
+            ConfigError: the database is that of another number of replicas.
+        """
+        check_files(database, count)
+        self._folder = Path(tempfile.mkdtemp(prefix="marec-"))  # nobody else's
+        own = config.model_copy(update={"keys": (), "rate": 0.0})
+        self._asked = (tuple(bundles), database, own)
+        self.links = [
+            Link(Replica(number, count), self._folder / f"{number}.socket")
+            for number in range(count)
+        ]
+        self._next = 0
+        self._policies = b""
+        """What ``PUT /policies`` said last; a replica that starts anew is told."""
+        self._began = time.monotonic()
+
+    # ------------------------------------------------------------------ processes
+
+    def start(self) -> None:
+        """Start all replicas, and wait until they are there.
+
+        Raises:
+            RunError: one could not start; says why.
+        """
+        for link in self.links:
+            self._launch(link)
+        for link in self.links:
+            self._await(link)
+
+    def _launch(self, link: Link) -> None:
+        context = multiprocessing.get_context("spawn")
+        link.pipe, theirs = context.Pipe()
+        arguments = (*self._asked, link.replica, link.socket, theirs)
+        link.process = context.Process(target=_replica, args=arguments, daemon=True)
+        link.process.start()
+        theirs.close()
+
+    def _await(self, link: Link) -> None:
+        try:
+            ready, link.teams = link.pipe.recv()
+        except EOFError:
+            ready, link.teams = False, "it was killed"
+        if not ready:
+            raise RunError(f"{link.replica} could not start: {link.teams}")
+        link.up = True
+
+    async def watch(self) -> None:
+        """Start replicas anew that have ended."""
+        await asyncio.gather(*map(self._watch, self.links))
+
+    async def _watch(self, link: Link) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            ended = asyncio.Event()
+            loop.add_reader(link.process.sentinel, ended.set)
+            try:
+                await ended.wait()
+            finally:
+                loop.remove_reader(link.process.sentinel)
+            _LOG.warning("%s ended (%s) and starts anew", link.replica, link.process.exitcode)
+            link.up = False
+            link.forget()
+            link.pipe.close()
+            self._launch(link)
+            try:
+                await asyncio.to_thread(self._await, link)
+                if self._policies:
+                    await link.ask("PUT", "/policies", self._policies)
+            except MarecError as error:  # the next turn tries again
+                _LOG.warning("%s", error)
+
+    def stop(self) -> None:
+        """Let all replicas answer what waits, and end."""
+        for link in self.links:
+            link.up = False
+            link.forget()
+            link.pipe.close()
+        for link in self.links:
+            link.process.join()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    # ------------------------------------------------------------------ requests
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request."""
+        try:
+            return await self._answer(request)
+        except _RefusedError as error:
+            return error.answer.response()
+        except MarecError as error:
+            return refusal(error.code if isinstance(error, RefusedError) else "invalid", str(error))
+
+    async def _answer(self, request: Request) -> Response:
+        method, path, content = request.method, request.url.path, await request.body()
+        target = (request.scope.get("raw_path") or path.encode()).decode("latin-1").split("?")[0]
+        if request.url.query:
+            target += f"?{request.url.query}"
+        parts = path.split("/")
+        match method, parts[1:]:
+            case "POST", ["sessions"]:
+                self._next += 1
+                return await self._pass(self._next % len(self.links), method, target, content)
+            case _, ["sessions", session, *_]:
+                owner = self.links[0].replica.owner(session)
+                return await self._pass(owner, method, target, content)
+            case "POST", ["recommendations"]:
+                return await self._together(request, content)
+            case "DELETE", ["users", *_]:
+                found = [answer.values["deleted"] for answer in await self._all(method, target)]
+                return told({"deleted": {k: sum(one[k] for one in found) for k in found[0]}})
+            case "GET", ["log"]:
+                return await self._log(request, target)
+            case "PUT", ["policies"]:
+                return await self._serve(target, content)
+            case "GET", ["health"]:
+                found = [answer.values for answer in await self._all(method, target)]
+                sessions = sum(one["sessions"] for one in found)
+                uptime = round(time.monotonic() - self._began, 3)
+                more = {"sessions": sessions, "uptime_s": uptime, "replicas": len(found)}
+                return told(found[0] | more)
+            case "GET", ["metrics"]:
+                texts = [a.content.decode() for a in await self._all(method, target)]
+                return Response(_summed(texts), media_type="text/plain; version=0.0.4")
+        return await self._pass(0, method, target, content)
+
+    async def _pass(self, place: int, method: str, target: str, content: bytes) -> Response:
+        return (await self.links[place].ask(method, target, content)).response()
+
+    async def _all(self, method: str, target: str) -> list[Answer]:
+        answers = await asyncio.gather(*(link.ask(method, target) for link in self.links))
+        for answer in answers:
+            if answer.status != 200:
+                raise _RefusedError(answer)
+        return answers
+
+    async def _together(self, request: Request, content: bytes) -> Response:
+        """Ask each owner for the slates of its sessions."""
+        try:
+            body = json.loads(content)
+            sessions = [str(name) for name in body["sessions"]]
+            assert sessions and len(sessions) <= 1024
+        except (ValueError, TypeError, KeyError, AssertionError):
+            return await self._pass(0, "POST", "/recommendations", content)  # which says why not
+        request.scope["take"](len(sessions) - 1)
+        places: dict[int, list[int]] = defaultdict(list)
+        for place, name in enumerate(sessions):
+            places[self.links[0].replica.owner(name)].append(place)
+        asked = [
+            self.links[owner].ask(
+                "POST",
+                "/recommendations",
+                json.dumps({**body, "sessions": [body["sessions"][k] for k in mine]}).encode(),
+            )
+            for owner, mine in places.items()
+        ]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        slates: list[Any] = [None] * len(sessions)
+        refused = list[Response]()
+        for mine, answer in zip(places.values(), answers, strict=True):
+            if isinstance(answer, RefusedError):
+                found = [error_told(answer.code, str(answer))] * len(mine)
+                refused.append(refusal(answer.code, str(answer)))
+            elif isinstance(answer, BaseException):
+                raise answer
+            elif answer.status != 200:
+                found = [answer.values] * len(mine)
+                refused.append(answer.response())
+            else:
+                found = answer.values["slates"]
+            for place, slate in zip(mine, found, strict=True):
+                slates[place] = slate
+        if len(refused) == len(answers):
+            return refused[0]
+        return told({"slates": slates})
+
+    async def _log(self, request: Request, target: str) -> Response:
+        """Join the replicas' logs, as far as none of them can still have something to add."""
+        pages = [answer.values for answer in await self._all("GET", target)]
+        limit = int(request.query_params.get("limit", 1000))
+        certain = [
+            page["next"] if len(page["exposures"]) >= limit else page["as_of"] for page in pages
+        ]
+        rows = [
+            row for page in pages for row in page["exposures"] if row["sequence"] <= min(certain)
+        ]
+        rows = sorted(rows, key=lambda row: row["sequence"])[:limit]
+        after = rows[-1]["sequence"] if rows else int(request.query_params.get("after", 0))
+        return told({"exposures": rows, "next": after, "as_of": min(certain)})
+
+    async def _serve(self, target: str, content: bytes) -> Response:
+        """Let all replicas serve these policies; where one refuses, those before go back."""
+        before = json.dumps({"policies": await self._served()}).encode()
+        for place, link in enumerate(self.links):
+            answer = await link.ask("PUT", target, content)
+            if answer.status != 200:
+                for earlier in self.links[:place]:
+                    await earlier.ask("PUT", target, before)
+                return answer.response()
+        self._policies = content
+        return answer.response()
+
+    async def _served(self) -> list[dict[str, Any]]:
+        found = (await self.links[0].ask("GET", "/policies")).values["policies"]
+        return [{"bundle": team["name"], "share": team["share"]} for team in found]
+
+
+def _summed(texts: Sequence[str]) -> bytes:
+    """Return metrics of all replicas: each number is the sum of theirs."""
+    families: dict[str, Any] = {}
+    sums: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+    for text in texts:
+        for family in text_string_to_metric_families(text):
+            families.setdefault(family.name, family)
+            mine = sums.setdefault(family.name, defaultdict(float))
+            for sample in family.samples:
+                mine[sample.name, tuple(sample.labels.items())] += sample.value
+    for name, family in families.items():
+        family.samples = [Sample(k, dict(labels), v) for (k, labels), v in sums[name].items()]
+    return generate_latest(SimpleNamespace(collect=families.values))
+
+
+def start_replicas(
+    bundles: Sequence[Path], database: Path, config: ServiceConfig, count: int
+) -> tuple[Starlette, str]:
+    """Start replicas; return the front as an ASGI application, and the names of the teams.
+
+    Raises:
+        ConfigError: a file of keys, or the number of replicas, does not fit.
+        RunError: a replica could not start.
+    """
+    keys = read_keys(config)
+    front = Front(bundles, database, config, count)
+    try:
+        front.start()
+    except RunError:
+        front.stop()
+        raise
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        watching = asyncio.create_task(front.watch())
+        yield
+        watching.cancel()
+        await asyncio.to_thread(front.stop)
+
+    async def answer(request: Request) -> Response:
+        return await front.answer(request)
+
+    app = Starlette(routes=[Route("/{path:path}", answer, methods=_METHODS)], lifespan=lifespan)
+    app.add_middleware(Gate, config=config, keys=keys, metrics=Metrics())
+    return app, front.links[0].teams
+
+
+def _replica(
+    bundles: Sequence[Path],
+    database: Path,
+    config: ServiceConfig,
+    replica: Replica,
+    place: Path,
+    pipe: Any,
+) -> None:
+    """Serve as one of several, until the pipe to the front is closed."""
+    import socket
+    import threading
+
+    import uvicorn
+
+    try:
+        with loading():
+            from agents.service.app import make_app
+
+            app = make_app(bundles, database, config, replica)
+    except MarecError as error:
+        pipe.send((False, str(error)))
+        return
+    place.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(place))
+    listener.listen(BACKLOG)
+    settings = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_keep_alive=_FOR_EVER
+    )
+    server = uvicorn.Server(settings)
+
+    def wait() -> None:
+        with suppress(EOFError, OSError):
+            pipe.recv()
+        server.should_exit = True
+
+    threading.Thread(target=wait, daemon=True).start()
+    names = ", ".join(team["name"] for team in app.state.desk.teams.told())
+    pipe.send((True, names))
+    server.run(sockets=[listener])
