@@ -208,6 +208,14 @@ def train(
             "--init-from; --run-dir is the new bundle, [CONFIG] and --set the loop's settings.",
         ),
     ] = None,
+    users: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CONFIG",
+            help="With --from-log: fit the users of this run's YAML, or preset, to the log, and "
+            "train on them in the simulator.",
+        ),
+    ] = None,
     shared: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> int:
     """Train a team, compare it with the baselines, and print the run's folder; of several runs,
@@ -228,7 +236,9 @@ def train(
         from agents.commands.loop import learn
 
         settings = Path(configs[0]) if configs else None
-        return learn(from_log, init_from, run_dir, settings, overrides or [])
+        return learn(from_log, init_from, run_dir, settings, overrides or [], users)
+    if users is not None:
+        raise ConfigError("--users says on whom to train from a log; give --from-log EVENTS too")
     if not configs:
         example = "configs/default.yaml" if typed("train") != "marec train" else "default"
         raise ConfigError(f"name a configuration, for example: {typed('train')} {example}")

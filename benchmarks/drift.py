@@ -1,12 +1,13 @@
-"""Tastes change while a team serves: clicks over time of the team left alone, of the team that
-learns from its own log, and of one that was trained anew in the simulator of the changed users.
+"""Tastes change while a team serves: clicks over time of the team left alone, of teams that learn
+on in two ways, and of one that was trained anew in the simulator of the changed users.
 
     python benchmarks/drift.py RUN --seeds 0 1 2 3 4 --output docs/results/drift.json
 
 RUN is a finished run on the marec environment, whose team serves at first; seeds are of who visits
-and of learning. In each round the looped team serves sessions, exploring, and a candidate that has
+and of learning. In each round a learning team serves sessions, exploring, and a candidate that has
 passed the gate serves a share of them; the candidate is then promoted or rolled back, and a new one
-learned from the logs alone (agents/loop/rounds.py). All teams are measured by their most probable
+learned (agents/loop/rounds.py): from the logs alone (looped), or in the simulator, on the users of
+before the change fitted to the logs (refitted). All teams are measured by their most probable
 actions on the same other sessions. The trained one is an oracle: it may ask the changed users as
 often as it likes. What is done is kept below --work: an interrupted study goes on where it was.
 """
@@ -43,13 +44,16 @@ MEMORY = 2  # rounds whose logs count, none from before the latest promotion
 SERVED = 3_000_017  # seed of the sessions that are served and logged
 
 
-class Study:
-    """One seed."""
+WAYS = ("looped", "refitted")
 
-    def __init__(self, run: TrainedRun, options: argparse.Namespace, seed: int) -> None:
-        self.run, self.options, self.seed = run, options, seed
+
+class Study:
+    """One seed, and one way to learn."""
+
+    def __init__(self, run: TrainedRun, options: argparse.Namespace, seed: int, way: str) -> None:
+        self.run, self.options, self.seed, self.way = run, options, seed, way
         self.shared = options.work / run.name
-        self.place = place = self.shared / f"seed{seed}"
+        self.place = place = self.shared / f"seed{seed}" / way
         self.file = place / "rounds.json"
         self.done: list[dict[str, Any]] = (
             read_json(self.file, list[dict[str, Any]]) if self.file.exists() else []
@@ -126,26 +130,29 @@ class Study:
                 if row["verdict"] == "promote":
                     team, row["team"] = candidate, last["candidate"]
             row["served"] = float(torch.cat([log.clicks_a_session() for log in logs]).mean())
-            row["looped"] = self.clicks(world, team)
+            row["clicks"] = self.clicks(world, team)
             ExposureLog.joined(logs).save(self._log(number))
+            row["drift"] = self.drift(ExposureLog.joined(logs))
             fresh = row["verdict"] == "promote"
             row["since"] = number if fresh else max(last.get("since", 0), number - MEMORY + 1)
             known = [ExposureLog.load(self._log(k)) for k in range(row["since"], number + 1)]
             own = loop.model_copy(update={"seed": 1000 * self.seed + number})
-            critics = load_tree(self.place, "critics") if self.done else None
+            goes_on = self.done and self.way == "looped"
+            critics = load_tree(self.place, "critics") if goes_on else None
             rules = partial(
                 broken_shares,
                 config=world.config.pipeline, knowledge=world.knowledge, ids=world.catalog.ids,
             )  # fmt: skip
-            found = consider(ExposureLog.joined(known), team, own, critics, rules)
+            before = build_world(self.environments[0]) if self.way == "refitted" else None
+            found = consider(ExposureLog.joined(known), team, own, critics, rules, before)
             save_tree(self.place, "critics", dict(found.critics))
             row["considered"] = found.as_json()
             row["candidate"] = self._keep(f"{number:02d}", found.policy) if found.passed else None
             self.done.append(row)
             write_json(self.file, self.done)
             print(
-                f"seed {self.seed} round {number}: looped {np.mean(row['looped']):.2f}, "
-                f"{row['verdict']}, to go {found.valuation.gain_to_go}, passed {found.passed}",
+                f"seed {self.seed} round {number}: {self.way} {np.mean(row['clicks']):.2f}, "
+                f"{row['verdict']}; next {found}",
                 flush=True,
             )
 
@@ -158,57 +165,56 @@ class Study:
         save_policy(folder, policy.team, policy.actors)
         return name
 
-    def calibrations(self) -> list[dict[str, Any]]:
-        """Return what each later round's log says of a drift since the first, as the loop does."""
-        model, found = ClickModel.of(ExposureLog.load(self._log(0))), []
-        for row in self.done[1:]:
-            window = ExposureLog.load(self._log(row["round"]))
-            found.append(model.calibration(window))
-            if found[-1].drift:
-                model = ClickModel.of(window)
-        return [one.as_json() for one in found]
+    def drift(self, log: ExposureLog) -> dict[str, Any] | None:
+        """Return what a round's log says of a drift since the last that was told, or the first."""
+        told = [row["round"] for row in self.done if (row["drift"] or {}).get("drift")]
+        if not self.done:
+            return None
+        model = ClickModel.of(ExposureLog.load(self._log(told[-1] if told else 0)))
+        return model.calibration(log).as_json()
 
-    def summary(self) -> dict[str, Any]:
-        """Return the means of each round and paired differences to the team left alone."""
-        sticks = self.yardsticks()
-        rounds = []
+    def summary(self) -> list[dict[str, Any]]:
+        """Return the mean of each round and paired differences to the team left alone."""
+        sticks, rounds = self.yardsticks(), []
         for row in self.done:
             after = int(row["round"] >= self.options.drift_at)
-            frozen, oracle = (np.array(sticks[name][after]) for name in ("frozen", "retrained"))
-            looped = np.array(row["looped"])
+            frozen, clicks = np.array(sticks["frozen"][after]), np.array(row["clicks"])
             rounds.append(
                 {
-                    "frozen": frozen.mean(),
-                    "looped": looped.mean(),
-                    "retrained": oracle.mean(),
-                    "looped - frozen": mean_estimate(looped - frozen).as_json(),
-                    "retrained - frozen": mean_estimate(oracle - frozen).as_json(),
+                    "clicks": clicks.mean(),
+                    "clicks - frozen": mean_estimate(clicks - frozen).as_json(),
                     "served": row["served"],
+                    "drift": row["drift"],
                     "verdict": row["verdict"],
                     "gain_to_go": row["considered"]["gain_to_go"],
-                    "passed": row["considered"]["passed"],
+                    "failed": row["considered"]["failed"],
                 }
             )
-        return {"seed": self.seed, "rounds": rounds, "drift": self.calibrations()}
+        return rounds
 
 
-def figure(studies: list[dict[str, Any]], drift_at: int) -> str:
-    """Return the picture: means over seeds, and each seed's looped team."""
-    rounds = min(len(study["rounds"]) for study in studies)
+def figure(found: dict[str, Any], drift_at: int) -> str:
+    """Return the picture: means over seeds, and each seed of those that learn on."""
+    seeds = found["seeds"]
+    ways = [way for way in WAYS if way in seeds[0]]
+    rounds = min(len(seed[way]) for seed in seeds for way in ways)
     x = np.arange(rounds)
-
-    def line(name: str) -> Line:
-        values = np.array([[r[name] for r in s["rounds"][:rounds]] for s in studies])
-        return Line(x, values.mean(axis=0), seeds=values if name == "looped" else ())
-
+    sticks = found["yardsticks"]
+    lines = {
+        "retrained": Line(x, np.array([sticks["retrained"][int(k >= drift_at)] for k in x])),
+        **{way: _line(x, [[r["clicks"] for r in s[way][:rounds]] for s in seeds]) for way in ways},
+        "frozen": Line(x, np.array([sticks["frozen"][int(k >= drift_at)] for k in x])),
+    }
     caption = (
         f"Clicks a session before and after tastes changed (before round {drift_at}): mean over "
-        f"{len(studies)} seeds, each seed's looped team in thin lines."
+        f"{len(seeds)} seeds, each seed of those that learn on in thin lines."
     )
-    names = ("retrained", "looped", "frozen")
-    return lines_figure(
-        {name: line(name) for name in names}, ("round", "clicks a session"), caption
-    ).svg
+    return lines_figure(lines, ("round", "clicks a session"), caption).svg
+
+
+def _line(x: Any, seeds: list[list[float]]) -> Line:
+    values = np.array(seeds)
+    return Line(x, values.mean(axis=0), seeds=values)
 
 
 def main() -> None:
@@ -216,6 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--output", type=Path, default=Path("drift.json"))
     parser.add_argument("--work", type=Path, default=Path("drift"))
     parser.add_argument("--rounds", type=int, default=12)
@@ -227,22 +234,30 @@ def main() -> None:
     parser.add_argument("--oracle-steps", type=int, default=160_000)
     parser.add_argument("--canary-share", type=float, default=0.5)
     parser.add_argument("--passes", type=int, default=8, help="updates from each log")
+    parser.add_argument("--env-steps", type=int, default=40_000, help="on refitted users, a round")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    config = LoopConfig(canary_share=options.canary_share, passes=options.passes)
-    found = []
-    run = load_run(options.run)
+    config = LoopConfig(
+        canary_share=options.canary_share, passes=options.passes, env_steps=options.env_steps
+    )
+    run, seeds = load_run(options.run), []
+    left_out = ("run", "seeds", "ways", "output", "work")
+    document: dict[str, Any] = {
+        "settings": {key: value for key, value in vars(options).items() if key not in left_out},
+        "loop": config.model_dump(mode="json"),
+    }
     for seed in options.seeds:
-        study = Study(run, options, seed)
-        study.play(config)
-        found.append(study.summary())
-        left_out = ("run", "seeds", "output", "work")
-        settings = {key: value for key, value in vars(options).items() if key not in left_out}
-        write_json(
-            options.output,
-            {"settings": settings, "loop": config.model_dump(mode="json"), "seeds": found},
-        )
-        write_text(options.output.with_suffix(".svg"), figure(found, options.drift_at))
+        found: dict[str, Any] = {"seed": seed}
+        for way in options.ways:
+            study = Study(run, options, seed, way)
+            study.play(config)
+            found[way] = study.summary()
+            sticks = study.yardsticks()
+        seeds.append(found)
+        means = {name: [float(np.mean(one)) for one in both] for name, both in sticks.items()}
+        document |= {"yardsticks": means, "seeds": seeds}
+        write_json(options.output, document)
+        write_text(options.output.with_suffix(".svg"), figure(document, options.drift_at))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from agents.loop.rounds import Considered, LoopConfig
     from agents.loop.valuation import Valuation
     from agents.loop.visit import Visit
+    from agents.service.bundle import Bundle
+    from marec_env.world import World
 
 __all__ = ["events", "learn", "loop", "value", "visit"]
 
@@ -178,9 +180,19 @@ def _loop_config(path: Path | None, overrides: Sequence[str] | None) -> LoopConf
     return load(path, LoopConfig, overrides or [])
 
 
-def learn(log: Path, bundle: Path, out: Path, config: Path | None, overrides: Sequence[str]) -> int:
+def learn(
+    log: Path, bundle: Path, out: Path, config: Path | None, overrides: Sequence[str],
+    users: Path | None,
+) -> int:  # fmt: skip
     """Learn from an exposure log, beginning with a bundle's team; write a bundle (``out``) and what
     the candidate is estimated to gain (``out``.json).
+
+    Args:
+        log: what was served.
+        bundle: who served it.
+        out: the new bundle.
+        config, overrides: the loop's settings.
+        users: YAML of a run, or preset, whose users are fitted to the log to learn on them.
 
     Raises:
         MarecError: an input is at fault.
@@ -192,7 +204,7 @@ def learn(log: Path, bundle: Path, out: Path, config: Path | None, overrides: Se
     told = out.with_name(f"{out.name}.json")
     claim(told, replace=False)
     settings, begun = _loop_config(config, overrides), load_bundle(bundle)
-    found = _considered(ExposureLog.load(log), begun, settings, out)
+    found = _considered(ExposureLog.load(log), begun, settings, out, _world(users, begun))
     write_json(told, found.as_json())
     print_tables([_value_table(out.name, found.valuation)])
     tell(f"{out.name}: {found}")
@@ -200,7 +212,19 @@ def learn(log: Path, bundle: Path, out: Path, config: Path | None, overrides: Se
     return 0
 
 
-def _considered(log: Any, begun: Any, settings: LoopConfig, out: Path) -> Considered:
+def _world(users: Path | None, team: Bundle) -> World | None:
+    """Return the world of a configuration's users, in front of the team's pipeline."""
+    if users is None:
+        return None
+    from marec_env.world import build_world
+
+    _, environment = read_environment(users, None)
+    return build_world(environment.model_copy(update={"pipeline": team.pipeline, "device": "cpu"}))
+
+
+def _considered(
+    log: Any, begun: Bundle, settings: LoopConfig, out: Path, world: World | None
+) -> Considered:
     """Learn, and write the candidate as a bundle that differs from ``begun`` in its team."""
     from dataclasses import replace
 
@@ -208,7 +232,7 @@ def _considered(log: Any, begun: Any, settings: LoopConfig, out: Path) -> Consid
     from agents.loop.rounds import consider
     from agents.service.bundle import save_bundle
 
-    found = consider(log, begun.networks, settings, rules=rules_of(begun))
+    found = consider(log, begun.networks, settings, rules=rules_of(begun), world=world)
     save_bundle(replace(begun, name=out.name, version="", policy=found.policy), out)
     return found
 
@@ -272,6 +296,14 @@ def loop(
     every: Annotated[float, typer.Option(min=0.0, help="Seconds between rounds.")] = 3600.0,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; by default no end.")] = None,
     idle: Idle = 1800.0,
+    users: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CONFIG",
+            help="Learn in the simulator, on the users of this run's YAML, or preset, fitted to "
+            "the log; by default from the log alone.",
+        ),
+    ] = None,
     state: Annotated[
         Path | None, typer.Option(help="File of what was done; by default beside the bundle.")
     ] = None,
@@ -279,10 +311,12 @@ def loop(
 ) -> None:
     """Learn from what a service logs, over and over: gate, canary share, swap or roll back."""
     from agents.loop.schedule import Schedule
+    from agents.service.bundle import load_bundle
 
     settings = _loop_config(config, overrides)
+    world = _world(users, load_bundle(bundle)) if users else None
     file = state or bundle.with_name(f"{bundle.name}.loop.json")
-    schedule = Schedule(url, bundle, settings, file, idle, _key(key_file))
+    schedule = Schedule(url, bundle, settings, file, idle, _key(key_file), world)
     done = 0
     while True:
         tell(asyncio.run(schedule.round()))

@@ -21,7 +21,7 @@ from agents.learners.collector import Rollout
 from agents.learners.policy import TrainedPolicy
 from agents.learners.team import TeamSpec
 from marec_env import random
-from marec_env.errors import DataError
+from marec_env.errors import DataError, visible
 from marec_env.io import write_bytes
 from marec_env.rewards.config import RewardConfig
 from marec_env.simulator import Simulator
@@ -78,6 +78,20 @@ class ExposureLog:
     def live(self) -> Tensor:
         """Bool ``[S, T]``: where there was a request."""
         return torch.arange(self.clicks.shape[1]) < self.length.unsqueeze(1)
+
+    def places(self, ids: Sequence[str]) -> Tensor:
+        """Return what was shown as places among ``ids``, int64 ``[S, T, K]``.
+
+        Raises:
+            DataError: an item is not there.
+        """
+        there = {name: place for place, name in enumerate(ids)}
+        if missing := [name for name in self.items if name not in there]:
+            raise DataError(
+                f"the log shows item '{visible(missing[0])}', which is not in the catalog here; "
+                "take log and team, or users, of one catalog"
+            )
+        return torch.tensor([there[name] for name in self.items])[self.slate]
 
     def clicks_a_session(self) -> Tensor:
         """Return float32 ``[S]``."""

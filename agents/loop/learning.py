@@ -22,7 +22,7 @@ from agents.learners.policy import TrainedPolicy
 from agents.loop.exposure import ExposureLog, as_rollout
 from marec_env.rewards.config import RewardConfig
 
-__all__ = ["learn_from_log"]
+__all__ = ["keep_scale", "learn_from_log", "of_networks"]
 
 
 def learn_from_log(
@@ -62,7 +62,7 @@ def learn_from_log(
     size = log.state.shape[2]
     box = spaces.Box(-np.inf, np.inf, (size,), np.float32)
     team = replace(policy.team, state_space=box)
-    algorithm = _of_networks(algorithm, policy)
+    algorithm = of_networks(algorithm, policy)
     still = {
         name: ComponentOverrides(actor=actor.config, frozen=True)
         for name, actor in policy.actors.items()
@@ -87,18 +87,23 @@ def learn_from_log(
     for turn in [*warm, *[algorithm] * passes]:
         learner.algorithm = turn
         learner.update(batch=batch, timesteps={}, _no_metrics_reduce=True)
-        for name, actor in actors.items():
-            # What is observed is scaled as it was: another scale would change every decision at
-            # once, past the clip.
-            if (normaliser := actor.trunk.normaliser) is not None:
-                scale = policy.actors[name].trunk.normaliser
-                assert scale is not None
-                normaliser.load_state_dict(scale.state_dict())
+        keep_scale(actors, policy)
         say(learner.statistics)
     return actors, {n: learner.module[n].unwrapped().state_dict() for n in values}
 
 
-def _of_networks(algorithm: PPOFamily, policy: TrainedPolicy) -> PPOFamily:
+def keep_scale(actors: Mapping[str, Actor], policy: TrainedPolicy) -> None:
+    """Let actors scale what they observe as a policy's do: another scale would change every
+    decision at once, past the clip.
+    """
+    for name, actor in actors.items():
+        if (normaliser := actor.trunk.normaliser) is not None:
+            scale = policy.actors[name].trunk.normaliser
+            assert scale is not None
+            normaliser.load_state_dict(scale.state_dict())
+
+
+def of_networks(algorithm: PPOFamily, policy: TrainedPolicy) -> PPOFamily:
     """Return the algorithm with actors of the kind and size that a policy has."""
     actors = policy.actors
     own = {

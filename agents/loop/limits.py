@@ -10,7 +10,6 @@ from torch import Tensor
 from agents.loop.exposure import ExposureLog
 from agents.loop.rounds import Rules
 from agents.service.bundle import Bundle
-from marec_env.errors import DataError
 from marec_env.pipeline.config import PipelineConfig
 from marec_env.pipeline.knowledge import Knowledge
 from marec_env.pipeline.memory import SessionMemory
@@ -43,13 +42,7 @@ def broken_shares(
     Raises:
         DataError: the log shows items of which nothing is known.
     """
-    places = {name: place for place, name in enumerate(ids)}
-    if missing := [name for name in log.items if name not in places]:
-        raise DataError(
-            f"the log shows item '{missing[0]}', which the team does not know; take the log of a "
-            "service of the same catalog"
-        )
-    of_item = torch.tensor([places[name] for name in log.items])
+    slates = log.places(ids)
     config = config.model_copy(update={"slate_size": log.slate.shape[2]})
     limits = [
         log.attributes.get(name, torch.full(log.key.shape, torch.inf))
@@ -57,7 +50,7 @@ def broken_shares(
     ]
     parts = [
         _broken(
-            log.key[rows], of_item[log.slate[rows]], log.clicks[rows],
+            log.key[rows], slates[rows], log.clicks[rows],
             torch.stack([limit[rows] for limit in limits], dim=1) if limits else None,
             config, knowledge,
         )

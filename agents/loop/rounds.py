@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -18,11 +18,15 @@ from agents.learners.config import MAPPOConfig, PPOFamily
 from agents.learners.policy import TrainedPolicy
 from agents.loop.exposure import ExposureLog
 from agents.loop.learning import learn_from_log
+from agents.loop.users import learn_on_users, recalibrated
 from agents.loop.valuation import CLIP, Valuation, value
 from marec_env.config import ConfigModel, Seed
 from marec_env.errors import DataError
 from marec_env.evaluation.statistics import Estimate, mean_difference
 from marec_env.rewards.config import DISCOUNT, RewardConfig
+
+if TYPE_CHECKING:
+    from marec_env.world import World
 
 __all__ = ["Considered", "LoopConfig", "Rules", "consider", "judge"]
 
@@ -47,6 +51,11 @@ class LoopConfig(ConfigModel):
     )
     critic_passes: int = Field(
         default=6, ge=0, description="Updates of new critics before the actors learn."
+    )
+    env_steps: int = Field(
+        default=40_000,
+        ge=1,
+        description="Simulated requests of a candidate that learns on users fitted to the log.",
     )
     held_out: float = Field(
         default=0.3, gt=0.0, lt=1.0, description="Share of sessions on which candidates are valued."
@@ -120,6 +129,7 @@ def consider(
     config: LoopConfig,
     critics: Mapping[str, Any] | None = None,
     rules: Rules | None = None,
+    world: World | None = None,
 ) -> Considered:
     """Return the candidate that a log makes of the team that was served, valued on held-out
     sessions.
@@ -130,6 +140,8 @@ def consider(
         config: how it learns, and what passes.
         critics: of an earlier round, to go on with.
         rules: from a log to what of each slate broke the house's rules, by rule.
+        world: whose users are fitted to the log; the team then learns on them, not from the log
+            itself, and there are no critics to go on with.
 
     Raises:
         DataError: the log is too small, or of another team.
@@ -141,17 +153,23 @@ def consider(
         )
     learned_from, held_out = log.split(config.held_out, config.seed)
     told: dict[str, float] = {}
-    actors, critics = learn_from_log(
-        learned_from,
-        served,
-        config.algorithm,
-        config.rewards,
-        passes=config.passes,
-        critic_passes=config.critic_passes,
-        seed=config.seed,
-        critics=critics,
-        say=told.update,
-    )
+    if world is not None:
+        fitted = recalibrated(world, learned_from, served, config.seed)
+        actors = learn_on_users(
+            fitted, served, config.algorithm, config.env_steps, config.seed, told.update
+        )
+    else:
+        actors, critics = learn_from_log(
+            learned_from,
+            served,
+            config.algorithm,
+            config.rewards,
+            passes=config.passes,
+            critic_passes=config.critic_passes,
+            seed=config.seed,
+            critics=critics,
+            say=told.update,
+        )
     for actor in actors.values():
         actor.eval()
     candidate = TrainedPolicy(served.team, actors)
@@ -160,7 +178,7 @@ def consider(
     enough = valuation.gain_to_go.low > config.gate * valuation.served_to_go
     failed = [] if enough else ["gain"]
     failed += [rule for rule, one in valuation.broken.items() if one.more.high > config.limits]
-    return Considered(candidate, valuation, tuple(failed), critics, told)
+    return Considered(candidate, valuation, tuple(failed), critics or {}, told)
 
 
 def judge(served: Tensor, canary: Tensor, config: LoopConfig) -> tuple[Verdict, Estimate | None]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -24,6 +24,9 @@ from agents.service.bundle import Bundle, load_bundle, save_bundle
 from marec_env.errors import DataError
 from marec_env.evaluation.statistics import mean_estimate
 from marec_env.io import read_json, write_json
+
+if TYPE_CHECKING:
+    from marec_env.world import World
 
 __all__ = ["Schedule"]
 
@@ -55,6 +58,7 @@ class Schedule:
         file: Path,
         idle_seconds: float,
         key: str | None,
+        world: World | None = None,
     ) -> None:
         """Args:
         url: of the service, which must find the bundles in the same folder.
@@ -63,10 +67,11 @@ class Schedule:
         file: of what was done.
         idle_seconds: after which a user has left.
         key: that the service asks for.
+        world: whose users are fitted to the log, to learn on them; else teams learn from the log.
         """
         self._url, self._config, self._file, self._key = url, config, file, key
         self._folder, self._root = bundle.parent, bundle.name
-        self._idle = idle_seconds
+        self._idle, self._world = idle_seconds, world
         self._at = (
             _Progress.model_validate(read_json(file, dict[str, Any]))
             if file.exists()
@@ -145,7 +150,7 @@ class Schedule:
         networks = team.networks
         try:
             log = self._log(rows, team)
-            found = consider(log, networks, self._config, rules=rules_of(team))
+            found = consider(log, networks, self._config, rules=rules_of(team), world=self._world)
         except DataError as error:
             return f"{team.name}: nothing learned: {error}"
         self._at.made += 1

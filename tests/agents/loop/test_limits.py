@@ -62,7 +62,7 @@ def test_items_go_by_their_names(played):
     for rule, shares in broken_shares(log, config, knowledge, ids).items():
         again = broken_shares(turned, config, knowledge, ids)[rule]
         assert torch.equal(again[live], shares[live])
-    with pytest.raises(DataError, match="'nobody', which the team does not know"):
+    with pytest.raises(DataError, match="'nobody', which is not in the catalog"):
         broken_shares(
             dataclasses.replace(log, items=(*log.items, "nobody")), config, knowledge, ids
         )

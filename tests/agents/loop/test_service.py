@@ -27,6 +27,7 @@ from marec_env.errors import DataError, RunError
 from marec_env.evaluation.rollout import rollout
 from marec_env.simulator import Simulator
 from tests.agents.service.conftest import small_team
+from tests.worlds import small_environment
 
 SESSIONS, SEED = 24, 5
 
@@ -131,6 +132,15 @@ def test_a_team_learns_from_its_visitors_and_is_swapped(team, place, tmp_path, c
         learned = load_bundle(new)
         assert learned.version != load_bundle(place).version
         assert isinstance(learned.policy, TrainedPolicy)
+        users = tmp_path / "users.yaml"
+        users.write_text(json.dumps({"environment": small_environment()}))
+        on_users = ["--users", str(users), "--set", "env_steps=1"]
+        fitted = place.parent / "fitted"
+        assert main([*command, str(fitted), *quick, *on_users]) == 0
+        capsys.readouterr()
+        assert len({load_bundle(one).version for one in (place, new, fitted)}) == 3
+        assert main(["train", str(users), "--users", str(users)]) == 2
+        assert "give --from-log EVENTS too" in capsys.readouterr().err
         assert main(["value", str(log), str(new)]) == 0
         assert "DR, gain a request" in capsys.readouterr().out
 
