@@ -18,7 +18,7 @@ from marec_env.data.log import InteractionLog, load_log
 from marec_env.data.population import build_population
 from marec_env.data.readers import files_fingerprint
 from marec_env.data.recommender_log import LearnedSpace, directions, learn, select_log
-from marec_env.embeddings import EmbeddingConfig, embed_texts, fit_reduction
+from marec_env.embeddings import EmbeddingConfig, embed_corpus, fit_reduction
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, DataError
 from marec_env.memory import require_memory
@@ -112,9 +112,10 @@ def _build(serialised: str, fingerprint: str | None, key: bytes) -> World:
         from marec_env.embeddings.finetune import fine_tuned
 
         embeddings = fine_tuned(embeddings, visible, device)
-    full = embed_texts(embeddings, seen.texts, device)
+    full = embed_corpus(embeddings, seen.texts, device)
     reduction = fit_reduction(embeddings, full)
     catalog = build_catalog(seen, reduction.apply(full), config.catalog)
+    del full  # as large as all else of a large catalog
     population = build_population(
         config.population, log, catalog.topics, catalog.num_topics, catalog.providers, catalog.age
     )

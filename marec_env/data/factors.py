@@ -92,6 +92,7 @@ class ObservedRows:
         target: Tensor,
         base: Tensor,
         towards: Tensor | None = None,
+        into: Tensor | None = None,
     ) -> Tensor:
         """Return this side's least-squares factors, float64 ``[count, d]``; 0 where no data.
 
@@ -101,10 +102,12 @@ class ObservedRows:
             target: float64 ``[R]``, weight times value.
             base: float64 ``[d, d]``, added to every normal matrix.
             towards: float64 ``[count, d]``, added to the right-hand sides, also where no data is.
+            into: float64 ``[count, d]``, earlier factors to be written over, 0 where no data is.
         """
         dim = other.shape[1]
         weight, target = weight[self.order], target[self.order]
-        solution = torch.zeros(self.length.shape[0], dim, dtype=torch.float64)
+        size = (len(self.length), dim)
+        solution = torch.zeros(size, dtype=torch.float64) if into is None else into
         if towards is not None:
             solution = torch.linalg.solve(base, towards.T).T.contiguous()
         # The short form below knows no other right-hand sides.
@@ -171,9 +174,11 @@ def fit_factors(
         mean = 0.0
         weight = confidence * torch.where(log.liked, 1.0, 0.5).to(torch.float64)
         damping = ridge * torch.eye(dim, dtype=torch.float64)
+        target = 1.0 + weight
+        user = torch.zeros(log.num_users, dim, dtype=torch.float64)
         for _ in range(sweeps):
-            user = by_user.solve(item, weight, 1.0 + weight, item.T @ item + damping)
-            item = by_item.solve(user, weight, 1.0 + weight, user.T @ user + damping)
+            by_user.solve(item, weight, target, item.T @ item + damping, into=user)
+            by_item.solve(user, weight, target, user.T @ user + damping, into=item)
     else:
         rating = log.rating.to(torch.float64)
         mean = float(rating.mean())

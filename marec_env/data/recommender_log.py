@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -104,6 +104,8 @@ def select_log(log: InteractionLog, config: KnowledgeConfig) -> InteractionLog:
         keep &= random.uniform(rows, 0, "data/visible_row", 1).squeeze(-1) < probability
     if not bool(keep.any()):
         raise DataError("knowledge: no interaction is visible; raise its shares")
+    if bool(keep.all()):  # no copy of a large log
+        return replace(log, impressions=None)
     return log.select(keep)
 
 

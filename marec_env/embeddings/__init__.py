@@ -6,7 +6,7 @@ that need it.
 
 from marec_env.embeddings.assets import weights_hash
 from marec_env.embeddings.config import EmbeddingConfig, ReductionConfig
-from marec_env.embeddings.embed import embed_texts
+from marec_env.embeddings.embed import embed_corpus, embed_texts
 from marec_env.embeddings.encoder import HashingTestEncoder, TextEncoder
 from marec_env.embeddings.reduction import Reduction, fit_reduction
 
@@ -16,6 +16,7 @@ __all__ = [
     "Reduction",
     "ReductionConfig",
     "TextEncoder",
+    "embed_corpus",
     "embed_texts",
     "fit_reduction",
     "weights_hash",

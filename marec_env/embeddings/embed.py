@@ -28,15 +28,15 @@ from marec_env.embeddings.encoder import (
     TextEncoder,
     resolve_device,
     resolve_precision,
-    room_for,
 )
 from marec_env.embeddings.scripts import unread_script
 from marec_env.embeddings.tokens import clean
+from marec_env.embeddings.vectors import Vectors, room_for
 from marec_env.errors import RunError, visible
 from marec_env.io import write_bytes
 from marec_env.reporting.terminal import Terminal
 
-__all__ = ["CorpusCache", "embed_texts"]
+__all__ = ["CorpusCache", "embed_corpus", "embed_texts"]
 
 _LOG = logging.getLogger(__name__)
 _BAR_ABOVE = 2000  # texts; fewer take a few seconds
@@ -48,9 +48,19 @@ _FOLDER = "embeddings"
 def embed_texts(
     config: EmbeddingConfig, texts: Sequence[str], device: str | torch.device | None = "auto"
 ) -> Tensor:
+    """Return unit vectors, float32 ``[N, D]`` on the CPU, in the order of the texts, as one table;
+    arguments and errors are those of :func:`embed_corpus`.
+    """
+    return embed_corpus(config, texts, device).whole()
+
+
+def embed_corpus(
+    config: EmbeddingConfig, texts: Sequence[str], device: str | torch.device | None = "auto"
+) -> Vectors:
     """Return unit vectors, float32 ``[N, D]`` on the CPU, in the order of the texts.
 
-    Each distinct text is embedded once; with ``config.cache``, a corpus once for all runs.
+    Each distinct text is embedded once; with ``config.cache``, a corpus once for all runs, and its
+    vectors are read from the cache's files where they lie.
 
     Args:
         config: encoder, pooling, precision and cache.
@@ -63,22 +73,32 @@ def embed_texts(
     """
     cleaned = [clean(text) for text in texts]
     if requested(config) == HASHING:
-        return HashingTestEncoder().encode(cleaned)
+        return Vectors([HashingTestEncoder().encode(cleaned)])
     place = resolve_device(device)
     files = locate(config)
     if foreign := unread_script(files, cleaned):
         _LOG.warning(visible(foreign))
     cleaned = [config.prefix + text for text in cleaned]
     if not cleaned:
-        return torch.zeros(0, TextEncoder(config, place).dimension)
+        return Vectors([torch.zeros(0, TextEncoder(config, place).dimension)])
     rows: dict[str, int] = {}
     order = [rows.setdefault(text, len(rows)) for text in cleaned]
     distinct = list(rows)
     parts = [distinct[start : start + _PART] for start in range(0, len(distinct), _PART)]
     shown = len(distinct) > _BAR_ABOVE and sys.stderr.isatty()
     cached = CorpusCache.facts(config, place) if config.cache else None
-    encoder, out = None, torch.empty(0)
-    written: list[Future[None]] = []
+    encoder = None
+    found: list[Tensor] = []
+    written: list[tuple[Future[None], CorpusCache]] = []
+
+    def settle() -> None:
+        """Wait for the last part's file; of several parts none is kept in memory beside it."""
+        while written:
+            future, cache = written.pop()
+            future.result()
+            if len(parts) > 1 and (lying := cache.read()) is not None:
+                found[-1] = lying
+
     with (
         Progress(console=Terminal(stderr=True), transient=True, disable=not shown) as bar,
         ThreadPoolExecutor(1, thread_name_prefix="cache") as writer,
@@ -90,22 +110,19 @@ def embed_texts(
             if vectors is None:
                 encoder = encoder or TextEncoder(config, place)
                 vectors = encoder.encode(part, lambda done: bar.advance(task, done))
+                settle()
                 if cache is not None:
-                    for earlier in written:  # so that one part at most is kept for it
-                        earlier.result()
-                    written = [writer.submit(cache.write, vectors)]
+                    written.append((writer.submit(cache.write, vectors), cache))
+                elif number == 0:
+                    room_for(len(distinct), vectors.shape[1])
             else:
                 bar.advance(task, len(part))
-            if len(parts) == 1:
-                out = vectors
-                continue
-            if number == 0:
-                out = torch.empty(room_for(len(distinct), vectors.shape[1]))
-            out[number * _PART : number * _PART + len(part)] = vectors
-            _LOG.info("%d of %d parts of the texts are embedded", number + 1, len(parts))
-        for last in written:
-            last.result()
-    return out if len(distinct) == len(order) else out[order]
+                settle()
+            found.append(vectors)
+            if len(parts) > 1:
+                _LOG.info("%d of %d parts of the texts are embedded", number + 1, len(parts))
+        settle()
+    return Vectors(found, None if len(distinct) == len(order) else torch.tensor(order))
 
 
 class CorpusCache:

@@ -20,6 +20,7 @@ from marec_env.embeddings.config import EmbeddingConfig, Pooling
 from marec_env.embeddings.multilingual import ConvolutionalEncoder
 from marec_env.embeddings.packed_bert import BertShape, PackedBert
 from marec_env.embeddings.tokens import Ids, TextTokenizer, embed_padded, token_budget_batches
+from marec_env.embeddings.vectors import room_for
 from marec_env.errors import ConfigError
 from marec_env.memory import require_memory
 
@@ -30,7 +31,6 @@ __all__ = [
     "resolve_budget",
     "resolve_device",
     "resolve_precision",
-    "room_for",
 ]
 
 _LOG = logging.getLogger(__name__)
@@ -64,17 +64,6 @@ def resolve_precision(config: EmbeddingConfig, device: torch.device) -> torch.dt
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if native else torch.float32
-
-
-def room_for(texts: int, dimension: int) -> tuple[int, int]:
-    """Return the shape of so many vectors.
-
-    Raises:
-        ConfigError: they do not fit into memory.
-    """
-    what = f"embeddings of {texts:,} texts in {dimension} dimensions"
-    require_memory(what, texts * dimension * 4.0, "embed fewer")
-    return texts, dimension
 
 
 def resolve_budget(config: EmbeddingConfig, device: torch.device, width: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from marec_env.embeddings.config import EmbeddingConfig, ReductionConfig
+from marec_env.embeddings.vectors import BLOCK, Vectors
 from marec_env.errors import ConfigError, DataError
 
 __all__ = ["Reduction", "fit_reduction"]
@@ -26,7 +28,7 @@ class Reduction:
     projection: Tensor
     """Float32 ``[D, d]``."""
 
-    def apply(self, embeddings: Tensor) -> Tensor:
+    def apply(self, embeddings: Tensor | Vectors) -> Tensor:
         """Return unit vectors.
 
         Args:
@@ -39,18 +41,29 @@ class Reduction:
         Raises:
             DataError: D differs from that of the fit.
         """
-        if embeddings.ndim != 2 or embeddings.shape[1] != self.mean.shape[0]:
+        if len(embeddings.shape) != 2 or embeddings.shape[1] != self.mean.shape[0]:
             raise DataError(
                 f"embeddings of shape {list(embeddings.shape)} do not fit a reduction of "
                 f"{self.mean.shape[0]} dimensions; fit it on the same encoder"
             )
         mean, projection = self.mean.to(embeddings.device), self.projection.to(embeddings.device)
-        present = embeddings.any(dim=1, keepdim=True)
-        reduced = (embeddings.float() - mean) @ projection
-        return functional.normalize(torch.where(present, reduced, 0.0), dim=1)
+        blocks = []
+        for part in embeddings.split(BLOCK):
+            reduced = (part.float() - mean) @ projection
+            present = part.any(dim=1, keepdim=True)
+            blocks.append(functional.normalize(torch.where(present, reduced, 0.0), dim=1))
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
 
-def fit_reduction(config: EmbeddingConfig | ReductionConfig, embeddings: Tensor) -> Reduction:
+def _present(embeddings: Tensor | Vectors) -> Iterator[Tensor]:
+    """Yield the rows that are not zero, float64, some at a time."""
+    for part in embeddings.split(BLOCK):
+        yield part[part.any(dim=1)].to("cpu", torch.float64)
+
+
+def fit_reduction(
+    config: EmbeddingConfig | ReductionConfig, embeddings: Tensor | Vectors
+) -> Reduction:
     """Fit the configured reduction: the leading eigenvectors of the covariance, or none.
 
     The sign of each direction is fixed (its largest entry is positive), so the same embeddings
@@ -65,9 +78,9 @@ def fit_reduction(config: EmbeddingConfig | ReductionConfig, embeddings: Tensor)
         DataError: no embeddings, or some that are not finite.
     """
     section = config.reduction if isinstance(config, EmbeddingConfig) else config
-    if embeddings.ndim != 2 or embeddings.shape[0] == 0:
+    if len(embeddings.shape) != 2 or embeddings.shape[0] == 0:
         raise DataError(f"cannot fit a reduction on embeddings of shape {list(embeddings.shape)}")
-    if not bool(torch.isfinite(embeddings).all()):
+    if not all(bool(torch.isfinite(part).all()) for part in embeddings.split(BLOCK)):
         raise DataError("cannot fit a reduction: some embeddings are not finite")
     full = embeddings.shape[1]
     if section.method == "none":
@@ -77,12 +90,17 @@ def fit_reduction(config: EmbeddingConfig | ReductionConfig, embeddings: Tensor)
             f"reduction.dimension is {section.dimension}, but the encoder gives {full} "
             f"dimensions; allowed: 1 to {full}, or method: none"
         )
-    data = embeddings[embeddings.any(dim=1)].to("cpu", torch.float64)
-    if data.shape[0] == 0:
+    count, total = 0, torch.zeros(full, dtype=torch.float64)
+    for data in _present(embeddings):
+        count, total = count + len(data), total + data.sum(dim=0)
+    if count == 0:
         raise DataError("cannot fit a reduction: all embeddings are zeros")
-    mean = data.mean(dim=0)
-    centred = data - mean
-    variances, vectors = torch.linalg.eigh(centred.T @ centred / data.shape[0])
+    mean = total / count
+    scatter = torch.zeros(full, full, dtype=torch.float64)
+    for data in _present(embeddings):
+        data -= mean
+        scatter += data.T @ data
+    variances, vectors = torch.linalg.eigh(scatter / count)
     variances, vectors = variances.flip(0).clamp(min=0), vectors.flip(1)
     largest = vectors.abs().argmax(dim=0)
     vectors = vectors * torch.sign(vectors[largest, torch.arange(vectors.shape[1])])

@@ -6,12 +6,21 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save, save_file
 
-from marec_env.embeddings import EmbeddingConfig, TextEncoder, embed_texts
+from marec_env.embeddings import (
+    EmbeddingConfig,
+    ReductionConfig,
+    TextEncoder,
+    embed_corpus,
+    embed_texts,
+    fit_reduction,
+)
+from marec_env.embeddings.vectors import Vectors
 
 KNOWN = ("toy", "story", "war", "peace", "robot", "space", "child", "x", "y", "z")
 TEXTS = [f"a {KNOWN[number % 10]} {KNOWN[number // 10]} film" for number in range(50)]
@@ -285,3 +294,30 @@ def test_defaults_lie_outside_the_project(monkeypatch, tmp_path):
     monkeypatch.setenv("MAREC_CACHE", str(tmp_path))
     assert EmbeddingConfig().cache_root() == tmp_path
     assert EmbeddingConfig(cache_folder="here").cache_root().name == "here"
+
+
+def test_a_large_corpus_stays_in_its_files(tiny, monkeypatch):
+    monkeypatch.setattr("marec_env.embeddings.embed._PART", 20)
+    texts = [*TEXTS, TEXTS[7], TEXTS[30]]
+    for _ in range(2):  # embedded, and read again
+        vectors = embed_corpus(tiny, texts)
+        assert isinstance(vectors, Vectors)
+        mapped = Path("/proc/self/maps")
+        if mapped.is_file():  # Linux
+            assert all(str(path) in mapped.read_text() for path in files(tiny))
+        whole = embed_texts(tiny.model_copy(update={"cache": False}), texts)
+        assert vectors.shape == whole.shape
+        for size in (7, 20, 1000):
+            assert torch.equal(torch.cat([*vectors.split(size)]), whole)
+
+
+def test_a_reduction_in_blocks_is_that_of_the_table(tiny, monkeypatch):
+    monkeypatch.setattr("marec_env.embeddings.embed._PART", 20)
+    section = ReductionConfig(dimension=4)
+    vectors = embed_corpus(tiny, TEXTS)
+    whole = fit_reduction(section, vectors.whole())
+    expected = whole.apply(vectors.whole())
+    monkeypatch.setattr("marec_env.embeddings.reduction.BLOCK", 16)
+    blocks = fit_reduction(section, vectors)
+    torch.testing.assert_close(blocks.mean, whole.mean)
+    torch.testing.assert_close(blocks.apply(vectors), expected, rtol=1e-4, atol=1e-5)
