@@ -146,6 +146,11 @@ class Bundle:
         return [(place, self.titles[place].casefold()) for place in places]
 
     @cached_property
+    def topic_of(self) -> list[str]:
+        """The name of each item's topic, by place."""
+        return [self.topics[topic] for topic in self.knowledge.topics.tolist()]
+
+    @cached_property
     def places(self) -> dict[str, int]:
         """Where each item stands, by identifier."""
         return {item: place for place, item in enumerate(self.ids)}

@@ -241,7 +241,7 @@ class Desk:
                         time=now,
                         policy=team.bundle.name,
                         version=team.bundle.version,
-                        items=[item.item for item in slate.items],
+                        items=[team.bundle.ids[place] for place in slate.places.tolist()],
                         channels=None if came is None else [channels[k] for k in came.tolist()],
                         blocks=None if blocks is None else blocks.tobytes(),
                         log_propensity=propensity_told(slate),

@@ -69,7 +69,6 @@ class Slate:
 
     number: int
     """Of the request in its session, from 0."""
-    items: tuple[Recommendation, ...]
     log_propensity: float | None
     """Log-probability of this ordered slate given the candidates; ``None`` where the slate was not
     drawn by the component 'ranking'."""
@@ -79,11 +78,16 @@ class Slate:
     """What the session remembers of it."""
     facts: tuple[ItemFacts, ...]
     """What is known of why each item is there."""
-    titles: Sequence[str]
-    """Of all items."""
+    bundle: Bundle
+    """Of the team."""
     trace: Trace
     row: int
     """Of the trace."""
+
+    @property
+    def items(self) -> tuple[Recommendation, ...]:
+        """In order of display."""
+        return tuple(_recommendation(self.bundle, fact) for fact in self.facts)
 
     @property
     def places(self) -> NDArray[np.int64]:
@@ -92,7 +96,7 @@ class Slate:
 
     def reasons(self, language: Language = "en") -> list[str]:
         """Return a sentence for each item, to its user."""
-        return reasons(self.facts, self.titles, language)
+        return reasons(self.facts, self.bundle.titles, language)
 
     def details(self) -> dict[str, Any]:
         """Return who decided what, what was said, and how many items were left at each stage."""
@@ -171,6 +175,21 @@ def _named(names: Sequence[str], values: Tensor | None) -> dict[str, Any]:
     return {} if values is None else dict(zip(names, values.tolist(), strict=True))
 
 
+def _recommendation(bundle: Bundle, fact: ItemFacts) -> Recommendation:
+    near = fact.liked
+    return Recommendation(
+        item=bundle.ids[fact.item],
+        title=bundle.titles[fact.item],
+        score=fact.score,
+        topic=bundle.topic_of[fact.item],
+        channel=fact.channel,
+        nearest=None
+        if near < 0
+        else Nearest(bundle.ids[near], bundle.titles[near], fact.similarity),
+        blocks=fact.parts,
+    )
+
+
 def slates_of(bundle: Bundle, request: Request, trace: Trace, sessions: int) -> list[Slate]:
     """Return the slates of a batch's first ``sessions``, told from its finished request."""
     facts, places = slate_facts(request, sessions), request.need("slate").cpu().numpy()
@@ -180,28 +199,12 @@ def slates_of(bundle: Bundle, request: Request, trace: Trace, sessions: int) -> 
     )
     drawn = request.slate_slot is not None and request.slate_logits is not None
     propensity = request.log_propensity.tolist() if drawn else None
-    topics = request.knowledge.topics[request.need("slate")].tolist()
     numbers = request.step.tolist()
     log_p = {agent: log_p.tolist() for agent, (_, _, log_p) in trace.drawn.items()}
-
-    def item(fact: ItemFacts, topic: int) -> Recommendation:
-        near = fact.liked
-        return Recommendation(
-            item=bundle.ids[fact.item],
-            title=bundle.titles[fact.item],
-            score=fact.score,
-            topic=bundle.topics[topic],
-            channel=fact.channel,
-            nearest=None
-            if near < 0
-            else Nearest(bundle.ids[near], bundle.titles[near], fact.similarity),
-            blocks=fact.parts,
-        )
 
     return [
         Slate(
             number=numbers[row],
-            items=tuple(map(item, facts[row], topics[row])),
             log_propensity=None if propensity is None else propensity[row],
             log_probabilities={agent: values[row] for agent, values in log_p.items()},
             record=Record(
@@ -211,7 +214,7 @@ def slates_of(bundle: Bundle, request: Request, trace: Trace, sessions: int) -> 
                 blocks=None if blocks is None else blocks[row].copy(),
             ),
             facts=facts[row],
-            titles=bundle.titles,
+            bundle=bundle,
             trace=trace,
             row=row,
         )

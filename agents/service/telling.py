@@ -31,7 +31,7 @@ def short(text: str) -> str:
 
 def item_told(bundle: Bundle, place: int) -> dict[str, Any]:
     """Return an item of the catalog."""
-    topic = bundle.topics[int(bundle.knowledge.topics[place])]
+    topic = bundle.topic_of[place]
     return {"item": bundle.ids[place], "title": bundle.titles[place], "topic": topic}
 
 
@@ -118,19 +118,20 @@ def slate_told(
     session: str, bundle: Bundle, slate: Slate, language: Language | None
 ) -> dict[str, Any]:
     """Return a slate that was just made; in a language also a sentence on each item's reason."""
+    ids, titles, topics = bundle.ids, bundle.titles, bundle.topic_of
     items = [
         {
-            "item": item.item,
-            "title": item.title,
-            "topic": item.topic,
-            "score": item.score,
-            "channel": item.channel,
+            "item": ids[place],
+            "title": titles[place],
+            "topic": topics[place],
+            "score": score,
+            "channel": channel,
             "nearest": None
-            if (near := item.nearest) is None
-            else {"item": near.item, "title": near.title, "similarity": near.similarity},
-            "blocks": item.blocks,
+            if near < 0
+            else {"item": ids[near], "title": titles[near], "similarity": similarity},
+            "blocks": blocks,
         }
-        for item in slate.items
+        for place, channel, score, blocks, near, similarity in slate.facts
     ]
     if language is not None:
         for told, reason in zip(items, slate.reasons(language), strict=True):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from marec_env.pipeline.config import PipelineConfig
@@ -42,24 +43,24 @@ def channel_names(config: PipelineConfig) -> tuple[str, ...]:
     return (*config.recall.channels, FILLED)
 
 
-def block_parts(request: Request) -> tuple[Tensor, Tensor] | None:
-    """Return what each block added to each candidate's score, float64 ``[B, C, blocks]``, and of
-    which sessions that can be told, bool ``[B]``; ``None`` where there are no blocks or scores.
+def block_parts(request: Request) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
+    """Return what each block added to each candidate's score, ``[B, C, blocks]``, and of which
+    sessions that can be told, ``[B]``; ``None`` where there are no blocks or scores.
 
     The weights are recovered from the scores, whichever component set them; where scores are no
     weighted sum of the blocks there is nothing to tell.
     """
     if request.blocks is None or request.scores is None:
         return None
-    blocks, scores = request.blocks.double(), request.scores.double().unsqueeze(2)
-    across = blocks.transpose(1, 2)
+    blocks, scores = (x.double().cpu().numpy() for x in (request.blocks, request.scores))
+    across = blocks.transpose(0, 2, 1)
     gram = across @ blocks
-    mean_square = gram.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1.0).view(-1, 1, 1)
-    ridge = _RIDGE * mean_square * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
-    weights = torch.linalg.solve_ex(gram + ridge, across @ scores).result  # [B, blocks, 1]
-    missed = (blocks @ weights - scores).abs().amax((1, 2))
-    told = missed <= _RECOVERED * scores.squeeze(2).std(1)
-    return blocks * weights.transpose(1, 2), told
+    mean_square = gram.diagonal(axis1=1, axis2=2).mean(1).clip(min=1.0)[:, None, None]
+    gram += _RIDGE * mean_square * np.eye(gram.shape[1])
+    weights = np.linalg.solve(gram, across @ scores[:, :, None])  # [B, blocks, 1]
+    missed = np.abs((blocks @ weights)[:, :, 0] - scores).max(1)
+    told = missed <= _RECOVERED * scores.std(1, ddof=1)
+    return blocks * weights.transpose(0, 2, 1), told
 
 
 def liked_past(memory: SessionMemory) -> Tensor:
@@ -70,7 +71,9 @@ def liked_past(memory: SessionMemory) -> Tensor:
     return torch.cat([memory.recent, liked.flip(1)], dim=1)
 
 
-def nearest_liked(request: Request, items: Tensor, channel: Tensor | None) -> tuple[Tensor, Tensor]:
+def nearest_liked(
+    request: Request, items: Tensor, channel: Tensor | None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return which liked item of a session's past each item is most like, and how much.
 
     Alike: the cosine in the space that the item's channel goes by, or the mean of both.
@@ -81,24 +84,26 @@ def nearest_liked(request: Request, items: Tensor, channel: Tensor | None) -> tu
         channel: int64 ``[B, K]``, that brought them, if known.
 
     Returns:
-        Int64 ``[B, K]``, -1 in sessions that like nothing; float32 ``[B, K]``, -inf there.
+        ``[B, K]``, -1 in sessions that like nothing; ``[B, K]``, -inf there.
     """
     liked, known = liked_past(request.memory), request.knowledge
-    shares = [_SPACE.get(name, _BOTH) for name in channel_names(request.config)]
-    cf = torch.full(items.shape, _BOTH, device=items.device)
+    size, both = items.shape[1], torch.cat([items, liked.clamp(min=0)], dim=1)
+    cf, text = (look_up(table, both).cpu().numpy() for table in (known.cf, known.text))
+    share = np.full((*items.shape, 1), _BOTH, np.float32)
     if channel is not None:
-        cf = look_up(torch.tensor(shares, device=items.device), channel)
-    cf = cf.unsqueeze(2)
-    mine = torch.cat([cf * look_up(known.cf, items), (1 - cf) * look_up(known.text, items)], dim=2)
-    past = liked.clamp(min=0)
-    theirs = torch.cat([look_up(known.cf, past), look_up(known.text, past)], dim=2)
-    alike = (mine @ theirs.transpose(1, 2)).masked_fill((liked < 0).unsqueeze(1), -torch.inf)
-    similarity, place = alike.max(2)  # of equals the newer
-    return torch.where(similarity.isinf(), -1, liked.gather(1, place)), similarity
+        shares = [_SPACE.get(name, _BOTH) for name in channel_names(request.config)]
+        share[:, :, 0] = np.array(shares, np.float32)[channel.cpu().numpy()]
+    mine = np.concatenate([share * cf[:, :size], (1 - share) * text[:, :size]], axis=2)
+    theirs = np.concatenate([cf[:, size:], text[:, size:]], axis=2)
+    alike, past = mine @ theirs.transpose(0, 2, 1), liked.cpu().numpy()
+    np.copyto(alike, -np.inf, where=(past < 0)[:, None])
+    place = alike.argmax(2)  # of equals the newer
+    similarity = np.take_along_axis(alike, place[:, :, None], 2)[:, :, 0]
+    found = np.take_along_axis(past, place, 1)
+    return np.where(similarity == -np.inf, -1, found), similarity
 
 
-@dataclass(frozen=True, slots=True)
-class ItemFacts:
+class ItemFacts(NamedTuple):
     """Why an item is on a slate."""
 
     item: int
@@ -123,25 +128,25 @@ def slate_facts(request: Request, sessions: int) -> list[tuple[ItemFacts, ...]]:
     channel, scores = request.of_slate(request.candidate_channel), request.of_slate(request.scores)
     found = None if request.slate_slot is None else block_parts(request)
     parts = told = None
-    if found is not None:
-        shown = request.of_slate(found[0])
-        parts, told = None if shown is None else shown.tolist(), found[1].tolist()
+    if found is not None and request.slate_slot is not None:
+        place = request.slate_slot.cpu().numpy()[:, :, None]
+        parts, told = np.take_along_axis(found[0], place, 1).tolist(), found[1].tolist()
     nearest, similarity = nearest_liked(request, slate, channel)
-    blocks, names = request.config.blocks, channel_names(request.config)
+    blocks, names = tuple(request.config.blocks), channel_names(request.config)
     came = None if channel is None else channel.tolist()
     ranked = None if scores is None else scores.tolist()
     items, liked, alike = slate.tolist(), nearest.tolist(), similarity.tolist()
     return [
         tuple(
             ItemFacts(
-                item=item,
-                channel=None if came is None else names[came[row][place]],
-                score=None if ranked is None else ranked[row][place],
-                parts=dict(zip(blocks, parts[row][place], strict=True))
+                item,
+                None if came is None else names[came[row][place]],
+                None if ranked is None else ranked[row][place],
+                dict(zip(blocks, parts[row][place], strict=True))
                 if parts is not None and told is not None and told[row]
                 else {},
-                liked=liked[row][place],
-                similarity=alike[row][place],
+                liked[row][place],
+                alike[row][place],
             )
             for place, item in enumerate(items[row])
         )
