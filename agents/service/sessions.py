@@ -142,6 +142,7 @@ class Sessions:
 
     # ------------------------------------------------------------------ sessions
 
+    @torch.inference_mode()
     def open(self, pasts: Sequence[Past], keys: Sequence[int]) -> list[Session]:
         """Begin sessions of users with these pasts, under these keys of their draws."""
         if not pasts:
@@ -155,6 +156,7 @@ class Sessions:
         self._put(pipeline.state_dict(copy=False), sessions)
         return sessions
 
+    @torch.inference_mode()
     def resume(self, past: Past, key: int, records: Sequence[Record], state: bytes) -> Session:
         """Return a session as it was after its latest slate.
 
@@ -185,7 +187,7 @@ class Sessions:
 
     # ------------------------------------------------------------------ requests
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def recommend(self, sessions: Sequence[Session]) -> list[Slate]:
         """Close the sessions' latest slates, and return the next ones, in one batch.
 
@@ -310,6 +312,7 @@ class Sessions:
 
     # ------------------------------------------------------------------ memory
 
+    @torch.inference_mode()
     def view(self, session: Session) -> dict[str, Tensor]:
         """Return a session's memory, a row by name, as if its latest slate were closed now."""
         memory = self._replayed(session, len(session.records))
