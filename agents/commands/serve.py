@@ -24,11 +24,23 @@ def export(
         bool,
         typer.Option("--hand-set", help="Every component plays its hand-set default instead."),
     ] = False,
+    replays: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=20,
+            help="Simulated sessions to watch on the service's page, written beside the bundle; "
+            "their users' histories are of the log.",
+        ),
+    ] = 0,
 ) -> None:
     """Write a bundle: policy, items and what is known of them, without the log and its users."""
     from agents.service.bundle import export_run
+    from agents.service.replays import write_replays
 
     bundle = export_run(run, out, best=best, hand_set=hand_set)
+    if replays:
+        write_replays(run, out, replays)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"{out}: version {bundle.version}, {size / 1e6:.1f} MB; {bundle!r}")
 

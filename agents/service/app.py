@@ -218,6 +218,11 @@ def make_app(
         """The policies at work."""
         return told({"policies": desk.teams.told()})
 
+    @app.get("/replays/{policy}")
+    async def replays(policy: str) -> Response:
+        """Simulated sessions of a policy, where some were exported with it."""
+        return told(await asyncio.to_thread(desk.teams.replays, policy))
+
     @app.put("/policies")
     async def set_policies(body: Policies) -> Response:
         """Serve these bundles from now on; sessions of others go on with the largest share's."""

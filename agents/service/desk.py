@@ -24,6 +24,7 @@ from agents.service.slates import Record
 from agents.service.store import Event, KeptSession, KeptSlate, Store
 from agents.service.teams import Team, Teams
 from agents.service.telling import (
+    details_told,
     exposure_told,
     propensity_told,
     session_told,
@@ -252,7 +253,7 @@ class Desk:
             )
             job.result = slate_told(name, team.bundle, slate, job.values.get("language"))
             if job.values.get("details"):
-                job.result["details"] = slate.details()
+                job.result["details"] = details_told(slate)
         self.store.add_slates(kept)
 
     def _events(self, name: str, events: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -21,7 +21,9 @@ from marec_env.errors import ConfigError, visible
 
 __all__ = ["Gate", "Metrics", "read_keys", "refusal", "told"]
 
-_GUARDED = ("/sessions", "/users", "/policies", "/log", "/items", "/topics", "/recommendations")
+_GUARDED = (
+    "/sessions", "/users", "/policies", "/log", "/items", "/topics", "/recommendations", "/replays",
+)  # fmt: skip
 """Paths that need a key; the others tell nothing of anybody."""
 _LEAST_KEY = 16  # characters
 _CLIENTS = 10_000  # whose rates are remembered

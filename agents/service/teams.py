@@ -14,8 +14,9 @@ from agents.service.sessions import Sessions
 from agents.service.telling import item_told, short
 from agents.service.worker import RefusedError
 from marec_env.errors import ConfigError, MarecError
+from marec_env.io import read_json
 
-__all__ = ["STATIC", "Team", "Teams"]
+__all__ = ["STATIC", "Team", "Teams", "replays_of"]
 
 STATIC = "static"
 """Name of the hand-set team."""
@@ -30,6 +31,8 @@ class Team:
     share: float
     """Of new sessions."""
     engine: Sessions
+    place: Path | None = None
+    """Its folder; the hand-set team has none."""
 
 
 class Teams:
@@ -81,7 +84,7 @@ class Teams:
             else:
                 engine = Sessions(bundle, explore=self._explore and bundle.policy is not None)
                 _warm_up(engine)
-            teams[bundle.name] = Team(engine.bundle, share, engine)
+            teams[bundle.name] = Team(engine.bundle, share, engine, place)
         if STATIC not in teams:
             bundle = _hand_set(next(iter(teams.values())).bundle)
             teams[STATIC] = Team(bundle, 0.0, Sessions(bundle))
@@ -134,9 +137,27 @@ class Teams:
                 "candidates": team.engine.config.candidates,
                 "explore": team.engine.explore,
                 "privacy": team.bundle.privacy,
+                "replays": team.place is not None and replays_of(team.place).is_file(),
             }
             for name, team in self._teams.items()
         ]
+
+    def replays(self, name: str) -> dict[str, Any]:
+        """Return the simulated sessions that were written beside a team's bundle.
+
+        Raises:
+            RefusedError: there are none, or they are of another version of the team.
+        """
+        team = self._teams.get(name)
+        place = None if team is None or team.place is None else replays_of(team.place)
+        if team is None or place is None or not place.is_file():
+            raise RefusedError("not_found", f"there are no replays of '{short(name)}'")
+        found: dict[str, Any] = read_json(place, dict[str, Any])
+        if found.get("version") != team.bundle.version:
+            raise RefusedError(
+                "not_found", f"the replays of '{short(name)}' are of another version of it"
+            )
+        return found
 
     def items(self, query: str, limit: int) -> list[dict[str, str]]:
         """Return items whose title contains a text, most popular first."""
@@ -147,6 +168,13 @@ class Teams:
                 if len(found) == limit:
                     break
         return found
+
+
+def replays_of(bundle: Path) -> Path:
+    """Return where simulated sessions lie that were written beside a bundle's folder
+    (:mod:`agents.service.replays`).
+    """
+    return bundle.with_name(f"{bundle.name}.replays.json")
 
 
 def _hand_set(bundle: Bundle) -> Bundle:

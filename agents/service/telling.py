@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from agents.service.bundle import Bundle
 from agents.service.sessions import Session
@@ -13,6 +13,7 @@ from marec_env.pipeline.reasons import channel_names
 from marec_env.text.prompts import Language
 
 __all__ = [
+    "details_told",
     "exposure_told",
     "item_told",
     "propensity_told",
@@ -112,6 +113,14 @@ def exposure_told(one: Exposure, decisions: bool) -> dict[str, Any]:
 def propensity_told(slate: Slate) -> dict[str, Any]:
     """Return how probable a slate and the decisions behind it were."""
     return {"slate": slate.log_propensity, "actions": slate.log_probabilities}
+
+
+def details_told(slate: Slate) -> dict[str, Any]:
+    """Return who decided what, what was said, how many items were left at each stage, and a
+    sentence an item on why it is there, by language.
+    """
+    sentences = {language: slate.reasons(language) for language in get_args(Language)}
+    return {**slate.details(), "reasons": sentences}
 
 
 def slate_told(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -180,8 +181,12 @@ def test_refusals(recommender: Recommender, tmp_path: Path) -> None:
 def test_a_bundle_recommends_what_its_run_does(
     run: Path, recommender: Recommender, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["export", str(run), str(tmp_path / "bundle")]) == 0
-    assert "bundle: version " in capsys.readouterr().out
+    assert main(["export", str(run), str(tmp_path / "bundle"), "--replays", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "bundle: version " in said
+    watched = json.loads((tmp_path / "bundle.replays.json").read_text())
+    assert f"version {watched['version']}" in said
+    assert len(watched["sessions"]) == 1 and watched["sessions"][0]["requests"]
     there = Recommender.load(tmp_path / "bundle")
     for history in ([], ["50", "181", "174"]):
         assert there.recommend(history) == recommender.recommend(history)

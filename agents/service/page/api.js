@@ -38,6 +38,7 @@ export const api = {
   policies: () => call("GET", "policies"),
   topics: () => call("GET", "topics"),
   items: (query) => call("GET", `items?limit=8&query=${encodeURIComponent(query)}`),
+  replays: (policy) => call("GET", `replays/${encodeURIComponent(policy)}`),
   begin: (body) => call("POST", "sessions", body),
   recommend: (session) => call("POST", place(session, "/recommendations"), { details: true }),
   tell: (session, request, item, type) =>

@@ -53,15 +53,20 @@ export function signedBar(label, value, most, text) {
   );
 }
 
-/** Return a chart of shares in [0, 1], a line for each {name, values, kind}, told in words too. */
-export function lines(series, description) {
+/** Return a chart of numbers from 0 on, in percent, a line for each {name, values, kind}, told in
+ * words too; `at` marks one place of the course. */
+export function lines(series, description, at = -1) {
   const width = 480;
   const height = 160;
   const [left, right, top, bottom] = [52, 12, 10, 24];
   const longest = Math.max(...series.map((one) => one.values.length));
   const x = (k) => left + ((width - left - right) * k) / Math.max(1, longest - 1);
-  const y = (value) => top + (height - top - bottom) * (1 - value);
+  const most = Math.max(1, ...series.flatMap((one) => one.values));
+  const y = (value) => top + (height - top - bottom) * (1 - Math.max(0, value) / most);
   const parts = [];
+  if (at >= 0) {
+    parts.push(svg("line", { x1: x(at), x2: x(at), y1: top, y2: y(0), class: "now" }));
+  }
   for (const share of [0, 0.5, 1]) {
     parts.push(
       svg("line", { x1: left, x2: width - right, y1: y(share), y2: y(share), class: "grid" }),
@@ -75,7 +80,7 @@ export function lines(series, description) {
   for (const { values, kind } of series) {
     const points = values.map((value, k) => `${x(k).toFixed(1)},${y(value).toFixed(1)}`);
     parts.push(svg("polyline", { points: points.join(" "), class: `line ${kind}` }));
-    for (const point of points) {
+    for (const point of longest > 12 ? [] : points) {
       const [cx, cy] = point.split(",");
       parts.push(svg("circle", { cx, cy, r: 3.5, class: `dot ${kind}` }));
     }

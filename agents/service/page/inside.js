@@ -1,7 +1,7 @@
 // The right side: how the slate of one team came about, and how the session goes.
 
 import { bar, el, lines, signedBar } from "./draw.js";
-import { decisionName, nameOf, percent, shown, t } from "./words.js";
+import { decisionName, inLanguage, nameOf, percent, shown, t } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
 
@@ -10,11 +10,24 @@ export function drawInside(teams, looked, topics) {
   const team = teams[looked];
   const slate = team.slates.at(-1);
   const taken = team.clicked.get(slate.request)?.size ?? 0;
-  byId("funnel").replaceChildren(...funnel(slate, taken));
-  byId("decisions").replaceChildren(...decisions(slate.details));
-  byId("reasons").replaceChildren(...slate.items.map(reason));
-  byId("course").replaceChildren(course(teams));
-  byId("topics").replaceChildren(...byTopic(team.state.memory, topics));
+  const unknown = (text) => [el("p", { class: "note" }, text)];
+  const { details } = slate;
+  byId("funnel").replaceChildren(...(details ? funnel(slate, taken) : unknown(t("not_kept"))));
+  byId("decisions").replaceChildren(...(details ? decisions(details) : unknown(t("not_kept"))));
+  byId("reasons").replaceChildren(
+    ...slate.items.map((item, at) => reason(item, sentence(slate, at))),
+  );
+  const simulated = Boolean(slate.objectives);
+  byId("course").replaceChildren(simulated ? objectives(team) : course(teams));
+  byId("course-title").textContent = simulated ? t("course_objectives") : t("course");
+  byId("course-note").textContent = simulated ? t("course_simulated") : t("course_note");
+  const memory = team.state?.memory;
+  byId("topics").replaceChildren(...(memory ? byTopic(memory, topics) : unknown(t("no_memory"))));
+}
+
+/** Return why an item is on a slate, in a sentence of the language chosen. */
+export function sentence(slate, at) {
+  return inLanguage(slate.details?.reasons)[at] ?? "";
 }
 
 function funnel(slate, taken) {
@@ -69,17 +82,17 @@ function decisions(details) {
   return cards;
 }
 
-function reason(item) {
+function reason(item, told) {
   const said = [];
   if (item.channel) said.push(t("brought_by", { channel: nameOf(item.channel) }));
-  if (item.nearest) said.push(t("near", { title: item.nearest.title }));
-  if (item.score !== null) said.push(t("score", { score: shown(item.score) }));
+  if (item.score != null) said.push(t("score", { score: shown(item.score) }));
   const parts = Object.entries(item.blocks ?? {}).filter(([, value]) => value);
   const most = Math.max(0.01, ...parts.map(([, value]) => Math.abs(value)));
   return el(
     "li",
     {},
     el("strong", {}, item.title),
+    ...(told ? [el("p", { class: "told" }, told)] : []),
     el("p", { class: "why" }, said.join(" · ")),
     ...parts.map(([name, value]) => signedBar(nameOf(name), value, most, shown(value))),
   );
@@ -96,6 +109,31 @@ function course(teams) {
   if (series[0].values.length < 2) return el("p", { class: "note" }, t("no_course"));
   const told = series.map(({ name, values }) => `${name}: ${values.map(percent).join(", ")}`);
   return lines(series, `${t("course")}. ${told.join("; ")}`);
+}
+
+/** Return f_i of each component and F over a simulated session, all of it, with the slate looked at
+ * marked. */
+function objectives(team) {
+  const { requests, place } = team.replay;
+  const agents = Object.keys(requests[0].objectives);
+  const series = agents.map((agent, number) => ({
+    name: nameOf(agent),
+    kind: `of-${number}`,
+    values: requests.map((one) => one.objectives[agent]),
+  }));
+  series.push({
+    name: t("satisfied"), kind: "content", values: requests.map((one) => one.satisfaction),
+  });
+  series.push({
+    name: t("team_objective"), kind: "whole", values: requests.map((one) => one.team),
+  });
+  const told = series.map(({ name, values }) => `${name} ${percent(values[place])}`).join(", ");
+  return el(
+    "div",
+    {},
+    lines(series, `${t("slate_number", { number: place + 1 })}: ${told}`, place),
+    ...series.map(({ name, values, kind }) => bar(name, values[place], percent(values[place]), kind)),
+  );
 }
 
 function byTopic(memory, topics) {

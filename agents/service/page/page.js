@@ -2,14 +2,17 @@
 
 import { api, useKey } from "./api.js";
 import { el } from "./draw.js";
-import { drawInside } from "./inside.js";
+import { drawInside, sentence } from "./inside.js";
 import { loadWords, nameOf, setLanguage, t } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
 const WAIT = 200; // ms after the last letter before the catalog is searched
 
-/** What the page knows: one entry of `teams` for each team that answers this session. */
-const page = { policies: [], topics: [], history: [], teams: [], looked: 0, busy: false };
+/** What the page knows: one entry of `teams` for each team that answers this session, or the one
+ * whose session is watched, which has a `replay`. */
+const page = {
+  policies: [], topics: [], history: [], teams: [], looked: 0, busy: false, simulated: [],
+};
 
 function say(text) {
   byId("status").textContent = text;
@@ -43,6 +46,14 @@ async function connect() {
   page.policies = policies.policies;
   page.topics = topics.topics;
   byId("key-form").hidden = true;
+  page.simulated = (
+    await Promise.all(
+      page.policies.filter((one) => one.replays).map(async ({ name }) => {
+        const { sessions } = await api.replays(name);
+        return sessions.map((session, number) => ({ name, number, session }));
+      }),
+    )
+  ).flat();
   drawTeamChoice();
   await search();
 }
@@ -58,6 +69,21 @@ function drawTeamChoice() {
   second.replaceChildren(nobody, ...page.policies.map(option));
   if (one) first.value = one;
   second.value = two;
+  drawSimulated();
+}
+
+function drawSimulated() {
+  const select = byId("simulated");
+  const before = select.value;
+  const options = page.simulated.map(({ name, number, session }, place) =>
+    el("option", { value: place }, t("simulated_name", {
+      name: nameOf(name), number: number + 1, requests: session.requests.length,
+    })),
+  );
+  select.replaceChildren(
+    ...(options.length ? options : [el("option", { value: "" }, t("no_simulated"))]),
+  );
+  if (before) select.value = before;
 }
 
 let asked = 0;
@@ -145,14 +171,18 @@ async function begin() {
   page.teams = begun;
   page.looked = 0;
   await nextSlate();
-  byId("begin").hidden = true;
-  byId("running").hidden = false;
-  byId("nothing-yet").hidden = true;
-  byId("inside").hidden = false;
-  byId("session").focus();
+  show(true);
+}
+
+/** Show a session, or what is there before one. */
+function show(running) {
+  for (const id of ["begin", "watch", "nothing-yet"]) byId(id).hidden = running;
+  for (const id of ["running", "inside"]) byId(id).hidden = !running;
+  byId(running ? "session" : "search").focus();
 }
 
 async function nextSlate() {
+  if (page.teams[0].replay) return turnTo(page.teams[0].replay.place + 1);
   say(t("waiting"));
   await Promise.all(
     page.teams.map(async (team) => {
@@ -184,21 +214,73 @@ async function forget() {
     counts.events += deleted.events;
   }
   page.teams = [];
-  byId("running").hidden = true;
-  byId("begin").hidden = false;
-  byId("inside").hidden = true;
-  byId("nothing-yet").hidden = false;
+  show(false);
   say(t("deleted", counts));
-  byId("search").focus();
+}
+
+// ---------------------------------------------------------------- a session that is watched
+
+async function watch() {
+  const kept = byId("kept").value.trim();
+  const simulated = page.simulated[Number(byId("simulated").value)];
+  if (!kept && !simulated) return;
+  const replay = kept ? await keptSession(kept) : { ...simulated.session, policy: simulated.name };
+  if (!replay.requests.length) return;
+  const taken = replay.requests.map((one) => [one.request, new Set(one.clicks)]);
+  page.teams = [
+    { policy: replay.policy, replay, slates: [], clicked: new Map(taken), passed: new Set() },
+  ];
+  page.looked = 0;
+  turnTo(0);
+  show(true);
+}
+
+/** Return a session of the service's own as far as it is kept: what was shown and taken. */
+async function keptSession(name) {
+  const { policy, history, slates, memory } = await api.state(name);
+  const requests = slates.map((slate) => ({
+    ...slate, clicks: slate.items.filter((item) => item.clicked).map(({ item }) => item),
+  }));
+  if (requests.length) requests.at(-1).memory = memory;
+  return { policy, history, requests };
+}
+
+/** Look at one slate of the session that is watched. */
+function turnTo(place) {
+  const [team] = page.teams;
+  const { requests } = team.replay;
+  team.replay.place = Math.min(Math.max(0, place), requests.length - 1);
+  team.slates = requests.slice(0, team.replay.place + 1);
+  team.state = team.slates.at(-1).memory ? { memory: team.slates.at(-1).memory } : null;
+  draw();
+  say(t("new_slate", { number: team.replay.place + 1 }));
+}
+
+function stopWatching() {
+  page.teams = [];
+  show(false);
 }
 
 /** Draw all, and leave the keyboard where it is. */
 function draw() {
   const focused = document.activeElement?.id;
+  const replay = page.teams[0]?.replay;
+  byId("how-to").textContent = replay ? t("watching") : t("how_to");
+  byId("past").textContent = replay ? pastOf(replay) : "";
+  for (const id of ["back", "stop"]) byId(id).hidden = !replay;
+  byId("forget").hidden = Boolean(replay);
+  byId("back").setAttribute("aria-disabled", String(replay?.place === 0));
+  const atEnd = replay && replay.place === replay.requests.length - 1;
+  byId("next").setAttribute("aria-disabled", String(Boolean(atEnd)));
   byId("slates").replaceChildren(...page.teams.map(drawSlate));
   byId("choice").replaceChildren(...page.teams.map(drawChoice));
   if (page.teams.length) drawInside(page.teams, page.looked, page.topics);
   if (focused) byId(focused)?.focus();
+}
+
+function pastOf({ history }) {
+  const liked = history.filter((one) => one.liked).map((one) => one.title);
+  return liked.length ? t("liked_before", { titles: liked.join(", ") }) : t("nobody_known");
 }
 
 function drawChoice(team, place) {
@@ -215,7 +297,8 @@ function drawChoice(team, place) {
 
 function drawSlate(team, place) {
   const slate = team.slates.at(-1);
-  const title = `${nameOf(team.policy)} · ${t("slate_number", { number: slate.number + 1 })}`;
+  const who = team.replay && slate.objectives ? `${t("simulated_user")} · ` : "";
+  const title = `${who}${nameOf(team.policy)} · ${t("slate_number", { number: slate.number + 1 })}`;
   const heading = `slate-title-${place}`;
   return el(
     "section",
@@ -245,17 +328,21 @@ function drawItem(team, place, slate, item, at) {
       },
       done ? after : before,
     );
+  const why = sentence(slate, at);
   return el(
     "li",
     { class: taken ? "item taken" : passed ? "item passed" : "item" },
     el("span", { class: "title" }, item.title),
     el("span", { class: "topic" }, item.topic),
-    el(
-      "span",
-      { class: "buttons" },
-      button("click", taken, t("take"), t("taken")),
-      button("skip", passed, t("pass"), t("passed")),
-    ),
+    ...(why ? [el("span", { class: "told" }, why)] : []),
+    ...(team.replay ? (taken ? [el("strong", {}, t("taken"))] : []) : [
+      el(
+        "span",
+        { class: "buttons" },
+        button("click", taken, t("take"), t("taken")),
+        button("skip", passed, t("pass"), t("passed")),
+      ),
+    ]),
   );
 }
 
@@ -276,7 +363,13 @@ function listen() {
     event.preventDefault();
     attempt(begin);
   });
+  byId("watch").addEventListener("submit", (event) => {
+    event.preventDefault();
+    attempt(watch);
+  });
   byId("next").addEventListener("click", () => attempt(nextSlate));
+  byId("back").addEventListener("click", () => turnTo(page.teams[0].replay.place - 1));
+  byId("stop").addEventListener("click", stopWatching);
   byId("forget").addEventListener("click", () => attempt(forget));
   byId("key-form").addEventListener("submit", (event) => {
     event.preventDefault();

@@ -66,6 +66,11 @@ export function shown(value, digits = 2) {
   return new Intl.NumberFormat(chosen, { maximumFractionDigits: digits }).format(value);
 }
 
+/** Return the one of several texts that is in the language chosen. */
+export function inLanguage(texts) {
+  return texts?.[chosen] ?? "";
+}
+
 export function percent(value) {
   return new Intl.NumberFormat(chosen, { style: "percent" }).format(value);
 }

@@ -9,7 +9,12 @@ pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 pytest.importorskip("websockets")
 
-from agents.service.bundle import Bundle, save_bundle
+import httpx
+
+from agents.service.bundle import Bundle, load_bundle, save_bundle
+from agents.service.replays import played
+from agents.service.teams import replays_of
+from marec_env.io import write_json
 from tests.agents.loop.test_service import running
 from tests.agents.service.browser import CHROMIUM, Browser
 from tests.agents.service.conftest import small_team
@@ -75,6 +80,8 @@ def test_a_session_is_clicked_through_beside_the_hand_set_team(url, tmp_path):
         assert cards[0] == "Profile: who you are" and "Messages" in cards
         assert len(texts(browser, "#reasons li")) == 5
         assert "Brought by" in texts(browser, "#reasons li")[0]
+        told = texts(browser, ".slate.team-0 .told")
+        assert len(told) == 5 and all(told) and told == texts(browser, "#reasons .told")
         own = texts(browser, "#reasons strong")
         browser.press("#look-1")  # the other team
         assert browser.ask("document.querySelector('#look-1').ariaPressed") == "true"
@@ -84,6 +91,8 @@ def test_a_session_is_clicked_through_beside_the_hand_set_team(url, tmp_path):
         browser.wait("document.documentElement.lang == 'zh-Hans'")
         assert browser.ask("document.querySelector('h2').textContent") == "你的会话"
         assert texts(browser, "#next") == ["下一页"]
+        chinese = texts(browser, ".slate.team-0 .told")
+        assert len(chinese) == 5 and not set(chinese) & set(told)
         browser.press("#forget")
         browser.wait(f"!document.getElementById('begin').hidden && {QUIET}")
         assert browser.ask("document.title") == "marec"  # no title acted
@@ -159,9 +168,91 @@ def test_what_goes_wrong_is_told_as_text(url, tmp_path):
 
 
 def test_the_page_comes_with_a_strict_policy(url):
-    import httpx
-
     headers = httpx.get(f"{url}/").headers
     assert CSP in headers["content-security-policy"]
     assert "unsafe" not in headers["content-security-policy"]
     assert headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    """A service with simulated sessions to watch, and a session that it has kept."""
+    folder = tmp_path_factory.mktemp("replays")
+    world, policy = small_team()
+    save_bundle(Bundle.of(world, policy), folder / "films")
+    team = load_bundle(folder / "films")
+    sessions = played(world, team, 2, 7)
+    write_json(replays_of(folder / "films"), {"version": team.version, "sessions": sessions})
+    with running([folder / "films"], folder / "page.sqlite") as url:
+        yield url, sessions
+
+
+def watch(browser, url, session="", simulated=0):
+    browser.open(f"{url}/")
+    browser.wait("document.body?.dataset.ready && document.querySelector('#found button')")
+    browser.press("[data-language=en]")
+    browser.ask(f"document.getElementById('simulated').value = {simulated}")
+    browser.ask(f"document.getElementById('kept').value = {json.dumps(session)}")
+    browser.press("#watch [type=submit]")
+    browser.wait(f"document.querySelector('.slate') && {QUIET}")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_simulated_session_is_watched_with_what_components_are_judged_by(
+    watched, tmp_path, width
+):
+    url, sessions = watched
+    requests = sessions[1]["requests"]
+    with Browser(tmp_path, width) as browser:
+        watch(browser, url, simulated=1)
+        items = [item["title"] for item in requests[0]["items"]]
+        assert texts(browser, ".slate .title") == items
+        reasons = requests[0]["details"]["reasons"]
+        assert texts(browser, ".slate .told") == texts(browser, "#reasons .told") == reasons["en"]
+        assert len(texts(browser, ".item.taken")) == len(requests[0]["clicks"])
+        legend = texts(browser, "#course .legend li")
+        assert legend[0] == "Profile: who you are" and legend[-1] == "F: the team"
+        shown = texts(browser, "#course > div > .bar .bar-text")
+        told = [*requests[0]["objectives"].values(), requests[0]["satisfaction"]]
+        assert shown == [f"{round(100 * one)}%" for one in [*told, requests[0]["team"]]]
+        points = browser.ask("document.querySelector('#course .whole').getAttribute('points')")
+        assert len(points.split()) == len(requests)
+        browser.press("#back")  # there is none before
+        for number in range(1, len(requests) + 1):  # and none after the last
+            browser.press("#next")
+            place = min(number, len(requests) - 1)
+            items = [item["title"] for item in requests[place]["items"]]
+            assert texts(browser, ".slate .title") == items
+        browser.press("[data-language=zh]")
+        assert texts(browser, ".slate .told") == requests[-1]["details"]["reasons"]["zh"]
+        assert browser.ask("document.documentElement.scrollWidth") <= width
+        browser.press("#stop")
+        assert browser.ask("document.activeElement.id") == "search"
+        assert browser.ask("document.getElementById('running').hidden")
+        assert browser.console == []
+
+
+def test_a_kept_session_is_watched_as_far_as_it_is_kept(watched, tmp_path):
+    url, _ = watched
+    with httpx.Client(base_url=url) as client:
+        session = client.post("/sessions", json={"history": []}).json()["session"]
+        slates = [client.post(f"/sessions/{session}/recommendations").json() for _ in range(2)]
+        taken = slates[0]["items"][3]
+        event = {"id": "1", "request": slates[0]["request"], "item": taken["item"], "type": "click"}
+        client.post(f"/sessions/{session}/events", json={"events": [event]})
+    with Browser(tmp_path, 1280) as browser:
+        watch(browser, url, session=session)
+        assert texts(browser, "#past") == ["a new user, of whom nothing is known"]
+        assert texts(browser, ".item.taken .title") == [taken["title"]]
+        assert texts(browser, "#decisions .note") == [
+            "What components decided is not kept with the session."
+        ]
+        browser.press("#next")
+        assert texts(browser, ".item.taken") == []
+        assert texts(browser, "#topics .topic-name")
+        assert "20%, 0%" in browser.ask("document.querySelector('#course svg').ariaLabel")
+        browser.press("#stop")
+        browser.ask("document.getElementById('kept').value = 'nobody'")
+        browser.press("#watch [type=submit]")
+        browser.wait("!document.getElementById('alert').hidden")
+        assert "no session 'nobody'" in browser.ask("document.getElementById('alert').textContent")

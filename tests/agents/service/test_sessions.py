@@ -8,7 +8,8 @@ import torch
 
 from agents.learners.policy import TrainedPolicy
 from agents.service.bundle import Bundle
-from agents.service.past import Past, past_of
+from agents.service.past import past_of
+from agents.service.replays import pasts_of
 from agents.service.sessions import Session, Sessions
 from agents.service.slates import Slate
 from marec_env.errors import DataError
@@ -17,18 +18,6 @@ from marec_env.simulator import Simulator
 from tests.agents.service.conftest import history_of, small_team
 
 REQUESTS = 5
-
-
-def pasts_of(simulator: Simulator) -> list[Past]:
-    """Return what the recommender knows of a simulator's users."""
-    memory = simulator.pipeline.memory
-    groups, pasts = memory.group.argmax(1).tolist(), []
-    for row in range(simulator.num_envs):
-        known = memory.history[row] >= 0
-        items, liked = memory.history[row][known], memory.history_liked[row][known]
-        limits = tuple(memory.limits[row].tolist())
-        pasts.append(Past(tuple(items.tolist()), tuple(liked.tolist()), groups[row], limits))
-    return pasts
 
 
 @pytest.mark.parametrize(("rich", "count"), [(False, 1000), (True, 60)])
