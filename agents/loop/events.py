@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +10,10 @@ from torch import Tensor
 
 from agents.loop.exposure import ExposureLog
 from agents.loop.visit import Service
+from marec_env import random
 from marec_env.errors import DataError
 
-__all__ = ["exposure_log", "logged", "session_key"]
+__all__ = ["exposure_log", "logged"]
 
 Exposure = Mapping[str, Any]
 """A request as the service tells it (``GET /log?decisions=true``)."""
@@ -110,7 +110,7 @@ def _table(sessions: Mapping[str, tuple[list[Exposure], bool]]) -> ExposureLog:
                     f"{next(iter(sessions))}; name the versions that belong together"
                 ) from error
     return ExposureLog(
-        key=torch.tensor([session_key(name) for name in sessions]),
+        key=random.keys_of(sessions),
         length=torch.tensor([len(rows) for rows, _ in sessions.values()]),
         left=torch.tensor([left for _, left in sessions.values()]),
         clicks=clicks,
@@ -139,8 +139,3 @@ async def logged(service: Service, after: int = 0) -> list[dict[str, Any]]:
             return found
         found += page["exposures"]
         after = page["next"]
-
-
-def session_key(name: str) -> int:
-    """Return an int64 that follows from a session's name."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)

@@ -1,9 +1,9 @@
 """Sessions of a service's log: order, ends, teams, and what is refused."""
 
 import pytest
-import torch
 
-from agents.loop.events import exposure_log, session_key
+from agents.loop.events import exposure_log
+from marec_env import random
 from marec_env.errors import DataError
 
 LATE = 1000.0
@@ -25,7 +25,7 @@ def log_of(rows, longest=5, **options):
 def test_sessions_are_put_together_in_whatever_order_requests_come():
     rows = [row("s", 1, 20.0, (0, 1)), row("t", 0, LATE), row("s", 0, 10.0, action=[3.0])]
     found = log_of(rows)
-    assert found.key.tolist() == [session_key("s"), session_key("t")]
+    assert found.key.tolist() == [random.key_of("s"), random.key_of("t")]
     assert found.length.tolist() == [2, 1]
     assert found.clicks[0].tolist() == [[1, 0], [0, 1]]
     assert found.actions["picker_0"][0, :, 0].tolist() == [3.0, 1.0]
@@ -55,7 +55,7 @@ def test_a_session_that_changed_its_team_is_cut_off_there():
     found = log_of(rows)
     assert found.length.tolist() == [1, 1]
     assert found.left.tolist() == [False, False]
-    assert log_of(rows, versions=["v2"]).key.tolist() == [session_key("t")]
+    assert log_of(rows, versions=["v2"]).key.tolist() == [random.key_of("t")]
 
 
 def test_requests_without_drawn_actions_are_left_out():
@@ -78,9 +78,3 @@ def test_teams_of_other_components_are_not_mixed():
     other = {**row("t", 0, LATE), "decisions": {"mover_0": wide["decisions"]["picker_0"]}}
     with pytest.raises(DataError, match="session t"):
         log_of([row("s", 0, 1.0), other])
-
-
-def test_keys_of_sessions_differ_and_stay():
-    keys = torch.tensor([session_key(f"s{k}") for k in range(100)])
-    assert len(keys.unique()) == 100
-    assert session_key("s1") == session_key("s1")
