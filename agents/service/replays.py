@@ -69,8 +69,9 @@ def played(world: World, bundle: Bundle, sessions: int, seed: int) -> list[dict[
     ]
     alive = list(range(sessions))
     while alive:
-        for turn in simulator.turns if policy is not None else ():
-            simulator.act(policy.act({agent: simulator.observe(agent) for agent in turn}))
+        if policy is not None:
+            for turn in simulator.turns:
+                simulator.act(policy.act({agent: simulator.observe(agent) for agent in turn}))
         step = simulator.advance()
         assert simulator.last is not None
         over, clicks = step.terminated | step.truncated, simulator.last.feedback.clicks
