@@ -15,7 +15,7 @@ from pathlib import Path
 from marec_env.data.config import DataConfig
 from marec_env.data.interactions import InteractionLog
 from marec_env.data.readers import YEAR_IN_TITLE, log_of, year_of
-from marec_env.data.tables import Table, read_table
+from marec_env.data.tables import Column, Table, read_table
 from marec_env.errors import AssetError
 from marec_env.io import sha256_of
 from marec_env.shipped import GET_ASSETS
@@ -81,9 +81,13 @@ def movielens_tables() -> tuple[Table, Table, Table]:
     ]
     items.columns = {
         "item_id": films["item_id"],
-        "title": [_natural_title(YEAR_IN_TITLE.sub("", title)) for title in films["movie_title"]],
-        "genres": ["|".join(g for g in cell.split() if g != _NO_GENRE) for cell in films["class"]],
-        "year": years,
+        "title": Column.of(
+            _natural_title(YEAR_IN_TITLE.sub("", title)) for title in films["movie_title"]
+        ),
+        "genres": Column.of(
+            "|".join(g for g in cell.split() if g != _NO_GENRE) for cell in films["class"]
+        ),
+        "year": Column.of(years),
     }
     return interactions, items, users
 

@@ -13,13 +13,22 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from marec_env import random
 from marec_env.data.config import DataConfig
 from marec_env.data.interactions import Impressions, InteractionLog, lexicographic, make_log
-from marec_env.data.tables import UNKNOWN, Table, UnfitError, number_or_unknown, read_table, whole
+from marec_env.data.tables import (
+    UNKNOWN,
+    Column,
+    Table,
+    UnfitError,
+    number_or_unknown,
+    read_table,
+    whole,
+)
 from marec_env.data.times import read_times
 from marec_env.errors import DataError
 from marec_env.io import sha256_of
@@ -107,16 +116,16 @@ def log_of(
     """
     item_ids = tuple(items.unique("item_id"))
     item_place = {name: place for place, name in enumerate(item_ids)}
-    item = torch.tensor(interactions.places("item_id", item_place, items.path))
+    item = interactions.places("item_id", item_place, items.path)
     given = [table for table in (interactions, shown) if table is not None]
     if users is not None:
         everybody = {name: place for place, name in enumerate(users.unique("user_id"))}
         for table in given:
             table.places("user_id", everybody, users.path)
-    named = {name for table in given for name in table.identifiers("user_id")}
+    named = {name for table in given for name in table.different("user_id")}
     user_ids = tuple(sorted(named, key=_natural))
     user_place = {name: place for place, name in enumerate(user_ids)}
-    user = torch.tensor(interactions.places("user_id", user_place, interactions.path))
+    user = interactions.places("user_id", user_place, interactions.path)
     times = read_times(interactions, "timestamp", config.time_unit)
     drawn = (_drawn_order(user_ids, item_ids, user, item),) if drawn_ties else ()
     titles, texts, genres, years = _descriptions(items)
@@ -133,7 +142,7 @@ def log_of(
         ties=(*drawn, times.exact),
         user=user,
         item=item,
-        rating=torch.tensor(interactions.numbers("rating"), dtype=torch.float32),
+        rating=torch.from_numpy(interactions.numbers("rating")).to(torch.float32),
         time=times.seconds,
         user_ids=user_ids,
         item_ids=item_ids,
@@ -176,12 +185,9 @@ def _descriptions(
     items: Table,
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, ...], ...], list[int]]:
     """Return titles, texts, genres and years of the items."""
-    nothing = [""] * len(items)
+    nothing = Column([""], np.zeros(len(items), np.int32))
     titles = items.identifiers("title")
-    genres = [
-        tuple(part.strip() for part in cell.split("|") if part.strip())
-        for cell in items.columns.get("genres", nothing)
-    ]
+    genres = items.parse("genres", _genres, "text") if "genres" in items else [()] * len(items)
     words = zip(titles, genres, items.columns.get("description", nothing), strict=True)
     texts = tuple(item_text(*parts) for parts in words)
     told = items.parse("year", _year, "a whole year or empty") if "year" in items else None
@@ -190,6 +196,10 @@ def _descriptions(
         for title, year in zip(titles, told or [-1] * len(items), strict=True)
     ]
     return tuple(titles), texts, tuple(genres), years
+
+
+def _genres(cell: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in cell.split("|") if part.strip())
 
 
 def _year(cell: str) -> int:
@@ -211,8 +221,8 @@ def _further(table: Table, known: Sequence[str], cure: str) -> dict[str, Tensor]
     found = {}
     for name in table.columns:
         if name not in known:
-            values = table.parse(name, number_or_unknown, "a finite number", cure)
-            found[name] = torch.tensor(values, dtype=torch.float32)
+            values = table.array(name, number_or_unknown, "a finite number", cure)
+            found[name] = torch.from_numpy(values).to(torch.float32)
     return found
 
 
@@ -260,10 +270,10 @@ def _user_attributes(users: Table | None, user_ids: Sequence[str]) -> dict[str, 
             numbers = users.numbers(name)
         else:
             try:
-                numbers = users.parse(name, number_or_unknown, "a number or empty")
+                numbers = users.array(name, number_or_unknown, "a number or empty")
             except DataError:
                 continue  # words, such as a gender
-        values = torch.tensor(numbers, dtype=torch.float32)
+        values = torch.from_numpy(numbers).to(torch.float32)
         if not bool(values.isnan().all()):
             found[name] = values[rows]
     return found
@@ -288,22 +298,22 @@ def _impressions(
         DataError: bad cells, an unknown item, nothing at position 0, or a behaviour without a
             click.
     """
-    item = torch.tensor(table.places("item_id", item_place, items))
-    user = torch.tensor(table.places("user_id", user_place, table.path))
-    places = table.parse("position", _position, "a whole number from 0 on")
-    position = torch.tensor(places)
+    item = table.places("item_id", item_place, items)
+    user = table.places("user_id", user_place, table.path)
+    places = table.array("position", _position, "a whole number from 0 on")
+    position = torch.from_numpy(places)
     if not bool((position == 0).any()):
         raise DataError(f"{table.path}: no impression at position 0; positions count from 0")
-    click = torch.tensor(table.parse("click", _event, "0 or 1"), dtype=torch.float32)
+    click = torch.from_numpy(table.array("click", _event, "0 or 1")).to(torch.float32)
     behaviours = {"click": click}
     for name, values in _further(table, (*_IMPRESSIONS, _PROPENSITY), _WORDS).items():
         stray = ((values != 0) & ~values.isnan() & (click == 0)).nonzero().squeeze(1).tolist()
         if stray:
             raise table.fail(stray, f"'{name}' must be 0 where 'click' is 0")
         behaviours[name] = torch.where(click == 0, 0.0, values)
-    known = [math.nan] * len(table)
+    known = np.full(len(table), math.nan)
     if _PROPENSITY in table:
-        known = table.parse(_PROPENSITY, _probability, "in (0, 1], or empty if unknown")
+        known = table.array(_PROPENSITY, _probability, "in (0, 1], or empty if unknown")
     times = read_times(table, "timestamp", config.time_unit)
     order = lexicographic(item, position, times.exact, times.seconds, user)
     return Impressions(
@@ -311,7 +321,7 @@ def _impressions(
         item=item[order],
         time=times.seconds[order],
         position=position[order],
-        propensity=torch.tensor(known, dtype=torch.float32)[order],
+        propensity=torch.from_numpy(known).to(torch.float32)[order],
         behaviours={name: values[order] for name, values in behaviours.items()},
     ), times.note
 

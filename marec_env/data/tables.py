@@ -6,23 +6,40 @@ import codecs
 import csv
 import hashlib
 import io
+import itertools
 import math
 import re
 from array import array
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
 from marec_env.errors import DataError, visible
 
-__all__ = ["UNKNOWN", "Table", "UnfitError", "number", "number_or_unknown", "read_table", "whole"]
+__all__ = [
+    "UNKNOWN",
+    "Column",
+    "Table",
+    "UnfitError",
+    "number",
+    "number_or_unknown",
+    "read_table",
+    "whole",
+]
 
 T = TypeVar("T")
 _SHOWN = 5  # line numbers quoted in an error
 _LONGEST = 60  # characters of a cell quoted in an error
 _CURE = "correct or remove them"
 _CHUNK = 1 << 20  # bytes read at a time
+_ROWS = 256  # rows taken in at a time: more would live long enough for the garbage collector
 _LARGEST = 3.4028234663852886e38  # of float32, in which numbers are kept
 UNKNOWN = frozenset(("", "na", "n/a", "nan", "null", "none", "<na>", "#n/a", "\\n"))
 _INDEX = re.compile(
@@ -59,12 +76,61 @@ def whole(cell: str) -> int:
     return int(value)
 
 
+class Column:
+    """The cells of a column, of which each distinct text is kept, and converted, once."""
+
+    __slots__ = ("codes", "texts")
+
+    def __init__(self, texts: Sequence[str], codes: NDArray[np.int32]) -> None:
+        """Args:
+        texts: the distinct cells, in the order of their first rows.
+        codes: the place of each row's cell among them.
+        """
+        self.texts, self.codes = texts, codes
+
+    @classmethod
+    def of(cls, cells: Iterable[str]) -> Column:
+        """Return a column of cells."""
+        coder = _Coder()
+        coder.add(cells)
+        return coder.column()
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.texts.__getitem__, self.codes.tolist())
+
+    def __getitem__(self, row: int) -> str:
+        return self.texts[int(self.codes[row])]
+
+    @property
+    def distinct(self) -> bool:
+        """Whether no cell is repeated; codes are then 0, 1, 2 ..."""
+        return len(self.texts) == len(self.codes)
+
+
+class _Coder:
+    """Makes a column of cells that come some at a time."""
+
+    def __init__(self) -> None:
+        self._codes, self._place = array("i"), defaultdict[str, int](itertools.count().__next__)
+
+    def add(self, cells: Iterable[str]) -> None:
+        """Append cells; the loop over them is in C, since a log has millions."""
+        self._codes.extend(map(self._place.__getitem__, cells))
+
+    def column(self) -> Column:
+        """Return the column."""
+        return Column([*self._place], np.frombuffer(self._codes, np.int32))
+
+
 @dataclass
 class Table:
     """A file's columns as text, with the line each row came from."""
 
     path: Path
-    columns: dict[str, list[str]]
+    columns: dict[str, Column]
     """The cells of each column, stripped."""
     lines: Sequence[int]
     """The line of each row, from 1."""
@@ -93,49 +159,70 @@ class Table:
         self, name: str, convert: Callable[[str], T], what: str, cure: str = _CURE
     ) -> list[T]:
         """Return a column converted; ``convert`` raises ``ValueError`` for a bad cell."""
-        values: list[T] = []
-        bad: list[int] = []
-        for row, cell in enumerate(self.columns[name]):
+        values = self._converted(name, convert, what, cure)
+        return [*map(values.__getitem__, self.columns[name].codes.tolist())]
+
+    def array(
+        self, name: str, convert: Callable[[str], float], what: str, cure: str = _CURE
+    ) -> NDArray[Any]:
+        """Return a column converted to numbers, as int64 or float64 ``[R]``."""
+        return np.array(self._converted(name, convert, what, cure))[self.columns[name].codes]
+
+    def _converted(
+        self, name: str, convert: Callable[[str], T], what: str, cure: str = _CURE
+    ) -> list[T]:
+        """Return the distinct cells of a column, converted."""
+        column, values = self.columns[name], list[T]()
+        wrong: dict[int, ValueError] = {}
+        for code, cell in enumerate(column.texts):
             try:
                 values.append(convert(cell))
             except ValueError as error:
-                if not bad and isinstance(error, UnfitError):
-                    what = str(error)
-                bad.append(row)
-        if bad:
-            found = quoted(self.columns[name][bad[0]])
+                wrong[code] = error
+        if wrong:
+            bad = np.flatnonzero(np.isin(column.codes, [*wrong])).tolist()
+            first = wrong[column.codes[bad[0]]]
+            what = str(first) if isinstance(first, UnfitError) else what
+            found = quoted(column[bad[0]])
             raise self.fail(bad, f"'{visible(name)}' must be {what}, found {found}", cure)
         return values
 
-    def numbers(self, name: str, cure: str = _CURE) -> list[float]:
-        """Return a column of finite numbers."""
-        return self.parse(name, number, "a finite number", cure)
+    def numbers(self, name: str, cure: str = _CURE) -> NDArray[Any]:
+        """Return a column of finite numbers, float64 ``[R]``."""
+        return self.array(name, number, "a finite number", cure)
 
     def identifiers(self, name: str) -> list[str]:
         """Return a column of which no cell is empty."""
         return self.parse(name, _not_empty, "non-empty")
 
+    def different(self, name: str) -> list[str]:
+        """Return the distinct cells of such a column."""
+        return self._converted(name, _not_empty, "non-empty")
+
     def unique(self, name: str) -> list[str]:
         """Return a column of non-empty identifiers, each of which occurs once."""
         values = self.identifiers(name)
+        if self.columns[name].distinct:
+            return values
         seen: set[str] = set()
         bad = [row for row, value in enumerate(values) if value in seen or seen.add(value)]  # type: ignore[func-returns-value]
         if bad:
             raise self.fail(bad, f"duplicate '{name}', first {quoted(values[bad[0]])}")
         return values
 
-    def places(self, name: str, known: dict[str, int], where: Path) -> list[int]:
-        """Return where each identifier of a column stands in another file.
+    def places(self, name: str, known: dict[str, int], where: Path) -> Tensor:
+        """Return where each identifier of a column stands in another file, int64 ``[R]``.
 
         Raises:
             DataError: one of them does not stand there.
         """
-        column = self.identifiers(name)
-        bad = [row for row, value in enumerate(column) if value not in known]
+        of_text = np.array([known.get(text, -1) for text in self.different(name)])
+        found = of_text[self.columns[name].codes]
+        bad = np.flatnonzero(found < 0).tolist()
         if bad:
-            first = quoted(column[bad[0]])
+            first = quoted(self.columns[name][bad[0]])
             raise self.fail(bad, f"'{name}' is not in {where.name}, first {first}")
-        return [known[value] for value in column]
+        return torch.from_numpy(found)
 
     def drop_indices(self, known: Sequence[str]) -> None:
         """Leave out columns that only count rows, as tables saved with their index have.
@@ -154,8 +241,10 @@ class Table:
             self.notes.append(f"{self.path.name}: {label} is left out as an index of the rows")
 
     def _counts_rows(self, name: str) -> bool:
+        if not self.columns[name].distinct:
+            return False
         try:
-            values = [whole(cell) for cell in self.columns[name]]
+            values = [whole(cell) for cell in self.columns[name].texts]
         except ValueError:
             return False
         if _INDEX.fullmatch(name):
@@ -206,8 +295,7 @@ def read_table(
             column, or rows with the wrong number of cells.
     """
     tabs = delimiter == "\t"
-    lines, columns, bad, found = array("q"), list[list[str]](), list[int](), 0
-    known: dict[str, str] = {}  # of cells: most are repeated, and a text takes 60 bytes
+    lines, columns, bad, found = array("q"), list[_Coder](), list[int](), 0
     digest = hashlib.sha256()
     try:
         raw = io.BufferedReader(_Hashed(path, digest), _CHUNK)
@@ -216,17 +304,25 @@ def read_table(
                 text, delimiter=delimiter, quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
             )
             header = [cell.strip() for cell in next(reader, [])]
-            columns = [[] for _ in header]
-            for row in reader:
-                if not row:  # a blank line is no row
-                    continue
-                if len(row) != len(header):
-                    found = found if bad else len(row)
-                    bad.append(len(lines))
-                lines.append(reader.line_num)
-                for column, cell in zip(columns, row, strict=False):
-                    stripped = cell.strip()
-                    column.append(known.setdefault(stripped, stripped))
+            columns = [_Coder() for _ in header]
+            some: list[list[str]] = []
+            while True:
+                for row in reader:
+                    if not row:  # a blank line is no row
+                        continue
+                    if len(row) != len(header):
+                        found = found if bad else len(row)
+                        bad.append(len(lines))
+                    lines.append(reader.line_num)
+                    some.append(row)
+                    if len(some) == _ROWS:
+                        break
+                if not some:
+                    break
+                if not bad:
+                    for column, cells in zip(columns, zip(*some, strict=True), strict=True):
+                        column.add(map(str.strip, cells))
+                some = []
     except UnicodeDecodeError as error:
         place = _not_utf8(path)
         raise DataError(f"{path}: not UTF-8 text (byte {place}); convert it") from error
@@ -249,10 +345,11 @@ def read_table(
         )
     if not lines:
         raise DataError(f"{path}: no rows below the header; it needs at least one")
-    table = Table(path, {}, lines, digest.hexdigest())
+    rows = range(2, len(lines) + 2)  # of a file without blank lines or cells of several
+    table = Table(path, {}, rows if lines[-1] == rows[-1] else lines, digest.hexdigest())
     if bad:
         raise table.fail(bad, f"{len(header)} cells expected, found {found}")
-    table.columns.update(zip(header, columns, strict=True))
+    table.columns.update(zip(header, (one.column() for one in columns), strict=True))
     table.drop_indices((*required, *optional))
     return table
 

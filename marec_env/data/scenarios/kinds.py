@@ -279,16 +279,15 @@ class Social(Scenario):
         """Endorsements fade."""
         self.endorsed *= _FADING
 
-    def _influence(self, users: Tensor) -> Tensor:
-        return numbers.FRIENDS_INFLUENCE * torch.log1p(self.friends[users] @ self.endorsed)
-
     def ranking_bonus(self, users: Tensor) -> Tensor:
         """The feed favours what friends endorsed."""
-        return self._influence(users)
+        met = self.friends[users] @ self.endorsed
+        self._influence = numbers.FRIENDS_INFLUENCE * torch.log1p(met)
+        return self._influence
 
     def click_bonus(self, users: Tensor, slate: Tensor) -> Tensor:
-        """So do the users."""
-        return torch.gather(self._influence(users), 1, slate)
+        """So do the users, whose slates were ranked last."""
+        return torch.gather(self._influence, 1, slate)
 
     def respond(self, request: LoggedRequest) -> dict[str, Tensor]:
         """Like and share."""

@@ -172,3 +172,19 @@ def test_cells_as_other_tools_write_them(tmp_path: Path) -> None:
     assert log.year.tolist() == [1979, 1985, 1943, -1]
     assert log.titles[0] == "Alien (1979)"
     assert log.item_attributes["price"].isnan().tolist() == [False, True, False, False]
+
+
+def test_rows_taken_in_some_at_a_time_keep_their_lines(tmp_path: Path) -> None:
+    # A blank line and a cell of two lines before the bad cell, which is the only one of its text.
+    rows = [*(f"u{row},a,5,{row}" for row in range(300)), "", '"u\n0",b,3,7', "u1,b,x,8"]
+    config = write(tmp_path, interactions=HEADER + "\n".join(rows) + "\n", items=ITEMS)
+    with pytest.raises(DataError, match=r"1 bad row of 302: 'rating' .*found 'x' \(line 305\)"):
+        load_log(config)
+    good = "\n".join([*rows[:-1], "u1,b,3,8"])
+    log = load_log(write(tmp_path, interactions=HEADER + good + "\n"))
+    assert log.num_interactions == 302
+    assert log.user_ids[0] == "u\n0"
+    assert log.item[log.user == log.user_ids.index("u1")].tolist() == [0, 1]
+    short = "\n".join([*rows[:290], "u1,b,3", *rows[290:]])
+    with pytest.raises(DataError, match=r"1 bad row of 303: 4 cells expected, found 3 \(line 292"):
+        load_log(write(tmp_path, interactions=HEADER + short + "\n"))
