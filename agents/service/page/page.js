@@ -101,6 +101,7 @@ async function search() {
 
 function foundItem(one) {
   const add = () => {
+    if (page.history.some((other) => other.item === one.item)) return; // pressed twice
     page.history.push({ ...one, liked: true });
     say(t("choosing", { title: one.title }));
     drawHistory();

@@ -56,6 +56,18 @@ def texts(browser, selector):
     )
 
 
+def test_what_is_pressed_twice_is_added_once(url, tmp_path):
+    with Browser(tmp_path, 1280) as browser:
+        browser.open(f"{url}/")
+        browser.wait("document.body?.dataset.ready && document.querySelector('#found button')")
+        browser.ask(
+            "(() => { const one = document.querySelector('#found button'); one.click(); "
+            "one.click(); })()"
+        )
+        browser.wait("document.querySelectorAll('#history li').length")
+        assert len(texts(browser, "#history li")) == 1
+
+
 def test_a_session_is_clicked_through_beside_the_hand_set_team(url, tmp_path):
     with Browser(tmp_path, 1280) as browser:
         begin(browser, url, second="static")

@@ -67,11 +67,15 @@ def test_every_phrase_that_is_asked_for_exists_and_every_one_is_used():
     assert rest == set()
 
 
-def test_every_component_channel_and_block_of_the_default_pipeline_has_a_name():
-    from marec_env.pipeline.config import PipelineConfig
+def test_every_component_channel_and_block_has_a_name():
+    from marec_env.pipeline.component import COMPONENTS
+    from marec_env.pipeline.ranking import BLOCKS
+    from marec_env.pipeline.recall import CHANNELS
 
-    config = PipelineConfig()
-    named = [*config.components, *config.recall.channels, *config.blocks]
+    registries = CHANNELS, BLOCKS, COMPONENTS
+    own = [name for registry in registries for name in registry.names() if "test" not in name]
+    named = [name.partition("/")[0] for name in own]
+    assert {"cf", "notes", "user_text", "rerank", "trainer", "profile"} <= set(named)
     assert [name for name in named if f"name.{name}" not in WORDS["en"]] == []
 
 
