@@ -14,6 +14,7 @@ from marec_env.catalog.catalog import Catalog
 from marec_env.catalog.histories import Histories
 from marec_env.catalog.population import Population
 from marec_env.config import usable_device
+from marec_env.data.links import item_links, linked_neighbours, links_fingerprint
 from marec_env.data.log import InteractionLog, load_log
 from marec_env.data.population import build_population
 from marec_env.data.readers import files_fingerprint
@@ -93,7 +94,7 @@ def _moved(record: _Record, device: torch.device) -> _Record:
 @lru_cache(maxsize=8)
 def _build(serialised: str, fingerprint: str | None, key: bytes) -> World:
     """Build a world; ``fingerprint``, that of the source's files, and the key of the release's
-    noise tell contents apart.
+    noise and of links tell contents apart.
     """
     config = EnvironmentConfig.model_validate_json(serialised)
     device = torch.device(config.device or "cpu")
@@ -137,6 +138,9 @@ def _build(serialised: str, fingerprint: str | None, key: bytes) -> World:
         note_neighbours=texts.note_neighbours,
         user_items=texts.user_items,
         reranked=texts.reranked,
+        linked=linked_neighbours(item_links(config.data, seen), seen.num_items, NEIGHBOURS)
+        if config.catalog.links
+        else None,
         user_every=max(1, config.text.user_every),
     )
     return World(
@@ -213,6 +217,8 @@ def build_world(config: EnvironmentConfig) -> World:
         }
     )
     key = noise_key(config.data.privacy.seed)[0] if config.data.privacy is not None else b""
+    if config.catalog.links:
+        key += links_fingerprint(config.data).encode()
     built = _build(shared.model_dump_json(), files_fingerprint(config.data), key)
     world = replace(built, config=config)
     _check_supply(config, world.knowledge.num_items)

@@ -138,10 +138,16 @@ def input_hashes(config: RunConfig) -> dict[str, str]:
     from marec_env.embeddings.assets import weights_hash
 
     world = run_world(config)
+    linked = world.knowledge.linked
     return {
         f"data ({config.environment.data.source})": world.log.fingerprint,
         "encoder weights": weights_hash(world.embeddings),
         **({"texts": world.texts.fingerprint} if world.texts.any else {}),
+        **(
+            {}
+            if linked is None
+            else {"links": hashlib.sha256(linked.cpu().numpy().tobytes()).hexdigest()}
+        ),
         TOPICS: hashlib.sha256(world.catalog.topics.cpu().numpy().tobytes()).hexdigest(),
     }
 

@@ -43,6 +43,11 @@ class CatalogConfig(ConfigModel):
         description="providers, if the source names none: items are assigned to them by a hash, an "
         "assumption of the scenario, not data; 1: all items have one provider",
     )
+    links: bool = Field(
+        default=False,
+        description="what items share beside their texts, by the folder's links.csv: the recall "
+        "channel 'graph'",
+    )
     seed: Seed = Field(default=0, description="of the clustering and of assumed providers")
 
 

@@ -54,7 +54,7 @@ _WORDS: dict[str, dict[str, str]] = {
 }
 _KIND = {  # which sentence a channel or block is told by
     "cf": "cf", "item_to_item": "cf", "text": "text", "user_text": "text", "notes": "text",
-    "affinity": "affinity", "rerank": "affinity", "diverse": "diverse",
+    "affinity": "affinity", "diverse": "diverse",
     "popular": "popular", "popularity": "popular",
     FILLED: "popular",
     "fresh": "fresh", "freshness": "fresh", "exposure": "exposure",

@@ -19,6 +19,16 @@ NEIGHBOURS = 16
 """Items kept as an item's neighbours, most often consumed together with it."""
 
 
+_ASKED_BY = {
+    "notes": "text.notes: true",
+    "note_neighbours": "text.notes: true",
+    "user_texts": "text.user_every: 5",
+    "user_items": "text.user_every: 5",
+    "reranked": "text.rerank: 64",
+    "linked": "catalog.links: true",
+}
+
+
 @dataclass(frozen=True)
 class Knowledge:
     """The recommender's own view of ``N`` items in two spaces, as tensors on one device.
@@ -56,6 +66,9 @@ class Knowledge:
     """Int64 ``[N, M]``: the items whose notes are nearest to an item's, nearest first."""
     user_items: Tensor | None = None
     """Int64 ``[F, D]``: the items whose texts are nearest to a text about users, nearest first."""
+    linked: Tensor | None = None
+    """Int64 ``[N, M]``: the items that share most with an item beside their texts, most first; -1
+    where no more share anything."""
     reranked: Tensor | None = None
     """Float32 ``[N, T]``, zero mean and unit spread over the items: how well those who like a topic
     like an item, as a text model says."""
@@ -130,20 +143,19 @@ class Knowledge:
 
     def written(
         self,
-        name: Literal["notes", "note_neighbours", "user_texts", "user_items", "reranked"],
+        name: Literal["notes", "note_neighbours", "user_texts", "user_items", "reranked", "linked"],
     ) -> Tensor:
-        """Return what was made of written texts.
+        """Return what is there only where the configuration asks for it.
 
         Raises:
-            ConfigError: none were written.
+            ConfigError: it does not.
         """
         found: Tensor | None = getattr(self, name)
         if found is None:
-            key = "user_every: 5" if name.startswith("user") else "notes: true"
-            key = "rerank: 64" if name == "reranked" else key
+            what = "links" if name == "linked" else "texts"
             raise ConfigError(
-                f"a component, channel or block reads texts that are not written; set "
-                f"environment.text.{key}, or leave it out"
+                f"a component, channel or block reads {what} that are not there; set "
+                f"environment.{_ASKED_BY[name]}, or leave it out"
             )
         return found
 

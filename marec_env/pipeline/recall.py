@@ -133,6 +133,12 @@ def notes(request: Request, length: int) -> Tensor:
     return _neighbours(request, request.knowledge.written("note_neighbours"))
 
 
+@CHANNELS.register("graph")
+def graph(request: Request, length: int) -> Tensor:
+    """Items that share most with the latest clicked ones: people, subjects; in the same order."""
+    return _neighbours(request, request.knowledge.written("linked"))
+
+
 @CHANNELS.register("user_text")
 def user_text(request: Request, length: int) -> Tensor:
     """Nearest items, in text space, to the text about the user."""
