@@ -19,11 +19,20 @@ from marec_env.data.log import InteractionLog, load_log
 from marec_env.data.population import build_population
 from marec_env.data.readers import files_fingerprint
 from marec_env.data.recommender_log import LearnedSpace, directions, learn, select_log
-from marec_env.embeddings import EmbeddingConfig, embed_corpus, fit_reduction
+from marec_env.embeddings import (
+    EmbeddingConfig,
+    ReductionConfig,
+    embed_corpus,
+    embed_texts,
+    fit_reduction,
+)
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, DataError
 from marec_env.memory import require_memory
+from marec_env.pipeline.config import PipelineConfig, TextMessages
 from marec_env.pipeline.knowledge import NEIGHBOURS, Knowledge
+from marec_env.pipeline.sentences import sentences
+from marec_env.pipeline.team import components_of
 from marec_env.privacy.mechanisms import noise_key
 from marec_env.privacy.release import Release, release_log, with_line
 from marec_env.text.catalog_texts import CatalogTexts, write_catalog_texts
@@ -157,6 +166,18 @@ def _build(serialised: str, fingerprint: str | None, key: bytes) -> World:
     )
 
 
+def _embedded_sentences(pipeline: PipelineConfig, dim: int, world: World) -> Tensor:
+    """Return all that a pipeline's components may say in words, float32 ``[S, dim]``: embedded and
+    reduced to the ``dim`` directions of largest variance, unit length, padded with 0 where the
+    encoder has fewer.
+    """
+    said = [text for component in components_of(pipeline) for text in sentences(component)]
+    full = embed_texts(world.embeddings, said, world.knowledge.text.device)
+    section = ReductionConfig(dimension=min(dim, full.shape[1]))
+    found = fit_reduction(section, full).apply(full).to(world.knowledge.text.device)
+    return torch.nn.functional.pad(found, (0, dim - found.shape[1]))
+
+
 def _check_memory(config: EnvironmentConfig, log: InteractionLog) -> None:
     """Refuse sizes that cannot fit; the estimate counts what grows with users and items."""
     users, items, topics = log.num_users, log.num_items, config.catalog.num_topics
@@ -221,5 +242,8 @@ def build_world(config: EnvironmentConfig) -> World:
         key += links_fingerprint(config.data).encode()
     built = _build(shared.model_dump_json(), files_fingerprint(config.data), key)
     world = replace(built, config=config)
+    if isinstance(config.pipeline.messages, TextMessages):
+        said = _embedded_sentences(config.pipeline, config.pipeline.messages.dim, built)
+        world = replace(world, knowledge=replace(built.knowledge, sentences=said))
     _check_supply(config, world.knowledge.num_items)
     return world

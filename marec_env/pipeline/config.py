@@ -17,6 +17,7 @@ __all__ = [
     "NoMessages",
     "PipelineConfig",
     "RecallConfig",
+    "TextMessages",
     "TrainerConfig",
 ]
 
@@ -103,13 +104,23 @@ class FixedMessages(_Messages):
     kind: Literal["fixed"] = Field(default="fixed", description="A summary of the decision.")
 
 
+class TextMessages(_Messages):
+    """Each component says in a sentence which of its numbers is largest and which smallest, and
+    publishes the sentence's embedding.
+    """
+
+    kind: Literal["text"] = Field(default="text", description="A sentence on it, embedded.")
+
+
 class LearnedMessages(_Messages):
     """The message is part of a component's action."""
 
     kind: Literal["learned"] = Field(default="learned", description="Part of the action.")
 
 
-MessageConfig = Annotated[NoMessages | FixedMessages | LearnedMessages, Field(discriminator="kind")]
+MessageConfig = Annotated[
+    NoMessages | FixedMessages | TextMessages | LearnedMessages, Field(discriminator="kind")
+]
 
 
 class AuditConfig(ConfigModel):

@@ -26,6 +26,7 @@ _ASKED_BY = {
     "user_items": "text.user_every: 5",
     "reranked": "text.rerank: 64",
     "linked": "catalog.links: true",
+    "sentences": "pipeline.messages: {kind: text}",
 }
 
 
@@ -72,6 +73,9 @@ class Knowledge:
     reranked: Tensor | None = None
     """Float32 ``[N, T]``, zero mean and unit spread over the items: how well those who like a topic
     like an item, as a text model says."""
+    sentences: Tensor | None = None
+    """Float32 ``[S, dim]``: embedded sentences on decisions, those of the pipeline's components in
+    turn (:mod:`marec_env.pipeline.sentences`)."""
     user_every: int = 1
     """Requests after which a text about the user is chosen anew."""
     num_items: int = field(init=False)
@@ -143,7 +147,15 @@ class Knowledge:
 
     def written(
         self,
-        name: Literal["notes", "note_neighbours", "user_texts", "user_items", "reranked", "linked"],
+        name: Literal[
+            "notes",
+            "note_neighbours",
+            "user_texts",
+            "user_items",
+            "reranked",
+            "linked",
+            "sentences",
+        ],
     ) -> Tensor:
         """Return what is there only where the configuration asks for it.
 

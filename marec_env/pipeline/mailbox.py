@@ -13,8 +13,9 @@ from torch import Tensor
 from marec_env import random
 from marec_env.errors import ConfigError
 from marec_env.pipeline.component import Component
-from marec_env.pipeline.config import FixedMessages, LearnedMessages
+from marec_env.pipeline.config import FixedMessages, LearnedMessages, TextMessages
 from marec_env.pipeline.request import Request
+from marec_env.pipeline.sentences import sentence_of, sentences
 from marec_env.vector import Action, Rows
 
 __all__ = ["Mailbox"]
@@ -29,11 +30,22 @@ class Mailbox:
 
     def __init__(
         self,
-        config: FixedMessages | LearnedMessages,
+        config: FixedMessages | TextMessages | LearnedMessages,
         components: Sequence[Component],
         num_sessions: int,
         device: torch.device,
+        said: Tensor | None = None,
     ) -> None:
+        """Args:
+        config: the section ``pipeline.messages``.
+        components: in pipeline order.
+        num_sessions: B.
+        device: of the messages.
+        said: float32 ``[S, dim]``, what may be said in words; needed where ``kind`` is ``text``.
+        """
+        self._sentences: tuple[Tensor, ...] = ()
+        if said is not None:
+            self._sentences = torch.split(said, [len(sentences(one)) for one in components])
         self.config = config
         self._learned = isinstance(config, LearnedMessages)
         self._components = components
@@ -68,7 +80,7 @@ class Mailbox:
 
     def _message(self, place: int, request: Request, action: Action) -> Tensor:
         """Return what a component says, float32 ``[B, dim]`` in [-1, 1]: its learned message, or a
-        summary of its decision, cut or padded with 0.
+        summary of its decision, cut or padded with 0, or the embedding of a sentence on it.
         """
         dim = self.config.dim
         if isinstance(action, tuple):
@@ -77,6 +89,9 @@ class Mailbox:
             said = action[:, -dim:]
         else:
             said = self._components[place].summary(request, action)
+            if self._sentences:
+                told = sentence_of(self._components[place], said)
+                said = self._sentences[place].index_select(0, told)
         cut = said[:, :dim].clamp(-1.0, 1.0)
         return torch.nn.functional.pad(cut, (0, dim - cut.shape[1]))
 

@@ -13,7 +13,7 @@ from marec_env.errors import ConfigError, unknown_name
 from marec_env.pipeline import index
 from marec_env.pipeline.actions import ActionCode
 from marec_env.pipeline.component import ActionForm, Component
-from marec_env.pipeline.config import NoMessages, PipelineConfig
+from marec_env.pipeline.config import NoMessages, PipelineConfig, TextMessages
 from marec_env.pipeline.knowledge import Knowledge
 from marec_env.pipeline.mailbox import Mailbox
 from marec_env.pipeline.memory import SessionMemory, copied
@@ -103,7 +103,15 @@ class Pipeline:
         self._mailbox = (
             None
             if isinstance(config.messages, NoMessages)
-            else Mailbox(config.messages, self.components, num_sessions, device)
+            else Mailbox(
+                config.messages,
+                self.components,
+                num_sessions,
+                device,
+                knowledge.written("sentences")
+                if isinstance(config.messages, TextMessages)
+                else None,
+            )
         )
         widths = {
             "profile": knowledge.text.shape[1] + knowledge.cf.shape[1],

@@ -1,16 +1,24 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from gymnasium import spaces
+from torch.nn import functional
 
 import marec_env
 from marec_env import random
+from marec_env.embeddings import embed_texts
+from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError
 from marec_env.pipeline.component import Component
-from marec_env.pipeline.config import FixedMessages, LearnedMessages
+from marec_env.pipeline.config import FixedMessages, LearnedMessages, PipelineConfig
 from marec_env.pipeline.mailbox import Mailbox
+from marec_env.pipeline.sentences import sentence_of, sentences
+from marec_env.simulator import Simulator
 from marec_env.vector import Rows
+from marec_env.world import build_world
+from tests.worlds import small_environment
 
 
 class Speaker:
@@ -274,3 +282,69 @@ def test_local_privacy_bounds_what_any_message_makes_likely():
         loss = torch.log(torch.tensor(likely[0] / likely[1])).item()
         assert 0.75 * epsilon < loss < 1.1 * epsilon
         assert private(1.0, epsilon).abs().max().item() <= 1.0
+
+
+def spoken(**messages):
+    config = small_environment(
+        pipeline={
+            "candidates": 20,
+            "slate_size": 5,
+            "messages": {"kind": "text", "topology": "full", **messages},
+        }
+    )
+    world = build_world(EnvironmentConfig(**config))
+    simulator = Simulator(world, 4)
+    simulator.reset(seed=0)
+    return world, simulator
+
+
+def test_components_say_in_words_what_is_most_and_least():
+    world, simulator = spoken(dim=6)
+    components = simulator.pipeline.components
+    said = [text for component in components for text in sentences(component)]
+    assert "recall: most quota of cf, least quota of popular." in said
+    assert "feature: most block text, least block cf." in said
+    table = world.knowledge.sentences
+    assert table.shape == (len(said), 6) == (len(set(said)), 6)
+    full = embed_texts(world.embeddings, said)
+    near = functional.normalize((full - full.mean(0)), dim=1)
+    assert (
+        torch.corrcoef(torch.stack([(near @ near.T).flatten(), (table @ table.T).flatten()]))[0, 1]
+        > 0.5
+    )  # what is alike in words is alike in numbers
+    actions = simulator.default_actions()
+    quota, block = torch.ones(4, 7, dtype=torch.int64), torch.ones(4, 6, dtype=torch.int64)
+    quota[:, 0], quota[:, 4], block[:, 0] = 3, 0, 0
+    actions["recall_0"], actions["feature_0"] = quota, block
+    simulator.step(actions)
+    sent = simulator.pipeline.messages_sent()
+    for place, text in (
+        (1, "recall: most quota of cf, least quota of popular."),
+        (2, "feature: most block text, least block cf."),  # of equal ones the first
+    ):
+        expected = table[said.index(text)]
+        assert torch.equal(sent[:, place], expected.expand(4, -1))
+    assert simulator.action_spaces["recall_0"].shape == (7,)  # nothing is learned to be said
+
+
+def test_a_component_without_names_says_that_it_has_decided():
+    class Silent(Component):
+        name = "silent"
+        action_space = None
+
+        def act(self, request, action):
+            pass
+
+        def default_action(self):
+            pass
+
+    component = Silent(PipelineConfig())
+    assert sentences(component) == ["silent has decided."]
+    assert sentence_of(component, torch.ones(3, 5)).tolist() == [0, 0, 0]
+
+
+def test_words_are_made_before_a_simulator_is():
+    world, _ = spoken()
+    assert world.knowledge.sentences.shape[1] == 4
+    with pytest.raises(ConfigError, match=r"environment\.pipeline\.messages: \{kind: text\}"):
+        Simulator(replace(world, knowledge=replace(world.knowledge, sentences=None)), 4)
