@@ -42,8 +42,9 @@ def begin(browser, url, second=""):
     browser.wait("document.body?.dataset.ready && document.querySelector('#found button')")
     browser.press("[data-language=en]")
     for count in (1, 2):
-        browser.wait("document.querySelector('#found button')")
-        browser.press("#found button")
+        other = f"#found li:nth-child({count}) button"  # the list may still hold what was taken
+        browser.wait(f"document.querySelector('{other}')")
+        browser.press(other)
         browser.wait(f"document.querySelectorAll('#history li').length == {count}")
     browser.ask(f"document.getElementById('second-team').value = {json.dumps(second)}")
     browser.press("#begin [type=submit]")
