@@ -185,7 +185,7 @@ def learn(
     users: Path | None,
 ) -> int:  # fmt: skip
     """Learn from an exposure log, beginning with a bundle's team; write a bundle (``out``) and what
-    the candidate is estimated to gain (``out``.json).
+    the candidate is estimated to gain, or what its privacy is (``out``.json).
 
     Args:
         log: what was served.
@@ -197,13 +197,30 @@ def learn(
     Raises:
         MarecError: an input is at fault.
     """
+    from dataclasses import replace
+
     from agents.loop.exposure import ExposureLog
-    from agents.service.bundle import load_bundle
+    from agents.loop.private import learn_privately
+    from agents.service.bundle import load_bundle, save_bundle
     from marec_env.io import write_json
 
     told = out.with_name(f"{out.name}.json")
     claim(told, replace=False)
     settings, begun = _loop_config(config, overrides), load_bundle(bundle)
+    if settings.privacy is not None:
+        if users is not None:
+            raise ConfigError(
+                "--users fits users to the log without noise, and the gate values without; leave "
+                "privacy or --users out"
+            )
+        private = learn_privately(ExposureLog.load(log), begun.networks, settings)
+        lines = [line for line in (begun.privacy, private.line) if line]
+        made = replace(begun, name=out.name, version="", policy=private.policy)
+        save_bundle(replace(made, privacy="; ".join(lines)), out)
+        write_json(told, {"privacy": private.statement})
+        tell(f"{out.name}: {private.line}; not valued: an estimate on the log would tell of it")
+        written(out, told)
+        return 0
     found = _considered(ExposureLog.load(log), begun, settings, out, _world(users, begun))
     write_json(told, found.as_json())
     print_tables([_value_table(out.name, found.valuation)])
@@ -314,6 +331,11 @@ def loop(
     from agents.service.bundle import load_bundle
 
     settings = _loop_config(config, overrides)
+    if settings.privacy is not None:
+        raise ConfigError(
+            "privacy: the loop's gate, canary and watch for drift judge by what visitors did, "
+            "without noise; learn with 'marec train --from-log', or leave privacy out"
+        )
     world = _world(users, load_bundle(bundle)) if users else None
     file = state or bundle.with_name(f"{bundle.name}.loop.json")
     schedule = Schedule(url, bundle, settings, file, idle, _key(key_file), world)

@@ -18,6 +18,7 @@ from agents.learners.config import MAPPOConfig, PPOFamily
 from agents.learners.policy import TrainedPolicy
 from agents.loop.exposure import ExposureLog
 from agents.loop.learning import learn_from_log
+from agents.loop.private import LearningPrivacy
 from agents.loop.users import learn_on_users, recalibrated
 from agents.loop.valuation import CLIP, Valuation, value
 from marec_env.config import ConfigModel, Seed
@@ -87,6 +88,10 @@ class LoopConfig(ConfigModel):
         default=50, ge=2, description="Ended sessions of the candidate before it is judged."
     )
     seed: Seed = Field(default=0, description="Of held-out sessions, critics and mini-batches.")
+    privacy: LearningPrivacy | None = Field(
+        default=None,
+        description="Of those in the log: clipped gradients with noise. Nothing is valued then.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ class Bundle:
     ratings: tuple[float, float]
     """Least and largest of the log."""
     privacy: str
-    """What a private release of the log guarantees of what is in here; empty without one."""
+    """What is guaranteed to those whom it was learned from; empty where nothing is."""
 
     @classmethod
     def of(cls, world: World, policy: TeamPolicy | None, name: str = "team") -> Bundle:

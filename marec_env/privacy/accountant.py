@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,9 +13,10 @@ from marec_env.errors import ConfigError
 from marec_env.privacy.config import Accountant
 from marec_env.privacy.mechanisms import gaussian_epsilon, gaussian_mu
 
-__all__ = ["Releases", "epsilon_spent", "largest_mu"]
+__all__ = ["Releases", "epsilon_spent", "largest_mu", "least_noise"]
 
-_CLOSE = 1e-3  # relative, of ε where it is found by trial
+_CLOSE = 1e-3  # relative, of noise that is found by trial
+_LEAST_NOISE, _MOST_NOISE = 1e-2, 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +77,43 @@ def largest_mu(accountant: Accountant, epsilon: float, delta: float) -> float:
     Raises:
         ConfigError: opacus is not installed.
     """
-    high = gaussian_mu(epsilon, delta)
     if accountant == "analytic":
-        return high
-    low = high / 2
-    while epsilon_spent(accountant, [Releases(1 / low)], delta) > epsilon:
-        low /= 2
+        return gaussian_mu(epsilon, delta)
+    return 1.0 / least_noise(accountant, lambda noise: [Releases(noise)], epsilon, delta)
+
+
+def least_noise(
+    accountant: Accountant,
+    schedule: Callable[[float], Sequence[Releases]],
+    epsilon: float,
+    delta: float,
+) -> float:
+    """Return the least noise, in sensitivities, with which a schedule spends ``epsilon`` at most.
+
+    Args:
+        accountant: as of :func:`epsilon_spent`.
+        schedule: from the noise to what is released.
+        epsilon, delta: of all of it.
+
+    Raises:
+        ConfigError: no noise is enough, since other parts spend more; or opacus is not installed.
+    """
+
+    def enough(noise: float) -> bool:
+        return epsilon_spent(accountant, schedule(noise), delta) <= epsilon
+
+    high = 1.0 / gaussian_mu(epsilon, delta)
+    while not enough(high):
+        high *= 2.0
+        if high > _MOST_NOISE:
+            raise ConfigError(
+                f"no noise brings the loss to ε = {epsilon:g} as accountant '{accountant}' counts "
+                "it; raise ε, or take 'prv', which counts less"
+            )
+    low = high / 2.0
+    while low > _LEAST_NOISE and enough(low):
+        high, low = low, low / 2.0
     while high / low > 1 + _CLOSE:
         middle = math.sqrt(low * high)
-        if epsilon_spent(accountant, [Releases(1 / middle)], delta) <= epsilon:
-            low = middle
-        else:
-            high = middle
-    return low
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high

@@ -141,6 +141,20 @@ def test_a_team_learns_from_its_visitors_and_is_swapped(team, place, tmp_path, c
         assert len({load_bundle(one).version for one in (place, new, fitted)}) == 3
         assert main(["train", str(users), "--users", str(users)]) == 2
         assert "give --from-log EVENTS too" in capsys.readouterr().err
+        quiet = [
+            "privacy.steps=2", "critic_passes=0", "algorithm.normalise_advantages=none",
+            "algorithm.normalise_values=false",
+        ]  # fmt: skip
+        private = [word for setting in quiet for word in ("--set", setting)]
+        veiled = place.parent / "veiled"
+        assert main([*command, str(veiled), *private]) == 0
+        assert load_bundle(veiled).privacy.startswith("learned from a log: ε = ")
+        statement = json.loads(Path(f"{veiled}.json").read_text())["privacy"]
+        assert 7.9 < statement["epsilon"] <= 8.0
+        assert main([*command, str(place.parent / "no"), *private, "--users", str(users)]) == 2
+        assert "leave privacy or --users out" in capsys.readouterr().err
+        assert main(["loop", url, str(place), *private]) == 2
+        assert "without noise" in capsys.readouterr().err
         assert main(["value", str(log), str(new)]) == 0
         assert "DR, gain a request" in capsys.readouterr().out
 
