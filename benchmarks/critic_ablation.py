@@ -1,6 +1,7 @@
 """Which setting of MAPPO matters on simple_spread: one change at a time.
 
-    python benchmarks/critic_ablation.py [--networks tanh|relu] [--seeds 3] [--arms "γ 0.9,..."]
+    python benchmarks/critic_ablation.py [--networks tanh|relu] [--seeds 3] [--arms "γ 0.9|..."]
+        [--env-steps 1000000]
 
 All runs have 32 copies, batches of 800 env steps, 10 epochs, networks (64, 64) and otherwise the
 defaults; each arm changes what its name says. ``tanh``: an actor for each agent, learning rates
@@ -12,8 +13,8 @@ critic explained and the standard deviation of the advantages; then each arm's m
 
 The environment is `mpe2`'s simple_spread written for all copies at once, since stepping the
 original takes three quarters of the time; the two are compared first. A run takes 6 CPU-seconds
-with tanh and 18 with ReLU. "TorchRL's settings" are those of its MAPPOLoss by default, with our
-initial weights.
+with tanh and 18 with ReLU. "TorchRL's settings" are those of its MAPPOLoss by default, with its
+layers' initial weights.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ import json
 import statistics
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from unittest.mock import patch
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor, nn
+from torch import Tensor
 
 from agents.learners import networks
 from agents.learners.config import MAPPOConfig, NetworkConfig, SamplingConfig
@@ -69,12 +70,14 @@ class Setting:
     def arms(self) -> dict[str, dict[str, Any]]:
         """What each arm changes."""
         raw = self.network(normalise_inputs=False)
+        uniform = self.network(initial_weights="uniform")
+        raw_uniform = self.network(normalise_inputs=False, initial_weights="uniform")
         arms: dict[str, dict[str, Any]] = {
             "defaults": {},
             "γ 0.9": {"gamma": 0.9},
             "critic sees nothing": {"blind": True},
             "gain 1": {"gain": 1.0},
-            "torch's initial weights": {"init": nn.Linear},
+            "uniform initial weights": {"actor": uniform, "critic": uniform},
             "inputs not normalised": {"actor": raw, "critic": raw},
             "critic's inputs not normalised": {"critic": raw},
             "actor's inputs not normalised": {"actor": raw},
@@ -85,9 +88,18 @@ class Setting:
             "values not clipped": {"value_clip": None},
             "advantages not normalised": {"normalise_advantages": "none"},
             "own rewards": {"reward": "own"},
+            "inputs not normalised, uniform initial weights": {
+                "actor": raw_uniform, "critic": raw_uniform,
+            },
+            "inputs not normalised, uniform initial weights of the critic": {
+                "actor": raw, "critic": raw_uniform,
+            },
+            "inputs not normalised, uniform initial weights of the actor": {
+                "actor": raw_uniform, "critic": raw,
+            },
             "TorchRL's settings": {
-                **VALUES_RAW, "actor": raw, "critic": raw, "reward": "own",
-                "normalise_advantages": "none" if self.shared else "agent",
+                **VALUES_RAW, "actor": raw_uniform, "critic": raw_uniform, "reward": "own",
+                "normalise_advantages": "agent", **({"agent_ids": False} if self.shared else {}),
             },
         }  # fmt: skip
         if self.shared:
@@ -236,11 +248,7 @@ def learn(setting: Setting, arm: Mapping[str, Any], seed: int) -> dict[str, Any]
     settings = {**setting.base, **arm}
     blind, gain = settings.pop("blind", False), settings.pop("gain", None)
     gains = {} if gain is None else {setting.activation: gain}
-    layer = settings.pop("init", None)
-    linear = (
-        networks._linear if layer is None else lambda inputs, outputs, _=0: layer(inputs, outputs)
-    )
-    with patch.dict(networks._GAINS, gains), patch.object(networks, "_linear", linear):
+    with patch.dict(networks._GAINS, gains):
         engine = local_engine(MAPPOConfig(**settings), SAMPLING, seed, lambda n: Spread(n, blind))
     returns: list[float] = []
     reached = None
@@ -272,10 +280,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--networks", choices=list(SETTINGS), default="tanh")
-    parser.add_argument("--arms", help="names, with commas between; default: all")
+    parser.add_argument("--arms", help="names, with | between; default: all")
+    parser.add_argument("--env-steps", type=int, help="default: as told above")
     arguments = parser.parse_args()
     setting = SETTINGS[arguments.networks]
-    names = arguments.arms.split(",") if arguments.arms else list(setting.arms)
+    if arguments.env_steps:
+        batches = arguments.env_steps // SAMPLING.env_steps_per_iteration
+        setting = replace(setting, batches=batches)
+    names = arguments.arms.split("|") if arguments.arms else list(setting.arms)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     worst = largest_difference()

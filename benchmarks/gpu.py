@@ -37,7 +37,6 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._pytree import tree_map
 
 from marec_env import random
 from marec_env.classic import get_preset
@@ -46,8 +45,9 @@ from marec_env.embeddings import EmbeddingConfig, TextEncoder
 from marec_env.embeddings.tokens import TextTokenizer
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import MarecError
+from marec_env.graph import capturing
 from marec_env.simulator import Simulator
-from marec_env.world import build_world
+from marec_env.world import build_world, moved
 
 LIMIT = 330.0  # seconds, after which tables are left out
 PACKAGES = (
@@ -121,12 +121,9 @@ def one_thread() -> Iterator[None]:
 
 def users_step(sessions: int, device: torch.device) -> Callable[[], object]:
     preset = get_preset("marec")
-    people = preset.population(0)
-    fields = {name: getattr(people, name) for name in people.__dataclass_fields__}
-    moved = tree_map(
-        lambda value: value.to(device) if isinstance(value, torch.Tensor) else value, fields
+    users = preset.users(
+        sessions, device=str(device), population=moved(preset.population(0), device)
     )
-    users = preset.users(sessions, device=str(device), population=type(people)(**moved))
     keys = random.session_keys(0, torch.arange(sessions, device=device))
     slates = random.integers(keys, 0, "benchmark/slates", preset.slate_size, users.num_items)
     users.reset(keys)
@@ -147,7 +144,7 @@ def captured(step: Callable[[], object]) -> Callable[[], object]:
             step()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with capturing(graph):
         step()
     return graph.replay
 

@@ -9,8 +9,10 @@ replay draws its own.
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -21,7 +23,7 @@ from torch import Tensor
 from marec_env.step_program import CompiledTape
 from marec_env.vector import Action, VecStep
 
-__all__ = ["CudaTape", "StepGraph", "copy_pairs", "own_copy"]
+__all__ = ["CudaTape", "StepGraph", "capturing", "copy_pairs", "own_copy"]
 
 _LOG = logging.getLogger(__name__)
 _WARM = 2  # steps before recording: they make what is kept from then on
@@ -41,6 +43,23 @@ class Tape(Protocol):
         ...
 
 
+@contextmanager
+def capturing(
+    graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream | None = None
+) -> Iterator[None]:
+    """Capture what is done inside as a graph. Garbage waits until it is done: a collection may end
+    another graph, of an earlier evaluation say, which CUDA takes for a fault of this capture.
+    """
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        with torch.cuda.graph(graph, stream=stream):
+            yield
+    finally:
+        if collected:
+            gc.enable()
+
+
 class CudaTape:
     """A CUDA graph."""
 
@@ -49,7 +68,7 @@ class CudaTape:
 
     def record(self, work: Callable[[], VecStep]) -> VecStep:
         """See :class:`Tape`."""
-        with torch.cuda.graph(self._graph):
+        with capturing(self._graph):
             return work()
 
     def replay(self) -> None:

@@ -37,7 +37,7 @@ from marec_env.privacy.mechanisms import noise_key
 from marec_env.privacy.release import Release, release_log, with_line
 from marec_env.text.catalog_texts import CatalogTexts, write_catalog_texts
 
-__all__ = ["World", "build_world"]
+__all__ = ["World", "build_world", "moved"]
 
 _Record = TypeVar("_Record", Catalog, Population)
 
@@ -87,17 +87,18 @@ class World:
         return torch.stack(columns, dim=1) if columns else none.new_zeros(len(none), 0)
 
 
-def _moved(record: _Record, device: torch.device) -> _Record:
+def moved(record: _Record, device: torch.device | str) -> _Record:
+    """Return a record of the world (catalog, population, log) with all its tensors on a device."""
     values = {item.name: getattr(record, item.name) for item in fields(record)}
-    moved: dict[str, Any] = {
-        name: value.to(device)
+    found: dict[str, Any] = {
+        name: value.to(torch.device(device))
         for name, value in values.items()
         if isinstance(value, Tensor | Histories)
     }
     for name, value in values.items():
         if isinstance(value, dict):  # attributes by name
-            moved[name] = {key: column.to(device) for key, column in value.items()}
-    return replace(record, **moved)
+            found[name] = {key: column.to(device) for key, column in value.items()}
+    return replace(record, **found)
 
 
 @lru_cache(maxsize=8)
@@ -156,8 +157,8 @@ def _build(serialised: str, fingerprint: str | None, key: bytes) -> World:
         config=config,
         log=log,
         visible_log=visible,
-        catalog=_moved(catalog, device),
-        population=_moved(population, device),
+        catalog=moved(catalog, device),
+        population=moved(population, device),
         learned=learned,
         knowledge=knowledge.to(device),
         texts=texts,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marec_env.graph import copy_pairs, own_copy
+from marec_env.graph import capturing, copy_pairs, own_copy
 
 __all__ = ["CapturedStep", "adam", "load_portable", "portable", "set_rate"]
 
@@ -88,7 +88,7 @@ class CapturedStep:
             for name, columns in batch.items()
         }
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream):
+        with capturing(graph, self._stream):
             state.results = self._step(buffers)
         state.graph, state.buffers, state.sources = graph, buffers, dict(batch)
 

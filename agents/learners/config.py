@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 Activation = Literal["tanh", "relu", "silu"]
+InitialWeights = Literal["orthogonal", "uniform"]
 RewardSource = Literal["team_mean", "team_sum", "own"]
 
 GAMMA = 0.99
@@ -57,6 +58,11 @@ class NetworkConfig(ConfigModel):
     activation: Activation = Field(default="relu", description="Non-linearity after each layer.")
     recurrent_units: int = Field(
         default=0, ge=0, description="Units of a GRU after the layers; 0 for none."
+    )
+    initial_weights: InitialWeights = Field(
+        default="orthogonal",
+        description="Orthogonal, with a policy's last layer near 0; or uniform within 1 / √inputs,"
+        " as torch makes layers.",
     )
     normalise_inputs: bool = Field(
         default=True,

@@ -79,17 +79,18 @@ class Trunk(nn.Module):
         layers: list[nn.Module] = []
         size = num_inputs + num_extra
         for units in config.hidden:
-            layers += [_linear(size, units, _GAINS[config.activation])]
+            layers += [_linear(size, units, config, _GAINS[config.activation])]
             layers += [_ACTIVATIONS[config.activation]()]
             size = units
         self.layers = nn.Sequential(*layers)
         self.cell = nn.GRUCell(size, config.recurrent_units) if config.recurrent_units else None
         if self.cell is not None:
-            nn.init.orthogonal_(self.cell.weight_ih)
-            nn.init.orthogonal_(self.cell.weight_hh)
-            nn.init.zeros_(self.cell.bias_ih)
-            nn.init.zeros_(self.cell.bias_hh)
             size = config.recurrent_units
+            if config.initial_weights == "orthogonal":
+                nn.init.orthogonal_(self.cell.weight_ih)
+                nn.init.orthogonal_(self.cell.weight_hh)
+                nn.init.zeros_(self.cell.bias_ih)
+                nn.init.zeros_(self.cell.bias_hh)
         self.size = size
         self.num_inputs = num_inputs
         self.memory_size = config.recurrent_units
@@ -129,20 +130,23 @@ class Trunk(nn.Module):
         return stacked, stacked
 
 
-def _linear(inputs: int, outputs: int, gain: float = 1.0) -> nn.Linear:
+def _linear(inputs: int, outputs: int, config: NetworkConfig, gain: float = 1.0) -> nn.Linear:
     layer = nn.Linear(inputs, outputs)
-    nn.init.orthogonal_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
+    if config.initial_weights == "orthogonal":
+        nn.init.orthogonal_(layer.weight, gain)
+        nn.init.zeros_(layer.bias)
     return layer
 
 
 class _Network(nn.Module):
     """A trunk and a linear head."""
 
-    def __init__(self, trunk: Trunk, outputs: int, gain: float = 1.0) -> None:
+    def __init__(
+        self, trunk: Trunk, outputs: int, config: NetworkConfig, gain: float = 1.0
+    ) -> None:
         super().__init__()
         self.trunk = trunk
-        self.head = _linear(trunk.size, outputs, gain)
+        self.head = _linear(trunk.size, outputs, config, gain)
         self.memory_size = trunk.memory_size
         """Numbers of the recurrent state; 0 for none."""
 
@@ -170,7 +174,7 @@ class Actor(_Network):
         num_stds = int(slots.sum())
         num_ids = num_agents if num_agents > 1 else 0
         trunk = Trunk(int(observation_space.shape[0]), config, num_ids)
-        super().__init__(trunk, len(slots) - num_stds, _POLICY_HEAD_GAIN)
+        super().__init__(trunk, len(slots) - num_stds, config, _POLICY_HEAD_GAIN)
         self.config, self.squashed, self.num_agents = config, squashed, num_agents
         self.distribution = distribution
         self.log_std = (
@@ -222,7 +226,7 @@ class Critic(_Network):
     """A value function: state (or observation) to one value a head, in normalised units."""
 
     def __init__(self, num_inputs: int, config: NetworkConfig, num_heads: int = 1) -> None:
-        super().__init__(Trunk(num_inputs, config), num_heads)
+        super().__init__(Trunk(num_inputs, config), num_heads, config)
 
     def forward(
         self, inputs: Tensor, memory: Tensor | None = None, starts: Tensor | None = None

@@ -6,7 +6,9 @@ work only once.
 
 from __future__ import annotations
 
+import gc
 import logging
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +16,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from marec_env.graph import StepGraph, own_copy
+from marec_env.graph import StepGraph, capturing, own_copy
 from marec_env.scenarios import SCENARIO_CHANGES
 from tests.marec_env.test_device_step import CASES, actions, case, elsewhere, there
 from tests.marec_env.users.other_device import There, nothing_waits, other_device
@@ -144,3 +146,29 @@ def test_copies_are_nested_alike_of_their_own_and_shared_alike():
     assert found["b"]["d"].tolist() == [True]
     shared.zero_()
     assert found["a"].tolist() == [1.5, 2.5]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_is_collected_while_a_graph_is_captured(monkeypatch, fails):
+    """A collection that ends another graph is a fault of the capture to CUDA."""
+    seen = []
+
+    @contextmanager
+    def cuda_graph(graph, stream=None):
+        seen.append((graph, stream, gc.isenabled()))
+        yield
+
+    monkeypatch.setattr(torch.cuda, "graph", cuda_graph)
+    assert gc.isenabled()
+    with suppress(ValueError), capturing("graph", "stream"):
+        if fails:
+            raise ValueError
+    assert seen == [("graph", "stream", False)]
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with capturing("graph"):
+            pass
+        assert not gc.isenabled(), "who has it off keeps it off"
+    finally:
+        gc.enable()

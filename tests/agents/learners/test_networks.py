@@ -28,6 +28,19 @@ def test_hidden_layers_are_orthogonal():
     torch.testing.assert_close(gram, 2.0 * torch.eye(6))
 
 
+def test_uniform_weights_are_those_of_torchs_layers():
+    config = NetworkConfig(hidden=(6, 4), recurrent_units=3, initial_weights="uniform")
+    torch.manual_seed(0)
+    made = Actor(BOX, spaces.Discrete(2), config)
+    torch.manual_seed(0)
+    expected = [torch.nn.Linear(6, 6), torch.nn.Linear(6, 4), torch.nn.GRUCell(4, 3)]
+    expected.append(torch.nn.Linear(3, 2))
+    found = [made.trunk.layers[0], made.trunk.layers[2], made.trunk.cell, made.head]
+    for one, other in zip(found, expected, strict=True):
+        for name, weights in other.state_dict().items():
+            torch.testing.assert_close(one.state_dict()[name], weights, rtol=0, atol=0)
+
+
 def test_normaliser_has_the_moments_of_everything_seen():
     data = np.random.default_rng(0).normal(3.0, 5.0, (90, 2))
     normaliser = RunningNormaliser(2)

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
-from torch.utils._pytree import tree_map
 
 from marec_env import random
 from marec_env.classic import PRESETS, get_preset
 from marec_env.users.base import request_draws
-
-
-def _fields(record: object) -> dict[str, object]:
-    return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
-
-
-def _to_cuda(value: object) -> object:
-    return value.to("cuda") if isinstance(value, torch.Tensor) else value
+from marec_env.world import moved
 
 
 @pytest.mark.gpu
@@ -26,10 +16,9 @@ def _to_cuda(value: object) -> object:
 def test_cuda_draws_the_same_numbers(name: str) -> None:
     preset = get_preset(name)
     people = preset.population(0)
-    moved = dataclasses.replace(people, **tree_map(_to_cuda, _fields(people)))
     keys = random.session_keys(3, torch.arange(256))
     here = preset.users(256, population=people)
-    there = preset.users(256, device="cuda", population=moved)
+    there = preset.users(256, device="cuda", population=moved(people, "cuda"))
     here.reset(keys)
     there.reset(keys.to("cuda"))
     assert torch.equal(here.user_index, there.user_index.cpu())
