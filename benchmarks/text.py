@@ -43,7 +43,7 @@ def _world(**text: object) -> World:
         pipeline = {
             "components": ("profile/told", "recall", "feature", "ranking"),
             "recall": {"channels": (*DEFAULT, "notes", "user_text")},
-            "blocks": {**plain.pipeline.blocks, "notes": 0.03},
+            "blocks": {**plain.pipeline.blocks, "notes": 0.03, "rerank": 0.03},
         }
     started = time.perf_counter()
     world = build_world(EnvironmentConfig.model_validate({"text": text, "pipeline": pipeline}))
@@ -53,7 +53,7 @@ def _world(**text: object) -> World:
 
 def speed() -> None:
     """Print env steps per CPU second, medians of interleaved rounds."""
-    worlds = {"without": _world(), "with": _world(notes=True, user_every=5)}
+    worlds = {"without": _world(), "with": _world(notes=True, user_every=5, rerank=64)}
     simulators = {name: Simulator(world, SESSIONS) for name, world in worlds.items()}
     rates: dict[str, list[float]] = {name: [] for name in simulators}
     for simulator in simulators.values():

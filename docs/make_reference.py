@@ -30,8 +30,8 @@ _FIRST = (
     "differs from these defaults; `extends: FILE` builds on another; `--set key=value` overrides "
     "one key, and what lies beside it stays, in a section of the user's own (blocks, weights) too: "
     "`--set environment.pipeline.blocks.notes=0.03` adds a block to those of the default, "
-    "`blocks={notes: 0.03}` and a file's `blocks:` are all there are. Each run's "
-    "folder holds its complete configuration."
+    "`blocks={notes: 0.03}` and a file's `blocks:` are all there are, but for those of a file that "
+    "it extends. Each run's folder holds its complete configuration."
 )
 
 

@@ -78,8 +78,10 @@ def notes(request: Request, candidates: Tensor) -> Tensor:
 @BLOCKS.register("rerank")
 def rerank(request: Request, candidates: Tensor) -> Tensor:
     """What a text model said, before the run, of those who like the topics that the user likes."""
-    said = look_up(request.knowledge.written("reranked"), candidates)  # [B, C, T]
-    return (said @ request.topic_mix.unsqueeze(2)).squeeze(2)
+    said = request.knowledge.written("reranked")
+    if not request.indexed:  # scores of a small catalog are quicker than rows of it
+        return (request.topic_mix @ said.T).gather(1, candidates)
+    return (look_up(said, candidates) @ request.topic_mix.unsqueeze(2)).squeeze(2)
 
 
 @BLOCKS.register("affinity")

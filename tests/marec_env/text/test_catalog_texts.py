@@ -10,6 +10,7 @@ import torch
 
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError
+from marec_env.pipeline.ranking import rerank
 from marec_env.simulator import Simulator
 from marec_env.text.author import Author, TextReport
 from marec_env.text.catalog_texts import distilled, pairs_to_ask
@@ -249,6 +250,12 @@ def test_the_re_ranker_scores_by_the_topics_that_a_user_likes(tmp_path, monkeypa
     spread = (score - score.mean(1, keepdim=True)) / score.std(1, correction=0, keepdim=True)
     assert torch.allclose(request.blocks[:, :, 0], spread, atol=1e-4)
     assert len(asked) == before  # no step asks
+    config = request.config
+    indexed = config.recall.model_copy(update={"index": "faiss", "index_above": 0})
+    of_many = replace(request, config=config.model_copy(update={"recall": indexed}))
+    assert of_many.indexed and not request.indexed
+    found = [rerank(one, request.candidates) for one in (of_many, replace(request))]
+    assert torch.allclose(*found, atol=1e-5)
     # Slates are of the topics that users like: more than of those that they were offered.
     topics = world.knowledge.topics
     liked = mix.argmax(1, keepdim=True)
