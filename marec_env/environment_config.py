@@ -74,6 +74,7 @@ class EnvironmentConfig(ConfigModel):
         costs = {
             "pipeline.trainer.cost": pipeline.trainer.cost
             * ("trainer" in pipeline.components and not rewards.weights.get("trainer")),
+            "pipeline.data_prices": sum(pipeline.data_prices.values()),
             "pipeline.messages.bandwidth_cost": getattr(pipeline.messages, "bandwidth_cost", 0.0),
         }
         for key, cost in costs.items():

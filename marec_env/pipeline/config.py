@@ -200,6 +200,11 @@ class PipelineConfig(ConfigModel):
         description="Per component, the observation fields it may see; a component not listed may "
         "see all that it asks for.",
     )
+    data_prices: dict[str, NonNegativeFloat] = Field(
+        default_factory=dict,
+        description="Per observation field, what each component that sees it costs a request, "
+        "taken off the team reward as extra_cost.",
+    )
 
     @model_validator(mode="after")
     def _funnel(self) -> PipelineConfig:

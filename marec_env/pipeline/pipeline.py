@@ -29,7 +29,7 @@ from marec_env.pipeline.profile import Profile
 from marec_env.pipeline.ranking import Feature, Ranking
 from marec_env.pipeline.recall import Recall
 from marec_env.pipeline.request import Request
-from marec_env.pipeline.team import components_of
+from marec_env.pipeline.team import components_of, data_price
 from marec_env.registry import callable_at, numbers
 from marec_env.vector import Action, Rows
 
@@ -100,6 +100,7 @@ class Pipeline:
                 for name, value in self._initial[component.agent].items()
             }
         self._fields = _fields_of(self.components)
+        self._data_price = data_price(config, self.components)
         self._mailbox = (
             None
             if isinstance(config.messages, NoMessages)
@@ -257,6 +258,7 @@ class Pipeline:
         self._play_defaults(request, len(self.components))
         slate = request.need("slate")
         summarise(request, self.summaries)
+        self._charge_data(request)
         if self._mailbox is not None:
             self._mailbox.charge(request)
         return slate
@@ -278,11 +280,17 @@ class Pipeline:
             else:
                 component.act(again, self._default(component))
         again.need("slate")
+        self._charge_data(again)
         if self._mailbox is not None:
             place = self._place[without]
             default = self._default(self.components[place])
             self._mailbox.charge_had(place, default, again)
         return again
+
+    def _charge_data(self, request: Request) -> None:
+        """Let a request pay for what components see of its user."""
+        if self._data_price:
+            request.spend(torch.full_like(request.keys, self._data_price, dtype=torch.float32))
 
     def active(self) -> dict[str, Tensor]:
         """Return, for agents that do not act at every request, whose next action counts."""

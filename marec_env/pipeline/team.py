@@ -11,7 +11,7 @@ from marec_env.pipeline.observations import FIELDS
 from marec_env.pipeline.plugin_checks import guarded
 from marec_env.registry import is_own
 
-__all__ = ["components_of"]
+__all__ = ["components_of", "data_price"]
 
 
 def components_of(config: PipelineConfig) -> tuple[Component, ...]:
@@ -39,6 +39,20 @@ def _component_class(name: str) -> type[Component]:
             "marec_env.pipeline.Component"
         )
     return guarded(name, found) if is_own(name) else found
+
+
+def data_price(config: PipelineConfig, components: Sequence[Component]) -> float:
+    """Return what the fields that components see cost a request.
+
+    Raises:
+        ConfigError: a price is of a field that no component of this pipeline asks for.
+    """
+    asked = {field for component in components for field in component.fields}
+    for field in config.data_prices:
+        if field not in asked:
+            raise ConfigError(f"pipeline.data_prices: {unknown_name(FIELDS.kind, field, asked)}")
+    seen = [field for component in components for field in component.granted]
+    return sum(config.data_prices.get(field, 0.0) for field in seen)
 
 
 def _check_team(config: PipelineConfig, components: Sequence[Component]) -> None:

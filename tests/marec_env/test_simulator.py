@@ -438,6 +438,10 @@ def columns_of_nan(request, candidates):
             },
             "bandwidth_cost is not taken off F",
         ),
+        (
+            {"pipeline": {"data_prices": {"interest": 0.1}}, "rewards": {"team": {"recall": 1}}},
+            "data_prices is not taken off F",
+        ),
     ],
 )
 def test_what_cannot_work_is_told_in_one_line(changes, message):

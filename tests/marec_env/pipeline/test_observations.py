@@ -88,6 +88,27 @@ def test_a_view_lists_only_what_is_granted(pipeline):
     assert view.get("session") is view["session"]
 
 
+def test_what_is_seen_has_its_price_and_what_is_taken_away_has_none(make):
+    prices = {"interest": 0.25, "channel_hits": 0.5}
+    full = make.pipeline(data_prices=prices)
+    seeing = [c for c in full.components if "interest" in c.fields]
+    assert len(seeing) > 1
+
+    def paid(pipeline):
+        request = pipeline.begin(torch.arange(pipeline.num_sessions))
+        pipeline.finish(request)
+        again = pipeline.replay(request, {}, "recall_0")
+        assert torch.equal(again.extra_cost, request.extra_cost)
+        return request.extra_cost.tolist()
+
+    every = 0.25 * len(seeing) + 0.5
+    assert paid(full) == [every] * full.num_sessions
+    limited = make.pipeline(data_prices=prices, data_access={"recall": ("session", "exposure")})
+    assert paid(limited) == [every - 0.75] * full.num_sessions
+    with pytest.raises(ConfigError, match=r"data_prices: observation field 'intrest' is unknown"):
+        make.pipeline(data_prices={"intrest": 1.0})
+
+
 def test_limits_that_make_no_sense_are_refused(make):
     with pytest.raises(ConfigError, match="grants 'sesion', which the component does not ask for"):
         make.pipeline(data_access={"recall": ("sesion",)})
