@@ -180,12 +180,16 @@ def test_a_team_learns_from_its_visitors_and_is_swapped(team, place, tmp_path, c
         assert "(40 sessions): gap" in said
         assert "promote" in said or "roll back" in said
         assert shares() == {"team-1" if "promote" in said else "team": 1.0}
+        visited(url, world, 24, sessions=range(80, 104))
+        assert main([*rounds, *on_users]) == 0
+        assert "team-2: passes the gate" in capsys.readouterr().err
+        assert shares()["team-2"] == 0.5
     assert main(["events", str(database), str(log), "--replace", "--policy", "none"]) == 2
     assert "no session" in capsys.readouterr().err
     progress = json.loads(Path(f"{place}.loop.json").read_text())
-    history, [window] = progress["history"], progress["drift"]
+    history, [window, _] = progress["history"], progress["drift"]
     assert window["sessions"] == 40 and window["gap"]["low"] <= window["gap"]["high"]
-    assert [row["candidate"] for row in history] == ["team-1", "team-1"]
+    assert [row["candidate"] for row in history] == ["team-1", "team-1", "team-2"]
     served = float(simulated.clicks_a_session().mean())
     assert history[0]["clicks_a_session"]["value"] == pytest.approx(served)
     assert history[1]["verdict"] in ("promote", "roll back")
