@@ -69,7 +69,7 @@ def session_told(name: str, session: Session) -> dict[str, Any]:
             "channel_hits": dict(zip(channels, hits, strict=True)),
             "block_use": dict(zip(blocks, use, strict=True)),
         },
-        "details": session.last.details() if session.last else None,
+        "details": details_told(session.last) if session.last else None,
     }
 
 

@@ -85,7 +85,7 @@ def test_the_central_critic_knows_what_state_a_is_worth():
         critic = trainer._engine.learner.module["critic"]
         state = critic.net.trunk.normalise(torch.tensor([[0.0, 1.0, 0.0]]))
         value = float(critic.denormalise(critic.net(state)[0]).detach())
-        good += abs(value - 7.0) < 0.2
+        good += abs(value - 7.0) < 0.5  # .14 from seed to seed; the other state is worth 2.5
     assert good >= NEEDED
 
 
