@@ -101,6 +101,28 @@ def measure(size: int, folder: Path, sessions: int) -> dict[str, float]:
     }
 
 
+def write_bundle(size: int, folder: Path, place: Path) -> None:
+    """Write a bundle of ``configs/large.yaml`` on such a log, of a team that was not trained."""
+    import torch
+
+    import marec_env
+    from agents.config import RunConfig
+    from agents.learners.config import MAPPOConfig
+    from agents.learners.policy import TrainedPolicy
+    from agents.learners.team import TeamSpec
+    from agents.service.bundle import Bundle, save_bundle
+    from marec_env.config.loader import load
+
+    torch.manual_seed(0)
+    write_log(folder, size)
+    settings = [f"environment.data.source={folder}", "environment.embeddings.encoder=hashing"]
+    config = load("configs/large.yaml", RunConfig, settings).environment
+    simulator = marec_env.make_vec(config, num_sessions=1)
+    team = TeamSpec.of(simulator)
+    actors = {agent: team.build_actor(MAPPOConfig(), agent).eval() for agent in team.agents}
+    save_bundle(Bundle.of(simulator.world, TrainedPolicy(team, actors)), place)
+
+
 def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
 
@@ -128,7 +150,11 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=64)
     parser.add_argument("--output", type=Path, default=Path("runs/scale"))
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--bundle", type=Path, help="only write one of 100,000 items, to serve")
     options = parser.parse_args()
+    if options.bundle:
+        write_bundle(100_000, options.output / "log-100000", options.bundle)
+        return
     if options.one:
         folder = options.output / f"log-{options.one}"
         if not (folder / "done").exists():

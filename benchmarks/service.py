@@ -2,11 +2,13 @@
 
 python benchmarks/service.py BUNDLE            # start, latency, throughput, echo, bare policy call
 python benchmarks/service.py BUNDLE --kills 20
+python benchmarks/scale.py --bundle BUNDLE     # makes one of 100,000 items, to measure with
 
 The server is pinned to one core and the load to another, where there are two. Bounded: every part
 ends after ``--seconds``. Closed loop: a client asks anew as soon as it was answered; paced: each of
 50 sessions asks about once a second, as people do; batched: two clients ask for the slates of 64
-sessions in one request, and slates are counted.
+sessions in one request, and slates are counted. Sessions begin with ten items of the past. How
+quick the core was meanwhile, which neighbours on its host decide too, ``loop_ms`` tells.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+HISTORY = 10  # items of the past that a session begins with
 ECHO = """
 import socket, uvicorn
 from fastapi import FastAPI
@@ -119,13 +122,20 @@ class Client:
         self._streams = None
 
 
-async def play(client: Client, times: list[float], until: float, pause: float, seed: int) -> None:
+async def begun(client: Client, items: list[str], seed: int) -> str:
+    """Return the name of a new session, of a user with a past of some of these items."""
+    body = {"seed": seed, "history": random.Random(seed).sample(items, HISTORY)}
+    return (await client.ask("POST", "/sessions", body))["session"]
+
+
+async def play(
+    client: Client, times: list[float], until: float, items: list[str], pause: float, seed: int
+) -> None:
     """Play sessions: ask, click on one item, ask again; a new session every 20 requests."""
     draw, session, number = random.Random(seed), "", 0
     while time.perf_counter() < until:
         if not session or number == 20:
-            session = (await client.ask("POST", "/sessions", {"seed": seed}))["session"]
-            number = 0
+            session, number = await begun(client, items, seed), 0
         if pause:
             await asyncio.sleep(draw.uniform(0.5, 1.5) * pause)
         began = time.perf_counter()
@@ -138,16 +148,16 @@ async def play(client: Client, times: list[float], until: float, pause: float, s
             await client.ask("POST", f"/sessions/{session}/events", {"events": [one]})
 
 
-async def play_together(client: Client, times: list[float], until: float, batch: int) -> None:
+async def play_together(
+    client: Client, times: list[float], until: float, items: list[str], batch: int
+) -> None:
     """Play sessions together: a request asks for a slate of each; new ones every 100 requests."""
     sessions, number = list[str](), 100
     while time.perf_counter() < until:
         if number == 100:
             others = [Client(client.port) for _ in range(batch)]
-            opening = [
-                other.ask("POST", "/sessions", {"seed": k}) for k, other in enumerate(others)
-            ]
-            sessions, number = [one["session"] for one in await asyncio.gather(*opening)], 0
+            opening = (begun(other, items, seed) for seed, other in enumerate(others))
+            sessions, number = await asyncio.gather(*opening), 0
             for other in others:
                 other.close()
         began = time.perf_counter()
@@ -163,11 +173,11 @@ async def echoed(client: Client, times: list[float], until: float, body: Any) ->
         times.append(time.perf_counter() - began)
 
 
-async def load(
-    clients: int,
-    seconds: float,
-    work: Callable[[int, list[float], float], Coroutine[Any, Any, None]],
-) -> dict[str, float]:
+Work = Callable[[int, list[float], float], Coroutine[Any, Any, None]]
+"""What a client does: its number, where its times go, until when."""
+
+
+async def load(clients: int, seconds: float, work: Work) -> dict[str, float]:
     """Return rate and latency of clients at work."""
     times: list[float] = []
     began = time.perf_counter()
@@ -206,58 +216,55 @@ def bare(bundle: Path, batch: int, calls: int = 60) -> float:
     return round(1e3 * sorted(times)[len(times) // 2], 2)
 
 
+def loop_ms() -> float:
+    """Return milliseconds of a fixed loop: how quick this core is at the moment."""
+    began = time.perf_counter()
+    sum(range(3_000_000))
+    return round(1e3 * (time.perf_counter() - began), 1)
+
+
 def measure(bundle: Path, seconds: float) -> dict[str, Any]:
     cores = sorted(os.sched_getaffinity(0))
     there, here = ({cores[0]}, {cores[1]}) if len(cores) > 1 else (set(cores), set(cores))
     found: dict[str, Any] = {"cores": os.cpu_count(), "load_average": os.getloadavg()[0]}
     os.sched_setaffinity(0, there)
+    found["loop_ms"] = [loop_ms()]
     found["engine_ms"] = {str(size): bare(bundle, size) for size in (1, 16, 64)}
+    found["loop_ms"].append(loop_ms())
     os.sched_setaffinity(0, here)
+
+    def part(name: str, clients: int, work: Work) -> None:
+        found[name] = asyncio.run(load(clients, seconds, work))
+        print(name, found[name], flush=True)
+
+    async def sample(client: Client) -> Any:
+        session = await begun(client, items, 0)
+        return await client.ask("POST", f"/sessions/{session}/recommendations")
+
     with tempfile.TemporaryDirectory() as folder:
         server = service(bundle, Path(folder) / "service.sqlite", there)
         found["start_s"] = round(server.seconds, 2)
         try:
+            popular = asyncio.run(Client(server.port).ask("GET", "/items?limit=200"))["items"]
+            items = [one["item"] for one in popular]
             for name, clients, pause in (("one", 1, 0.0), ("paced", 50, 1.0), ("many", 50, 0.0)):
-                found[name] = asyncio.run(
-                    load(
-                        clients,
-                        seconds,
-                        lambda k, times, until, pause=pause: play(
-                            Client(server.port), times, until, pause, k
-                        ),
-                    )
+                part(
+                    name,
+                    clients,
+                    lambda k, t, u, p=pause: play(Client(server.port), t, u, items, p, k),
                 )
-                print(name, found[name], flush=True)
-            found["batched"] = asyncio.run(
-                load(
-                    2,
-                    seconds,
-                    lambda _, times, until: play_together(Client(server.port), times, until, 64),
-                )
-            )
-            print("batched", found["batched"], flush=True)
-
-            async def sample() -> Any:
-                client = Client(server.port)
-                session = (await client.ask("POST", "/sessions"))["session"]
-                return await client.ask("POST", f"/sessions/{session}/recommendations")
-
-            body = asyncio.run(sample())
+            part("batched", 2, lambda _, t, u: play_together(Client(server.port), t, u, items, 64))
+            body = asyncio.run(sample(Client(server.port)))
         finally:
             server.stop()
     echo = Server(["-c", ECHO], there)
     try:
         for name, clients in (("echo_one", 1), ("echo_many", 50)):
-            found[name] = asyncio.run(
-                load(
-                    clients,
-                    seconds,
-                    lambda _, times, until: echoed(Client(echo.port), times, until, body),
-                )
-            )
-            print(name, found[name], flush=True)
+            part(name, clients, lambda _, t, u: echoed(Client(echo.port), t, u, body))
     finally:
         echo.stop()
+    os.sched_setaffinity(0, there)
+    found["loop_ms"].append(loop_ms())
     found["share_of_echo"] = {
         name: round(found[name]["per_second"] / found[f"echo_{name}"]["per_second"], 3)
         for name in ("one", "many")
