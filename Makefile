@@ -17,7 +17,7 @@ CALM := 2> >(grep -v -e '^recbole ' -e "^ERROR: pip's dependency resolver" >&2)
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 ASSETS := marec_env/shipped/requirements-assets.txt
-TEST_EXTRAS := dev,docs,tune,games,explain,ann,lora,tensorboard,trackio,workspaces,serve,privacy,multilingual,llm
+TEST_EXTRAS := dev,docs,tune,games,explain,ann,lora,tensorboard,trackio,workspaces,serve,postgres,privacy,multilingual,llm
 
 # Where wheels lie on disk (PIP_FIND_LINKS) they decide the build; macOS has but one build.
 ifeq ($(TORCH)$(PIP_FIND_LINKS)$(shell uname -s),cpuLinux)

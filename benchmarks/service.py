@@ -80,7 +80,7 @@ class Server:
         self.process.wait()
 
 
-def service(bundle: Path, database: Path, cores: set[int] | None = None) -> Server:
+def service(bundle: Path, database: Path | str, cores: set[int] | None = None) -> Server:
     code = "import sys; from agents.cli import main; sys.exit(main(sys.argv[1:]))"
     place = ["--port", "0", "--database", str(database)]
     return Server(["-c", code, "serve", str(bundle), *place], cores)
@@ -223,7 +223,7 @@ def loop_ms() -> float:
     return round(1e3 * (time.perf_counter() - began), 1)
 
 
-def measure(bundle: Path, seconds: float) -> dict[str, Any]:
+def measure(bundle: Path, seconds: float, database: str | None) -> dict[str, Any]:
     cores = sorted(os.sched_getaffinity(0))
     there, here = ({cores[0]}, {cores[1]}) if len(cores) > 1 else (set(cores), set(cores))
     found: dict[str, Any] = {"cores": os.cpu_count(), "load_average": os.getloadavg()[0]}
@@ -242,7 +242,7 @@ def measure(bundle: Path, seconds: float) -> dict[str, Any]:
         return await client.ask("POST", f"/sessions/{session}/recommendations")
 
     with tempfile.TemporaryDirectory() as folder:
-        server = service(bundle, Path(folder) / "service.sqlite", there)
+        server = service(bundle, database or Path(folder) / "service.sqlite", there)
         found["start_s"] = round(server.seconds, 2)
         try:
             popular = asyncio.run(Client(server.port).ask("GET", "/items?limit=200"))["items"]
@@ -308,7 +308,9 @@ async def disturbed(
     return acknowledged
 
 
-async def kills(bundle: Path, database: Path, times: int, sessions: int = 8) -> dict[str, int]:
+async def kills(
+    bundle: Path, database: Path | str, times: int, sessions: int = 8
+) -> dict[str, int]:
     """Kill the server under load, again and again, and compare what it kept with what it said.
 
     Raises:
@@ -350,10 +352,11 @@ async def kills(bundle: Path, database: Path, times: int, sessions: int = 8) -> 
     return _compared(database, told, times)
 
 
-def _compared(database: Path, told: list[dict[str, Any]], times: int) -> dict[str, int]:
+def _compared(database: Path | str, told: list[dict[str, Any]], times: int) -> dict[str, int]:
+    from agents.service.databases import place_of
     from agents.service.store import Store
 
-    store = Store(database, read=True)
+    store = Store(place_of(str(database)), read=True)
     events = slates = 0
     for one in told:
         kept = store.events(one["session"])
@@ -375,14 +378,15 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each part")
     parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--database", help="postgresql://...; else a new file")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.kills:
         with tempfile.TemporaryDirectory() as folder:
-            database = Path(folder) / "service.sqlite"
+            database = options.database or Path(folder) / "service.sqlite"
             found: Any = asyncio.run(kills(options.bundle.resolve(), database, options.kills))
     else:
-        found = measure(options.bundle.resolve(), options.seconds)
+        found = measure(options.bundle.resolve(), options.seconds, options.database)
     print(json.dumps(found, indent=2))
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")

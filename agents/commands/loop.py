@@ -118,7 +118,7 @@ def _visits_table(found: Visit) -> TextTable:
 
 
 def events(
-    source: Annotated[str, typer.Argument(help="URL of a service, or the file of its database.")],
+    source: Annotated[str, typer.Argument(help="URL of a service, or its --database.")],
     out: Annotated[Path, typer.Argument(help="The exposure log to write (.safetensors).")],
     policy: Annotated[
         list[str] | None, typer.Option(help="Only sessions of this version; may be repeated.")
@@ -146,16 +146,16 @@ def events(
 
 def _exposures(source: str, key: str | None, after: int) -> list[dict[str, Any]]:
     """Return all that was logged after a sequence number."""
-    if "://" not in source or source.startswith("sqlite"):
-        from agents.service.config import database_file, files_of
+    if not source.startswith(("http://", "https://")):
+        from agents.service.databases import place_of, places_of
         from agents.service.store import Store
         from agents.service.telling import exposure_told
 
-        files, rows = files_of(Path(database_file(source))), list[dict[str, Any]]()
-        if not files:
+        places, rows = places_of(place_of(source)), list[dict[str, Any]]()
+        if not places:
             raise RunError(f"{source}: there is no such database; name the service's --database")
-        for file in files:
-            store = Store(file, read=True)  # the service may be at work on it
+        for place in places:
+            store = Store(place, read=True)  # the service may be at work on it
             try:
                 rows += [exposure_told(one, True) for one in store.exposures(after, 1 << 62)]
             finally:

@@ -56,7 +56,11 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any that is free.")] = 8080,
     database: Annotated[
-        str, typer.Option(metavar="FILE", help="Of sessions and events (SQLite).")
+        str,
+        typer.Option(
+            metavar="FILE|URL",
+            help="Of sessions and events: SQLite's, or postgresql://HOST/DATABASE.",
+        ),
     ] = "service.sqlite",
     replicas: Annotated[
         int, typer.Option(min=1, max=64, help="Processes that share the sessions.")
@@ -72,21 +76,22 @@ def serve(
         raise ConfigError(
             "serving needs uvicorn, which is not installed: pip install 'marec[serve]'"
         ) from error
-    from agents.service.config import ServiceConfig, check_reachable, database_file
+    from agents.service.config import ServiceConfig, check_reachable
+    from agents.service.databases import place_of
     from agents.service.replicas import BACKLOG, loading, start_replicas
     from marec_env.config.loader import load
 
     settings = ServiceConfig() if config is None else load(config, ServiceConfig)
     check_reachable(host, bool(settings.keys))
-    file = Path(database_file(database))
+    place = place_of(database)
     app: Any
     if replicas > 1:
-        app, names = start_replicas(bundles, file, settings, replicas)
+        app, names = start_replicas(bundles, place, settings, replicas)
     else:
         with loading():
             from agents.service.app import make_app
 
-            app = make_app(bundles, file, settings)
+            app = make_app(bundles, place, settings)
         names = ", ".join(team["name"] for team in app.state.desk.teams.told())
     listener = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
     socket = listener.bind_socket()

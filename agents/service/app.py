@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agents.service.config import Replica, ServiceConfig, check_files
+from agents.service.config import Replica, ServiceConfig
+from agents.service.databases import Place, check_places
 from agents.service.desk import Desk
 from agents.service.store import Store
 from agents.service.telling import short
@@ -109,7 +110,7 @@ def _code_and_line(error: MarecError) -> tuple[str, str]:
 
 def make_app(
     bundles: Sequence[Path],
-    database: Path,
+    database: Place,
     config: ServiceConfig | None = None,
     replica: Replica = Replica(),  # noqa: B008  (frozen)
 ) -> FastAPI:
@@ -117,7 +118,7 @@ def make_app(
 
     Args:
         bundles: folders of the teams; the first gets all new sessions until told otherwise.
-        database: file of sessions and events.
+        database: where sessions and events are kept.
         config: of the service.
         replica: of several processes (:mod:`agents.service.replicas`), which one.
 
@@ -126,7 +127,7 @@ def make_app(
     """
     config = config or ServiceConfig()
     keys = read_keys(config)
-    check_files(database, replica.count)
+    check_places(database, replica.count)
     store = Store(database, synchronous=config.synchronous, replica=replica)
     desk = Desk(bundles, store, config, replica)
     metrics = Metrics()
@@ -282,7 +283,7 @@ def make_app(
     @app.delete("/users/{user:path}")
     async def delete_user(user: str) -> Response:
         """Delete all that is kept of a user."""
-        return told(await asked("delete", where="user = ?", value=desk.pseudonym(user)))
+        return told(await asked("delete", where='"user" = ?', value=desk.pseudonym(user)))
 
     @app.get("/log")
     async def log(

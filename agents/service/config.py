@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -13,11 +11,7 @@ from pydantic import Field
 from marec_env.config import ConfigModel, Seed
 from marec_env.errors import ConfigError
 
-__all__ = [
-    "Replica", "ServiceConfig", "check_files", "check_reachable", "database_file", "files_of",
-]  # fmt: skip
-
-_OTHERS = ("postgresql", "postgres", "redis", "rediss", "mysql")
+__all__ = ["Replica", "ServiceConfig", "check_reachable"]
 
 
 class ServiceConfig(ConfigModel):
@@ -91,53 +85,6 @@ class Replica:
             return int(session[8:16], 16) % self.count  # what is before decides on its team
         except ValueError:
             return 0
-
-    def file(self, database: Path) -> Path:
-        """Return where this one keeps its sessions."""
-        if self.count == 1:
-            return database
-        return database.with_name(f"{database.name}-{self.number + 1}-of-{self.count}")
-
-
-def files_of(database: Path) -> list[Path]:
-    """Return the files that there are of a database: one, or one for each replica."""
-    name = re.compile(rf"{re.escape(database.name)}(-\d+-of-\d+)?")
-    there = database.parent.iterdir() if database.parent.is_dir() else ()
-    return sorted(file for file in there if name.fullmatch(file.name))
-
-
-def check_files(database: Path, replicas: int) -> None:
-    """Refuse a database that another number of replicas has written: sessions have one owner.
-
-    Raises:
-        ConfigError: it is such.
-    """
-    own = {Replica(number, replicas).file(database) for number in range(replicas)}
-    for file in files_of(database):
-        if file not in own:
-            raise ConfigError(
-                f"--replicas {replicas}: {file} was written by another number of replicas; start "
-                "as many, or name another --database"
-            )
-
-
-def database_file(database: str) -> str:
-    """Return the file of a database, ``FILE`` or ``sqlite:///FILE``.
-
-    Raises:
-        ConfigError: it is another kind of database.
-    """
-    kind, separator, rest = database.partition("://")
-    if not separator:
-        return database
-    if kind == "sqlite" and rest.startswith("/") and len(rest) > 1:
-        return rest[1:]
-    if kind in _OTHERS:
-        raise ConfigError(
-            f"--database: {kind} is not supported; sessions and events are kept in SQLite: name a "
-            "file, such as service.sqlite"
-        )
-    raise ConfigError(f"--database: '{database}' is no file; name one, such as service.sqlite")
 
 
 def check_reachable(host: str, keys: bool) -> None:

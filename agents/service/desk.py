@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import numpy as np
 
 from agents.service.bundle import Bundle
 from agents.service.config import Replica, ServiceConfig
+from agents.service.databases import secret_of
 from agents.service.past import Past, past_of
 from agents.service.sessions import Session
 from agents.service.slates import Record
@@ -72,7 +71,7 @@ class Desk:
         self.store, self.config, self._replica = store, config, replica
         self._running: OrderedDict[str, _Running] = OrderedDict()
         self._deleted = False
-        self._secret = _secret(store.database) if config.pseudonyms else b""
+        self._secret = secret_of(store.database) if config.pseudonyms else b""
         folder = Path(config.policies) if config.policies else bundles[0].resolve().parent
         self.teams = Teams(bundles, folder.resolve(), config.explore)
 
@@ -343,18 +342,3 @@ def _records(bundle: Bundle, slates: Sequence[KeptSlate], events: Sequence[Event
             place = slates[event.number].items.index(event.item)
             records[event.number].clicks[place] = 1.0
     return records
-
-
-def _secret(database: Path) -> bytes:
-    """Return the key of pseudonyms, made once and kept beside the database, of all replicas."""
-    from marec_env.io import write_bytes
-
-    place = database.with_name(f"{database.name}.key")
-    if not place.exists():
-        new = place.with_name(f"{place.name}.{secrets.token_hex(6)}")
-        write_bytes(new, secrets.token_hex(32).encode())
-        new.chmod(0o600)
-        with suppress(FileExistsError):  # another replica was first
-            os.link(new, place)
-        new.unlink()
-    return place.read_bytes()

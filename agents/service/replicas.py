@@ -1,4 +1,5 @@
-"""Several processes behind one port: each session has one owner, which keeps it in its own file.
+"""Several processes behind one port: each session has one owner, which keeps it in its own file
+or schema.
 
 A replica is the service of :mod:`agents.service.app` in a process of its own, reached over a local
 socket. The front passes every request on to the session's owner, which the session's name tells,
@@ -33,7 +34,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agents.service.config import Replica, ServiceConfig, check_files
+from agents.service.config import Replica, ServiceConfig
+from agents.service.databases import Place, check_places
 from agents.service.gate import Gate, Metrics, error_told, read_keys, refusal, told
 from agents.service.worker import RefusedError
 from marec_env.errors import MarecError, RunError
@@ -145,7 +147,7 @@ class Front:
     """The replicas, and who answers what."""
 
     def __init__(
-        self, bundles: Sequence[Path], database: Path, config: ServiceConfig, count: int
+        self, bundles: Sequence[Path], database: Place, config: ServiceConfig, count: int
     ) -> None:
         """Args:
         bundles, database, config: as of :func:`agents.service.app.make_app`.
@@ -154,7 +156,7 @@ class Front:
         Raises:
             ConfigError: the database is that of another number of replicas.
         """
-        check_files(database, count)
+        check_places(database, count)
         self._folder = Path(tempfile.mkdtemp(prefix="marec-"))  # nobody else's
         own = config.model_copy(update={"keys": (), "rate": 0.0})
         self._asked = (tuple(bundles), database, own)
@@ -373,7 +375,7 @@ def _summed(texts: Sequence[str]) -> bytes:
 
 
 def start_replicas(
-    bundles: Sequence[Path], database: Path, config: ServiceConfig, count: int
+    bundles: Sequence[Path], database: Place, config: ServiceConfig, count: int
 ) -> tuple[Starlette, str]:
     """Start replicas; return the front as an ASGI application, and the names of the teams.
 
@@ -406,7 +408,7 @@ def start_replicas(
 
 def _replica(
     bundles: Sequence[Path],
-    database: Path,
+    database: Place,
     config: ServiceConfig,
     replica: Replica,
     place: Path,

@@ -1,49 +1,45 @@
-"""Sessions, slates and events on disk: SQLite with a write-ahead log, one transaction a batch.
+"""Sessions, slates and events on disk, one transaction a batch: SQLite, or PostgreSQL.
 
-What has been committed survives a killed process (``synchronous: full``: a power failure too).
-Deleted rows are overwritten, and leave the write-ahead log at once.
+What has been committed survives a killed process (``synchronous: full``: a power failure too). In
+SQLite deleted rows are overwritten, and leave the write-ahead log at once.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from agents.service.config import Replica
+from agents.service.databases import Place, kind_of, replica_place, usable
 from marec_env.errors import RunError
 
 __all__ = ["Event", "Exposure", "KeptSession", "KeptSlate", "Store"]
 
 SCHEMA = 1
 _TABLES = """
-CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT){end};
 CREATE TABLE sessions(
-    id TEXT PRIMARY KEY, user TEXT, policy TEXT NOT NULL, version TEXT NOT NULL,
-    created REAL NOT NULL, active REAL NOT NULL, key INTEGER NOT NULL, past TEXT NOT NULL,
-    state BLOB NOT NULL DEFAULT x''
-) WITHOUT ROWID;
-CREATE INDEX sessions_of_user ON sessions(user);
+    id TEXT PRIMARY KEY, "user" TEXT, policy TEXT NOT NULL, version TEXT NOT NULL,
+    created DOUBLE PRECISION NOT NULL, active DOUBLE PRECISION NOT NULL, key BIGINT NOT NULL,
+    past TEXT NOT NULL, state {blob} NOT NULL
+){end};
+CREATE INDEX sessions_of_user ON sessions("user");
 CREATE INDEX sessions_by_activity ON sessions(active);
 CREATE TABLE slates(
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-    session TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE, number INTEGER NOT NULL,
-    time REAL NOT NULL, policy TEXT NOT NULL, version TEXT NOT NULL, items TEXT NOT NULL,
-    channels TEXT, blocks BLOB, log_propensity TEXT NOT NULL, decisions TEXT,
+    sequence {sequence},
+    session TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE, number BIGINT NOT NULL,
+    time DOUBLE PRECISION NOT NULL, policy TEXT NOT NULL, version TEXT NOT NULL,
+    items TEXT NOT NULL, channels TEXT, blocks {blob}, log_propensity TEXT NOT NULL, decisions TEXT,
     UNIQUE(session, number)
 );
 CREATE TABLE events(
     session TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE, id TEXT NOT NULL,
-    number INTEGER NOT NULL, item TEXT NOT NULL, type TEXT NOT NULL, value REAL,
-    time REAL NOT NULL, PRIMARY KEY(session, id)
-) WITHOUT ROWID;
+    number BIGINT NOT NULL, item TEXT NOT NULL, type TEXT NOT NULL, value DOUBLE PRECISION,
+    time DOUBLE PRECISION NOT NULL, PRIMARY KEY(session, id)
+){end};
 """
 
 
@@ -105,11 +101,11 @@ class Exposure:
 
 
 class Store:
-    """One file, written by one service at a time; others may read it meanwhile."""
+    """One file or schema, written by one service at a time; others may read it meanwhile."""
 
     def __init__(
         self,
-        database: str | Path,
+        database: Place,
         *,
         synchronous: str = "full",
         read: bool = False,
@@ -118,7 +114,8 @@ class Store:
         """Open a database, or make it.
 
         Args:
-            database: its file; of one of several replicas the name that its file's begins with.
+            database: its file or schema; of one of several replicas the one that its own is named
+                after.
             replica: whose it is. Of several, slates are numbered by the time in microseconds, each
                 replica's in a residue class of its own, so that logs can be joined.
             synchronous: see :class:`agents.service.config.ServiceConfig`.
@@ -127,52 +124,39 @@ class Store:
         Raises:
             RunError: it cannot be opened, is none of marec's, of another version's, or in use.
         """
-        self.database = Path(database)
-        self.file = replica.file(self.database)
+        self.database = database
+        self.file = replica_place(database, replica)
         self._replica, self._last = replica, 0
-        self._lock = None if read else _locked(self.file)
-        try:
-            if read:
-                place = f"file:{self.file.resolve()}?mode=ro"
-                self._db = sqlite3.connect(place, uri=True, check_same_thread=False)
-            else:
-                self._db = sqlite3.connect(self.file, isolation_level=None, check_same_thread=False)
-                os.chmod(self.file, 0o600)
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute(f"PRAGMA synchronous={synchronous.upper()}")
-                self._db.execute("PRAGMA foreign_keys=ON")
-                self._db.execute("PRAGMA secure_delete=ON")
+        kind = kind_of(self.file)
+        self.error: type[Exception] = kind.error
+        with usable(self.file, kind.error):
+            self._db = kind(self.file, synchronous=synchronous, read=read)
             self._prepare(read)
-        except sqlite3.Error as error:
-            raise RunError(f"{self.file} cannot be used as a database: {error}") from error
 
     def _prepare(self, read: bool) -> None:
-        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
+        db, tables = self._db, self._db.tables()
         if not tables and not read:
-            self._db.executescript(
-                f"BEGIN; {_TABLES} INSERT INTO meta VALUES('schema', {SCHEMA}); COMMIT;"
-            )
+            made = _TABLES.format(blob=db.blob, sequence=db.sequence, end=db.end)
+            db.script(f"BEGIN; {made} INSERT INTO meta VALUES('schema', '{SCHEMA}'); COMMIT;")
             return
         if "meta" not in tables:
-            raise RunError(f"{self.file} is a database of something else; name another file")
-        found = self.meta("schema")
-        if found != SCHEMA:
+            raise RunError(f"{self.file} is a database of something else; name another one")
+        [found] = db.execute("SELECT value FROM meta WHERE name='schema'").fetchone() or [None]
+        if str(found) != str(SCHEMA):
             raise RunError(
                 f"{self.file} has format {found}; this version of marec reads {SCHEMA}: update "
-                "marec, or begin another file"
+                "marec, or begin another database"
             )
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of it."""
         self._db.close()
-        if self._lock is not None:
-            self._lock.close()
 
     # ------------------------------------------------------------------ transactions
 
     def begin(self) -> None:
         """Open a transaction."""
-        self._db.execute("BEGIN IMMEDIATE")
+        self._db.begin()
 
     def commit(self) -> None:
         """Put all that was written since :meth:`begin` on disk."""
@@ -180,17 +164,11 @@ class Store:
 
     def rollback(self) -> None:
         """Undo it."""
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+        self._db.rollback()
 
     def scrub(self) -> None:
-        """Let nothing of deleted rows stay in the write-ahead log."""
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    def meta(self, name: str) -> Any:
-        """Return a value that belongs to the database."""
-        found = self._db.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
-        return found[0] if found else None
+        """Let nothing of deleted rows stay on disk, where the database can do that."""
+        self._db.scrub()
 
     # ------------------------------------------------------------------ writing
 
@@ -209,7 +187,7 @@ class Store:
         """Keep slates, each with its session's id and the session's state after it."""
         rows = [*slates]
         self._db.executemany(
-            "INSERT INTO slates VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO slates VALUES({self._db.number}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (self._sequence(), session, s.number, s.time, s.policy, s.version,
                  *_json(s.items, s.channels), s.blocks, *_json(s.log_propensity, s.decisions))
@@ -224,7 +202,7 @@ class Store:
     def horizon(self) -> int:
         """Return a number below those of all slates to come, of one of several replicas."""
         if not self._last:
-            found = self._db.execute("SELECT max(sequence) FROM slates").fetchone()[0]
+            [found] = self._db.execute("SELECT max(sequence) FROM slates").fetchone() or [None]
             self._last = found or 0
         self._last = max(self._last, time.time_ns() // 1000 - 1)
         return self._last
@@ -243,7 +221,7 @@ class Store:
         new = []
         for event in events:
             done = self._db.execute(
-                "INSERT OR IGNORE INTO events VALUES(?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO events VALUES(?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (session, event.id, event.number, event.item, event.type, event.value, event.time),
             )
             if done.rowcount:
@@ -256,7 +234,7 @@ class Store:
         """Delete sessions with all that belongs to them.
 
         Args:
-            where: ``id = ?``, ``user = ?`` or ``active < ?``.
+            where: ``id = ?``, ``"user" = ?`` or ``active < ?``.
             value: for the question mark.
 
         Returns:
@@ -267,7 +245,7 @@ class Store:
         counts = {"sessions": len(ids)}
         for name, table in (("requests", "slates"), ("events", "events")):
             query = f"SELECT count(*) FROM {table} WHERE session IN ({of})"
-            counts[name] = self._db.execute(query, (value,)).fetchone()[0]
+            [counts[name]] = self._db.execute(query, (value,)).fetchone() or [0]
         self._db.execute(f"DELETE FROM sessions WHERE {where}", (value,))
         return ids, counts
 
@@ -276,7 +254,8 @@ class Store:
     def session(self, name: str) -> KeptSession | None:
         """Return a session, if it is known."""
         found = self._db.execute(
-            "SELECT id, user, policy, version, created, key, past, state FROM sessions WHERE id=?",
+            'SELECT id, "user", policy, version, created, key, past, state FROM sessions '
+            "WHERE id=?",
             (name,),
         ).fetchone()
         if found is None:
@@ -308,18 +287,17 @@ class Store:
             after: the ``sequence`` of the last one that is known already.
             limit: how many.
         """
-        with closing(self._db.cursor()) as cursor:
-            rows = cursor.execute(
-                "SELECT s.sequence, s.session, t.user, json_extract(t.past, '$.attributes'), "
-                "s.number, s.time, s.policy, s.version, "
-                "s.items, s.channels, s.blocks, s.log_propensity, s.decisions, "
-                "(SELECT json_group_array(item) FROM events e WHERE e.session = s.session AND "
-                "e.number = s.number AND e.type = 'click'), "
-                "EXISTS(SELECT 1 FROM slates n WHERE n.session = s.session AND "
-                "n.number = s.number + 1) FROM slates s JOIN sessions t ON t.id = s.session "
-                "WHERE s.sequence > ? ORDER BY s.sequence LIMIT ?",
-                (after, limit),
-            ).fetchall()
+        rows = self._db.execute(
+            f'SELECT s.sequence, s.session, t."user", {self._db.attributes}, '
+            "s.number, s.time, s.policy, s.version, "
+            "s.items, s.channels, s.blocks, s.log_propensity, s.decisions, "
+            f"(SELECT {self._db.items} FROM events e WHERE e.session = s.session AND "
+            "e.number = s.number AND e.type = 'click'), "
+            "EXISTS(SELECT 1 FROM slates n WHERE n.session = s.session AND "
+            "n.number = s.number + 1) FROM slates s JOIN sessions t ON t.id = s.session "
+            "WHERE s.sequence > ? ORDER BY s.sequence LIMIT ?",
+            (after, limit),
+        ).fetchall()
         for sequence, session, user, limits, *slate, clicked, closed in rows:
             yield Exposure(
                 sequence, session, user, json.loads(limits), _slate(slate),
@@ -344,24 +322,3 @@ def _slate(row: Sequence[Any]) -> KeptSlate:
         json.loads(propensity),
         None if decisions is None else json.loads(decisions),
     )
-
-
-def _locked(file: Path) -> BinaryIO:
-    """Return the open lock of a database.
-
-    Raises:
-        RunError: another service has it, or the folder cannot be written.
-    """
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(file.with_name(f"{file.name}.lock"), "wb")  # noqa: SIM115
-    except OSError as error:
-        raise RunError(f"{file} cannot be used as a database: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise RunError(
-            f"{file} is in use by another service; stop it, or name another file"
-        ) from error
-    return lock

@@ -7,14 +7,13 @@ request alone waits for nobody. Answers are given after the commit.
 from __future__ import annotations
 
 import queue
-import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from marec_env.errors import MarecError
+from marec_env.errors import MarecError, RunError
 
 if TYPE_CHECKING:
     from agents.service.desk import Desk
@@ -164,7 +163,7 @@ class Worker:
         except Exception as error:
             desk.undo()
             told: Exception = error
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, (desk.store.error, RunError)):
                 told = RefusedError("unavailable", f"the database cannot be written: {error}")
             for job in jobs:
                 job.error = told

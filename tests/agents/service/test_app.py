@@ -11,16 +11,14 @@ from typing import Any
 import pytest
 
 from agents.service.bundle import Bundle, save_bundle
-from agents.service.config import ServiceConfig, check_reachable, database_file
-from agents.service.store import Store
-from marec_env.errors import ConfigError, RunError
+from agents.service.config import ServiceConfig, check_reachable
+from marec_env.errors import ConfigError
 from tests.agents.service.conftest import history_of, small_team
 
 pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
 from agents.service.app import make_app
-from agents.service.desk import Desk
 
 MARKUP = "<script>alert(1)</script>"
 
@@ -360,23 +358,6 @@ def test_others_need_a_key(bundles: list[Path], tmp_path: Path) -> None:
         check_reachable("0.0.0.0", keys=False)
 
 
-def test_databases_that_cannot_be_used(tmp_path: Path) -> None:
-    assert database_file("sqlite:///here.sqlite") == database_file("here.sqlite") == "here.sqlite"
-    for name in ("postgresql://host/x", "redis://host"):
-        with pytest.raises(ConfigError, match="is not supported; sessions and events are kept in"):
-            database_file(name)
-    store = Store(tmp_path / "one.sqlite")
-    with pytest.raises(RunError, match="is in use by another service"):
-        Store(tmp_path / "one.sqlite")
-    store._db.execute("UPDATE meta SET value=9 WHERE name='schema'")
-    store.close()
-    with pytest.raises(RunError, match="has format 9; this version of marec reads 1"):
-        Store(tmp_path / "one.sqlite")
-    (tmp_path / "two.sqlite").write_text("not a database, but long enough to be taken for one " * 9)
-    with pytest.raises(RunError, match="cannot be used as a database"):
-        Store(tmp_path / "two.sqlite")
-
-
 def test_a_disk_that_fails_loses_nothing_and_counts_nothing_twice(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -400,25 +381,6 @@ def test_a_disk_that_fails_loses_nothing_and_counts_nothing_twice(
         assert answer.status_code == 503 and answer.json()["error"]["code"] == "unavailable"
     assert client.post(f"/sessions/{session}/events", json=body).json()["accepted"] == 1
     assert asked(client, session)["number"] == 1
-
-
-def test_idle_sessions_expire(bundles: list[Path], tmp_path: Path) -> None:
-    store = Store(tmp_path / "service.sqlite")
-    service = Desk(bundles[:1], store, ServiceConfig(retention_days=1))
-    service._open([job := _job("open")])
-    store._db.execute("UPDATE sessions SET active = active - 100000")
-    service._open([kept := _job("open")])
-    assert service._expire()["deleted"]["sessions"] == 1
-    left = [name for (name,) in store._db.execute("SELECT id FROM sessions")]
-    assert left == [kept.result["session"]] != [job.result["session"]]
-    store.close()
-
-
-def _job(kind: str) -> Any:
-    from agents.service.worker import Job
-
-    empty = {"user": None, "history": [], "feedback": None, "group": None, "attributes": {}}
-    return Job(kind, None, {**empty, "policy": None, "seed": None})
 
 
 def test_memory_holds_so_many_sessions_and_the_database_all(

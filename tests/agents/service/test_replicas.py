@@ -18,10 +18,10 @@ pytest.importorskip("uvicorn")
 import httpx
 
 from agents.service.bundle import load_bundle
-from agents.service.config import Replica, files_of
+from agents.service.config import Replica
+from agents.service.databases import places_of
 from agents.service.past import past_of
 from agents.service.sessions import Sessions
-from agents.service.store import KeptSession, KeptSlate, Store
 
 ROOT = Path(__file__).parents[3]
 KEY = "sixteen-characters-or-more"
@@ -147,7 +147,7 @@ def test_two_replicas_are_one_service(folder: Path, tmp_path: Path) -> None:
         assert client.get(f"/sessions/{names[0]}").status_code == 404
         assert client.delete("/users/user%200").json()["deleted"]["sessions"] == 0
         assert len(client.get("/log").json()["exposures"]) == 12
-    assert [file.name for file in files_of(tmp_path / "db")] == ["db-1-of-2", "db-2-of-2"]
+    assert [file.name for file in places_of(tmp_path / "db")] == ["db-1-of-2", "db-2-of-2"]
     alone = subprocess.run(
         command(folder, tmp_path, 1), cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -156,28 +156,3 @@ def test_two_replicas_are_one_service(folder: Path, tmp_path: Path) -> None:
 
 def clicks(rows: list[dict[str, Any]]) -> list[list[int]]:
     return [row["clicks"] for row in rows]
-
-
-def test_a_replica_numbers_slates_by_time_in_a_class_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = [5_000_000_000]
-    monkeypatch.setattr(time, "time_ns", lambda: clock[0])
-    stores = [Store(tmp_path / "db", replica=Replica(number, 3)) for number in range(3)]
-    for store in stores:
-        store.add_sessions([KeptSession("a", None, "p", "v", 0.0, 1, {"attributes": {}})])
-    slates = [KeptSlate(k, 0.0, "p", "v", ["i"], None, None, {}, None) for k in range(8)]
-    stores[1].add_slates([("a", slate, b"") for slate in slates[:4]])
-    told = [one.sequence for one in stores[1].exposures()]
-    assert told == [5_000_000 + k for k in (2, 5, 8, 11)]  # 1 modulo 3
-    assert stores[2].horizon() == 4_999_999
-    clock[0] = 1_000_000_000  # a clock that is set back
-    horizon = stores[2].horizon()
-    for place in (1, 2):
-        stores[place].add_slates([("a", slates[5], b"")])
-    assert [one.sequence % 3 for one in stores[2].exposures()] == [2]
-    assert min(one.sequence for one in stores[2].exposures()) > horizon
-    assert [one.sequence for one in stores[1].exposures()][-1] == 5_000_014
-    stores[1].close()
-    again = Store(tmp_path / "db", replica=Replica(1, 3))  # numbers go on
-    assert again.horizon() == 5_000_014
