@@ -78,7 +78,7 @@ def serve(
         ) from error
     from agents.service.config import ServiceConfig, check_reachable
     from agents.service.databases import place_of
-    from agents.service.replicas import BACKLOG, loading, start_replicas
+    from agents.service.link import BACKLOG, loading
     from marec_env.config.loader import load
 
     settings = ServiceConfig() if config is None else load(config, ServiceConfig)
@@ -86,6 +86,8 @@ def serve(
     place = place_of(database)
     app: Any
     if replicas > 1:
+        from agents.service.replicas import start_replicas
+
         app, names = start_replicas(bundles, place, settings, replicas)
     else:
         with loading():

@@ -1,5 +1,4 @@
-"""Several processes behind one port: each session has one owner, which keeps it in its own file
-or schema.
+"""Several processes behind one port: each session has one owner, which keeps it in its own place.
 
 A replica is the service of :mod:`agents.service.app` in a process of its own, reached over a local
 socket. The front passes every request on to the session's owner, which the session's name tells,
@@ -10,18 +9,14 @@ Keys, rates and sizes are checked in front.
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import logging
-import multiprocessing
 import shutil
-import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,34 +32,14 @@ from starlette.routing import Route
 from agents.service.config import Replica, ServiceConfig
 from agents.service.databases import Place, check_places
 from agents.service.gate import Gate, Metrics, error_told, read_keys, refusal, told
+from agents.service.link import Answer, Link
 from agents.service.worker import RefusedError
 from marec_env.errors import MarecError, RunError
 
-__all__ = ["BACKLOG", "Front", "loading", "start_replicas"]
+__all__ = ["Front", "start_replicas"]
 
 _LOG = logging.getLogger(__name__)
-BACKLOG = 1024
-"""Connections that wait to be taken."""
-_SWITCH = 5e-4  # seconds; ten times as often as usual, or the network waits for the batch at work
-_FOR_EVER = 10**9  # seconds that a connection of the front's may be idle
-_KEPT = ("content-type", "retry-after", "etag", "last-modified")
-"""Headers of an answer that are passed on; the gate adds its own."""
 _METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]
-
-
-@contextmanager
-def loading() -> Iterator[None]:
-    """Within, what a service needs is imported and made; it stays, so that looking for what could
-    be thrown away again and again would take a tenth of the time.
-    """
-    gc.disable()
-    sys.setswitchinterval(_SWITCH)
-    import torch
-
-    torch.set_num_threads(1)  # batches are small: threads cost more than they bring
-    yield
-    gc.freeze()
-    gc.enable()
 
 
 class _RefusedError(Exception):
@@ -73,74 +48,6 @@ class _RefusedError(Exception):
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.status)
         self.answer = answer
-
-
-@dataclass(slots=True)
-class Answer:
-    """What a replica answered."""
-
-    status: int
-    headers: dict[str, str]
-    content: bytes
-
-    @property
-    def values(self) -> Any:
-        """Its JSON."""
-        return json.loads(self.content)
-
-    def response(self) -> Response:
-        """Return it as the front's own."""
-        headers = {name: value for name, value in self.headers.items() if name in _KEPT}
-        return Response(self.content, self.status, headers)
-
-
-@dataclass(slots=True)
-class Link:
-    """A replica: its process, and connections to it."""
-
-    replica: Replica
-    socket: Path
-    process: Any = None
-    pipe: Any = None
-    """Its other end closes with this process, which ends the replica."""
-    teams: str = ""
-    """Names of what it serves."""
-    up: bool = False
-    _idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
-
-    async def ask(self, method: str, target: str, content: bytes = b"") -> Answer:
-        """Return the answer to a request.
-
-        Raises:
-            RefusedError: the replica is down.
-        """
-        down = RefusedError("unavailable", f"{self.replica} starts anew; try again")
-        if not self.up:
-            raise down
-        try:
-            pair = self._idle.pop() if self._idle else await self._connect()
-            reader, writer = pair
-            head = f"{method} {target} HTTP/1.1\r\nhost: replica\r\ncontent-type: application/json"
-            length = f"content-length: {len(content)}"
-            writer.write(f"{head}\r\n{length}\r\n\r\n".encode("latin-1") + content)
-            first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-            named = (line.split(":", 1) for line in lines if ":" in line)
-            headers = {name.lower(): value.strip() for name, value in named}
-            size = 0 if method == "HEAD" else int(headers.get("content-length", 0))
-            found = Answer(int(first.split(" ")[1]), headers, await reader.readexactly(size))
-        except (OSError, EOFError) as error:
-            self.forget()
-            raise down from error
-        self._idle.append(pair)
-        return found
-
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_unix_connection(str(self.socket), limit=1 << 20)
-
-    def forget(self) -> None:
-        """Hang up."""
-        while self._idle:
-            self._idle.pop()[1].close()
 
 
 class Front:
@@ -178,26 +85,9 @@ class Front:
             RunError: one could not start; says why.
         """
         for link in self.links:
-            self._launch(link)
+            link.launch(*self._asked)
         for link in self.links:
-            self._await(link)
-
-    def _launch(self, link: Link) -> None:
-        context = multiprocessing.get_context("spawn")
-        link.pipe, theirs = context.Pipe()
-        arguments = (*self._asked, link.replica, link.socket, theirs)
-        link.process = context.Process(target=_replica, args=arguments, daemon=True)
-        link.process.start()
-        theirs.close()
-
-    def _await(self, link: Link) -> None:
-        try:
-            ready, link.teams = link.pipe.recv()
-        except EOFError:
-            ready, link.teams = False, "it was killed"
-        if not ready:
-            raise RunError(f"{link.replica} could not start: {link.teams}")
-        link.up = True
+            link.wait()
 
     async def watch(self) -> None:
         """Start replicas anew that have ended."""
@@ -213,12 +103,10 @@ class Front:
             finally:
                 loop.remove_reader(link.process.sentinel)
             _LOG.warning("%s ended (%s) and starts anew", link.replica, link.process.exitcode)
-            link.up = False
-            link.forget()
-            link.pipe.close()
-            self._launch(link)
+            link.end()
+            link.launch(*self._asked)
             try:
-                await asyncio.to_thread(self._await, link)
+                await asyncio.to_thread(link.wait)
                 if self._policies:
                     await link.ask("PUT", "/policies", self._policies)
             except MarecError as error:  # the next turn tries again
@@ -227,9 +115,7 @@ class Front:
     def stop(self) -> None:
         """Let all replicas answer what waits, and end."""
         for link in self.links:
-            link.up = False
-            link.forget()
-            link.pipe.close()
+            link.end()
         for link in self.links:
             link.process.join()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -404,45 +290,3 @@ def start_replicas(
     app = Starlette(routes=[Route("/{path:path}", answer, methods=_METHODS)], lifespan=lifespan)
     app.add_middleware(Gate, config=config, keys=keys, metrics=Metrics())
     return app, front.links[0].teams
-
-
-def _replica(
-    bundles: Sequence[Path],
-    database: Place,
-    config: ServiceConfig,
-    replica: Replica,
-    place: Path,
-    pipe: Any,
-) -> None:
-    """Serve as one of several, until the pipe to the front is closed."""
-    import socket
-    import threading
-
-    import uvicorn
-
-    try:
-        with loading():
-            from agents.service.app import make_app
-
-            app = make_app(bundles, database, config, replica)
-    except MarecError as error:
-        pipe.send((False, str(error)))
-        return
-    place.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(place))
-    listener.listen(BACKLOG)
-    settings = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_keep_alive=_FOR_EVER
-    )
-    server = uvicorn.Server(settings)
-
-    def wait() -> None:
-        with suppress(EOFError, OSError):
-            pipe.recv()
-        server.should_exit = True
-
-    threading.Thread(target=wait, daemon=True).start()
-    names = ", ".join(team["name"] for team in app.state.desk.teams.told())
-    pipe.send((True, names))
-    server.run(sockets=[listener])

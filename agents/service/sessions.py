@@ -331,9 +331,8 @@ class Sessions:
             if values is None:
                 return None
             row = torch.from_numpy(values).to(self._device)
-            return row.repeat(
-                memory.num_sessions, *[1] * row.dim()
-            )  # the memory may keep and refill it
+            # Copies, since the memory may keep and refill it.
+            return row.repeat(memory.num_sessions, *[1] * row.dim())
 
         for record in session.records[:slates]:
             slate, clicks = every(record.slate), every(record.clicks)
