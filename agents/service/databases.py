@@ -62,7 +62,10 @@ def place_of(database: str) -> Place:
     if kind == "sqlite" and rest.startswith("/") and len(rest) > 1:
         return Path(rest[1:])
     if kind in ("postgresql", "postgres"):
-        return Schema(database)
+        with suppress(ValueError):
+            urlsplit(database)
+            return Schema(database)
+        raise ConfigError("--database: it is no URL; postgresql://USER@HOST/DATABASE is one")
     cure = "name a file, such as service.sqlite, or postgresql://HOST/DATABASE"
     if kind in ("redis", "rediss"):
         raise ConfigError(

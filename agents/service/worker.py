@@ -6,6 +6,7 @@ request alone waits for nobody. Answers are given after the commit.
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from marec_env.errors import MarecError, RunError
 
 if TYPE_CHECKING:
     from agents.service.desk import Desk
+
+_LOG = logging.getLogger(__name__)
 
 __all__ = ["STATUS", "Job", "RefusedError", "Worker"]
 
@@ -164,7 +167,10 @@ class Worker:
             desk.undo()
             told: Exception = error
             if isinstance(error, (desk.store.error, RunError)):
-                told = RefusedError("unavailable", f"the database cannot be written: {error}")
+                _LOG.warning("the database cannot be written: %s", error)  # may name its host
+                told = RefusedError(
+                    "unavailable", "the database cannot be written; the service's log says why"
+                )
             for job in jobs:
                 job.error = told
         for job in jobs:

@@ -28,6 +28,8 @@ def test_names_of_databases() -> None:
     assert "secret" not in repr(place)
     with pytest.raises(ConfigError, match="redis is not supported, since an answer is given when"):
         place_of("redis://host")
+    with pytest.raises(ConfigError, match="it is no URL; postgresql://USER@HOST/DATABASE is one"):
+        place_of("postgresql://ann:secret@[here/films")
     with pytest.raises(ConfigError, match="mysql:// is no database that marec knows; name a file"):
         place_of("mysql://host/x")
 
