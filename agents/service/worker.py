@@ -19,9 +19,9 @@ from marec_env.errors import MarecError, RunError
 if TYPE_CHECKING:
     from agents.service.desk import Desk
 
-_LOG = logging.getLogger(__name__)
-
 __all__ = ["STATUS", "Job", "RefusedError", "Worker"]
+
+_LOG = logging.getLogger(__name__)
 
 STATUS = {
     "malformed": 400,
