@@ -205,6 +205,20 @@ class RunConfig(ConfigModel):
         return self
 
     @model_validator(mode="after")
+    def _shards_are_kept_once(self) -> Self:
+        """Refuse runners beside item shards: each would build, and divide, a catalog of its own."""
+        if not isinstance(self.environment, EnvironmentConfig):
+            return self
+        shards, runners = self.environment.pipeline.recall.shards, self.sampling.num_env_runners
+        if shards > 1 and runners:
+            raise ValueError(
+                f"environment.pipeline.recall.shards is {shards} and sampling.num_env_runners "
+                f"{runners}: item shards serve the process that made them; set shards to 1, or "
+                "num_env_runners to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_discount(self) -> Self:
         """Give learners of the recommender its discount, and see that shaping has the learner's."""
         algorithm, environment = self.algorithm, self.environment

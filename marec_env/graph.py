@@ -129,6 +129,9 @@ class StepGraph:
         if simulator.own_plug_ins:
             _LOG.warning("plug-ins of your own are checked, so that a step is not compiled")
             return None
+        if simulator.world.knowledge.shards is not None:
+            _LOG.warning("item shards are asked at each step, which is thus not compiled")
+            return None
         return cls(simulator, step, CompiledTape, lasting=True)
 
     def forget(self) -> None:

@@ -62,7 +62,7 @@ class Simulator:
         require_sessions(num_sessions, world.knowledge.num_items, places)
         self.world = world
         self.config = config
-        self.device = world.knowledge.text.device
+        self.device = world.knowledge.device
         self.num_envs = num_sessions
         self.autoreset = autoreset
         self.users = make_users(config.users, world.population, num_sessions, self.device)

@@ -29,9 +29,10 @@ from marec_env.embeddings import (
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, DataError
 from marec_env.memory import require_memory
-from marec_env.pipeline.config import PipelineConfig, TextMessages
+from marec_env.pipeline.config import PipelineConfig, RecallConfig, TextMessages
 from marec_env.pipeline.knowledge import NEIGHBOURS, Knowledge
 from marec_env.pipeline.sentences import sentences
+from marec_env.pipeline.shards import HOSTS, divided
 from marec_env.pipeline.team import components_of
 from marec_env.privacy.mechanisms import noise_key
 from marec_env.privacy.release import Release, release_log, with_line
@@ -102,9 +103,12 @@ def moved(record: _Record, device: torch.device | str) -> _Record:
 
 
 @lru_cache(maxsize=8)
-def _build(serialised: str, fingerprint: str | None, key: bytes) -> World:
+def _build(
+    serialised: str, fingerprint: str | None, key: bytes, recall: RecallConfig | None, host: str
+) -> World:
     """Build a world; ``fingerprint``, that of the source's files, and the key of the release's
-    noise and of links tell contents apart.
+    noise and of links tell contents apart; ``recall``, with the session of their host, says how
+    the vectors lie in shards, if they do.
     """
     config = EnvironmentConfig.model_validate_json(serialised)
     device = torch.device(config.device or "cpu")
@@ -153,14 +157,21 @@ def _build(serialised: str, fingerprint: str | None, key: bytes) -> World:
         else None,
         user_every=max(1, config.text.user_every),
     )
+    catalog = moved(catalog, device)
+    if recall is not None:
+        approximate = recall.index == "faiss" and log.num_items > recall.index_above
+        knowledge = divided(knowledge, recall.shards, approximate, HOSTS.get("ray"))
+        catalog = replace(catalog, text=knowledge.text)
+        factors = replace(learned.factors, item=learned.factors.item.to("meta"))
+        learned = replace(learned, factors=factors)
     return World(
         config=config,
         log=log,
         visible_log=visible,
-        catalog=moved(catalog, device),
+        catalog=catalog,
         population=moved(population, device),
         learned=learned,
-        knowledge=knowledge.to(device),
+        knowledge=knowledge if recall is not None else knowledge.to(device),
         texts=texts,
         embeddings=embeddings,
         release=release,
@@ -173,9 +184,9 @@ def _embedded_sentences(pipeline: PipelineConfig, dim: int, world: World) -> Ten
     encoder has fewer.
     """
     said = [text for component in components_of(pipeline) for text in sentences(component)]
-    full = embed_texts(world.embeddings, said, world.knowledge.text.device)
+    full = embed_texts(world.embeddings, said, world.knowledge.device)
     section = ReductionConfig(dimension=min(dim, full.shape[1]))
-    found = fit_reduction(section, full).apply(full).to(world.knowledge.text.device)
+    found = fit_reduction(section, full).apply(full).to(world.knowledge.device)
     return torch.nn.functional.pad(found, (0, dim - found.shape[1]))
 
 
@@ -241,7 +252,24 @@ def build_world(config: EnvironmentConfig) -> World:
     key = noise_key(config.data.privacy.seed)[0] if config.data.privacy is not None else b""
     if config.catalog.links:
         key += links_fingerprint(config.data).encode()
-    built = _build(shared.model_dump_json(), files_fingerprint(config.data), key)
+    recall, host = config.pipeline.recall, ""
+    if recall.shards > 1:
+        if not device.startswith("cpu"):
+            raise ConfigError(
+                f"pipeline.recall.shards is {recall.shards}, and environment.device '{device}': "
+                "item shards are on the CPU; set one of them to 1 or cpu"
+            )
+        host = HOSTS.get("ray").session()
+    parts = RecallConfig(
+        index=recall.index, index_above=recall.index_above, shards=recall.shards
+    )  # of recall, what shards depend on
+    built = _build(
+        shared.model_dump_json(),
+        files_fingerprint(config.data),
+        key,
+        parts if recall.shards > 1 else None,
+        host,
+    )
     world = replace(built, config=config)
     if isinstance(config.pipeline.messages, TextMessages):
         said = _embedded_sentences(config.pipeline, config.pipeline.messages.dim, built)

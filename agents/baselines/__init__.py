@@ -57,12 +57,14 @@ def _log(simulator: Simulator) -> TrainingLog:
 
 def _posterior(simulator: Simulator) -> LinearPosterior:
     knowledge = simulator.world.knowledge
-    return LinearPosterior(knowledge.cf, knowledge.popularity)
+    return LinearPosterior(
+        knowledge.whole("cf", "a baseline of linear scores"), knowledge.popularity
+    )
 
 
 def _content(simulator: Simulator) -> ContentSimilarity:
     knowledge = simulator.world.knowledge
-    return ContentSimilarity(knowledge.text, knowledge.popularity)
+    return ContentSimilarity(knowledge.whole("text", "a baseline by content"), knowledge.popularity)
 
 
 def _article(simulator: Simulator) -> Policy:

@@ -109,6 +109,7 @@ class Bundle:
     @classmethod
     def of(cls, world: World, policy: TeamPolicy | None, name: str = "team") -> Bundle:
         """Return the team ``policy`` of a world's pipeline."""
+        world.knowledge.whole("text", "a bundle")
         ratings = world.visible_log.rating
         return cls(
             name=name,

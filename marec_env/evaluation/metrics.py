@@ -11,6 +11,8 @@ for every metric that is taken against what is relevant:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -80,15 +82,15 @@ def coverage(impressions: Tensor) -> float:
     return float((impressions > 0).float().mean())
 
 
-def intra_list_diversity(slate: Tensor, features: Tensor) -> Tensor:
+def intra_list_diversity(slate: Tensor, features: Callable[[Tensor], Tensor]) -> Tensor:
     """Return the mean cosine distance over the pairs of a list, ``[B]``; NaN below two items.
 
     Args:
         slate: int64 ``[B, K]``.
-        features: float32 ``[N, d]``.
+        features: from items to their vectors, int64 ``[B, K]`` to float32 ``[B, K, d]``.
     """
     present = (slate >= 0).float()
-    unit = torch.nn.functional.normalize(features[slate.clamp(min=0)], dim=2)
+    unit = torch.nn.functional.normalize(features(slate.clamp(min=0)), dim=2)
     vectors = unit * present.unsqueeze(-1)
     count = present.sum(dim=1)
     total = vectors.sum(dim=1).square().sum(dim=1) - vectors.square().sum(dim=(1, 2))

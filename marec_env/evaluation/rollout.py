@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def rollout(
     if sessions < 1:
         raise ConfigError("no sessions were evaluated; ask for at least one")
     if batch is None:
-        here = world.knowledge.text.device.type == "cpu"
+        here = world.knowledge.device.type == "cpu"
         batch = _BATCH if here else _BATCH_ON_DEVICE
     size = max(1, min(batch, sessions))
     simulator = Simulator(world, size, autoreset=False)
@@ -290,11 +291,12 @@ class _Record:
 
     def _list_metrics(self, slate: Tensor, wanted: Tensor) -> dict[str, Tensor]:
         catalog, memory = self._simulator.world.catalog, self._simulator.pipeline.memory
+        knowledge = self._simulator.world.knowledge
         expected = self._expected.expand(slate.shape[0], -1)
         topics, history = catalog.topics, memory.history
         return {
             **metrics.against_relevance(slate, self._relevance, expected, wanted),
-            "diversity": metrics.intra_list_diversity(slate, catalog.text),
+            "diversity": metrics.intra_list_diversity(slate, partial(knowledge.rows, "text")),
             "novelty": metrics.novelty(slate, self._counts),
             "miscalibration": metrics.miscalibration(slate, history, topics, catalog.num_topics),
         }

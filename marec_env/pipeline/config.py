@@ -45,6 +45,13 @@ class RecallConfig(ConfigModel):
     index_above: int = Field(
         default=100_000, ge=0, description="Items above which index: faiss is used."
     )
+    shards: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="Ray actors that hold the items' vectors and search them, each a share of the "
+        "catalog; 1: this process does. On the CPU, with sampling.num_env_runners 0.",
+    )
     affinity_weight: float = Field(
         default=0.6,
         ge=0,

@@ -11,6 +11,7 @@ same knowledge gives the same items.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from marec_env.pipeline.knowledge import Knowledge
     from marec_env.pipeline.memory import SessionMemory
 
-__all__ = ["SPACES", "nearest_unseen", "require_faiss"]
+__all__ = ["SPACES", "build_index", "nearest_unseen", "require_faiss"]
 
 SPACES = {
     "cf": ("cf",),
@@ -56,27 +57,37 @@ def require_faiss() -> Any:
     return faiss
 
 
-def _built(knowledge: Knowledge, space: str) -> Any:
-    """Return the index of a space, kept with the knowledge."""
+def build_index(tables: Sequence[Tensor]) -> Any:
+    """Return the index of items whose vectors join rows of float32 tables ``[N, d]``."""
+    faiss = require_faiss()
+
+    def vectors(rows: Tensor) -> Any:
+        return torch.cat([table[rows] for table in tables], dim=1).numpy()
+
+    count, size = len(tables[0]), sum(table.shape[1] for table in tables)
+    lists = max(1, int(_LISTS * math.sqrt(count)))
+    index = faiss.index_factory(size, f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
+    index.cp.seed, index.cp.niter = _SEED, _ITERATIONS
+    index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, _POINTS
+    drawn = torch.randperm(count, generator=torch.Generator().manual_seed(_SEED))
+    index.train(vectors(drawn[: lists * _POINTS]))
+    for rows in torch.split(torch.arange(count), _ADDED):
+        index.add(vectors(rows))
+    index.nprobe = min(max(1, math.ceil(_PROBED * lists)), _MOST_PROBED)
+    return index
+
+
+def _found(knowledge: Knowledge, space: str, query: Tensor, length: int) -> Tensor:
+    """Return the best items for each query, int64 ``[B, length]``: of the index kept with the
+    knowledge, or of all shards.
+    """
+    if knowledge.shards is not None:
+        return knowledge.shards.search(space, query, length)
     if space not in knowledge.indexes:
-        faiss = require_faiss()
         tables = [getattr(knowledge, name).cpu() for name in SPACES[space]]
-
-        def vectors(rows: Tensor) -> Any:
-            return torch.cat([table[rows] for table in tables], dim=1).numpy()
-
-        lists = max(1, int(_LISTS * math.sqrt(knowledge.num_items)))
-        size = sum(table.shape[1] for table in tables)
-        index = faiss.index_factory(size, f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
-        index.cp.seed, index.cp.niter = _SEED, _ITERATIONS
-        index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, _POINTS
-        drawn = torch.randperm(knowledge.num_items, generator=torch.Generator().manual_seed(_SEED))
-        index.train(vectors(drawn[: lists * _POINTS]))
-        for rows in torch.split(torch.arange(knowledge.num_items), _ADDED):
-            index.add(vectors(rows))
-        index.nprobe = min(max(1, math.ceil(_PROBED * lists)), _MOST_PROBED)
-        knowledge.indexes[space] = index
-    return knowledge.indexes[space]
+        knowledge.indexes[space] = build_index(tables)
+    _, found = knowledge.indexes[space].search(query.cpu().contiguous().numpy(), length)
+    return torch.from_numpy(found).to(query.device)
 
 
 def nearest_unseen(
@@ -98,5 +109,4 @@ def nearest_unseen(
     """
     seen_at_most = memory.history_length + memory.requests * memory.session_items.shape[2]
     fetched = min(length + int(seen_at_most.max()), knowledge.num_items)
-    _, found = _built(knowledge, space).search(query.cpu().contiguous().numpy(), fetched)
-    return first_unseen(torch.from_numpy(found).to(query.device), memory.seen, length)
+    return first_unseen(_found(knowledge, space, query, fetched), memory.seen, length)

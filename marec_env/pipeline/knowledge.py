@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch.nn.functional import normalize
 
 from marec_env.catalog.catalog import Catalog
 from marec_env.errors import ConfigError
+
+if TYPE_CHECKING:
+    from marec_env.pipeline.shards import ItemShards
 
 __all__ = ["NEIGHBOURS", "Knowledge"]
 
@@ -76,6 +79,9 @@ class Knowledge:
     sentences: Tensor | None = None
     """Float32 ``[S, dim]``: embedded sentences on decisions, those of the pipeline's components in
     turn (:mod:`marec_env.pipeline.sentences`)."""
+    shards: ItemShards | None = field(default=None, repr=False, compare=False)
+    """Who holds the vectors where this process does not (:mod:`marec_env.pipeline.shards`);
+    ``text``, ``cf`` and ``topic_indicator`` are then shapes without numbers."""
     user_every: int = 1
     """Requests after which a text about the user is chosen anew."""
     num_items: int = field(init=False)
@@ -102,10 +108,11 @@ class Knowledge:
 
     def __post_init__(self) -> None:
         count = self.text.shape[0]
+        device = self.device
         by_popularity = torch.argsort(self.popularity, descending=True, stable=True)
         by_freshness = torch.argsort(self.age, stable=True)
-        freshness = torch.empty(count, device=self.text.device)
-        freshness[by_freshness] = torch.linspace(1.0, 0.0, count, device=self.text.device)
+        freshness = torch.empty(count, device=device)
+        freshness[by_freshness] = torch.linspace(1.0, 0.0, count, device=device)
         indicator = torch.nn.functional.one_hot(self.topics, self.num_topics).to(torch.float32)
         # A small count each keeps a topic that nobody consumed finite.
         weight = self.popularity @ indicator + 1.0 / self.num_topics
@@ -116,11 +123,42 @@ class Knowledge:
             ("by_popularity", by_popularity),
             ("by_freshness", by_freshness),
             ("freshness", freshness),
-            ("topic_indicator", indicator),
-            ("centre_text", normalize(self.popularity @ self.text, dim=0)),
-            ("centre_cf", normalize(self.popularity @ self.cf, dim=0)),
+            ("topic_indicator", indicator if self.shards is None else indicator.to("meta")),
+            ("centre_text", self._centre("text")),
+            ("centre_cf", self._centre("cf")),
         ):
             object.__setattr__(self, name, value)
+
+    def _centre(self, space: str) -> Tensor:
+        if self.shards is not None:
+            return self.shards.centres[space]
+        return normalize(self.popularity @ getattr(self, space), dim=0)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.popularity.device
+
+    def rows(self, table: Literal["text", "cf", "topic_indicator"], items: Tensor) -> Tensor:
+        """Return the vectors of items, float32 ``[*items.shape, d]``, wherever they are held."""
+        if self.shards is not None:
+            return self.shards.rows(table, items)
+        whole: Tensor = getattr(self, table)
+        return whole.index_select(0, items.flatten()).view(*items.shape, whole.shape[1])
+
+    def whole(self, table: Literal["text", "cf"], reader: str) -> Tensor:
+        """Return the vectors of all items, float32 ``[N, d]``, for one who cannot do with rows.
+
+        Raises:
+            ConfigError: they are in shards.
+        """
+        if self.shards is not None:
+            raise ConfigError(
+                f"{reader} reads the vectors of all items at once, which lie in shards; set "
+                "environment.pipeline.recall.shards=1, or do without it"
+            )
+        found: Tensor = getattr(self, table)
+        return found
 
     @cached_property
     def items_of_topic(self) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ EXPOSURE_KEEP = 0.75  # keeps of the topic exposure, a half-life of 2.4 requests
 _USEFULNESS = 0.9  # keeps of channel hit rates and block usefulness
 _DISLIKE_HALF_LIFE = 8.0  # requests
 _RECENT = 8  # latest clicked items whose neighbours item_to_item offers
+_SPACES: tuple[Literal["text", "cf"], ...] = ("text", "cf")
 _PRIOR_RATE = 0.15  # click rate assumed before the first request
 
 
@@ -119,7 +120,7 @@ class SessionMemory:
         self.knowledge = knowledge
         self.num_sessions = num_sessions
         self.max_requests = max_requests
-        device = self.device = knowledge.text.device
+        device = self.device = knowledge.device
         lives = torch.tensor(config.half_lives, device=device)
         self._keep = torch.pow(0.5, 1.0 / lives).view(1, -1, 1)
         self._dislike_keep = 0.5 ** (1.0 / _DISLIKE_HALF_LIFE)
@@ -203,8 +204,8 @@ class SessionMemory:
         positive = (known & liked).to(torch.float32)
         weight = self._history_weight.unsqueeze(0) * positive.unsqueeze(1)  # [n, H, L]
         negative = (known & ~liked).to(torch.float32)
-        text, cf = self.knowledge.text[items], self.knowledge.cf[items]  # [n, L, d]
-        interest = positive.unsqueeze(1) @ self.knowledge.topic_indicator[items]
+        text, cf = (self.knowledge.rows(space, items) for space in _SPACES)  # [n, L, d]
+        interest = positive.unsqueeze(1) @ self.knowledge.rows("topic_indicator", items)
         return {
             "history_length": known.sum(1).to(torch.float32),
             "recent": self._latest(history, known & liked),
@@ -264,7 +265,7 @@ class SessionMemory:
             blocks: float32 ``[B, K, blocks]``, the block scores of the slate.
         """
         knowledge = self.knowledge
-        text, cf = look_up(knowledge.text, slate), look_up(knowledge.cf, slate)
+        text, cf = (knowledge.rows(space, slate) for space in _SPACES)
         both = torch.stack([clicks, 1.0 - clicks], dim=1)  # [B, 2, K]
         text_sums, cf_sums = both @ text, both @ cf  # [B, 2, d]
         self.taste_text.mul_(self._keep).add_(text_sums[:, :1])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import torch
 from torch import Tensor
@@ -149,10 +149,10 @@ def feedback(memory: SessionMemory, summaries: Summaries) -> Tensor:
     return torch.cat([*by_kind[:2], positions, *by_kind[2:]], dim=1)
 
 
-def _embedded(space: str, words: str) -> Field:
+def _embedded(space: Literal["text", "cf"], words: str) -> Field:
     def field(memory: SessionMemory, summaries: Summaries) -> Tensor:
         items, clicks = _latest(memory)
-        vectors = look_up(getattr(memory.knowledge, space), items.clamp(min=0))
+        vectors = memory.knowledge.rows(space, items.clamp(min=0))
         kinds = torch.stack([clicks, (1.0 - clicks) * (items >= 0)], dim=1)  # [B, 2, K]
         return (kinds @ vectors / items.shape[1]).flatten(1)
 
@@ -160,7 +160,8 @@ def _embedded(space: str, words: str) -> Field:
     return field
 
 
-for _space, _size in (("text", "dt"), ("cf", "dc")):
+_SIZES: dict[Literal["text", "cf"], str] = {"text": "dt", "cf": "dc"}
+for _space, _size in _SIZES.items():
     FIELDS.register(f"feedback_{_space}")(
         _embedded(
             _space,

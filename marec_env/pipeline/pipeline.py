@@ -67,7 +67,7 @@ class Pipeline:
         self.config = config
         self.knowledge = knowledge
         self.num_sessions = num_sessions
-        device = knowledge.text.device
+        device = knowledge.device
         self.components = components_of(config)
         self.agents = tuple(component.agent for component in self.components)
         for component in self.components:

@@ -141,7 +141,7 @@ def fold_in(memory: SessionMemory, rows: Rows) -> Tensor:
     if count == 1:  # a product alone rounds otherwise than among others
         items, positive = items.expand(2, -1), positive.expand(2, -1)
     weight = torch.where(positive, 1.0, _UNCLICKED) * (items >= 0)  # [n, M]
-    factors = memory.knowledge.cf[items.clamp(min=0)]  # [n, M, d]
+    factors = memory.knowledge.rows("cf", items.clamp(min=0))  # [n, M, d]
     weighted = (weight.unsqueeze(-1) * factors).transpose(1, 2)
     target = torch.where(positive, 1.0, -1.0)
     size = factors.shape[-1]

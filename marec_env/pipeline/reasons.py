@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marec_env.pipeline.config import PipelineConfig
-from marec_env.pipeline.memory import SessionMemory, look_up
+from marec_env.pipeline.memory import SessionMemory
 from marec_env.pipeline.request import Request
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ _SPACE = {  # that a channel goes by: share of collaborative space, the rest is 
     "cf": 1.0, "affinity": 1.0, "item_to_item": 1.0, "diverse": 1.0,
     "text": 0.0, "user_text": 0.0, "notes": 0.0, "rerank": 0.0,
 }  # fmt: skip
+_SPACES: tuple[Literal["cf", "text"], ...] = ("cf", "text")
 _BOTH = 0.5  # of other channels
 
 
@@ -88,7 +89,7 @@ def nearest_liked(
     """
     liked, known = liked_past(request.memory), request.knowledge
     size, both = items.shape[1], torch.cat([items, liked.clamp(min=0)], dim=1)
-    cf, text = (look_up(table, both).cpu().numpy() for table in (known.cf, known.text))
+    cf, text = (known.rows(space, both).cpu().numpy() for space in _SPACES)
     share = np.full((*items.shape, 1), _BOTH, np.float32)
     if channel is not None:
         shares = [_SPACE.get(name, _BOTH) for name in channel_names(request.config)]

@@ -160,11 +160,13 @@ class Request:
 
     @property
     def indexed(self) -> bool:
-        """Whether a catalog of this size is searched through the approximate index."""
+        """Whether the catalog is searched through an approximate index, or in shards."""
         recall = self.config.recall
+        if self.knowledge.shards is not None:
+            return True
         return recall.index == "faiss" and self.knowledge.num_items > recall.index_above
 
-    def scores_of(self, space: str, items: Tensor) -> Tensor:
+    def scores_of(self, space: Literal["cf", "text"], items: Tensor) -> Tensor:
         """Return profile times item in a space, float32 ``[B, M]``.
 
         Where an index spares scores of the whole catalog, only these items' are computed.
@@ -177,7 +179,7 @@ class Request:
         if dense in vars(self) or not self.indexed:
             scores: Tensor = getattr(self, dense)
             return scores.gather(1, items)
-        vectors = look_up(getattr(self.knowledge, space), items)  # [B, M, d]
+        vectors = self.knowledge.rows(space, items)  # [B, M, d]
         profile: Tensor = getattr(self, f"profile_{space}")
         return (vectors @ profile.unsqueeze(2)).squeeze(2)
 

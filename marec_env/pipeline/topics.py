@@ -56,7 +56,7 @@ class Follower(Component):
 
     def initial_state(self, knowledge: Knowledge) -> dict[str, Tensor]:
         """Return that nothing was shown."""
-        self._looks, self._keep = self._looks.to(knowledge.text), self._keep.to(knowledge.text)
+        self._looks, self._keep = self._looks.to(knowledge.device), self._keep.to(knowledge.device)
         size = len(self.config.half_lives) * knowledge.num_topics
         return {
             **super().initial_state(knowledge),

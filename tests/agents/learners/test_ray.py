@@ -9,11 +9,16 @@ import time
 import pytest
 import torch
 
+from agents.config import RunConfig
 from agents.learners import ray_session
 from agents.learners.config import MAPPOConfig, RLlibConfig, SamplingConfig
 from agents.learners.trainer import Trainer
+from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, RunError
+from marec_env.simulator import Simulator
+from marec_env.world import build_world
 from tests.games import two_step
+from tests.worlds import small_environment
 
 ray = pytest.importorskip("ray")
 from ray.util.placement_group import placement_group, remove_placement_group  # noqa: E402
@@ -179,3 +184,28 @@ def test_bad_stock_settings_are_named(trainer):
         trainer(RLlibConfig(settings={"num_env_runners": 2}))
     with pytest.raises(ConfigError, match="kl_coeff has no effect where use_kl_loss is false"):
         trainer(RLlibConfig(settings={"use_kl_loss": False, "kl_coeff": 0.1}))
+
+
+def test_item_shards_in_actors_give_the_same_slates_and_say_when_one_has_died():
+    worlds = []
+    for shards in (1, 2):
+        pipeline = {"candidates": 20, "slate_size": 5, "recall": {"shards": shards}}
+        section = small_environment(pipeline=pipeline)
+        worlds.append(build_world(EnvironmentConfig.model_validate(section, strict=False)))
+    parts = worlds[1].knowledge.shards
+    assert parts.bounds == (0, 150, 300) and worlds[1].catalog.text.is_meta
+    whole, divided = (Simulator(world, 8) for world in worlds)
+    for _ in range(5):
+        for env in (whole, divided):
+            env.step(env.default_actions())
+        assert torch.equal(whole.last.slate, divided.last.slate)
+    ray.kill(parts.host.actors[1])
+    with pytest.raises(RunError, match=r"item shard 2 of 2 \(pipeline.recall.shards\) has died"):
+        divided.step(divided.default_actions())
+
+
+def test_item_shards_are_refused_where_others_would_build_them_too():
+    recall = {"pipeline": {"recall": {"shards": 2}}}
+    settings = {"environment": {"kind": "marec", **recall}, "sampling": {"num_env_runners": 1}}
+    with pytest.raises(ValueError, match=r"shards is 2 and sampling.num_env_runners 1"):
+        RunConfig.model_validate(settings)

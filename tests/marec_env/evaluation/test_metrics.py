@@ -132,7 +132,7 @@ def test_coverage_is_the_share_shown_at_all():
 def test_intra_list_diversity_by_hand():
     features = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]])
     slate = torch.tensor([[0, 1, 2], [0, 2, -1], [1, -1, -1]])
-    values = metrics.intra_list_diversity(slate, features)
+    values = metrics.intra_list_diversity(slate, features.__getitem__)
     # pairs (0,1), (0,2), (1,2): distances 1, 0, 1
     torch.testing.assert_close(values[:2], torch.tensor([2 / 3, 0.0]), atol=1e-6, rtol=0)
     assert values[2].isnan()
