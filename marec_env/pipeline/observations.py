@@ -9,7 +9,7 @@ that holds its granted fields only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, NoReturn
 
 import torch
@@ -19,7 +19,7 @@ from torch.nn.functional import cosine_similarity, normalize
 from marec_env.errors import ConfigError
 from marec_env.pipeline.memory import SessionMemory, look_up
 from marec_env.pipeline.request import Request
-from marec_env.registry import Registry
+from marec_env.registry import Registry, callable_at, numbers
 
 __all__ = [
     "FIELDS",
@@ -29,6 +29,7 @@ __all__ = [
     "FieldTable",
     "FieldView",
     "Summaries",
+    "fields_of",
     "summarise",
 ]
 
@@ -275,3 +276,13 @@ class FieldView(dict[str, Tensor]):
             f"component '{self._component}' may not read the field '{name}' (granted: "
             f"{', '.join(self) or 'none'}); grant it in pipeline.data_access"
         )
+
+
+def fields_of(asked: Iterable[str]) -> dict[str, Field]:
+    """Return the functions of all observation fields: built-in ones, and those asked for."""
+    names = dict.fromkeys([*FIELDS, *asked])
+    return {name: callable_at("fields of a component", FIELDS, name, _checked) for name in names}
+
+
+def _checked(what: str, found: object, memory: SessionMemory, summaries: Summaries) -> Tensor:
+    return numbers(what, found, memory.num_sessions, None)

@@ -17,20 +17,12 @@ from marec_env.pipeline.config import NoMessages, PipelineConfig, TextMessages
 from marec_env.pipeline.knowledge import Knowledge
 from marec_env.pipeline.mailbox import Mailbox
 from marec_env.pipeline.memory import SessionMemory, copied
-from marec_env.pipeline.observations import (
-    FIELDS,
-    Field,
-    FieldTable,
-    FieldView,
-    Summaries,
-    summarise,
-)
+from marec_env.pipeline.observations import FieldTable, FieldView, fields_of, summarise
 from marec_env.pipeline.profile import Profile
 from marec_env.pipeline.ranking import Feature, Ranking
 from marec_env.pipeline.recall import Recall
 from marec_env.pipeline.request import Request
 from marec_env.pipeline.team import components_of, data_price
-from marec_env.registry import callable_at, numbers
 from marec_env.vector import Action, Rows
 
 __all__ = ["Pipeline"]
@@ -99,21 +91,14 @@ class Pipeline:
                 name: value.expand(num_sessions, *value.shape).clone()
                 for name, value in self._initial[component.agent].items()
             }
-        self._fields = _fields_of(self.components)
+        asked = [name for c in self.components for name in c.granted if name not in c.state]
+        self._fields = fields_of(asked)
         self._data_price = data_price(config, self.components)
-        self._mailbox = (
-            None
-            if isinstance(config.messages, NoMessages)
-            else Mailbox(
-                config.messages,
-                self.components,
-                num_sessions,
-                device,
-                knowledge.written("sentences")
-                if isinstance(config.messages, TextMessages)
-                else None,
-            )
-        )
+        self._mailbox = None
+        if not isinstance(config.messages, NoMessages):
+            in_words = isinstance(config.messages, TextMessages)
+            said = knowledge.written("sentences") if in_words else None
+            self._mailbox = Mailbox(config.messages, self.components, num_sessions, device, said)
         widths = {
             "profile": knowledge.text.shape[1] + knowledge.cf.shape[1],
             "quotas": len(config.recall.channels),
@@ -410,14 +395,3 @@ class Pipeline:
                     f"remembers {sorted(remembered)}: another version saved it; start anew"
                 )
             component.state = found
-
-
-def _fields_of(components: Sequence[Component]) -> dict[str, Field]:
-    """Return the functions of all observation fields: built-in ones, and those asked for."""
-    asked = [name for c in components for name in c.granted if name not in c.state]
-    names = dict.fromkeys([*FIELDS, *asked])
-    return {name: callable_at("fields of a component", FIELDS, name, _checked) for name in names}
-
-
-def _checked(what: str, found: object, memory: SessionMemory, summaries: Summaries) -> Tensor:
-    return numbers(what, found, memory.num_sessions, None)
