@@ -56,13 +56,13 @@ def command(
     ] = 8,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of all draws.")] = 0,
     part: Annotated[
-        Literal["attacks", "teams", "messages", "curve", "federated"],
+        Literal["attacks", "teams", "messages", "curve", "federated", "federated-teams"],
         typer.Option(
             help="attacks: on what is configured; teams: on teams trained on halves of the log's "
             "users; messages: clicks, and what messages tell, over their local ε; curve: recall, "
             "clicks and attacks over ε, of factors, hand-set play and trained teams, with figures; "
-            "federated: factors learned over shards of the users. All but the first go on where "
-            "they were cut off."
+            "federated: factors learned over shards of the users; federated-teams: teams. All but "
+            "the first go on where they were cut off."
         ),
     ] = "attacks",
     only: Annotated[
@@ -74,10 +74,10 @@ def command(
         ),
     ] = "*",
     seeds: Annotated[
-        int, typer.Option(min=1, help="Parts curve, messages and federated: seeds.")
+        int, typer.Option(min=1, help="Parts curve, messages, federated*: seeds.")
     ] = 5,
     sessions: Annotated[
-        int, typer.Option(min=2, help="Parts curve, messages and federated: sessions of clicks.")
+        int, typer.Option(min=2, help="Parts curve, messages, federated*: sessions of clicks.")
     ] = 512,
     train_steps: Annotated[
         int,
@@ -112,6 +112,16 @@ def command(
         environment = read_environment(place, overrides)[1]
         shards = partial(measure_shards, environment, seeds, sessions, _COHORT)
         _study(part, shards, lambda report: [shards_table(report)], output, replace, only)
+        return
+    if part == "federated-teams":
+        from agents.studies.privacy.federated_teams import (
+            federated_teams_table,
+            measure_federated_teams,
+        )
+
+        run, _ = read_environment(place, overrides)
+        apart = partial(measure_federated_teams, run, seeds, sessions, _COHORT, train_steps)
+        _study(part, apart, lambda report: [federated_teams_table(report)], output, replace, only)
         return
     if part == "teams":
         from agents.studies.privacy.teams import TeamsPlan, measure_teams, teams_tables

@@ -13,8 +13,9 @@ with all its users, or for a user where each is a shard.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -29,7 +30,7 @@ from marec_env.errors import DataError
 from marec_env.privacy.accountant import Releases, epsilon_spent
 from marec_env.privacy.mechanisms import keyed_normal, noise_key
 
-__all__ = ["FederatedConfig", "FederatedReport", "fit_federated", "shards_of"]
+__all__ = ["FederatedConfig", "FederatedReport", "federate", "fit_federated", "shards_of"]
 
 _FLOAT = 4  # bytes of a number that is sent
 
@@ -78,7 +79,7 @@ class FederatedReport:
 
     @property
     def line(self) -> str:
-        """The report in one line."""
+        """The report on factors in one line."""
         noise = (
             "" if self.epsilon is None else f"; ε = {self.epsilon:.4g} of a shard, factors alone"
         )
@@ -145,9 +146,7 @@ def fit_federated(
 ) -> tuple[Factors, FederatedReport]:
     """Fit the implicit model of :func:`marec_env.data.factors.fit_factors` over shards of users.
 
-    With one shard that always answers it is that fit of ``rounds * local_sweeps`` sweeps. A client
-    that is lost in a round changes nothing: the server goes on with the others' answers, and the
-    client's data is there for the next round.
+    With one shard that always answers it is that fit of ``rounds * local_sweeps`` sweeps.
 
     Args:
         log: of all users; a client is given its own only.
@@ -175,27 +174,15 @@ def fit_federated(
     keys = random.session_keys(seed, torch.arange(log.num_items))
     item = INITIAL * random.normal(keys, 0, "data/factors", dim).to(torch.float64)
     item[torch.bincount(log.item, minlength=log.num_items) == 0] = 0.0
-    places = random.session_keys(seed, torch.arange(config.shards))
-    asked = answered = 0
-    for number in range(config.rounds):
-        luck = random.uniform(places, number, "federated/round", 2)
-        chosen = luck[:, 0] < config.client_share
-        back = chosen & (luck[:, 1] >= config.dropout)
-        asked += int(chosen.sum())
-        answered += int(back.sum())
-        those = [clients[place] for place in back.nonzero().squeeze(1).tolist()]
-        answers = [one.train(item, config.local_sweeps, config.proximal) for one in those]
-        if config.noise:
-            item = item + _noisy_mean(item, answers, config, seed, number)
-        elif answers:
-            item = _mean(item, answers, [one.count for one in those])
-    size = log.num_items * dim * _FLOAT
-    report = FederatedReport(
-        answers=answered,
-        lost=asked - answered,
-        bytes_down=asked * size,
-        bytes_up=answered * (size + log.num_items * _FLOAT * (config.noise == 0)),
-        epsilon=_epsilon(config),
+    item, report = federate(
+        item,
+        [
+            partial(one.train, sweeps=config.local_sweeps, proximal=config.proximal)
+            for one in clients
+        ],
+        [one.count for one in clients],
+        config,
+        seed,
     )
     users = log.num_users  # their own vectors stay where they are
     factors = Factors(
@@ -204,22 +191,68 @@ def fit_federated(
     return factors, report
 
 
-def _mean(item: Tensor, answers: Sequence[Tensor], counts: Sequence[Tensor]) -> Tensor:
-    """Return the mean by each item's interactions; an item of nobody's stays as it is."""
-    weight = torch.stack(list(counts)).unsqueeze(-1)
+def federate(
+    sent: Tensor,
+    clients: Sequence[Callable[[Tensor], Tensor]],
+    weights: Sequence[Tensor],
+    config: FederatedConfig,
+    seed: int,
+) -> tuple[Tensor, FederatedReport]:
+    """Return what a server has after all rounds of averaging answers, and what that took.
+
+    A client that is lost in a round changes nothing: the server goes on with the others' answers,
+    and the client's data is there for the next round.
+
+    Args:
+        sent: float64 of any shape: what clients are sent first.
+        clients: each returns its answer to what it is sent, in the same shape.
+        weights: of each client's answer; a number, or one for each place of the first dimension.
+        config: rounds, sampling, losses, noise.
+        seed: of sampling, losses, noise.
+
+    Raises:
+        ConfigError: opacus, which counts ε, is missing.
+    """
+    places = random.session_keys(seed, torch.arange(len(clients)))
+    asked = answered = 0
+    size, own = sent.numel() * _FLOAT, weights[0].numel() * _FLOAT
+    for number in range(config.rounds):
+        luck = random.uniform(places, number, "federated/round", 2)
+        chosen = luck[:, 0] < config.client_share
+        back = chosen & (luck[:, 1] >= config.dropout)
+        asked += int(chosen.sum())
+        answered += int(back.sum())
+        those = back.nonzero().squeeze(1).tolist()
+        answers = [clients[place](sent) for place in those]
+        if config.noise:
+            sent = sent + _noisy_mean(sent, answers, config, seed, number)
+        elif answers:
+            sent = _mean(sent, answers, [weights[place] for place in those])
+    return sent, FederatedReport(
+        answers=answered,
+        lost=asked - answered,
+        bytes_down=asked * size,
+        bytes_up=answered * (size + own * (config.noise == 0)),
+        epsilon=_epsilon(config),
+    )
+
+
+def _mean(sent: Tensor, answers: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """Return the weighted mean of answers; what nobody has weight for stays as it was sent."""
+    weight = torch.stack(list(weights)).unsqueeze(-1)
     total = weight.sum(0)
-    mean = (weight * torch.stack(list(answers))).sum(0) / total.clamp_min(1.0)
-    return torch.where(total > 0, mean, item)
+    mean = (weight * torch.stack(list(answers))).sum(0) / total.where(total > 0, 1.0)
+    return torch.where(total > 0, mean, sent)
 
 
 def _noisy_mean(
-    item: Tensor, answers: Sequence[Tensor], config: FederatedConfig, seed: int, number: int
+    sent: Tensor, answers: Sequence[Tensor], config: FederatedConfig, seed: int, number: int
 ) -> Tensor:
-    total = torch.zeros_like(item)
+    total = torch.zeros_like(sent)
     for answer in answers:
-        change = answer - item
+        change = answer - sent
         total += change * (config.clip / change.norm().clamp_min(1e-12)).clamp(max=1.0)
-    drawn = keyed_normal(noise_key(seed)[0], f"federated/{number}", item.numel()).view_as(item)
+    drawn = keyed_normal(noise_key(seed)[0], f"federated/{number}", sent.numel()).view_as(sent)
     expected = max(1.0, config.shards * config.client_share * (1.0 - config.dropout))
     return (total + config.noise * config.clip * drawn) / expected
 
