@@ -1,4 +1,4 @@
-"""Games with known answers: each value is reached in at least nine of ten seeds."""
+"""Games with known answers: each value is reached in at least five of six seeds."""
 
 import numpy as np
 import pytest
@@ -18,8 +18,8 @@ from tests.games import MatrixGame, coordination, penalty, two_step
 
 pytestmark = pytest.mark.learning
 
-SEEDS = range(10)
-NEEDED = 9
+SEEDS = range(6)
+NEEDED = 5
 RATES = {"learning_rate": 5e-3, "critic_learning_rate": 5e-3}
 SAMPLING = SamplingConfig(num_sessions=32, rollout_length=4)
 
