@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from agents.config import RunConfig
 from agents.learners.config import PPOFamily
 from agents.learners.engines import LocalEngine, local_engine
 from agents.learners.policy import TrainedPolicy
+from agents.learners.tree import load_tree
 from agents.studies.privacy.curve import clicks_of
 from agents.studies.privacy.report import of_log_users
 from agents.studies.privacy.teams import among, trained_in
@@ -57,11 +59,17 @@ class _Client:
             run.algorithm, run.sampling, seed, partial(Simulator, world)
         )
         self._steps, self._weights_only = 0, weights_only
+        team = self.engine.team
+        self._stay = {name for name in team.actors if team.overrides(run.algorithm, name).frozen}
 
     def _tensors(self) -> list[Tensor]:
-        """Return what travels: weights and statistics of actors and critic, in one order."""
+        """Return what travels: weights and statistics of actors that learn and of critics, in one
+        order.
+        """
         found = []
-        for _, module in self.engine.learner.module.items():
+        for actor, module in self.engine.learner.module.items():
+            if actor in self._stay:
+                continue
             weights = {name for name, _ in module.unwrapped().named_parameters()}
             found += [
                 tensor
@@ -73,6 +81,12 @@ class _Client:
     def networks(self) -> Tensor:
         """Return what travels, float64 ``[P]``."""
         return torch.cat([tensor.flatten().double() for tensor in self._tensors()])
+
+    def begin_with(self, start: Path | Mapping[str, Any]) -> None:
+        """Take over all networks of a checkpoint's folder or of an engine's state."""
+        if isinstance(start, Path):
+            start = load_tree(start, "trainer")["engine"]
+        self.engine.load_networks(start)
 
     def take(self, sent: Tensor) -> None:
         """Take over what was sent."""
@@ -93,11 +107,14 @@ class _Client:
 
 
 def train_federated(
-    run: RunConfig, world: World, shard: Tensor, config: FederatedConfig, seed: int
-) -> tuple[TrainedPolicy, FederatedReport]:
+    run: RunConfig, world: World, shard: Tensor, config: FederatedConfig, seed: int,
+    start: Path | None = None,
+) -> tuple[TrainedPolicy, FederatedReport]:  # fmt: skip
     """Train a run's team over shards of a world's users.
 
-    With one shard that always answers it is training on all, to the bit.
+    With one shard that always answers it is training on all, to the bit. Components that are frozen
+    (``algorithm.components``) act as every client was given them and are not sent again: with all
+    but one frozen, that one alone is learned over shards.
 
     Args:
         run: learner and sampling; ``num_sessions`` are those of all clients together.
@@ -105,6 +122,7 @@ def train_federated(
         shard: int64 ``[U]``, each user's.
         config: see the class; ``local_sweeps`` are iterations of a client in a round.
         seed: of networks, sessions, sampling, losses, noise.
+        start: a checkpoint's folder, with whose networks all begin; by default new ones.
 
     Raises:
         ConfigError: the learner is not of PPO's family; more shards than sessions; statistics of
@@ -134,6 +152,8 @@ def train_federated(
         for place, those in enumerate(users)
     ]
     try:
+        for one in clients if start else clients[1:]:  # those that stay must be the same too
+            one.begin_with(start or clients[0].engine.state_dict())
         networks, report = federate(
             clients[0].networks(),
             [
