@@ -83,6 +83,10 @@ def command(
         int,
         typer.Option(min=0, help="Requests a team trains on; 0: none."),
     ] = 40_000,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(help="Part federated-teams: a run whose newest networks teams begin with."),
+    ] = None,
     output: Annotated[
         Path,
         typer.Option(help="Folder for privacy.json and privacy.html, curve.*, or PART.json."),
@@ -114,13 +118,16 @@ def command(
         _study(part, shards, lambda report: [shards_table(report)], output, replace, only)
         return
     if part == "federated-teams":
+        from agents.runs.trained import load_run
         from agents.studies.privacy.federated_teams import (
             federated_teams_table,
             measure_federated_teams,
         )
 
         run, _ = read_environment(place, overrides)
-        apart = partial(measure_federated_teams, run, seeds, sessions, _COHORT, train_steps)
+        start = None if init_from is None else load_run(init_from, tell).newest().trainer
+        budget = seeds, sessions, _COHORT, train_steps, start
+        apart = partial(measure_federated_teams, run, *budget)
         _study(part, apart, lambda report: [federated_teams_table(report)], output, replace, only)
         return
     if part == "teams":

@@ -21,7 +21,7 @@ from agents.config import RunConfig
 from agents.learners.config import PPOFamily
 from agents.learners.engines import LocalEngine, local_engine
 from agents.learners.policy import TrainedPolicy
-from agents.learners.tree import load_tree
+from agents.learners.trainer import Trainer
 from agents.studies.privacy.curve import clicks_of
 from agents.studies.privacy.report import of_log_users
 from agents.studies.privacy.teams import among, trained_in
@@ -81,12 +81,6 @@ class _Client:
     def networks(self) -> Tensor:
         """Return what travels, float64 ``[P]``."""
         return torch.cat([tensor.flatten().double() for tensor in self._tensors()])
-
-    def begin_with(self, start: Path | Mapping[str, Any]) -> None:
-        """Take over all networks of a checkpoint's folder or of an engine's state."""
-        if isinstance(start, Path):
-            start = load_tree(start, "trainer")["engine"]
-        self.engine.load_networks(start)
 
     def take(self, sent: Tensor) -> None:
         """Take over what was sent."""
@@ -152,8 +146,11 @@ def train_federated(
         for place, those in enumerate(users)
     ]
     try:
-        for one in clients if start else clients[1:]:  # those that stay must be the same too
-            one.begin_with(start or clients[0].engine.state_dict())
+        if start is not None:
+            factory = partial(Simulator, world)
+            Trainer(algorithm, each, seed, factory, clients[0].engine).begin_with(start)
+        for one in clients[1:]:  # what stays there must be the same as well
+            one.engine.load_networks(clients[0].engine.state_dict())
         networks, report = federate(
             clients[0].networks(),
             [
@@ -178,6 +175,7 @@ def measure_federated_teams(
     sessions: int,
     cohort: int,
     train_steps: int,
+    start: Path | None,
     keep: Callable[[dict[str, Any]], None],
     tell: Callable[[str], None],
     earlier: Mapping[str, Any] | None = None,
@@ -191,6 +189,7 @@ def measure_federated_teams(
         sessions: that clicks are measured on; the same for all.
         cohort: their seed.
         train_steps: requests of all clients together, but where a setting says its rounds.
+        start: as of :func:`train_federated`.
         keep, tell, earlier, only: as of :func:`agents.studies.records.measure_cells`.
 
     Raises:
@@ -204,12 +203,13 @@ def measure_federated_teams(
     rounds = max(1, train_steps // (run.sampling.num_sessions * run.sampling.rollout_length))
 
     def at_once(steps: int, seed: int) -> dict[str, float | None]:
-        return {"clicks": clicks_of(world, trained_in(run, world, seed, steps), sessions, cohort)}
+        policy = trained_in(run, world, seed, steps, start)
+        return {"clicks": clicks_of(world, policy, sessions, cohort)}
 
     def apart(own: dict[str, Any], seed: int) -> dict[str, float | None]:
         config = FederatedConfig.model_validate({"rounds": rounds, **own})
         shard = shards_of(world.log, config, seed)
-        policy, report = train_federated(run, world, shard, config, seed)
+        policy, report = train_federated(run, world, shard, config, seed, start)
         return {
             "clicks": clicks_of(world, policy, sessions, cohort),
             "megabytes": (report.bytes_down + report.bytes_up) / 1e6,
@@ -222,7 +222,10 @@ def measure_federated_teams(
         cells[f"{AT_ONCE}; seed {seed}"] = partial(at_once, train_steps, seed)
         for name, own in SETTINGS.items():
             cells[f"{name}; seed {seed}"] = partial(apart, own, seed)
-    plan = {"sessions": sessions, "cohort": cohort, "train_steps": train_steps}
+    plan = {
+        "sessions": sessions, "cohort": cohort, "train_steps": train_steps,
+        "start": start and str(start),
+    }  # fmt: skip
     settings = {"config": run.model_dump(mode="json"), "plan": plan}
     return measure_cells(settings, cells, keep, tell, earlier, only)
 

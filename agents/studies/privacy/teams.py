@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -262,10 +263,16 @@ def _settings(num_users: int, seed: int) -> dict[str, Tensor]:
     return {EVERYBODY: torch.arange(num_users), **some}
 
 
-def trained_in(run: RunConfig, world: World, seed: int, steps: int) -> TrainedPolicy:
-    """Return a run's team after so many requests of a world's users."""
+def trained_in(
+    run: RunConfig, world: World, seed: int, steps: int, start: Path | None = None
+) -> TrainedPolicy:
+    """Return a run's team after so many requests of a world's users; ``start`` is a checkpoint's
+    folder, with whose networks it begins.
+    """
     trainer = Trainer(run.algorithm, run.sampling, seed, partial(Simulator, world))
     with closing(trainer):
+        if start is not None:
+            trainer.begin_with(start)
         while trainer.env_steps < steps:
             trainer.iterate()
         policy: TrainedPolicy = trainer.policy()

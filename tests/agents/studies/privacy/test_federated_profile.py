@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 
 from agents.config import RunConfig
-from agents.learners.policy import TrainedPolicy
+from agents.learners.policy import TrainedPolicy, load_policy
 from agents.learners.trainer import Trainer
+from agents.studies.privacy import federated_teams
+from agents.studies.privacy.curve import clicks_of
 from agents.studies.privacy.federated_teams import train_federated
+from agents.studies.privacy.report import of_log_users
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.privacy.federated import FederatedConfig, FederatedReport
 from marec_env.simulator import Simulator
@@ -103,3 +106,16 @@ def test_others_stay_as_they_were_and_are_not_sent(
     size = sum(value.numel() for value in after.actors["ranking_0"].state_dict().values())
     less = (whole.bytes_down - report.bytes_down) / (4 * 8)
     assert 0 < less <= size
+
+
+def test_the_study_begins_with_the_networks_given(
+    beforehand: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(federated_teams, "SETTINGS", {})
+    report = federated_teams.measure_federated_teams(
+        PROFILE, 1, 8, 5, 32, beforehand, lambda report: None, lambda name: None
+    )
+    own = of_log_users(EnvironmentConfig.model_validate(PROFILE.environment))
+    given = clicks_of(build_world(own), load_policy(beforehand), 8, 5)
+    assert report["cells"]["untrained; seed 0"]["clicks"] == given
+    assert report["plan"]["start"] == str(beforehand)

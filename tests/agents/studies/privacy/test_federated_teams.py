@@ -126,7 +126,7 @@ def test_the_study_measures_each_setting_beside_training_at_once(
 ) -> None:
     monkeypatch.setattr(federated_teams, "SETTINGS", {"2 shards": {"shards": 2}})
     report = measure_federated_teams(
-        run_config(), 2, 8, 5, 64, lambda report: None, lambda name: None
+        run_config(), 2, 8, 5, 64, None, lambda report: None, lambda name: None
     )
     assert len(report["cells"]) == 6
     table = federated_teams_table(report)
