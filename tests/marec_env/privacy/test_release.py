@@ -301,7 +301,7 @@ def test_the_places_that_read_the_log_itself_are_known() -> None:
         "agents/runs/environment.py",  # likewise, in a run's manifest
         "agents/commands/studies.py",  # calibration compares the log with its simulation
         "agents/studies/privacy/teams.py",  # an attack on teams that no release stands before
-        "agents/studies/privacy/federated_teams.py",  # which users a client is: it meets its own only
+        "agents/studies/privacy/federated_teams.py",  # who is in which shard
     }
 
 
