@@ -159,7 +159,7 @@ def _build(
     )
     catalog = moved(catalog, device)
     if recall is not None:
-        approximate = recall.index == "faiss" and log.num_items > recall.index_above
+        approximate = recall.approximate(log.num_items)
         knowledge = divided(knowledge, recall.shards, approximate, HOSTS.get("ray"))
         catalog = replace(catalog, text=knowledge.text)
         factors = replace(learned.factors, item=learned.factors.item.to("meta"))

@@ -12,7 +12,7 @@ import numpy as np
 from marec_env.errors import RunError
 from marec_env.evaluation.statistics import Estimate, finite_or_none
 
-__all__ = ["measure_cells", "plain", "spread"]
+__all__ = ["by_setting", "measure_cells", "plain", "spread"]
 
 
 def plain(value: Any) -> Any:
@@ -37,6 +37,15 @@ def spread(estimate: Estimate, digits: int = 3, sign: str = "") -> str:
     """Return ``value ± half`` of the interval's width, the value alone where there is none."""
     half = (estimate.high - estimate.low) / 2.0
     return f"{estimate.value:{sign}.{digits}f}" + (f" ± {half:.{digits}f}" if half == half else "")
+
+
+def by_setting(report: Mapping[str, Any], separator: str = "; ") -> dict[str, dict[str, Any]]:
+    """Return what each setting's cells found, by seed: they are named setting, separator, seed."""
+    found: dict[str, dict[str, Any]] = {}
+    for cell, values in report["cells"].items():
+        name, _, seed = cell.rpartition(separator)
+        found.setdefault(name, {})[seed] = values
+    return found
 
 
 def measure_cells(

@@ -62,6 +62,10 @@ class RecallConfig(ConfigModel):
         default=3.0, ge=0, description="Score units that 'diverse' takes off a fully exposed topic."
     )
 
+    def approximate(self, num_items: int) -> bool:
+        """Return whether a catalog of this size is searched by an approximate index."""
+        return self.index == "faiss" and num_items > self.index_above
+
 
 class NoMessages(ConfigModel):
     """Components do not speak."""

@@ -64,7 +64,7 @@ class Pipeline:
         self.agents = tuple(component.agent for component in self.components)
         for component in self.components:
             component.knowledge = knowledge
-        if config.recall.index == "faiss" and knowledge.num_items > config.recall.index_above:
+        if config.recall.approximate(knowledge.num_items):
             index.require_faiss()
         self._place = {agent: place for place, agent in enumerate(self.agents)}
         blind = config.model_copy(update={"data_access": {}})  # hand-set decisions see nothing

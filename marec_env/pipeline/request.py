@@ -161,10 +161,8 @@ class Request:
     @property
     def indexed(self) -> bool:
         """Whether the catalog is searched through an approximate index, or in shards."""
-        recall = self.config.recall
-        if self.knowledge.shards is not None:
-            return True
-        return recall.index == "faiss" and self.knowledge.num_items > recall.index_above
+        knowledge = self.knowledge
+        return knowledge.shards is not None or self.config.recall.approximate(knowledge.num_items)
 
     def scores_of(self, space: Literal["cf", "text"], items: Tensor) -> Tensor:
         """Return profile times item in a space, float32 ``[B, M]``.

@@ -25,7 +25,7 @@ from agents.learners.trainer import Trainer
 from agents.studies.privacy.curve import clicks_of
 from agents.studies.privacy.report import of_log_users
 from agents.studies.privacy.teams import among, trained_in
-from agents.studies.records import measure_cells, spread
+from agents.studies.records import by_setting, measure_cells, spread
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError
 from marec_env.evaluation.statistics import mean_estimate
@@ -149,8 +149,9 @@ def train_federated(
         if start is not None:
             factory = partial(Simulator, world)
             Trainer(algorithm, each, seed, factory, clients[0].engine).begin_with(start)
+        begun = clients[0].engine.state_dict()
         for one in clients[1:]:  # what stays there must be the same as well
-            one.engine.load_networks(clients[0].engine.state_dict())
+            one.engine.load_networks(begun)
         networks, report = federate(
             clients[0].networks(),
             [
@@ -232,10 +233,7 @@ def measure_federated_teams(
 
 def federated_teams_table(report: Mapping[str, Any]) -> TextTable:
     """Return clicks, and their paired differences from the team trained on all users at once."""
-    by_name: dict[str, dict[str, dict[str, Any]]] = {}
-    for cell, found in report["cells"].items():
-        name, _, seed = cell.rpartition("; ")
-        by_name.setdefault(name, {})[seed] = found
+    by_name = by_setting(report)
     base, rows = by_name[AT_ONCE], []
     for name, found in by_name.items():
         clicks = [one["clicks"] for one in found.values()]

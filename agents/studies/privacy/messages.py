@@ -16,7 +16,7 @@ from agents.studies.privacy.attributes import groups_of, infer, views
 from agents.studies.privacy.curve import clicks_of
 from agents.studies.privacy.report import attributes_of, of_log_users
 from agents.studies.privacy.teams import trained_in
-from agents.studies.records import measure_cells, spread
+from agents.studies.records import by_setting, measure_cells, spread
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError
 from marec_env.evaluation.statistics import mean_estimate
@@ -102,10 +102,7 @@ def measure_messages(
 
 def messages_table(report: Mapping[str, Any]) -> TextTable:
     """Return clicks, their paired differences from teams without messages, and what is told."""
-    by_name: dict[str, dict[str, dict[str, float]]] = {}
-    for cell, found in report["cells"].items():
-        name, _, seed = cell.rpartition(", seed ")
-        by_name.setdefault(name, {})[seed] = found
+    by_name = by_setting(report, ", seed ")
     base = next(iter(by_name.values()))
     attributes = sorted({key for cell in report["cells"].values() for key in cell} - {"clicks"})
     rows = []

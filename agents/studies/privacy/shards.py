@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from agents.studies.privacy.curve import hand_set_clicks, held_out, recall
-from agents.studies.records import measure_cells, spread
+from agents.studies.records import by_setting, measure_cells, spread
 from marec_env.data.log import load_log
 from marec_env.data.recommender_log import directions, learn
 from marec_env.environment_config import EnvironmentConfig
@@ -95,10 +95,7 @@ def shards_table(report: Mapping[str, Any]) -> TextTable:
     """Return recalls and clicks, and their paired differences from the factors of all users at
     once.
     """
-    by_name: dict[str, dict[str, dict[str, Any]]] = {}
-    for cell, found in report["cells"].items():
-        name, _, seed = cell.rpartition("; ")
-        by_name.setdefault(name, {})[seed] = found
+    by_name = by_setting(report)
     base = by_name[AT_ONCE]
     rows = []
     for name, found in by_name.items():
