@@ -76,17 +76,25 @@ class Link:
     teams: str = ""
     """Names of what it serves."""
     up: bool = False
+    """It is there, and serves what it was told to."""
     _idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
 
     async def ask(self, method: str, target: str, content: bytes = b"") -> Answer:
-        """Return the answer to a request.
+        """Return the answer to a request of somebody's.
+
+        Raises:
+            RefusedError: the replica is down, or is not up yet.
+        """
+        if not self.up:
+            raise self._down()
+        return await self.tell(method, target, content)
+
+    async def tell(self, method: str, target: str, content: bytes) -> Answer:
+        """Return the answer to a request of the front's own, which comes before :attr:`up`.
 
         Raises:
             RefusedError: the replica is down.
         """
-        down = RefusedError("unavailable", f"{self.replica} starts anew; try again")
-        if not self.up:
-            raise down
         try:
             pair = self._idle.pop() if self._idle else await self._connect()
             reader, writer = pair
@@ -100,9 +108,12 @@ class Link:
             found = Answer(int(first.split(" ")[1]), headers, await reader.readexactly(size))
         except (OSError, EOFError) as error:
             self.forget()
-            raise down from error
+            raise self._down() from error
         self._idle.append(pair)
         return found
+
+    def _down(self) -> RefusedError:
+        return RefusedError("unavailable", f"{self.replica} starts anew; try again")
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_unix_connection(str(self.socket), limit=1 << 20)
@@ -133,7 +144,6 @@ class Link:
             ready, self.teams = False, "it was killed"
         if not ready:
             raise RunError(f"{self.replica} could not start: {self.teams}")
-        self.up = True
 
     def end(self) -> None:
         """Hang up, and let it answer what waits and end."""

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -88,6 +88,7 @@ class Front:
             link.launch(*self._asked)
         for link in self.links:
             link.wait()
+            link.up = True
 
     async def watch(self) -> None:
         """Start replicas anew that have ended."""
@@ -108,7 +109,8 @@ class Front:
             try:
                 await asyncio.to_thread(link.wait)
                 if self._policies:
-                    await link.ask("PUT", "/policies", self._policies)
+                    await link.tell("PUT", "/policies", self._policies)
+                link.up = True
             except MarecError as error:  # the next turn tries again
                 _LOG.warning("%s", error)
 
@@ -229,14 +231,20 @@ class Front:
         return told({"exposures": rows, "next": after, "as_of": min(certain)})
 
     async def _serve(self, target: str, content: bytes) -> Response:
-        """Let all replicas serve these policies; where one refuses, those before go back."""
+        """Let all replicas serve these policies; where one refuses or is down, none changes."""
         before = json.dumps({"policies": await self._served()}).encode()
-        for place, link in enumerate(self.links):
-            answer = await link.ask("PUT", target, content)
-            if answer.status != 200:
-                for earlier in self.links[:place]:
-                    await earlier.ask("PUT", target, before)
-                return answer.response()
+        changed: list[Link] = []
+        try:
+            for link in self.links:
+                answer = await link.ask("PUT", target, content)
+                if answer.status != 200:
+                    raise _RefusedError(answer)
+                changed.append(link)
+        except (_RefusedError, RefusedError):
+            for link in changed:
+                with suppress(RefusedError):  # it starts anew, with those before
+                    await link.ask("PUT", target, before)
+            raise
         self._policies = content
         return answer.response()
 

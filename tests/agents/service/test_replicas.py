@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,10 +20,13 @@ pytest.importorskip("uvicorn")
 import httpx
 
 from agents.service.bundle import load_bundle
-from agents.service.config import Replica
+from agents.service.config import Replica, ServiceConfig
 from agents.service.databases import places_of
+from agents.service.link import Answer, Link
 from agents.service.past import past_of
+from agents.service.replicas import Front
 from agents.service.sessions import Sessions
+from agents.service.worker import RefusedError
 
 ROOT = Path(__file__).parents[3]
 KEY = "sixteen-characters-or-more"
@@ -152,6 +157,47 @@ def test_two_replicas_are_one_service(folder: Path, tmp_path: Path) -> None:
         command(folder, tmp_path, 1), cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert alone.returncode == 2 and "another number of replicas" in alone.stderr
+
+
+class Told:
+    """A link that keeps what it was asked, and refuses where it is told to."""
+
+    def __init__(self, status: int = 200, down: bool = False) -> None:
+        self.status, self.down, self.heard = status, down, list[bytes]()
+
+    async def ask(self, method: str, target: str, content: bytes = b"") -> Answer:
+        if self.down:
+            raise RefusedError("unavailable", "replica 2 of 2 starts anew; try again")
+        if method == "GET":
+            return Answer(200, {}, b'{"policies": [{"name": "old", "share": 1.0, "version": "1"}]}')
+        self.heard.append(content)
+        return Answer(self.status, {}, b"{}")
+
+
+@pytest.mark.parametrize("second", [Told(status=422), Told(down=True)])
+def test_all_replicas_serve_new_policies_or_none(second: Told, tmp_path: Path) -> None:
+    front = Front([], tmp_path / "db", ServiceConfig(), 2)
+    first = Told()
+    front.links = [first, second]  # type: ignore[list-item]
+    with pytest.raises(Exception, match=r"422|starts anew"):
+        asyncio.run(front._serve("/policies", b"new"))
+    assert first.heard == [b"new", b'{"policies": [{"bundle": "old", "share": 1.0}]}']
+    assert not front._policies
+
+    front.links = [first, Told()]  # type: ignore[list-item]
+    assert asyncio.run(front._serve("/policies", b"new")).status_code == 200
+    assert front._policies == b"new" and first.heard[-1] == b"new"
+
+
+def test_a_replica_that_starts_anew_is_asked_only_once_it_serves_what_it_was_told(
+    tmp_path: Path,
+) -> None:
+    link = Link(Replica(1, 2), tmp_path / "nobody.socket")
+    link.pipe = SimpleNamespace(recv=lambda: (True, "old"))
+    link.wait()
+    assert link.teams == "old" and not link.up
+    with pytest.raises(RefusedError, match="replica 2 of 2 starts anew"):
+        asyncio.run(link.ask("GET", "/policies"))
 
 
 def clicks(rows: list[dict[str, Any]]) -> list[list[int]]:
