@@ -21,6 +21,7 @@ from marec_env.data.readers import files_fingerprint
 from marec_env.data.recommender_log import LearnedSpace, directions, learn, select_log
 from marec_env.embeddings import (
     EmbeddingConfig,
+    Reduction,
     ReductionConfig,
     embed_corpus,
     embed_texts,
@@ -122,15 +123,16 @@ def _build(
         seen = release.draw_log(log)
         log = seen if config.data.privacy.users == "release" else with_line(log, release)
     visible = select_log(seen, config.knowledge)
-    embeddings = config.embeddings
-    if embeddings.finetune is not None:
+    # Topics, by which users like and tire, are the published encoder's whatever the recommender's.
+    embeddings = config.embeddings.model_copy(update={"finetune": None})
+    text, reduction = _reduced(embeddings, seen, device)
+    catalog = build_catalog(seen, text, config.catalog)
+    if config.embeddings.finetune is not None:
         from marec_env.embeddings.finetune import fine_tuned
 
-        embeddings = fine_tuned(embeddings, visible, device)
-    full = embed_corpus(embeddings, seen.texts, device)
-    reduction = fit_reduction(embeddings, full)
-    catalog = build_catalog(seen, reduction.apply(full), config.catalog)
-    del full  # as large as all else of a large catalog
+        embeddings = fine_tuned(config.embeddings, visible, device)
+        text, reduction = _reduced(embeddings, seen, device)
+        catalog = replace(catalog, text=text)
     population = build_population(
         config.population, log, catalog.topics, catalog.num_topics, catalog.providers, catalog.age
     )
@@ -176,6 +178,15 @@ def _build(
         embeddings=embeddings,
         release=release,
     )
+
+
+def _reduced(
+    embeddings: EmbeddingConfig, log: InteractionLog, device: torch.device
+) -> tuple[Tensor, Reduction]:
+    """Return the items' vectors after reduction, float32 ``[N, dt]``, and the reduction."""
+    full = embed_corpus(embeddings, log.texts, device)  # as large as all else of a large catalog
+    reduction = fit_reduction(embeddings, full)
+    return reduction.apply(full), reduction
 
 
 def _embedded_sentences(pipeline: PipelineConfig, dim: int, world: World) -> Tensor:

@@ -129,8 +129,10 @@ def users_of(
     if changes := evaluation.get("environment"):
         environment = evaluation_environment(environment, changes).model_dump(mode="json")
     world = {key: value for key, value in environment.items() if key not in _FREE}
+    embeddings = dict(environment.get("embeddings") or {})
+    embeddings.pop("finetune", None)  # what the recommender knows; topics are not its encoder's
     relevant = environment.get("measure", {}).get("true_top")  # what counts as relevant
-    return flatten({**world, "measure.true_top": relevant})
+    return flatten({**world, "embeddings": embeddings, "measure.true_top": relevant})
 
 
 def _refuse_other_worlds(runs: Sequence[Run]) -> None:

@@ -19,9 +19,10 @@ class Catalog:
     texts: tuple[str, ...]
     """What is embedded: title, then genres or description."""
     text: Tensor
-    """Float32 ``[N, dt]``: text embeddings after reduction, unit length."""
+    """Float32 ``[N, dt]``: text embeddings after reduction, unit length; by the
+    fine-tuned encoder where there is one."""
     topics: Tensor
-    """Int64 ``[N]``: the item's topic, found from its text."""
+    """Int64 ``[N]``: the item's topic, found from its text by the encoder as published."""
     topic_names: tuple[str, ...]
     popularity: Tensor
     """Float32 ``[N]`` in [0, 1]: share of the log's users who consumed it, over the largest."""

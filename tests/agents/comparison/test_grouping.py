@@ -63,6 +63,15 @@ def test_unsound_runs_are_marked_and_left_out(make_run):
         group_runs([broken])
 
 
+def test_a_fitted_encoder_leaves_the_users_as_they_are(make_run):
+    plain = make_run()
+    fitted = make_run(environment__embeddings__finetune={"steps": 7})
+    assert len(group_runs([plain, fitted]).groups) == 2
+    other = make_run(environment__embeddings__encoder="hashing")
+    with pytest.raises(RunError, match=r"different users.*embeddings\.encoder: hashing and auto"):
+        group_runs([plain, other])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -6,7 +6,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from marec_env.embeddings import EmbeddingConfig, embed_texts, weights_hash
+from marec_env.embeddings import EmbeddingConfig, embed_texts, fit_reduction, weights_hash
 from marec_env.embeddings.config import FineTuneConfig
 from marec_env.embeddings.finetune import (
     co_consumed_pairs,
@@ -159,11 +159,11 @@ def test_the_command(tiny_bert, tmp_path):
     assert again.exit_code == 2 and "exists already" in again.output
 
 
-def finetuned_world(tmp_path, encoder, **changes):
+def finetuned_world(tmp_path, encoder, *, finetune=True, **changes):
     section = {"steps": 3, "batch_size": 8, "learning_rate": 1e-2, "rank": 4, **changes}
     embeddings = {
         "encoder": str(encoder), "max_length": 32, "cache_folder": str(tmp_path),
-        "reduction": {"dimension": 8}, "finetune": section,
+        "reduction": {"dimension": 8}, "finetune": section if finetune else None,
     }  # fmt: skip
     return build_world(EnvironmentConfig(**small_environment(40, 200, embeddings=embeddings)))
 
@@ -189,6 +189,19 @@ def test_a_run_trains_its_encoder_once(model, request, tmp_path, capsys, monkeyp
     )
     again = fine_tuned(world.config.embeddings, world.visible_log, torch.device("cpu"))
     assert again == world.embeddings
+
+
+def test_users_are_of_the_published_encoder_and_vectors_of_the_fitted_one(tiny_bert, tmp_path):
+    world = finetuned_world(tmp_path, tiny_bert, method="full")
+    plain = finetuned_world(tmp_path, tiny_bert, finetune=None)
+    full = embed_texts(world.embeddings, world.catalog.texts)
+    fitted = fit_reduction(world.embeddings, full).apply(full)
+    assert torch.equal(world.catalog.text, fitted) and torch.equal(world.knowledge.text, fitted)
+    assert (fitted - plain.catalog.text).abs().max() > 1e-2
+    assert torch.equal(world.catalog.topics, plain.catalog.topics)
+    for name in ("user_factors", "item_factors", "quality", "topics", "scale", "intercept"):
+        one, other = (getattr(w.population, name) for w in (world, plain))
+        assert torch.equal(torch.as_tensor(one), torch.as_tensor(other)), name
 
 
 def test_each_setting_has_an_encoder_of_its_own(tiny_bert, tmp_path):
