@@ -35,6 +35,7 @@ class RayShards:
             try:
                 answers.append(None if answer is None else ray.get(answer))
             except ray.exceptions.RayActorError as error:
+                RAY.lost += 1
                 raise RunError(
                     f"item shard {number + 1} of {len(waiting)} (pipeline.recall.shards) has died: "
                     f"{' '.join(str(error).split())[:200]}; see whether its machine has memory "
@@ -44,19 +45,22 @@ class RayShards:
 
 
 class _Ray:
-    """Ray where ``RAY_ADDRESS`` says, else in this machine; started when it is first needed."""
+    """Ray as it runs, else where ``RAY_ADDRESS`` says, else in this machine."""
+
+    lost = 0
+    """How often a shard was found dead: what it was a part of is not to be used again."""
 
     def __call__(self, parts: Sequence[Mapping[str, Floats]], approximate: bool) -> RayShards:
         return RayShards(parts, approximate)
 
     def session(self) -> str:
-        """Return which job of which Ray this process is."""
+        """Return which job of which Ray this process is, since the latest loss."""
         import ray
 
         if not ray.is_initialized():
             ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         context = ray.get_runtime_context()
-        return f"{context.gcs_address} {context.get_job_id()}"
+        return f"{context.gcs_address} {context.get_job_id()} {self.lost}"
 
 
 RAY = _Ray()

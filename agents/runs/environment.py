@@ -35,7 +35,7 @@ __all__ = [
 
 def make_environment(config: RunConfig, num_sessions: int) -> VectorEnv:
     """Return the configured environment with ``num_sessions`` sessions."""
-    environment = placed(config).environment
+    environment = _prepared(config)
     if isinstance(environment, PettingZooConfig):
         return make_pettingzoo(environment, num_sessions)
     from marec_env.env import make_vec
@@ -47,9 +47,20 @@ def run_world(config: RunConfig) -> World:
     """Return the world of a run on the recommender, on the run's device."""
     from marec_env.world import build_world
 
-    environment = placed(config).environment
+    environment = _prepared(config)
     assert isinstance(environment, EnvironmentConfig)
     return build_world(environment)
+
+
+def _prepared(config: RunConfig) -> EnvironmentConfig | PettingZooConfig:
+    """Return the environment, on the run's device, once Ray is where its item shards are to be."""
+    config = placed(config)
+    environment = config.environment
+    if isinstance(environment, EnvironmentConfig) and environment.pipeline.recall.shards > 1:
+        from agents.learners.ray_session import start_ray
+
+        start_ray(config.sampling)  # nobody stops it: worlds stay for the process's life
+    return environment
 
 
 def evaluation_world(config: RunConfig) -> World:

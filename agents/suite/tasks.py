@@ -89,9 +89,9 @@ WITHOUT: Mapping[str, str] = {
         "No preset with a bad equilibrium was found. With a price on each unit of message in the "
         "task of communication independent learners paid F still talk, and better so: F 0.110 at "
         "a price of 0.08, 0.095 at 0.3, 0.098 at 0.6 after 300,000 requests (0.080 after 150,000), "
-        "0.091 in silence; where noise drowns the message, they end silent (two tuning seeds each). "
-        "A block that costs 0.05 of F a request and is worth 0.058 to a ranking that weighs it was "
-        "found with ten of ten seeds (F 2.04 to 2.09 a session, 1.68 without it)."
+        "0.091 in silence; where noise drowns the message, they end silent (two tuning seeds each)."
+        " A block that costs 0.05 of F a request and is worth 0.058 to a ranking that weighs it "
+        "was found with ten of ten seeds (F 2.04 to 2.09 a session, 1.68 without it)."
     ),
 }
 """Abilities that no task shows, and why."""

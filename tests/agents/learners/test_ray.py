@@ -13,6 +13,7 @@ from agents.config import RunConfig
 from agents.learners import ray_session
 from agents.learners.config import MAPPOConfig, RLlibConfig, SamplingConfig
 from agents.learners.trainer import Trainer
+from agents.runs.environment import make_environment, run_world
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, RunError
 from marec_env.simulator import Simulator
@@ -187,11 +188,12 @@ def test_bad_stock_settings_are_named(trainer):
 
 
 def test_item_shards_in_actors_give_the_same_slates_and_say_when_one_has_died():
-    worlds = []
+    configs = []
     for shards in (1, 2):
         pipeline = {"candidates": 20, "slate_size": 5, "recall": {"shards": shards}}
         section = small_environment(pipeline=pipeline)
-        worlds.append(build_world(EnvironmentConfig.model_validate(section, strict=False)))
+        configs.append(EnvironmentConfig.model_validate(section, strict=False))
+    worlds = [build_world(config) for config in configs]
     parts = worlds[1].knowledge.shards
     assert parts.bounds == (0, 150, 300) and worlds[1].catalog.text.is_meta
     whole, divided = (Simulator(world, 8) for world in worlds)
@@ -202,6 +204,25 @@ def test_item_shards_in_actors_give_the_same_slates_and_say_when_one_has_died():
     ray.kill(parts.host.actors[1])
     with pytest.raises(RunError, match=r"item shard 2 of 2 \(pipeline.recall.shards\) has died"):
         divided.step(divided.default_actions())
+    again = build_world(configs[1])  # not the world whose part is lost
+    anew = Simulator(again, 8)
+    anew.step(anew.default_actions())
+    assert build_world(configs[1]).knowledge is again.knowledge
+
+
+def test_item_shards_lie_in_the_cluster_that_the_run_names(monkeypatch):
+    def asked(sampling: SamplingConfig) -> None:
+        raise RunError(f"asked for {sampling.ray_address}")
+
+    monkeypatch.setattr(ray_session, "start_ray", asked)
+    settings = {
+        "environment": {"kind": "marec", "pipeline": {"recall": {"shards": 2}}},
+        "sampling": {"ray_address": "10.0.0.1:6379"},
+    }
+    config = RunConfig.model_validate(settings)
+    for make in (run_world, lambda config: make_environment(config, 1)):
+        with pytest.raises(RunError, match=r"asked for 10\.0\.0\.1:6379"):
+            make(config)
 
 
 def test_item_shards_are_refused_where_others_would_build_them_too():
