@@ -16,6 +16,7 @@ from marec_env.catalog.population import Population
 from marec_env.config import usable_device
 from marec_env.data.links import item_links, linked_neighbours, links_fingerprint
 from marec_env.data.log import InteractionLog, load_log
+from marec_env.data.pictures import picture_files
 from marec_env.data.population import build_population
 from marec_env.data.readers import files_fingerprint
 from marec_env.data.recommender_log import LearnedSpace, directions, learn, select_log
@@ -27,6 +28,7 @@ from marec_env.embeddings import (
     embed_texts,
     fit_reduction,
 )
+from marec_env.embeddings.pictures import ItemPictures, item_pictures
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, DataError
 from marec_env.memory import require_memory
@@ -62,6 +64,8 @@ class World:
     """What was written of items and users."""
     embeddings: EmbeddingConfig
     """As configured, but for the encoder, which is the fine-tuned one where there is one."""
+    pictures: ItemPictures | None = None
+    """What the items' pictures look like, if they are read."""
     release: Release | None = None
     """Where the visible log, catalog, learned space and knowledge come from instead of the log, if
     ``data.privacy`` says so."""
@@ -123,6 +127,9 @@ def _build(
         seen = release.draw_log(log)
         log = seen if config.data.privacy.users == "release" else with_line(log, release)
     visible = select_log(seen, config.knowledge)
+    pictures = item_pictures(config.embeddings, config.data, seen, NEIGHBOURS, device)
+    if pictures is not None and pictures.line is not None:
+        log = replace(log, warnings=(*log.warnings, pictures.line))
     # Topics, by which users like and tire, are the published encoder's whatever the recommender's.
     embeddings = config.embeddings.model_copy(update={"finetune": None})
     text, reduction = _reduced(embeddings, seen, device)
@@ -157,6 +164,8 @@ def _build(
         linked=linked_neighbours(item_links(config.data, seen), seen.num_items, NEIGHBOURS)
         if config.catalog.links
         else None,
+        pictures=None if pictures is None else pictures.vectors,
+        picture_neighbours=None if pictures is None else pictures.neighbours,
         user_every=max(1, config.text.user_every),
     )
     catalog = moved(catalog, device)
@@ -176,6 +185,7 @@ def _build(
         knowledge=knowledge if recall is not None else knowledge.to(device),
         texts=texts,
         embeddings=embeddings,
+        pictures=pictures,
         release=release,
     )
 
@@ -274,13 +284,18 @@ def build_world(config: EnvironmentConfig) -> World:
     parts = RecallConfig(
         index=recall.index, index_above=recall.index_above, shards=recall.shards
     )  # of recall, what shards depend on
-    built = _build(
+    asked = (
         shared.model_dump_json(),
         files_fingerprint(config.data),
         key,
         parts if recall.shards > 1 else None,
         host,
     )
+    built = _build(*asked)
+    seen = built.pictures
+    if seen is not None and seen.stamp != picture_files(config.data, built.log).stamp:
+        _build.cache_clear()  # a picture is another since
+        built = _build(*asked)
     world = replace(built, config=config)
     if isinstance(config.pipeline.messages, TextMessages):
         said = _embedded_sentences(config.pipeline, config.pipeline.messages.dim, built)

@@ -159,6 +159,7 @@ def input_hashes(config: RunConfig) -> dict[str, str]:
             if linked is None
             else {"links": hashlib.sha256(linked.cpu().numpy().tobytes()).hexdigest()}
         ),
+        **({} if world.pictures is None else {"pictures": world.pictures.fingerprint}),
         TOPICS: hashlib.sha256(world.catalog.topics.cpu().numpy().tobytes()).hexdigest(),
     }
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from marec_env.data.config import DataConfig
 from marec_env.data.log import InteractionLog
+from marec_env.data.pictures import picture_files, read_picture
 from marec_env.data.population import PopulationConfig, random_click_rate
 from marec_env.data.propensity import has_propensities
 from marec_env.data.times import session_lengths
@@ -38,7 +39,7 @@ def tables_of(log: InteractionLog, config: DataConfig) -> list[TextTable]:
         config: by which it was.
     """
     return [
-        TextTable("The log", ("what", "value"), _counts(log)),
+        TextTable("The log", ("what", "value"), _counts(log, config)),
         TextTable("Numbers", ("column", "least", "median", "largest", "unknown"), _numbers(log)),
         TextTable(
             "Concentration",
@@ -66,7 +67,7 @@ def render_page(log: InteractionLog, config: DataConfig) -> str:
     return page.render_page(f"Data: {config.source}", (), log.warnings, sections)
 
 
-def _counts(log: InteractionLog) -> list[tuple[str, str]]:
+def _counts(log: InteractionLog, config: DataConfig) -> list[tuple[str, str]]:
     pairs = torch.unique(log.user * log.num_items + log.item).numel()
     cells = log.num_users * log.num_items
     lengths = session_lengths(log.user, log.time).to(torch.float64)
@@ -83,6 +84,10 @@ def _counts(log: InteractionLog) -> list[tuple[str, str]]:
         ("items with genres, with a year", _shares(log)),
         (f"groups ({len(log.group_names)})", ", ".join(log.group_names[:8])),
     ]
+    if any(log.images):
+        found = picture_files(config, log)
+        unreadable = [path for path in found.files if path and read_picture(path) is None]
+        rows.append(("pictures", found.told(unreadable) or "of all items"))
     if log.friends is not None:
         rows.append(("friendships", f"{len(log.friends):,}"))
     if (shown := log.impressions) is not None:

@@ -69,6 +69,9 @@ class InteractionLog:
     item_attributes: dict[str, Tensor] = field(default_factory=dict)
     """Further numbers of each item, float32 ``[N]``: ``price``, ``length_minutes``, ``risk`` ...;
     NaN where unknown."""
+    images: tuple[str, ...] = ()
+    """File of each item's picture, within the source's folder, empty where it has none; of no item
+    where the source knows of no pictures."""
     provider: Tensor | None = None
     """Int64 ``[N]``, who offers the item; ``None`` if the source does not say."""
     user_attributes: dict[str, Tensor] = field(default_factory=dict)

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ __all__ = ["YEAR_IN_TITLE", "files_fingerprint", "item_text", "log_of", "read_pl
 _FILES = ("interactions.csv", "items.csv", "users.csv", "impressions.csv", "friends.csv")
 _INTERACTIONS = ("user_id", "item_id", "rating", "timestamp")
 _ITEMS = ("item_id", "title")
-_ITEM_TEXT = ("genres", "description", "year", "provider")
+_ITEM_TEXT = ("genres", "description", "year", "provider", "image")
 _IMPRESSIONS = ("user_id", "item_id", "timestamp", "position", "click")
 _FRIENDS = ("user_id", "friend_id")
 _PROPENSITY = "propensity"
@@ -157,6 +157,9 @@ def log_of(
         sources=sources,
         behaviours=_further(interactions, _INTERACTIONS, _WORDS),
         item_attributes=_further(items, _ITEMS + _ITEM_TEXT, _ITEM_WORDS),
+        images=tuple(items.parse("image", _image, "a file in the folder or empty"))
+        if "image" in items
+        else (),
         provider=_coded(items.identifiers("provider"))[0] if "provider" in items else None,
         user_attributes=_user_attributes(users, user_ids),
         impressions=impressions,
@@ -208,6 +211,16 @@ def _year(cell: str) -> int:
     if not -1 <= value <= _LATEST_YEAR:
         raise ValueError(cell)
     return value
+
+
+def _image(cell: str) -> str:
+    """Return the file of a picture, which lies in the log's folder."""
+    if "://" in cell:
+        raise UnfitError("a file in the folder, not a link: download the pictures")
+    path = PurePath(cell)
+    if path.is_absolute() or ".." in path.parts or "\0" in cell:
+        raise UnfitError("a file in the folder, by its path from there, without '..'")
+    return cell
 
 
 def year_of(title: str) -> str | None:

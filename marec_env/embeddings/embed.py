@@ -1,4 +1,4 @@
-"""Texts to vectors, kept on disk: one file for each corpus and encoder.
+"""Texts to vectors, kept on disk: one file for each corpus and encoder; pictures likewise.
 
 A file holds the vectors of all distinct texts of one request, and says in its metadata what they
 are of: a hash of the texts and all that shapes the vectors. It is written whole and then named, so
@@ -13,9 +13,10 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from typing import Protocol
 
 import torch
 from rich.progress import Progress
@@ -25,6 +26,7 @@ from marec_env.embeddings.assets import HASHING, locate, requested
 from marec_env.embeddings.config import EmbeddingConfig
 from marec_env.embeddings.encoder import (
     HashingTestEncoder,
+    OnBatch,
     TextEncoder,
     resolve_device,
     resolve_precision,
@@ -36,7 +38,7 @@ from marec_env.errors import RunError, visible
 from marec_env.io import write_bytes
 from marec_env.reporting.terminal import Terminal
 
-__all__ = ["CorpusCache", "embed_corpus", "embed_texts"]
+__all__ = ["CorpusCache", "embed_corpus", "embed_kept", "embed_texts"]
 
 _LOG = logging.getLogger(__name__)
 _BAR_ABOVE = 2000  # texts; fewer take a few seconds
@@ -81,12 +83,35 @@ def embed_corpus(
     cleaned = [config.prefix + text for text in cleaned]
     if not cleaned:
         return Vectors([torch.zeros(0, TextEncoder(config, place).dimension)])
+    facts = CorpusCache.facts(config, place) if config.cache else {}
+    return embed_kept(config, cleaned, facts, lambda: TextEncoder(config, place), _PART)
+
+
+class _Encoder(Protocol):
+    def encode(self, inputs: Sequence[str], on_batch: OnBatch | None = None) -> Tensor: ...
+
+
+def embed_kept(
+    config: EmbeddingConfig,
+    inputs: Sequence[str],
+    facts: Mapping[str, str],
+    load: Callable[[], _Encoder],
+    size: int,
+) -> Vectors:
+    """Return vectors of inputs, float32 ``[N, D]`` on the CPU, from the cache where they lie there.
+
+    Args:
+        config: of the cache.
+        inputs: at least one; of equal ones one is embedded.
+        facts: all but the inputs that shapes vectors.
+        load: gives the encoder, once it is needed.
+        size: inputs in a file of the cache, which is what an embedding that is killed may lose.
+    """
     rows: dict[str, int] = {}
-    order = [rows.setdefault(text, len(rows)) for text in cleaned]
+    order = [rows.setdefault(text, len(rows)) for text in inputs]
     distinct = list(rows)
-    parts = [distinct[start : start + _PART] for start in range(0, len(distinct), _PART)]
+    parts = [distinct[start : start + size] for start in range(0, len(distinct), size)]
     shown = len(distinct) > _BAR_ABOVE and sys.stderr.isatty()
-    cached = CorpusCache.facts(config, place) if config.cache else None
     encoder = None
     found: list[Tensor] = []
     written: list[tuple[Future[None], CorpusCache]] = []
@@ -105,10 +130,10 @@ def embed_corpus(
     ):
         task = bar.add_task("embedding", total=len(distinct))
         for number, part in enumerate(parts):
-            cache = None if cached is None else CorpusCache(config, part, cached)
+            cache = CorpusCache(config, part, facts) if config.cache else None
             vectors = cache.read() if cache is not None and not config.refresh else None
             if vectors is None:
-                encoder = encoder or TextEncoder(config, place)
+                encoder = encoder or load()
                 vectors = encoder.encode(part, lambda done: bar.advance(task, done))
                 settle()
                 if cache is not None:
@@ -120,7 +145,7 @@ def embed_corpus(
                 settle()
             found.append(vectors)
             if len(parts) > 1:
-                _LOG.info("%d of %d parts of the texts are embedded", number + 1, len(parts))
+                _LOG.info("%d of %d parts are embedded", number + 1, len(parts))
         settle()
     return Vectors(found, None if len(distinct) == len(order) else torch.tensor(order))
 
@@ -178,7 +203,7 @@ class CorpusCache:
             problem = "it does not hold what its name says"
         except (OSError, ValueError, SafetensorError) as error:
             problem = str(error)
-        line = f"{self.path} is damaged ({problem}); its texts are embedded again"
+        line = f"{self.path} is damaged ({problem}); what it held is embedded again"
         _LOG.warning(visible(line))
         return None
 

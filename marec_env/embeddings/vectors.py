@@ -9,10 +9,11 @@ from torch import Tensor
 
 from marec_env.memory import require_memory
 
-__all__ = ["BLOCK", "Vectors", "room_for"]
+__all__ = ["BLOCK", "Vectors", "nearest", "room_for"]
 
 BLOCK = 1 << 16
 """Rows worked on at a time."""
+_QUERIES = 4096  # compared with all items at once, to bound memory
 
 
 def room_for(texts: int, dimension: int) -> tuple[int, int]:
@@ -24,6 +25,23 @@ def room_for(texts: int, dimension: int) -> tuple[int, int]:
     what = f"embeddings of {texts:,} texts in {dimension} dimensions"
     require_memory(what, texts * dimension * 4.0, "embed fewer")
     return texts, dimension
+
+
+def nearest(queries: Tensor, items: Tensor, count: int, own: Tensor | None = None) -> Tensor:
+    """Return the items of largest product with each query, int64 ``[Q, count]`` (fewer where there
+    are fewer), largest first; ``own``, int64 ``[Q]``, is left out. Where vectors are zeros nothing
+    is known: such a query has no item and such an item no query, and -1 stands in their place.
+    """
+    found, unknown = [], ~items.any(dim=1)
+    for start in range(0, len(queries), _QUERIES):
+        some = queries[start : start + _QUERIES]
+        scores = (some @ items.T).masked_fill_(unknown, -torch.inf)
+        if own is not None:
+            scores.scatter_(1, own[start : start + _QUERIES, None], -torch.inf)
+        best = scores.topk(min(count, len(items) - (own is not None)), dim=1)
+        real = (best.values > -torch.inf) & some.any(dim=1, keepdim=True)
+        found.append(torch.where(real, best.indices, -1))
+    return torch.cat(found)
 
 
 class Vectors:

@@ -28,6 +28,7 @@ _WORDS: dict[str, dict[str, str]] = {
         "text": "it is much like “{liked}”, which you liked",
         "affinity": "it is of a kind you like, as is “{liked}”",
         "diverse": "something else that suits you, near “{liked}”",
+        "pictures": "its picture is like those of what you liked",
         "popular": "many people like it",
         "fresh": "it is new here",
         "exposure": "you have not been shown its kind of late",
@@ -43,6 +44,7 @@ _WORDS: dict[str, dict[str, str]] = {
         "text": "它与您喜欢的《{liked}》很相似",
         "affinity": "它和《{liked}》一样,是您喜欢的类型",
         "diverse": "换个口味,但仍适合您,接近《{liked}》",
+        "pictures": "它的图片与您喜欢的内容的图片相似",
         "popular": "很多人都喜欢它",
         "fresh": "它是新上架的",
         "exposure": "您最近没有看到这一类",
@@ -55,7 +57,7 @@ _WORDS: dict[str, dict[str, str]] = {
 _KIND = {  # which sentence a channel or block is told by
     "cf": "cf", "item_to_item": "cf", "text": "text", "user_text": "text", "notes": "text",
     "affinity": "affinity", "diverse": "diverse",
-    "popular": "popular", "popularity": "popular",
+    "pictures": "pictures", "popular": "popular", "popularity": "popular",
     FILLED: "popular",
     "fresh": "fresh", "freshness": "fresh", "exposure": "exposure",
 }  # fmt: skip

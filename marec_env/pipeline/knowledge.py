@@ -29,6 +29,8 @@ _ASKED_BY = {
     "user_items": "text.user_every: 5",
     "reranked": "text.rerank: 64",
     "linked": "catalog.links: true",
+    "pictures": "embeddings.pictures: {encoder: FOLDER}",
+    "picture_neighbours": "embeddings.pictures: {encoder: FOLDER}",
     "sentences": "pipeline.messages: {kind: text}",
 }
 
@@ -73,6 +75,12 @@ class Knowledge:
     linked: Tensor | None = None
     """Int64 ``[N, M]``: the items that share most with an item beside their texts, most first; -1
     where no more share anything."""
+    pictures: Tensor | None = None
+    """Float32 ``[N, dp]``, unit length: embedded pictures of the items; zeros where there is
+    none."""
+    picture_neighbours: Tensor | None = None
+    """Int64 ``[N, M]``: the items whose pictures are nearest to an item's, nearest first; -1 where
+    no more have one, and of items that have none."""
     reranked: Tensor | None = None
     """Float32 ``[N, T]``, zero mean and unit spread over the items: how well those who like a topic
     like an item, as a text model says."""
@@ -192,6 +200,8 @@ class Knowledge:
             "user_items",
             "reranked",
             "linked",
+            "pictures",
+            "picture_neighbours",
             "sentences",
         ],
     ) -> Tensor:
@@ -202,7 +212,7 @@ class Knowledge:
         """
         found: Tensor | None = getattr(self, name)
         if found is None:
-            what = "links" if name == "linked" else "texts"
+            what = {"linked": "links"}.get(name, "pictures" if "picture" in name else "texts")
             raise ConfigError(
                 f"a component, channel or block reads {what} that are not there; set "
                 f"environment.{_ASKED_BY[name]}, or leave it out"

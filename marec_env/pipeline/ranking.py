@@ -69,10 +69,30 @@ def text(request: Request, candidates: Tensor) -> Tensor:
 @BLOCKS.register("notes")
 def notes(request: Request, candidates: Tensor) -> Tensor:
     """The item's note times the mean of those of the latest clicked items."""
-    table, recent = request.knowledge.written("notes"), request.memory.recent
+    table = request.knowledge.written("notes")
+    return _like_latest(request, table, look_up(table, candidates))
+
+
+@BLOCKS.register("pictures")
+def pictures(request: Request, candidates: Tensor) -> Tensor:
+    """The item's picture times the mean of those of the latest clicked items; an item without one
+    scores as the others do on average.
+    """
+    table = request.knowledge.written("pictures")
+    rows = look_up(table, candidates)
+    scores, shown = _like_latest(request, table, rows), rows.any(dim=2)
+    mean = scores.sum(1, keepdim=True) / shown.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(shown, scores, mean)
+
+
+def _like_latest(request: Request, table: Tensor, rows: Tensor) -> Tensor:
+    """Return the product of candidates' rows of a table, ``[B, C, d]``, with the mean of the latest
+    clicked items' rows.
+    """
+    recent = request.memory.recent
     liked = (recent >= 0).to(torch.float32).unsqueeze(1)
-    profile = normalize(liked @ look_up(table, recent.clamp(min=0)), dim=-1)  # [B, 1, dn]
-    return (look_up(table, candidates) @ profile.transpose(1, 2)).squeeze(2)
+    profile = normalize(liked @ look_up(table, recent.clamp(min=0)), dim=-1)  # [B, 1, d]
+    return (rows @ profile.transpose(1, 2)).squeeze(2)
 
 
 @BLOCKS.register("rerank")

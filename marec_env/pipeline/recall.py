@@ -133,6 +133,12 @@ def notes(request: Request, length: int) -> Tensor:
     return _neighbours(request, request.knowledge.written("note_neighbours"))
 
 
+@CHANNELS.register("pictures")
+def pictures(request: Request, length: int) -> Tensor:
+    """Items whose pictures are nearest to those of the latest clicked ones, in the same order."""
+    return _neighbours(request, request.knowledge.written("picture_neighbours"))
+
+
 @CHANNELS.register("graph")
 def graph(request: Request, length: int) -> Tensor:
     """Items that share most with the latest clicked ones: people, subjects; in the same order."""

@@ -190,6 +190,7 @@ class Release:
             fingerprint=self.fingerprint,
             sources={"private release": self.fingerprint},
             item_attributes=like.item_attributes,
+            images=like.images,
             provider=like.provider,
             user_attributes={  # what users declared is not released; that they did is no secret
                 name: torch.full((users,), math.nan) for name in like.user_attributes

@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 from marec_env.catalog.catalog import Catalog
 from marec_env.data.interactions import InteractionLog
 from marec_env.embeddings import EmbeddingConfig, Reduction, embed_texts, fit_reduction
+from marec_env.embeddings.vectors import nearest
 from marec_env.errors import ConfigError
 from marec_env.text.author import Author, Prompt, TextReport
 from marec_env.text.config import TextConfig
@@ -31,7 +32,6 @@ _NEIGHBOURS = 16  # items kept as the nearest to an item by their notes
 _DEPTH = 512  # and to a text about users: some of them will have been seen
 _RIDGE = 1.0  # of the regression that learns scores: half of what a handful of near items weigh
 _SMALL = 1e-9
-_ROWS = 4096  # queries scored at once, to bound memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +114,8 @@ def write_catalog_texts(
         users=users,
         note_vectors=by_note,
         user_vectors=by_user,
-        note_neighbours=None if by_note is None else _nearest(by_note, by_note, _NEIGHBOURS, own),
-        user_items=None if by_user is None else _nearest(by_user, catalog.text, _DEPTH),
+        note_neighbours=None if by_note is None else nearest(by_note, by_note, _NEIGHBOURS, own),
+        user_items=None if by_user is None else nearest(by_user, catalog.text, _DEPTH),
         reranked=reranked,
         report=author.report,
     )
@@ -165,16 +165,3 @@ def distilled(vectors: Tensor, asked: Tensor, odds: Tensor) -> tuple[Tensor, flo
     found = torch.where(spread > _SMALL, (found - found.mean(0)) / spread.clamp(min=_SMALL), 0.0)
     total = (scores - middle).square().sum()
     return found.float(), float(1 - missed.square().sum() / total.clamp(min=_SMALL))
-
-
-def _nearest(queries: Tensor, items: Tensor, count: int, own: Tensor | None = None) -> Tensor:
-    """Return the items nearest to each query, int64 ``[Q, count]`` (fewer where there are fewer),
-    nearest first; ``own``, int64 ``[Q]``, is left out.
-    """
-    found = []
-    for start in range(0, len(queries), _ROWS):
-        scores = queries[start : start + _ROWS] @ items.T
-        if own is not None:
-            scores.scatter_(1, own[start : start + _ROWS, None], -torch.inf)
-        found.append(scores.topk(min(count, len(items) - (own is not None)), dim=1).indices)
-    return torch.cat(found)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,13 @@ from pettingzoo.test import parallel_api_test
 
 import marec_env
 from agents.config import RunConfig
+from agents.runs.environment import build_trainer
+from marec_env.config.loader import load
+from marec_env.evaluation.reasons import reasons
+from marec_env.pipeline.reasons import slate_facts
 from marec_env.registry import load_object
+from marec_env.simulator import Simulator
+from marec_env.world import build_world
 from tests.worlds import small_environment
 
 ROOT = Path(__file__).parents[2]
@@ -24,11 +31,11 @@ def _from_the_root(monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
 
 
-def test_there_are_twelve_and_each_is_short_and_listed():
+def test_there_are_thirteen_and_each_is_short_and_listed():
     names = {path.stem for path in EXAMPLES}
     assert names == {
         "first_run", "own_reward", "own_component", "own_channel", "own_user_model", "own_data",
-        "compare_algorithms", "own_algorithm",
+        "pictures", "compare_algorithms", "own_algorithm",
         "gymnasium_component", "stable_baselines", "torchrl_team", "benchmarl_team",
     }  # fmt: skip
     readme = (ROOT / "README.md").read_text()
@@ -67,6 +74,34 @@ def test_own_user_model():
     first = simulator.step(simulator.default_actions()).metrics["clicks"]
     simulator.load_state_dict(state)
     assert torch.equal(simulator.step(simulator.default_actions()).metrics["clicks"], first)
+
+
+def test_pictures(tmp_path):
+    colours = load_object("examples.pictures:write_shop")(tmp_path)
+    cache = f"environment.embeddings.cache_folder={tmp_path}/cache"
+    budget = ["environment.embeddings.encoder=hashing", "sampling.num_sessions=16", cache]
+    config = load(tmp_path / "run.yaml", RunConfig, budget)
+    with closing(build_trainer(config)) as trainer:
+        trainer.iterate()
+    simulator = Simulator(build_world(config.environment), 16)
+    simulator.reset(seed=0)
+    recent = simulator.pipeline.memory.recent.clone()
+    simulator.step(simulator.default_actions())
+    request, colours = simulator.last.request, torch.tensor([*map(hash, colours)])
+    place = config.environment.pipeline.recall.channels.index("pictures")
+    same = [
+        bool((colours[recent[row][recent[row] >= 0]] == colours[item]).any())
+        for row in range(16)
+        for item in request.candidates[row][request.candidate_channel[row] == place]
+    ]
+    assert len(same) > 50 and sum(same) > 0.8 * len(same)
+    facts = [fact for row in slate_facts(request, 16) for fact in row if fact.channel == "pictures"]
+    titles = simulator.world.catalog.titles
+    told = reasons(facts, titles)
+    assert told and set(told) == {
+        f"“{titles[fact.item]}”: its picture is like those of what you liked." for fact in facts
+    }
+    assert all("图片" in reason for reason in reasons(facts, titles, "zh"))
 
 
 def test_own_data(tmp_path, capsys):
