@@ -66,6 +66,13 @@ class EnvironmentConfig(ConfigModel):
                     "data.privacy cannot bound; leave it at 1 and lower "
                     "data.privacy.contribution.events"
                 )
+        finetune = self.embeddings.finetune
+        if finetune and finetune.objective == "from_reward" and self.data.privacy.users == "log":
+            raise ValueError(
+                "embeddings.finetune.objective: from_reward would fit the encoder to clicks of the "
+                "log's own users, whom data.privacy protects; set data.privacy.users: release, or "
+                "objective: co_click, which reads the release alone"
+            )
         return self
 
     @model_validator(mode="after")

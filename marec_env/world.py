@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import torch
@@ -28,6 +28,7 @@ from marec_env.embeddings import (
     embed_texts,
     fit_reduction,
 )
+from marec_env.embeddings.config import FineTuneConfig
 from marec_env.embeddings.pictures import ItemPictures, item_pictures
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, DataError
@@ -109,11 +110,17 @@ def moved(record: _Record, device: torch.device | str) -> _Record:
 
 @lru_cache(maxsize=8)
 def _build(
-    serialised: str, fingerprint: str | None, key: bytes, recall: RecallConfig | None, host: str
+    serialised: str,
+    fingerprint: str | None,
+    key: bytes,
+    recall: RecallConfig | None,
+    host: str,
+    played: str | None,
 ) -> World:
     """Build a world; ``fingerprint``, that of the source's files, and the key of the release's
     noise and of links tell contents apart; ``recall``, with the session of their host, says how
-    the vectors lie in shards, if they do.
+    the vectors lie in shards, if they do; ``played`` is the environment whose clicks the encoder is
+    fitted to, if it is.
     """
     config = EnvironmentConfig.model_validate_json(serialised)
     device = torch.device(config.device or "cpu")
@@ -137,7 +144,8 @@ def _build(
     if config.embeddings.finetune is not None:
         from marec_env.embeddings.finetune import fine_tuned
 
-        embeddings = fine_tuned(config.embeddings, visible, device)
+        make_pairs = partial(_pairs, config.embeddings.finetune, visible, played)
+        embeddings = fine_tuned(config.embeddings, seen.texts, make_pairs, device)
         text, reduction = _reduced(embeddings, seen, device)
         catalog = replace(catalog, text=text)
     population = build_population(
@@ -187,6 +195,19 @@ def _build(
         embeddings=embeddings,
         pictures=pictures,
         release=release,
+    )
+
+
+def _pairs(section: FineTuneConfig, visible: InteractionLog, played: str | None) -> Tensor:
+    """Return what the encoder is fitted to, int64 ``[P, 2]`` or ``[P, 3]``."""
+    from marec_env.embeddings.pairs import pairs_of
+
+    if played is None:
+        return pairs_of(visible, section.objective)
+    from marec_env.played import played_clicks
+
+    return played_clicks(
+        EnvironmentConfig.model_validate_json(played), section.sessions, section.seed
     )
 
 
@@ -247,6 +268,28 @@ def _check_supply(config: EnvironmentConfig, num_items: int) -> None:
         )
 
 
+def _played(config: EnvironmentConfig) -> str | None:
+    """Return the environment whose clicks the encoder is to be fitted to: this one's users and
+    sizes, under the default components; so a study of other components meets the same encoder.
+    """
+    embeddings, pipeline = config.embeddings, config.pipeline
+    if embeddings.finetune is None or embeddings.finetune.objective != "from_reward":
+        return None
+    plain = EnvironmentConfig()
+    sizes = {name: getattr(pipeline, name) for name in ("candidates", "slate_size")}
+    index = RecallConfig(index=pipeline.recall.index, index_above=pipeline.recall.index_above)
+    return config.model_copy(
+        update={
+            "device": "cpu",
+            "embeddings": embeddings.model_copy(update={"finetune": None}),
+            "pipeline": PipelineConfig(recall=index, **sizes),
+            "rewards": plain.rewards,
+            "state": plain.state,
+            "text": plain.text,
+        }
+    ).model_dump_json()
+
+
 def build_world(config: EnvironmentConfig) -> World:
     """Build what simulators of this configuration share.
 
@@ -290,6 +333,7 @@ def build_world(config: EnvironmentConfig) -> World:
         key,
         parts if recall.shards > 1 else None,
         host,
+        _played(config),
     )
     built = _build(*asked)
     seen = built.pictures

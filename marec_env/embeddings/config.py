@@ -28,16 +28,21 @@ class ReductionConfig(ConfigModel):
 
 
 class FineTuneConfig(ConfigModel):
-    """How the encoder is fitted to what the recommender may see of the log, before a run."""
+    """How the encoder is fitted to what the recommender may see, before a run."""
 
     method: Literal["full", "lora"] = Field(
         default="lora", description="all weights, or low-rank adapters (extra `lora`)"
     )
     rank: int = Field(default=8, ge=1, le=1024, description="of the adapters")
-    objective: Literal["co_click", "contrastive"] = Field(
+    objective: Literal["co_click", "contrastive", "from_reward"] = Field(
         default="co_click",
-        description="what is brought together: items that the same users liked in succession, or "
-        "an item's text with itself under other dropout (needs no likes)",
+        description="what is brought together: items that the same users liked in succession; or "
+        "an item's text with itself under other dropout (contrastive; needs no likes); or what a "
+        "user liked and what he then clicked, rather than passed, in simulated sessions of "
+        "hand-set play (from_reward)",
+    )
+    sessions: int = Field(
+        default=256, ge=1, description="from_reward: sessions played before the run"
     )
     steps: int = Field(default=200, ge=1, description="gradient steps")
     batch_size: int = Field(default=64, ge=2, description="pairs in a batch")
@@ -45,7 +50,7 @@ class FineTuneConfig(ConfigModel):
     popularity_correction: bool = Field(
         default=True, description="co_click: undo the sampling of negatives by popularity"
     )
-    seed: int = Field(default=0, ge=0, description="of adapters, dropout and batches")
+    seed: int = Field(default=0, ge=0, description="of adapters, dropout, batches and sessions")
 
 
 class PicturesConfig(ConfigModel):

@@ -2,10 +2,13 @@
 ``python -m marec_env.embeddings.finetune --out FOLDER``.
 
 InfoNCE (van den Oord et al., "Representation learning with contrastive predictive coding", 2018)
-with in-batch negatives, both directions, on items that the same users liked; all weights, or
-low-rank adapters (Hu et al., "LoRA", ICLR 2022). Held-out retrieval recall is printed before and
-after, for pairs of users that were held out, and among them for items that training never saw. The
-folder serves as ``embeddings.encoder``.
+with in-batch negatives, both directions, on items that the same users liked; or, for clicks of
+simulated sessions, the clicked item against one that was passed in the same slate (negatives of
+one's own impression: Wu et al., "NPA: neural news recommendation with personalized attention", KDD
+2019). All weights, or low-rank adapters (Hu et al., "LoRA", ICLR 2022).
+
+By hand, held-out retrieval recall is printed before and after, for pairs of users that were held
+out, and among them for items that training never saw. The folder serves as ``embeddings.encoder``.
 """
 
 from __future__ import annotations
@@ -16,145 +19,39 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import torch
 import typer
 from torch import Tensor
-from torch.nn import functional
 
-from marec_env import random
 from marec_env.data.config import DataConfig
-from marec_env.data.interactions import InteractionLog
 from marec_env.data.log import load_log
 from marec_env.embeddings.assets import HASHING, MULTILINGUAL, locate, requested
 from marec_env.embeddings.config import EmbeddingConfig, FineTuneConfig
 from marec_env.embeddings.embed import embed_texts
+from marec_env.embeddings.pairs import (
+    PairSplit,
+    clicked_over_passed,
+    co_consumed_pairs,
+    info_nce,
+    retrieval_recall,
+    split_pairs,
+)
 from marec_env.embeddings.tokens import TextTokenizer, embed_padded
 from marec_env.errors import AssetError, ConfigError, DataError, MarecError
 from marec_env.io import write_json
 
-__all__ = [
-    "PairSplit",
-    "co_consumed_pairs",
-    "fine_tune",
-    "fine_tuned",
-    "info_nce",
-    "main",
-    "retrieval_recall",
-    "split_pairs",
-]
+__all__ = ["fine_tune", "fine_tuned", "main"]
 
 _CUTOFFS = (10, 50)  # of the recall
 _COPIED = ("tokenizer.json", "tokenizer_json", "special_tokens_map.json", "vocab.txt")
-_TEMPERATURE = 0.05  # divisor of the cosines, as in sentence-transformers' ranking loss (scale 20)
 _WARM_UP = 0.1  # share of the steps in which the learning rate rises
-_WINDOW = 3  # largest distance of a pair in a user's sequence
 _TOLD_EVERY = 20  # steps
 _REPORT = "finetune.json"
-_HELD_OUT = 0.1  # share of the users, and of the items
-
-
-def co_consumed_pairs(user: Tensor, item: Tensor, window: int = _WINDOW) -> tuple[Tensor, Tensor]:
-    """Return pairs of different items that a user consumed within ``window`` of one another.
-
-    Args:
-        user: int64 ``[R]``, sorted by user, then time.
-        item: int64 ``[R]``.
-        window: largest distance in a user's sequence, >= 1.
-
-    Returns:
-        int64 ``[P, 2]``, the earlier item first, and int64 ``[P]``, the pairs' users.
-    """
-    pairs, owners = [], []
-    for distance in range(1, window + 1):
-        first, second = slice(None, -distance), slice(distance, None)
-        good = (user[first] == user[second]) & (item[first] != item[second])
-        pairs.append(torch.stack([item[first][good], item[second][good]], dim=1))
-        owners.append(user[first][good])
-    return torch.cat(pairs), torch.cat(owners)
-
-
-class PairSplit(NamedTuple):
-    """Pairs for training, and two held-out sets of users that training never saw, int64 ``[P, 2]``
-    each.
-    """
-
-    train: Tensor
-    """Known users, known items."""
-    warm: Tensor
-    """Held-out users, items that training saw with others."""
-    cold: Tensor
-    """Held-out users, second item never seen in training."""
-
-
-def split_pairs(
-    pairs: Tensor, owners: Tensor, share: float = _HELD_OUT, seed: int = 0
-) -> PairSplit:
-    """Hold out a share of the users, int64 ``[P]``, and, independently, of the pairs' items."""
-
-    def held_out(members: Tensor, stream: str) -> Tensor:
-        keys = random.session_keys(seed, members.flatten())
-        return (random.uniform(keys, 0, stream, 1).squeeze(1) < share).view(members.shape)
-
-    new_user = held_out(owners, "embeddings.pairs.users")
-    new_item = held_out(pairs, "embeddings.pairs.items")
-    return PairSplit(
-        train=pairs[~new_user & ~new_item.any(dim=1)],
-        warm=pairs[new_user & ~new_item.any(dim=1)],
-        cold=pairs[new_user & new_item[:, 1]],
-    )
-
-
-def info_nce(
-    left: Tensor,
-    right: Tensor,
-    items: Tensor,
-    temperature: float = _TEMPERATURE,
-    log_frequency: Tensor | None = None,
-) -> Tensor:
-    """Return the mean symmetric InfoNCE loss of a batch of pairs.
-
-    Args:
-        left: float32 ``[n, D]``, unit vectors.
-        right: float32 ``[n, D]``, unit vectors; row i belongs to row i of ``left``.
-        items: int64 ``[n, 2]``, the pairs' items; an item that equals the anchor or its partner is
-            no negative.
-        temperature: divisor of the cosines.
-        log_frequency: float32 ``[n, 2]``, log of each item's share of all pairs, taken off the
-            scores.
-    """
-    scores = left @ right.T / temperature
-    own = torch.eye(len(items), dtype=torch.bool, device=items.device)
-    labels = torch.arange(len(items), device=items.device)
-    losses = []
-    for table, anchor, other in ((scores, 0, 1), (scores.T, 1, 0)):
-        if log_frequency is not None:
-            table = table - log_frequency[:, other]
-        same = (items[:, other] == items[:, other, None]) | (
-            items[:, other] == items[:, anchor, None]
-        )
-        losses.append(functional.cross_entropy(table.masked_fill(same & ~own, -torch.inf), labels))
-    return (losses[0] + losses[1]) / 2
-
-
-def retrieval_recall(vectors: Tensor, pairs: Tensor, k: int) -> float:
-    """Return the share of pairs whose second item is among the k nearest to the first.
-
-    Args:
-        vectors: float32 ``[N, D]``, unit vectors of all items.
-        pairs: int64 ``[P, 2]``, at least one; the first item is not among its own neighbours.
-        k: >= 1.
-    """
-    if not len(pairs):
-        raise DataError("there are no held-out pairs to measure recall on")
-    scores = vectors[pairs[:, 0]] @ vectors.T
-    own = scores.gather(1, pairs[:, 1:])
-    scores.scatter_(1, pairs[:, :1], -torch.inf)
-    return float(((scores > own).sum(dim=1) < k).float().mean())
 
 
 def fine_tune(
@@ -176,10 +73,11 @@ def fine_tune(
     Args:
         encoder: where the weights come from, pooling and length.
         texts: the items' texts.
-        pairs: int64 ``[P, 2]``, items consumed by the same user.
+        pairs: int64 ``[P, 2]``, items consumed by the same user; or ``[P, 3]``, an item that a user
+            liked, one that he then clicked and one that he passed.
         folder: receives ``model.safetensors``, ``json`` and the tokenizer.
         steps, batch_size, learning_rate, lora_rank, seed: as :func:`main`'s; each pair of a batch
-            sees the others as negatives.
+            sees the others as negatives (of three items: the third alone).
         device: where it trains.
         popularity_correction: take the log of an item's frequency off its score as a negative, so
             that cosines model what is consumed rather than what is consumed beyond its popularity
@@ -193,7 +91,9 @@ def fine_tune(
         DataError: fewer pairs than a batch.
     """
     if len(pairs) < batch_size:
-        raise DataError(f"{len(pairs)} training pairs are fewer than one batch ({batch_size})")
+        raise DataError(
+            f"{len(pairs)} training pairs are fewer than one batch ({batch_size}); lower batch_size"
+        )
     files = locate(encoder)
     files.verify()
     model = files.load_model(torch.float32)
@@ -218,9 +118,13 @@ def fine_tune(
         drawn = torch.randint(len(pairs), (batch_size,), generator=generator)
         batch = pairs[drawn.to(device)]
         texts_of_batch = [tokens[item] for item in batch.T.flatten()]
-        left, right = embed_padded(model, texts_of_batch, pooling).chunk(2)
-        offset = log_frequency[batch] if popularity_correction else None
-        loss = info_nce(left, right, batch, log_frequency=offset)
+        vectors = embed_padded(model, texts_of_batch, pooling)
+        left, right, *passed = vectors.chunk(batch.shape[1])
+        if passed:
+            loss = clicked_over_passed(left, right, passed[0])
+        else:
+            offset = log_frequency[batch] if popularity_correction else None
+            loss = info_nce(left, right, batch, log_frequency=offset)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -236,14 +140,18 @@ def fine_tune(
 
 
 def fine_tuned(
-    config: EmbeddingConfig, log: InteractionLog, device: torch.device
+    config: EmbeddingConfig,
+    texts: Sequence[str],
+    make_pairs: Callable[[], Tensor],
+    device: torch.device,
 ) -> EmbeddingConfig:
     """Return the configuration of the encoder that ``config.finetune`` asks for, trained or from
     the cache; without the section, ``config`` as it is.
 
     Args:
         config: encoder, cache and the section.
-        log: what the recommender may see.
+        texts: the items' texts.
+        make_pairs: returns what it is fitted to, as :func:`fine_tune` takes it.
         device: where it trains.
 
     Raises:
@@ -260,29 +168,22 @@ def fine_tuned(
             "transformers folder or a hub name, or set finetune: null"
         )
     files = locate(config)
-    pairs = _pairs(log, section.objective)
+    pairs = make_pairs()
     facts = {
         **files.hashes(),
         **section.model_dump(mode="json"),
         "pooling": files.pooling(config),
         "prefix": config.prefix,
         "max_length": config.max_length,
-        "texts": hashlib.sha256("\0".join(log.texts).encode()).hexdigest(),
+        "texts": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
         "pairs": hashlib.sha256(pairs.numpy().tobytes()).hexdigest(),
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     folder = config.cache_root() / "finetuned" / key
     if not (folder / _REPORT).is_file():
-        _train_into(folder, config, section, log.texts, pairs, facts, device)
+        _train_into(folder, config, section, texts, pairs, facts, device)
     chosen = {"encoder": str(folder), "pooling": facts["pooling"], "finetune": None}
     return config.model_copy(update=chosen)
-
-
-def _pairs(log: InteractionLog, objective: str) -> Tensor:
-    if objective == "contrastive":
-        return torch.arange(log.num_items).unsqueeze(1).expand(-1, 2).contiguous()
-    liked = log.select(log.liked)
-    return co_consumed_pairs(liked.user, liked.item)[0].contiguous()
 
 
 def _train_into(

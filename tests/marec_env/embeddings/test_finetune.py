@@ -1,3 +1,4 @@
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -8,16 +9,18 @@ from typer.testing import CliRunner
 
 from marec_env.embeddings import EmbeddingConfig, embed_texts, fit_reduction, weights_hash
 from marec_env.embeddings.config import FineTuneConfig
-from marec_env.embeddings.finetune import (
+from marec_env.embeddings.finetune import fine_tune, fine_tuned
+from marec_env.embeddings.pairs import (
+    clicked_over_passed,
     co_consumed_pairs,
-    fine_tune,
-    fine_tuned,
     info_nce,
+    pairs_of,
     retrieval_recall,
     split_pairs,
 )
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, DataError
+from marec_env.played import played_clicks
 from marec_env.world import build_world
 from tests.worlds import small_environment
 
@@ -27,6 +30,13 @@ def test_the_loss_in_closed_form():
     items = torch.tensor([[0, 3], [1, 4], [2, 5]])
     loss = info_nce(left, left, items, temperature=0.5)
     assert float(loss) == pytest.approx(math.log(1 + 2 * math.exp(-2)))
+
+
+def test_the_loss_of_a_clicked_item_beside_a_passed_one_in_closed_form():
+    anchor, clicked = torch.eye(3)[[0, 1]], torch.eye(3)[[0, 2]]
+    passed = torch.tensor([[0.6, 0.8, 0.0], [0.0, 0.6, 0.8]])
+    by_hand = (math.log(1 + math.exp(-0.4 / 0.5)) + math.log(1 + math.exp(0.6 / 0.5))) / 2
+    assert float(clicked_over_passed(anchor, clicked, passed, 0.5)) == pytest.approx(by_hand)
 
 
 def test_an_item_is_no_negative_of_itself_or_of_its_partner():
@@ -168,6 +178,12 @@ def finetuned_world(tmp_path, encoder, *, finetune=True, **changes):
     return build_world(EnvironmentConfig(**small_environment(40, 200, embeddings=embeddings)))
 
 
+def tuned_of(config, world):
+    log = world.visible_log
+    pairs = pairs_of(log, config.finetune.objective)
+    return fine_tuned(config, log.texts, lambda: pairs, torch.device("cpu"))
+
+
 @pytest.mark.parametrize("model", ["tiny_bert", "tiny_decoder"])
 def test_a_run_trains_its_encoder_once(model, request, tmp_path, capsys, monkeypatch):
     pytest.importorskip("peft")
@@ -187,8 +203,7 @@ def test_a_run_trains_its_encoder_once(model, request, tmp_path, capsys, monkeyp
     monkeypatch.setattr(
         "marec_env.embeddings.finetune.fine_tune", lambda *a, **k: pytest.fail("trained")
     )
-    again = fine_tuned(world.config.embeddings, world.visible_log, torch.device("cpu"))
-    assert again == world.embeddings
+    assert tuned_of(world.config.embeddings, world) == world.embeddings
 
 
 def test_users_are_of_the_published_encoder_and_vectors_of_the_fitted_one(tiny_bert, tmp_path):
@@ -204,15 +219,51 @@ def test_users_are_of_the_published_encoder_and_vectors_of_the_fitted_one(tiny_b
         assert torch.equal(torch.as_tensor(one), torch.as_tensor(other)), name
 
 
+def test_an_encoder_is_fitted_to_clicks(tiny_bert, tmp_path, monkeypatch):
+    section = {
+        "objective": "from_reward", "method": "full", "sessions": 24, "seed": 3,
+        "steps": 40, "batch_size": 16, "learning_rate": 5e-3,
+    }  # fmt: skip
+    world = finetuned_world(tmp_path, tiny_bert, **section)
+    plain = finetuned_world(tmp_path, tiny_bert, finetune=None)
+    assert torch.equal(world.catalog.topics, plain.catalog.topics)
+    folder = Path(world.embeddings.encoder)
+    report = json.loads((folder / "finetune.json").read_text())
+    clicks = played_clicks(plain.config, 24, 3)
+    assert report["pairs"] == hashlib.sha256(clicks.numpy().tobytes()).hexdigest()
+    assert report["sessions"] == 24
+    assert report["losses"][0] == pytest.approx(math.log(2), abs=0.4)
+    before, after = (embed_texts(w.embeddings, w.log.texts)[clicks] for w in (plain, world))
+    losses = [float(clicked_over_passed(*v.unbind(1))) for v in (before, after)]
+    assert losses[1] < losses[0] - 0.05
+
+    def fit(*arguments, **settings):
+        raise LookupError("fits anew")
+
+    monkeypatch.setattr("marec_env.embeddings.finetune.fine_tune", fit)
+    team = small_environment(
+        40, 200, embeddings=world.config.embeddings.model_dump(),
+        pipeline={"candidates": 20, "slate_size": 5, "components": ("recall", "ranking")},
+    )  # fmt: skip
+    assert build_world(EnvironmentConfig(**team)).embeddings == world.embeddings
+    with pytest.raises(LookupError):
+        build_world(EnvironmentConfig(**team, users={"new_user_share": 0.6}))
+
+
+def test_clicks_of_protected_users_are_not_fitted_to():
+    section = {"finetune": {"objective": "from_reward"}}
+    EnvironmentConfig(embeddings=section, data={"privacy": {"users": "release"}})
+    with pytest.raises(ValueError, match=r"from_reward .* data\.privacy\.users: release, or"):
+        EnvironmentConfig(embeddings=section, data={"privacy": {"users": "log"}})
+
+
 def test_each_setting_has_an_encoder_of_its_own(tiny_bert, tmp_path):
     config = EmbeddingConfig(encoder=str(tiny_bert), max_length=16, cache_folder=str(tmp_path))
     world = build_world(EnvironmentConfig(**small_environment(40, 200)))
     found = set()
     for changes in ({}, {"seed": 1}, {"objective": "contrastive"}, {"learning_rate": 1e-3}):
         section = FineTuneConfig(**{"method": "full", "steps": 1, "batch_size": 4} | changes)
-        tuned = fine_tuned(
-            config.model_copy(update={"finetune": section}), world.visible_log, torch.device("cpu")
-        )
+        tuned = tuned_of(config.model_copy(update={"finetune": section}), world)
         found.add(weights_hash(tuned))
     assert len(found | {weights_hash(config)}) == 5
 
@@ -221,5 +272,8 @@ def test_each_setting_has_an_encoder_of_its_own(tiny_bert, tmp_path):
 def test_an_encoder_that_cannot_be_trained_is_refused(encoder):
     with pytest.raises(ConfigError, match=rf"'{encoder}' cannot be trained"):
         fine_tuned(
-            EmbeddingConfig(encoder=encoder, finetune=FineTuneConfig()), None, torch.device("cpu")
+            EmbeddingConfig(encoder=encoder, finetune=FineTuneConfig()),
+            ["a", "b"],
+            lambda: pytest.fail("made pairs in vain"),
+            torch.device("cpu"),
         )
