@@ -1,10 +1,12 @@
-"""Text by models, measured: ``python benchmarks/text.py speed | throughput | notes | parts |
-runs FOLDER``.
+"""Text by models, measured: ``python benchmarks/text.py speed | throughput | notes | films |
+parts | train FOLDER [most] | runs FOLDER``.
 
 ``speed``: env steps per CPU second with texts and without, interleaved. ``throughput``: tokens a
 second of SmolLM2 by llama.cpp and of a model with random weights by transformers, by how many texts
-are in work at a time. ``runs``: a table of trained runs in folders called ARM-SEED, seed by seed
-against the arm ``base``. ``notes``: hand-set play of a generated catalog of 200 items without
+are in work at a time. ``films``: SmolLM2's notes of the default task. ``train``: teams without
+notes, with the template's and with SmolLM2's, seed by seed, into folders called ARM-SEED; at most
+``most`` now, and none that is there already. ``runs``: a table of such folders, seed by seed
+against the arms before. ``notes``: hand-set play of a generated catalog of 200 items without
 notes, with the template's and with SmolLM2's, over ten cohorts. ``parts``: hand-set play of the
 default task with notes as a channel, as a block, as both, and with the re-ranker's block.
 """
@@ -12,6 +14,8 @@ default task with notes as a channel, as a block, as both, and with the re-ranke
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 import tempfile
 import time
@@ -22,6 +26,7 @@ from statistics import mean, median
 import torch
 
 from agents.baselines import build_baseline
+from agents.commands.train import start_run
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.evaluation.rollout import rollout
 from marec_env.evaluation.statistics import paired_difference
@@ -34,6 +39,8 @@ from marec_env.world import World, build_world
 SESSIONS, STEPS, ROUNDS, COHORTS = 256, 20, 7, 10
 TEXTS, AT_A_TIME = 16, (1, 4, 16)
 DEFAULT = ("cf", "text", "affinity", "item_to_item", "popular", "fresh", "diverse")
+SMOLLM2: dict[str, object] = {"kind": "gguf", "max_tokens": 40}
+SEEDS = 10
 
 
 def _world(**text: object) -> World:
@@ -101,7 +108,7 @@ def notes() -> None:
     models: dict[str, dict[str, object]] = {
         "none": {"notes": False},
         "template": {"notes": True},
-        "smollm2": {"notes": True, "model": {"kind": "gguf", "max_tokens": 40}},
+        "smollm2": {"notes": True, "model": SMOLLM2},
     }
     arms = {}
     for name, text in models.items():
@@ -125,6 +132,27 @@ def notes() -> None:
             },
         }
     _compare(arms, SESSIONS, COHORTS)
+
+
+def films() -> None:
+    """Print what SmolLM2's notes of the default task's films took, and how far they are from the
+    template's: by their words, and by the items that are nearest by them.
+    """
+    world, plain = _world(notes=True, model=SMOLLM2), _world(notes=True)
+    print(world.texts.report)
+    pairs = list(zip(world.texts.notes, plain.texts.notes, strict=True))
+    ways = {"the template's": 0, "of the template's words alone": 0, "others": 0}
+    for note, facts in pairs:
+        old = set(re.findall(r"\w+", facts.lower()))
+        added = set(re.findall(r"\w+", note.lower())) - old
+        ways[list(ways)[0 if note == facts else 1 if not added else 2]] += 1
+    print(f"{len(pairs)} notes: {ways}")
+    near, far = world.texts.note_neighbours, plain.texts.note_neighbours
+    assert near is not None and far is not None
+    same = (near.unsqueeze(2) == far.unsqueeze(1)).any(2).float().mean()
+    print(
+        f"of {near.shape[1]} items nearest by note, {100 * same:.0f} % are also by the template's"
+    )
 
 
 def parts() -> None:
@@ -191,30 +219,65 @@ def _save_random_model(folder: Path) -> None:
     GPT2LMHeadModel(config).save_pretrained(folder)
 
 
+def train(folder: Path, most: int) -> None:
+    """Train the default task without notes, with the template's and with SmolLM2's."""
+    with_notes = [
+        "environment.text.notes=true",
+        "environment.pipeline.blocks.notes=0.03",
+        f"environment.pipeline.recall.channels={json.dumps([*DEFAULT, 'notes'])}",
+    ]
+    written = [f"environment.text.model.{name}={value}" for name, value in SMOLLM2.items()]
+    arms: dict[str, list[str]] = {
+        "base": [],
+        "template": with_notes,
+        "smollm2": with_notes + written,
+    }
+    budget = ["training.env_steps=100000", "evaluation.every=null", "evaluation.baselines=[]"]
+    for seed in range(SEEDS):
+        for arm, settings in arms.items():
+            place = folder / f"{arm}-{seed}"
+            if (place / "evaluation.json").exists():
+                continue
+            if not most:
+                return
+            shutil.rmtree(place, ignore_errors=True)  # cut off
+            overrides = [*settings, *budget, f"seed={seed}"]
+            if code := start_run("configs/default.yaml", overrides, place):
+                sys.exit(code)
+            most -= 1
+
+
 def runs(folder: Path) -> None:
-    """Print outcomes of trained teams by arm, and paired differences to the arm ``base``."""
+    """Print outcomes of trained teams by arm, and paired differences to the arms before."""
     found: dict[str, dict[int, dict[str, float]]] = {}
     for path in sorted(folder.glob("*-*/evaluation.json")):
         arm, _, seed = path.parent.name.rpartition("-")
         team = json.loads(path.read_text())["policies"]["trained team"]
         clicks, items = team["groups"]["clicks"], team["exposure"]["popularity"]
+        cold = team["exposure"].get("cold")
         found.setdefault(arm, {})[int(seed)] = {
             "clicks": team["outcomes"]["clicks"]["mean"],
             "known users": clicks["known users"]["mean"],
             "new users": clicks["new users"]["mean"],
             "clicks on the least popular fifth, %": 100 * items["clicks"][0],
         }
-    for arm, seeds in found.items():
+        if cold is not None and cold["rates"][-1] is not None:
+            found[arm][int(seed)] |= {
+                "of what was shown, cold items, %": 100 * cold["impressions"][1],
+                "clicks on cold items, %": 100 * cold["clicks"][1],
+                "clicks a cold item shown, %": 100 * cold["rates"][1],
+            }
+    for place, (arm, seeds) in enumerate(found.items()):
         for name in next(iter(seeds.values())):
             values = [seeds[seed][name] for seed in sorted(seeds)]
-            line = f"{arm:>6} {name}: {mean(values):.2f} over seeds {sorted(seeds)}"
-            shared = sorted(set(seeds) & set(found["base"]))
-            if arm != "base" and len(shared) > 1:
+            line = f"{arm:>8} {name}: {mean(values):.2f} over seeds {sorted(seeds)}"
+            for other in list(found)[:place]:
+                shared = sorted(set(seeds) & set(found[other]))
                 gap = paired_difference(
                     [seeds[seed][name] for seed in shared],
-                    [found["base"][seed][name] for seed in shared],
+                    [found[other][seed][name] for seed in shared],
                 )
-                line += f"; less base {gap}"
+                line += f"; less {other} {gap}"
             print(line)
 
 
@@ -222,5 +285,13 @@ if __name__ == "__main__":
     part, *rest = sys.argv[1:]
     if part == "runs":
         runs(Path(rest[0]))
+    elif part == "train":
+        train(Path(rest[0]), int(rest[1]) if len(rest) > 1 else -1)
     else:
-        {"speed": speed, "throughput": throughput, "notes": notes, "parts": parts}[part]()
+        {
+            "speed": speed,
+            "throughput": throughput,
+            "notes": notes,
+            "films": films,
+            "parts": parts,
+        }[part]()

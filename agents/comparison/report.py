@@ -149,7 +149,7 @@ def sections_of(summary: Summary, command: str, drawn: bool = True) -> list[Sect
     add(
         "Exposure of providers and items",
         _exposure_lead(summary),
-        tables.exposure_tables(summary),
+        [*tables.exposure_tables(summary), tables.cold_table(summary)],
         figures.exposure_figures,
     )
     further = (tables.quality_table, tables.list_table, tables.further_table)

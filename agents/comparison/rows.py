@@ -17,7 +17,7 @@ from agents.runs.manifest import read_manifest
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, RunError
 from marec_env.evaluation.comparison import RANKED_BY, Evaluation, PolicyNumbers, Shares
-from marec_env.evaluation.statistics import Estimate, seeds_interval
+from marec_env.evaluation.statistics import Estimate, finite_or_none, seeds_interval
 from marec_env.io import read_json
 from marec_env.shipped import typed
 
@@ -173,12 +173,21 @@ def _mean_exposure(teams: Sequence[PolicyNumbers]) -> dict[str, Shares]:
     for division, first in teams[0].exposure.items():
         parts = [team.exposure.get(division) for team in teams]
         shares = [part for part in parts if part is not None and part.groups == first.groups]
-        lists = [part.impressions for part in shares if part.impressions]
         if len(shares) == len(teams):
-            mean = np.mean(lists, axis=0).tolist() if len(lists) == len(teams) else []
-            kept = {"impressions": mean, "items": first.items if mean else []}
+            lists = ("impressions", "clicks", "rates")
+            kept: dict[str, object] = {name: _mean(shares, name) for name in lists}
+            kept["items"] = first.items if kept["impressions"] else []
             found[division] = first.model_copy(update=kept)
     return found
+
+
+def _mean(shares: Sequence[Shares], name: str) -> list[float | None]:
+    """Return the mean of a list that all have; ``None`` where one of them has no value."""
+    lists = [getattr(part, name) for part in shares]
+    if not all(lists):
+        return []
+    means = np.array(lists, dtype=float).mean(axis=0)  # None is NaN
+    return [finite_or_none(value) for value in means.tolist()]
 
 
 def baseline_rows(groups: Sequence[Group]) -> list[Row]:

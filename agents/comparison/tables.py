@@ -210,6 +210,22 @@ def exposure_tables(summary: Summary) -> list[TextTable]:
     return tables
 
 
+def cold_table(summary: Summary) -> TextTable | None:
+    """Return what items get of which next to nothing is known, ``None`` where there are none."""
+    body = []
+    for row in summary.rows:
+        shares = row.exposure.get("cold")
+        if shares is not None and len(shares.rates) == 2:
+            parts = [part[1] for part in (shares.items, shares.impressions, shares.clicks)]
+            told = [f"{100 * part:.3g} %" for part in parts]
+            told += [shown(math.nan if rate is None else rate) for rate in shares.rates[::-1]]
+            body.append([name_of(row), *told])
+    header = ["policy", "of the catalog", "of what was shown", "of clicks"]
+    header += ["clicks a place", "clicks a place of other items"]
+    title = "Cold items: at most one interaction is known"
+    return TextTable(title, header, body) if body else None
+
+
 def configuration_table(summary: Summary) -> TextTable | None:
     """Return the configuration keys in which experiments differ, ``None`` without any."""
     rows = [

@@ -84,6 +84,8 @@ class Shares(_Document):
     """Each group's share of what was shown."""
     clicks: list[FiniteFloat] = []
     """Each group's share of what was clicked."""
+    rates: list[FiniteFloat | None] = []
+    """Each group's clicks an impression; null where nothing of it was shown."""
 
     @classmethod
     def of(cls, impressions: Tensor, clicks: Tensor, groups: Tensor) -> Shares:
@@ -100,12 +102,16 @@ class Shares(_Document):
         sums = {"items": items, "impressions": shown, "clicks": clicked}
         listed = sums if items.numel() <= MAX_LISTED_GROUPS else {}
         shares = {name: (s / s.sum().clamp(min=1.0)).tolist() for name, s in listed.items()}
-        return cls(groups=items.numel(), gini=gini((shown / items).numpy()), **shares)
+        rates = [finite_or_none(rate) for rate in (clicked / shown).tolist()] if listed else []
+        gap = gini((shown / items).numpy())
+        return cls(groups=items.numel(), gini=gap, rates=rates, **shares)
 
     @model_validator(mode="after")
     def _one_share_a_group(self) -> Shares:
         if not len(self.items) == len(self.impressions) or len(self.items) not in (0, self.groups):
             raise ValueError(f"{self.groups} groups need as many items and impressions, or none")
+        if any(len(part) not in (0, self.groups) for part in (self.clicks, self.rates)):
+            raise ValueError(f"{self.groups} groups need as many clicks and rates, or none")
         return self
 
     def ratios(self) -> list[float]:

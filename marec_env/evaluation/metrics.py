@@ -20,6 +20,7 @@ from marec_env.errors import ConfigError
 
 __all__ = [
     "against_relevance",
+    "cold_items",
     "coverage",
     "intra_list_diversity",
     "miscalibration",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 POPULARITY_BANDS = 5
+COLD_AT_MOST = 1  # interactions that tell who likes an item no better than none
 CALIBRATION_SMOOTHING = 0.01  # alpha of Steck, "Calibrated Recommendations", RecSys 2018
 
 
@@ -127,6 +129,13 @@ def popularity_bands(counts: Tensor, bands: int = POPULARITY_BANDS) -> Tensor:
     ranks = torch.empty_like(counts, dtype=torch.int64)
     ranks[counts.sort(stable=True).indices] = torch.arange(counts.numel(), device=counts.device)
     return ranks * bands // max(counts.numel(), 1)
+
+
+def cold_items(counts: Tensor) -> Tensor:
+    """Return 1 for each item of which at most one interaction is known and 0 for others, int64
+    ``[N]``. ``counts``: ``[N]``, interactions of each item in the log.
+    """
+    return (counts <= COLD_AT_MOST).to(torch.int64)
 
 
 def miscalibration(slate: Tensor, history: Tensor, topics: Tensor, num_topics: int) -> Tensor:

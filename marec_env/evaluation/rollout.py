@@ -65,7 +65,7 @@ class RolloutResult:
     funnel: dict[str, Tensor] = field(default_factory=dict)
     """Float32 ``[S]`` by stage, in order: relevant items that survived it, per request."""
     item_groups: dict[str, Tensor] = field(default_factory=dict)
-    """Int64 ``[N]`` by division (``provider``, ``popularity``): the group of each item."""
+    """Int64 ``[N]`` by division (``provider``, ``popularity``, ``cold``): each item's group."""
     privileged: bool = False
     """Whether the policy reads the users' hidden state."""
     sample: SampledRequest | None = None
@@ -215,6 +215,7 @@ def _cohort(
         item_groups={
             "provider": world.catalog.providers.cpu(),
             "popularity": metrics.popularity_bands(counts),
+            "cold": metrics.cold_items(counts),
         },
         privileged=bool(getattr(policy, "privileged", False)),
         sample=sample,

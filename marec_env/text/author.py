@@ -216,9 +216,14 @@ class Author:
         path = self._folder / f"{name}.jsonl"
         report.file = str(path)
         kept = _read(path)[1] if path.exists() else {}
-        todo = [prompt for key, prompt in wanted.items() if not kept.get(key)]
+        todo = [
+            prompt
+            for key, prompt in wanted.items()
+            if not kept.get(key) and not (key in kept and self._says_the_same)
+        ]
         report.cached += len(wanted) - len(todo)
         if not todo:
+            report.templates += sum(not kept[key] for key in wanted)
             return kept
         self._plan(todo)
         started = time.perf_counter()
@@ -233,6 +238,13 @@ class Author:
         report.templates += sum(not kept.get(key) for key in wanted)
         self._say(f"texts: {report}")
         return kept
+
+    @property
+    def _says_the_same(self) -> bool:
+        """Whether the model, asked again, would: a local one that does not sample."""
+        config = self._config
+        assert not isinstance(config, (TemplateText, ReplayText))
+        return not isinstance(config, OpenAIText) and config.temperature == 0
 
     def _plan(self, todo: Sequence[Prompt]) -> None:
         """Say what is to come, and refuse what would be too much."""
@@ -263,9 +275,7 @@ class Author:
         assert not isinstance(config, (TemplateText, ReplayText)) and self._model is not None
         found: list[str | None] = [None] * len(batch)
         wait = config.backoff if isinstance(config, OpenAIText) else 0.0
-        # A local model that does not sample would only say the same again.
-        same = not isinstance(config, OpenAIText) and config.temperature == 0
-        for attempt in range(1 if same else config.attempts):
+        for attempt in range(1 if self._says_the_same else config.attempts):
             left = [place for place, text in enumerate(found) if text is None]
             left = left[: config.max_calls - report.calls]
             if not left:

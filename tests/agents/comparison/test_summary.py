@@ -10,7 +10,7 @@ from agents.comparison.figures import curve_figures
 from agents.comparison.report import run_page
 from agents.comparison.rows import rows_of_file
 from agents.comparison.summary import summarise
-from agents.comparison.tables import difference_table, outcomes_table
+from agents.comparison.tables import cold_table, difference_table, outcomes_table
 from marec_env.errors import ConfigError
 from marec_env.evaluation.comparison import Numbers
 from marec_env.evaluation.statistics import Estimate
@@ -33,6 +33,13 @@ def test_experiments_are_interquartile_means_over_seeds(summary):
     assert mappo.nested("groups")["clicks"]["F"].value == pytest.approx(43.0)
     assert mappo.part("passing")["candidates"].value == pytest.approx(0.2)
     assert mappo.exposure["provider"].impressions == pytest.approx([0.3, 0.7])
+
+
+def test_cold_items_have_a_table_of_means_over_seeds(make_run):
+    rows = cold_table(summarise([make_run(clicks=c, seed=s) for s, c in enumerate((40, 50))])).rows
+    told = {row[0]: row[1:] for row in rows}
+    assert told["mappo"] == ["10 %", "2 %", "4.5 %", "0.0225", "0.2"]
+    assert told["popularity"] == ["10 %", "2 %", "0.5 %", "-", "0.2"]
 
 
 def test_regret_says_in_what_it_is_and_has_its_paired_interval(make_run):

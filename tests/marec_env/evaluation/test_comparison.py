@@ -23,9 +23,12 @@ def _outcomes(clicks, seed=0, privileged=False, **more):
         group_names=("F", "M"),
         is_new=sessions == 0,
         impressions=torch.tensor([2.0, 0.0, 2.0, 0.0]),
-        clicks=torch.zeros(4),
+        clicks=torch.tensor([1.0, 0.0, 0.5, 0.0]),
         funnel={"relevant": torch.full((len(clicks),), 50.0)},
-        item_groups={"provider": torch.tensor([0, 0, 1, 1])},
+        item_groups={
+            "provider": torch.tensor([0, 0, 1, 1]),
+            "cold": torch.tensor([0, 1, 0, 1]),
+        },
         privileged=privileged,
     )
 
@@ -101,6 +104,9 @@ def test_exposure_and_groups_are_written(comparison):
     policy = comparison.as_dict()["policies"]["static"]
     assert policy["groups"]["clicks"]["F"]["mean"] == pytest.approx(3.0)
     assert policy["exposure"]["provider"]["impressions"] == pytest.approx([0.5, 0.5])
+    assert policy["exposure"]["provider"]["clicks"] == pytest.approx([2 / 3, 1 / 3])
+    assert policy["exposure"]["provider"]["rates"] == [0.5, 0.25]
+    assert policy["exposure"]["cold"]["rates"] == [0.375, None]  # no cold item was shown
     assert policy["gaps"]["clicks"]["known - new users"]["low"] is None
 
 

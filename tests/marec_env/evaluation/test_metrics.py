@@ -155,6 +155,10 @@ def test_popularity_bands_hold_equally_many_items():
     assert metrics.popularity_bands(counts, bands=3).tolist() == [2, 0, 1, 1, 0, 2]
 
 
+def test_cold_items_are_those_of_at_most_one_interaction():
+    assert metrics.cold_items(torch.tensor([2, 0, 1, 5])).tolist() == [0, 1, 1, 0]
+
+
 def test_miscalibration_by_hand():
     topics = torch.tensor([0, 0, 1, 1])
     history = torch.tensor([[-1, 0, 2], [0, 1, 2], [-1, -1, -1]])

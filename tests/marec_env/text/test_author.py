@@ -347,3 +347,10 @@ def test_a_local_model_that_would_say_the_same_is_asked_once(temperature, calls,
     author = Author(config, tmp_path, lambda line: None, lambda config: Silent())
     assert author.write(prompts(2)) == ["template 0", "template 1"]
     assert author.report.calls == calls
+    again = Author(config, tmp_path, lambda line: None, lambda config: Silent())
+    assert again.write(prompts(3)) == ["template 0", "template 1", "template 2"]
+    assert again.report.calls == (1 if temperature == 0 else 9)  # a failure is kept, too
+    assert again.report.templates == 3
+    third = Author(config, tmp_path, lambda line: None, lambda config: Silent())
+    third.write(prompts(2))
+    assert third.report.calls == (0 if temperature == 0 else 6) and third.report.templates == 2
