@@ -1,8 +1,9 @@
 """A trained team in a folder of its own: all that recommending needs, and nothing about users.
 
 ``bundle.json`` (format, settings, hashes), ``pipeline.json`` (its configuration), ``items.json``
-(identifiers, titles, topics), ``knowledge.safetensors`` (vectors, factors, neighbours, popularity)
-and the policy's files (:mod:`agents.learners.policy`). No pickle, no log, no encoder.
+(identifiers, titles, topics), ``knowledge.safetensors`` (vectors, factors, neighbours, popularity),
+``indexes.safetensors`` (of a large catalog: how its indexes divide the items, which takes long to
+find) and the policy's files (:mod:`agents.learners.policy`). No pickle, no log, no encoder.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,10 +30,11 @@ from agents.learners.policy import TrainedPolicy, load_policy, save_policy
 from marec_env import __version__
 from marec_env.config import usable_device
 from marec_env.config.loader import load
-from marec_env.errors import ConfigError, RunError
+from marec_env.errors import ConfigError, DataError, RunError
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.io import read_json, sha256_of, write_bytes, write_json
 from marec_env.pipeline.config import PipelineConfig
+from marec_env.pipeline.index import divisions_kept, restore_divisions
 from marec_env.pipeline.knowledge import Knowledge
 
 if TYPE_CHECKING:
@@ -40,8 +44,8 @@ __all__ = ["Bundle", "export_run", "is_bundle", "load_bundle", "save_bundle"]
 
 FORMAT = 1
 """Version of the layout; a change that old code cannot read raises it."""
-_HEAD, _PIPELINE, _ITEMS, _KNOWLEDGE = (
-    "bundle.json", "pipeline.json", "items.json", "knowledge.safetensors",
+_HEAD, _PIPELINE, _ITEMS, _KNOWLEDGE, _INDEXES = (
+    "bundle.json", "pipeline.json", "items.json", "knowledge.safetensors", "indexes.safetensors",
 )  # fmt: skip
 _ATTRIBUTE = "attributes/"
 _VERSION_DIGITS = 12
@@ -228,6 +232,8 @@ def _fill(bundle: Bundle, folder: Path) -> None:
     tensors |= {_ATTRIBUTE + name: value for name, value in bundle.knowledge.attributes.items()}
     plain = {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
     write_bytes(folder / _KNOWLEDGE, save(plain))
+    if bundle.pipeline.recall.approximate(bundle.knowledge.num_items):
+        write_bytes(folder / _INDEXES, save(divisions_kept(bundle.knowledge)))
     if isinstance(bundle.policy, TrainedPolicy):
         save_policy(folder, bundle.policy.team, bundle.policy.actors)
     settings = _Settings(
@@ -282,6 +288,9 @@ def load_bundle(folder: str | Path, device: str = "cpu") -> Bundle:
     settings, items = head["settings"], read_json(path / _ITEMS, _Items)
     there = usable_device("device", device)
     knowledge = _knowledge(path / _KNOWLEDGE, settings).to(there)
+    if _INDEXES in head["files"]:  # older bundles divide their items when first asked
+        with _readable(path / _INDEXES):
+            restore_divisions(knowledge, load_file(path / _INDEXES))
     if not len(items["ids"]) == len(items["titles"]) == knowledge.num_items:
         raise RunError(f"{path / _ITEMS} and {_KNOWLEDGE} differ in their items; {_CURE}")
     policy = load_policy(path) if settings["trained"] else None
@@ -322,8 +331,18 @@ def _read_head(path: Path) -> _Head:
         raise RunError(f"{path}: {place}: {first['msg']}; {_CURE}") from error
 
 
-def _knowledge(path: Path, settings: _Settings) -> Knowledge:
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Within, what is wrong with the tensors of a file is told with its name."""
     try:
+        yield
+    except (OSError, SafetensorError, TypeError, RuntimeError, DataError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"{path} cannot be read ({reason}); {_CURE}") from error
+
+
+def _knowledge(path: Path, settings: _Settings) -> Knowledge:
+    with _readable(path):
         tensors: dict[str, Any] = load_file(path)
         attributes = {
             name.removeprefix(_ATTRIBUTE): tensors.pop(name)
@@ -332,6 +351,3 @@ def _knowledge(path: Path, settings: _Settings) -> Knowledge:
         }
         parts: dict[str, Any] = {**tensors, **settings["knowledge"]}
         return Knowledge(**parts, attributes=attributes)
-    except (OSError, SafetensorError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise RunError(f"{path} cannot be read ({reason}); {_CURE}") from error

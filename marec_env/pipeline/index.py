@@ -5,26 +5,34 @@ bonus by topic is one with the topic's indicator. An inverted file (faiss ``Inde
 divides the items into lists, and a query is compared with the items of the lists nearest to it
 only. Scores of the items found are exact; some of the true nearest may be missing, as never happens
 in the search of all items (:mod:`marec_env.pipeline.selection`). The division has a fixed seed: the
-same knowledge gives the same items.
+same knowledge gives the same items. It is what takes long, and is kept with a bundle.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from marec_env.errors import ConfigError
+from marec_env.errors import ConfigError, DataError
 from marec_env.pipeline.selection import first_unseen
 
 if TYPE_CHECKING:
     from marec_env.pipeline.knowledge import Knowledge
     from marec_env.pipeline.memory import SessionMemory
 
-__all__ = ["SPACES", "build_index", "nearest_unseen", "require_faiss"]
+__all__ = [
+    "SPACES",
+    "Division",
+    "build_index",
+    "divisions_kept",
+    "nearest_unseen",
+    "require_faiss",
+    "restore_divisions",
+]
 
 SPACES = {
     "cf": ("cf",),
@@ -57,24 +65,94 @@ def require_faiss() -> Any:
     return faiss
 
 
-def build_index(tables: Sequence[Tensor]) -> Any:
-    """Return the index of items whose vectors join rows of float32 tables ``[N, d]``."""
+class Division(NamedTuple):
+    """How an index divides ``N`` items into lists."""
+
+    centres: Tensor
+    """Float32 ``[lists, d]``."""
+    lists: Tensor
+    """Int32 ``[N]``, the list of each item."""
+
+
+def _joined(tables: Sequence[Tensor], rows: Tensor) -> Any:
+    return torch.cat([table[rows] for table in tables], dim=1).numpy()
+
+
+def _empty(size: int, lists: int) -> Any:
+    """Return an index of no items whose vectors have ``size`` numbers."""
     faiss = require_faiss()
+    index = faiss.index_factory(size, f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
+    index.nprobe = min(max(1, math.ceil(_PROBED * lists)), _MOST_PROBED)
+    return index
 
-    def vectors(rows: Tensor) -> Any:
-        return torch.cat([table[rows] for table in tables], dim=1).numpy()
 
+def _divide(tables: Sequence[Tensor]) -> Division:
+    """Divide items by k-means, some seconds for a hundred thousand."""
     count, size = len(tables[0]), sum(table.shape[1] for table in tables)
     lists = max(1, int(_LISTS * math.sqrt(count)))
-    index = faiss.index_factory(size, f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
+    index = _empty(size, lists)
     index.cp.seed, index.cp.niter = _SEED, _ITERATIONS
     index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, _POINTS
     drawn = torch.randperm(count, generator=torch.Generator().manual_seed(_SEED))
-    index.train(vectors(drawn[: lists * _POINTS]))
-    for rows in torch.split(torch.arange(count), _ADDED):
-        index.add(vectors(rows))
-    index.nprobe = min(max(1, math.ceil(_PROBED * lists)), _MOST_PROBED)
+    index.train(_joined(tables, drawn[: lists * _POINTS]))
+    nearest = [
+        torch.from_numpy(index.quantizer.search(_joined(tables, rows), 1)[1][:, 0])
+        for rows in torch.split(torch.arange(count), _ADDED)
+    ]
+    centres = torch.from_numpy(index.quantizer.reconstruct_n(0, lists))
+    return Division(centres, torch.cat(nearest).to(torch.int32))
+
+
+def build_index(tables: Sequence[Tensor], division: Division | None = None) -> Any:
+    """Return the index of items whose vectors join rows of float32 tables ``[N, d]``, divided anew
+    where no division is given.
+    """
+    centres, lists = division or _divide(tables)
+    faiss, index = require_faiss(), _empty(centres.shape[1], len(centres))
+    index.quantizer.add(centres.numpy())
+    index.is_trained = True
+    for rows in torch.split(torch.arange(len(lists)), _ADDED):
+        vectors, chosen = _joined(tables, rows), lists[rows].to(torch.int64).numpy()
+        index.add_core(len(rows), faiss.swig_ptr(vectors), None, faiss.swig_ptr(chosen))
     return index
+
+
+def _tables(knowledge: Knowledge, space: str) -> list[Tensor]:
+    return [getattr(knowledge, name).cpu() for name in SPACES[space]]
+
+
+def _division(knowledge: Knowledge, space: str) -> Division:
+    if space not in knowledge.divisions:
+        knowledge.divisions[space] = _divide(_tables(knowledge, space))
+    return knowledge.divisions[space]
+
+
+def divisions_kept(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Return how the items are divided in all spaces, by ``SPACE/centres`` and ``SPACE/lists``;
+    what is not known yet is made.
+    """
+    return {
+        f"{space}/{part}": value
+        for space in SPACES
+        for part, value in _division(knowledge, space)._asdict().items()
+    }
+
+
+def restore_divisions(knowledge: Knowledge, kept: Mapping[str, Tensor]) -> None:
+    """Divide the items as :func:`divisions_kept` told.
+
+    Raises:
+        DataError: that was of other items or vectors, or a part is missing.
+    """
+    for space in SPACES:
+        size = sum(getattr(knowledge, name).shape[1] for name in SPACES[space])
+        parts = [kept.get(f"{space}/{part}") for part in Division._fields]
+        centres, lists = (torch.zeros(0) if part is None else part for part in parts)
+        fits = centres.shape[1:] == (size,) and lists.shape == (knowledge.num_items,)
+        typed = (centres.dtype, lists.dtype) == (torch.float32, torch.int32)
+        if not (fits and typed and 0 <= int(lists.min()) <= int(lists.max()) < len(centres)):
+            raise DataError(f"space '{space}' is not divided as that of these items")
+        knowledge.divisions[space] = Division(centres, lists)
 
 
 def _found(knowledge: Knowledge, space: str, query: Tensor, length: int) -> Tensor:
@@ -84,8 +162,8 @@ def _found(knowledge: Knowledge, space: str, query: Tensor, length: int) -> Tens
     if knowledge.shards is not None:
         return knowledge.shards.search(space, query, length)
     if space not in knowledge.indexes:
-        tables = [getattr(knowledge, name).cpu() for name in SPACES[space]]
-        knowledge.indexes[space] = build_index(tables)
+        tables, division = _tables(knowledge, space), _division(knowledge, space)
+        knowledge.indexes[space] = build_index(tables, division)
     _, found = knowledge.indexes[space].search(query.cpu().contiguous().numpy(), length)
     return torch.from_numpy(found).to(query.device)
 

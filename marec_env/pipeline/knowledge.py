@@ -14,6 +14,7 @@ from marec_env.catalog.catalog import Catalog
 from marec_env.errors import ConfigError
 
 if TYPE_CHECKING:
+    from marec_env.pipeline.index import Division
     from marec_env.pipeline.shards import ItemShards
 
 __all__ = ["NEIGHBOURS", "Knowledge"]
@@ -113,6 +114,10 @@ class Knowledge:
 
     indexes: dict[str, Any] = field(init=False, default_factory=dict, repr=False, compare=False)
     """Approximate indexes by space, built when first asked (:mod:`marec_env.pipeline.index`)."""
+    divisions: dict[str, Division] = field(
+        init=False, default_factory=dict, repr=False, compare=False
+    )
+    """How they divide the items, by space."""
 
     def __post_init__(self) -> None:
         count = self.text.shape[0]

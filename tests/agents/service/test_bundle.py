@@ -12,10 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save
 
 from agents import Recommender
 from agents.service.bundle import Bundle, load_bundle, save_bundle
+from agents.service.slates import Recommendation
 from marec_env.errors import ConfigError, RunError
+from marec_env.io import sha256_of
+from marec_env.pipeline import index
 from marec_env.privacy.config import PrivacyConfig
 from marec_env.world import build_world
 from tests.agents.service.conftest import history_of, small_team
@@ -66,8 +70,6 @@ def test_holds_nothing_of_a_user(folder: Path) -> None:
         "bundle.json", "pipeline.json", "items.json", "knowledge.safetensors", "policy.json",
     } | actors  # fmt: skip
     users = small_team()[0].log.num_users
-    from safetensors.torch import load_file
-
     for tensor in load_file(folder / "knowledge.safetensors").values():
         assert tensor.shape[0] == 300 and users not in tensor.shape
 
@@ -103,6 +105,76 @@ def test_all_that_is_known_of_the_items_is_kept(tmp_path: Path) -> None:
         assert same and type(here) is type(there), item.name
     assert (found.user_every, found.version) == (7, knowledge.version)
     assert torch.equal(found.attributes["risk"], torch.ones(300))
+
+
+def indexed() -> Bundle:
+    """The plain team, whose catalog is searched by an index that nobody has divided yet."""
+    pytest.importorskip("faiss")
+    plain = Bundle.of(*small_team())
+    recall = plain.pipeline.recall.model_copy(update={"index": "faiss", "index_above": 100})
+    pipeline = plain.pipeline.model_copy(update={"recall": recall})
+    return dataclasses.replace(
+        plain, pipeline=pipeline, knowledge=dataclasses.replace(plain.knowledge)
+    )
+
+
+def rewritten(folder: Path, name: str, content: bytes | None) -> None:
+    """Put a file in the place of a bundle's, or take it away, as its list of files has it."""
+    head = json.loads((folder / "bundle.json").read_text())
+    if content is None:
+        (folder / name).unlink()
+        del head["files"][name]
+    else:
+        (folder / name).write_bytes(content)
+        head["files"][name] = sha256_of(folder / name)
+    (folder / "bundle.json").write_text(json.dumps(head))
+
+
+def test_how_an_index_divides_the_items_is_kept(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    histories = [history_of(bundle, seed) for seed in range(5)]
+
+    def shown(team: Bundle) -> list[list[Recommendation]]:
+        return [Recommender(team).recommend(one, 5, seed=3) for one in histories]
+
+    wanted = shown(indexed())
+    save_bundle(indexed(), tmp_path / "new")
+    shutil.copytree(tmp_path / "new", tmp_path / "old")
+    rewritten(tmp_path / "old", "indexes.safetensors", None)
+    assert shown(load_bundle(tmp_path / "old")) == wanted  # divided anew
+    monkeypatch.setattr(index, "_divide", None)
+    assert shown(load_bundle(tmp_path / "new")) == wanted
+    save_bundle(load_bundle(tmp_path / "new"), tmp_path / "again")
+    assert load_bundle(tmp_path / "again").version == load_bundle(tmp_path / "new").version
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("text/lists", torch.full((300,), 69, dtype=torch.int32)),  # there are 0 ... 68
+        ("text/lists", torch.full((300,), -1, dtype=torch.int32)),
+        ("text/lists", torch.zeros(299, dtype=torch.int32)),
+        ("text/lists", torch.zeros(300, dtype=torch.int64)),
+        ("text/centres", torch.zeros(69, 3)),
+        ("text/centres", None),
+    ],
+)
+def test_a_division_of_other_items_is_refused(
+    tmp_path: Path, part: str, value: torch.Tensor | None
+) -> None:
+    save_bundle(indexed(), tmp_path / "indexed")
+    place = tmp_path / "indexed" / "indexes.safetensors"
+    parts = load_file(place)
+    assert len(parts["text/centres"]) == 69  # 4 times the root of 300
+    parts |= {part: value}
+    rewritten(
+        tmp_path / "indexed", place.name, save({k: v for k, v in parts.items() if v is not None})
+    )
+    with pytest.raises(
+        RunError, match=r"indexes\.safetensors cannot be read \(space 'text' is not"
+    ):
+        load_bundle(tmp_path / "indexed")
 
 
 def changed(key: str, value: object) -> Callable[[Path], None]:
@@ -156,12 +228,8 @@ def test_never_over_something_else(bundle: Bundle, folder: Path, tmp_path: Path)
 
 def test_code_that_a_strangers_bundle_names_is_not_run(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "copy")
-    place = tmp_path / "copy" / "pipeline.json"
-    place.write_text(place.read_text().replace('"diverse"', '"os:getcwd"'))
-    from marec_env.io import sha256_of
-
-    head = json.loads((tmp_path / "copy" / "bundle.json").read_text())
-    head["files"]["pipeline.json"] = sha256_of(place)
-    (tmp_path / "copy" / "bundle.json").write_text(json.dumps(head))
+    text = (tmp_path / "copy" / "pipeline.json").read_text()
+    stranger = text.replace('"diverse"', '"os:getcwd"')
+    rewritten(tmp_path / "copy", "pipeline.json", stranger.encode())
     with pytest.raises(ConfigError, match=r"names code to run, 'os:getcwd'.*--allow-plugins"):
         Recommender.load(tmp_path / "copy").recommend([], 1)
