@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,8 +24,10 @@ from marec_env.pipeline.ranking import provider_share, unsuitable
 from marec_env.pipeline.request import Request
 from marec_env.registry import Registry
 from marec_env.rewards.config import MeasureConfig
-from marec_env.users.base import Feedback, Users
 from marec_env.vector import means
+
+if TYPE_CHECKING:
+    from marec_env.users.base import Feedback, Users
 
 __all__ = ["TERMS", "Outcome", "Term", "Truth", "broken_rules"]
 
