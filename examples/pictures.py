@@ -52,7 +52,7 @@ def write_model(folder: Path) -> None:
 def write_shop(folder: Path, users: int = 90, items: int = 240, ratings: int = 20) -> list[str]:
     """Write pictures, log, model and configuration; return each item's colour.
 
-    Every user likes one colour, and sometimes another.
+    Every user likes one colour, and looks at its items three times in four.
     """
     draw = random.Random(0)
     colours = [list(COLOURS)[item % len(COLOURS)] for item in range(items)]
@@ -68,10 +68,11 @@ def write_shop(folder: Path, users: int = 90, items: int = 240, ratings: int = 2
         table = csv.writer(file)
         table.writerow(["user_id", "item_id", "rating", "timestamp"])
         for user in range(users):
-            favourite = list(COLOURS)[user % len(COLOURS)]
-            for order, item in enumerate(draw.sample(range(items), ratings)):
-                good = colours[item] == favourite or draw.random() < 0.1
-                rating = draw.choice([4, 5] if good else [1, 2, 3])
+            liked = range(user % len(COLOURS), items, len(COLOURS))
+            seen = draw.sample(liked, 3 * ratings // 4)
+            seen += draw.sample([*set(range(items)) - set(seen)], ratings - len(seen))
+            for order, item in enumerate(draw.sample(seen, ratings)):
+                rating = draw.choice([4, 5] if item in liked else [1, 2, 3, 4])
                 table.writerow([f"u{user}", f"i{item}", rating, 1_700_000_000 + 3600 * order])
     write_model(folder / "model")
     (folder / "run.yaml").write_text(RUN.format(folder=folder.resolve()))

@@ -288,10 +288,14 @@ def test_what_cannot_embed_pictures_is_told_in_a_line(
         load_mapping({"embeddings": {"modality": "image"}}, EnvironmentConfig, "a file")
 
 
-def test_a_picture_too_large_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_is_upright_and_of_a_known_kind_and_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from marec_env.data import pictures as files
 
-    Image.new("RGB", (10, 10)).save(tmp_path / "p.png")
-    assert files.read_picture(tmp_path / "p.png").size == (10, 10)
+    image, turned = Image.new("RGB", (20, 5)), Image.Exif()
+    turned[0x0112] = 6  # orientation: lies on its side
+    image.save(tmp_path / "p.png", exif=turned)
+    assert files.read_picture(tmp_path / "p.png").size == (5, 20)
+    image.save(tmp_path / "p.eps")  # opened by another program
+    assert files.read_picture(tmp_path / "p.eps") is None
     monkeypatch.setattr(files, "_MOST_PIXELS", 99)
     assert files.read_picture(tmp_path / "p.png") is None
