@@ -141,18 +141,24 @@ def build_trainer(config: RunConfig) -> Trainer:
 
 
 def input_hashes(config: RunConfig) -> dict[str, str]:
-    """Return hashes by name of the log and the encoder weights that a run reads, and of the topics
-    that came of them here: processors round differently, and topics decide who the users are.
+    """Return hashes by name of the log and the encoder weights that a run reads (where they are
+    fitted, also as published), and of the topics that came of them here: processors round
+    differently, and topics decide who the users are.
     """
     if isinstance(config.environment, PettingZooConfig):
         return {}
     from marec_env.embeddings.assets import weights_hash
 
-    world = run_world(config)
+    world, embeddings = run_world(config), config.environment.embeddings
     linked = world.knowledge.linked
     return {
         f"data ({config.environment.data.source})": world.log.fingerprint,
         "encoder weights": weights_hash(world.embeddings),
+        **(
+            {"encoder weights as published": weights_hash(embeddings)}
+            if embeddings.finetune
+            else {}
+        ),
         **({"texts": world.texts.fingerprint} if world.texts.any else {}),
         **(
             {}

@@ -7,6 +7,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from agents.config import RunConfig
+from agents.runs.environment import input_hashes
 from marec_env.embeddings import EmbeddingConfig, embed_texts, fit_reduction, weights_hash
 from marec_env.embeddings.config import FineTuneConfig
 from marec_env.embeddings.finetune import fine_tune, fine_tuned
@@ -213,6 +215,13 @@ def test_users_are_of_the_published_encoder_and_vectors_of_the_fitted_one(tiny_b
     fitted = fit_reduction(world.embeddings, full).apply(full)
     assert torch.equal(world.catalog.text, fitted) and torch.equal(world.knowledge.text, fitted)
     assert (fitted - plain.catalog.text).abs().max() > 1e-2
+    told, before = (
+        input_hashes(RunConfig.model_validate({"environment": w.config})) for w in (world, plain)
+    )
+    assert told["topics"] == before["topics"]
+    assert told["encoder weights as published"] == before["encoder weights"]
+    assert told["encoder weights"] == weights_hash(world.embeddings) != before["encoder weights"]
+    assert "encoder weights as published" not in before
     assert torch.equal(world.catalog.topics, plain.catalog.topics)
     for name in ("user_factors", "item_factors", "quality", "topics", "scale", "intercept"):
         one, other = (getattr(w.population, name) for w in (world, plain))
