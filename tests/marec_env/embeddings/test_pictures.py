@@ -15,6 +15,7 @@ from marec_env.config.loader import load_mapping
 from marec_env.data.config import DataConfig
 from marec_env.data.log import load_log
 from marec_env.embeddings import pictures
+from marec_env.embeddings.vectors import nearest
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import AssetError, ConfigError, DataError
 from marec_env.pipeline.ranking import BLOCKS
@@ -142,6 +143,12 @@ def test_vectors_are_those_of_transformers(tmp_path: Path, clip: Path, pooler: b
     assert torch.allclose(mine, normal(expected, dim=1), atol=1e-5)
 
 
+def test_unknown_vectors_are_nobodys_neighbours() -> None:
+    items = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0], [-0.8, 0.6]])
+    found = nearest(items, items, 3, torch.arange(4))
+    assert found.tolist() == [[3, 1, -1], [3, 0, -1], [-1, -1, -1], [1, 0, -1]]
+
+
 def test_what_looks_like_the_latest_like_is_recalled_first(world: World) -> None:
     number, neighbours = numbers_of(world), world.knowledge.picture_neighbours
     assert neighbours is not None
@@ -209,6 +216,16 @@ def test_what_has_none_is_told_and_other_runs_are_as_before(
     silent.reset(seed=0)
     with pytest.raises(ConfigError, match=r"reads pictures .*embeddings\.pictures: \{encoder:"):
         silent.step(silent.default_actions())
+
+
+def test_pictures_are_public_where_the_log_is_private(
+    folder: Path, clip: Path, world: World
+) -> None:
+    config = environment(folder, clip).model_dump()
+    config["data"]["privacy"] = {"epsilon": 3.0, "users": "release"}
+    drawn = build_world(EnvironmentConfig.model_validate(config))
+    assert drawn.log.user_ids[0] == "drawn-0"
+    assert torch.equal(drawn.knowledge.pictures, world.knowledge.pictures)
 
 
 def test_vectors_come_from_the_cache_without_decoding_until_a_file_changes(
@@ -288,7 +305,9 @@ def test_what_cannot_embed_pictures_is_told_in_a_line(
         load_mapping({"embeddings": {"modality": "image"}}, EnvironmentConfig, "a file")
 
 
-def test_a_picture_is_upright_and_of_a_known_kind_and_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_is_upright_and_of_a_known_kind_and_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from marec_env.data import pictures as files
 
     image, turned = Image.new("RGB", (20, 5)), Image.Exif()
