@@ -168,7 +168,7 @@ class TrainedPolicy:
     def actor(self, name: str, device: torch.device) -> Actor:
         """Return an actor where its observations are; one that has to move is copied."""
         actor = self.actors[name]
-        if next(actor.parameters()).device != device:
+        if actor.head.weight.device != device:
             actor = self.actors[name] = copy.deepcopy(actor).to(device)
         return actor
 

@@ -19,6 +19,7 @@ from marec_env.errors import RunError
 __all__ = ["Event", "Exposure", "KeptSession", "KeptSlate", "Store"]
 
 SCHEMA = 1
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 _TABLES = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT){end};
 CREATE TABLE sessions(
@@ -306,7 +307,7 @@ class Store:
 
 
 def _json(*values: Any) -> tuple[str | None, ...]:
-    return tuple(None if v is None else json.dumps(v, separators=(",", ":")) for v in values)
+    return tuple(None if value is None else _ENCODER.encode(value) for value in values)
 
 
 def _slate(row: Sequence[Any]) -> KeptSlate:

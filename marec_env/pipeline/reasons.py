@@ -134,25 +134,18 @@ def slate_facts(request: Request, sessions: int) -> list[tuple[ItemFacts, ...]]:
         parts, told = np.take_along_axis(found[0], place, 1).tolist(), found[1].tolist()
     nearest, similarity = nearest_liked(request, slate, channel)
     blocks, names = tuple(request.config.blocks), channel_names(request.config)
-    came = None if channel is None else channel.tolist()
-    ranked = None if scores is None else scores.tolist()
-    items, liked, alike = slate.tolist(), nearest.tolist(), similarity.tolist()
-    return [
-        tuple(
-            ItemFacts(
-                item,
-                None if came is None else names[came[row][place]],
-                None if ranked is None else ranked[row][place],
-                dict(zip(blocks, parts[row][place], strict=True))
-                if parts is not None and told is not None and told[row]
-                else {},
-                liked[row][place],
-                alike[row][place],
-            )
-            for place, item in enumerate(items[row])
-        )
+    size = slate.shape[1]
+    nothing = [[None] * size] * sessions
+    came = nothing if channel is None else [[names[k] for k in row] for row in channel.tolist()]
+    ranked = nothing if scores is None else scores.tolist()
+    added: list[list[dict[str, float]]] = [
+        [dict(zip(blocks, one, strict=True)) for one in parts[row]]
+        if parts is not None and told is not None and told[row]
+        else [{} for _ in range(size)]
         for row in range(sessions)
     ]
+    columns = slate.tolist(), came, ranked, added, nearest.tolist(), similarity.tolist()
+    return [tuple(map(ItemFacts, *(column[row] for column in columns))) for row in range(sessions)]
 
 
 def decision_names(pipeline: Pipeline, agent: str, count: int) -> tuple[str, ...]:
