@@ -1,11 +1,12 @@
-"""Text by models, measured: ``python benchmarks/text.py speed | throughput | notes | films |
-parts | train FOLDER [most] | runs FOLDER``.
+"""Text by models, measured: ``python benchmarks/text.py speed | throughput | notes |
+parts | films LOG | train LOG FOLDER [most] | runs FOLDER``.
 
 ``speed``: env steps per CPU second with texts and without, interleaved. ``throughput``: tokens a
 second of SmolLM2 by llama.cpp and of a model with random weights by transformers, by how many texts
-are in work at a time. ``films``: SmolLM2's notes of the default task. ``train``: teams without
-notes, with the template's and with SmolLM2's, seed by seed, into folders called ARM-SEED; at most
-``most`` now, and none that is there already. ``runs``: a table of such folders, seed by seed
+are in work at a time. ``films``: every fourth film of MovieLens as a log in LOG, SmolLM2's notes of
+them, and hand-set play by who writes. ``train``: teams on that log without notes, with the
+template's and with SmolLM2's, seed by seed, into folders called ARM-SEED; at most ``most`` now, and
+none that is there already. ``runs``: outcomes of such folders, seed by seed
 against the arms before. ``notes``: hand-set play of a generated catalog of 200 items without
 notes, with the template's and with SmolLM2's, over ten cohorts. ``parts``: hand-set play of the
 default task with notes as a channel, as a block, as both, and with the re-ranker's block.
@@ -13,6 +14,7 @@ default task with notes as a channel, as a block, as both, and with the re-ranke
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -26,7 +28,10 @@ from statistics import mean, median
 import torch
 
 from agents.baselines import build_baseline
-from agents.commands.train import start_run
+from agents.commands.train import begin
+from agents.config import RunConfig
+from marec_env.data.config import DataConfig
+from marec_env.data.log import load_log
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.evaluation.rollout import rollout
 from marec_env.evaluation.statistics import paired_difference
@@ -134,25 +139,63 @@ def notes() -> None:
     _compare(arms, SESSIONS, COHORTS)
 
 
-def films() -> None:
-    """Print what SmolLM2's notes of the default task's films took, and how far they are from the
-    template's: by their words, and by the items that are nearest by them.
+def films(folder: Path) -> None:
+    """Write a log of every fourth film of MovieLens into ``folder``, SmolLM2's notes of them, and
+    print what they took, how far they are from the template's (by their words, and by the items
+    nearest by note), and clicks of hand-set play by who writes.
     """
-    world, plain = _world(notes=True, model=SMOLLM2), _world(notes=True)
-    print(world.texts.report)
-    pairs = list(zip(world.texts.notes, plain.texts.notes, strict=True))
-    ways = {"the template's": 0, "of the template's words alone": 0, "others": 0}
-    for note, facts in pairs:
-        old = set(re.findall(r"\w+", facts.lower()))
-        added = set(re.findall(r"\w+", note.lower())) - old
-        ways[list(ways)[0 if note == facts else 1 if not added else 2]] += 1
-    print(f"{len(pairs)} notes: {ways}")
-    near, far = world.texts.note_neighbours, plain.texts.note_neighbours
-    assert near is not None and far is not None
-    same = (near.unsqueeze(2) == far.unsqueeze(1)).any(2).float().mean()
-    print(
-        f"of {near.shape[1]} items nearest by note, {100 * same:.0f} % are also by the template's"
+    _every_fourth_film(folder)
+    arms = {name: _environment(folder, name) for name in ("base", "template", "smollm2")}
+    plain, written = (
+        build_world(EnvironmentConfig.model_validate(arms[name])).texts
+        for name in ("template", "smollm2")
     )
+    print(written.report)
+    ways = {"the template's": 0, "of the template's words alone": 0, "others": 0}
+    for note, facts in zip(written.notes, plain.notes, strict=True):
+        old, new = (set(re.findall(r"\w+", text.lower())) for text in (facts, note))
+        ways[list(ways)[0 if note == facts else 1 if new <= old else 2]] += 1
+    print(f"{len(plain.notes)} notes: {ways}")
+    near, far = written.note_neighbours, plain.note_neighbours
+    assert near is not None and far is not None
+    same = 100 * (near.unsqueeze(2) == far.unsqueeze(1)).any(2).float().mean()
+    print(f"of {near.shape[1]} items nearest by note, {same:.0f} % are also by the template's")
+    _compare(arms, 2 * SESSIONS, COHORTS)
+
+
+def _every_fourth_film(folder: Path) -> None:
+    """Write MovieLens' films 1, 5, 9 ... and what users did with them, as a log's files."""
+    log = load_log(DataConfig())
+    items = [
+        (log.item_ids[n], log.titles[n], "|".join(log.genres[n]), int(log.year[n]))
+        for n in range(0, log.num_items, 4)
+    ]
+    rows = log.select(log.item % 4 == 0)
+    columns = (rows.user.tolist(), rows.item.tolist(), rows.rating.tolist(), rows.time.tolist())
+    events = [
+        (log.user_ids[u], log.item_ids[i], *rest) for u, i, *rest in zip(*columns, strict=True)
+    ]
+    tables = {
+        "items.csv": (("item_id", "title", "genres", "year"), items),
+        "interactions.csv": (("user_id", "item_id", "rating", "timestamp"), events),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (header, body) in tables.items():
+        with (folder / name).open("w", newline="") as file:
+            csv.writer(file).writerows([header, *body])
+
+
+def _environment(folder: Path, arm: str) -> dict[str, object]:
+    """Return the default task on a log of fewer items: without notes (``base``), or with them."""
+    text = {"notes": arm != "base", **({"model": SMOLLM2} if arm == "smollm2" else {})}
+    blocks = EnvironmentConfig().pipeline.blocks | ({} if arm == "base" else {"notes": 0.03})
+    channels = DEFAULT + ("notes",) * (arm != "base")
+    return {
+        "data": {"source": str(folder)},
+        "max_requests": 20,  # a user would see two thirds of so small a catalog in 40
+        "text": text,
+        "pipeline": {"recall": {"channels": channels}, "blocks": blocks},
+    }
 
 
 def parts() -> None:
@@ -194,6 +237,9 @@ def _compare(arms: Mapping[str, Mapping[str, object]], sessions: int, cohorts: i
         found[name] = {
             "all": [float(c.mean()) for c in clicks],
             "new users": [float(c[r.is_new].mean()) for c, r in zip(clicks, results, strict=True)],
+            "cold items": [
+                float(r.clicks[r.item_groups["cold"] == 1].sum()) / sessions for r in results
+            ],
         }
         print(f"{name}: {mean(found[name]['all']):.2f}; {world.texts.report}", flush=True)
         for who, values in found[name].items():
@@ -219,31 +265,24 @@ def _save_random_model(folder: Path) -> None:
     GPT2LMHeadModel(config).save_pretrained(folder)
 
 
-def train(folder: Path, most: int) -> None:
-    """Train the default task without notes, with the template's and with SmolLM2's."""
-    with_notes = [
-        "environment.text.notes=true",
-        "environment.pipeline.blocks.notes=0.03",
-        f"environment.pipeline.recall.channels={json.dumps([*DEFAULT, 'notes'])}",
-    ]
-    written = [f"environment.text.model.{name}={value}" for name, value in SMOLLM2.items()]
-    arms: dict[str, list[str]] = {
-        "base": [],
-        "template": with_notes,
-        "smollm2": with_notes + written,
-    }
-    budget = ["training.env_steps=100000", "evaluation.every=null", "evaluation.baselines=[]"]
+def train(log: Path, folder: Path, most: int) -> None:
+    """Train teams on the log of ``films``: without notes, with the template's, with SmolLM2's."""
+    budget = {"env_steps": 40_000}
     for seed in range(SEEDS):
-        for arm, settings in arms.items():
+        for arm in ("base", "template", "smollm2"):
             place = folder / f"{arm}-{seed}"
             if (place / "evaluation.json").exists():
                 continue
             if not most:
                 return
             shutil.rmtree(place, ignore_errors=True)  # cut off
-            overrides = [*settings, *budget, f"seed={seed}"]
-            if code := start_run("configs/default.yaml", overrides, place):
-                sys.exit(code)
+            settings = {
+                "seed": seed,
+                "environment": {"kind": "marec", **_environment(log, arm)},
+                "training": budget,
+                "evaluation": {"every": None, "baselines": ()},
+            }
+            begin(RunConfig.model_validate(settings), [seed], [place])
             most -= 1
 
 
@@ -285,13 +324,14 @@ if __name__ == "__main__":
     part, *rest = sys.argv[1:]
     if part == "runs":
         runs(Path(rest[0]))
+    elif part == "films":
+        films(Path(rest[0]))
     elif part == "train":
-        train(Path(rest[0]), int(rest[1]) if len(rest) > 1 else -1)
+        train(Path(rest[0]), Path(rest[1]), int(rest[2]) if len(rest) > 2 else -1)
     else:
         {
             "speed": speed,
             "throughput": throughput,
             "notes": notes,
-            "films": films,
             "parts": parts,
         }[part]()
