@@ -31,12 +31,12 @@ def _from_the_root(monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
 
 
-def test_there_are_thirteen_and_each_is_short_and_listed():
+def test_there_are_fourteen_and_each_is_short_and_listed():
     names = {path.stem for path in EXAMPLES}
     assert names == {
         "first_run", "own_reward", "own_component", "own_channel", "own_user_model", "own_data",
         "pictures", "compare_algorithms", "own_algorithm",
-        "gymnasium_component", "stable_baselines", "torchrl_team", "benchmarl_team",
+        "gymnasium_component", "stable_baselines", "torchrl_team", "benchmarl_team", "ray_serve",
     }  # fmt: skip
     readme = (ROOT / "README.md").read_text()
     for path in EXAMPLES:

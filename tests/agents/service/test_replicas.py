@@ -22,11 +22,13 @@ import httpx
 from agents.service.bundle import load_bundle
 from agents.service.config import Replica, ServiceConfig
 from agents.service.databases import places_of
+from agents.service.front import Front
 from agents.service.link import Answer, Link
 from agents.service.past import past_of
-from agents.service.replicas import Front
+from agents.service.replicas import start_replicas
 from agents.service.sessions import Sessions
 from agents.service.worker import RefusedError
+from marec_env.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
 KEY = "sixteen-characters-or-more"
@@ -175,18 +177,17 @@ class Told:
 
 
 @pytest.mark.parametrize("second", [Told(status=422), Told(down=True)])
-def test_all_replicas_serve_new_policies_or_none(second: Told, tmp_path: Path) -> None:
-    front = Front([], tmp_path / "db", ServiceConfig(), 2)
+def test_all_replicas_serve_new_policies_or_none(second: Told) -> None:
     first = Told()
-    front.links = [first, second]  # type: ignore[list-item]
+    front = Front([first, second])
     with pytest.raises(Exception, match=r"422|starts anew"):
         asyncio.run(front._serve("/policies", b"new"))
     assert first.heard == [b"new", b'{"policies": [{"bundle": "old", "share": 1.0}]}']
-    assert not front._policies
+    assert not front.policies
 
-    front.links = [first, Told()]  # type: ignore[list-item]
+    front = Front([first, Told()])
     assert asyncio.run(front._serve("/policies", b"new")).status_code == 200
-    assert front._policies == b"new" and first.heard[-1] == b"new"
+    assert front.policies == b"new" and first.heard[-1] == b"new"
 
 
 def test_a_replica_that_starts_anew_is_asked_only_once_it_serves_what_it_was_told(
@@ -202,3 +203,10 @@ def test_a_replica_that_starts_anew_is_asked_only_once_it_serves_what_it_was_tol
 
 def clicks(rows: list[dict[str, Any]]) -> list[list[int]]:
     return [row["clicks"] for row in rows]
+
+
+def test_nothing_is_started_where_the_keys_are_missing(tmp_path: Path) -> None:
+    config = ServiceConfig(keys=(str(tmp_path / "missing.txt"),))
+    with pytest.raises(ConfigError, match=r"missing\.txt cannot be read"):
+        start_replicas([], tmp_path / "db", config, 2)
+    assert not [*tmp_path.iterdir()]
