@@ -1,13 +1,13 @@
 """Text by models, measured: ``python benchmarks/text.py speed | throughput | notes |
-parts | films LOG | train LOG FOLDER [most] | runs FOLDER``.
+parts | films LOG | train LOG FOLDER [most [arms ...]] | runs FOLDER``.
 
 ``speed``: env steps per CPU second with texts and without, interleaved. ``throughput``: tokens a
 second of SmolLM2 by llama.cpp and of a model with random weights by transformers, by how many texts
-are in work at a time. ``films``: every fourth film of MovieLens as a log in LOG, SmolLM2's notes of
-them, and hand-set play by who writes. ``train``: teams on that log without notes, with the
-template's and with SmolLM2's, seed by seed, into folders called ARM-SEED; at most ``most`` now, and
-none that is there already. ``runs``: outcomes of such folders, seed by seed
-against the arms before. ``notes``: hand-set play of a generated catalog of 200 items without
+are in work at a time. ``films``: SmolLM2's notes of a log's films, and hand-set play by who
+writes; the log is movielens-100k, or every fourth film of it, written into the folder LOG.
+``train``: teams on that log without notes, with the template's and with SmolLM2's, seed by seed,
+into folders called ARM-SEED; at most ``most`` now, and none that is there already. ``runs``: outcomes of
+such folders, seed by seed against the arms before. ``notes``: hand-set play of a generated catalog of 200 items without
 notes, with the template's and with SmolLM2's, over ten cohorts. ``parts``: hand-set play of the
 default task with notes as a channel, as a block, as both, and with the re-ranker's block.
 """
@@ -21,7 +21,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median
 
@@ -45,6 +45,8 @@ SESSIONS, STEPS, ROUNDS, COHORTS = 256, 20, 7, 10
 TEXTS, AT_A_TIME = 16, (1, 4, 16)
 DEFAULT = ("cf", "text", "affinity", "item_to_item", "popular", "fresh", "diverse")
 SMOLLM2: dict[str, object] = {"kind": "gguf", "max_tokens": 40}
+WHOLE = "movielens-100k"
+ARMS = ("base", "template", "smollm2")
 SEEDS = 10
 
 
@@ -139,13 +141,13 @@ def notes() -> None:
     _compare(arms, SESSIONS, COHORTS)
 
 
-def films(folder: Path) -> None:
-    """Write a log of every fourth film of MovieLens into ``folder``, SmolLM2's notes of them, and
-    print what they took, how far they are from the template's (by their words, and by the items
-    nearest by note), and clicks of hand-set play by who writes.
+def films(source: str) -> None:
+    """Print what SmolLM2's notes of a log's films took, how far they are from the template's (by
+    their words, and by the items nearest by note), and clicks of hand-set play by who writes.
     """
-    _every_fourth_film(folder)
-    arms = {name: _environment(folder, name) for name in ("base", "template", "smollm2")}
+    if source != WHOLE:
+        _every_fourth_film(Path(source))
+    arms = {name: _environment(source, name) for name in ARMS}
     plain, written = (
         build_world(EnvironmentConfig.model_validate(arms[name])).texts
         for name in ("template", "smollm2")
@@ -185,14 +187,15 @@ def _every_fourth_film(folder: Path) -> None:
             csv.writer(file).writerows([header, *body])
 
 
-def _environment(folder: Path, arm: str) -> dict[str, object]:
-    """Return the default task on a log of fewer items: without notes (``base``), or with them."""
+def _environment(source: str, arm: str) -> dict[str, object]:
+    """Return the default task on a log: without notes (``base``), or with them."""
     text = {"notes": arm != "base", **({"model": SMOLLM2} if arm == "smollm2" else {})}
     blocks = EnvironmentConfig().pipeline.blocks | ({} if arm == "base" else {"notes": 0.03})
     channels = DEFAULT + ("notes",) * (arm != "base")
     return {
-        "data": {"source": str(folder)},
-        "max_requests": 20,  # a user would see two thirds of so small a catalog in 40
+        "data": {"source": source},
+        # In 40 requests a user would see two thirds of a catalog of 421.
+        "max_requests": 40 if source == WHOLE else 20,
         "text": text,
         "pipeline": {"recall": {"channels": channels}, "blocks": blocks},
     }
@@ -265,11 +268,10 @@ def _save_random_model(folder: Path) -> None:
     GPT2LMHeadModel(config).save_pretrained(folder)
 
 
-def train(log: Path, folder: Path, most: int) -> None:
-    """Train teams on the log of ``films``: without notes, with the template's, with SmolLM2's."""
-    budget = {"env_steps": 40_000}
+def train(source: str, folder: Path, most: int, arms: Sequence[str]) -> None:
+    """Train teams without notes, with the template's and with SmolLM2's."""
     for seed in range(SEEDS):
-        for arm in ("base", "template", "smollm2"):
+        for arm in arms:
             place = folder / f"{arm}-{seed}"
             if (place / "evaluation.json").exists():
                 continue
@@ -278,8 +280,8 @@ def train(log: Path, folder: Path, most: int) -> None:
             shutil.rmtree(place, ignore_errors=True)  # cut off
             settings = {
                 "seed": seed,
-                "environment": {"kind": "marec", **_environment(log, arm)},
-                "training": budget,
+                "environment": {"kind": "marec", **_environment(source, arm)},
+                "training": {"env_steps": 100_000},
                 "evaluation": {"every": None, "baselines": ()},
             }
             begin(RunConfig.model_validate(settings), [seed], [place])
@@ -325,13 +327,8 @@ if __name__ == "__main__":
     if part == "runs":
         runs(Path(rest[0]))
     elif part == "films":
-        films(Path(rest[0]))
+        films(rest[0])
     elif part == "train":
-        train(Path(rest[0]), Path(rest[1]), int(rest[2]) if len(rest) > 2 else -1)
+        train(rest[0], Path(rest[1]), int(rest[2]) if len(rest) > 2 else -1, rest[3:] or ARMS)
     else:
-        {
-            "speed": speed,
-            "throughput": throughput,
-            "notes": notes,
-            "parts": parts,
-        }[part]()
+        {"speed": speed, "throughput": throughput, "notes": notes, "parts": parts}[part]()
