@@ -6,10 +6,11 @@ second of SmolLM2 by llama.cpp and of a model with random weights by transformer
 are in work at a time. ``films``: SmolLM2's notes of a log's films, and hand-set play by who
 writes; the log is movielens-100k, or every fourth film of it, written into the folder LOG.
 ``train``: teams on that log without notes, with the template's and with SmolLM2's, seed by seed,
-into folders called ARM-SEED; at most ``most`` now, and none that is there already. ``runs``: outcomes of
-such folders, seed by seed against the arms before. ``notes``: hand-set play of a generated catalog of 200 items without
-notes, with the template's and with SmolLM2's, over ten cohorts. ``parts``: hand-set play of the
-default task with notes as a channel, as a block, as both, and with the re-ranker's block.
+into folders called ARM-SEED; at most ``most`` now, and none that is there already. ``runs``:
+outcomes of such folders, seed by seed against the arms before. ``notes``: hand-set play of a
+generated catalog of 200 items without notes, with the template's and with SmolLM2's, over ten
+cohorts. ``parts``: hand-set play of the default task with notes as a channel, as a block, as both,
+and with the re-ranker's block.
 """
 
 from __future__ import annotations
