@@ -250,7 +250,8 @@ class Author:
         """Say what is to come, and refuse what would be too much."""
         config = self._config
         assert not isinstance(config, (TemplateText, ReplayText))
-        tokens = int(sum(len(one.system) + len(one.user) for one in todo) / _LETTERS_A_TOKEN)
+        told = sum(len("".join((one.system, one.user, *one.options))) for one in todo)
+        tokens = int(told / _LETTERS_A_TOKEN)
         most = sum(1 if one.options else config.max_tokens for one in todo)
         line = (
             f"texts: {len(todo):,} calls of {self.report.model}, about {tokens:,} tokens to read "

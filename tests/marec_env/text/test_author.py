@@ -56,6 +56,13 @@ def completion(text, **more):
     )
 
 
+class Silent:
+    name = "silent"
+
+    def complete(self, asked, schema):
+        return [Reply("") for _ in asked]
+
+
 @pytest.fixture
 def serve():
     servers = []
@@ -150,6 +157,15 @@ def test_calls_have_a_limit(serve, tmp_path):
     assert author.write(prompts(3)) == ["template 0", "template 1", "template 2"]
     assert len(server.asked) == author.report.calls == 5
     assert author.report.problems == {"empty": 5}
+
+
+def test_the_plan_counts_options_too(tmp_path):
+    asked = [Prompt("system", "user", "[0, 0]", options=("a" * 70, "b" * 60))]
+    author = Author(OpenAIText(model="m", max_calls=0), tmp_path, model=lambda config: Silent())
+    with pytest.raises(
+        ConfigError, match="1 calls of silent, about 40 tokens to read and at most 1"
+    ):
+        author.score(asked)
 
 
 def test_time_outs_count_and_wrong_keys_end_the_run(serve, tmp_path):
@@ -337,12 +353,6 @@ def test_what_is_missing_is_named(config, says, monkeypatch):
 
 @pytest.mark.parametrize(("temperature", "calls"), [(0.0, 2), (0.5, 6)])
 def test_a_local_model_that_would_say_the_same_is_asked_once(temperature, calls, tmp_path):
-    class Silent:
-        name = "silent"
-
-        def complete(self, asked, schema):
-            return [Reply("") for _ in asked]
-
     config = GgufText(temperature=temperature)
     author = Author(config, tmp_path, lambda line: None, lambda config: Silent())
     assert author.write(prompts(2)) == ["template 0", "template 1"]
