@@ -247,6 +247,7 @@ def _compare(arms: Mapping[str, Mapping[str, object]], sessions: int, cohorts: i
         }
         print(f"{name}: {mean(found[name]['all']):.2f}; {world.texts.report}", flush=True)
         for who, values in found[name].items():
+            print(f"  {who}: {mean(values):.2f}")
             for other in list(found)[:-1]:
                 print(f"  {who}, less {other}: {paired_difference(values, found[other][who])}")
 
@@ -282,7 +283,7 @@ def train(source: str, folder: Path, most: int, arms: Sequence[str]) -> None:
             settings = {
                 "seed": seed,
                 "environment": {"kind": "marec", **_environment(source, arm)},
-                "training": {"env_steps": 100_000},
+                "training": {"env_steps": 100_000 if source == WHOLE else 40_000},
                 "evaluation": {"every": None, "baselines": ()},
             }
             begin(RunConfig.model_validate(settings), [seed], [place])
