@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from matplotlib.figure import Figure
+
+SAVEFIG = Figure.savefig
 
 
 def pytest_collection_modifyitems(items):
@@ -10,3 +13,12 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def pytest_runtest_protocol(item):
+    """Leave figures blank but in tests marked so: those of a page take longer than a small run."""
+    Figure.savefig = SAVEFIG if item.get_closest_marker("figures") else blank
+
+
+def blank(figure, out, **_):
+    out.write('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"></svg>')

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from agents.commands.studies import game
 
 
@@ -35,6 +37,7 @@ def test_report_is_written_as_json_and_markdown(tmp_path, capsys):
     assert printed.replace("\n", " ").count("standard errors") == len(report["differences"])
 
 
+@pytest.mark.figures
 def test_the_ladder_is_written_with_its_figure_and_continued(tmp_path, capsys):
     config = tmp_path / "small.yaml"
     config.write_text(

@@ -19,7 +19,10 @@ from agents.comparison.summary import summarise
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+pytestmark = [
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed"),
+    pytest.mark.figures,
+]
 
 SMALLEST_TEXT = 8.5  # pixels that the letters of a figure are high, ascenders included
 A4 = 718  # pixels between the margins of a page, at 96 a inch and margins of one centimetre

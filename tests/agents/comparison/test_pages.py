@@ -54,6 +54,7 @@ def summary(make_run):
     return summarise(runs)
 
 
+@pytest.mark.figures
 def test_the_page_has_every_part(summary):
     text = as_page(summary, "Comparison", "python evaluate.py compare a b")
     document = Document(text)
@@ -91,6 +92,7 @@ def test_the_page_has_every_part(summary):
     assert "python evaluate.py compare a b" in words
 
 
+@pytest.mark.figures
 def test_the_page_needs_nothing_but_itself(summary):
     document = Document(as_page(summary, "Comparison", "x"))
     names = [tag for tag, _ in document.tags]
@@ -113,6 +115,7 @@ def test_text_is_escaped():
         assert tag not in page
 
 
+@pytest.mark.figures
 def test_the_same_runs_make_the_same_page(summary):
     assert as_page(summary, "A", "x") == as_page(summary, "A", "x")
 

@@ -2,6 +2,8 @@
 
 import html
 
+import pytest
+
 from agents.comparison.report import as_page, run_page
 from agents.comparison.runs import TRAINED
 from agents.comparison.summary import summarise
@@ -34,6 +36,7 @@ def found(evaluation):
     return document
 
 
+@pytest.mark.figures
 def test_the_page_of_a_run_shows_it(make_run, evaluation):
     page = run_page(make_run(found=found(evaluation)))
     assert '<section id="one-request">' in page

@@ -102,6 +102,7 @@ def test_a_command_cannot_end_its_fence():
     assert page.endswith("``````bash\nx\n```\n# heading\n``````\n")
 
 
+@pytest.mark.figures
 @pytest.mark.parametrize("text", [*NASTY, "$\\frac{$", "<script>"])
 def test_pages_and_figures_take_any_name(text):
     estimate = Estimate(2.0, 1.0, 3.0)

@@ -182,6 +182,7 @@ def test_report_is_json_with_every_measure(report: Calibration) -> None:
     assert report.suggestions["population.random_click_rate"] > 0
 
 
+@pytest.mark.figures
 def test_page_is_self_contained_and_described(report: Calibration) -> None:
     page = render_page(report)
     assert page.count('role="img"') == page.count("<svg") == 6
