@@ -9,7 +9,9 @@ passed the gate serves a share of them; the candidate is then promoted or rolled
 learned (agents/loop/rounds.py): from the logs alone (looped), or in the simulator, on the users of
 before the change fitted to the logs (refitted). All teams are measured by their most probable
 actions on the same other sessions. The trained one is an oracle: it may ask the changed users as
-often as it likes. What is done is kept below --work: an interrupted study goes on where it was.
+often as it likes. With --informed N a team also learns N rounds on the changed users themselves, as
+the refitted one does on those it believes in, without gate and canary: what a round's budget is
+worth. What is done is kept below --work: an interrupted study goes on where it was.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from agents.loop.drift import ClickModel
 from agents.loop.exposure import ExposureLog, play_log
 from agents.loop.limits import broken_shares
 from agents.loop.rounds import LoopConfig, consider, judge
+from agents.loop.users import learn_on_users
 from agents.runs.trained import TrainedRun, load_run
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.evaluation.rollout import rollout
@@ -101,6 +104,19 @@ class Study:
             }
             write_json(file, found)
         return read_json(file, dict[str, list[list[float]]])
+
+    def informed(self, loop: LoopConfig) -> list[float]:
+        """Return mean clicks of a team after each round of learning on the changed users."""
+        world, policy, found = build_world(self.environments[1]), self.run.policy, list[float]()
+        for number in range(self.options.informed):
+            seed = 1000 * self.seed + number
+            actors = learn_on_users(world, policy, loop.algorithm, loop.env_steps, seed)
+            for actor in actors.values():
+                actor.eval()
+            policy = TrainedPolicy(policy.team, actors)
+            found.append(float(np.mean(self.clicks(world, policy))))
+            print(f"informed, round {number}: {found[-1]:.2f}", flush=True)
+        return found
 
     def play(self, loop: LoopConfig) -> None:
         """Play the rounds that are not done yet."""
@@ -232,6 +248,7 @@ def main() -> None:
     parser.add_argument("--fashion", type=float, default=2.0)
     parser.add_argument("--taste", type=float, default=0.5)
     parser.add_argument("--oracle-steps", type=int, default=160_000)
+    parser.add_argument("--informed", type=int, default=0, metavar="N")
     parser.add_argument("--canary-share", type=float, default=0.5)
     parser.add_argument("--passes", type=int, default=8, help="updates from each log")
     parser.add_argument("--env-steps", type=int, default=40_000, help="on refitted users, a round")
@@ -256,6 +273,8 @@ def main() -> None:
         seeds.append(found)
         means = {name: [float(np.mean(one)) for one in both] for name, both in sticks.items()}
         document |= {"yardsticks": means, "seeds": seeds}
+        if options.informed and "informed" not in document:
+            document["informed"] = study.informed(config)
         write_json(options.output, document)
         write_text(options.output.with_suffix(".svg"), figure(document, options.drift_at))
 
