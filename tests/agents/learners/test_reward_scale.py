@@ -56,7 +56,7 @@ def test_weights_are_the_same_for_every_scale_of_rewards(name):
     algorithm, own = ALGORITHMS[name]
     expected = learnt(algorithm, 1.0, own)
     # Powers of two change no digit: whatever differs depends on the unit.
-    for power in (-14, -10, 10, 14):
+    for power in (-14, 14):
         assert torch.equal(learnt(algorithm, 2.0**power, own), expected), power
     for scale in (1e-4, 1e4):
         torch.testing.assert_close(learnt(algorithm, scale, own), expected, atol=1e-4, rtol=0)
