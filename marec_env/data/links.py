@@ -49,7 +49,7 @@ def item_links(config: DataConfig, log: InteractionLog) -> Links:
     items = table.places("item_id", place, folder / "items.csv")
     entities = table.identifiers("entity")
     _, codes = np.unique(np.array(entities), return_inverse=True)
-    return torch.tensor(items), torch.from_numpy(codes)
+    return items, torch.from_numpy(codes)
 
 
 def linked_neighbours(links: Links, num_items: int, count: int) -> Tensor:
