@@ -1,10 +1,14 @@
 """What holds for all tests."""
 
+import os
+
 import pytest
 import torch
 from matplotlib.figure import Figure
 
 SAVEFIG = Figure.savefig
+# Ray's workers are nice by 15 otherwise, and starve beside the tests of another process.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def pytest_collection_modifyitems(items):
