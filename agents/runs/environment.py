@@ -57,9 +57,12 @@ def _prepared(config: RunConfig) -> EnvironmentConfig | PettingZooConfig:
     config = placed(config)
     environment = config.environment
     if isinstance(environment, EnvironmentConfig) and environment.pipeline.recall.shards > 1:
+        import ray
+
         from agents.learners.ray_session import start_ray
 
-        start_ray(config.sampling)  # nobody stops it: worlds stay for the process's life
+        if not ray.is_initialized():  # a learner may hold by now what would be asked for again
+            start_ray(config.sampling)  # nobody stops it: worlds stay for the process's life
     return environment
 
 

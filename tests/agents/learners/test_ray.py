@@ -215,6 +215,7 @@ def test_item_shards_lie_in_the_cluster_that_the_run_names(monkeypatch):
         raise RunError(f"asked for {sampling.ray_address}")
 
     monkeypatch.setattr(ray_session, "start_ray", asked)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     settings = {
         "environment": {"kind": "marec", "pipeline": {"recall": {"shards": 2}}},
         "sampling": {"ray_address": "10.0.0.1:6379"},
@@ -223,6 +224,20 @@ def test_item_shards_lie_in_the_cluster_that_the_run_names(monkeypatch):
     for make in (run_world, lambda config: make_environment(config, 1)):
         with pytest.raises(RunError, match=r"asked for 10\.0\.0\.1:6379"):
             make(config)
+
+
+def test_resources_are_not_asked_for_again_once_a_run_holds_them(monkeypatch):
+    def asked(sampling: SamplingConfig) -> None:
+        raise AssertionError(sampling)
+
+    monkeypatch.setattr(ray_session, "start_ray", asked)
+    pipeline = {"candidates": 20, "slate_size": 5, "recall": {"shards": 2}}
+    settings = {
+        "environment": {"kind": "marec", **small_environment(pipeline=pipeline)},
+        "sampling": {"num_learners": 2},
+    }
+    world = run_world(RunConfig.model_validate(settings, strict=False))
+    assert world.knowledge.shards is not None
 
 
 def test_item_shards_are_refused_where_others_would_build_them_too():
