@@ -9,7 +9,6 @@ benchmarks/text.py runs FOLDER``.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,13 +16,14 @@ from statistics import mean
 
 from agents.baselines import build_baseline
 from agents.commands.train import start_run
+from benchmarks.text import train_arms
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.evaluation.rollout import RolloutResult, rollout
 from marec_env.evaluation.statistics import paired_difference
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
 
-SESSIONS, COHORTS, SEEDS = 512, 10, 10
+SESSIONS, COHORTS = 512, 10
 FIT = {"method": "lora", "steps": 60, "batch_size": 32}
 ARMS: dict[str, dict[str, object] | None] = {
     "base": None,
@@ -64,18 +64,12 @@ def _outcomes(result: RolloutResult) -> dict[str, float]:
 def train(folder: Path, most: int) -> None:
     """Train teams for 100,000 env steps by seed and arm."""
     budget = ["training.env_steps=100000", "evaluation.every=null", "evaluation.baselines=[]"]
-    for seed in range(SEEDS):
-        for arm, section in ARMS.items():
-            place = folder / f"{arm}-{seed}"
-            if (place / "evaluation.json").exists():
-                continue
-            if not most:
-                return
-            shutil.rmtree(place, ignore_errors=True)  # cut off
-            fit = f"environment.embeddings.finetune={json.dumps(section)}"
-            if code := start_run("configs/default.yaml", [fit, *budget, f"seed={seed}"], place):
-                sys.exit(code)
-            most -= 1
+
+    def run(arm: str, seed: int, place: Path) -> int:
+        fit = f"environment.embeddings.finetune={json.dumps(ARMS[arm])}"
+        return start_run("configs/default.yaml", [fit, *budget, f"seed={seed}"], place)
+
+    train_arms(folder, most, ARMS, run)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median
 
@@ -270,8 +270,17 @@ def _save_random_model(folder: Path) -> None:
     GPT2LMHeadModel(config).save_pretrained(folder)
 
 
-def train(source: str, folder: Path, most: int, arms: Sequence[str]) -> None:
-    """Train teams without notes, with the template's and with SmolLM2's."""
+def train_arms(
+    folder: Path, most: int, arms: Iterable[str], run: Callable[[str, int, Path], int]
+) -> None:
+    """Train each arm, seed by seed, into folders called ARM-SEED.
+
+    Args:
+        folder: of the runs; finished ones stay, those that were cut off begin anew.
+        most: runs that are trained now; below 0 for all.
+        arms: their names.
+        run: trains an arm with a seed into a folder; returns the exit code.
+    """
     for seed in range(SEEDS):
         for arm in arms:
             place = folder / f"{arm}-{seed}"
@@ -279,15 +288,25 @@ def train(source: str, folder: Path, most: int, arms: Sequence[str]) -> None:
                 continue
             if not most:
                 return
-            shutil.rmtree(place, ignore_errors=True)  # cut off
-            settings = {
-                "seed": seed,
-                "environment": {"kind": "marec", **_environment(source, arm)},
-                "training": {"env_steps": 100_000 if source == WHOLE else 40_000},
-                "evaluation": {"every": None, "baselines": ()},
-            }
-            begin(RunConfig.model_validate(settings), [seed], [place])
+            shutil.rmtree(place, ignore_errors=True)
+            if code := run(arm, seed, place):
+                sys.exit(code)
             most -= 1
+
+
+def train(source: str, folder: Path, most: int, arms: Sequence[str]) -> None:
+    """Train teams without notes, with the template's and with SmolLM2's."""
+
+    def run(arm: str, seed: int, place: Path) -> int:
+        settings = {
+            "seed": seed,
+            "environment": {"kind": "marec", **_environment(source, arm)},
+            "training": {"env_steps": 100_000 if source == WHOLE else 40_000},
+            "evaluation": {"every": None, "baselines": ()},
+        }
+        return begin(RunConfig.model_validate(settings), [seed], [place])
+
+    train_arms(folder, most, arms, run)
 
 
 def runs(folder: Path) -> None:

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from marec_env.pipeline.request import Request
+from marec_env.simulator import Simulator
+from marec_env.world import World
+
 
 def small_environment(num_users: int = 120, num_items: int = 300, **changes: Any) -> dict[str, Any]:
     """Return a section ``environment``: slates of 5 of 20 candidates, hashed texts, 6 requests.
@@ -26,3 +33,16 @@ def small_environment(num_users: int = 120, num_items: int = 300, **changes: Any
         "measure": {"true_top": 20},
         **changes,
     }
+
+
+def first_channel_alone(world: World) -> tuple[Tensor, Request]:
+    """Play a request of 16 sessions in which the first of two channels brings all that it can;
+    return the latest likes before it, int64 ``[16, M]``, and the request.
+    """
+    simulator = Simulator(world, 16)
+    simulator.reset(seed=0)
+    recent = simulator.pipeline.memory.recent.clone()
+    actions = simulator.default_actions()
+    actions["recall_0"] = torch.tensor([3, 0]).expand(16, -1)
+    simulator.step(actions)
+    return recent, simulator.last.request

@@ -13,7 +13,7 @@ from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, DataError
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
-from tests.worlds import small_environment
+from tests.worlds import first_channel_alone, small_environment
 
 ITEMS = 120
 
@@ -69,14 +69,9 @@ def environment(folder: Path, links: bool = True) -> EnvironmentConfig:
 def test_the_channel_brings_what_the_latest_likes_are_linked_to(folder: Path) -> None:
     world = build_world(environment(folder))
     number = torch.tensor([int(name[1:]) for name in world.log.item_ids])
-    simulator = Simulator(world, 16)
-    simulator.reset(seed=0)
-    recent = simulator.pipeline.memory.recent.clone()
-    actions = simulator.default_actions()
-    actions["recall_0"] = torch.tensor([3, 0]).expand(16, -1)
-    simulator.step(actions)
-    request, brought = simulator.last.request, 0
-    for row in range(16):
+    recent, request = first_channel_alone(world)
+    brought = 0
+    for row in range(len(recent)):
         liked = number[recent[row][recent[row] >= 0]]
         ends = {int(n) % 10 for n in liked if n % 7}
         items = number[request.candidates[row][request.candidate_channel[row] == 0]]

@@ -21,7 +21,7 @@ from marec_env.errors import AssetError, ConfigError, DataError
 from marec_env.pipeline.ranking import BLOCKS
 from marec_env.simulator import Simulator
 from marec_env.world import World, build_world
-from tests.worlds import small_environment
+from tests.worlds import first_channel_alone, small_environment
 
 ITEMS, COLOURS = 120, 24
 NONE, ABSENT, BROKEN = 5, 11, 17  # items whose cell is empty, whose file is not there, is none
@@ -161,14 +161,9 @@ def test_what_looks_like_the_latest_like_is_recalled_first(world: World) -> None
         first = neighbours[item, : int(twins.sum()) - 1]
         assert set(first.tolist()) == set(twins.nonzero()[:, 0].tolist()) - {item}
     assert not torch.isin(number[neighbours[neighbours >= 0]], torch.tensor(WITHOUT)).any()
-    simulator = Simulator(world, 16)
-    simulator.reset(seed=0)
-    recent = simulator.pipeline.memory.recent.clone()
-    actions = simulator.default_actions()
-    actions["recall_0"] = torch.tensor([3, 0]).expand(16, -1)
-    simulator.step(actions)
-    request, brought = simulator.last.request, 0
-    for row in range(16):
+    recent, request = first_channel_alone(world)
+    brought = 0
+    for row in range(len(recent)):
         liked = recent[row][recent[row] >= 0]
         near = set(neighbours[liked].flatten().tolist())
         items = request.candidates[row][request.candidate_channel[row] == 0]
