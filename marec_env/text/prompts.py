@@ -14,7 +14,7 @@ from torch import Tensor
 from marec_env.catalog.catalog import Catalog
 from marec_env.data.interactions import InteractionLog
 from marec_env.text.author import Prompt
-from marec_env.text.models import Schema
+from marec_env.text.models import LONGEST, Schema
 
 __all__ = [
     "DESCRIPTION",
@@ -35,15 +35,14 @@ DESCRIPTION: Schema = {
     "required": [_KEY],
     "additionalProperties": False,
 }
-_LONGEST = 600  # characters of a text that is kept
 _EXAMPLES = 3  # titles that stand for a topic
 
 _WORDS = {
     "en": {
-        "item": "You describe items for a recommender. From the facts, write one sentence on what "
-        "the item is and who likes it. Add no facts. Answer as JSON: {\"description\": ...}",
-        "user": "You describe users for a recommender. From the facts, write one sentence on what "
-        "the user wants next. Add no facts. Answer as JSON: {\"description\": ...}",
+        "item": "You describe items for a recommender. From the facts, write one short sentence on "
+        "what the item is and who likes it. Add no facts. Answer as JSON: {\"description\": ...}",
+        "user": "You describe users for a recommender. From the facts, write one short sentence on "
+        "what the user wants next. Add no facts. Answer as JSON: {\"description\": ...}",
         "kinds": "{0}: {1}.",
         "liked": "For those who like {0}.",
         "number": "{0}: {1:g}",
@@ -65,9 +64,9 @@ _WORDS = {
         "list": " | ",
     },
     "zh": {
-        "item": "你为推荐系统描述物品。根据事实,用一句话说明它是什么、适合谁。不要添加事实。"
+        "item": "你为推荐系统描述物品。根据事实,用一句短话说明它是什么、适合谁。不要添加事实。"
         "以 JSON 回答:{\"description\": ...}",
-        "user": "你为推荐系统描述用户。根据事实,用一句话说明用户接下来想要什么。不要添加事实。"
+        "user": "你为推荐系统描述用户。根据事实,用一句短话说明用户接下来想要什么。不要添加事实。"
         "以 JSON 回答:{\"description\": ...}",
         "kinds": "《{0}》:{1}。",
         "liked": "适合喜欢{0}的人。",
@@ -98,7 +97,7 @@ def described(prompt: Prompt, reply: str) -> str | None:
         found = json.loads(reply[start : end + 1])[_KEY]
     except (ValueError, LookupError, TypeError):
         return None
-    if not isinstance(found, str) or not found.strip() or len(found) > _LONGEST:
+    if not isinstance(found, str) or not found.strip() or len(found) > LONGEST:
         return None
     return " ".join(found.split())
 
