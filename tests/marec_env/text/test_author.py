@@ -1,6 +1,7 @@
 """Texts by models: a server that fails, small models in folders, replays, limits."""
 
 import json
+import re
 import sys
 import threading
 import time
@@ -125,6 +126,22 @@ def test_a_bad_server_is_outlived_and_its_replay_is_the_same(serve, tmp_path):
     again = Author(openai(server), tmp_path, said.append)
     assert again.write(prompts(40, DESCRIPTION), described) == expected
     assert again.report.cached == 38  # what failed is tried again
+
+
+@pytest.mark.parametrize(
+    ("system", "tokens", "longest"),
+    [("describe", 40, 90), ("描述", 40, 30), ("describe", 8, 1), ("describe", 4096, 600)],
+)
+def test_a_schemas_text_ends_before_the_tokens_do(system, tokens, longest, serve):
+    server = serve(lambda body, number: (200, completion('{"description": "short"}')))
+    model = open_model(openai(server, max_tokens=tokens))
+    model.complete([(system, "a title in 中文")], DESCRIPTION)
+    model.complete([(system, "free")], None)
+    form = server.asked[0]["response_format"]["json_schema"]["schema"]
+    pattern = form["properties"]["description"].pop("pattern")
+    assert form == DESCRIPTION and "response_format" not in server.asked[1]
+    assert re.search(pattern, "中" * longest) and not re.search(pattern, "a" * (longest + 1))
+    assert not any(re.search(pattern, text) for text in ("", '"', "\\", "\n"))
 
 
 def test_another_setting_is_another_file(serve, tmp_path):
@@ -325,13 +342,16 @@ def test_a_prompt_that_a_local_model_cannot_take_fails_alone(small_model):
 
 def test_the_packaged_model_completes_and_scores():
     pytest.importorskip("xllamacpp")
-    config = GgufText(max_tokens=4, concurrency=1)
+    config = GgufText(max_tokens=24, concurrency=1)
     try:
         model = open_model(config)
     except AssetError as error:
         pytest.skip(str(error))
-    (reply,) = model.complete([("", "Hi")], None)
-    assert reply.text.strip() and 0 < reply.written <= 4 and not reply.problem
+    tale = ("", "Tell a long tale of the sea, as JSON.")
+    free, held = (model.complete([tale], form)[0] for form in (None, DESCRIPTION))
+    assert free.text.strip() and free.written == 24 and not free.problem
+    told = json.loads(held.text)["description"]
+    assert 0 < len(told) <= 42 and held.written <= 24
     yes, no = json.loads(model.score([("", "Is water wet?")], [["yes", "no"]])[0].text)
     assert yes != no and torch.tensor([yes, no]).exp().sum() == pytest.approx(1.0)
 
