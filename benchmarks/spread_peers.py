@@ -17,7 +17,7 @@ advantages, whose reward a critic predicts) is left as it is. CPU time with one 
   inputs normalised and as they are, and with a critic whose weights begin as TorchRL's do. A run of
   ours takes 45 CPU-seconds, one of TorchRL's 110; each is printed as it ends.
 
-benchmarks/critic_ablation.py tells what of the differences matters.
+docs/learners.md tells what of the differences matters.
 """
 
 from __future__ import annotations

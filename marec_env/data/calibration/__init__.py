@@ -1,1 +1,0 @@
-"""Moved: calibration is :mod:`agents.studies.calibration`; this place stays for one version."""
