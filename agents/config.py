@@ -22,6 +22,7 @@ from agents.learners.config import (
 from agents.pettingzoo_adapter import PettingZooConfig
 from marec_env.config import ConfigModel, Device, Seed, chosen_device, usable_device
 from marec_env.environment_config import EnvironmentConfig
+from marec_env.errors import ConfigError
 from marec_env.rewards.config import DISCOUNT
 
 __all__ = [
@@ -163,6 +164,17 @@ class RunConfig(ConfigModel):
         default=EvaluationConfig(), description="The comparison at the end."
     )
     tracking: TrackingConfig = Field(default=TrackingConfig(), description="Dashboards.")
+
+    @property
+    def recommender(self) -> EnvironmentConfig:
+        """The environment, which is marec's own.
+
+        Raises:
+            ConfigError: it is another.
+        """
+        if not isinstance(self.environment, EnvironmentConfig):
+            raise ConfigError(f"{self.name}: environment.kind must be 'marec' here")
+        return self.environment
 
     @property
     def evaluated_in(self) -> EnvironmentConfig | PettingZooConfig:

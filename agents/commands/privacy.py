@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,7 +27,8 @@ from marec_env.reporting.table import TextTable, print_tables
 
 if TYPE_CHECKING:
     from agents.config import RunConfig
-    from agents.studies.privacy.curve import CurvePlan
+    from agents.studies.privacy.curve import Plan
+    from agents.studies.records import Cells
 
 __all__ = ["anonymise", "command", "forget"]
 
@@ -98,53 +98,20 @@ def command(
     """
     if models % 2:
         raise ConfigError(f"--models {models}: half of them lack each user; take an even number")
-    if part == "curve":
-        from agents.studies.privacy.curve import CurvePlan
+    if part != "attacks":
+        from agents.runs.trained import load_run
+        from agents.studies.privacy.curve import Plan
 
         run, _ = read_environment(place, overrides)
-        plan = CurvePlan(seeds, models, sessions, _COHORT, train_steps)
-        _curve(run, plan, output, replace, only)
+        start = None if init_from is None else str(load_run(init_from, tell).newest().trainer)
+        plan = Plan(seeds, models, sessions, _COHORT, train_steps, requests, seed, start)
+        _study(part, run, plan, output, replace, only)
         return
     from agents.studies.privacy.report import measure, tables_of
     from agents.studies.records import plain
     from marec_env.io import write_json, write_text
     from marec_env.reporting.page import Section, render_page
 
-    if part == "federated":
-        from agents.studies.privacy.shards import measure_shards, shards_table
-
-        environment = read_environment(place, overrides)[1]
-        shards = partial(measure_shards, environment, seeds, sessions, _COHORT)
-        _study(part, shards, lambda report: [shards_table(report)], output, replace, only)
-        return
-    if part == "federated-teams":
-        from agents.runs.trained import load_run
-        from agents.studies.privacy.federated_teams import (
-            federated_teams_table,
-            measure_federated_teams,
-        )
-
-        run, _ = read_environment(place, overrides)
-        start = None if init_from is None else load_run(init_from, tell).newest().trainer
-        budget = seeds, sessions, _COHORT, train_steps, start
-        apart = partial(measure_federated_teams, run, *budget)
-        _study(part, apart, lambda report: [federated_teams_table(report)], output, replace, only)
-        return
-    if part == "teams":
-        from agents.studies.privacy.teams import TeamsPlan, measure_teams, teams_tables
-
-        run, _ = read_environment(place, overrides)
-        teams = partial(measure_teams, run, TeamsPlan(models, train_steps, requests, seed))
-        _study(part, teams, teams_tables, output, replace, only)
-        return
-    if part == "messages":
-        from agents.studies.privacy.messages import MessagesPlan, measure_messages, messages_table
-
-        run, _ = read_environment(place, overrides)
-        told = MessagesPlan(seeds, sessions, _COHORT, train_steps, requests)
-        messages = partial(measure_messages, run, told)
-        _study(part, messages, lambda report: [messages_table(report)], output, replace, only)
-        return
     if (place / "config.yaml").is_file():
         if overrides:
             raise ConfigError("--set is for configurations; what a run was made of is fixed")
@@ -198,49 +165,52 @@ def _place(output: Path, part: str, only: str) -> Path:
     return output / f"{part}{'-' + named if named else ''}.json"
 
 
-def _study(
-    part: str,
-    measure: Callable[..., dict[str, Any]],
-    tables: Callable[[dict[str, Any]], list[TextTable]],
-    output: Path,
-    replace: bool,
-    only: str,
-) -> None:
-    """Measure piece by piece, kept in ``PART.json``, and print what was found."""
+def _study(part: str, run: RunConfig, plan: Plan, output: Path, replace: bool, only: str) -> None:
+    """Measure cell by cell, kept in ``PART.json``, and print what was found; draw the curve."""
+    from agents.studies.privacy.curve import curve_cells, curve_table
+    from agents.studies.privacy.federated_teams import federated_teams_cells, federated_teams_table
+    from agents.studies.privacy.messages import messages_cells, messages_table
+    from agents.studies.privacy.shards import shards_cells, shards_table
+    from agents.studies.privacy.teams import teams_cells, teams_tables
     from marec_env.io import write_json
 
-    result = _place(output, part, only)
-    earlier = _earlier(result, replace=replace, only=only)
-    report = measure(lambda found: write_json(result, found), tell, earlier, only)
-    if only == "*":
+    parts: dict[str, tuple[Callable[[RunConfig, Plan], Cells], Callable[..., list[TextTable]]]] = {
+        "curve": (curve_cells, lambda report: [curve_table(report)]),
+        "federated": (shards_cells, lambda report: [shards_table(report)]),
+        "federated-teams": (federated_teams_cells, lambda report: [federated_teams_table(report)]),
+        "messages": (messages_cells, lambda report: [messages_table(report)]),
+        "teams": (teams_cells, teams_tables),
+    }
+    cells_of, tables_of = parts[part]
+    whole = only == "*"
+    result, page = _place(output, part, only), output / "curve.html"
+    drawn = [page] if whole and part == "curve" else []
+    earlier = _earlier(result, *drawn, replace=replace, only=only)
+    report = cells_of(run, plan).measured(
+        lambda found: write_json(result, found), tell, earlier, only
+    )
+    if whole:
         write_json(result, report)
-        print_tables(tables(report))
-    written(result)
+        print_tables(tables_of(report))
+    written(result, *drawn, *(_draw_curve(report, page) if drawn else []))
 
 
-def _curve(run: RunConfig, plan: CurvePlan, output: Path, replace: bool, only: str) -> None:
-    from agents.studies.privacy.curve import curve_figures, curve_table, measure_curve
-    from marec_env.io import write_json, write_text
+def _draw_curve(report: Mapping[str, Any], page: Path) -> list[Path]:
+    """Write the curve's page, and its pictures beside it; return these."""
+    from agents.studies.privacy.curve import curve_figures, curve_table
+    from marec_env.io import write_text
     from marec_env.reporting.page import Section, render_page
 
-    result, page = _place(output, "curve", only), output / "curve.html"
-    earlier = _earlier(result, *([page] if only == "*" else []), replace=replace, only=only)
-    report = measure_curve(run, plan, lambda found: write_json(result, found), tell, earlier, only)
-    if only != "*":
-        written(result)
-        return
-    write_json(result, report)
-    table, figures = curve_table(report), curve_figures(report)
-    pictures = [output / f"curve-{name}.svg" for name in ("recall", "clicks", "attacks")]
+    figures = curve_figures(report)
+    pictures = [page.with_name(f"curve-{name}.svg") for name in ("recall", "clicks", "attacks")]
     for picture, figure in zip(pictures, figures, strict=True):
         write_text(picture, figure.svg)
     sections = [
-        Section("Over ε", (table,), figures),
+        Section("Over ε", (curve_table(report),), figures),
         Section("Made by", verbatim=(command_line(),)),
     ]
     write_text(page, render_page("What privacy costs and buys", [], [], sections))
-    print_tables([table])
-    written(result, page, *pictures)
+    return pictures
 
 
 def anonymise(

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agents.config import RunConfig
-from marec_env.environment_config import EnvironmentConfig
-from marec_env.errors import ConfigError
 
 if TYPE_CHECKING:
     from marec_env.evaluation.policies import Policy
@@ -64,14 +62,12 @@ def record_policy(
     from marec_env.evaluation.rollout import rollout
 
     known = config if isinstance(config, RunConfig) else load(Path(config), RunConfig)
-    if not isinstance(known.environment, EnvironmentConfig):
-        raise ConfigError("environment.kind must be 'marec' where a policy is recorded")
     changes = {
         "name": known.name,
         "seed": seed,
         "device": known.device,
         "output": known.output,
-        "environment": known.environment.model_dump(),
+        "environment": known.recommender.model_dump(),
         "algorithm": {"kind": "own", "name": algorithm, "settings": dict(settings or {})},
         "sampling": known.sampling.model_dump(),
         "training": {"env_steps": env_steps},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from marec_env.errors import RunError
 from marec_env.evaluation.statistics import Estimate, finite_or_none
 
-__all__ = ["by_setting", "measure_cells", "plain", "spread"]
+__all__ = ["Cells", "by_setting", "plain", "spread"]
 
 
 def plain(value: Any) -> Any:
@@ -48,37 +48,44 @@ def by_setting(report: Mapping[str, Any], separator: str = "; ") -> dict[str, di
     return found
 
 
-def measure_cells(
-    settings: Mapping[str, Any],
-    cells: Mapping[str, Callable[[], dict[str, Any]]],
-    keep: Callable[[dict[str, Any]], None],
-    tell: Callable[[str], None],
-    earlier: Mapping[str, Any] | None = None,
-    only: str = "*",
-) -> dict[str, Any]:
-    """Return the settings, and as ``cells`` what each measures; ``earlier`` ones are taken over.
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """A study that is measured cell by cell, and goes on where it was cut off."""
 
-    Args:
-        settings: what the cells depend on, as JSON has it.
-        cells: by name; each is measured once.
-        keep: is given the report after each.
-        tell: is told which comes next.
-        earlier: a report made alike, cut short.
-        only: a pattern of names, as of files (``*seed 3``): of the cells that are measured.
+    settings: Mapping[str, Any]
+    """What the cells depend on, as JSON has it."""
+    cells: Mapping[str, Callable[[], dict[str, Any]]]
+    """By name; each is measured once."""
 
-    Raises:
-        RunError: the earlier report is of other settings.
-    """
-    for key, value in settings.items():
-        if earlier and earlier.get(key) != value:
-            raise RunError(
-                f"the earlier result was made with another {key}; write elsewhere (--output), or "
-                "add --replace"
-            )
-    report: dict[str, Any] = {**settings, "cells": dict((earlier or {}).get("cells", {}))}
-    for name, measure in cells.items():
-        if name not in report["cells"] and fnmatchcase(name, only):
-            tell(name)
-            report["cells"][name] = measure()
-            keep(report)
-    return report
+    def measured(
+        self,
+        keep: Callable[[dict[str, Any]], None],
+        tell: Callable[[str], None],
+        earlier: Mapping[str, Any] | None = None,
+        only: str = "*",
+    ) -> dict[str, Any]:
+        """Return the settings, and as ``cells`` what each measures; ``earlier`` ones are taken
+        over.
+
+        Args:
+            keep: is given the report after each.
+            tell: is told which comes next.
+            earlier: a report made alike, cut short.
+            only: a pattern of names, as of files (``*seed 3``): of the cells that are measured.
+
+        Raises:
+            RunError: the earlier report is of other settings.
+        """
+        for key, value in self.settings.items():
+            if earlier and earlier.get(key) != value:
+                raise RunError(
+                    f"the earlier result was made with another {key}; write elsewhere (--output), "
+                    "or add --replace"
+                )
+        report: dict[str, Any] = {**self.settings, "cells": dict((earlier or {}).get("cells", {}))}
+        for name, measure in self.cells.items():
+            if name not in report["cells"] and fnmatchcase(name, only):
+                tell(name)
+                report["cells"][name] = measure()
+                keep(report)
+        return report

@@ -14,8 +14,7 @@ from agents.runs.folder import RunFolder
 from agents.runs.manifest import flatten
 from agents.suite.algorithms import Algorithm
 from marec_env.config.loader import load
-from marec_env.environment_config import EnvironmentConfig
-from marec_env.errors import ConfigError, RunError
+from marec_env.errors import RunError
 from marec_env.io import read_json, write_json
 
 __all__ = ["SuiteRun", "TaskRuns", "plan"]
@@ -117,8 +116,7 @@ def plan(
     for task, algorithms in tasks.items():
         preset = f"suite/{task}"
         config = load(preset, RunConfig, overrides)
-        if not isinstance(config.environment, EnvironmentConfig):
-            raise ConfigError(f"{preset}: environment.kind must be 'marec'")
+        _ = config.recommender  # or refused
         runs = tuple(_runs(task, preset, config, algorithms, seeds, overrides, output / task))
         found.append(TaskRuns(task, config, output / task, runs))
     return found

@@ -64,9 +64,7 @@ class Study:
     say: Callable[[str], None]
 
     def __post_init__(self) -> None:
-        environment = self.config.environment
-        if not isinstance(environment, EnvironmentConfig):
-            raise ConfigError("equilibrium studies need environment.kind 'marec'")
+        environment = self.config.recommender
         for name, run in self.runs.items():
             other = run.config.environment.model_copy(update={"rewards": environment.rewards})
             if other != environment:

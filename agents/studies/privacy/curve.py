@@ -7,9 +7,9 @@ they are is private as a whole; where nothing is released, on the log's users.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,12 +22,11 @@ from agents.baselines.scoring import training_log
 from agents.config import RunConfig
 from agents.runs.environment import build_trainer
 from agents.studies.privacy.membership import ALL, knowledge_of, membership, rows_of
-from agents.studies.records import measure_cells, spread
+from agents.studies.records import Cells, spread
 from marec_env import random
 from marec_env.data.interactions import InteractionLog
 from marec_env.data.log import load_log
 from marec_env.environment_config import EnvironmentConfig
-from marec_env.errors import ConfigError
 from marec_env.evaluation.policies import Policy
 from marec_env.evaluation.rollout import rollout
 from marec_env.evaluation.statistics import mean_estimate
@@ -40,13 +39,13 @@ from marec_env.world import World, build_world
 
 __all__ = [
     "LEVELS",
-    "CurvePlan",
+    "Plan",
     "clicks_of",
+    "curve_cells",
     "curve_figures",
     "curve_table",
     "hand_set_clicks",
     "held_out",
-    "measure_curve",
     "recall",
 ]
 
@@ -73,57 +72,49 @@ QUANTITIES = {
 
 
 @dataclass(frozen=True, slots=True)
-class CurvePlan:
-    """Budgets, saved with the result."""
+class Plan:
+    """Budgets of the studies that are measured cell by cell; each saves those that it goes by."""
 
-    seeds: int
-    models: int
-    """Of membership inference."""
-    sessions: int
-    """That clicks are measured on; the same for all levels and seeds."""
-    cohort: int
+    seeds: int = 5
+    models: int = 16
+    """That are attacked; even."""
+    sessions: int = 512
+    """That clicks are measured on; the same for all cells."""
+    cohort: int = 1_000_003
     """Their seed."""
-    train_steps: int
+    train_steps: int = 40_000
     """Requests that each team is trained on; 0: none is."""
+    requests: int = 8
+    """That attributes are inferred from."""
+    seed: int = 0
+    """Of the halves and the attacks on teams."""
+    start: str | None = None
+    """A run with whose newest networks federated teams begin."""
+
+    def only(self, *names: str) -> dict[str, Any]:
+        """Return some of them by name."""
+        return {name: getattr(self, name) for name in names}
 
 
-def measure_curve(
-    run: RunConfig,
-    plan: CurvePlan,
-    keep: Callable[[dict[str, Any]], None],
-    tell: Callable[[str], None],
-    earlier: Mapping[str, Any] | None = None,
-    only: str = "*",
-) -> dict[str, Any]:
-    """Return ``cells``: of each part, level and seed its numbers.
-
-    Args:
-        run: whose log, environment and learner are used.
-        plan: see the class.
-        keep: is given the report after each cell.
-        tell: is told what comes next.
-        earlier: a report made alike, cut short: its cells are taken over.
-        only: a pattern of the cells that are measured.
+def curve_cells(run: RunConfig, plan: Plan) -> Cells:
+    """Return the study of a run's log, environment and learner: of each part, level and seed its
+    numbers.
 
     Raises:
-        RunError: the earlier report is of other settings.
         ConfigError: the run's environment is not marec's.
     """
-    environment = run.environment
-    if not isinstance(environment, EnvironmentConfig):
-        raise ConfigError("environment.kind must be 'marec' for this command")
-    settings = {"config": run.model_dump(mode="json"), "plan": asdict(plan)}
-    log = load_log(environment.data)
+    budgets = plan.only("seeds", "models", "sessions", "cohort", "train_steps")
+    log = load_log(run.recommender.data)
     cells = {
         f"{part}, {level}, seed {seed}": partial(
-            measure, run, log, _privacy(environment, level, seed), seed, plan
+            measure, run, log, _privacy(run.recommender, level, seed), seed, plan
         )
         for part, measure in _PARTS.items()
         if part != "trained" or plan.train_steps
         for seed in range(plan.seeds)
         for level in LEVELS
     }
-    return measure_cells(settings, cells, keep, tell, earlier, only)
+    return Cells({"config": run.model_dump(mode="json"), "plan": budgets}, cells)
 
 
 def _privacy(environment: EnvironmentConfig, level: str, seed: int) -> PrivacyConfig | None:
@@ -134,19 +125,16 @@ def _privacy(environment: EnvironmentConfig, level: str, seed: int) -> PrivacyCo
 
 
 def _world(run: RunConfig, privacy: PrivacyConfig | None) -> World:
-    environment = run.environment
-    assert isinstance(environment, EnvironmentConfig)
-    data = environment.data.model_copy(update={"privacy": privacy})
-    return build_world(environment.model_copy(update={"data": data}))
+    data = run.recommender.data.model_copy(update={"privacy": privacy})
+    return build_world(run.recommender.model_copy(update={"data": data}))
 
 
 def _factors(
-    run: RunConfig, log: InteractionLog, privacy: PrivacyConfig | None, seed: int, plan: CurvePlan
+    run: RunConfig, log: InteractionLog, privacy: PrivacyConfig | None, seed: int, plan: Plan
 ) -> dict[str, float]:
     """Return recall on held-out likes, of the vectors and of EASE, and of a constant order."""
     train, rows, wanted = held_out(log, seed)
-    assert isinstance(run.environment, EnvironmentConfig)
-    known = knowledge_of(train, run.environment.knowledge, privacy)
+    known = knowledge_of(train, run.recommender.knowledge, privacy)
     likes = (rows == 1.0).to(torch.float32)
     profile = torch.nn.functional.normalize(likes @ known.vectors, dim=1)
     visible = train if known.release is None else known.release.draw_log(train)
@@ -181,10 +169,9 @@ def recall(score: Tensor, rows: Tensor, wanted: Tensor) -> float:
 
 
 def _attacks(
-    run: RunConfig, log: InteractionLog, privacy: PrivacyConfig | None, seed: int, plan: CurvePlan
+    run: RunConfig, log: InteractionLog, privacy: PrivacyConfig | None, seed: int, plan: Plan
 ) -> dict[str, float]:
-    assert isinstance(run.environment, EnvironmentConfig)
-    knowledge = run.environment.knowledge
+    knowledge = run.recommender.knowledge
     found = membership(log, lambda part: knowledge_of(part, knowledge, privacy), plan.models, seed)
     results = {
         "auc_vectors": found[_RECONSTRUCTION]["auc"].value,
@@ -197,13 +184,13 @@ def _attacks(
 
 
 def _static(
-    run: RunConfig, log: InteractionLog, privacy: PrivacyConfig | None, seed: int, plan: CurvePlan
+    run: RunConfig, log: InteractionLog, privacy: PrivacyConfig | None, seed: int, plan: Plan
 ) -> dict[str, float]:
     return {"static": hand_set_clicks(_world(run, privacy), plan.sessions, plan.cohort)}
 
 
 def _trained(
-    run: RunConfig, log: InteractionLog, privacy: PrivacyConfig | None, seed: int, plan: CurvePlan
+    run: RunConfig, log: InteractionLog, privacy: PrivacyConfig | None, seed: int, plan: Plan
 ) -> dict[str, float]:
     """Return clicks from the log's users of a team trained on those drawn from the release."""
     taught = privacy and privacy.model_copy(update={"users": "release"})

@@ -9,7 +9,7 @@ FedProx's term by a proximal step. With ``noise`` weights alone travel, statisti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,10 @@ from agents.learners.config import PPOFamily
 from agents.learners.engines import LocalEngine, local_engine
 from agents.learners.policy import TrainedPolicy
 from agents.learners.trainer import Trainer
-from agents.studies.privacy.curve import clicks_of
+from agents.studies.privacy.curve import Plan, clicks_of
 from agents.studies.privacy.report import of_log_users
 from agents.studies.privacy.teams import among, trained_in
-from agents.studies.records import by_setting, measure_cells, spread
-from marec_env.environment_config import EnvironmentConfig
+from agents.studies.records import Cells, by_setting, spread
 from marec_env.errors import ConfigError
 from marec_env.evaluation.statistics import mean_estimate
 from marec_env.privacy.federated import FederatedConfig, FederatedReport, federate, shards_of
@@ -34,7 +33,7 @@ from marec_env.reporting.table import TextTable
 from marec_env.simulator import Simulator
 from marec_env.world import World, build_world
 
-__all__ = ["federated_teams_table", "measure_federated_teams", "train_federated"]
+__all__ = ["federated_teams_cells", "federated_teams_table", "train_federated"]
 
 AT_ONCE, UNTRAINED = "all users at once", "untrained"
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -170,65 +169,40 @@ def train_federated(
             one.engine.close()
 
 
-def measure_federated_teams(
-    run: RunConfig,
-    seeds: int,
-    sessions: int,
-    cohort: int,
-    train_steps: int,
-    start: Path | None,
-    keep: Callable[[dict[str, Any]], None],
-    tell: Callable[[str], None],
-    earlier: Mapping[str, Any] | None = None,
-    only: str = "*",
-) -> dict[str, Any]:
-    """Return ``cells``: of each setting and seed clicks a session on all users, megabytes and ε.
-
-    Args:
-        run: whose environment, learner and sampling are used.
-        seeds: of shards and training.
-        sessions: that clicks are measured on; the same for all.
-        cohort: their seed.
-        train_steps: requests of all clients together, but where a setting says its rounds.
-        start: as of :func:`train_federated`.
-        keep, tell, earlier, only: as of :func:`agents.studies.records.measure_cells`.
+def federated_teams_cells(run: RunConfig, plan: Plan) -> Cells:
+    """Return the study of a run's environment, learner and sampling: of each setting and seed
+    clicks a session on all users, megabytes and ε. Requests are those of all clients together, but
+    where a setting says its rounds.
 
     Raises:
-        RunError: the earlier report is of other settings.
         ConfigError: the environment is not marec's; see also :func:`train_federated`.
     """
-    environment = run.environment
-    if not isinstance(environment, EnvironmentConfig):
-        raise ConfigError("environment.kind must be 'marec' for this command")
-    world = build_world(of_log_users(environment).model_copy(update={"device": "cpu"}))
-    rounds = max(1, train_steps // (run.sampling.num_sessions * run.sampling.rollout_length))
+    world = build_world(of_log_users(run.recommender).model_copy(update={"device": "cpu"}))
+    rounds = max(1, plan.train_steps // (run.sampling.num_sessions * run.sampling.rollout_length))
+    start = None if plan.start is None else Path(plan.start)
 
     def at_once(steps: int, seed: int) -> dict[str, float | None]:
         policy = trained_in(run, world, seed, steps, start)
-        return {"clicks": clicks_of(world, policy, sessions, cohort)}
+        return {"clicks": clicks_of(world, policy, plan.sessions, plan.cohort)}
 
     def apart(own: dict[str, Any], seed: int) -> dict[str, float | None]:
         config = FederatedConfig.model_validate({"rounds": rounds, **own})
         shard = shards_of(world.log, config, seed)
         policy, report = train_federated(run, world, shard, config, seed, start)
         return {
-            "clicks": clicks_of(world, policy, sessions, cohort),
+            "clicks": clicks_of(world, policy, plan.sessions, plan.cohort),
             "megabytes": (report.bytes_down + report.bytes_up) / 1e6,
             "epsilon": report.epsilon,
         }
 
     cells = {}
-    for seed in range(seeds):
+    for seed in range(plan.seeds):
         cells[f"{UNTRAINED}; seed {seed}"] = partial(at_once, 0, seed)
-        cells[f"{AT_ONCE}; seed {seed}"] = partial(at_once, train_steps, seed)
+        cells[f"{AT_ONCE}; seed {seed}"] = partial(at_once, plan.train_steps, seed)
         for name, own in SETTINGS.items():
             cells[f"{name}; seed {seed}"] = partial(apart, own, seed)
-    plan = {
-        "sessions": sessions, "cohort": cohort, "train_steps": train_steps,
-        "start": start and str(start),
-    }  # fmt: skip
-    settings = {"config": run.model_dump(mode="json"), "plan": plan}
-    return measure_cells(settings, cells, keep, tell, earlier, only)
+    budgets = plan.only("sessions", "cohort", "train_steps", "start")
+    return Cells({"config": run.model_dump(mode="json"), "plan": budgets}, cells)
 
 
 def federated_teams_table(report: Mapping[str, Any]) -> TextTable:

@@ -4,8 +4,7 @@ one message under local differential privacy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -13,18 +12,16 @@ from pydantic import TypeAdapter
 
 from agents.config import RunConfig
 from agents.studies.privacy.attributes import groups_of, infer, views
-from agents.studies.privacy.curve import clicks_of
+from agents.studies.privacy.curve import Plan, clicks_of
 from agents.studies.privacy.report import attributes_of, of_log_users
 from agents.studies.privacy.teams import trained_in
-from agents.studies.records import by_setting, measure_cells, spread
-from marec_env.environment_config import EnvironmentConfig
-from marec_env.errors import ConfigError
+from agents.studies.records import Cells, by_setting, spread
 from marec_env.evaluation.statistics import mean_estimate
 from marec_env.pipeline.config import MessageConfig
 from marec_env.reporting.table import TextTable
 from marec_env.world import build_world
 
-__all__ = ["LEVELS", "MessagesPlan", "measure_messages", "messages_table"]
+__all__ = ["LEVELS", "messages_cells", "messages_table"]
 
 SILENT = "none"
 LEVELS: dict[str, float | None] = {"∞": None, "100": 100.0, "32": 32.0, "8": 8.0, "2": 2.0}
@@ -32,47 +29,15 @@ LEVELS: dict[str, float | None] = {"∞": None, "100": 100.0, "32": 32.0, "8": 8
 _KINDS = ("fixed", "learned")
 
 
-@dataclass(frozen=True, slots=True)
-class MessagesPlan:
-    """Budgets, saved with the result."""
-
-    seeds: int
-    """Of training."""
-    sessions: int
-    """That clicks are measured on; the same for all."""
-    cohort: int
-    """Their seed."""
-    train_steps: int
-    """Requests that each team is trained on."""
-    requests: int
-    """That attributes are inferred from."""
-
-
-def measure_messages(
-    run: RunConfig,
-    plan: MessagesPlan,
-    keep: Callable[[dict[str, Any]], None],
-    tell: Callable[[str], None],
-    earlier: Mapping[str, Any] | None = None,
-    only: str = "*",
-) -> dict[str, Any]:
-    """Return ``cells``: of each kind of messages, ε and seed clicks a session of the trained team,
-    and by attribute the AUC with which its messages tell it.
-
-    Args:
-        run: whose log, environment and learner are used; whatever its messages are beside kind and
-            privacy stays.
-        plan: see the class.
-        keep, tell, earlier, only: as of :func:`agents.studies.records.measure_cells`.
+def messages_cells(run: RunConfig, plan: Plan) -> Cells:
+    """Return the study of a run's log, environment and learner: of each kind of messages, ε and
+    seed clicks a session of the trained team, and by attribute the AUC with which its messages tell
+    it. What the run says of messages beside kind and privacy stays.
 
     Raises:
-        RunError: the earlier report is of other settings.
         ConfigError: the environment is not marec's.
     """
-    environment = run.environment
-    if not isinstance(environment, EnvironmentConfig):
-        raise ConfigError("environment.kind must be 'marec' for this command")
-    environment = of_log_users(environment).model_copy(update={"device": "cpu"})
+    environment = of_log_users(run.recommender).model_copy(update={"device": "cpu"})
     pipeline = environment.pipeline
     rest = pipeline.messages.model_dump(exclude={"kind", "privacy"})
     attributes = attributes_of(environment)
@@ -90,14 +55,14 @@ def measure_messages(
                 found[name] = infer(seen["messages"], group, seed)["auc"].value
         return found
 
-    settings = {"config": run.model_dump(mode="json"), "plan": asdict(plan)}
+    budgets = plan.only("seeds", "sessions", "cohort", "train_steps", "requests")
     rows = [(SILENT, "–", None)] + [(kind, *level) for kind in _KINDS for level in LEVELS.items()]
     cells = {
         f"{kind}, ε {level}, seed {seed}": partial(measure, kind, epsilon, seed)
         for seed in range(plan.seeds)
         for kind, level, epsilon in rows
     }
-    return measure_cells(settings, cells, keep, tell, earlier, only)
+    return Cells({"config": run.model_dump(mode="json"), "plan": budgets}, cells)
 
 
 def messages_table(report: Mapping[str, Any]) -> TextTable:

@@ -4,23 +4,23 @@ clicks of hand-set play.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
 
-from agents.studies.privacy.curve import hand_set_clicks, held_out, recall
-from agents.studies.records import by_setting, measure_cells, spread
+from agents.config import RunConfig
+from agents.studies.privacy.curve import Plan, hand_set_clicks, held_out, recall
+from agents.studies.records import Cells, by_setting, spread
 from marec_env.data.log import load_log
 from marec_env.data.recommender_log import directions, learn
-from marec_env.environment_config import EnvironmentConfig
 from marec_env.evaluation.statistics import mean_estimate
 from marec_env.privacy.federated import FederatedConfig
 from marec_env.reporting.table import TextTable
 from marec_env.world import build_world
 
-__all__ = ["measure_shards", "shards_table"]
+__all__ = ["shards_cells", "shards_table"]
 
 AT_ONCE = "all users at once"
 SETTINGS: dict[str, dict[str, Any] | None] = {
@@ -38,31 +38,16 @@ SETTINGS: dict[str, dict[str, Any] | None] = {
 """By name; rounds as many as the sweeps at once where nothing else is said."""
 
 
-def measure_shards(
-    environment: EnvironmentConfig,
-    seeds: int,
-    sessions: int,
-    cohort: int,
-    keep: Callable[[dict[str, Any]], None],
-    tell: Callable[[str], None],
-    earlier: Mapping[str, Any] | None = None,
-    only: str = "*",
-) -> dict[str, Any]:
-    """Return ``cells``: of each setting and seed recall@20 of held-out likes, clicks a session of
-    hand-set play on vectors from the whole log, megabytes and ε.
+def shards_cells(run: RunConfig, plan: Plan) -> Cells:
+    """Return the study of a run's log, cut into shards: of each setting and seed recall@20 of
+    held-out likes, clicks a session of hand-set play on vectors from the whole log, megabytes
+    and ε.
 
-    Args:
-        environment: whose log is cut into shards.
-        seeds: of shards, fits and held-out likes.
-        sessions: that clicks are measured on; the same for all.
-        cohort: their seed.
-        keep, tell, earlier, only: as of :func:`agents.studies.records.measure_cells`.
+    Raises:
+        ConfigError: the environment is not marec's.
     """
+    environment = run.recommender
     log = load_log(environment.data)
-    settings = {
-        "environment": environment.model_dump(mode="json"),
-        "plan": {"sessions": sessions, "cohort": cohort},
-    }
 
     def measure(own: dict[str, Any] | None, seed: int) -> dict[str, float | None]:
         train, rows, wanted = held_out(log, seed)
@@ -76,7 +61,7 @@ def measure_shards(
         world = build_world(environment.model_copy(update={"knowledge": config}))
         found: dict[str, float | None] = {
             "recall": recall(profile @ vectors.T, rows, wanted),
-            "static": hand_set_clicks(world, sessions, cohort),
+            "static": hand_set_clicks(world, plan.sessions, plan.cohort),
         }
         if (report := learned.federated) is not None:
             found["megabytes"] = (report.bytes_down + report.bytes_up) / 1e6
@@ -85,10 +70,11 @@ def measure_shards(
 
     cells = {
         f"{name}; seed {seed}": partial(measure, own, seed)
-        for seed in range(seeds)
+        for seed in range(plan.seeds)
         for name, own in SETTINGS.items()
     }
-    return measure_cells(settings, cells, keep, tell, earlier, only)
+    budgets = plan.only("sessions", "cohort")
+    return Cells({"environment": environment.model_dump(mode="json"), "plan": budgets}, cells)
 
 
 def shards_table(report: Mapping[str, Any]) -> TextTable:

@@ -9,9 +9,9 @@ and decides with a user tells of his gender and age.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from statistics import fmean
@@ -27,9 +27,10 @@ from agents.learners.trainer import Trainer
 from agents.loop.exposure import ExposureLog, play_log
 from agents.loop.valuation import to_go
 from agents.studies.privacy.attributes import groups_of, infer, views
+from agents.studies.privacy.curve import Plan
 from agents.studies.privacy.membership import attacked, halves
 from agents.studies.privacy.report import attributes_of, of_log_users
-from agents.studies.records import measure_cells, plain, spread
+from agents.studies.records import Cells, plain, spread
 from marec_env import random
 from marec_env.catalog.histories import Histories
 from marec_env.data.log import load_log
@@ -45,11 +46,10 @@ from marec_env.world import World, build_world
 __all__ = [
     "FEW",
     "Probe",
-    "TeamsPlan",
     "among",
-    "measure_teams",
     "membership_of",
     "signs_of",
+    "teams_cells",
     "teams_tables",
     "trained_in",
 ]
@@ -63,19 +63,6 @@ _FEWEST_SESSIONS = 1024
 _INFERRED = 4  # teams from whose play attributes are inferred, which takes as long as an attack
 _BELIEVED = 3.0  # log ratio of a decision's probabilities: a few extreme ones would drown all
 _SPREAD_FLOOR = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class TeamsPlan:
-    """Budgets, saved with the result."""
-
-    models: int
-    """Teams of each setting; even."""
-    train_steps: int
-    """Requests that each is trained on."""
-    requests: int
-    """That attributes are inferred from."""
-    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,39 +181,25 @@ def among(world: World, users: Tensor) -> World:
     )
 
 
-def measure_teams(
-    run: RunConfig,
-    plan: TeamsPlan,
-    keep: Callable[[dict[str, Any]], None],
-    tell: Callable[[str], None],
-    earlier: Mapping[str, Any] | None = None,
-    only: str = "*",
-) -> dict[str, Any]:
-    """Return ``cells``: of each team its signs of the users under attack, and of the first few
-    also what attributes are inferred from its play.
-
-    Args:
-        run: whose log, environment and learner are used.
-        plan: see the class.
-        keep, tell, earlier, only: as of :func:`agents.studies.records.measure_cells`.
+def teams_cells(run: RunConfig, plan: Plan) -> Cells:
+    """Return the study of a run's log, environment and learner: of each team its signs of the users
+    under attack, and of the first few also what attributes are inferred from its play.
 
     Raises:
-        RunError: the earlier report is of other settings.
         ConfigError: the environment is not marec's, or the learner has no probabilities.
     """
-    environment = run.environment
-    if not isinstance(environment, EnvironmentConfig):
-        raise ConfigError("environment.kind must be 'marec' for this command")
     if not isinstance(run.algorithm, PPOFamily):
         raise ConfigError(
             f"algorithm.kind {run.algorithm.kind}: teams are attacked by the probabilities of their"
             " decisions; take mappo, ippo or happo"
         )
-    environment = of_log_users(environment).model_copy(update={"device": "cpu"})
+    environment = of_log_users(run.recommender).model_copy(update={"device": "cpu"})
     world, log = build_world(environment), load_log(environment.data)
     settings = {
-        "config": run.model_dump(mode="json"), "plan": asdict(plan), "users": log.num_users,
-    }  # fmt: skip
+        "config": run.model_dump(mode="json"),
+        "users": log.num_users,
+        "plan": plan.only("models", "train_steps", "requests", "seed"),
+    }
     users = _settings(log.num_users, plan.seed)
 
     @cache
@@ -252,7 +225,7 @@ def measure_teams(
         for setting in users
         for number in range(plan.models)
     }
-    return measure_cells(settings, cells, keep, tell, earlier, only)
+    return Cells(settings, cells)
 
 
 def _settings(num_users: int, seed: int) -> dict[str, Tensor]:
@@ -280,7 +253,7 @@ def trained_in(
 
 
 def _attributes(
-    world: World, environment: EnvironmentConfig, policy: TrainedPolicy, plan: TeamsPlan
+    world: World, environment: EnvironmentConfig, policy: TrainedPolicy, plan: Plan
 ) -> dict[str, dict[str, dict[str, Estimate]]]:
     met, seen = views(world, policy, plan.requests, plan.seed)
     attributes = attributes_of(environment)

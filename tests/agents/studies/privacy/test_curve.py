@@ -9,11 +9,11 @@ import torch
 
 from agents.config import RunConfig
 from agents.studies.privacy import curve
-from agents.studies.privacy.curve import RAW, CurvePlan, curve_figures, curve_table, measure_curve
+from agents.studies.privacy.curve import RAW, Plan, curve_cells, curve_figures, curve_table
 from marec_env.errors import RunError
 from tests.worlds import small_environment
 
-PLAN = CurvePlan(seeds=1, models=4, sessions=4, cohort=3, train_steps=0)
+PLAN = Plan(seeds=1, models=4, sessions=4, cohort=3, train_steps=0)
 
 
 class CutError(Exception):
@@ -31,13 +31,13 @@ def test_a_curve_goes_on_where_it_was_cut_off(monkeypatch: pytest.MonkeyPatch) -
             raise CutError
 
     with pytest.raises(CutError):
-        measure_curve(run, PLAN, cut, lambda line: None)
+        curve_cells(run, PLAN).measured(cut, lambda line: None)
     told: list[str] = []
-    whole = measure_curve(run, PLAN, lambda report: None, told.append, kept[-1])
+    whole = curve_cells(run, PLAN).measured(lambda report: None, told.append, kept[-1])
     assert len(told) == 3 and len(whole["cells"]) == 6
     less = {name: cell for name, cell in whole["cells"].items() if name != told[0]}
-    again = measure_curve(
-        run, PLAN, lambda report: None, lambda line: None, {**whole, "cells": less}
+    again = curve_cells(run, PLAN).measured(
+        lambda report: None, lambda line: None, {**whole, "cells": less}
     )
     assert again == whole  # to the bit, whatever else is measured
     private, raw = (whole["cells"][f"attacks, {level}, seed 0"] for level in ("2", RAW))
@@ -49,9 +49,9 @@ def test_a_curve_goes_on_where_it_was_cut_off(monkeypatch: pytest.MonkeyPatch) -
     two = {**whole, "plan": {**whole["plan"], "seeds": 2}}
     assert curve_table(two).rows[0][1] == f"{rows[0][1]} (1)"  # fewer seeds than planned are said
     assert len(curve_figures(whole)) == 3
-    other = CurvePlan(seeds=3, models=4, sessions=4, cohort=3, train_steps=0)
+    other = Plan(seeds=3, models=4, sessions=4, cohort=3, train_steps=0)
     with pytest.raises(RunError, match="made with another plan"):
-        measure_curve(run, other, lambda report: None, lambda line: None, whole)
+        curve_cells(run, other).measured(lambda report: None, lambda line: None, whole)
 
 
 def test_recall_is_of_the_best_unseen() -> None:

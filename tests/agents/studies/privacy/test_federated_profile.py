@@ -16,7 +16,7 @@ from agents.config import RunConfig
 from agents.learners.policy import TrainedPolicy, load_policy
 from agents.learners.trainer import Trainer
 from agents.studies.privacy import federated_teams
-from agents.studies.privacy.curve import clicks_of
+from agents.studies.privacy.curve import Plan, clicks_of
 from agents.studies.privacy.federated_teams import train_federated
 from agents.studies.privacy.report import of_log_users
 from marec_env.environment_config import EnvironmentConfig
@@ -112,8 +112,9 @@ def test_the_study_begins_with_the_networks_given(
     beforehand: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(federated_teams, "SETTINGS", {})
-    report = federated_teams.measure_federated_teams(
-        PROFILE, 1, 8, 5, 32, beforehand, lambda report: None, lambda name: None
+    plan = Plan(seeds=1, sessions=8, cohort=5, train_steps=32, start=str(beforehand))
+    report = federated_teams.federated_teams_cells(PROFILE, plan).measured(
+        lambda report: None, lambda name: None
     )
     own = of_log_users(EnvironmentConfig.model_validate(PROFILE.environment))
     given = clicks_of(build_world(own), load_policy(beforehand), 8, 5)

@@ -12,9 +12,10 @@ from torch import Tensor
 from agents.config import RunConfig
 from agents.learners.policy import TrainedPolicy
 from agents.studies.privacy import federated_teams
+from agents.studies.privacy.curve import Plan
 from agents.studies.privacy.federated_teams import (
+    federated_teams_cells,
     federated_teams_table,
-    measure_federated_teams,
     train_federated,
 )
 from agents.studies.privacy.teams import trained_in
@@ -125,8 +126,9 @@ def test_the_study_measures_each_setting_beside_training_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(federated_teams, "SETTINGS", {"2 shards": {"shards": 2}})
-    report = measure_federated_teams(
-        run_config(), 2, 8, 5, 64, None, lambda report: None, lambda name: None
+    plan = Plan(seeds=2, sessions=8, cohort=5, train_steps=64)
+    report = federated_teams_cells(run_config(), plan).measured(
+        lambda report: None, lambda name: None
     )
     assert len(report["cells"]) == 6
     table = federated_teams_table(report)

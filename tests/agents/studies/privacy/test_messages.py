@@ -8,7 +8,8 @@ import pytest
 
 from agents.config import RunConfig
 from agents.studies.privacy import messages
-from agents.studies.privacy.messages import MessagesPlan, measure_messages, messages_table
+from agents.studies.privacy.curve import Plan
+from agents.studies.privacy.messages import messages_cells, messages_table
 from tests.worlds import small_environment
 
 
@@ -20,9 +21,9 @@ def test_noise_reaches_the_messages_and_nothing_else(monkeypatch: pytest.MonkeyP
         {"environment": {"kind": "marec", **section},
          "sampling": {"num_sessions": 16, "rollout_length": 4}}
     )  # fmt: skip
-    plan, told = MessagesPlan(seeds=2, sessions=32, cohort=3, train_steps=64, requests=2), []
-    report: dict[str, Any] = measure_messages(
-        run, plan, lambda report: None, told.append, only="*seed 0"
+    plan, told = Plan(seeds=2, sessions=32, cohort=3, train_steps=64, requests=2), []
+    report: dict[str, Any] = messages_cells(run, plan).measured(
+        lambda report: None, told.append, only="*seed 0"
     )
     assert len(told) == 7 and told[0] == "none, ε –, seed 0"
     cells = report["cells"]

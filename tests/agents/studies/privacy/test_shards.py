@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from agents.config import RunConfig
 from agents.studies.privacy import shards
-from agents.studies.privacy.shards import AT_ONCE, measure_shards, shards_table
-from marec_env.environment_config import EnvironmentConfig
+from agents.studies.privacy.curve import Plan
+from agents.studies.privacy.shards import AT_ONCE, shards_cells, shards_table
 from tests.worlds import small_environment
 
 
@@ -16,11 +17,11 @@ def test_one_shard_recalls_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> No
     settings = {AT_ONCE: None, "one": {"shards": 1}, "loud": {"shards": 5, "noise": 50.0}}
     monkeypatch.setattr(shards, "SETTINGS", settings)
     knowledge = {"dim": 4, "sweeps": 3}
-    environment = EnvironmentConfig.model_validate(
-        {**small_environment(120, 90), "knowledge": knowledge}
-    )
+    section = {"kind": "marec", **small_environment(120, 90), "knowledge": knowledge}
+    run = RunConfig.model_validate({"environment": section})
+    study = shards_cells(run, Plan(seeds=2, sessions=4, cohort=3))
     kept: list[dict[str, Any]] = []
-    report = measure_shards(environment, 2, 4, 3, kept.append, lambda line: None)
+    report = study.measured(kept.append, lambda line: None)
     found = {name: [report["cells"][f"{name}; seed {k}"] for k in (0, 1)] for name in settings}
     recalled = {name: [one["recall"] for one in both] for name, both in found.items()}
     assert recalled["one"] == pytest.approx(recalled[AT_ONCE], abs=0.02)
@@ -32,5 +33,5 @@ def test_one_shard_recalls_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert rows["loud"][1].startswith("-") and float(rows["loud"][5]) < 1.0
     told: list[str] = []
     assert len(kept) == 6
-    again = measure_shards(environment, 2, 4, 3, kept.append, told.append, report)
+    again = study.measured(kept.append, told.append, report)
     assert again == report and not told  # all are taken over

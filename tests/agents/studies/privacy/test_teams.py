@@ -16,14 +16,14 @@ from agents.learners.config import MAPPOConfig
 from agents.learners.policy import TrainedPolicy
 from agents.learners.team import TeamSpec
 from agents.studies.privacy import teams
+from agents.studies.privacy.curve import Plan
 from agents.studies.privacy.membership import attacked, halves
 from agents.studies.privacy.teams import (
     Probe,
-    TeamsPlan,
     among,
-    measure_teams,
     membership_of,
     signs_of,
+    teams_cells,
     teams_tables,
 )
 from marec_env.environment_config import EnvironmentConfig
@@ -134,16 +134,16 @@ def test_among_some_users_nobody_else_comes(world: World) -> None:
 def test_teams_are_measured_once_and_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teams, "FEW", (10, 160))
     run = run_config(messages={"kind": "learned"})
-    plan, told = TeamsPlan(models=4, train_steps=64, requests=2, seed=0), list[str]()
+    plan, told = Plan(models=4, train_steps=64, requests=2, seed=0), list[str]()
     kept = lambda report: None  # noqa: E731
-    report = measure_teams(run, plan, kept, told.append)
+    report = teams_cells(run, plan).measured(kept, told.append)
     assert len(told) == 8  # of all users and of ten; there are no 160
-    part = measure_teams(run, plan, kept, told.append, only="10 users, team [01]")
+    part = teams_cells(run, plan).measured(kept, told.append, only="10 users, team [01]")
     assert part["cells"] == {name: report["cells"][name] for name in told[4:6]}
     cut = copy.deepcopy(report)
     del cut["cells"][told[7]]
     assert len(membership_of(cut)) == 1  # a setting counts when all its teams are there
-    again = measure_teams(run, plan, lambda report: None, lambda line: None, cut)
+    again = teams_cells(run, plan).measured(lambda report: None, lambda line: None, cut)
     assert again == report
     found = membership_of(report)
     assert all(
