@@ -24,8 +24,6 @@ from marec_env.errors import ConfigError, RunError, unknown_name, visible
 from marec_env.registry import search_in
 from marec_env.shipped import preset_names, typed
 
-__all__ = ["COMMANDS", "dispatch", "main", "run", "train"]
-
 COMMANDS = {
     "train": ("agents.cli:train", "Train a team, then compare it with baselines."),
     "evaluate": ("agents.commands.evaluate:command", "A trained team beside baselines."),

@@ -25,18 +25,6 @@ from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError
 from marec_env.rewards.config import DISCOUNT
 
-__all__ = [
-    "EvaluationConfig",
-    "RunConfig",
-    "TrackingConfig",
-    "TrainingConfig",
-    "config_hash",
-    "evaluation_environment",
-    "moved",
-    "placed",
-    "preset_name",
-]
-
 _NOT_HASHED = {"name", "seed", "device", "output", "tracking"}
 _PLACED = ("environment", "sampling")  # sections that may name a device of their own
 

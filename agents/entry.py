@@ -13,8 +13,6 @@ import typer
 from marec_env.errors import MarecError, PluginError, visible
 from marec_env.registry import ALLOW_PLUGINS
 
-__all__ = ["FLAG", "USER_ERROR", "Overrides", "run_command", "without_flags"]
-
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="section.key=value; may be repeated.", metavar="KEY=VALUE"),

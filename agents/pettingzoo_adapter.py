@@ -27,8 +27,6 @@ from marec_env.errors import ConfigError, PluginError, RunError
 from marec_env.registry import load_object, naming
 from marec_env.vector import Action, VecStep, map_parts
 
-__all__ = ["PettingZooConfig", "PettingZooVectorEnv", "make_pettingzoo", "makes_environments"]
-
 _STREAM = "pettingzoo/episode"
 _SEED_LIMIT = 1 << 31  # gymnasium's and numpy's seeds are non-negative and fit 32 bits
 

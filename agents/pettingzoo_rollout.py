@@ -14,8 +14,6 @@ from marec_env.evaluation.rollout import RolloutResult
 from marec_env.random import session_keys
 from marec_env.vector import Action
 
-__all__ = ["MaskedPolicy", "play_episodes"]
-
 _LONGEST = 10_000  # steps at which an episode that does not end is cut
 
 

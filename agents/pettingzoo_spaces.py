@@ -16,17 +16,6 @@ from torch import Tensor
 from marec_env.errors import ConfigError, RunError
 from marec_env.registry import naming
 
-__all__ = [
-    "Observations",
-    "action_of",
-    "flat_mask",
-    "levels",
-    "mask_width",
-    "may_act",
-    "split_mask",
-    "state_of",
-]
-
 _MASK = "action_mask"
 _MOST = 10_000_000  # numbers of one flat observation; a Discrete of more is no one-hot vector
 

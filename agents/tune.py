@@ -28,8 +28,6 @@ from marec_env.errors import ConfigError, unknown_name
 from marec_env.io import write_json
 from marec_env.registry import TRUSTED_FOLDERS
 
-__all__ = ["Axis", "SearchConfig", "command", "overrides_of", "points", "run_search", "run_trial"]
-
 Value = bool | int | float | str | None | list[Any] | dict[str, Any]
 _MAX_CORNERS = 512
 """Combinations of extremes that are checked before an adaptive search; further ones are not."""

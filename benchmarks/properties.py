@@ -59,18 +59,6 @@ from marec_env.users.oracles import Oracle, farsighted_slate, myopic_slate, rand
 from marec_env.users.registry import make_users
 from marec_env.world import World
 
-__all__ = [
-    "Line",
-    "Played",
-    "PropertiesPlan",
-    "duplicates",
-    "nominators",
-    "of_users",
-    "play_recall",
-    "report",
-    "shift",
-]
-
 _SLATE, _HORIZON = 10, 40  # of users alone
 _TRAIN, _TEST = 11, 12  # seeds of the sessions chosen on and reported on
 _SIGMAS = 3.0  # a difference counts from three standard errors

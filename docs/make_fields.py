@@ -26,8 +26,6 @@ from marec_env.users.base import Feedback, Users
 from marec_env.users.registry import USER_MODELS
 from marec_env.vector import VecStep
 
-__all__ = ["page", "shape_of"]
-
 _FIRST = """\
 What a component, channel, block, reward term, user model or algorithm of your own is given, and
 what a step and a run say; made from the code by `make configs`. Code of your own of each kind:

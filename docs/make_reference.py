@@ -22,8 +22,6 @@ from marec_env import io
 from marec_env.config.fields import allowed_range, choices, members
 from marec_env.config.moved import GONE, MOVED
 
-__all__ = ["main", "page"]
-
 _HEAD = "| key | type | default | allowed | meaning |\n|---|---|---|---|---|"
 _FIRST = (
     "Every key of a run's file, made from the code by `make configs`. A file need only name what "

@@ -13,8 +13,6 @@ from marec_env.users.base import Users
 from marec_env.vector import Rows
 from marec_env.world import World
 
-__all__ = ["best_at_start", "by_user"]
-
 _MOST_USERS = 1 << 18  # of whom tables are made: at 50 items of history, 450 best, 10 kB each
 _BLOCK = 1024  # users computed together
 _CELLS = 1 << 24  # of sessions and items whose relevance is held at once, on the CPU

@@ -17,8 +17,6 @@ from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
 
-__all__ = ["code_folder", "compiled", "eager", "recording"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

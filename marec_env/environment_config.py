@@ -17,8 +17,6 @@ from marec_env.rewards.config import MeasureConfig, RewardConfig
 from marec_env.text.config import TextConfig
 from marec_env.users.config import UsersConfig
 
-__all__ = ["EnvironmentConfig"]
-
 
 class EnvironmentConfig(ConfigModel):
     """Everything that defines the task; two runs with equal sections play the same game."""

@@ -23,8 +23,6 @@ from torch import Tensor
 from marec_env.step_program import CompiledTape
 from marec_env.vector import Action, VecStep
 
-__all__ = ["CudaTape", "StepGraph", "capturing", "copy_pairs", "own_copy"]
-
 _LOG = logging.getLogger(__name__)
 _WARM = 2  # steps before recording: they make what is kept from then on
 Step = Callable[[Mapping[str, Action]], VecStep]

@@ -12,8 +12,6 @@ from typing import Any
 
 from marec_env.errors import RunError
 
-__all__ = ["read_json", "sha256_of", "write_bytes", "write_json", "write_text"]
-
 _CHUNK = 1 << 20  # bytes read at a time while hashing
 _TOKEN = 6  # random bytes in a temporary file's name; writers of one file do not meet
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from marec_env.errors import ConfigError
 
-__all__ = ["available_memory", "require_memory", "require_sessions"]
-
 _CGROUP = Path("/sys/fs/cgroup")
 _GB = 1e9
 _BYTES_AN_ITEM = 16  # of a session: seen, and three tables of float32 scores

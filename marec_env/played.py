@@ -13,8 +13,6 @@ from marec_env.errors import DataError
 from marec_env.simulator import Simulator
 from marec_env.world import build_world
 
-__all__ = ["played_clicks"]
-
 _BATCH = 256  # sessions at once; what is found does not depend on it
 
 

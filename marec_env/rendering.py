@@ -9,8 +9,6 @@ from marec_env.errors import visible
 from marec_env.rewards.terms import Outcome
 from marec_env.world import World
 
-__all__ = ["funnel_image", "funnel_text"]
-
 _WIDTH = 78  # characters of the text picture
 _BAR = 20  # characters of the longest bar
 _TITLE = 34

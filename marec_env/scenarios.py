@@ -14,8 +14,6 @@ from marec_env.config.loader import load_mapping
 from marec_env.data.scenarios import SCENARIOS, numbers
 from marec_env.environment_config import EnvironmentConfig
 
-__all__ = ["LIKED_FROM", "SCENARIO_CHANGES", "SCENARIO_USERS", "scenario_environment"]
-
 _MANY_LIKED = 4.0  # rating of what is liked, where that is frequent enough to tell tastes
 _ALL_COUNT = 3.0  # rating of a mere view, where more is too rare
 LIKED_FROM: Mapping[str, float] = MappingProxyType(

@@ -35,8 +35,6 @@ from marec_env.errors import RunError
 from marec_env.io import write_bytes
 from marec_env.vector import VecStep
 
-__all__ = ["CompiledTape"]
-
 _LOG = logging.getLogger(__name__)
 _DIGITS = 32  # of a kept program's name
 _OPTIONS = {

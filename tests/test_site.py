@@ -88,9 +88,3 @@ def test_public_names_are_there_with_plain_docstrings(site):
         assert f'id="{name}"' in page, name
     assert 'id="marec_env.env._' not in page
     assert ":class:`" not in page and ":func:`" not in page and "with autoreset::" not in page
-
-
-def test_the_picture_of_the_pipeline_is_what_its_script_draws():
-    from docs.make_pipeline_picture import PICTURE, picture
-
-    assert PICTURE.read_text() == picture()

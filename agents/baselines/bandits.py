@@ -14,8 +14,6 @@ from marec_env.random import normal
 if TYPE_CHECKING:
     from marec_env.simulator import Simulator
 
-__all__ = ["LinTS", "LinUCB", "LinearPosterior"]
-
 RIDGE = 1.0  # the prior's precision, in observations of a unit vector
 
 

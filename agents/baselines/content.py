@@ -11,8 +11,6 @@ from torch.nn import functional
 from agents.baselines.scoring import LikesPolicy, ScoringPolicy, sum_of_rows
 from marec_env.evaluation.policies import RecommenderView
 
-__all__ = ["ArticleScheme", "ContentSimilarity", "Hybrid"]
-
 Encode = Callable[[Sequence[str]], Tensor]
 
 

@@ -15,8 +15,6 @@ from marec_env.users.oracles import Outlook
 if TYPE_CHECKING:
     from marec_env.simulator import Simulator
 
-__all__ = ["Informed"]
-
 GUESSES = 16
 """Tastes that stand for what a history tells of a user never met."""
 

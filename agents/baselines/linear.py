@@ -13,8 +13,6 @@ from torch.nn import functional
 from agents.baselines.scoring import LikesPolicy, TrainingLog, sum_of_rows
 from marec_env.memory import require_memory
 
-__all__ = ["ALS", "BPR", "EASE", "ItemKNN"]
-
 NEIGHBOURS = 50  # of each item
 _EASE_BYTES = 28  # a pair of items: two float64 matrices, what inverting needs, one float32
 

@@ -12,8 +12,6 @@ from torch.nn import functional
 from agents.baselines.scoring import LikesPolicy, TrainingLog, sum_of_rows
 from marec_env.memory import require_memory
 
-__all__ = ["LightGCN", "NeuMF", "NeuMFNetwork", "SASRec", "SASRecNetwork"]
-
 _NEGATIVES = 4  # items drawn against each like
 _CHUNK = 1 << 20  # pairs of user and item scored at once
 _LOGIT_BYTES = 12  # a logit, its exponential and its gradient

@@ -28,20 +28,6 @@ from marec_env.users.oracles import farsighted_slate, myopic_slate
 if TYPE_CHECKING:
     from marec_env.simulator import Simulator
 
-
-__all__ = [
-    "LikesPolicy",
-    "MyopicOracle",
-    "PlanningOracle",
-    "PopularityPolicy",
-    "RandomSlates",
-    "ScoringPolicy",
-    "TrainingLog",
-    "best_unseen",
-    "sum_of_rows",
-    "training_log",
-]
-
 _DRAW_ALL = 20_000  # items up to which random slates draw a number for each
 
 

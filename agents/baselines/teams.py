@@ -17,8 +17,6 @@ from marec_env.vector import Action, map_parts
 if TYPE_CHECKING:
     from marec_env.simulator import Simulator
 
-__all__ = ["RandomTeam", "StaticTeam", "draw_action", "hand_set", "hand_set_actions"]
-
 
 class RandomTeam:
     """Every component draws uniformly from its action space.

@@ -25,8 +25,6 @@ from marec_env.registry import is_own, names_own, naming, searched
 from marec_env.simulator import Simulator
 from marec_env.world import World
 
-__all__ = ["BaselineCohort", "EpisodeCohort", "EvaluationCohort", "cohort_of", "prepare_baselines"]
-
 RANDOM = "random"
 _TRIAL = 2  # sessions on which a user's own baseline is tried
 

@@ -12,8 +12,6 @@ from agents.commands.shared import Markdown, command_line, print_narrow, written
 if TYPE_CHECKING:
     from agents.comparison.summary import Summary
 
-__all__ = ["command", "show"]
-
 
 def command(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, any number of seeds each.")],

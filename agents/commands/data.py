@@ -11,8 +11,6 @@ from agents.commands.shared import tell, written
 from marec_env.errors import ConfigError
 from marec_env.reporting.table import print_tables
 
-__all__ = ["check", "convert"]
-
 
 def convert(
     name: Annotated[

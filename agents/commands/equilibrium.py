@@ -23,8 +23,6 @@ from marec_env.reporting.table import print_tables
 if TYPE_CHECKING:
     from agents.studies.equilibrium.common import Finding
 
-__all__ = ["command"]
-
 N = TypeVar("N", int, float)
 
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from marec_env.evaluation.comparison import Evaluation
     from marec_env.evaluation.policies import Policy
 
-__all__ = ["command", "evaluate_run", "write_comparison"]
-
 _GREEDY = "greedy"  # what evaluations that do not say are of
 _LONGEST = 60  # characters of a file's name that tell the baselines
 _PRIVILEGED = (

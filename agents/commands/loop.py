@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from agents.service.bundle import Bundle
     from marec_env.world import World
 
-__all__ = ["events", "learn", "loop", "value", "visit"]
-
 # Heavy imports wait until a command is run, so that --help is quick.
 
 Url = Annotated[str, typer.Argument(help="Where the service is, e.g. http://127.0.0.1:8080.")]

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from agents.studies.privacy.curve import Plan
     from agents.studies.records import Cells
 
-__all__ = ["anonymise", "command", "forget"]
-
 KeyFile = Annotated[
     Path | None,
     typer.Option(help="File with the key of pseudonyms; by default MAREC_PRIVACY_KEY has it."),

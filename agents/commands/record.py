@@ -12,8 +12,6 @@ from agents.config import RunConfig
 if TYPE_CHECKING:
     from marec_env.evaluation.policies import Policy
 
-__all__ = ["record_policy"]
-
 _TRIAL = 2  # sessions on which a policy is tried
 Setting = float | int | bool | str | None
 

@@ -9,8 +9,6 @@ import typer
 
 from marec_env.errors import ConfigError
 
-__all__ = ["export", "serve"]
-
 # Heavy imports wait until a command is run, so that --help is quick.
 
 

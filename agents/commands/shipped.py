@@ -14,8 +14,6 @@ import typer
 from marec_env.errors import AssetError, ConfigError, unknown_name
 from marec_env.shipped import EXAMPLES, PIP_ASSETS, preset_names
 
-__all__ = ["assets", "configs"]
-
 
 def configs(
     name: Annotated[str | None, typer.Argument(help="Print this preset or example.")] = None,

@@ -25,8 +25,6 @@ from marec_env.config import MAX_SEED
 from marec_env.errors import ConfigError
 from marec_env.reporting.table import print_tables, table_console
 
-__all__ = ["calibration", "explain", "game", "off_policy"]
-
 # Heavy imports wait until a command is run, so that --help is quick.
 
 

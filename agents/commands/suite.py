@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from agents.suite.algorithms import Algorithm
     from agents.suite.runs import SuiteRun, TaskRuns
 
-__all__ = ["command"]
-
 _CLAIMS = "claims"
 """Among ``--algorithms``: on each task the two that its claim compares."""
 _BASELINES = ("random", "static", "popularity", "linucb", "oracle_myopic", "oracle")

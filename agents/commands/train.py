@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from agents.learners.trainer import Trainer
     from marec_env.evaluation.comparison import Evaluation
 
-__all__ = ["begin", "continue_run", "in_group", "start_run"]
-
 _SHOWN = 3  # edited settings that an error names
 
 

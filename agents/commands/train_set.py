@@ -27,8 +27,6 @@ from marec_env.config.loader import load
 from marec_env.errors import ConfigError, MarecError, visible
 from marec_env.shipped import typed
 
-__all__ = ["parse_seeds", "start_set"]
-
 _RANGE = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 _MAX_SEEDS = 10_000  # more is a slip of the keyboard
 

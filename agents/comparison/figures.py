@@ -16,17 +16,6 @@ from marec_env.evaluation.statistics import FEWEST_TO_RESAMPLE, bootstrap_band
 from marec_env.reporting.charts import Bar, Line, bars_figure, groups_figure, lines_figure
 from marec_env.reporting.drawing import NEUTRAL, ORACLE, Figure, color_of, sentence, shown
 
-__all__ = [
-    "curve_figures",
-    "exposure_figures",
-    "funnel_figures",
-    "group_figures",
-    "learning_curve",
-    "outcome_figures",
-    "profile_figures",
-    "training_figures",
-]
-
 _MOST_BARS = 24  # rows that a bar chart shows; the table has all
 _MOST_LINES = 7  # colours that are told apart
 _CURVES = {

@@ -17,17 +17,6 @@ from agents.runs.manifest import CodeVersion, flatten
 from marec_env.errors import RunError
 from marec_env.shipped import typed
 
-__all__ = [
-    "Group",
-    "Grouping",
-    "comparable",
-    "group_runs",
-    "refuse_other_topics",
-    "seed_ranges",
-    "users_of",
-    "world_of",
-]
-
 _FREE = ("rewards", "state", "device", "pipeline", "measure", "num_envs")
 """Parts of an environment that leave users and sessions as they are; all others must be equal."""
 _LABELS = ("name", "seed", "output", "tracking.", "evaluation.", "training.checkpoint_every",

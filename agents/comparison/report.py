@@ -18,8 +18,6 @@ from marec_env.reporting.page import Section, render_markdown, render_page
 from marec_env.reporting.table import TextTable
 from marec_env.shipped import typed
 
-__all__ = ["as_markdown", "as_page", "lead_of", "run_page", "sections_of", "write_run_report"]
-
 _CURVES_LEAD = (
     "Curves of the evaluation: the same sessions at every point, without exploration, beside "
     "baselines. All other curves: training sessions that ended since the last point, with "

@@ -9,8 +9,6 @@ from marec_env.reporting.charts import Rung, ladder_figure
 from marec_env.reporting.drawing import NEUTRAL, Figure, color_of, shown
 from marec_env.reporting.table import TextTable
 
-__all__ = ["request_figures", "request_lead", "request_tables"]
-
 
 def _sample(summary: Summary) -> SampledRequest | None:
     """Return the request that one run alone has kept."""

@@ -21,17 +21,6 @@ from marec_env.evaluation.statistics import Estimate, finite_or_none, seeds_inte
 from marec_env.io import read_json
 from marec_env.shipped import typed
 
-__all__ = [
-    "PARTS",
-    "REGRET",
-    "STAGES",
-    "Row",
-    "Stage",
-    "baseline_rows",
-    "group_row",
-    "rows_of_file",
-]
-
 Kind = Literal["trained", "baseline", "oracle"]
 Key = tuple[str, ...]
 PARTS = ("values", "differences", "funnel", "passing", "groups", "gaps", "gini")

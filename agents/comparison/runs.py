@@ -25,14 +25,6 @@ from marec_env.evaluation.comparison import Evaluation
 from marec_env.io import read_json
 from marec_env.shipped import typed
 
-__all__ = [
-    "TRAINED",
-    "Run",
-    "experiment_hash",
-    "read_run",
-    "topics_of",
-]
-
 TRAINED = "trained team"
 """The run's own policy among those of its evaluation."""
 

@@ -25,8 +25,6 @@ from marec_env.evaluation.statistics import (
 )
 from marec_env.reporting.table import csv_text
 
-__all__ = ["THRESHOLDS", "Pair", "PerformanceProfile", "Summary", "summarise"]
-
 THRESHOLDS = 101
 """Of a performance profile."""
 

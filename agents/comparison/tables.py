@@ -13,8 +13,6 @@ from marec_env.evaluation.statistics import Estimate
 from marec_env.reporting.drawing import interval, sentence, shown
 from marec_env.reporting.table import TextTable
 
-__all__ = ["DIVISIONS", "OBJECTIVE", "OUTCOMES", "heading", "name_of"]
-
 OBJECTIVE, TERM, AGENT = "objective/", "term/", "return/"
 OUTCOMES = ("clicks", "satisfaction", "length", REGRET, "return", "stayed")
 """User outcomes; regret is to the best privileged policy evaluated beside the run."""

@@ -38,8 +38,6 @@ from agents.learners.team import TeamSpec
 from marec_env.errors import ConfigError
 from marec_env.vector import VectorEnv
 
-__all__ = ["BatchedEnvRunner", "RayEngine", "TeamAlgorithm", "TeamConfig", "rllib_config"]
-
 _RESTART_STRIDE = 1_000_003  # a prime; keeps a restarted runner's sessions off its first ones
 
 

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from marec_env.graph import capturing, copy_pairs, own_copy
 
-__all__ = ["CapturedStep", "adam", "load_portable", "portable", "set_rate"]
-
 Batch = Mapping[str, Mapping[str, Tensor]]
 
 _EAGER = 3  # steps before the capture: optimisers and libraries allocate what they keep

@@ -17,8 +17,6 @@ from marec_env.errors import ConfigError, RunError
 from marec_env.registry import load_object
 from marec_env.vector import Action, VectorEnv
 
-__all__ = ["clone", "demonstrate"]
-
 _MIN_LOG_STD = -1.5
 """Least log standard deviation that cloning leaves to Box actions, in units of half the bounds."""
 

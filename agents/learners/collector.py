@@ -18,8 +18,6 @@ from agents.learners.team import TeamSpec
 from marec_env import random
 from marec_env.vector import VecStep, VectorEnv
 
-__all__ = ["Collector", "Rollout", "moved"]
-
 _STREAM = "collector/actions"
 _LAST = ("observations", "state", "active", "action_masks")
 """What the next decision needs of a step."""

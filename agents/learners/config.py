@@ -13,23 +13,6 @@ from pydantic import Field, model_validator
 from marec_env.config import ConfigModel, Device
 from marec_env.rewards.config import DISCOUNT
 
-__all__ = [
-    "GAMMA",
-    "AlgorithmConfig",
-    "CloningConfig",
-    "ComponentOverrides",
-    "HAPPOConfig",
-    "IPPOConfig",
-    "MAPPOConfig",
-    "NetworkConfig",
-    "OwnConfig",
-    "PPOFamily",
-    "PPOFamilyConfig",
-    "RLlibConfig",
-    "SamplingConfig",
-    "VDNConfig",
-]
-
 Activation = Literal["tanh", "relu", "silu"]
 InitialWeights = Literal["orthogonal", "uniform"]
 RewardSource = Literal["team_mean", "team_sum", "own"]

@@ -22,8 +22,6 @@ from torch.autograd.function import once_differentiable
 from marec_env.errors import ConfigError
 from marec_env.vector import Action
 
-__all__ = ["LEAST_LOGIT", "ActionDistribution", "distribution_for"]
-
 _MASKED_LOGIT = -1e9  # finite, so that gradients of masked logits are zero rather than NaN
 LEAST_LOGIT = _MASKED_LOGIT / 2.0
 """Logits of allowed sub-actions lie above."""
@@ -178,11 +176,13 @@ class CategoricalDistribution(ActionDistribution):
         return (cumulative <= uniforms * cumulative[-1]).sum(dim=0).to(torch.float32)
 
     def mode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the largest logits' places."""
         return self._logits(inputs, mask).argmax(dim=-1).to(torch.float32)
 
     def evaluate(
         self, inputs: Tensor, actions: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
+        """See :meth:`ActionDistribution.evaluate`."""
         log_p, entropy = _JointCategorical.apply(  # type: ignore[no-untyped-call]
             self._logits(inputs, mask), actions.to(torch.int64)
         )
@@ -212,14 +212,16 @@ class CategoricalDistribution(ActionDistribution):
         return flat if self._equal else flat.index_select(-1, self._slots)
 
     def to_env(self, actions: Tensor) -> Action:
+        """Return choices as the space counts them."""
         return (actions.to(torch.int64) + self._start).view((-1, *self._shape))
 
     def from_env(self, actions: Action) -> Tensor:
+        """Return choices counted from 0."""
         assert isinstance(actions, Tensor)
         return (actions.reshape(-1, self.width) - self._start).to(torch.float32)
 
 
-class GaussianDistribution(ActionDistribution):
+class _GaussianDistribution(ActionDistribution):
     """A diagonal Gaussian over a Box, in units in which finite bounds are -1 and 1.
 
     Flat actions are the Gaussian's own draws; the environment gets them clipped to the bounds, or
@@ -288,7 +290,7 @@ class GaussianDistribution(ActionDistribution):
         return torch.atanh(unit.clamp(-1 + 1e-4, 1 - 1e-4)) if self._squashed else unit
 
 
-class TupleDistribution(ActionDistribution):
+class _TupleDistribution(ActionDistribution):
     """Independent parts of a Tuple space: an action with a message, for instance."""
 
     def __init__(self, parts: Sequence[ActionDistribution]) -> None:
@@ -350,13 +352,13 @@ def distribution_for(space: spaces.Space[Any], squashed: bool = False) -> Action
         ConfigError: the space is of another kind, or squashed though unbounded.
     """
     if isinstance(space, spaces.Box):
-        return GaussianDistribution(space, squashed)
+        return _GaussianDistribution(space, squashed)
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         return CategoricalDistribution(space)
     if isinstance(space, spaces.MultiBinary):
         return CategoricalDistribution(spaces.MultiDiscrete(np.full(space.shape, 2)))
     if isinstance(space, spaces.Tuple) and not any(isinstance(s, spaces.Tuple) for s in space):
-        return TupleDistribution([distribution_for(part, squashed) for part in space])
+        return _TupleDistribution([distribution_for(part, squashed) for part in space])
     raise ConfigError(
         f"action space {space} is not supported (allowed: Box, Discrete, MultiDiscrete,"
         " MultiBinary, and a Tuple of these)"

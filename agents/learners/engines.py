@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from agents.learners.learner import TeamLearner
     from agents.learners.rl_modules import RolloutBatch
 
-__all__ = ["Engine", "LocalEngine", "SeedBatch", "iteration_metrics", "local_engine"]
-
 
 class Engine(Protocol):
     """One algorithm at work on one environment."""

@@ -8,8 +8,6 @@ from typing import Any
 from marec_env.errors import RunError
 from marec_env.pipeline.shards import Floats, Shard
 
-__all__ = ["RAY", "RayShards"]
-
 
 class RayShards:
     """One actor a part, spread over the machines of the cluster; they end with this object."""

@@ -26,8 +26,6 @@ from agents.learners.losses import (
 from agents.learners.rl_modules import INPUTS, TEAM, VALUES, require_finite
 from agents.learners.team import TeamSpec
 
-__all__ = ["TeamLearner"]
-
 Columns = dict[str, Tensor]
 
 _RECORDED = ("observations", "actions", "log_probabilities", "masks")

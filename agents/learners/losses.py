@@ -15,20 +15,6 @@ from agents.learners.team import TeamSpec
 if TYPE_CHECKING:
     from agents.learners.rl_modules import CriticModule
 
-__all__ = [
-    "CriticPlan",
-    "CriticTargets",
-    "clipped_policy_loss",
-    "clipped_value_loss",
-    "critic_plans",
-    "evaluate_critic",
-    "explained_variance",
-    "generalised_advantages",
-    "normalise_advantages",
-    "not_finite",
-    "weighted_mean",
-]
-
 Columns = Mapping[str, Tensor]
 
 _STD_FLOOR = 1e-5  # of the root mean square; keeps what is constant but for rounding small

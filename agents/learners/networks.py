@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from agents.learners.config import NetworkConfig
 from agents.learners.distributions import distribution_for
 
-__all__ = ["Actor", "Critic", "RunningNormaliser", "Trunk", "ValueNormaliser"]
-
 _POLICY_HEAD_GAIN = 0.01  # Yu et al. 2022, appendix: first policies are near uniform
 _VARIANCE_FLOOR = 1e-8
 _VALUE_BETA = 0.9  # weight of the past at each update, of which an iteration makes one

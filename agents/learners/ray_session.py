@@ -14,8 +14,6 @@ import torch
 from agents.learners.config import SamplingConfig
 from marec_env.errors import ConfigError, RunError
 
-__all__ = ["check_local_gpus", "check_resources", "start_ray", "watch_ray"]
-
 _CONNECT = 5.0  # seconds for a TCP connection
 _JOIN = 60.0  # seconds for joining a cluster, in a process of its own
 _RESERVE = 60.0  # seconds for a cluster to find the resources that a run needs

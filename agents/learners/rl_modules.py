@@ -22,18 +22,6 @@ from agents.learners.networks import Critic, ValueNormaliser
 from agents.learners.team import TeamSpec
 from marec_env.errors import RunError
 
-__all__ = [
-    "INPUTS",
-    "TEAM",
-    "VALUES",
-    "ActorModule",
-    "CriticModule",
-    "RolloutBatch",
-    "concatenate",
-    "multi_module_spec",
-    "require_finite",
-]
-
 INPUTS = "distribution_inputs"
 VALUES = "values"
 TEAM = "__team__"

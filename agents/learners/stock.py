@@ -21,8 +21,6 @@ from agents.learners.team import TeamSpec
 from marec_env.errors import ConfigError, unknown_name
 from marec_env.vector import Action, VecStep, VectorEnv
 
-__all__ = ["SessionEnv", "StockEngine", "StockPolicy", "stock_config"]
-
 # RLlib's result keys; the paths are those of version 2.60.
 _RUNNERS, _LEARNERS = "env_runners", "learners"
 

@@ -13,8 +13,6 @@ from agents.learners.networks import Actor
 from marec_env.errors import ConfigError, unknown_name
 from marec_env.vector import VectorEnv
 
-__all__ = ["TeamSpec"]
-
 
 @dataclass(frozen=True)
 class TeamSpec:

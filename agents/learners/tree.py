@@ -16,8 +16,6 @@ from torch import Tensor
 from marec_env.errors import RunError
 from marec_env.io import read_json, write_json
 
-__all__ = ["FORMAT", "check_format", "load_tree", "save_tree"]
-
 FORMAT = 1
 """Version of a checkpoint's layout; a change that old code cannot read raises it."""
 

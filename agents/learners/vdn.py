@@ -22,8 +22,6 @@ from marec_env.config import usable_device
 from marec_env.errors import ConfigError, RunError
 from marec_env.vector import VectorEnv
 
-__all__ = ["VDNEngine"]
-
 _SEED_STRIDE = 1_000_003  # a prime; keeps generators of different seeds and updates apart
 _SHARPNESS = 1e6  # logits in units of this make the greedy action certain
 _LEAST = torch.finfo(torch.float32).tiny

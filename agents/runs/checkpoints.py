@@ -19,15 +19,6 @@ from marec_env import io
 from marec_env.errors import RunError
 from marec_env.shipped import typed
 
-__all__ = [
-    "Checkpoint",
-    "Progress",
-    "damage",
-    "latest_checkpoint",
-    "save_checkpoint",
-    "whole_checkpoints",
-]
-
 _PREFIX = "env_steps-"
 _PARTIAL = ".partial-"
 _DAMAGED = "damaged-"

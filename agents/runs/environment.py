@@ -20,18 +20,6 @@ if TYPE_CHECKING:
     from agents.learners.trainer import Trainer
     from marec_env.world import World
 
-__all__ = [
-    "build_trainer",
-    "build_trainers",
-    "evaluation_world",
-    "input_hashes",
-    "limit_threads",
-    "make_environment",
-    "run_world",
-    "side_by_side",
-    "told_of",
-]
-
 
 def make_environment(config: RunConfig, num_sessions: int) -> VectorEnv:
     """Return the configured environment with ``num_sessions`` sessions."""

@@ -15,8 +15,6 @@ from pathlib import Path
 
 from marec_env.errors import RunError
 
-__all__ = ["RunFolder", "check_path", "check_place", "create_run", "open_run", "run_name"]
-
 _CURE = "give another place with --run-dir DIR or --set output=DIR"
 _LONGEST_NAME, _LONGEST_PATH = 255, 3800
 """Bytes of a file's name on Linux, and of a path (4,096) less what lies below a run's folder."""

@@ -30,20 +30,6 @@ from marec_env.errors import RunError
 from marec_env.registry import search_in, searched, trusted
 from marec_env.shipped import typed
 
-__all__ = [
-    "TOPICS",
-    "CodeVersion",
-    "Manifest",
-    "build_manifest",
-    "changed_inputs",
-    "changed_settings",
-    "flatten",
-    "read_manifest",
-    "record_resume",
-    "run_config",
-    "trained_by",
-]
-
 TOPICS = "topics"
 """Name of the hash of an environment's topics among a manifest's inputs."""
 DECISIVE = ("marec_env", "agents/learners")

@@ -18,16 +18,6 @@ from pydantic import FiniteFloat, TypeAdapter
 from marec_env import io
 from marec_env.errors import RunError
 
-__all__ = [
-    "TIME_PREFIX",
-    "Metrics",
-    "append_metrics",
-    "last_metrics",
-    "missing_rows",
-    "read_metrics",
-    "restore_metrics",
-]
-
 Metrics = Mapping[str, float | None]
 """One iteration's numbers; ``None`` where there is none (no episode ended)."""
 

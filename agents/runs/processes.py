@@ -17,8 +17,6 @@ from agents.runs.progress import Progressing, SetDisplay, State
 from agents.runs.train_loop import INTERRUPTED, on_signals
 from marec_env.shipped import typed
 
-__all__ = ["PlannedRun", "train_processes"]
-
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _ROOT = str(Path(__file__).resolve().parents[2])
 _LOOK = 0.5  # seconds between looks at what the runs have written

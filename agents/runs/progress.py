@@ -17,8 +17,6 @@ from rich.table import Table
 from agents.runs.metrics_log import Metrics, last_metrics
 from marec_env.reporting.terminal import Terminal
 
-__all__ = ["ProgressDisplay", "Progressing", "SetDisplay", "State", "describe_metrics"]
-
 SHOWN: tuple[tuple[str, str, str], ...] = (
     ("F/request", "team_reward", ".3f"),
     ("clicks/session", "episode/clicks", ".2f"),

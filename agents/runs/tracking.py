@@ -18,8 +18,6 @@ from agents.config import RunConfig, config_hash, preset_name
 from agents.runs.metrics_log import Metrics
 from agents.runs.workspace import STEP, ensure_workspace
 
-__all__ = ["Row", "Trackers", "default_group", "open_trackers", "resolve_wandb_mode"]
-
 WandbMode = Literal["online", "offline", "disabled"]
 _LOGIN_TIMEOUT = 10  # seconds
 WORKSPACES = ".wandb-workspaces.json"

@@ -33,8 +33,6 @@ from marec_env.errors import MarecError, RunError
 if TYPE_CHECKING:
     from agents.learners.trainer import Trainer
 
-__all__ = ["INTERRUPTED", "Stop", "TrainingResult", "Watch", "in_turn", "iterations", "on_signals"]
-
 INTERRUPTED = 130
 """Exit code of a run stopped by a signal, as shells report Ctrl-C (128 + SIGINT)."""
 

@@ -24,8 +24,6 @@ from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError, RunError
 from marec_env.shipped import typed
 
-__all__ = ["FIXED", "TrainedRun", "load_run"]
-
 FIXED = {"seed", "environment", "algorithm", "sampling"}
 """What decides a run's numbers, and cannot be set anew once it has begun."""
 

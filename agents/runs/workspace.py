@@ -9,8 +9,6 @@ from typing import Any
 
 from marec_env.io import write_json
 
-__all__ = ["NAME", "STEP", "comparison_workspace", "ensure_workspace"]
-
 STEP = "env_steps"
 """The axis of every curve."""
 NAME = "marec: algorithms compared"

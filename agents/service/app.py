@@ -34,8 +34,6 @@ except ImportError as error:  # pragma: no cover
         f"serving needs {error.name}, which is not installed: pip install 'marec[serve]'"
     ) from error
 
-__all__ = ["make_app"]
-
 PAGE = Path(__file__).with_name("page")
 _HOUR = 3600.0
 

@@ -40,8 +40,6 @@ from marec_env.pipeline.knowledge import Knowledge
 if TYPE_CHECKING:
     from marec_env.world import World
 
-__all__ = ["Bundle", "export_run", "is_bundle", "load_bundle", "save_bundle"]
-
 FORMAT = 1
 """Version of the layout; a change that old code cannot read raises it."""
 _HEAD, _PIPELINE, _ITEMS, _KNOWLEDGE, _INDEXES = (

@@ -11,8 +11,6 @@ from pydantic import Field
 from marec_env.config import ConfigModel, Seed
 from marec_env.errors import ConfigError
 
-__all__ = ["Replica", "ServiceConfig", "check_reachable"]
-
 
 class ServiceConfig(ConfigModel):
     """How a service works; every key has a default."""

@@ -24,11 +24,6 @@ from marec_env.errors import ConfigError, RunError
 if TYPE_CHECKING:
     from agents.service.postgres import PostgreSQL
 
-__all__ = [
-    "Place", "SQLite", "Schema", "check_places", "kind_of", "place_of", "places_of",
-    "replica_place", "secret_of", "usable",
-]  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
 class Schema:

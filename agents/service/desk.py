@@ -35,8 +35,6 @@ from marec_env import random
 from marec_env.errors import DataError, MarecError
 from marec_env.pipeline.reasons import channel_names
 
-__all__ = ["Desk"]
-
 _DAY = 86_400.0  # seconds
 
 

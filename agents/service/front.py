@@ -29,8 +29,6 @@ from agents.service.link import Answer
 from agents.service.worker import RefusedError
 from marec_env.errors import MarecError
 
-__all__ = ["Front", "Owner", "front_app"]
-
 _METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]
 
 

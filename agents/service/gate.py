@@ -19,8 +19,6 @@ from agents.service.config import ServiceConfig
 from agents.service.worker import STATUS, RefusedError
 from marec_env.errors import ConfigError, visible
 
-__all__ = ["Gate", "Metrics", "read_keys", "refusal", "told"]
-
 _GUARDED = (
     "/sessions", "/users", "/policies", "/log", "/items", "/topics", "/recommendations", "/replays",
 )  # fmt: skip

@@ -20,8 +20,6 @@ from agents.service.databases import Place
 from agents.service.worker import RefusedError
 from marec_env.errors import MarecError, RunError
 
-__all__ = ["BACKLOG", "Answer", "Link", "loading"]
-
 BACKLOG = 1024
 """Connections that wait to be taken."""
 _SWITCH = 5e-4  # seconds; ten times as often as usual, or the network waits for the batch at work

@@ -13,8 +13,6 @@ from torch import Tensor
 from agents.service.bundle import Bundle
 from marec_env.errors import ConfigError, DataError, unknown_name, visible
 
-__all__ = ["Past", "beginnings", "past_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class Past:

@@ -21,8 +21,6 @@ except ImportError as missing:  # pragma: no cover
         "'marec[postgres]'"
     ) from missing
 
-__all__ = ["PostgreSQL", "kept_once"]
-
 _TIMEOUT = 10  # seconds to a connection
 _PATIENCE = "2s"  # for the lock: a server may need a moment to see that a service was killed
 _LOCK = b"SELECT pg_advisory_lock(hashtextextended(%s, 0))"

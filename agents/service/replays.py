@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from agents.service.bundle import Bundle
     from marec_env.world import World
 
-__all__ = ["pasts_of", "played", "write_replays"]
-
 _OBJECTIVE = "objective/"
 _LEAST = 4  # rows of the smallest batch of an engine
 

@@ -22,8 +22,6 @@ from agents.service.front import Front, front_app
 from agents.service.link import Link
 from marec_env.errors import MarecError
 
-__all__ = ["Processes", "start_replicas"]
-
 _LOG = logging.getLogger(__name__)
 
 

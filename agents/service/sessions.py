@@ -32,8 +32,6 @@ from marec_env.pipeline.pipeline import Pipeline
 from marec_env.pipeline.request import Request
 from marec_env.vector import Action, Rows
 
-__all__ = ["Session", "Sessions"]
-
 _LEAST = 4  # sessions of a batch: below, matrix products round otherwise than in larger ones
 _OF_CANDIDATES = [
     "candidates",

@@ -19,8 +19,6 @@ from marec_env.pipeline.request import Request
 from marec_env.text.prompts import Language
 from marec_env.vector import Action
 
-__all__ = ["Nearest", "Recommendation", "Record", "Slate", "Trace", "slates_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class Nearest:

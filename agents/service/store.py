@@ -16,8 +16,6 @@ from agents.service.config import Replica
 from agents.service.databases import Place, kind_of, replica_place, usable
 from marec_env.errors import RunError
 
-__all__ = ["Event", "Exposure", "KeptSession", "KeptSlate", "Store"]
-
 SCHEMA = 1
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 _TABLES = """

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from marec_env.compiled import compiled
 
-__all__ = ["Tables", "flat"]
-
 _FIRST = 16
 _ALIGNED = 64  # bytes, as torch's tensors are: products of others may round otherwise
 

@@ -16,8 +16,6 @@ from agents.service.worker import RefusedError
 from marec_env.errors import ConfigError, MarecError
 from marec_env.io import read_json
 
-__all__ = ["STATIC", "Team", "Teams", "replays_of"]
-
 STATIC = "static"
 """Name of the hand-set team."""
 _WARM_UP = 3  # requests

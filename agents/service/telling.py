@@ -12,16 +12,6 @@ from marec_env.errors import visible
 from marec_env.pipeline.reasons import channel_names
 from marec_env.text.prompts import Language
 
-__all__ = [
-    "details_told",
-    "exposure_told",
-    "item_told",
-    "propensity_told",
-    "session_told",
-    "short",
-    "slate_told",
-]
-
 _TOLD = 80  # characters of a client's text that a message repeats
 
 

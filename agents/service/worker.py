@@ -19,8 +19,6 @@ from marec_env.errors import MarecError, RunError
 if TYPE_CHECKING:
     from agents.service.desk import Desk
 
-__all__ = ["STATUS", "Job", "RefusedError", "Worker"]
-
 _LOG = logging.getLogger(__name__)
 
 STATUS = {

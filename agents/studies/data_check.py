@@ -24,8 +24,6 @@ from marec_env.reporting.charts import Line, lines_figure
 from marec_env.reporting.drawing import Figure
 from marec_env.reporting.table import TextTable
 
-__all__ = ["render_page", "tables_of"]
-
 _INDEX_ABOVE = 20_000  # items, as configs/large.yaml has it
 _LETTERS = 2_000  # of texts looked at for scripts, evenly spread over the items
 _TOP = (0.01, 0.1, 0.5)  # shares of items, or users, whose part of the log is told

@@ -42,22 +42,6 @@ from marec_env.simulator import Simulator
 from marec_env.vector import Action
 from marec_env.world import World
 
-__all__ = [
-    "CRITERIA",
-    "LevelsPlan",
-    "OUTCOMES",
-    "RecordedPlay",
-    "ShuffledObservations",
-    "compared",
-    "frozen_mean",
-    "levels_table",
-    "measure_levels",
-    "numbers",
-    "others_field",
-    "record_play",
-    "search_static",
-]
-
 MESSAGES = "messages"
 """In place of a field: what a component hears from the others."""
 OUTCOMES = ("return", "clicks", "length", "satisfaction")
@@ -198,11 +182,11 @@ def levels_table(report: Mapping[str, Any]) -> TextTable:
         f"{report['plan']['sessions']} sessions, the same for all",
         ("policy", *(f"{name} ± s.e." for name in measures), "env steps of the search"),
         rows,
-        [sentence(row) for row in report["differences"]],
+        [_sentence(row) for row in report["differences"]],
     )
 
 
-def sentence(row: Mapping[str, Any]) -> str:
+def _sentence(row: Mapping[str, Any]) -> str:
     relative = "" if row["relative"] is None else f"{row['relative']:+.1%}, "
     part = f"{row['part']}: " if row.get("part") else ""
     line = (

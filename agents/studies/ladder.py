@@ -45,8 +45,6 @@ from marec_env.users.oracles import Outlook
 from marec_env.vector import Action
 from marec_env.world import World
 
-__all__ = ["SearchedActions", "ladder_figure", "measure_ladder"]
-
 FRESH = 8
 """One of so many tries is drawn from the whole action space; the others vary the best so far."""
 _VARIED = 0.12  # share of a decision's numbers that a variation draws anew

@@ -18,8 +18,6 @@ from marec_env.evaluation.request_log import RequestLog, estimates, fitted, igno
 from marec_env.evaluation.statistics import mean_estimate
 from marec_env.reporting.table import TextTable
 
-__all__ = ["errors_by_size", "judge"]
-
 _REPETITIONS = 50  # logs of each size
 _SMALLEST_SHARE = 64  # the sizes are this fraction of the log, a fourth of it, and so on up
 

@@ -31,8 +31,6 @@ from marec_env.simulator import Simulator
 from marec_env.vector import VecStep
 from marec_env.world import World
 
-__all__ = ["RANKING", "SLATE", "SLATE_TEMPERATURE", "record_logs", "rescaled"]
-
 SLATE = "slate"
 """The log of whole slates; the others are named after their agents."""
 RANKING = "ranking_0"

@@ -12,8 +12,6 @@ import numpy as np
 from marec_env.errors import RunError
 from marec_env.evaluation.statistics import Estimate, finite_or_none
 
-__all__ = ["Cells", "by_setting", "plain", "spread"]
-
 
 def plain(value: Any) -> Any:
     """Return mappings, lists, numbers and text: arrays are lists, NaN, which JSON lacks, is null.

@@ -11,8 +11,6 @@ from typing import Any
 from marec_env.config.yaml_source import parse_text
 from marec_env.errors import ConfigError, unknown_name
 
-__all__ = ["ALGORITHMS", "Algorithm", "columns"]
-
 
 @dataclass(frozen=True, slots=True)
 class Algorithm:

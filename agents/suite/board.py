@@ -25,8 +25,6 @@ from marec_env.evaluation.statistics import (
     paired_difference,
 )
 
-__all__ = ["Claim", "Standing", "claim_of", "profile_of", "standings"]
-
 Floats = NDArray[np.float64]
 
 

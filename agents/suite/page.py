@@ -22,8 +22,6 @@ from marec_env.reporting.drawing import interval, shown
 from marec_env.reporting.page import Section
 from marec_env.reporting.table import TextTable
 
-__all__ = ["Board", "as_document", "board_of", "page_of"]
-
 _LEAD = (
     "Clicks a session; every policy of a task meets the same sessions under common random numbers. "
     "Trained: interquartile mean over seeds with its 95 % bootstrap interval. (p): reads the "

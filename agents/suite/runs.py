@@ -17,8 +17,6 @@ from marec_env.config.loader import load
 from marec_env.errors import RunError
 from marec_env.io import read_json, write_json
 
-__all__ = ["SuiteRun", "TaskRuns", "plan"]
-
 _SECONDS = "seconds.json"
 """In a run's folder: the CPU time that went into it, over all its continuations."""
 

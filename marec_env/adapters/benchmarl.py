@@ -30,8 +30,6 @@ from marec_env.env import Config, resolve
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.pipeline.config import ActionKind
 
-__all__ = ["PipelineTask"]
-
 
 class PipelineTask:
     """What ``benchmarl.environments.TaskClass`` says of a task, all of which BenchMARL asks for by

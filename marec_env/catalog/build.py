@@ -17,8 +17,6 @@ from marec_env.data.interactions import InteractionLog, without_gaps
 from marec_env.data.recommender_log import popularity
 from marec_env.errors import DataError
 
-__all__ = ["CatalogConfig", "build_catalog", "kmeans", "topic_names"]
-
 _DAY = 86_400  # seconds
 _YEAR_DAYS = 365.25
 _EPOCH_YEAR = 1970

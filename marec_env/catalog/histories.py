@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-__all__ = ["Histories"]
-
 
 @dataclass(frozen=True, slots=True)
 class Histories:

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from marec_env.catalog.histories import Histories
 
-__all__ = ["Population", "thinned"]
-
 _MANY_ITEMS, _SOME_ITEMS = (
     1 << 16,
     1 << 13,

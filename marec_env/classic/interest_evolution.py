@@ -25,8 +25,6 @@ from marec_env.users.config import ProportionalChoice, UsersConfig
 from marec_env.users.modules import Choice
 from marec_env.vector import Rows
 
-__all__ = ["InterestEvolutionUsers"]
-
 # As published, in minutes where they are times.
 BUDGET, LENGTH = 200.0, 4.0
 """The time budget at first, and the length of every item."""

@@ -37,8 +37,6 @@ from marec_env.users.config import UsersConfig
 from marec_env.users.dynamics import geometric_days
 from marec_env.vector import Rows
 
-__all__ = ["KuaiSimConfig", "KuaiSimUsers"]
-
 BEHAVIOURS = ("click", "long_view", "like", "comment", "forward", "follow", "hate")
 OFFSETS = (0.0, -0.5, -3.5, -5.5, -6.5, -6.5, -8.0)
 """Logits against the click; our choice of order of magnitude."""

@@ -26,8 +26,6 @@ from marec_env.users.base import Feedback, Users
 from marec_env.users.config import UsersConfig
 from marec_env.vector import Rows
 
-__all__ = ["LongTermSatisfactionConfig", "LongTermSatisfactionUsers"]
-
 # As published.
 MEMORY, INNOVATION = 0.7, 0.05
 """The share of the net exposure kept a request, and the standard deviation of its noise."""

@@ -28,8 +28,6 @@ from marec_env.data.synthetic import generate
 from marec_env.registry import Registry
 from marec_env.scenarios import LIKED_FROM
 
-__all__ = ["POPULATIONS", "synthetic_population"]
-
 POPULATIONS: Registry[Callable[..., Population]] = Registry("population")
 """By name; each a function of a seed and of what a preset says beside."""
 

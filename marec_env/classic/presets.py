@@ -25,8 +25,6 @@ from marec_env.users.base import Users
 from marec_env.users.config import UsersConfig
 from marec_env.users.registry import make_users
 
-__all__ = ["PRESETS", "Preset", "get_preset"]
-
 
 @dataclass(frozen=True, slots=True)
 class Preset:

@@ -11,8 +11,6 @@ from marec_env import random
 from marec_env.users.base import Feedback, Users
 from marec_env.users.oracles import Oracle
 
-__all__ = ["EpisodeTotals", "offer", "play", "reward_of"]
-
 
 @dataclass(slots=True)
 class EpisodeTotals:

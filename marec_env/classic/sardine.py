@@ -10,8 +10,6 @@ from marec_env.users.composed import ComposedUsers
 from marec_env.users.config import UsersConfig
 from marec_env.users.dynamics import Drift
 
-__all__ = ["PublishedSardineUsers"]
-
 
 class _OneNumber(Drift):
     """The mean of clicked items over items *and axes*: one number for all axes, which draws every

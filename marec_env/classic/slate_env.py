@@ -32,8 +32,6 @@ from marec_env.classic.presets import Preset, get_preset
 from marec_env.classic.rollout import offer, reward_of
 from marec_env.errors import ConfigError
 
-__all__ = ["SlateEnv", "SlateVectorEnv"]
-
 _MEMORY = 0.75  # of the running means; the exposure memory of the preset ``marec``
 _EPISODE = 1 << 32  # session numbers of an environment's episodes lie this far apart
 

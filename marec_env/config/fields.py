@@ -16,16 +16,6 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-__all__ = [
-    "all_paths",
-    "allowed_range",
-    "choices",
-    "default_entries",
-    "describe",
-    "fill_tags",
-    "members",
-]
-
 
 def _unwrap(annotation: Any) -> Iterator[Any]:
     """Yield the members of unions and annotated types, flattened."""

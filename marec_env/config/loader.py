@@ -27,8 +27,6 @@ from marec_env.errors import ConfigError, unknown_name, visible
 from marec_env.registry import is_place, judge, search_in, trust, trusted
 from marec_env.shipped import preset_names
 
-__all__ = ["load", "load_mapping", "load_text"]
-
 EXTENDS = "extends"
 """Key of a file that builds on another."""
 

@@ -16,8 +16,6 @@ from pydantic import BaseModel
 from marec_env.config.fields import members
 from marec_env.config.yaml_source import Path, Source, parse_text
 
-__all__ = ["GONE", "MOVED", "apply_moves"]
-
 _TABLE = parse_text(files("marec_env.config").joinpath("moved.yaml").read_text(), "moved.yaml").data
 MOVED: dict[str, str] = _TABLE["moved"]
 """Old path: new path."""

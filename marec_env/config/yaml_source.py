@@ -17,8 +17,6 @@ from pydantic import BaseModel
 
 from marec_env.errors import ConfigError, visible
 
-__all__ = ["Path", "Source", "apply_override", "dump", "parse_text", "parse_value"]
-
 Path = tuple[str | int, ...]
 """Keys and list indices from the root to a value."""
 

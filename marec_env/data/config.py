@@ -8,8 +8,6 @@ from marec_env.config import ConfigModel, Seed
 from marec_env.data.times import TimeUnit
 from marec_env.privacy.config import PrivacyConfig
 
-__all__ = ["DataConfig", "SyntheticConfig"]
-
 
 class SyntheticConfig(ConfigModel):
     """Size and seed of a generated log; read only if the source is ``synthetic/<scenario>``."""

@@ -27,8 +27,6 @@ from marec_env import random
 from marec_env.data.interactions import InteractionLog
 from marec_env.errors import DataError
 
-__all__ = ["INITIAL", "FactorModel", "Factors", "ObservedRows", "fit_factors"]
-
 FactorModel = Literal["explicit", "implicit"]
 _CELLS = 1 << 20  # of a padded batch times its dimension; bounds memory at about 8 MB a tensor
 _LARGE = 10_000  # users and items, beyond which short rows are solved in their own size

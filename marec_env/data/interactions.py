@@ -10,8 +10,6 @@ from torch import Tensor
 
 from marec_env.errors import DataError
 
-__all__ = ["Impressions", "InteractionLog", "lexicographic", "make_log", "without_gaps"]
-
 
 @dataclass(frozen=True, slots=True)
 class Impressions:

@@ -15,8 +15,6 @@ from marec_env.data.tables import read_table
 from marec_env.errors import DataError
 from marec_env.io import sha256_of
 
-__all__ = ["LINKS", "Links", "item_links", "linked_neighbours", "links_fingerprint"]
-
 LINKS = "links.csv"
 _COLUMNS = ("item_id", "entity")
 _MOST_ITEMS = 1_000  # an entity that more items share says little, and costs their number squared

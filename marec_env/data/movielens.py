@@ -20,8 +20,6 @@ from marec_env.errors import AssetError
 from marec_env.io import sha256_of
 from marec_env.shipped import GET_ASSETS
 
-__all__ = ["movielens_folder", "movielens_tables", "read_movielens"]
-
 _INTERACTIONS = ("user_id", "item_id", "rating", "timestamp")
 _FILMS = ("item_id", "movie_title", "release_year", "class")
 _PACKAGE = "recbole"

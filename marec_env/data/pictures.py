@@ -12,8 +12,6 @@ from marec_env.data.config import DataConfig
 from marec_env.data.interactions import InteractionLog
 from marec_env.errors import DataError, visible
 
-__all__ = ["FORMATS", "PictureFiles", "picture_files", "read_picture"]
-
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """Those that are read; Pillow's others are not, some of which call programs."""
 _MOST_PIXELS = 50_000_000  # of a picture: 150 MB once decoded

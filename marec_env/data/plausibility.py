@@ -11,8 +11,6 @@ from marec_env.data.interactions import Impressions, InteractionLog, lexicograph
 from marec_env.data.propensity import has_propensities, known_propensities
 from marec_env.errors import DataError, visible
 
-__all__ = ["check_liked", "doubts"]
-
 _FEW_LIKED, _MANY_LIKED = 0.01, 0.95  # shares outside of which a threshold is probably another's
 _LOW_THRESHOLD = 0.8  # share liked, from which a threshold in the scale's lower half is doubted
 _TIED = 0.2  # share of interactions in one second with another of the user

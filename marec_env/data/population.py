@@ -28,16 +28,6 @@ from marec_env.data.interactions import InteractionLog, without_gaps
 from marec_env.data.propensity import has_propensities, position_curve
 from marec_env.errors import DataError
 
-__all__ = [
-    "UNKNOWN_CLICK_RATE",
-    "PopulationConfig",
-    "build_population",
-    "calibrate_intercept",
-    "histories",
-    "random_click_rate",
-    "topic_affinity",
-]
-
 _SMALLEST = 1e-12  # a vector shorter than this has no direction
 _CELLS = 1 << 22  # user-item cells for the intercept
 _BISECTIONS = 60  # halvings of [-_BOUND, _BOUND]: beyond float64 resolution

@@ -14,15 +14,6 @@ from torch import Tensor
 from marec_env.data.interactions import Impressions
 from marec_env.errors import DataError
 
-__all__ = [
-    "even_click_rate",
-    "has_propensities",
-    "item_click_rates",
-    "item_clicks",
-    "known_propensities",
-    "position_curve",
-]
-
 _PRIOR = 20.0  # impressions at the mean rate that every item is given
 _SMALLEST = 1e-300  # keeps quotients of items without impressions finite
 _ENOUGH = 100  # known propensities at the first place, from which the unknown can be left out

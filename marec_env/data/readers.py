@@ -33,8 +33,6 @@ from marec_env.data.times import read_times
 from marec_env.errors import DataError
 from marec_env.io import sha256_of
 
-__all__ = ["YEAR_IN_TITLE", "files_fingerprint", "item_text", "log_of", "read_plain", "year_of"]
-
 _FILES = ("interactions.csv", "items.csv", "users.csv", "impressions.csv", "friends.csv")
 _INTERACTIONS = ("user_id", "item_id", "rating", "timestamp")
 _ITEMS = ("item_id", "title")

@@ -19,16 +19,6 @@ from marec_env.data.interactions import InteractionLog
 from marec_env.errors import DataError
 from marec_env.privacy.federated import FederatedConfig, FederatedReport, fit_federated
 
-__all__ = [
-    "KnowledgeConfig",
-    "LearnedSpace",
-    "directions",
-    "item_neighbours",
-    "learn",
-    "popularity",
-    "select_log",
-]
-
 _BLOCK = 1 << 22  # cells of a dense block of item-item similarities
 _DENSE_ITEMS = 20_000  # beyond which neighbours are found by way of users
 _MOST_ITEMS = 2_000  # of a user who counts there: the work grows with their square

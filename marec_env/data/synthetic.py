@@ -25,8 +25,6 @@ from marec_env.data.scenarios.world import GeneratedWorld, make_world
 from marec_env.errors import ConfigError, unknown_name
 from marec_env.memory import require_memory
 
-__all__ = ["generate", "generate_log"]
-
 _VERSION = 1  # raised when the same configuration generates another log
 _START = 1_735_689_600  # 2025-01-01, seconds: day 0
 _DAY = 86_400

@@ -23,17 +23,6 @@ from torch import Tensor
 
 from marec_env.errors import DataError, visible
 
-__all__ = [
-    "UNKNOWN",
-    "Column",
-    "Table",
-    "UnfitError",
-    "number",
-    "number_or_unknown",
-    "read_table",
-    "whole",
-]
-
 T = TypeVar("T")
 _SHOWN = 5  # line numbers quoted in an error
 _LONGEST = 60  # characters of a cell quoted in an error

@@ -16,8 +16,6 @@ from torch import Tensor
 from marec_env.data.tables import Table, number, quoted
 from marec_env.errors import DataError
 
-__all__ = ["TimeUnit", "Times", "read_times", "session_lengths"]
-
 TimeUnit = Literal[
     "auto",
     "seconds",

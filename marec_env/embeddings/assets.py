@@ -24,8 +24,6 @@ from marec_env.errors import AssetError
 from marec_env.io import sha256_of
 from marec_env.shipped import GET_ASSETS
 
-__all__ = ["HASHING", "EncoderFiles", "in_folder", "locate", "requested", "weights_hash"]
-
 HASHING = "hashing"
 MINILM = "minilm"
 MULTILINGUAL = "multilingual"

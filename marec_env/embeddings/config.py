@@ -10,8 +10,6 @@ from pydantic import Field
 
 from marec_env.config import ConfigModel
 
-__all__ = ["EmbeddingConfig", "FineTuneConfig", "PicturesConfig", "ReductionConfig"]
-
 Pooling = Literal["mean", "cls", "last"]
 """How the states of a text's tokens become one vector."""
 Precision = Literal["auto", "fp32", "bf16"]

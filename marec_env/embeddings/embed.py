@@ -38,8 +38,6 @@ from marec_env.errors import RunError, visible
 from marec_env.io import write_bytes
 from marec_env.reporting.terminal import Terminal
 
-__all__ = ["CorpusCache", "embed_corpus", "embed_kept", "embed_texts"]
-
 _LOG = logging.getLogger(__name__)
 _BAR_ABOVE = 2000  # texts; fewer take a few seconds
 _PART = 1 << 17  # texts in a file

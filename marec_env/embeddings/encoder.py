@@ -24,15 +24,6 @@ from marec_env.embeddings.vectors import room_for
 from marec_env.errors import ConfigError
 from marec_env.memory import require_memory
 
-__all__ = [
-    "HashingTestEncoder",
-    "OnBatch",
-    "TextEncoder",
-    "resolve_budget",
-    "resolve_device",
-    "resolve_precision",
-]
-
 _LOG = logging.getLogger(__name__)
 # Texts tokenised and sorted by length together: enough for several batches, little memory.
 CHUNK = 4096

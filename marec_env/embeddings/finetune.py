@@ -45,8 +45,6 @@ from marec_env.embeddings.tokens import TextTokenizer, embed_padded
 from marec_env.errors import AssetError, ConfigError, DataError, MarecError
 from marec_env.io import write_json
 
-__all__ = ["fine_tune", "fine_tuned", "main"]
-
 _CUTOFFS = (10, 50)  # of the recall
 _COPIED = ("tokenizer.json", "tokenizer_json", "special_tokens_map.json", "vocab.txt")
 _WARM_UP = 0.1  # share of the steps in which the learning rate rises

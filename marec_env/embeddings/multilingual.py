@@ -21,8 +21,6 @@ from torch.nn import functional
 from marec_env.embeddings.config import Pooling
 from marec_env.embeddings.tokens import Ids, PackedBatch, pack
 
-__all__ = ["ConvolutionalEncoder", "sentence_pieces"]
-
 _CHUNKS = 17  # parts of the embedding table; row i lies in part i % 17, at place i // 17
 _ORDERS = ((2, 0), (3, 1), (5, 2))  # pieces a convolution looks at, and how many of them before
 _UNKNOWN, _FIRST, _LAST = 0, 1, 2  # pieces

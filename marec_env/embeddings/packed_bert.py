@@ -24,8 +24,6 @@ from marec_env.embeddings.config import Pooling
 from marec_env.embeddings.tokens import Ids, PackedBatch, pack, pool
 from marec_env.errors import AssetError
 
-__all__ = ["BertShape", "Linear", "PackedBert", "grouped_attention", "varlen_attention"]
-
 _TYPES_WITH_OFFSET = ("roberta", "xlm-roberta")
 _TYPES = ("bert", *_TYPES_WITH_OFFSET)
 _WORDS = "embeddings.word_embeddings.weight"

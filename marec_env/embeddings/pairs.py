@@ -12,16 +12,6 @@ from marec_env import random
 from marec_env.data.interactions import InteractionLog
 from marec_env.errors import DataError
 
-__all__ = [
-    "PairSplit",
-    "clicked_over_passed",
-    "co_consumed_pairs",
-    "info_nce",
-    "pairs_of",
-    "retrieval_recall",
-    "split_pairs",
-]
-
 _TEMPERATURE = 0.05  # divisor of the cosines, as in sentence-transformers' ranking loss (scale 20)
 _WINDOW = 3  # largest distance of a pair in a user's sequence
 _HELD_OUT = 0.1  # share of the users, and of the items

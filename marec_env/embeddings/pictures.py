@@ -25,8 +25,6 @@ from marec_env.embeddings.vectors import nearest
 from marec_env.errors import AssetError, DataError
 from marec_env.io import sha256_of
 
-__all__ = ["ItemPictures", "PictureEncoder", "item_pictures"]
-
 _LOG = logging.getLogger(__name__)
 _LAYOUT = "1"  # raised when a change of the code changes vectors
 _PART = 4096  # pictures in a file of the cache: minutes of work

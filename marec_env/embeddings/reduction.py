@@ -13,8 +13,6 @@ from marec_env.embeddings.config import EmbeddingConfig, ReductionConfig
 from marec_env.embeddings.vectors import BLOCK, Vectors
 from marec_env.errors import ConfigError, DataError
 
-__all__ = ["Reduction", "fit_reduction"]
-
 # Directions whose variance is below this share of the largest are noise of the eigensolver.
 _RANK_TOLERANCE = 1e-9
 

@@ -12,8 +12,6 @@ from typing import Any
 from marec_env.embeddings.assets import EncoderFiles
 from marec_env.embeddings.tokens import load_tokenizer
 
-__all__ = ["unread_script"]
-
 _SAMPLE = 1000  # texts looked at, evenly spread
 _NOTICEABLE = 0.05  # share of the texts from which a script counts
 _MOSTLY = 0.8  # share of letters without a piece of their own from which it is not read

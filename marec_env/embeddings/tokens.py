@@ -18,18 +18,6 @@ from torch.nn import functional
 from marec_env.embeddings.config import Pooling
 from marec_env.errors import AssetError, DataError
 
-__all__ = [
-    "Ids",
-    "PackedBatch",
-    "TextTokenizer",
-    "clean",
-    "embed_padded",
-    "load_tokenizer",
-    "pack",
-    "pool",
-    "token_budget_batches",
-]
-
 _MARK = "|"  # a word by itself to BERT, whatever is beside it
 _WORD_BY_WORD = ["BertNormalizer", "BertPreTokenizer", "WordPiece"]
 _LOOKS_AROUND = ("lstrip", "rstrip", "single_word", "normalized")  # flags of added tokens

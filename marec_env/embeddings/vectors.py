@@ -9,8 +9,6 @@ from torch import Tensor
 
 from marec_env.memory import require_memory
 
-__all__ = ["BLOCK", "Vectors", "nearest", "room_for"]
-
 BLOCK = 1 << 16
 """Rows worked on at a time."""
 _QUERIES = 4096  # compared with all items at once, to bound memory

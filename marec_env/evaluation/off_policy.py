@@ -22,16 +22,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from marec_env.evaluation.statistics import Estimate, mean_estimate
 
-__all__ = [
-    "cross_fit_folds",
-    "doubly_robust",
-    "effective_sample_size",
-    "importance_sampling",
-    "plackett_luce_log_probability",
-    "prefix_ratios",
-    "self_normalised",
-]
-
 Floats = NDArray[np.float64]
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from marec_env.users.base import USER_OUTCOMES
 
-__all__ = ["OF_EPISODES", "OF_EVALUATIONS", "OF_RUNS", "OF_STEPS"]
-
 OF_STEPS = {
     "team_reward": "F of the request",
     "clicks": "items of the slate clicked",

@@ -15,8 +15,6 @@ from marec_env.pipeline.reasons import FILLED, ItemFacts
 from marec_env.text.author import Author, Prompt
 from marec_env.text.prompts import DESCRIPTION, Language, described
 
-__all__ = ["reasons"]
-
 _NEAR = 0.1  # cosine from which a liked item is named
 _QUOTED = re.compile(r"“([^”]+)”|\"([^\"]+)\"|《([^》]+)》|「([^」]+)」")
 _SHORTEST = 4  # letters of another item's title that is looked for without quotes

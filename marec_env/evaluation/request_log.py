@@ -16,17 +16,6 @@ from marec_env.evaluation.off_policy import (
 )
 from marec_env.evaluation.statistics import Estimate
 
-__all__ = [
-    "TARGET_DRAWS",
-    "Floats",
-    "Model",
-    "RequestLog",
-    "estimates",
-    "fitted",
-    "ignorant",
-    "ridge",
-]
-
 TARGET_DRAWS = 4
 """Draws of the target for each request, over which a model's value is a mean."""
 ESTIMATORS = ("IPS", "SNIPS", "cascade IPS", "DM", "DR", "cascade DR")

@@ -12,8 +12,6 @@ from marec_env.pipeline.reasons import FILLED, channel_names, decision_names, sl
 from marec_env.simulator import Simulator
 from marec_env.vector import Action, VecStep
 
-__all__ = ["SampledRequest", "ShownItem", "sample_request", "shown_items"]
-
 
 @dataclass(frozen=True, slots=True)
 class ShownItem:

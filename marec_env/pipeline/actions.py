@@ -14,8 +14,6 @@ from marec_env.errors import ConfigError
 from marec_env.pipeline.config import ActionKind
 from marec_env.vector import Action
 
-__all__ = ["LEVELS", "ActionCode"]
-
 LEVELS = 11
 """Choices that a number of a Box becomes under ``discrete``."""
 _LEAST = 1e-12  # half a width, where there is none

@@ -8,19 +8,6 @@ from pydantic import Field, NonNegativeFloat, model_validator
 
 from marec_env.config import ConfigModel
 
-__all__ = [
-    "ActionKind",
-    "AuditConfig",
-    "FixedMessages",
-    "LearnedMessages",
-    "MessageConfig",
-    "NoMessages",
-    "PipelineConfig",
-    "RecallConfig",
-    "TextMessages",
-    "TrainerConfig",
-]
-
 ActionKind = Literal["mixed", "box", "discrete"]
 """See :class:`marec_env.pipeline.actions.ActionCode`."""
 

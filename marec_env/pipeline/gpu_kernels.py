@@ -20,8 +20,6 @@ try:
 except ImportError:
     triton = None
 
-__all__ = ["KernelMerger", "TensorMerger", "largest", "usable"]
-
 _LOG = logging.getLogger(__name__)
 _WIDEST = 1 << 13  # scores of a row that registers hold
 _CHUNK = 128  # offers looked at together

@@ -24,16 +24,6 @@ if TYPE_CHECKING:
     from marec_env.pipeline.knowledge import Knowledge
     from marec_env.pipeline.memory import SessionMemory
 
-__all__ = [
-    "SPACES",
-    "Division",
-    "build_index",
-    "divisions_kept",
-    "nearest_unseen",
-    "require_faiss",
-    "restore_divisions",
-]
-
 SPACES = {
     "cf": ("cf",),
     "text": ("text",),

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from marec_env.pipeline.index import Division
     from marec_env.pipeline.shards import ItemShards
 
-__all__ = ["NEIGHBOURS", "Knowledge"]
-
 NEIGHBOURS = 16
 """Items kept as an item's neighbours, most often consumed together with it."""
 

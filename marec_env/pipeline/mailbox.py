@@ -18,8 +18,6 @@ from marec_env.pipeline.request import Request
 from marec_env.pipeline.sentences import sentence_of, sentences
 from marec_env.vector import Action, Rows
 
-__all__ = ["Mailbox"]
-
 
 class Mailbox:
     """The latest message of each sender as it stands at the receivers, and those on their way.

@@ -14,8 +14,6 @@ from marec_env.pipeline.config import PipelineConfig
 from marec_env.pipeline.knowledge import Knowledge
 from marec_env.vector import Rows
 
-__all__ = ["EXPOSURE_KEEP", "SessionMemory", "copied", "look_up"]
-
 _FAST = 0.5  # keeps of the fast click rate: a half-life of one request
 _SLOW = 0.9  # keeps of the slow click rate: a half-life of 6.6 requests
 EXPOSURE_KEEP = 0.75  # keeps of the topic exposure, a half-life of 2.4 requests

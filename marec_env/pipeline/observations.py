@@ -21,18 +21,6 @@ from marec_env.pipeline.memory import SessionMemory, look_up
 from marec_env.pipeline.request import Request
 from marec_env.registry import Registry, callable_at, numbers
 
-__all__ = [
-    "FIELDS",
-    "SESSION_STATISTICS",
-    "STATE_FIELDS",
-    "Field",
-    "FieldTable",
-    "FieldView",
-    "Summaries",
-    "fields_of",
-    "summarise",
-]
-
 Summaries = Mapping[str, Tensor]
 """What the components of the latest request left, ``[B, k]`` each; zeros at an episode's start."""
 

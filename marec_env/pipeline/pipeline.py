@@ -25,8 +25,6 @@ from marec_env.pipeline.request import Request
 from marec_env.pipeline.team import components_of, data_price
 from marec_env.vector import Action, Rows
 
-__all__ = ["Pipeline"]
-
 ALL = Rows()
 
 

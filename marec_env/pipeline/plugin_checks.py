@@ -22,8 +22,6 @@ from marec_env.pipeline.request import Request
 from marec_env.pipeline.selection import sort_rows
 from marec_env.registry import naming, numbers
 
-__all__ = ["checked_offer", "checked_slate", "guarded"]
-
 _PARTS: dict[str, tuple[torch.dtype, tuple[str, ...]]] = {
     "profile_shift": (torch.float32, ("cf",)),
     "profile_text": (torch.float32, ("text",)),

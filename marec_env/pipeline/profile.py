@@ -26,8 +26,6 @@ from marec_env.pipeline.memory import SessionMemory
 from marec_env.pipeline.request import Request
 from marec_env.vector import Rows
 
-__all__ = ["Profile", "Query", "Refitting", "fold_in"]
-
 _NEGATIVE = 0.2  # hand-set: dislikes count a fifth of likes
 _PRIOR = 0.1  # hand-set: a weak population prior
 

@@ -28,18 +28,6 @@ from marec_env.pipeline.request import Request
 from marec_env.pipeline.selection import sort_rows, top_k
 from marec_env.registry import Registry, callable_at, numbers
 
-__all__ = [
-    "BLOCKS",
-    "Auditor",
-    "Block",
-    "Feature",
-    "Ranking",
-    "compose_slate",
-    "provider_share",
-    "rank_within_topic",
-    "unsuitable",
-]
-
 Block = Callable[[Request, Tensor], Tensor]
 BLOCKS: Registry[Block] = Registry("feature block")
 

@@ -16,17 +16,6 @@ from marec_env.pipeline.request import Request
 if TYPE_CHECKING:
     from marec_env.pipeline.pipeline import Pipeline
 
-__all__ = [
-    "FILLED",
-    "ItemFacts",
-    "block_parts",
-    "channel_names",
-    "decision_names",
-    "liked_past",
-    "nearest_liked",
-    "slate_facts",
-]
-
 FILLED = "filled up by popularity"
 """Where candidates come from that no channel brought; counted behind the channels."""
 _RECOVERED = 1e-3  # share of the scores' spread that recovered block weights may leave

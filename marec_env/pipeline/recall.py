@@ -31,8 +31,6 @@ from marec_env.pipeline.request import Request
 from marec_env.pipeline.selection import first_occurrences, merge, row_blocks, top_k
 from marec_env.registry import Registry, callable_at
 
-__all__ = ["CHANNELS", "Channel", "Recall", "quotas_of"]
-
 Channel = Callable[[Request, int], Tensor]
 CHANNELS: Registry[Channel] = Registry("recall channel")
 

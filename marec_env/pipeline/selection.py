@@ -22,16 +22,6 @@ from marec_env.compiled import compiled, eager
 from marec_env.pipeline import gpu_kernels
 from marec_env.pipeline.gpu_kernels import KernelMerger, TensorMerger
 
-__all__ = [
-    "EXCLUDED",
-    "first_occurrences",
-    "first_unseen",
-    "merge",
-    "row_blocks",
-    "sort_rows",
-    "top_k",
-]
-
 EXCLUDED = -1e4  # far below any score, and exact in float32 sums
 
 _SPARE_BITS = 29  # of a float64 significand that a float32 leaves zero: they hold the column

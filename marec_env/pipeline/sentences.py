@@ -9,8 +9,6 @@ from torch import Tensor
 
 from marec_env.pipeline.component import Component
 
-__all__ = ["sentence_of", "sentences"]
-
 
 def sentences(component: Component) -> list[str]:
     """Return what a component may say, ``n * n`` sentences of ``n`` numbers that have names: by the

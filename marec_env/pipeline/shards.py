@@ -24,8 +24,6 @@ from marec_env.pipeline.knowledge import Knowledge
 from marec_env.pipeline.selection import top_k
 from marec_env.registry import Registry
 
-__all__ = ["HOSTS", "Host", "ItemShards", "Shard", "divided"]
-
 Floats = NDArray[np.float32]
 _TABLES = ("cf", "text", "topic_indicator")
 

@@ -11,8 +11,6 @@ from marec_env.pipeline.observations import FIELDS
 from marec_env.pipeline.plugin_checks import guarded
 from marec_env.registry import is_own
 
-__all__ = ["components_of", "data_price"]
-
 
 def components_of(config: PipelineConfig) -> tuple[Component, ...]:
     """Return a pipeline's components in order.

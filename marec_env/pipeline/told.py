@@ -14,8 +14,6 @@ from marec_env.pipeline.knowledge import Knowledge
 from marec_env.pipeline.profile import Profile
 from marec_env.pipeline.request import USER_TEXT, Request
 
-__all__ = ["ToldProfile"]
-
 
 class ToldProfile(Profile):
     """The profile, which every few requests chooses a text about the user and reads it.

@@ -26,8 +26,6 @@ from marec_env.pipeline.recall import Recall
 from marec_env.pipeline.request import Request
 from marec_env.pipeline.selection import top_k
 
-__all__ = ["Follower", "TiringRanking", "TopicRanking", "TopicRecall"]
-
 _MAX_TOPIC = 1.0  # score units a topic may win or lose by itself: the spread of a block
 _MAX_GAIN = 2.0  # and by the leaning of one time scale, squashed to [-1, 1]: as a block's weight
 _MAX_REST = 4.0  # and lose by its exposure

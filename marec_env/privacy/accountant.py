@@ -13,8 +13,6 @@ from marec_env.errors import ConfigError
 from marec_env.privacy.config import Accountant
 from marec_env.privacy.mechanisms import gaussian_epsilon, gaussian_mu
 
-__all__ = ["Releases", "epsilon_spent", "largest_mu", "least_noise"]
-
 _CLOSE = 1e-3  # relative, of noise that is found by trial
 _LEAST_NOISE, _MOST_NOISE = 1e-2, 1e6
 

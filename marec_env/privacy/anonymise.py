@@ -24,8 +24,6 @@ from marec_env.errors import ConfigError, DataError
 from marec_env.io import write_text
 from marec_env.privacy.mechanisms import KEY_VARIABLE, SHORTEST_KEY
 
-__all__ = ["Anonymised", "Coarsening", "anonymise", "forget", "pseudonym", "secret_key"]
-
 _DIGITS = 16  # hexadecimal, of a pseudonym: two of a million users share one once in 10^7 keys
 _DAY = 86_400  # seconds
 _USER_FILES = ("interactions.csv", "users.csv", "impressions.csv")

@@ -8,8 +8,6 @@ from pydantic import Field
 
 from marec_env.config import ConfigModel, Seed
 
-__all__ = ["Accountant", "ContributionConfig", "PrivacyConfig"]
-
 Accountant = Literal["analytic", "rdp", "prv"]
 """Which bound adds up what is spent (:mod:`marec_env.privacy.accountant`)."""
 

@@ -30,8 +30,6 @@ from marec_env.errors import DataError
 from marec_env.privacy.accountant import Releases, epsilon_spent
 from marec_env.privacy.mechanisms import keyed_normal, noise_key
 
-__all__ = ["FederatedConfig", "FederatedReport", "federate", "fit_federated", "shards_of"]
-
 _FLOAT = 4  # bytes of a number that is sent
 
 

@@ -25,15 +25,6 @@ from torch import Tensor
 
 from marec_env.errors import ConfigError
 
-__all__ = [
-    "KEY_VARIABLE",
-    "gaussian_delta",
-    "gaussian_epsilon",
-    "gaussian_mu",
-    "keyed_normal",
-    "noise_key",
-]
-
 KEY_VARIABLE = "MAREC_PRIVACY_KEY"
 SHORTEST_KEY = 16  # characters; what is shorter can be guessed
 _HALVINGS = 200

@@ -31,8 +31,6 @@ from marec_env.privacy.accountant import Releases, epsilon_spent, largest_mu
 from marec_env.privacy.config import ContributionConfig, PrivacyConfig
 from marec_env.privacy.mechanisms import keyed_normal, noise_key
 
-__all__ = ["Release", "contributions", "co_occurrence", "counts_of", "release_log"]
-
 GRID = 1 << 16
 """Steps of a contribution of 1. Sums of products stay below 2^53, exact in float64, for 2^21
 users."""

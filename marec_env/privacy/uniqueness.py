@@ -8,8 +8,6 @@ from torch import Tensor
 from marec_env import random
 from marec_env.data.interactions import InteractionLog, lexicographic
 
-__all__ = ["singled_out"]
-
 _DAY = 86_400  # seconds
 _CELLS = 1 << 24  # of a block of users by users
 

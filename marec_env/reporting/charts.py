@@ -32,8 +32,6 @@ from marec_env.reporting.drawing import (
 if TYPE_CHECKING:
     from marec_env.evaluation.statistics import Estimate
 
-__all__ = ["Bar", "Line", "Rung", "bars_figure", "groups_figure", "ladder_figure", "lines_figure"]
-
 _MOST_POINTS = 120  # of a line; more cannot be told apart at this width
 _MOST_MARKED = 12  # points that are all marked, and told in words
 _BAND_ALPHA, _SEED_ALPHA = 0.2, 0.35

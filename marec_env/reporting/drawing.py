@@ -20,25 +20,6 @@ from marec_env.errors import visible
 if TYPE_CHECKING:
     from marec_env.evaluation.statistics import Estimate
 
-__all__ = [
-    "FONT",
-    "INK",
-    "LINE",
-    "MARKERS",
-    "NEUTRAL",
-    "ORACLE",
-    "PALETTE",
-    "Figure",
-    "color_of",
-    "draw",
-    "interval",
-    "legend_above",
-    "line_count",
-    "sentence",
-    "shown",
-    "wrapped",
-]
-
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 """Okabe and Ito's colours, which colour-blind readers tell apart; markers differ as well."""
 MARKERS = "osD^vPX"

@@ -13,8 +13,6 @@ from marec_env.errors import visible
 from marec_env.reporting.drawing import Figure
 from marec_env.reporting.table import TextTable, markdown
 
-__all__ = ["Section", "render_markdown", "render_page"]
-
 _PHONE = 358  # pixels between the margins of a phone's screen; wider tables say that they scroll
 _PAGES = jinja2.PackageLoader("marec_env", "reporting")
 

@@ -20,8 +20,6 @@ from marec_env.errors import visible
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["TextTable", "csv_text", "markdown", "print_tables", "table_console"]
-
 _LETTER, _PADDING, _NAME, _PROSE = 8, 20, 128, 96  # pixels, see page.html; at least, of a column
 _NARROWEST = 110  # characters at which no cell is cut
 # Code, emphasis, tables, struck-out text, mathematics; the middle of links and images, and what

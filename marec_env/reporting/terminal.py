@@ -9,8 +9,6 @@ from rich.segment import Segment
 
 from marec_env.errors import visible
 
-__all__ = ["Terminal"]
-
 
 class Terminal(Console):
     r"""A console that spells out control characters in whatever it is told to print.

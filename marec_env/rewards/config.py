@@ -8,8 +8,6 @@ from pydantic import Field
 
 from marec_env.config import ConfigModel
 
-__all__ = ["DISCOUNT", "MeasureConfig", "RewardConfig", "ShapingConfig"]
-
 DISCOUNT = 0.8
 """Discount of the recommender's rewards unless one is given; docs/learners.md says why."""
 

@@ -19,8 +19,6 @@ from marec_env.registry import Registry, callable_at, numbers
 from marec_env.rewards.config import RewardConfig, ShapingConfig
 from marec_env.rewards.terms import TERMS, Outcome, Term
 
-__all__ = ["POTENTIALS", "Potential", "Shaping", "TeamReward"]
-
 Potential = Callable[[SessionMemory], Tensor]
 POTENTIALS: Registry[Potential] = Registry("shaping potential")
 

@@ -64,8 +64,6 @@ from marec_env.users.effects import PriceSense, needed_attribute, trait
 from marec_env.users.modules import Choice
 from marec_env.vector import Rows
 
-__all__ = ["Behaviours", "daily_volatility", "follow_centre", "hold"]
-
 _CELLS = 1 << 21  # user-item pairs over which rates are centred
 MAX_DAYS = 60  # trading days after which what is still held is valued
 _SMALLEST = 1e-12  # keeps the quotient of two click rates finite

@@ -33,8 +33,6 @@ from marec_env.users.modules import (
 )
 from marec_env.users.oracles import REQUESTS, Outlook
 
-__all__ = ["Beliefs", "Filter", "guessed_tastes"]
-
 _KNOWN = {"patience", "exposure", "intent"}  # modules that the filter understands
 _CELLS = 1 << 22  # numbers held at once
 _CERTAIN = 1e-6  # least chance of a click, and of none, whose logit is taken

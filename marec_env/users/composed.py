@@ -31,8 +31,6 @@ from marec_env.users.modules import (
 )
 from marec_env.vector import Rows
 
-__all__ = ["ComposedUsers"]
-
 M = TypeVar("M", bound=Module)
 
 _BORED, _INTENT = range(2)  # columns of the numbers drawn at a reset

@@ -60,8 +60,6 @@ from marec_env.users.config import ClickBoredomConfig, UsersConfig
 from marec_env.users.effects import needed_providers
 from marec_env.vector import Rows
 
-__all__ = ["ClickBoredom", "Drift", "Returning", "Supply", "geometric_days"]
-
 
 class Drift(Module):
     """One law of motion of tastes."""

@@ -55,17 +55,6 @@ from marec_env.users.base import Module, Shown, pick
 from marec_env.users.config import UsersConfig
 from marec_env.vector import Rows
 
-__all__ = [
-    "Friends",
-    "PriceSense",
-    "Tiredness",
-    "WearOut",
-    "befriend",
-    "needed_attribute",
-    "needed_providers",
-    "trait",
-]
-
 
 def trait(population: Population, name: str) -> Tensor:
     """Return a standard normal number of each user, float32 ``[U]``: the same in every session."""

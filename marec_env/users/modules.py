@@ -83,15 +83,6 @@ from marec_env.users.config import (
 )
 from marec_env.vector import Rows
 
-__all__ = [
-    "Choice",
-    "Examination",
-    "ExposureBoredom",
-    "Intent",
-    "Patience",
-    "Relevance",
-]
-
 _DENSE_SHARE = 32  # from a 32nd of the catalog on, one dense product is faster (measured, CPU)
 
 

@@ -34,22 +34,6 @@ from marec_env.users.base import Users
 from marec_env.users.composed import ComposedUsers
 from marec_env.users.modules import Examination
 
-__all__ = [
-    "AHEAD",
-    "ORACLES",
-    "Oracle",
-    "Outlook",
-    "REQUESTS",
-    "best_counts",
-    "best_within",
-    "by_topic",
-    "farsighted_slate",
-    "myopic_slate",
-    "plan_values",
-    "random_slate",
-    "rank_within",
-]
-
 Oracle = Callable[[Users, Tensor, Tensor, int], Tensor]
 """From users, the sessions' keys int64 ``[B]``, the items on offer (int64 ``[B, C]``) and K: the
 slate, int64 ``[B, K]``."""

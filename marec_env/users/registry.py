@@ -21,9 +21,6 @@ from marec_env.users.base import Feedback, Users
 from marec_env.users.composed import ComposedUsers
 from marec_env.users.config import UsersConfig
 
-__all__ = ["USER_MODELS", "UsersFactory", "check_population", "make_users"]
-
-
 UsersFactory = Callable[[UsersConfig, Population, int, torch.device], Users]
 """A class or function that builds so many users of a population on a device."""
 

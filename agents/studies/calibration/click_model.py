@@ -17,24 +17,6 @@ from marec_env.data.log import InteractionLog
 from marec_env.data.population import PopulationConfig, build_population
 from marec_env.errors import DataError
 
-__all__ = [
-    "TEST",
-    "TRAIN",
-    "TUNE",
-    "Cases",
-    "Coefficients",
-    "Forecast",
-    "Split",
-    "TaskReport",
-    "area_under_curve",
-    "cases_against_random",
-    "evaluate_forecast",
-    "fit_coefficients",
-    "judge_click_model",
-    "split",
-    "topic_share_sweep",
-]
-
 TRAIN, TUNE, TEST = 0, 1, 2
 _TRAIN_SHARE, _TUNE_SHARE = 0.6, 0.2  # of each user's interactions in time, or of the time span
 _STEPS = 100  # of L-BFGS; the likelihood is smooth in three or four parameters

@@ -18,8 +18,6 @@ from marec_env.reporting.charts import Line, groups_figure, lines_figure
 from marec_env.reporting.drawing import Figure
 from marec_env.reporting.table import TextTable
 
-__all__ = ["render_page", "tables_of"]
-
 _NONE = "–"
 _TINY = 0.01  # numbers below it are shown with two significant digits
 _NORMAL_95 = 1.96  # standard errors to either side of a 95 % interval

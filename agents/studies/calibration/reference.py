@@ -31,8 +31,6 @@ from marec_env.evaluation.statistics import Estimate, mean_estimate, paired_diff
 from marec_env.text import Author, Prompt
 from marec_env.text.prompts import Language, item_prompts, persona_words
 
-__all__ = ["MOST_OPTIONS", "Picks", "Reference", "judge_by_model"]
-
 MOST_OPTIONS = 19
 """Items in a slate at most: a server's likeliest tokens tell 20 options apart, one being none."""
 _LIKED, _NOT_LIKED = 8, 3  # latest items told of a persona

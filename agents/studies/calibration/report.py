@@ -37,8 +37,6 @@ from marec_env.data.times import session_lengths
 from marec_env.evaluation.statistics import Estimate, gini, mean_estimate
 from marec_env.users.base import Users
 
-__all__ = ["Calibration", "Quantity", "calibrate", "consumption_of", "jensen_shannon", "simulate"]
-
 _LOG_BATCHES = 16  # batches of sessions in the demonstration of biased logs
 _LOG_SLATE = 10
 _TOP = 50  # items recommended to everybody in the demonstration of biased logs

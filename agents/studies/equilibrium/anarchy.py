@@ -23,8 +23,6 @@ from marec_env.reporting.drawing import Figure
 from marec_env.reporting.page import Section
 from marec_env.reporting.table import TextTable
 
-__all__ = ["AnarchyPoint", "anarchy_curves", "measure_anarchy"]
-
 SLACK = 0.01
 """How far stable play may lie above the optimum found before its search is called too small."""
 SHOWN = ("team", "clicks", "length")

@@ -20,19 +20,6 @@ from agents.studies.equilibrium.normal_form import Floats
 from marec_env.evaluation.policies import TeamPolicy
 from marec_env.evaluation.statistics import Estimate, mean_estimate
 
-__all__ = [
-    "BestResponse",
-    "SearchPlan",
-    "Stable",
-    "best_response",
-    "deviate",
-    "iterated_best_responses",
-    "judge",
-    "nash_conv",
-    "search_warning",
-    "static_response",
-]
-
 _ROUND = 1_000  # search seeds of two rounds are this far apart
 
 SETTLED_SHARE = 0.1

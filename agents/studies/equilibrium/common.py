@@ -17,8 +17,6 @@ from marec_env.reporting.charts import Line, lines_figure
 from marec_env.reporting.drawing import FONT, Figure, draw
 from marec_env.reporting.page import Section
 
-__all__ = ["Finding", "Play", "Settings", "estimate_lines", "heat_map"]
-
 _HELD_OUT_FROM = 1_000_000  # session numbers of the two sets are this far apart
 
 

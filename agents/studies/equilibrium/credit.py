@@ -25,18 +25,6 @@ from marec_env.reporting.charts import groups_figure
 from marec_env.reporting.page import Section
 from marec_env.reporting.table import TextTable
 
-__all__ = [
-    "Credit",
-    "coalitions",
-    "credit",
-    "difference_rewards",
-    "measure_credit",
-    "shapley_values",
-    "stand_alone",
-    "swap_test",
-    "swaps",
-]
-
 VALUES = ("team", "clicks")
 
 

@@ -32,8 +32,6 @@ from agents.studies.equilibrium.normal_form import Floats
 from marec_env.errors import ConfigError
 from marec_env.vector import Action
 
-__all__ = ["PipelineGame", "block", "coordinates", "decode", "encode", "search"]
-
 ROWS = 1024
 """Sessions simulated at once; larger batches lose where the funnel is wide."""
 REMEMBERED = 4096

@@ -27,8 +27,6 @@ from marec_env.vector import Action, VectorEnv
 if TYPE_CHECKING:
     from marec_env.world import World
 
-__all__ = ["EVALUATION_SEED", "Lineup", "Payoffs", "Replay", "Sessions", "play_lineups"]
-
 EVALUATION_SEED = 1_000_003
 """Of the users met here; training runs use their own small seeds, so no session is shared."""
 _KEPT = 3  # simulators of the latest sizes are kept, since their memory is allocated once

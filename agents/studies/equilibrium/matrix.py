@@ -36,8 +36,6 @@ from marec_env.vector import Action
 if TYPE_CHECKING:
     from marec_env.pipeline.config import PipelineConfig
 
-__all__ = ["EstimatedGame", "estimated_record", "matrix", "play_options"]
-
 PROFILE, RECALL = "profile_0", "recall_0"
 SHOWN_SHARE = 0.05  # profiles that are equilibria in fewer resamples are only in the JSON
 RESAMPLES = 400

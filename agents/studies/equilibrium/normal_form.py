@@ -18,20 +18,6 @@ from numpy.typing import NDArray
 from marec_env.errors import ConfigError, unknown_name
 from marec_env.reporting.table import TextTable
 
-__all__ = [
-    "Equilibria",
-    "Floats",
-    "MixedProfile",
-    "NormalFormGame",
-    "efficiency",
-    "find_equilibria",
-    "game_record",
-    "game_tables",
-    "matrix_game",
-    "profile_names",
-    "undominated",
-]
-
 Floats = NDArray[np.float64]
 Rows = Callable[[float], list[list[float]]]
 MixedProfile = Sequence[Floats]

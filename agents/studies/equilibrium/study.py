@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from agents.config import RunConfig
     from agents.runs.trained import TrainedRun
 
-__all__ = ["PARTS", "Study", "checked_parts", "write_report"]
-
 PARTS = ("exploitability", "course", "credit", "swaps", "matrix", "anarchy")
 REPORT = ("equilibrium.json", "equilibrium.html")
 

@@ -32,8 +32,6 @@ from marec_env.reporting.table import TextTable
 from marec_env.simulator import Simulator
 from marec_env.world import World
 
-__all__ = ["TeamExplanation", "average_sentences", "average_table", "explain_team"]
-
 OUTCOMES = ("clicks", "return")
 """What masking a group is judged by, a session."""
 _REPLAY_EVERY = 4  # requests between those whose slates are made again without a group

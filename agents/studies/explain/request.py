@@ -27,8 +27,6 @@ from marec_env.reporting.table import TextTable
 from marec_env.simulator import Simulator
 from marec_env.world import World
 
-__all__ = ["explain_request", "find_request", "request_sentences", "request_table"]
-
 _HISTORY = 5  # latest liked items that are named
 _GROUPS, _CAUSES, _TITLES = 2, 3, 3  # that a sentence, a cell, a list of items name
 _NOTABLE = 0.05  # of a decision's unit (half a Box's range, one level): smaller changes go unsaid

@@ -26,20 +26,6 @@ from marec_env.evaluation.rollout import play_request
 from marec_env.simulator import Simulator
 from marec_env.vector import Action
 
-__all__ = [
-    "STEPS",
-    "Answered",
-    "MaskedTeam",
-    "OpenTeam",
-    "answered_requests",
-    "attribution_by_group",
-    "by_part",
-    "completeness_gap",
-    "expected_decisions",
-    "input_groups",
-    "integrated_gradients",
-]
-
 STEPS = 200  # nodes of Gauss-Legendre quadrature: hidden layers bend the path, see the gap
 _ROWS = 1 << 15  # points on paths evaluated at once, to bound memory
 MEMORY = "memory"

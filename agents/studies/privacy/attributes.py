@@ -17,8 +17,6 @@ from marec_env.simulator import Simulator
 from marec_env.vector import Action
 from marec_env.world import World
 
-__all__ = ["infer", "views"]
-
 FOLDS = 5
 _RIDGE = 10.0  # cases' worth of shrinkage of each weight
 _ITERATIONS = 60

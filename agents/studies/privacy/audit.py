@@ -14,8 +14,6 @@ from marec_env.data.interactions import InteractionLog, make_log
 from marec_env.privacy.config import ContributionConfig, PrivacyConfig
 from marec_env.privacy.release import release_log
 
-__all__ = ["audit", "epsilon_proved", "largest_proof"]
-
 _USERS, _ITEMS, _OF_EACH = 6, 6, 4
 
 

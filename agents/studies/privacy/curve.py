@@ -37,18 +37,6 @@ from marec_env.reporting.table import TextTable
 from marec_env.simulator import Simulator
 from marec_env.world import World, build_world
 
-__all__ = [
-    "LEVELS",
-    "Plan",
-    "clicks_of",
-    "curve_cells",
-    "curve_figures",
-    "curve_table",
-    "hand_set_clicks",
-    "held_out",
-    "recall",
-]
-
 RAW, FREE = "log itself", "∞"
 LEVELS: dict[str, float | None] = {
     RAW: None, FREE: None, "32": 32.0, "8": 8.0, "4": 4.0, "2": 2.0, "1": 1.0,

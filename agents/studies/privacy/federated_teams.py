@@ -33,8 +33,6 @@ from marec_env.reporting.table import TextTable
 from marec_env.simulator import Simulator
 from marec_env.world import World, build_world
 
-__all__ = ["federated_teams_cells", "federated_teams_table", "train_federated"]
-
 AT_ONCE, UNTRAINED = "all users at once", "untrained"
 SETTINGS: dict[str, dict[str, Any]] = {
     "5 shards": {"shards": 5},

@@ -27,17 +27,6 @@ from marec_env.pipeline.knowledge import NEIGHBOURS
 from marec_env.privacy.config import PrivacyConfig
 from marec_env.privacy.release import Release, release_log
 
-__all__ = [
-    "ALL",
-    "Published",
-    "attacked",
-    "halves",
-    "knowledge_of",
-    "membership",
-    "rows_of",
-    "statistics_of",
-]
-
 ALL = "all together"
 """The log ratios of all statistics, weighted by Fisher's linear discriminant of the shadows'."""
 _LEAST_SPREAD = 1e-9

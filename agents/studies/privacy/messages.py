@@ -21,8 +21,6 @@ from marec_env.pipeline.config import MessageConfig
 from marec_env.reporting.table import TextTable
 from marec_env.world import build_world
 
-__all__ = ["LEVELS", "messages_cells", "messages_table"]
-
 SILENT = "none"
 LEVELS: dict[str, float | None] = {"∞": None, "100": 100.0, "32": 32.0, "8": 8.0, "2": 2.0}
 """ε of one message by name."""

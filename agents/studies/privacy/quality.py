@@ -11,8 +11,6 @@ from scipy import stats
 
 from marec_env.evaluation.statistics import Estimate, improvement_interval, mean_estimate
 
-__all__ = ["CONFIDENCE", "FALSE_POSITIVES", "auc", "proportion", "true_positives"]
-
 FALSE_POSITIVES = 0.01
 CONFIDENCE = 0.95
 

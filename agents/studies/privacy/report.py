@@ -21,15 +21,6 @@ from marec_env.privacy.uniqueness import singled_out
 from marec_env.reporting.table import TextTable
 from marec_env.world import build_world
 
-__all__ = [
-    "attributes_of",
-    "measure",
-    "of_log_users",
-    "tables_of",
-    "uniqueness",
-    "uniqueness_table",
-]
-
 ATTRIBUTES = ("gender", "age")
 EVENTS = (1, 2, 3, 4, 5, 8)
 MONTH, WEEK = 30, 7  # days

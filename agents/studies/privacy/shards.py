@@ -20,8 +20,6 @@ from marec_env.privacy.federated import FederatedConfig
 from marec_env.reporting.table import TextTable
 from marec_env.world import build_world
 
-__all__ = ["shards_cells", "shards_table"]
-
 AT_ONCE = "all users at once"
 SETTINGS: dict[str, dict[str, Any] | None] = {
     AT_ONCE: None,

@@ -43,17 +43,6 @@ from marec_env.rewards.config import DISCOUNT
 from marec_env.simulator import Simulator
 from marec_env.world import World, build_world
 
-__all__ = [
-    "FEW",
-    "Probe",
-    "among",
-    "membership_of",
-    "signs_of",
-    "teams_cells",
-    "teams_tables",
-    "trained_in",
-]
-
 FEW = (160, 40, 10)
 """Users of further settings, of whom each team meets half: the fewer, the more each counts."""
 EVERYBODY = "all users"

@@ -13,13 +13,6 @@ from typing import Any
 
 from marec_env.data.published.rows import LeftOutError, Row, rows_of
 
-__all__ = [
-    "amount", "at_most", "bought", "caption", "clicked", "each_friend", "each_shown", "event",
-    "first_of", "from_one", "hash_of", "listed", "long_view", "minutes", "month_day", "named",
-    "no_genres", "prices_paid", "properties", "retail_rating", "risk_classes", "risk_limit",
-    "seconds", "seen", "split_list", "tags", "tags_of", "told", "words", "year",
-]  # fmt: skip
-
 _MONTH_DAY_YEAR = ("%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %H:%M:%S")
 _PRICE = re.compile(r"\d+(?:[.,]\d{3})*(?:\.\d+)?")
 _TAGS = 5  # most frequent tags of an item kept as its genres

@@ -22,8 +22,6 @@ from marec_env.data.published.rows import Part, Report, read_rows
 from marec_env.data.times import TimeUnit
 from marec_env.errors import ConfigError, DataError, unknown_name
 
-__all__ = ["Dataset", "convert", "dataset", "datasets"]
-
 
 class Dataset(ConfigModel):
     """A published data set; of several parts for a file the first is taken that is there."""

@@ -20,8 +20,6 @@ from marec_env.config import ConfigModel
 from marec_env.data.tables import UNKNOWN, number
 from marec_env.errors import DataError, visible
 
-__all__ = ["Form", "LeftOutError", "Part", "Report", "Row", "read_rows", "rows_of"]
-
 Row = Mapping[str, Any]
 Form = Literal["csv", "tsv", "dat", "words", "json", "python", "parquet"]
 _ROW = "#row"  # a column that every file has: the number of the row

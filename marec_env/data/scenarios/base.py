@@ -14,8 +14,6 @@ from marec_env.data.scenarios.numbers import FOLLOW_SLOPE
 from marec_env.data.scenarios.world import GeneratedWorld, Vocabulary
 from marec_env.registry import Registry
 
-__all__ = ["SCENARIOS", "LoggedRequest", "Scenario"]
-
 
 @dataclass(frozen=True, slots=True)
 class LoggedRequest:

@@ -14,8 +14,6 @@ from marec_env.data.scenarios import numbers
 from marec_env.data.scenarios.base import SCENARIOS, LoggedRequest, Scenario
 from marec_env.data.scenarios.world import GeneratedWorld, PackagedWords
 
-__all__ = ["Ads", "Ecommerce", "Finance", "Social", "Streaming"]
-
 # ads
 _BID_SPREAD = 0.5  # standard deviation of log bids
 _MEDIAN_BID = 0.4  # currency units a click

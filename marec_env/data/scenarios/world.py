@@ -15,8 +15,6 @@ from torch import Tensor
 from marec_env import random
 from marec_env.data.config import SyntheticConfig
 
-__all__ = ["Category", "GeneratedWorld", "Vocabulary", "PackagedWords", "make_world"]
-
 _STYLE_DIM = 6  # dimensions of taste within a category
 _CATEGORY_SHARE = 0.6  # of taste that is liking of categories; the rest is style
 _SHARPNESS = 1.5  # standard deviation of the log liking of categories: about three favourites
