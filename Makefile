@@ -39,7 +39,8 @@ train: $(VENV)/.run  ## Set up, then train the main job (CONFIG=configs/default.
 	@$(BIN)/python train.py $(CONFIG) $(ARGS)
 
 test: $(VENV)/.dev $(VENV)/benchmarl  ## Set up, then run the tests (ARGS="-k name" for some of them)
-	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	  $(ARGS)
 	@test -n "$(ARGS)" || OMP_NUM_THREADS=1 PYTHONPATH=$(VENV)/benchmarl $(BIN)/python -m pytest -q \
 	  tests/marec_env/adapters tests/examples -k benchmarl
 

@@ -210,6 +210,7 @@ def run_search(config: SearchConfig) -> list[dict[str, Any]]:
                 num_samples=config.trials if adaptive else 1,
                 search_alg=algorithm,
                 max_concurrent_trials=config.jobs,
+                reuse_actors=True,  # a process is slow to start
             ),
             run_config=tune.RunConfig(
                 name="tune", storage_path=str(Path(config.output).absolute()), verbose=0

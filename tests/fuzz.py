@@ -24,6 +24,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ import torch  # noqa: E402
 import yaml  # noqa: E402
 
 import marec_env  # noqa: E402
+from agents.cli import run as run_command  # noqa: E402
 from agents.config import RunConfig  # noqa: E402
 from marec_env.config.fields import all_paths  # noqa: E402
 from marec_env.config.loader import load, load_text  # noqa: E402
@@ -327,15 +329,9 @@ def a_run(folder: Path) -> Path:
     options = [
         part for key, what in sets.items() for part in ("--set", f"{key}={json.dumps(what)}")
     ]
-    command = [
-        sys.executable,
-        "train.py",
-        "configs/default.yaml",
-        *options,
-        "--run-dir",
-        str(folder),
-    ]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    command = [str(ROOT / "configs/default.yaml"), *options, "--run-dir", str(folder)]
+    with open(os.devnull, "w") as quiet, redirect_stdout(quiet), redirect_stderr(quiet):
+        assert run_command("train", command) == 0
     return folder
 
 

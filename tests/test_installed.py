@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("setuptools")
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[1]
 CODE = ("marec_env", "agents", "configs", "examples")
 TERMS = "def clicks(outcome):\n    return outcome.feedback.clicks.float().mean(1)\n"
@@ -30,6 +31,18 @@ training: {env_steps: 128}
 evaluation: {sessions: 8, baselines: [random]}
 tracking: {wandb: disabled}
 output: runs
+"""
+IN_TURN = """
+import contextlib, io, json, sys
+from agents.cli import main
+found = []
+for command in json.loads(sys.argv[1]):
+    sys.argv = ["marec", *command]
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        with contextlib.redirect_stderr(io.StringIO()) as errors:
+            code = main()
+    found.append((code, out.getvalue(), errors.getvalue()))
+print(json.dumps(found))
 """
 Done = subprocess.CompletedProcess[str]
 
@@ -50,6 +63,12 @@ class Installed:
 
     def __call__(self, *arguments: str) -> Done:
         return self.python(str(self.site / "bin" / "marec"), *arguments)
+
+    def in_turn(self, *commands: tuple[str, ...]) -> list[Done]:
+        """Run commands one after the other in one process, which takes seconds to start."""
+        done = self.python("-c", IN_TURN, json.dumps(commands))
+        assert done.returncode == 0, done.stderr
+        return [Done([], *found) for found in json.loads(done.stdout)]
 
 
 @pytest.fixture(scope="module")
@@ -111,16 +130,20 @@ def test_seeds_are_trained_evaluated_compared_and_continued(marec: Installed) ->
     assert trained.returncode == 0, trained.stderr
     runs = [str(run.relative_to(marec.work)) for run in sorted((marec.work / "runs").iterdir())]
     assert [run.split("-")[2] for run in runs] == ["seed0", "seed1"]
-    evaluated = marec("evaluate", runs[0], "--sessions", "4")
+    damaged = shutil.copytree(marec.work / runs[0], marec.work / "damaged")
+    (damaged / "manifest.json").unlink()
+    evaluated, compared, refused, told = marec.in_turn(
+        ("evaluate", runs[0], "--sessions", "4"),
+        ("compare", *runs),
+        ("train", "--resume", runs[0], "--set", "training.env_steps=1"),
+        ("train", "--resume", "damaged"),
+    )
     assert evaluated.returncode == 0, evaluated.stderr
     assert "evaluation-4sessions.json" in evaluated.stdout
-    compared = marec("compare", *runs)
     assert compared.returncode == 0, compared.stderr
     assert "marec compare runs/" in (marec.work / "comparison/comparison.html").read_text()
-    refused = marec("train", "--resume", runs[0], "--set", "training.env_steps=1")
     assert "give that or more" in refused.stderr
-    (marec.work / runs[0] / "manifest.json").unlink()
-    assert f"start a new run: marec train {runs[0]}" in marec("train", "--resume", runs[0]).stderr
+    assert "start a new run: marec train damaged" in told.stderr
 
 
 HIDE = """

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -242,6 +243,14 @@ def _to_log(name: str, engine: _Engine, record: Blocks, threshold: float) -> Int
 
 
 def generate_log(config: DataConfig) -> InteractionLog:
-    """Return the log of ``synthetic/<scenario>``; errors as in :func:`generate`."""
+    """Return the log of ``synthetic/<scenario>``, which is generated once for all worlds of this
+    process; errors as in :func:`generate`.
+    """
     name = config.source.partition("/")[2]
-    return generate(name, config.synthetic, config.like_threshold)[0]
+    return _generated(name, config.synthetic.model_dump_json(), config.like_threshold)
+
+
+@lru_cache(maxsize=8)
+def _generated(name: str, serialised: str, like_threshold: float) -> InteractionLog:
+    config = SyntheticConfig.model_validate_json(serialised)
+    return generate(name, config, like_threshold)[0]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.polynomial import Polynomial
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 __all__ = [
     "FEWEST_TO_RESAMPLE",
@@ -277,8 +277,8 @@ def _ends(drawn: Floats, units: int) -> tuple[Floats, Floats]:
     """
     if units < 2:
         return np.full(drawn.shape[1:], np.nan), np.full(drawn.shape[1:], np.nan)
-    quantile = stats.t.ppf(0.5 - _CONFIDENCE / 2, units - 1) * np.sqrt(units / (units - 1))
-    tail = float(stats.norm.cdf(quantile))
+    quantile = special.stdtrit(units - 1, 0.5 - _CONFIDENCE / 2) * np.sqrt(units / (units - 1))
+    tail = float(special.ndtr(quantile))
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
     return low, high
 
@@ -287,7 +287,7 @@ def _students(value: float, error: float, freedom: float, count: int) -> Estimat
     """Return Student's interval around a value; none without a degree of freedom."""
     if not freedom > 0:
         return Estimate(value, count=count)
-    half = float(stats.t.ppf(0.5 + _CONFIDENCE / 2, freedom)) * error
+    half = float(special.stdtrit(freedom, 0.5 + _CONFIDENCE / 2)) * error
     return Estimate(value, value - half, value + half, error, count)
 
 
@@ -317,7 +317,7 @@ def improvement_interval(scores: ArrayLike, reference: ArrayLike) -> Estimate:
     dependence = ((runs + others) / 2 - 1) * ((1 - p) * (1 + p) + p * (2 - p))
     variance = p * (1 - p) * (scale + dependence)  # times pairs and scale
     distance = pairs * scale * (value - p) ** 2
-    roots = (distance - stats.norm.ppf(0.5 + _CONFIDENCE / 2) ** 2 * variance).roots()
+    roots = (distance - special.ndtri(0.5 + _CONFIDENCE / 2) ** 2 * variance).roots()
     inside = roots.real[(abs(roots.imag) < 1e-6) & (roots.real > -1e-6) & (roots.real < 1 + 1e-6)]
     low, high = min(value, float(inside.min())), max(value, float(inside.max()))
     return Estimate(value, max(low, 0.0), min(high, 1.0), count=min(runs, others))

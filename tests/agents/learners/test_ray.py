@@ -54,7 +54,8 @@ def numbers(metrics):
     return {k: v for k, v in metrics.items() if not k.startswith("time/")}
 
 
-def test_remote_runners_learn_and_continue_exactly(trainer, tmp_path):
+def test_remote_runners_learn_continue_exactly_and_come_back_when_killed(trainer, tmp_path):
+    """All in one test, as two runners take a quarter of a minute to start."""
     one = trainer(FAST, num_env_runners=2)
     for _ in range(30):
         metrics = one.iterate()
@@ -67,30 +68,23 @@ def test_remote_runners_learn_and_continue_exactly(trainer, tmp_path):
     other.restore(tmp_path / "c")
     assert numbers(other.iterate()) == pytest.approx(expected, abs=1e-6)
 
-
-def test_a_killed_runner_comes_back_and_steps_count_once(trainer):
-    one = trainer(FAST, num_env_runners=2)
-    one.iterate()
-    group = one._engine.algorithm.env_runner_group
+    # Steps count once, also those of a runner that is killed.
+    group = other._engine.algorithm.env_runner_group
     pids = group.foreach_env_runner(lambda _: os.getpid(), local_env_runner=False)
     os.kill(pids[0], signal.SIGKILL)
-    total, deadline = one.env_steps, time.monotonic() + 200
-    while time.monotonic() < deadline:
-        metrics = one.iterate()
-        gained, total = one.env_steps - total, one.env_steps
-        assert gained in (0, 128, 256)
-        if metrics.get("healthy_runners") == 2.0 and gained == 256:
-            break
+    total, gained = other.env_steps, 0
+    while metrics.get("healthy_runners") != 2.0 or gained != 256:
         time.sleep(0.5)
-    else:
-        pytest.fail("the runner did not come back")
+        metrics = other.iterate()
+        gained, total = other.env_steps - total, other.env_steps
+        assert gained in (0, 128, 256)
 
 
 def test_remote_learners_agree(trainer):
     one = trainer(FAST, num_learners=2)
-    for _ in range(3):
+    for _ in range(2):
         metrics = one.iterate()
-    assert metrics["env_steps"] == 3 * 128
+    assert metrics["env_steps"] == 2 * 128
     first, second = one._engine._each_learner(lambda one: one.training_state())
     for name, tensors in first["modules"].items():
         for key, value in tensors.items():
@@ -117,7 +111,7 @@ def test_what_ray_does_not_have_is_refused_rather_than_waited_for(trainer, algor
 def test_what_others_hold_is_waited_for_so_long(trainer, monkeypatch):
     monkeypatch.setattr(ray_session, "_RESERVE", 0.5)
     held = placement_group([{"CPU": 2}])
-    assert held.wait(30)
+    assert held.wait(200)
     try:
         with pytest.raises(ConfigError, match=r"found no room for sampling.num_env_runners=2"):
             trainer(FAST, num_env_runners=2)
@@ -131,7 +125,7 @@ def test_what_others_hold_is_waited_for_so_long(trainer, monkeypatch):
 )
 def test_an_address_without_ray_is_told_in_time(monkeypatch, address, told):
     """Also one that accepts connections and never answers."""
-    monkeypatch.setattr(ray_session, "_JOIN", 3.0 if "{" in address else 60.0)
+    monkeypatch.setattr(ray_session, "_JOIN", 3.0 if "{" in address else 200.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         place = address.format(port=silent.getsockname()[1])
         with pytest.raises(RunError, match=f"sampling.ray_address '{place}'.*{told}"):
@@ -154,7 +148,7 @@ def test_a_process_of_rays_that_dies_is_told(monkeypatch):
         with ray_session.watch_ray(lambda name: (died.append(name), told.set())):
             assert not told.wait(0.3)
             server.close()
-            assert told.wait(10)
+            assert told.wait(200)
     assert died == [f"gcs_server at 127.0.0.1:{port}"]
 
 

@@ -15,7 +15,8 @@ import pytest
 from safetensors import SafetensorError
 
 from agents.learners import tree as tree_files
-from agents.runs.metrics_log import TIME_PREFIX, read_metrics
+from agents.runs import train_loop
+from agents.runs.metrics_log import TIME_PREFIX, Metrics, read_metrics
 from agents.runs.trained import load_run
 from marec_env.errors import RunError
 
@@ -80,6 +81,23 @@ def whole(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+KILLED = """
+import os, runpy, signal, sys
+from agents.runs import train_loop
+
+append = train_loop.append_metrics
+
+def killed(path, row):
+    append(path, row)
+    if row["iterations"] == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train_loop.append_metrics = killed
+sys.argv[0] = "train.py"
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
 def in_process(capfd: pytest.CaptureFixture[str], *arguments: object) -> Done:
     """Call train.py without the seconds that a new process takes to import its libraries."""
     spec = importlib.util.spec_from_file_location("train_entry", ROOT / "train.py")
@@ -110,19 +128,15 @@ def test_a_finished_run_leaves_its_page(whole: Path) -> None:
     assert "not evaluated" in page
 
 
-def test_a_run_killed_at_any_moment_ends_with_equal_metrics(
-    config: Path, whole: Path, tmp_path: Path
+def test_a_run_that_is_killed_ends_with_equal_metrics(
+    capfd: pytest.CaptureFixture[str], config: Path, whole: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    process = subprocess.Popen(
-        command(config, "--run-dir", folder),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    wait_for_lines(folder / "metrics.jsonl", 5, process)
-    process.kill()
-    process.communicate()
-    assert len(read_metrics(folder / "metrics.jsonl")) < len(curves(whole)) == 12
-    done = train("--resume", folder)
+    killed = [sys.executable, "-c", KILLED, config, "--run-dir", folder]
+    assert subprocess.run(killed, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    assert len(curves(folder)) == 5
+    assert len(curves(whole)) == 12
+    done = in_process(capfd, "--resume", folder)
     assert done.returncode == 0, done.stderr
     assert f"Resuming {folder} at" in done.stderr
     assert curves(folder) == curves(whole)
@@ -131,22 +145,29 @@ def test_a_run_killed_at_any_moment_ends_with_equal_metrics(
 
 
 def test_ctrl_c_writes_a_checkpoint_and_says_how_to_resume(
-    config: Path, whole: Path, tmp_path: Path
+    capfd: pytest.CaptureFixture[str],
+    config: Path,
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = tmp_path / "run"
-    process = subprocess.Popen(
-        command(config, "--run-dir", folder),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    wait_for_lines(folder / "metrics.jsonl", 2, process)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate()
-    assert process.returncode == 130, errors
-    assert f"continue with: python train.py --resume {folder}" in errors
-    steps = int(read_metrics(folder / "metrics.jsonl")[-1]["env_steps"] or 0)
-    assert (folder / "checkpoints" / f"env_steps-{steps:012d}").is_dir()
+    append = train_loop.append_metrics
+
+    def interrupted(path: Path, row: Metrics) -> None:
+        append(path, row)
+        if row["iterations"] == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(train_loop, "append_metrics", interrupted)
+    done = in_process(capfd, config, "--run-dir", folder)
+    assert done.returncode == 130, done.stderr
+    assert f"continue with: python train.py --resume {folder}" in done.stderr
     rows = curves(folder)
+    steps = int(rows[-1]["env_steps"] or 0)
+    assert (folder / "checkpoints" / f"env_steps-{steps:012d}").is_dir()
     assert rows == curves(whole)[: len(rows)]
+    assert len(rows) == 2
 
 
 @pytest.mark.ray
@@ -159,10 +180,10 @@ def test_rays_death_is_told_with_the_way_to_go_on(config: Path, tmp_path: Path, 
         command(config, "--run-dir", folder, *settings),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    wait_for_lines(folder / "metrics.jsonl", 2, process)
+    wait_for_lines(folder / "metrics.jsonl", 1, process)
     [victim] = [child for child in psutil.Process(process.pid).children() if child.name() == name]
     victim.kill()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=200)
     assert process.returncode == 2, errors
     assert f"error: Ray's {name} at" in errors.splitlines()[-1]
     assert errors.endswith(
@@ -170,12 +191,11 @@ def test_rays_death_is_told_with_the_way_to_go_on(config: Path, tmp_path: Path, 
     )
 
 
-def test_bad_yaml(tmp_path: Path) -> None:
+def test_bad_yaml(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text("seed: x\nsampling: {num_session: 3}\n")
-    message = user_error(
-        train(path, "--set", "training.env_steps=0", "--run-dir", tmp_path / "r"), 3
-    )
+    done = in_process(capfd, path, "--set", "training.env_steps=0", "--run-dir", tmp_path / "r")
+    message = user_error(done, 3)
     assert f"{path}:1:7: seed: must be a whole number (got 'x')" in message
     assert "did you mean 'num_sessions'?" in message
     assert "--set training.env_steps=0: training.env_steps: must be at least 1 (got 0)" in message

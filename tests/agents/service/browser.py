@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-_PATIENCE = 30.0  # seconds for the browser to start, or for a condition to come true
+_PATIENCE = 200.0  # seconds for the browser to start, or for a condition to come true
 
 
 class Browser:

@@ -298,7 +298,7 @@ def test_minilm_needs_no_transformers(minilm):
         "embed_texts(EmbeddingConfig(encoder='minilm', cache=False), ['a film']);"
         "assert 'transformers' not in sys.modules and 'ray' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_batches_hold_their_budget():

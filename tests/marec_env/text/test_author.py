@@ -80,7 +80,7 @@ def serve():
 
 def openai(server, **changes):
     return OpenAIText(
-        **{"url": server.url, "model": "tiny", "backoff": 0.0, "timeout": 5.0} | changes
+        **{"url": server.url, "model": "tiny", "backoff": 0.0, "timeout": 200.0} | changes
     )
 
 
@@ -186,9 +186,11 @@ def test_the_plan_counts_options_too(tmp_path):
 
 
 def test_time_outs_count_and_wrong_keys_end_the_run(serve, tmp_path):
-    slow = serve(lambda body, number: time.sleep(0.3) or (200, completion("late")))
+    over = threading.Event()
+    slow = serve(lambda body, number: (over.wait(), (200, completion("late")))[1])
     author = Author(openai(slow, timeout=0.05, attempts=1), tmp_path, lambda line: None)
     assert author.write(prompts(1)) == ["template 0"]
+    over.set()
     assert author.report.problems == {"time-out": 1}
     closed = serve(lambda body, number: (401, "no"))
     with pytest.raises(RunError, match=r"answers 401 .* variable OPENAI_API_KEY"):
