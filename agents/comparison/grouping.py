@@ -17,7 +17,7 @@ from agents.runs.manifest import CodeVersion, flatten
 from marec_env.errors import RunError
 from marec_env.shipped import typed
 
-_FREE = ("rewards", "state", "device", "pipeline", "measure", "num_envs")
+_FREE = ("rewards", "state", "device", "pipeline", "measure", "num_envs", "text")
 """Parts of an environment that leave users and sessions as they are; all others must be equal."""
 _LABELS = ("name", "seed", "output", "tracking.", "evaluation.", "training.checkpoint_every",
            "training.keep_checkpoints", "sampling.torch_threads")  # fmt: skip

@@ -63,10 +63,11 @@ def test_unsound_runs_are_marked_and_left_out(make_run):
         group_runs([broken])
 
 
-def test_a_fitted_encoder_leaves_the_users_as_they_are(make_run):
+def test_what_the_recommender_reads_leaves_the_users_as_they_are(make_run):
     plain = make_run()
     fitted = make_run(environment__embeddings__finetune={"steps": 7})
-    assert len(group_runs([plain, fitted]).groups) == 2
+    noted = make_run(environment__text__notes=True)
+    assert len(group_runs([plain, fitted, noted]).groups) == 3
     other = make_run(environment__embeddings__encoder="hashing")
     with pytest.raises(RunError, match=r"different users.*embeddings\.encoder: hashing and auto"):
         group_runs([plain, other])
