@@ -8,13 +8,11 @@
 All run the same weights (all-MiniLM-L6-v2) on the same texts: MovieLens-100k titles with genres,
 and texts of about 100 tokens made by joining them. Contestants take turns within each round;
 medians over rounds are reported, and of bare matrix products the best. With one thread, time is CPU
-time of the process, which a busy machine disturbs less; with more, it is wall-clock time. OpenVINO
-takes part if it is installed.
+time of the process, which a busy machine disturbs less; with more, it is wall-clock time.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import statistics
@@ -28,7 +26,6 @@ from typing import Annotated, Any
 import torch
 import typer
 from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 
 from marec_env import random
 from marec_env.data.config import DataConfig
@@ -40,8 +37,6 @@ from marec_env.embeddings.packed_bert import BertShape, Linear, grouped_attentio
 from marec_env.embeddings.tokens import (
     TextTokenizer,
     pack,
-    pool,
-    token_budget_batches,
 )
 
 ONE_BY_ONE_TEXTS = 12  # of the slow loop; its time a text hardly varies
@@ -94,39 +89,6 @@ def one_by_one(folder: str) -> Callable[[list[str]], torch.Tensor]:
             mask = inputs["attention_mask"].unsqueeze(-1)
             out.append((states * mask).sum(1) / mask.sum(1))
         return functional.normalize(torch.cat(out), dim=1)
-
-    return embed
-
-
-def openvino_runtime(folder: str, precision: str, threads: int) -> Callable[[list[str]], object]:
-    """The same model in OpenVINO, on batches sorted by length within a token budget."""
-    import openvino
-    from transformers import AutoModel
-
-    example = torch.ones(2, 8, dtype=torch.int64)
-    with torch.no_grad():
-        converted = openvino.convert_model(
-            AutoModel.from_pretrained(folder, local_files_only=True).eval(),
-            example_input={"input_ids": example, "attention_mask": example},
-        )
-    settings = {
-        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
-        "INFERENCE_NUM_THREADS": threads,
-    }
-    compiled = openvino.Core().compile_model(converted, "CPU", settings)
-    tokenizer = TextTokenizer(Path(folder), 256)
-    budget = 4096
-
-    def embed(texts: list[str]) -> torch.Tensor:
-        tokens = tokenizer(texts)
-        out = torch.empty(len(texts), 384)
-        for rows in token_budget_batches(tokens, budget, padded=True):
-            ids = pad_sequence([torch.from_numpy(tokens[row]) for row in rows], batch_first=True)
-            lengths = torch.tensor([len(tokens[row]) for row in rows])
-            mask = torch.arange(ids.shape[1]) < lengths.unsqueeze(1)
-            states = compiled({"input_ids": ids.numpy(), "attention_mask": mask.long().numpy()})[0]
-            out[rows] = pool(torch.from_numpy(states)[mask], lengths, "mean")
-        return out
 
     return embed
 
@@ -206,10 +168,6 @@ def speed(
         for name in ("fp32", "bf16")
     }
     plain = sorted_batches(config.model_copy(update={"dtype": "fp32"}))
-    extra = {}
-    if importlib.util.find_spec("openvino"):
-        for name in ("fp32", "bf16"):
-            extra[f"OpenVINO {name}"] = openvino_runtime(str(folder), name, threads)
     print(
         f"torch {torch.__version__}, {threads} thread(s), {torch.backends.cpu.get_cpu_capability()}"
     )
@@ -224,8 +182,6 @@ def speed(
             "marec fp32": (ours["fp32"].encode, texts),
             "marec bf16": (ours["bf16"].encode, texts),
         }
-        for name, run in extra.items():
-            contestants[name] = (run, texts)
         rates: dict[str, list[float]] = {name: [] for name in contestants}
         peaks: dict[str, list[float]] = {}
         for _ in range(rounds):

@@ -233,11 +233,11 @@ def training_step(config: EnvironmentConfig, sessions: int, seeds: int = 1) -> C
     from agents.runs.environment import build_trainers
 
     sampling = {"num_sessions": sessions, "rollout_length": 32}
-    if "device" not in RunConfig.model_fields:
-        sampling["device"] = config.device
-    values = {"environment": config.model_dump(mode="json"), "sampling": sampling}
-    if "device" in RunConfig.model_fields:
-        values["device"] = config.device
+    values = {
+        "environment": config.model_dump(mode="json"),
+        "sampling": sampling,
+        "device": config.device,
+    }
     trainers = build_trainers(load_mapping(values, RunConfig, "gpu.py"), range(seeds))
     return lambda: [trainer.iterate() for trainer in trainers]
 

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 from mpe2 import simple_spread_v3
-from torch.profiler import ProfilerActivity, profile
 
 import marec_env
 from marec_env.config.loader import load
@@ -92,21 +91,6 @@ def top_k_block(function: Callable[[torch.Tensor, int], object], scores: torch.T
     return block
 
 
-def print_profile(simulator: Simulator, steps: int = 10, rows: int = 25) -> None:
-    """Print the operators that take most of the CPU's time."""
-    batches = random_batches(simulator)
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as recorded:
-        for step in range(steps):
-            simulator.step(batches[step % ACTIONS])
-    found = recorded.key_averages(group_by_input_shape=True)
-    total = sum(event.self_cpu_time_total for event in found)
-    print(f"\noperators at B = {simulator.num_envs} (share of {total / steps / 1e3:.1f} ms a step)")
-    for event in sorted(found, key=lambda e: -e.self_cpu_time_total)[:rows]:
-        shapes = " ".join(str(shape) for shape in event.input_shapes if shape)
-        share = 100 * event.self_cpu_time_total / total
-        print(f"  {share:5.1f} %  {event.count / steps:6.1f} calls  {event.key:<28} {shapes[:60]}")
-
-
 def print_stages(simulator: Simulator, steps: int = 30) -> None:
     """Print the time of each part of a request, median over steps."""
     batches = random_batches(simulator)
@@ -134,34 +118,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, help="YAML of an environment; default: built in")
     parser.add_argument("--blocks", type=int, default=BLOCKS)
-    parser.add_argument("--profile-only", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     config = load(options.config, EnvironmentConfig) if options.config else CONFIG
     simulators = {size: marec_env.make_vec(config, size) for size in SIZES}
-    if not options.profile_only:
-        scores = torch.randn(1024, simulators[1].world.knowledge.num_items)
-        cases = {f"simulator, B = {size}": simulator_block(simulators[size]) for size in SIZES} | {
-            "PettingZoo view": pettingzoo_block(marec_env.parallel_env(config), 150),
-            "PettingZoo view, compiled": pettingzoo_block(
-                marec_env.parallel_env(config, compiled=True), 500
-            ),
-            "mpe2 simple_spread": pettingzoo_block(simple_spread_v3.parallel_env(), 500),
-            "top_k, rows": top_k_block(top_k, scores),
-            "torch.topk, rows": top_k_block(torch.topk, scores),
-        }
-        found: dict[str, list[float]] = {name: [] for name in cases}
-        for _ in range(options.blocks):
-            for name, block in cases.items():
-                found[name].append(block())
-        print(f"{'per second of CPU':<26} {'median':>9} {'best':>9}")
-        for name, values in found.items():
-            print(f"{name:<26} {statistics.median(values):>9.0f} {max(values):>9.0f}")
-        reached = max(found[f"simulator, B = {SIZES[-1]}"])
-        print(f"target at B = {SIZES[-1]}: {TARGET}; best block: {100 * reached / TARGET:.0f} %")
+    scores = torch.randn(1024, simulators[1].world.knowledge.num_items)
+    cases = {f"simulator, B = {size}": simulator_block(simulators[size]) for size in SIZES} | {
+        "PettingZoo view": pettingzoo_block(marec_env.parallel_env(config), 150),
+        "PettingZoo view, compiled": pettingzoo_block(
+            marec_env.parallel_env(config, compiled=True), 500
+        ),
+        "mpe2 simple_spread": pettingzoo_block(simple_spread_v3.parallel_env(), 500),
+        "top_k, rows": top_k_block(top_k, scores),
+        "torch.topk, rows": top_k_block(torch.topk, scores),
+    }
+    found: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(options.blocks):
+        for name, block in cases.items():
+            found[name].append(block())
+    print(f"{'per second of CPU':<26} {'median':>9} {'best':>9}")
+    for name, values in found.items():
+        print(f"{name:<26} {statistics.median(values):>9.0f} {max(values):>9.0f}")
+    reached = max(found[f"simulator, B = {SIZES[-1]}"])
+    print(f"target at B = {SIZES[-1]}: {TARGET}; best block: {100 * reached / TARGET:.0f} %")
     print_stages(simulators[SIZES[-1]])
-    for size in (SIZES[-1], 1):
-        print_profile(simulators[size])
 
 
 if __name__ == "__main__":

@@ -31,15 +31,12 @@ from marec_env.registry import Registry
 if TYPE_CHECKING:
     from marec_env.simulator import Simulator
 
-__all__ = ["BASELINES", "DEFAULT_BASELINES", "Factory", "build_baseline"]
+__all__ = ["BASELINES", "Factory", "build_baseline"]
 
 Factory = Callable[["Simulator", int], Policy]
 """Fits a policy for a simulator with a seed."""
 
 BASELINES: Registry[Factory] = Registry("baseline")
-
-DEFAULT_BASELINES = ("random", "popularity", "item_knn", "static", "oracle")
-"""What a training run is compared with when nothing else is asked for; quick to fit."""
 
 
 def build_baseline(name: str, simulator: Simulator, seed: int = 0) -> Policy:

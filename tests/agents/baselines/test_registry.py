@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from agents.baselines import BASELINES, DEFAULT_BASELINES, build_baseline
+from agents.baselines import BASELINES, build_baseline
 from agents.baselines.scoring import MyopicOracle, PlanningOracle, RandomSlates
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.errors import ConfigError
@@ -51,10 +51,6 @@ def test_random_play_does_not_depend_on_the_batch(simulator):
 def test_unknown_baselines_are_named(simulator):
     with pytest.raises(ConfigError, match="did you mean 'item_knn'"):
         build_baseline("item_knm", simulator)
-
-
-def test_the_default_baselines_are_registered():
-    assert set(DEFAULT_BASELINES) <= set(BASELINES.names())
 
 
 def test_oracles_are_bounds_above_random():
