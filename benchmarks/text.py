@@ -1,5 +1,5 @@
-"""Text by models, measured: ``python benchmarks/text.py speed | throughput | notes |
-parts | films LOG | train LOG FOLDER [most [arms ...]] | runs FOLDER``.
+"""Text by models, measured: ``python benchmarks/text.py speed | throughput |
+films LOG | train LOG FOLDER [most [arms ...]] | runs FOLDER``.
 
 ``speed``: env steps per CPU second with texts and without, interleaved. ``throughput``: tokens a
 second of SmolLM2 by llama.cpp and of a model with random weights by transformers, by how many texts
@@ -7,10 +7,7 @@ are in work at a time. ``films``: SmolLM2's notes of a log's films, and hand-set
 writes; the log is movielens-100k, or every fourth film of it, written into the folder LOG.
 ``train``: teams on that log without notes, with the template's and with SmolLM2's, seed by seed,
 into folders called ARM-SEED; at most ``most`` now, and none that is there already. ``runs``:
-outcomes of such folders, seed by seed against the arms before. ``notes``: hand-set play of a
-generated catalog of 200 items without notes, with the template's and with SmolLM2's, over ten
-cohorts. ``parts``: hand-set play of the default task with notes as a channel, as a block, as both,
-and with the re-ranker's block.
+outcomes of such folders, seed by seed against the arms before.
 """
 
 from __future__ import annotations
@@ -98,7 +95,6 @@ def throughput() -> None:
                 TransformersText(folder=place, concurrency=size, max_tokens=40),
             ):
                 model = open_model(config)
-                assert model is not None
                 model.complete(asked[:1], DESCRIPTION)
                 wall, used = time.perf_counter(), time.process_time()
                 replies = model.complete(asked, DESCRIPTION)
@@ -108,38 +104,6 @@ def throughput() -> None:
                     f"{config.kind}, {size} at a time: {tokens} tokens written, "
                     f"{tokens / wall:.1f} a second, {tokens / used:.1f} a CPU second"
                 )
-
-
-def notes() -> None:
-    """Print clicks a session of hand-set play by who writes the notes."""
-    channels, blocks = DEFAULT[:2] + DEFAULT[3:6], {"cf": 0.02, "text": 0.03, "popularity": 0.005}
-    models: dict[str, dict[str, object]] = {
-        "none": {"notes": False},
-        "template": {"notes": True},
-        "smollm2": {"notes": True, "model": SMOLLM2},
-    }
-    arms = {}
-    for name, text in models.items():
-        more = bool(text["notes"])
-        arms[name] = {
-            "max_requests": 12,
-            "data": {
-                "source": "synthetic/streaming",
-                "synthetic": {"num_users": 300, "num_items": 200},
-            },
-            "catalog": {"num_topics": 6},
-            "population": {"history": 12},
-            "measure": {"true_top": 20},
-            "embeddings": {"encoder": "minilm", "reduction": {"dimension": 16}},
-            "text": text,
-            "pipeline": {
-                "candidates": 20,
-                "slate_size": 5,
-                "recall": {"channels": channels + ("notes",) * more},
-                "blocks": blocks | ({"notes": 0.03} if more else {}),
-            },
-        }
-    _compare(arms, SESSIONS, COHORTS)
 
 
 def films(source: str) -> None:
@@ -200,34 +164,6 @@ def _environment(source: str, arm: str) -> dict[str, object]:
         "text": text,
         "pipeline": {"recall": {"channels": channels}, "blocks": blocks},
     }
-
-
-def parts() -> None:
-    """Print clicks a session of hand-set play of the default task by what notes and the re-ranker
-    add, with the block of notes in place of all others, and without the block that the re-ranker's
-    template says most of.
-    """
-    blocks = EnvironmentConfig().pipeline.blocks
-    both, notes, judged = (*DEFAULT, "notes"), {"notes": 0.03}, {"rerank": 0.03}
-    less = {name: cost for name, cost in blocks.items() if name != "affinity"}
-    smollm2 = {"rerank": 16, "model": {"kind": "gguf"}}
-    arms: dict[str, tuple[dict[str, object], tuple[str, ...], dict[str, float]]] = {
-        "none": ({}, DEFAULT, blocks),
-        "channel": ({"notes": True}, both, blocks),
-        "block": ({"notes": True}, DEFAULT, blocks | notes),
-        "both": ({"notes": True}, both, blocks | notes),
-        "that block alone": ({"notes": True}, both, notes),
-        "re-ranker": ({"rerank": 64}, DEFAULT, blocks | judged),
-        "no affinity": ({}, DEFAULT, less),
-        "no affinity, re-ranker": ({"rerank": 64}, DEFAULT, less | judged),
-        "no affinity, re-ranker of 16 items a topic": ({"rerank": 16}, DEFAULT, less | judged),
-        "no affinity, SmolLM2's": (smollm2, DEFAULT, less | judged),
-    }
-    sections = {
-        name: {"text": text, "pipeline": {"recall": {"channels": channels}, "blocks": costs}}
-        for name, (text, channels, costs) in arms.items()
-    }
-    _compare(sections, 2 * SESSIONS, COHORTS)
 
 
 def _compare(arms: Mapping[str, Mapping[str, object]], sessions: int, cohorts: int) -> None:
@@ -352,4 +288,4 @@ if __name__ == "__main__":
     elif part == "train":
         train(rest[0], Path(rest[1]), int(rest[2]) if len(rest) > 2 else -1, rest[3:] or ARMS)
     else:
-        {"speed": speed, "throughput": throughput, "notes": notes, "parts": parts}[part]()
+        {"speed": speed, "throughput": throughput}[part]()

@@ -28,6 +28,7 @@ from marec_env.text.config import (
     TemplateText,
     TextConfig,
     TextModelConfig,
+    WrittenText,
 )
 from marec_env.text.models import Message, Reply, Schema, TextModel, open_model
 
@@ -120,7 +121,7 @@ class Author:
         config: TextModelConfig,
         folder: Path,
         say: Callable[[str], None] = lambda line: print(visible(line), file=sys.stderr),
-        model: Callable[[TextModelConfig], TextModel | None] = open_model,
+        model: Callable[[WrittenText], TextModel] = open_model,
     ) -> None:
         """Args:
         config: who writes.
@@ -171,13 +172,14 @@ class Author:
     def _texts(
         self, prompts: Sequence[Prompt], read: Callable[[Prompt, str], str | None]
     ) -> list[str]:
-        if isinstance(self._config, TemplateText):
+        config = self._config
+        if isinstance(config, TemplateText):
             return [prompt.template for prompt in prompts]
         wanted = {prompt.key: prompt for prompt in prompts}
-        if isinstance(self._config, ReplayText):
-            kept = self._replayed(Path(self._config.file).expanduser(), wanted)
+        if isinstance(config, ReplayText):
+            kept = self._replayed(Path(config.file).expanduser(), wanted)
         else:
-            kept = self._written(wanted, read)
+            kept = self._written(config, wanted, read)
         texts = {key: kept.get(key) or prompt.template for key, prompt in wanted.items()}
         return [texts[prompt.key] for prompt in prompts]
 
@@ -197,17 +199,15 @@ class Author:
 
     def _written(
         self,
+        config: WrittenText,
         wanted: Mapping[str, Prompt],
         read: Callable[[Prompt, str], str | None],
     ) -> dict[str, str | None]:
-        config, report = self._config, self.report
-        assert not isinstance(config, (TemplateText, ReplayText))
-        if self._model is None:
-            self._model = self._open(config)
-        assert self._model is not None
-        report.model = self._model.name
+        report = self.report
+        model = self._model = self._model or self._open(config)
+        report.model = model.name
         facts = {
-            "model": self._model.name,
+            "model": model.name,
             "temperature": config.temperature,
             "seed": config.seed,
             "max_tokens": config.max_tokens,
@@ -219,17 +219,18 @@ class Author:
         todo = [
             prompt
             for key, prompt in wanted.items()
-            if not kept.get(key) and not (key in kept and self._says_the_same)
+            if not kept.get(key) and not (key in kept and _says_the_same(config))
         ]
         report.cached += len(wanted) - len(todo)
         if not todo:
             report.templates += sum(not kept[key] for key in wanted)
             return kept
-        self._plan(todo)
+        self._plan(config, todo)
         started = time.perf_counter()
         for start in range(0, len(todo), _BATCH):
             batch = todo[start : start + _BATCH]
-            kept |= dict(zip([one.key for one in batch], self._attempts(batch, read), strict=True))
+            texts = self._attempts(config, model, batch, read)
+            kept |= dict(zip([one.key for one in batch], texts, strict=True))
             lines = [{"key": key, "text": text} for key, text in kept.items()]
             write_text(
                 path, "\n".join(json.dumps(line, ensure_ascii=False) for line in (facts, *lines))
@@ -239,17 +240,8 @@ class Author:
         self._say(f"texts: {report}")
         return kept
 
-    @property
-    def _says_the_same(self) -> bool:
-        """Whether the model, asked again, would: a local one that does not sample."""
-        config = self._config
-        assert not isinstance(config, (TemplateText, ReplayText))
-        return not isinstance(config, OpenAIText) and config.temperature == 0
-
-    def _plan(self, todo: Sequence[Prompt]) -> None:
+    def _plan(self, config: WrittenText, todo: Sequence[Prompt]) -> None:
         """Say what is to come, and refuse what would be too much."""
-        config = self._config
-        assert not isinstance(config, (TemplateText, ReplayText))
         told = sum(len("".join((one.system, one.user, *one.options))) for one in todo)
         tokens = int(told / _LETTERS_A_TOKEN)
         most = sum(1 if one.options else config.max_tokens for one in todo)
@@ -269,14 +261,15 @@ class Author:
 
     def _attempts(
         self,
+        config: WrittenText,
+        model: TextModel,
         batch: Sequence[Prompt],
         read: Callable[[Prompt, str], str | None],
     ) -> list[str | None]:
-        config, report = self._config, self.report
-        assert not isinstance(config, (TemplateText, ReplayText)) and self._model is not None
+        report = self.report
         found: list[str | None] = [None] * len(batch)
         wait = config.backoff if isinstance(config, OpenAIText) else 0.0
-        for attempt in range(1 if self._says_the_same else config.attempts):
+        for attempt in range(1 if _says_the_same(config) else config.attempts):
             left = [place for place, text in enumerate(found) if text is None]
             left = left[: config.max_calls - report.calls]
             if not left:
@@ -286,9 +279,9 @@ class Author:
             again = [batch[place] for place in left]
             asked: list[Message] = [(one.system, one.user) for one in again]
             replies = (
-                self._model.score(asked, [one.options for one in again])
+                model.score(asked, [one.options for one in again])
                 if again[0].options
-                else self._model.complete(asked, again[0].schema)
+                else model.complete(asked, again[0].schema)
             )
             report.calls += len(left)
             report.retried += len(left) * bool(attempt)
@@ -308,6 +301,11 @@ class Author:
             problem = reply.problem or ("malformed" if reply.text.strip() else "empty")
             report.problems[problem] = report.problems.get(problem, 0) + 1
         return text
+
+
+def _says_the_same(config: WrittenText) -> bool:
+    """Whether a model, asked again, would: a local one that does not sample."""
+    return not isinstance(config, OpenAIText) and config.temperature == 0
 
 
 def _scores(prompt: Prompt, reply: str) -> str | None:

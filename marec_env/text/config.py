@@ -16,6 +16,7 @@ __all__ = [
     "TextConfig",
     "TextModelConfig",
     "TransformersText",
+    "WrittenText",
 ]
 
 
@@ -87,8 +88,10 @@ class ReplayText(ConfigModel):
     file: str = Field(min_length=1, description="JSON lines, as a run with a model left them.")
 
 
+WrittenText = OpenAIText | TransformersText | GgufText
+"""The kinds by which a model is asked."""
 TextModelConfig = Annotated[
-    TemplateText | OpenAIText | TransformersText | GgufText | ReplayText,
+    TemplateText | WrittenText | ReplayText,
     Field(discriminator="kind"),
 ]
 

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 from marec_env.errors import AssetError, ConfigError, RunError
 from marec_env.io import sha256_of
-from marec_env.text.config import GgufText, OpenAIText, TextModelConfig, TransformersText
+from marec_env.text.config import GgufText, OpenAIText, WrittenText
 
-__all__ = ["Message", "Reply", "Schema", "TextModel", "normalised", "open_model"]
+__all__ = ["LONGEST", "Message", "Reply", "Schema", "TextModel", "normalised", "open_model"]
 
 Schema = Mapping[str, Any]
 """A JSON schema of what is to be written."""
@@ -68,8 +68,8 @@ class TextModel(Protocol):
         ...
 
 
-def open_model(config: TextModelConfig) -> TextModel | None:
-    """Return a configured model, loaded; ``None`` where nothing but cache or template is asked.
+def open_model(config: WrittenText) -> TextModel:
+    """Return a configured model, loaded.
 
     Raises:
         AssetError: its files or its package are missing.
@@ -79,11 +79,9 @@ def open_model(config: TextModelConfig) -> TextModel | None:
     if isinstance(config, GgufText):
         send, name = _llama(config)
         return _Chat(send, name, config)
-    if isinstance(config, TransformersText):
-        from marec_env.text.local import LocalModel
+    from marec_env.text.local import LocalModel
 
-        return LocalModel(config)
-    return None
+    return LocalModel(config)
 
 
 class _UnansweredError(Exception):
