@@ -96,7 +96,34 @@ def test_a_trial_averages_seeds_and_names_a_missing_metric(search):
         run_trial(search(metric="episode/retrn"), point)
 
 
+def test_a_search_starts_ray_with_a_cpu_a_trial_and_ends_it(search, monkeypatch):
+    ray, tune = pytest.importorskip("ray"), pytest.importorskip("ray.tune")
+    told = []
+
+    def fail(*parts, **more):
+        raise RuntimeError("no trials")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **given: told.append(given["num_cpus"]))
+    monkeypatch.setattr(ray, "shutdown", lambda: told.append("over"))
+    monkeypatch.setattr(tune, "Tuner", fail)
+    with pytest.raises(RuntimeError, match="no trials"):
+        run_search(search(jobs=3))
+    assert told == [3, "over"]
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    ray = pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch:  # what is trusted here is trusted by its workers
+        patch.setenv("MAREC_TRUSTED_FOLDERS", str(tmp_path_factory.getbasetemp()))
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
 @pytest.mark.ray
+@pytest.mark.usefixtures("session")
 @pytest.mark.parametrize("method", ["random", "optuna"])
 def test_a_search_ranks_its_trials(method, search, tmp_path):
     if method == "optuna":

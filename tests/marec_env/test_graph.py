@@ -14,12 +14,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 from marec_env.graph import StepGraph, capturing, own_copy
 from marec_env.scenarios import SCENARIO_CHANGES
 from tests.marec_env.test_device_step import CASES, actions, case, elsewhere, there
-from tests.marec_env.users.other_device import There, nothing_waits, other_device
+from tests.marec_env.users.other_device import There, nothing_waits, other_device, tensors_of
 
 
 class Tape(TorchDispatchMode):
@@ -30,14 +29,14 @@ class Tape(TorchDispatchMode):
         self.calls, self._before, self._made = [], {}, set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        for value in tree_flatten((args, kwargs or {}))[0]:
+        for value in tensors_of((args, (*(kwargs or {}).values(),))):
             if isinstance(value, There):
                 place = value.held.untyped_storage().data_ptr()
                 if place not in self._made | self._before.keys():
                     held = value.held.untyped_storage()
                     self._before[place] = (held, held.clone())
         found = func(*args, **(kwargs or {}))
-        for value in tree_flatten(found)[0]:
+        for value in tensors_of(found):
             if isinstance(value, There):
                 place = value.held.untyped_storage().data_ptr()
                 if place not in self._before:
@@ -55,7 +54,7 @@ class Tape(TorchDispatchMode):
     def replay(self):
         for func, args, kwargs, old in self.calls:
             new = func(*args, **kwargs)
-            for one, other in zip(tree_flatten(old)[0], tree_flatten(new)[0], strict=True):
+            for one, other in zip(tensors_of(old), tensors_of(new), strict=True):
                 if isinstance(one, There) and one is not other:
                     same = one.held.untyped_storage().data_ptr()
                     if same != other.held.untyped_storage().data_ptr():

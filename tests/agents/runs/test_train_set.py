@@ -116,7 +116,8 @@ def test_a_signal_stops_all_and_each_is_told_how_to_go_on(
     steps = ["training.env_steps=100000000"]
     assert train_set.start_set([path], "5-6", steps, jobs=1) == train_set.INTERRUPTED
     [run] = (tmp_path / "runs").iterdir()
-    assert len(list((run / "checkpoints").iterdir())) == 1
+    at = int(last_metrics(run / "metrics.jsonl")["env_steps"] or 0)
+    assert (run / "checkpoints" / f"env_steps-{at:012d}").is_dir()
     assert "group: mappo-marec-" in (run / "config.yaml").read_text()
     lines = capfd.readouterr().err.splitlines()
     assert lines[-2] == f"stopped: {run.name}; continue with: python train.py --resume {run}"

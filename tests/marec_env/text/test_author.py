@@ -26,6 +26,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, answer):
         self.answer, self.asked, self.headers = answer, [], []
+        self.counting = threading.Lock()
         super().__init__(("127.0.0.1", 0), _Handler)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -37,9 +38,11 @@ class Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(body)
-        self.server.headers.append(dict(self.headers))
-        status, answer = self.server.answer(body, len(self.server.asked))
+        with self.server.counting:
+            self.server.asked.append(body)
+            self.server.headers.append(dict(self.headers))
+            number = len(self.server.asked)
+        status, answer = self.server.answer(body, number)
         self.send_response(status)
         self.end_headers()
         self.wfile.write(answer.encode())

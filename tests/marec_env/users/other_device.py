@@ -9,14 +9,13 @@ indexed by a CUDA mask, and cannot index at all on a build without CUDA.)
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 from marec_env.world import World
 
@@ -96,8 +95,27 @@ def nothing_waits() -> Iterator[None]:
         _fixed = False
 
 
-def _refuse_waits(func: Any, args: Any, kwargs: dict[str, Any]) -> None:
-    tensors = [part for part in tree_flatten((args, kwargs))[0] if isinstance(part, torch.Tensor)]
+def tensors_of(value: Any) -> list[torch.Tensor]:
+    """Return the tensors among an operation's arguments or results, which nest lists and tuples
+    alone: a tenth of the time of PyTorch's own function for any tree.
+    """
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [tensor for part in value for tensor in tensors_of(part)]
+    return []
+
+
+def _each(function: Callable[[Any], Any], value: Any) -> Any:
+    """Return arguments or results with a function's value instead of each tensor."""
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_each(function, part) for part in value)
+    return value
+
+
+def _refuse_waits(func: Any, tensors: list[torch.Tensor], args: Any, kwargs: Any) -> None:
     there = [isinstance(part, There) for part in tensors]
     name = func.overloadpacket.__name__
     waits = name in _WAITS or (name == "repeat_interleave" and len(tensors) > 0)
@@ -114,9 +132,9 @@ def _refuse_waits(func: Any, args: Any, kwargs: dict[str, Any]) -> None:
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    given = tensors_of((args, (*kwargs.values(),)))
     if _fixed:
-        _refuse_waits(func, args, kwargs)
-    given = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, torch.Tensor)]
+        _refuse_waits(func, given, args, kwargs)
     there = {id(value.held): value for value in given if isinstance(value, There)}
     here = [value for value in given if not isinstance(value, There) and value.dim()]
     if there and here and func not in _COPIES:
@@ -127,19 +145,17 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         stays = False
     else:
         stays = not there or target is not None
-    args, kwargs = tree_map(
-        lambda value: value.held if isinstance(value, There) else value, (args, kwargs)
-    )
 
-    def wrap(value: Any) -> Any:
-        if not isinstance(value, torch.Tensor):
-            return value
+    def held(value: torch.Tensor) -> torch.Tensor:
+        return value.held if isinstance(value, There) else value
+
+    def wrap(value: torch.Tensor) -> torch.Tensor:
         return there.get(id(value), value if stays else There(value))
 
-    found = func(*args, **kwargs)
+    found = func(*_each(held, args), **{name: _each(held, one) for name, one in kwargs.items()})
     if func is torch.ops.aten.copy_.default:  # what was written to says where it is
         stays = id(found) not in there
-    return tree_map(wrap, found)
+    return _each(wrap, found)
 
 
 def to_there(value: Any) -> Any:
