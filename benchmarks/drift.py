@@ -5,9 +5,10 @@ on in two ways, and of one that was trained anew in the simulator of the changed
 
 RUN is a finished run on the marec environment, whose team serves at first; seeds are of who visits
 and of learning. In each round a learning team serves sessions, exploring, and a candidate that has
-passed the gate serves a share of them; the candidate is then promoted or rolled back, and a new one
-learned (agents/loop/rounds.py): from the logs alone (looped), or in the simulator, on the users of
-before the change fitted to the logs (refitted). All teams are measured by their most probable
+passed the gate serves a share of them; the candidate is then promoted, rolled back or waits for the
+next round, before which a new one is learned where none waits (agents/loop/rounds.py): from the
+logs alone (looped), or in the simulator, on the users of before the change fitted to the logs
+(refitted). Learning begins when tastes have changed. All teams are measured by their most probable
 actions on the same other sessions. The trained one is an oracle: it may ask the changed users as
 often as it likes. With --informed N a team also learns N rounds on the changed users themselves, as
 the refitted one does on those it believes in, without gate and canary: what a round's budget is
@@ -27,11 +28,11 @@ import torch
 from agents.config import RunConfig
 from agents.learners.policy import TrainedPolicy, load_policy, save_policy
 from agents.learners.trainer import Trainer
-from agents.learners.tree import load_tree, save_tree
 from agents.loop.drift import ClickModel
 from agents.loop.exposure import ExposureLog, play_log
+from agents.loop.learning import keep_critics, kept_critics
 from agents.loop.limits import broken_shares
-from agents.loop.rounds import LoopConfig, consider, judge
+from agents.loop.rounds import Considered, LoopConfig, consider, judge
 from agents.loop.users import learn_on_users
 from agents.runs.trained import TrainedRun, load_run
 from marec_env.environment_config import EnvironmentConfig
@@ -43,7 +44,8 @@ from marec_env.simulator import Simulator
 from marec_env.world import World, build_world
 
 COHORT = 2_000_003  # seed of the sessions on which teams are measured
-MEMORY = 2  # rounds whose logs count, none from before the latest promotion
+MEMORY = 2  # rounds whose logs count, none from before a drift that was told
+BEGUN = "begun"  # name of the run's team
 SERVED = 3_000_017  # seed of the sessions that are served and logged
 
 
@@ -108,9 +110,12 @@ class Study:
     def informed(self, loop: LoopConfig) -> list[float]:
         """Return mean clicks of a team after each round of learning on the changed users."""
         world, policy, found = build_world(self.environments[1]), self.run.policy, list[float]()
+        critics = None
         for number in range(self.options.informed):
             seed = 1000 * self.seed + number
-            actors = learn_on_users(world, policy, loop.algorithm, loop.env_steps, seed)
+            actors, critics = learn_on_users(
+                world, policy, loop.algorithm, loop.env_steps, seed, critics
+            )
             for actor in actors.values():
                 actor.eval()
             policy = TrainedPolicy(policy.team, actors)
@@ -122,71 +127,86 @@ class Study:
         """Play the rounds that are not done yet."""
         while len(self.done) < self.options.rounds:
             number = len(self.done)
-            last = self.done[-1] if self.done else dict.fromkeys(("team", "candidate"))
-            served, candidate = (
-                load_policy(self.place / last[name]) if last[name] else None
-                for name in ("team", "candidate")
-            )
-            served = served or self.run.policy
+            last = self.done[-1] if self.done else {"team": BEGUN, "candidate": None, "since": 0}
+            fresh = dict.fromkeys(("verdict", "canary", "considered"))
+            row: dict[str, Any] = {**last, **fresh, "round": number}
+            if number > self.options.drift_at and not row["candidate"]:
+                self._learn(row, loop.model_copy(update={"seed": 1000 * self.seed + number}))
+            names = [name for name in (row["team"], row["candidate"]) if name]
             world, first = self.world(number), number * self.options.sessions
-            luck = SERVED + self.seed
             sessions = torch.arange(first, first + self.options.sessions)
-            share = round(len(sessions) * loop.canary_share) if candidate is not None else 0
-            parts = [(served, sessions[share:]), (candidate, sessions[:share])]
+            share = round(len(sessions) * loop.canary_share) if len(names) > 1 else 0
             logs = [
-                play_log(Simulator(world, len(part), autoreset=False), policy, part, luck)
-                for policy, part in parts
-                if policy is not None
-            ]
-            row: dict[str, Any] = {"round": number, "team": last["team"], "verdict": None}
-            team = served
-            if candidate is not None:
-                row["verdict"], gain = judge(*(log.clicks_a_session() for log in logs), loop)
+                play_log(Simulator(world, len(part), autoreset=False), self._team(name), part,
+                         SERVED + self.seed)
+                for name, part in zip(names, (sessions[share:], sessions[:share]), strict=False)
+            ]  # fmt: skip
+            for name, log in zip(names, logs, strict=True):
+                log.save(self._log(number, name))
+            row["drift"] = self.drift(ExposureLog.joined(logs))
+            if (row["drift"] or {}).get("drift"):
+                row["since"] = number  # what was logged before tells of other tastes
+            if row["candidate"]:
+                tried = range(int(row["candidate"]), number + 1)
+                met = [self._known(name, tried).clicks_a_session() for name in names]
+                row["verdict"], gain = judge(*met, loop)
                 row["canary"] = None if gain is None else gain.as_json()
                 if row["verdict"] == "promote":
-                    team, row["team"] = candidate, last["candidate"]
+                    row["team"] = row["candidate"]
+                if row["verdict"] != "wait":
+                    row["candidate"] = None
+            row["clicks"] = self.clicks(world, self._team(row["team"]))
             row["served"] = float(torch.cat([log.clicks_a_session() for log in logs]).mean())
-            row["clicks"] = self.clicks(world, team)
-            ExposureLog.joined(logs).save(self._log(number))
-            row["drift"] = self.drift(ExposureLog.joined(logs))
-            fresh = row["verdict"] == "promote"
-            row["since"] = number if fresh else max(last.get("since", 0), number - MEMORY + 1)
-            known = [ExposureLog.load(self._log(k)) for k in range(row["since"], number + 1)]
-            own = loop.model_copy(update={"seed": 1000 * self.seed + number})
-            goes_on = self.done and self.way == "looped"
-            critics = load_tree(self.place, "critics") if goes_on else None
-            rules = partial(
-                broken_shares,
-                config=world.config.pipeline, knowledge=world.knowledge, ids=world.catalog.ids,
-            )  # fmt: skip
-            before = build_world(self.environments[0]) if self.way == "refitted" else None
-            found = consider(ExposureLog.joined(known), team, own, critics, rules, before)
-            save_tree(self.place, "critics", dict(found.critics))
-            row["considered"] = found.as_json()
-            row["candidate"] = self._keep(f"{number:02d}", found.policy) if found.passed else None
             self.done.append(row)
             write_json(self.file, self.done)
             print(
                 f"seed {self.seed} round {number}: {self.way} {np.mean(row['clicks']):.2f}, "
-                f"{row['verdict']}; next {found}",
+                f"{row['verdict']} {row['canary']}",
                 flush=True,
             )
 
-    def _log(self, number: int) -> Path:
-        return self.place / f"log-{number:02d}.safetensors"
+    def _learn(self, row: dict[str, Any], loop: LoopConfig) -> None:
+        """Let the team that serves learn from its latest logs, before a round."""
+        number, name = row["round"], row["team"]
+        world = self.world(number)
+        rules = partial(
+            broken_shares,
+            config=world.config.pipeline, knowledge=world.knowledge, ids=world.catalog.ids,
+        )  # fmt: skip
+        before = build_world(self.environments[0]) if self.way == "refitted" else None
+        latest = range(max(row["since"], number - MEMORY), number)
+        found = consider(
+            self._known(name, latest), self._team(name), loop, kept_critics(self.place / name),
+            rules, before,
+        )  # fmt: skip
+        row["considered"] = found.as_json()
+        print(f"seed {self.seed} round {number}: {found}", flush=True)
+        if found.passed:
+            row["candidate"] = f"{number:02d}"
+            folder = self.place / row["candidate"]
+            folder.mkdir(parents=True, exist_ok=True)
+            save_policy(folder, found.policy.team, found.policy.actors)
+            keep_critics(folder, found.critics)
 
-    def _keep(self, name: str, policy: TrainedPolicy) -> str:
-        folder = self.place / name
-        folder.mkdir(parents=True, exist_ok=True)
-        save_policy(folder, policy.team, policy.actors)
-        return name
+    def _team(self, name: str) -> TrainedPolicy:
+        return self.run.policy if name == BEGUN else load_policy(self.place / name)
+
+    def _log(self, number: int, team: str) -> Path:
+        return self.place / f"log-{number:02d}-{team}.safetensors"
+
+    def _known(self, team: str, rounds: range) -> ExposureLog:
+        """Return what a team has served in some rounds."""
+        places = [self._log(number, team) for number in rounds]
+        return ExposureLog.joined([ExposureLog.load(one) for one in places if one.exists()])
 
     def drift(self, log: ExposureLog) -> dict[str, Any] | None:
         """Return what a round's log says of a drift since the last that was told, or the first."""
         told = [row["round"] for row in self.done if (row["drift"] or {}).get("drift")]
         if not self.done:
             return None
-        model = ClickModel.of(ExposureLog.load(self._log(told[-1] if told else 0)))
+        fitted_on = told[-1] if told else 0
+        places = sorted(self.place.glob(f"log-{fitted_on:02d}-*.safetensors"))
+        model = ClickModel.of(ExposureLog.joined([ExposureLog.load(one) for one in places]))
         return model.calibration(log).as_json()
 
     def summary(self) -> list[dict[str, Any]]:
@@ -202,8 +222,9 @@ class Study:
                     "served": row["served"],
                     "drift": row["drift"],
                     "verdict": row["verdict"],
-                    "gain_to_go": row["considered"]["gain_to_go"],
-                    "failed": row["considered"]["failed"],
+                    "canary": row["canary"],
+                    "gain_to_go": (row["considered"] or {}).get("gain_to_go"),
+                    "failed": (row["considered"] or {}).get("failed"),
                 }
             )
         return rounds
@@ -241,22 +262,24 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--output", type=Path, default=Path("drift.json"))
     parser.add_argument("--work", type=Path, default=Path("drift"))
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--sessions", type=int, default=256, help="served in a round")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--sessions", type=int, default=512, help="served in a round")
     parser.add_argument("--measured", type=int, default=192, help="sessions teams are measured on")
-    parser.add_argument("--drift-at", type=int, default=2, help="first round of the changed users")
+    parser.add_argument("--drift-at", type=int, default=1, help="first round of the changed users")
     parser.add_argument("--fashion", type=float, default=2.0)
     parser.add_argument("--taste", type=float, default=0.5)
     parser.add_argument("--oracle-steps", type=int, default=160_000)
     parser.add_argument("--informed", type=int, default=0, metavar="N")
     parser.add_argument("--canary-share", type=float, default=0.5)
+    parser.add_argument("--canary-most", type=int, default=512, help="sessions of a candidate")
     parser.add_argument("--passes", type=int, default=8, help="updates from each log")
-    parser.add_argument("--env-steps", type=int, default=40_000, help="on refitted users, a round")
+    parser.add_argument("--env-steps", type=int, default=160_000, help="on refitted users, a round")
     options = parser.parse_args()
     torch.set_num_threads(1)
     config = LoopConfig(
-        canary_share=options.canary_share, passes=options.passes, env_steps=options.env_steps
-    )
+        canary_share=options.canary_share, canary_most=options.canary_most,
+        passes=options.passes, env_steps=options.env_steps,
+    )  # fmt: skip
     run, seeds = load_run(options.run), []
     left_out = ("run", "seeds", "ways", "output", "work")
     document: dict[str, Any] = {

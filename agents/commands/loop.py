@@ -16,7 +16,7 @@ from marec_env.errors import ConfigError, RunError
 from marec_env.reporting.table import TextTable, print_tables
 
 if TYPE_CHECKING:
-    from agents.loop.rounds import Considered, LoopConfig
+    from agents.loop.rounds import LoopConfig
     from agents.loop.valuation import Valuation
     from agents.loop.visit import Visit
     from agents.service.bundle import Bundle
@@ -198,7 +198,10 @@ def learn(
     from dataclasses import replace
 
     from agents.loop.exposure import ExposureLog
+    from agents.loop.learning import keep_critics, kept_critics
+    from agents.loop.limits import rules_of
     from agents.loop.private import learn_privately
+    from agents.loop.rounds import consider
     from agents.service.bundle import load_bundle, save_bundle
     from marec_env.io import write_json
 
@@ -219,7 +222,12 @@ def learn(
         tell(f"{out.name}: {private.line}; not valued: an estimate on the log would tell of it")
         written(out, told)
         return 0
-    found = _considered(ExposureLog.load(log), begun, settings, out, _world(users, begun))
+    world = _world(users, begun)
+    found = consider(
+        ExposureLog.load(log), begun.networks, settings, kept_critics(bundle), rules_of(begun), world
+    )
+    save_bundle(replace(begun, name=out.name, version="", policy=found.policy), out)
+    keep_critics(out, found.critics)
     write_json(told, found.as_json())
     print_tables([_value_table(out.name, found.valuation)])
     tell(f"{out.name}: {found}")
@@ -235,21 +243,6 @@ def _world(users: Path | None, team: Bundle) -> World | None:
 
     _, environment = read_environment(users, None)
     return build_world(environment.model_copy(update={"pipeline": team.pipeline, "device": "cpu"}))
-
-
-def _considered(
-    log: Any, begun: Bundle, settings: LoopConfig, out: Path, world: World | None
-) -> Considered:
-    """Learn, and write the candidate as a bundle that differs from ``begun`` in its team."""
-    from dataclasses import replace
-
-    from agents.loop.limits import rules_of
-    from agents.loop.rounds import consider
-    from agents.service.bundle import save_bundle
-
-    found = consider(log, begun.networks, settings, rules=rules_of(begun), world=world)
-    save_bundle(replace(begun, name=out.name, version="", policy=found.policy), out)
-    return found
 
 
 def _value_table(name: str, found: Valuation) -> TextTable:

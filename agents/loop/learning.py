@@ -10,19 +10,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from torch import Tensor
 
 from agents.learners.config import ComponentOverrides, PPOFamily, SamplingConfig
 from agents.learners.networks import Actor
 from agents.learners.policy import TrainedPolicy
+from agents.learners.tree import load_tree, save_tree
 from agents.loop.exposure import ExposureLog, as_rollout
 from marec_env.rewards.config import RewardConfig
 
-__all__ = ["keep_scale", "learn_from_log", "of_networks"]
+if TYPE_CHECKING:
+    from agents.learners.learner import TeamLearner
+
+__all__ = [
+    "Critics", "critics_of", "keep_critics", "keep_scale", "kept_critics", "learn_from_log",
+    "of_networks", "take_over",
+]  # fmt: skip
+
+Critics = Mapping[str, Mapping[str, Tensor]]
+"""By name, a critic's weights and the statistics of values, as tensors."""
 
 
 def learn_from_log(
@@ -34,9 +46,9 @@ def learn_from_log(
     passes: int = 4,
     critic_passes: int = 8,
     seed: int = 0,
-    critics: Mapping[str, Any] | None = None,
+    critics: Critics | None = None,
     say: Callable[[dict[str, float]], None] = lambda found: None,
-) -> tuple[dict[str, Actor], dict[str, Any]]:
+) -> tuple[dict[str, Actor], Critics]:
     """Return actors that have learned from a log, and their critics.
 
     Args:
@@ -45,10 +57,10 @@ def learn_from_log(
         algorithm: with whose losses, epochs and rates; actors stay as they are.
         rewards: what a click and staying are worth.
         passes: updates of actors and critics, of ``algorithm.epochs`` each.
-        critic_passes: updates of the critics alone before them, where ``critics`` are not given:
-            advantages by an ignorant critic teach little.
+        critic_passes: updates of new critics alone before them: advantages by an ignorant critic
+            teach little.
         seed: of new critics and of mini-batches.
-        critics: of an earlier call, to go on with.
+        critics: of an earlier call, to go on with; see :func:`take_over`.
         say: is told the learner's numbers after each pass.
 
     Raises:
@@ -75,21 +87,72 @@ def learn_from_log(
     with torch.random.fork_rng(devices=[]):
         learner = TeamLearner(config=config, module_spec=config.rl_module_spec)
         learner.build()
-    actors = {name: learner.module[name].unwrapped().net for name in team.actors}
-    for name, actor in actors.items():
-        actor.load_state_dict(policy.actors[name].state_dict())
-    values = [name for name in learner.module.keys() if name not in actors]  # noqa: SIM118
-    if critics is not None:
-        for name in values:
-            learner.module[name].unwrapped().load_state_dict(critics[name])
+    actors, went_on = take_over(learner, policy, critics)
     batch = RolloutBatch(as_rollout(log, rewards))
-    warm = [frozen] * (critic_passes if critics is None else 0)
+    warm = [frozen] * (0 if went_on else critic_passes)
     for turn in [*warm, *[algorithm] * passes]:
         learner.algorithm = turn
         learner.update(batch=batch, timesteps={}, _no_metrics_reduce=True)
         keep_scale(actors, policy)
         say(learner.statistics)
-    return actors, {n: learner.module[n].unwrapped().state_dict() for n in values}
+    return actors, critics_of(learner)
+
+
+def take_over(
+    learner: TeamLearner, policy: TrainedPolicy, critics: Critics | None
+) -> tuple[dict[str, Actor], bool]:
+    """Let a learner begin with a policy's actors, and with critics of an earlier round. Those that
+    do not fit (of the other way to learn, which see other things, or of another size) are left out.
+
+    Returns:
+        its actors, and whether it goes on with the critics.
+    """
+    actors = {name: learner.module[name].unwrapped().net for name in learner.team.actors}
+    for name, actor in actors.items():
+        actor.load_state_dict(policy.actors[name].state_dict())
+    fresh = critics_of(learner)
+    if critics is None or _shapes(critics) != _shapes(fresh):
+        return actors, False
+    for name in fresh:
+        learner.module[name].unwrapped().load_state_dict(critics[name])
+    return actors, True
+
+
+def critics_of(learner: TeamLearner) -> Critics:
+    """Return a learner's critics."""
+    modules = {name: learner.module[name].unwrapped() for name in learner.module.keys()}  # noqa: SIM118
+    return {n: one.state_dict() for n, one in modules.items() if n not in learner.team.actors}
+
+
+def _shapes(critics: Critics) -> dict[str, dict[str, torch.Size]]:
+    return {name: {k: v.shape for k, v in state.items()} for name, state in critics.items()}
+
+
+def keep_critics(bundle: Path, critics: Critics) -> None:
+    """Keep a candidate's critics beside it (``films-1.critics.safetensors``), for the round that
+    goes on from it.
+
+    Raises:
+        RunError: they cannot be written.
+    """
+    save_tree(bundle.parent, _beside(bundle), critics)
+
+
+def kept_critics(bundle: Path) -> Critics | None:
+    """Return the critics that :func:`keep_critics` has put beside a team; ``None``: there are none.
+
+    Raises:
+        RunError: they are damaged.
+    """
+    name = _beside(bundle)
+    found: Critics | None = None
+    if (bundle.parent / f"{name}.json").exists():
+        found = load_tree(bundle.parent, name)
+    return found
+
+
+def _beside(bundle: Path) -> str:
+    return f"{bundle.name}.critics"
 
 
 def keep_scale(actors: Mapping[str, Actor], policy: TrainedPolicy) -> None:

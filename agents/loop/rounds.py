@@ -17,7 +17,7 @@ from torch import Tensor
 from agents.learners.config import MAPPOConfig, PPOFamily
 from agents.learners.policy import TrainedPolicy
 from agents.loop.exposure import ExposureLog
-from agents.loop.learning import learn_from_log
+from agents.loop.learning import Critics, learn_from_log
 from agents.loop.private import LearningPrivacy
 from agents.loop.users import learn_on_users, recalibrated
 from agents.loop.valuation import CLIP, Valuation, value
@@ -54,9 +54,10 @@ class LoopConfig(ConfigModel):
         default=6, ge=0, description="Updates of new critics before the actors learn."
     )
     env_steps: int = Field(
-        default=40_000,
+        default=160_000,
         ge=1,
-        description="Simulated requests of a candidate that learns on users fitted to the log.",
+        description="Simulated requests of a candidate that learns on users fitted to the log; of "
+        "what a change has cost, half as many bring back a quarter.",
     )
     held_out: float = Field(
         default=0.3, gt=0.0, lt=1.0, description="Share of sessions on which candidates are valued."
@@ -87,6 +88,19 @@ class LoopConfig(ConfigModel):
     canary_sessions: int = Field(
         default=50, ge=2, description="Ended sessions of the candidate before it is judged."
     )
+    canary_most: int = Field(
+        default=1000,
+        ge=2,
+        description="Ended sessions of the candidate at which the estimate itself decides, where "
+        "its interval has not until then.",
+    )
+    canary_loss: float = Field(
+        default=0.05,
+        ge=0.0,
+        lt=1.0,
+        description="Loss in clicks a session, as share of the served team's, that is tolerable: a "
+        "candidate is promoted early only if the lower bound of its gain lies above it.",
+    )
     seed: Seed = Field(default=0, description="Of held-out sessions, critics and mini-batches.")
     privacy: LearningPrivacy | None = Field(
         default=None,
@@ -102,7 +116,8 @@ class Considered:
     valuation: Valuation
     failed: tuple[str, ...]
     """What keeps it from being shown: ``gain``, or rules of the house that it would break."""
-    critics: Mapping[str, Any] = field(repr=False)
+    critics: Critics = field(repr=False)
+    """With which a round that begins with the candidate goes on."""
     learned: dict[str, float] = field(default_factory=dict)
     """The learner's numbers after its last pass."""
 
@@ -132,7 +147,7 @@ def consider(
     log: ExposureLog,
     served: TrainedPolicy,
     config: LoopConfig,
-    critics: Mapping[str, Any] | None = None,
+    critics: Critics | None = None,
     rules: Rules | None = None,
     world: World | None = None,
 ) -> Considered:
@@ -143,10 +158,10 @@ def consider(
         log: of sessions of that team.
         served: it.
         config: how it learns, and what passes.
-        critics: of an earlier round, to go on with.
+        critics: the served team's, of the round that made it, to go on with.
         rules: from a log to what of each slate broke the house's rules, by rule.
         world: whose users are fitted to the log; the team then learns on them, not from the log
-            itself, and there are no critics to go on with.
+            itself.
 
     Raises:
         DataError: the log is too small, or of another team.
@@ -160,8 +175,8 @@ def consider(
     told: dict[str, float] = {}
     if world is not None:
         fitted = recalibrated(world, learned_from, served, config.seed)
-        actors = learn_on_users(
-            fitted, served, config.algorithm, config.env_steps, config.seed, told.update
+        actors, critics = learn_on_users(
+            fitted, served, config.algorithm, config.env_steps, config.seed, critics, told.update
         )
     else:
         actors, critics = learn_from_log(
@@ -183,7 +198,7 @@ def consider(
     enough = valuation.gain_to_go.low > config.gate * valuation.served_to_go
     failed = [] if enough else ["gain"]
     failed += [rule for rule, one in valuation.broken.items() if one.more.high > config.limits]
-    return Considered(candidate, valuation, tuple(failed), critics or {}, told)
+    return Considered(candidate, valuation, tuple(failed), critics, told)
 
 
 def judge(served: Tensor, canary: Tensor, config: LoopConfig) -> tuple[Verdict, Estimate | None]:
@@ -195,10 +210,17 @@ def judge(served: Tensor, canary: Tensor, config: LoopConfig) -> tuple[Verdict, 
         config: how many there must be.
 
     Returns:
-        the verdict, and the candidate's gain a session: it is rolled back where the whole interval
-        lies below 0.
+        the verdict, and the candidate's gain a session once there are enough: it is rolled back
+        where the whole interval (95 %) lies below 0, promoted where it lies above the tolerable
+        loss, and waits for more sessions where it tells neither; at the most, the estimate decides.
     """
     if min(len(served), len(canary)) < config.canary_sessions:
         return "wait", None
     gain = mean_difference(canary.double().numpy(), served.double().numpy())
-    return ("roll back" if gain.high < 0 else "promote"), gain
+    if gain.high < 0:
+        return "roll back", gain
+    if gain.low > -config.canary_loss * float(served.mean()):
+        return "promote", gain
+    if len(canary) < config.canary_most:
+        return "wait", gain
+    return ("promote" if gain.value >= 0 else "roll back"), gain

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from agents.loop.drift import ClickModel
 from agents.loop.events import exposure_log, logged
 from agents.loop.exposure import ExposureLog
+from agents.loop.learning import keep_critics, kept_critics
 from agents.loop.limits import rules_of
 from agents.loop.rounds import LoopConfig, consider, judge
 from agents.loop.visit import Service
@@ -42,6 +43,9 @@ class _Progress(BaseModel):
     history: list[dict[str, Any]] = []
     seen: int = 0
     """Sequence number of the log up to which sessions were held against the model of clicks."""
+    since: int = 0
+    """Sequence number after which sessions began that are learned from: those before the latest
+    drift tell of other tastes."""
     clicks: ClickModel | None = None
     drift: list[dict[str, Any]] = []
     """What came of that, window by window."""
@@ -95,11 +99,7 @@ class Schedule:
         """Hold the sessions that have begun since the last time against the model of clicks, if
         they are enough; say what came of it. Where tastes have drifted, the model is made anew.
         """
-        begun = {
-            row["session"]: int(row["sequence"])
-            for row in rows
-            if row["number"] == 0 and int(row["sequence"]) > self._at.seen
-        }
+        begun = _begun(rows, self._at.seen)
         if len(begun) < self._config.fewest_sessions:
             return ""
         try:
@@ -110,6 +110,8 @@ class Schedule:
             found = self._at.clicks.calibration(window) if self._at.clicks else None
         except DataError as error:
             return f"drift is not looked for: {error}"
+        if found is not None and found.drift:
+            self._at.since = self._at.seen
         self._at.seen = max(begun.values())
         if found is None or found.drift:
             self._at.clicks = ClickModel.of(window)
@@ -134,7 +136,8 @@ class Schedule:
             return f"{name}: {error}"
         verdict, gain = judge(served, canary, self._config)
         if verdict == "wait":
-            return f"{name}: waiting, {len(canary)} ended sessions beside {len(served)}"
+            told = "" if gain is None else f", {gain} clicks a session so far"
+            return f"{name}: waiting, {len(canary)} ended sessions beside {len(served)}{told}"
         chosen = name if verdict == "promote" else self._at.served
         await self._share(service, [(chosen, 1.0)])
         self._at.history.append(
@@ -147,10 +150,13 @@ class Schedule:
     async def _consider(
         self, service: Service, rows: Sequence[dict[str, Any]], team: Bundle
     ) -> str:
-        networks = team.networks
+        networks, begun = team.networks, _begun(rows, self._at.since)
         try:
-            log = self._log(rows, team)
-            found = consider(log, networks, self._config, rules=rules_of(team), world=self._world)
+            log = self._log([row for row in rows if row["session"] in begun], team)
+            found = consider(
+                log, networks, self._config, kept_critics(self._folder / self._at.served),
+                rules_of(team), self._world,
+            )  # fmt: skip
         except DataError as error:
             return f"{team.name}: nothing learned: {error}"
         self._at.made += 1
@@ -168,6 +174,7 @@ class Schedule:
             return f"{name}: {found}"
         place = self._folder / name
         save_bundle(replace(team, name=name, version="", policy=found.policy), place)
+        keep_critics(place, found.critics)
         share = self._config.canary_share
         await self._share(service, [(self._at.served, 1.0 - share), (name, share)])
         self._at.candidate = name
@@ -189,3 +196,12 @@ class Schedule:
     def _made_here(self, name: str) -> bool:
         number = name.removeprefix(f"{self._root}-")
         return name == self._root or number.isdigit()
+
+
+def _begun(rows: Sequence[dict[str, Any]], after: int) -> dict[str, int]:
+    """Return the sessions that began after a sequence number, with that of their first request."""
+    return {
+        row["session"]: int(row["sequence"])
+        for row in rows
+        if row["number"] == 0 and int(row["sequence"]) > after
+    }

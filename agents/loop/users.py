@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from agents.learners.config import PPOFamily
     from agents.learners.networks import Actor
     from agents.learners.policy import TrainedPolicy
+    from agents.loop.learning import Critics
     from marec_env.world import World
 
 __all__ = ["learn_on_users", "recalibrated"]
@@ -65,24 +66,26 @@ def recalibrated(world: World, log: ExposureLog, policy: TrainedPolicy, seed: in
 
 def learn_on_users(
     world: World, policy: TrainedPolicy, algorithm: PPOFamily, env_steps: int, seed: int = 0,
+    critics: Critics | None = None,
     say: Callable[[dict[str, float]], None] = lambda found: None,
-) -> dict[str, Actor]:  # fmt: skip
-    """Return actors that have gone on learning in a world's simulator.
+) -> tuple[dict[str, Actor], Critics]:  # fmt: skip
+    """Return actors that have gone on learning in a world's simulator, and their critics.
 
     Args:
         world: of :func:`recalibrated` users.
         policy: with which they begin; its networks are left as they are.
         algorithm: with whose losses, epochs and rates; actors stay as they are.
         env_steps: requests, at least.
-        seed: of critics, sessions and mini-batches.
+        seed: of new critics, sessions and mini-batches.
+        critics: of an earlier call, to go on with.
         say: is told the learner's numbers after each iteration.
 
     Raises:
         ConfigError: the team does not fit the world's pipeline.
     """
     from agents.learners.config import SamplingConfig
-    from agents.learners.trainer import Trainer
-    from agents.loop.learning import keep_scale, of_networks
+    from agents.learners.engines import local_engine
+    from agents.loop.learning import critics_of, keep_scale, of_networks, take_over
 
     simulator = Simulator(world, 1)
     for agent, space in policy.team.observation_spaces.items():
@@ -91,16 +94,17 @@ def learn_on_users(
                 f"'{agent}' of the team sees {space.shape[0]} numbers, of the users' configuration "
                 f"{'none' if here is None else here.shape[0]}; name that of the team's training"
             )
-    trainer = Trainer(
+    engine = local_engine(
         of_networks(algorithm, policy), SamplingConfig(), seed, lambda n: Simulator(world, n)
     )
-    actors = trainer.policy().actors
-    for name, actor in actors.items():
-        actor.load_state_dict(policy.actors[name].state_dict())
-    while trainer.env_steps < env_steps:
-        say(trainer.iterate())
+    actors, _ = take_over(engine.learner, policy, critics)
+    done = 0
+    while done < env_steps:
+        metrics = engine.iterate(done)
+        done += int(metrics["env_steps"])
+        say(metrics)
         keep_scale(actors, policy)
-    return dict(actors)
+    return actors, critics_of(engine.learner)
 
 
 def _features(world: World) -> Tensor:

@@ -74,12 +74,35 @@ def test_too_small_a_log_is_refused(log, policy):
 
 @pytest.mark.parametrize(
     ("shift", "sessions", "verdict"),
-    [(-3.0, 60, "roll back"), (0.0, 60, "promote"), (3.0, 60, "promote"), (-3.0, 20, "wait")],
+    [
+        (-3.0, 60, "roll back"),  # worse beyond doubt
+        (0.0, 60, "promote"),  # the bound, -0.43, lies above the tolerable -0.5
+        (3.0, 60, "promote"),
+        (-0.3, 60, "wait"),  # [-0.73, +0.13] tells neither
+        (-3.0, 20, "wait"),
+        (-0.3, 90, "roll back"),  # the most that is waited for: the estimate decides
+    ],
 )
 def test_a_candidate_is_judged_by_those_it_met(shift, sessions, verdict):
+    config = LoopConfig(canary_most=90)
     spread = torch.linspace(-2.0, 2.0, sessions)
-    found, gain = judge(10.0 + torch.linspace(-2, 2, 80), 10.0 + shift + spread, LoopConfig())
+    found, gain = judge(10.0 + torch.linspace(-2, 2, 80), 10.0 + shift + spread, config)
     assert found == verdict
-    assert (gain is None) == (verdict == "wait")
+    assert (gain is None) == (sessions < 50)
     if gain is not None:
         assert gain.value == pytest.approx(shift, abs=1e-4)
+
+
+@pytest.mark.parametrize(("shift", "verdict"), [(0.01, "promote"), (-0.01, "roll back")])
+def test_where_nothing_is_sure_the_estimate_decides_at_last(shift, verdict):
+    wide = torch.linspace(-50.0, 50.0, 60)
+    waits, gain = judge(10.0 + wide, 10.0 + shift + wide, LoopConfig(canary_most=61))
+    assert waits == "wait" and gain is not None and gain.low < -10.0
+    assert judge(10.0 + wide, 10.0 + shift + wide, LoopConfig(canary_most=60))[0] == verdict
+
+
+def test_what_loss_is_tolerable_is_configured():
+    spread = torch.linspace(-2.0, 2.0, 60)
+    for loss, verdict in ((0.08, "promote"), (0.06, "wait")):  # the bound is -0.72 of 10
+        config = LoopConfig(canary_loss=loss)
+        assert judge(10.0 + spread, 9.7 + spread, config)[0] == verdict

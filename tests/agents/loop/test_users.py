@@ -9,6 +9,7 @@ from agents.learners.config import MAPPOConfig
 from agents.learners.policy import TrainedPolicy
 from agents.learners.team import TeamSpec
 from agents.loop.exposure import play_log
+from agents.loop.learning import keep_critics, kept_critics
 from agents.loop.rounds import LoopConfig, consider
 from agents.loop.users import learn_on_users, recalibrated
 from marec_env.environment_config import EnvironmentConfig
@@ -91,7 +92,7 @@ def test_a_candidate_learns_on_them_and_is_valued_on_the_log(drifted, fitted):
     }
     found = consider(log, policy, config, world=world)
     assert found.valuation.requests == int(log.split(0.5, 9)[1].length.sum())
-    assert found.critics == {}
+    assert {name.split("/")[0] for name in found.critics} == {"critic"}
     own = policy.actors["ranking_0"].state_dict()
     assert all(torch.equal(own[name], value) for name, value in before.items())
     truth = world_of(fashion=2.0)
@@ -100,6 +101,40 @@ def test_a_candidate_learns_on_them_and_is_valued_on_the_log(drifted, fitted):
         for one in (found.policy, policy)
     )
     assert earned > served + 0.3
+
+
+def test_critics_are_kept_beside_the_team_and_gone_on_with(drifted, fitted, tmp_path):
+    _, policy, _ = drifted
+    still = MAPPOConfig(
+        gamma=0.8, epochs=1, critic_learning_rate=1e-9, normalise_values=False
+    )
+    _, critics = learn_on_users(fitted, policy, still, 1, seed=1)
+    keep_critics(tmp_path / "films-1", critics)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "films-1.critics.json", "films-1.critics.safetensors",
+    ]  # fmt: skip
+    assert kept_critics(tmp_path / "films-2") is None
+    kept = kept_critics(tmp_path / "films-1")
+    _, after = learn_on_users(fitted, policy, still, 1, seed=2, critics=kept)
+    _, fresh = learn_on_users(fitted, policy, still, 1, seed=2)
+
+    def weights(found):
+        return torch.cat([v.flatten() for v in next(iter(found.values())).values() if v.dim() > 1])
+
+    torch.testing.assert_close(weights(after), weights(critics), atol=1e-5, rtol=0)
+    assert (weights(fresh) - weights(critics)).abs().mean() > 0.01
+
+
+def test_critics_of_the_other_way_to_learn_are_left_out(drifted, fitted):
+    """They see what components saw, not what the simulator tells: they are no use here."""
+    world, policy, log = drifted
+    quick = LoopConfig(passes=1, critic_passes=1, env_steps=1)
+    looped = consider(log, policy, quick)
+    alone = consider(log, policy, quick, world=world)
+    after = consider(log, policy, quick, looped.critics, world=world)
+    for name, actor in alone.policy.actors.items():
+        state = after.policy.actors[name].state_dict()
+        assert all(torch.equal(value, state[key]) for key, value in actor.state_dict().items())
 
 
 def test_what_does_not_fit_is_refused(drifted):
