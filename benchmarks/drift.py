@@ -32,7 +32,7 @@ from agents.loop.drift import ClickModel
 from agents.loop.exposure import ExposureLog, play_log
 from agents.loop.learning import keep_critics, kept_critics
 from agents.loop.limits import broken_shares
-from agents.loop.rounds import Considered, LoopConfig, consider, judge
+from agents.loop.rounds import LoopConfig, consider, judge
 from agents.loop.users import learn_on_users
 from agents.runs.trained import TrainedRun, load_run
 from marec_env.environment_config import EnvironmentConfig
@@ -148,8 +148,8 @@ class Study:
                 row["since"] = number  # what was logged before tells of other tastes
             if row["candidate"]:
                 tried = range(int(row["candidate"]), number + 1)
-                met = [self._known(name, tried).clicks_a_session() for name in names]
-                row["verdict"], gain = judge(*met, loop)
+                served, canary = (self._known(name, tried).clicks_a_session() for name in names)
+                row["verdict"], gain = judge(served, canary, loop)
                 row["canary"] = None if gain is None else gain.as_json()
                 if row["verdict"] == "promote":
                     row["team"] = row["candidate"]

@@ -222,10 +222,9 @@ def learn(
         tell(f"{out.name}: {private.line}; not valued: an estimate on the log would tell of it")
         written(out, told)
         return 0
-    world = _world(users, begun)
-    found = consider(
-        ExposureLog.load(log), begun.networks, settings, kept_critics(bundle), rules_of(begun), world
-    )
+    rules, world = rules_of(begun), _world(users, begun)
+    served, critics = ExposureLog.load(log), kept_critics(bundle)
+    found = consider(served, begun.networks, settings, critics, rules, world)
     save_bundle(replace(begun, name=out.name, version="", policy=found.policy), out)
     keep_critics(out, found.critics)
     write_json(told, found.as_json())

@@ -123,7 +123,8 @@ def test_a_team_learns_from_its_visitors_and_is_swapped(team, place, tmp_path, c
     world, policy = team
     quick = [
         "--set", "passes=1", "--set", "critic_passes=1", "--set", "fewest_sessions=10",
-        "--set", "gate=-0.9", "--set", "canary_sessions=4", "--set", "algorithm.epochs=1",
+        "--set", "gate=-0.9", "--set", "canary_sessions=4", "--set", "canary_most=4",
+        "--set", "algorithm.epochs=1",
         "--set", "held_out=0.5", "--set", "canary_share=0.5", "--set", "limits=1",
     ]  # fmt: skip
     database, log = tmp_path / "loop.sqlite", tmp_path / "log.safetensors"

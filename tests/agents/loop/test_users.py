@@ -105,9 +105,7 @@ def test_a_candidate_learns_on_them_and_is_valued_on_the_log(drifted, fitted):
 
 def test_critics_are_kept_beside_the_team_and_gone_on_with(drifted, fitted, tmp_path):
     _, policy, _ = drifted
-    still = MAPPOConfig(
-        gamma=0.8, epochs=1, critic_learning_rate=1e-9, normalise_values=False
-    )
+    still = MAPPOConfig(gamma=0.8, epochs=1, critic_learning_rate=1e-9, normalise_values=False)
     _, critics = learn_on_users(fitted, policy, still, 1, seed=1)
     keep_critics(tmp_path / "films-1", critics)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
