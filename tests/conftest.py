@@ -9,13 +9,22 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils import seeding
+from hypothesis import settings
 from matplotlib.figure import Figure
 
 SAVEFIG = Figure.savefig
 NP_RANDOM = seeding.np_random
 LONG = ("long", "ray", "learning")
-# Ray's workers are nice by 15 otherwise, and starve beside the tests of another process.
-os.environ.setdefault("RAY_worker_niceness", "0")
+# Ray's workers are nice by 15 otherwise, and starve beside the tests of another process; and what
+# Ray and W&B start has a minute or less to begin, which is not enough on a busy machine.
+for name, value in {
+    "RAY_worker_niceness": "0",
+    "RAY_worker_register_timeout_seconds": "600",
+    "WANDB__SERVICE_WAIT": "600",
+}.items():
+    os.environ.setdefault(name, value)
+settings.register_profile("same", derandomize=True, deadline=None)  # the same examples every time
+settings.load_profile("same")
 
 
 def pytest_collection_modifyitems(items):

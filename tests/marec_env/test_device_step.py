@@ -27,6 +27,7 @@ from tests.marec_env.users.other_device import (
 )
 from tests.worlds import small_environment
 
+pytestmark = pytest.mark.long
 SESSIONS = 5
 SIX = ("trainer", "profile", "recall", "feature", "auditor", "ranking")
 RICHER = ("profile/query", "recall/topics", "feature", "ranking/topics")

@@ -68,6 +68,7 @@ def numbers(step):
     return {key: value.held.clone() for key, value in found.items()}
 
 
+pytestmark = pytest.mark.long
 AT_ONCE = [name for name in (*CASES, *SCENARIO_CHANGES) if name != "fixed messages"]
 
 

@@ -26,6 +26,7 @@ from marec_env.world import build_world
 from tests.marec_env.test_device_step import CASES, case
 from tests.worlds import small_environment
 
+pytestmark = pytest.mark.long
 AT_ONCE = [name for name in (*CASES, *SCENARIO_CHANGES) if name != "fixed messages"]
 
 

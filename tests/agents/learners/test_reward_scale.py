@@ -35,7 +35,7 @@ def weights(trainer):
     return torch.cat([p.detach().flatten() for net in nets for p in net.parameters()])
 
 
-def learnt(algorithm, scale, own=False, iterations=6):
+def learnt(algorithm, scale, own=False, iterations=3):
     trainer = Trainer(algorithm, SAMPLING, 0, scaled(scale, own))
     for _ in range(iterations):
         trainer.iterate()

@@ -31,7 +31,7 @@ def test_largest_remainders_win():
     assert quotas_of(torch.tensor([[3, 2, 1]]), 7).tolist() == [[4, 2, 1]]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.lists(st.integers(0, 15), min_size=4, max_size=4), min_size=1, max_size=5),
     st.integers(1, 120),
@@ -72,7 +72,7 @@ def test_later_occurrences_of_an_item_are_struck_out():
     assert first_occurrences(offer).tolist() == [[3, -1, 1, -1], [-1, 2, -1, -1]]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000))
 def test_never_an_item_twice_nor_an_unavailable_one(seed):
     source = torch.Generator().manual_seed(seed)

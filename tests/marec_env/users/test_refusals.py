@@ -173,7 +173,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("model", MODELS)
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(config=CONFIGS, data=st.data(), seed=st.integers(0, 1000))
 def test_nothing_but_numbers_comes_out(population, model, config, data, seed) -> None:
     # As many factors as topics, so that every kind of boredom is allowed.
