@@ -1,18 +1,16 @@
 """Text by models, measured: ``python benchmarks/text.py speed | throughput |
-films LOG | train LOG FOLDER [most [arms ...]] | runs FOLDER``.
+films | train FOLDER [most [arms ...]] | runs FOLDER``.
 
 ``speed``: env steps per CPU second with texts and without, interleaved. ``throughput``: tokens a
 second of SmolLM2 by llama.cpp and of a model with random weights by transformers, by how many texts
-are in work at a time. ``films``: SmolLM2's notes of a log's films, and hand-set play by who
-writes; the log is movielens-100k, or every fourth film of it, written into the folder LOG.
-``train``: teams on that log without notes, with the template's and with SmolLM2's, seed by seed,
+are in work at a time. ``films``: SmolLM2's notes of the default task's films, and hand-set play by
+who writes. ``train``: teams without notes, with the template's and with SmolLM2's, seed by seed,
 into folders called ARM-SEED; at most ``most`` now, and none that is there already. ``runs``:
 outcomes of such folders, seed by seed against the arms before.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shutil
@@ -28,8 +26,6 @@ import torch
 from agents.baselines import build_baseline
 from agents.commands.train import begin
 from agents.config import RunConfig
-from marec_env.data.config import DataConfig
-from marec_env.data.log import load_log
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.evaluation.rollout import rollout
 from marec_env.evaluation.statistics import paired_difference
@@ -43,7 +39,6 @@ SESSIONS, STEPS, ROUNDS, COHORTS = 256, 20, 7, 10
 TEXTS, AT_A_TIME = 16, (1, 4, 16)
 DEFAULT = ("cf", "text", "affinity", "item_to_item", "popular", "fresh", "diverse")
 SMOLLM2: dict[str, object] = {"kind": "gguf", "max_tokens": 40}
-WHOLE = "movielens-100k"
 ARMS = ("base", "template", "smollm2")
 SEEDS = 10
 
@@ -106,13 +101,11 @@ def throughput() -> None:
                 )
 
 
-def films(source: str) -> None:
-    """Print what SmolLM2's notes of a log's films took, how far they are from the template's (by
+def films() -> None:
+    """Print what SmolLM2's notes of the films took, how far they are from the template's (by
     their words, and by the items nearest by note), and clicks of hand-set play by who writes.
     """
-    if source != WHOLE:
-        _every_fourth_film(Path(source))
-    arms = {name: _environment(source, name) for name in ARMS}
+    arms = {name: _environment(name) for name in ARMS}
     plain, written = (
         build_world(EnvironmentConfig.model_validate(arms[name])).texts
         for name in ("template", "smollm2")
@@ -130,40 +123,12 @@ def films(source: str) -> None:
     _compare(arms, 2 * SESSIONS, COHORTS)
 
 
-def _every_fourth_film(folder: Path) -> None:
-    """Write MovieLens' films 1, 5, 9 ... and what users did with them, as a log's files."""
-    log = load_log(DataConfig())
-    items = [
-        (log.item_ids[n], log.titles[n], "|".join(log.genres[n]), int(log.year[n]))
-        for n in range(0, log.num_items, 4)
-    ]
-    rows = log.select(log.item % 4 == 0)
-    columns = (rows.user.tolist(), rows.item.tolist(), rows.rating.tolist(), rows.time.tolist())
-    events = [
-        (log.user_ids[u], log.item_ids[i], *rest) for u, i, *rest in zip(*columns, strict=True)
-    ]
-    tables = {
-        "items.csv": (("item_id", "title", "genres", "year"), items),
-        "interactions.csv": (("user_id", "item_id", "rating", "timestamp"), events),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, (header, body) in tables.items():
-        with (folder / name).open("w", newline="") as file:
-            csv.writer(file).writerows([header, *body])
-
-
-def _environment(source: str, arm: str) -> dict[str, object]:
-    """Return the default task on a log: without notes (``base``), or with them."""
+def _environment(arm: str) -> dict[str, object]:
+    """Return the default task: without notes (``base``), or with them."""
     text = {"notes": arm != "base", **({"model": SMOLLM2} if arm == "smollm2" else {})}
     blocks = EnvironmentConfig().pipeline.blocks | ({} if arm == "base" else {"notes": 0.03})
     channels = DEFAULT + ("notes",) * (arm != "base")
-    return {
-        "data": {"source": source},
-        # In 40 requests a user would see two thirds of a catalog of 421.
-        "max_requests": 40 if source == WHOLE else 20,
-        "text": text,
-        "pipeline": {"recall": {"channels": channels}, "blocks": blocks},
-    }
+    return {"text": text, "pipeline": {"recall": {"channels": channels}, "blocks": blocks}}
 
 
 def _compare(arms: Mapping[str, Mapping[str, object]], sessions: int, cohorts: int) -> None:
@@ -230,14 +195,14 @@ def train_arms(
             most -= 1
 
 
-def train(source: str, folder: Path, most: int, arms: Sequence[str]) -> None:
+def train(folder: Path, most: int, arms: Sequence[str]) -> None:
     """Train teams without notes, with the template's and with SmolLM2's."""
 
     def run(arm: str, seed: int, place: Path) -> int:
         settings = {
             "seed": seed,
-            "environment": {"kind": "marec", **_environment(source, arm)},
-            "training": {"env_steps": 100_000 if source == WHOLE else 40_000},
+            "environment": {"kind": "marec", **_environment(arm)},
+            "training": {"env_steps": 100_000},
             "evaluation": {"every": None, "baselines": ()},
         }
         return begin(RunConfig.model_validate(settings), [seed], [place])
@@ -283,9 +248,7 @@ if __name__ == "__main__":
     part, *rest = sys.argv[1:]
     if part == "runs":
         runs(Path(rest[0]))
-    elif part == "films":
-        films(rest[0])
     elif part == "train":
-        train(rest[0], Path(rest[1]), int(rest[2]) if len(rest) > 2 else -1, rest[3:] or ARMS)
+        train(Path(rest[0]), int(rest[1]) if len(rest) > 1 else -1, rest[2:] or ARMS)
     else:
-        {"speed": speed, "throughput": throughput}[part]()
+        {"speed": speed, "throughput": throughput, "films": films}[part]()
