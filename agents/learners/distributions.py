@@ -76,6 +76,18 @@ class ActionDistribution(nn.Module, ABC):
         """Return joint log-probabilities of flat actions and joint entropies, ``[...]`` each."""
 
     @abstractmethod
+    def expected(self, inputs: Tensor) -> Tensor:
+        """Return each sub-action's mean ``[..., width]``: of a Box before clipping or squashing, of
+        discrete parts ``sum_j j p_j``.
+        """
+
+    @abstractmethod
+    def rescaled(self, inputs: Tensor, factor: float) -> Tensor:
+        """Return inputs that explore ``factor`` > 0 times as much: of a Box standard deviations are
+        multiplied, of discrete parts logits are divided (temperature).
+        """
+
+    @abstractmethod
     def to_env(self, actions: Tensor) -> Action:
         """Return the environment's form of flat actions ``[B, width]``."""
 
@@ -211,6 +223,17 @@ class CategoricalDistribution(ActionDistribution):
         flat = table.flatten(-2).to(torch.float32)
         return flat if self._equal else flat.index_select(-1, self._slots)
 
+    def expected(self, inputs: Tensor) -> Tensor:
+        """See :meth:`ActionDistribution.expected`."""
+        tables = torch.split(inputs, self._sizes, dim=-1)
+        p = [torch.softmax(table, dim=-1) for table in tables]
+        choices = torch.arange(self._widest, dtype=inputs.dtype, device=inputs.device)
+        return torch.stack([of @ choices[: of.shape[-1]] for of in p], dim=-1)
+
+    def rescaled(self, inputs: Tensor, factor: float) -> Tensor:
+        """See :meth:`ActionDistribution.rescaled`."""
+        return inputs / factor
+
     def to_env(self, actions: Tensor) -> Action:
         """Return choices as the space counts them."""
         return (actions.to(torch.int64) + self._start).view((-1, *self._shape))
@@ -278,6 +301,13 @@ class _GaussianDistribution(ActionDistribution):
                 entropy = entropy + weight * self._log_slope(mean + std * node)
         return log_p.sum(dim=-1), entropy.sum(dim=-1)
 
+    def expected(self, inputs: Tensor) -> Tensor:
+        return self.mode(inputs)
+
+    def rescaled(self, inputs: Tensor, factor: float) -> Tensor:
+        mean, log_std = inputs.chunk(2, dim=-1)
+        return torch.cat([mean, log_std + math.log(factor)], dim=-1)
+
     def to_env(self, actions: Tensor) -> Action:
         unit = torch.tanh(actions) if self._squashed else actions
         inside = torch.clamp(self._centre + self._scale * unit, self._low, self._high)
@@ -326,6 +356,13 @@ class _TupleDistribution(ActionDistribution):
         each = self._each(mask, num_inputs=inputs, width=actions)
         log_p, entropy = zip(*[part.evaluate(x, a, m) for part, x, a, m in each], strict=True)
         return torch.stack(log_p).sum(dim=0), torch.stack(entropy).sum(dim=0)
+
+    def expected(self, inputs: Tensor) -> Tensor:
+        return torch.cat([p.expected(x) for p, x, _ in self._each(num_inputs=inputs)], dim=-1)
+
+    def rescaled(self, inputs: Tensor, factor: float) -> Tensor:
+        each = self._each(num_inputs=inputs)
+        return torch.cat([part.rescaled(x, factor) for part, x, _ in each], dim=-1)
 
     def to_env(self, actions: Tensor) -> Action:
         return tuple(part.to_env(piece) for part, piece, _ in self._each(width=actions))

@@ -8,17 +8,15 @@ standardised scores that their ranking component gives them, at :data:`SLATE_TEM
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 from agents.learners.policy import TrainedPolicy
-from agents.studies.explain.team import MaskedTeam, OpenTeam, by_part
+from agents.studies.explain.team import MaskedTeam, OpenTeam
 from marec_env import random
 from marec_env.evaluation.off_policy import plackett_luce_log_probability, prefix_ratios
 from marec_env.evaluation.request_log import TARGET_DRAWS, Floats, RequestLog
@@ -121,12 +119,12 @@ class _Play(MaskedTeam):
         self.target.act({agent: inputs[:, : sizes[agent]] for agent, inputs in seen.items()})
         rows = {}
         for agent, inputs in seen.items():
-            wanted = self.target.parameters[agent]
-            wanted = rescaled(simulator.action_spaces[agent], wanted, self.exploration)
+            distribution = self.team.actor(agent).distribution
+            wanted = distribution.rescaled(self.target.parameters[agent], self.exploration)
             rows[agent] = self._component(agent, inputs, flat[agent], parameters[agent], wanted)
             rows[agent]["reward"] = outcome.feedback.clicks.sum(dim=1, keepdim=True)
             if agent == RANKING and outcome.request.slate_logits is not None:
-                mode = self.team.actor(agent).distribution.mode(wanted)
+                mode = distribution.mode(wanted)
                 rows[SLATE] = self._slate(statistics, outcome.request, mode)
         self._restore(*after)
         return rows, step.terminated | step.truncated
@@ -213,18 +211,3 @@ class _Play(MaskedTeam):
         clicks = simulator.last.feedback.clicks
         self._restore(*self.before)
         return picks, clicks
-
-
-def rescaled(space: spaces.Space[Any], parameters: Tensor, factor: float) -> Tensor:
-    """Return an actor's parameters ``[n, num_inputs]`` that explore ``factor`` > 0 times as much.
-
-    Box: standard deviations are multiplied. Discrete kinds: logits are divided (temperature).
-    """
-
-    def wider(part: spaces.Space[Any], piece: Tensor) -> Tensor:
-        if not isinstance(part, spaces.Box):
-            return piece / factor
-        mean, log_std = piece.chunk(2, dim=-1)
-        return torch.cat([mean, log_std + math.log(factor)], dim=-1)
-
-    return by_part(space, parameters, wider)

@@ -37,7 +37,7 @@ class Reason:
     """One number that a component decided."""
 
     value: float
-    """Its mean before clipping; see :func:`agents.studies.explain.team.expected_decisions`."""
+    """Its mean before clipping: the distribution's :meth:`expected`."""
     usual: float
     """What the component decides on the average input."""
     attributions: dict[str, float]

@@ -15,13 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
-from agents.learners.distributions import distribution_for
 from agents.learners.networks import Actor
 from agents.learners.policy import TrainedPolicy
-from marec_env.errors import ConfigError
 from marec_env.evaluation.rollout import play_request
 from marec_env.simulator import Simulator
 from marec_env.vector import Action
@@ -30,50 +27,6 @@ STEPS = 200  # nodes of Gauss-Legendre quadrature: hidden layers bend the path, 
 _ROWS = 1 << 15  # points on paths evaluated at once, to bound memory
 MEMORY = "memory"
 """The group of a recurrent actor's own state."""
-
-
-def by_part(
-    space: spaces.Space[Any],
-    inputs: Tensor,
-    function: Callable[[spaces.Space[Any], Tensor], Tensor],
-) -> Tensor:
-    """Return a function of a space and its distribution's parameters ``[n, num_inputs]``; of a
-    Tuple, of each part and its share of them, joined.
-    """
-    if not isinstance(space, spaces.Tuple):
-        return function(space, inputs)
-    pieces = torch.split(inputs, [distribution_for(part).num_inputs for part in space], dim=1)
-    return torch.cat([function(*pair) for pair in zip(space, pieces, strict=True)], dim=1)
-
-
-def expected_decisions(space: spaces.Space[Any], inputs: Tensor) -> Tensor:
-    """Return each sub-action's mean before clipping to its bounds, ``[n, width]``, of parameters
-    ``[n, num_inputs]`` of an actor's distribution.
-
-    Box: the Gaussian's means, in units in which bounds are -1 and 1. Discrete parts: the expected
-    choice ``sum_j j p_j``.
-
-    Raises:
-        ConfigError: the space is of another kind.
-    """
-    if isinstance(space, spaces.Tuple):
-        return by_part(space, inputs, expected_decisions)
-    if isinstance(space, spaces.Box):
-        return inputs[:, : int(space.low.size)]
-    if isinstance(space, spaces.Discrete):
-        sizes = [int(space.n)]
-    elif isinstance(space, spaces.MultiDiscrete):
-        sizes = [int(n) for n in space.nvec.reshape(-1)]
-    elif isinstance(space, spaces.MultiBinary):
-        sizes = [2] * int(space.n)
-    else:
-        raise ConfigError(f"cannot explain decisions in {space}; known: Box, discrete kinds, Tuple")
-    means = [
-        torch.softmax(table, dim=1)
-        @ torch.arange(table.shape[1], dtype=inputs.dtype, device=inputs.device)
-        for table in torch.split(inputs, sizes, dim=1)
-    ]
-    return torch.stack(means, dim=1)
 
 
 class OpenTeam:
@@ -111,8 +64,7 @@ class OpenTeam:
 
     def decisions(self, agent: str, inputs: Tensor) -> Tensor:
         """Return the expected decisions of inputs, ``[n, width]``, differentiable."""
-        space = self.policy.team.action_spaces[agent]
-        return expected_decisions(space, self.forward(agent, inputs)[0])
+        return self.actor(agent).distribution.expected(self.forward(agent, inputs)[0])
 
 
 class MaskedTeam:

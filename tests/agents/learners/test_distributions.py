@@ -168,3 +168,11 @@ def test_categorical_gradients_equal_those_of_log_softmax(sizes: list[int]) -> N
     gradients = [torch.autograd.grad(pair, inputs, list(weights))[0] for pair in results]
     torch.testing.assert_close(gradients[0], gradients[1])
     assert not gradients[0][~mask].any()
+
+
+def test_parts_have_a_mean_and_explore_more_or_less():
+    family = distribution_for(spaces.Tuple([spaces.MultiDiscrete([2, 3]), spaces.Box(-1, 1, (2,))]))
+    inputs = torch.tensor([[0.0, 0.0, 0.0, 50.0, 0.0, 0.3, -0.4, 9.0, 8.0]])
+    assert family.expected(inputs)[0].tolist() == pytest.approx([0.5, 1.0, 0.3, -0.4])
+    less = [0.0, 0.0, 0.0, 25.0, 0.0, 0.3, -0.4, 9 + math.log(2), 8 + math.log(2)]
+    assert family.rescaled(inputs, 2.0)[0].tolist() == pytest.approx(less)

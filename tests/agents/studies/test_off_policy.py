@@ -8,11 +8,10 @@ import torch
 from gymnasium import spaces
 
 from agents.learners.config import MAPPOConfig
-from agents.learners.distributions import distribution_for
 from agents.learners.policy import TrainedPolicy
 from agents.learners.team import TeamSpec
 from agents.studies.off_policy import errors_by_size, judge
-from agents.studies.off_policy_logs import SLATE, record_logs, rescaled
+from agents.studies.off_policy_logs import SLATE, record_logs
 from marec_env.environment_config import EnvironmentConfig
 from marec_env.evaluation.off_policy import effective_sample_size
 from marec_env.evaluation.request_log import TARGET_DRAWS, estimates, fitted
@@ -132,13 +131,3 @@ def test_a_log_is_judged(logs):
     assert [name for name, cell in cells.items() if "±" not in cell] == ["DM"]
     assert document["estimates"]["DM"]["low"] is document["estimates"]["DM"]["high"] is None
     assert document["estimates"]["DR"]["low"] < document["estimates"]["DR"]["high"]
-
-
-def test_exploration_is_rescaled():
-    box = spaces.Box(-1, 1, (2,))
-    wider = rescaled(box, torch.tensor([[0.3, -0.1, 0.0, -1.0]]), 2.0)
-    assert wider[0].tolist() == pytest.approx([0.3, -0.1, math.log(2), math.log(2) - 1])
-    space = spaces.Tuple([spaces.MultiDiscrete([2, 3]), box])
-    size = distribution_for(space).num_inputs
-    found = rescaled(space, torch.ones(1, size), 0.5)
-    assert found[0].tolist() == pytest.approx([2.0] * 5 + [1.0, 1.0] + [1 - math.log(2)] * 2)

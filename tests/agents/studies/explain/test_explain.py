@@ -12,12 +12,7 @@ from agents.config import RunConfig
 from agents.learners.policy import TrainedPolicy
 from agents.studies.explain.average import average_sentences, explain_team
 from agents.studies.explain.request import explain_request, request_sentences
-from agents.studies.explain.team import (
-    MaskedTeam,
-    OpenTeam,
-    expected_decisions,
-    input_groups,
-)
+from agents.studies.explain.team import MaskedTeam, OpenTeam, input_groups
 from agents.studies.records import plain
 from marec_env.errors import ConfigError
 from marec_env.evaluation.policies import TeamPolicy
@@ -123,16 +118,6 @@ def test_a_request_after_the_end_is_refused(world, policy):
     average = explain_team(world, policy, 2, SEED)
     with pytest.raises(ConfigError, match="ends after"):
         explain_request(world, policy, average, session=0, seed=SEED, request=6)
-
-
-def test_expected_decisions_of_all_kinds_of_spaces():
-    from gymnasium import spaces
-
-    space = spaces.Tuple([spaces.MultiDiscrete([2, 3]), spaces.Box(-1, 1, (2,))])
-    inputs = torch.tensor([[0.0, 0.0, 0.0, 50.0, 0.0, 0.3, -0.4, 9.0, 9.0]])
-    assert expected_decisions(space, inputs)[0].tolist() == pytest.approx([0.5, 1.0, 0.3, -0.4])
-    with pytest.raises(ConfigError, match="cannot explain"):
-        expected_decisions(spaces.Text(3), inputs)
 
 
 @dataclass
