@@ -20,7 +20,7 @@ pytestmark = pytest.mark.learning
 
 SEEDS = range(6)
 NEEDED = 5
-RATES = {"learning_rate": 5e-3, "critic_learning_rate": 5e-3}
+RATES = {"learning_rate": 1e-2, "critic_learning_rate": 1e-2}
 SAMPLING = SamplingConfig(num_sessions=32, rollout_length=4)
 
 
@@ -42,9 +42,22 @@ def played(trainer, game, steps=1):
     return total
 
 
-def successes(algorithm, game, iterations, reached, steps=1):
-    return sum(
-        reached(played(trained(algorithm, game, seed, iterations), game, steps)) for seed in SEEDS
+def most(reached):
+    """Return whether ``reached`` is true of enough seeds; the others need not be tried then."""
+    good = bad = 0
+    for seed in SEEDS:
+        if reached(seed):
+            good += 1
+        else:
+            bad += 1
+        if good == NEEDED or bad > len(SEEDS) - NEEDED:
+            break
+    return good == NEEDED
+
+
+def most_play(algorithm, game, iterations, reached, steps=1):
+    return most(
+        lambda seed: reached(played(trained(algorithm, game, seed, iterations), game, steps))
     )
 
 
@@ -60,7 +73,7 @@ def test_penalty_without_a_penalty_pays_ten(name):
     def game(n):
         return penalty(0.0, n)
 
-    assert successes(ALGORITHMS[name], game, 25, lambda r: r == 10.0) >= NEEDED
+    assert most_play(ALGORITHMS[name], game, 12, lambda r: r == 10.0)
 
 
 @pytest.mark.parametrize("name", ["mappo", "ippo"])
@@ -69,24 +82,24 @@ def test_a_heavy_penalty_drives_to_the_safe_equilibrium(name):
     def game(n):
         return penalty(-25.0, n)
 
-    assert successes(ALGORITHMS[name], game, 25, lambda r: r == 2.0) >= NEEDED
+    assert most_play(ALGORITHMS[name], game, 12, lambda r: r == 2.0)
 
 
 @pytest.mark.parametrize("name", ["mappo", "happo"])
 def test_two_step_game_reaches_eight(name):
     config = ALGORITHMS[name].model_copy(update={"entropy_coefficient": 0.05})
-    assert successes(config, two_step, 40, lambda r: r == 8.0, steps=2) >= NEEDED
+    assert most_play(config, two_step, 25, lambda r: r == 8.0, steps=2)
 
 
 def test_the_central_critic_knows_what_state_a_is_worth():
-    good = 0
-    for seed in SEEDS:
-        trainer = trained(MAPPOConfig(**RATES, entropy_coefficient=1.0), two_step, seed, 30)
+    def reached(seed):
+        trainer = trained(MAPPOConfig(**RATES, entropy_coefficient=1.0), two_step, seed, 12)
         critic = trainer._engine.learner.module["critic"]
         state = critic.net.trunk.normalise(torch.tensor([[0.0, 1.0, 0.0]]))
         value = float(critic.denormalise(critic.net(state)[0]).detach())
-        good += abs(value - 7.0) < 0.5  # .14 from seed to seed; the other state is worth 2.5
-    assert good >= NEEDED
+        return abs(value - 7.0) < 0.5  # .2 from seed to seed; the other state is worth 2.5
+
+    assert most(reached)
 
 
 def test_shared_parameters_without_ids_cannot_coordinate():
@@ -94,19 +107,20 @@ def test_shared_parameters_without_ids_cannot_coordinate():
         return coordination(4, n)
 
     def stochastic(config, seed):
-        trainer = trained(config, game, seed, 25)
+        trainer = trained(config, game, seed, 15)
         return float(np.mean([trainer.iterate()["team_reward"] for _ in range(8)]))
 
-    blind = MAPPOConfig(**RATES, share_parameters=True, agent_ids=False)
+    sharing = MAPPOConfig(**RATES, share_parameters=True)
+    blind = sharing.model_copy(update={"agent_ids": False})
     # 0.125 is the bound of the expectation; the margin is four standard errors of 1024 plays.
-    assert all(stochastic(blind, seed) <= 0.125 + 0.042 for seed in SEEDS)
-    for config in (MAPPOConfig(**RATES), MAPPOConfig(**RATES, share_parameters=True)):
-        assert successes(config, game, 25, lambda r: r == 1.0) >= NEEDED
+    assert all(stochastic(blind, seed) <= 0.125 + 0.042 for seed in SEEDS[:3])
+    for config, iterations in ((MAPPOConfig(**RATES), 10), (sharing, 25)):
+        assert most_play(config, game, iterations, lambda r: r == 1.0)
 
 
 def test_vdn_solves_two_step():
     config = VDNConfig(learning_rate=5e-3, epsilon_env_steps=4000, replay_size=4000)
-    assert successes(config, two_step, 40, lambda r: r == 8.0, steps=2) >= NEEDED
+    assert most_play(config, two_step, 40, lambda r: r == 8.0, steps=2)
 
 
 class Identity:
@@ -195,17 +209,19 @@ SPACES = {
 }
 
 
-@pytest.mark.parametrize("kind", SPACES)
-def test_identity_is_learned_for_every_action_type(kind):
+@pytest.mark.parametrize(
+    ("kind", "rate", "iterations"),
+    [("box", 1e-2, 40), ("discrete", 1e-2, 12), ("multi_discrete", 5e-3, 60), ("tuple", 5e-3, 60)],
+)
+def test_identity_is_learned_for_every_action_type(kind, rate, iterations):
     def game(n):
         return Identity(n, SPACES[kind])
 
+    config = MAPPOConfig(learning_rate=rate, critic_learning_rate=rate)
     sampling = SamplingConfig(num_sessions=64, rollout_length=1)
-    good = 0
-    for seed in SEEDS:
-        trainer = trained(MAPPOConfig(**RATES), game, seed, 60, sampling)
-        good += played(trainer, game, steps=8) / 8 > 0.9
-    assert good >= NEEDED
+    assert most(
+        lambda seed: played(trained(config, game, seed, iterations, sampling), game, 8) / 8 > 0.9
+    )
 
 
 class Corner(MatrixGame):
@@ -220,10 +236,10 @@ class Corner(MatrixGame):
         return self._result((self._chosen["player_0"] * self._side).sum(-1)[None], ended=True)
 
 
-@pytest.mark.parametrize(("kind", "iterations"), [("clipped", 30), ("squashed", 60)])
+@pytest.mark.parametrize(("kind", "iterations"), [("clipped", 15), ("squashed", 35)])
 def test_an_optimum_on_the_bounds_is_reached(kind, iterations):
     # A squashed action comes to a bound in the limit only, and so takes longer.
-    config = MAPPOConfig(box_distribution=kind)
+    config = MAPPOConfig(box_distribution=kind, learning_rate=2e-3, critic_learning_rate=2e-3)
     sampling = SamplingConfig(num_sessions=64, rollout_length=8)
     for seed in range(3):
         assert played(trained(config, Corner, seed, iterations, sampling), Corner) > 9.95
@@ -235,8 +251,8 @@ def test_a_recurrent_policy_remembers_and_a_memoryless_one_cannot():
     rnn = NetworkConfig(hidden=(16,), recurrent_units=16)
 
     def final(config, seed):
-        trainer = trained(config, Recall, seed, 60, SamplingConfig(num_sessions=64,
-                                                                   rollout_length=4))  # fmt: skip
+        sampling = SamplingConfig(num_sessions=64, rollout_length=4)
+        trainer = trained(config, Recall, seed, 15, sampling)
         return np.mean([trainer.iterate()["team_reward"] for _ in range(5)]) * 2.0
 
     remembering = [final(MAPPOConfig(**RATES, actor=rnn, critic=rnn), s) for s in range(3)]
