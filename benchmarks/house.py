@@ -13,6 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("marec_env", "agents")
+LIMITS = {"lines": 28_000, "files": 220, "lines a file": 400, "files a step": 20}
+"""What the two packages together, one file and one step keep to."""
 
 
 def rooms() -> dict[str, dict[str, int]]:
@@ -61,10 +63,13 @@ def way_of_a_step() -> tuple[dict[str, Counter[str]], int, int]:
     return entered, calls, deepest
 
 
-def main() -> None:
-    """Print both."""
+def main() -> int:
+    """Print both; exit with 1 where a limit is exceeded and ``--check`` is given."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="exit with 1 where a limit is exceeded"
     )
     parser.add_argument(
         "--functions", action="store_true", help="name each file's functions as well"
@@ -83,7 +88,18 @@ def main() -> None:
         if arguments.functions:
             for name, count in functions.items():
                 print(f"      {name} {count}")
+    found = {
+        "lines": sum(every.values()),
+        "files": len(every),
+        "lines a file": max(every.values()),
+        "files a step": len(entered),
+    }
+    print()
+    for name, limit in LIMITS.items():
+        verdict = "kept" if found[name] <= limit else "exceeded"
+        print(f"{name:<14}{found[name]:>8,}  limit {limit:>6,}  {verdict}")
+    return int(arguments.check and any(found[name] > limit for name, limit in LIMITS.items()))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,13 +3,10 @@
 import asyncio
 import contextlib
 import dataclasses
-import hashlib
-import itertools
 import json
 import socket
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -103,18 +100,6 @@ def test_who_does_not_answer_and_what_does_not_fit_is_told(team, place, tmp_path
             visited(url, dataclasses.replace(world, config=config), 2)
 
 
-@pytest.fixture
-def counted(monkeypatch):
-    """Sessions named by number: a session's name decides which team answers it, and its draws."""
-    numbers = itertools.count()
-
-    def token_hex(length):
-        return hashlib.sha256(f"{next(numbers)}".encode()).hexdigest()[: 2 * length]
-
-    monkeypatch.setattr("agents.service.desk.secrets", SimpleNamespace(token_hex=token_hex))
-
-
-@pytest.mark.usefixtures("counted")
 def test_a_team_learns_from_its_visitors_and_is_swapped(team, place, tmp_path, capsys):
     """Visit, read the log, learn by command; then the loop: gate, canary, verdict.
 
