@@ -271,13 +271,14 @@ def main() -> None:
     parser.add_argument("--oracle-steps", type=int, default=160_000)
     parser.add_argument("--informed", type=int, default=0, metavar="N")
     parser.add_argument("--canary-share", type=float, default=0.5)
+    parser.add_argument("--gate", type=float, default=-0.02, help="share that a bound must exceed")
     parser.add_argument("--canary-most", type=int, default=512, help="sessions of a candidate")
     parser.add_argument("--passes", type=int, default=8, help="updates from each log")
     parser.add_argument("--env-steps", type=int, default=160_000, help="on refitted users, a round")
     options = parser.parse_args()
     torch.set_num_threads(1)
     config = LoopConfig(
-        canary_share=options.canary_share, canary_most=options.canary_most,
+        canary_share=options.canary_share, canary_most=options.canary_most, gate=options.gate,
         passes=options.passes, env_steps=options.env_steps,
     )  # fmt: skip
     run, seeds = load_run(options.run), []

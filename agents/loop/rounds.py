@@ -56,8 +56,8 @@ class LoopConfig(ConfigModel):
     env_steps: int = Field(
         default=160_000,
         ge=1,
-        description="Simulated requests of a candidate that learns on users fitted to the log; of "
-        "what a change has cost, half as many bring back a quarter.",
+        description="Simulated requests of a candidate that learns on users fitted to the log; "
+        "a quarter as many teach nothing that can be seen.",
     )
     held_out: float = Field(
         default=0.3, gt=0.0, lt=1.0, description="Share of sessions on which candidates are valued."
