@@ -31,7 +31,7 @@ def start_ray(sampling: SamplingConfig) -> Callable[[], None]:
         a function that stops what was started here.
 
     Raises:
-        RunError: the cluster does not answer.
+        RunError: the cluster does not answer, or Ray does not start here.
         ConfigError: it lacks the resources that the run needs.
     """
     import ray
@@ -48,7 +48,7 @@ def start_ray(sampling: SamplingConfig) -> Callable[[], None]:
             log_to_driver=False,
             logging_level="ERROR",
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a bare one where its node does not begin within half a minute
         raise _unreachable(sampling.ray_address, str(error)) from error
     try:
         check_resources(sampling)
@@ -59,6 +59,11 @@ def start_ray(sampling: SamplingConfig) -> Callable[[], None]:
 
 
 def _unreachable(address: str | None, reason: str) -> RunError:
+    if address is None:
+        return RunError(
+            f"cannot start Ray here: {' '.join(reason.split())}; other processes may keep this "
+            "machine busy: try again, or join a cluster that runs with sampling.ray_address"
+        )
     return RunError(
         f"cannot reach Ray at sampling.ray_address '{address}': {' '.join(reason.split())}; start a"
         " cluster there ('ray start --head'), or leave the key out to start Ray here"

@@ -132,6 +132,16 @@ def test_an_address_without_ray_is_told_in_time(monkeypatch, address, told):
             ray_session._try_address(place)
 
 
+def test_that_ray_does_not_start_here_is_told(monkeypatch):
+    def late(**_):
+        raise Exception("The current node timed out\nduring startup.")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", late)
+    with pytest.raises(RunError, match=r"cannot start Ray here: .*timed out during startup\.; oth"):
+        ray_session.start_ray(SamplingConfig())
+
+
 def test_a_process_of_rays_that_dies_is_told(monkeypatch):
     monkeypatch.setattr(ray_session, "_EVERY", 0.05)
     died, told = [], threading.Event()
