@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import shutil
 import socket
 import threading
 from pathlib import Path
@@ -18,7 +19,11 @@ import uvicorn
 
 from agents.cli import main
 from agents.learners.policy import TrainedPolicy
+from agents.loop.drift import Calibration
 from agents.loop.exposure import ExposureLog, play_log
+from agents.loop.learning import keep_critics
+from agents.loop.rounds import LoopConfig
+from agents.loop.schedule import Schedule
 from agents.loop.visit import Service, visit
 from agents.service.app import make_app
 from agents.service.bundle import Bundle, load_bundle, save_bundle
@@ -197,3 +202,27 @@ def test_a_team_learns_from_its_visitors_and_is_swapped(team, place, tmp_path, c
     served = float(simulated.clicks_a_session().mean())
     assert history[0]["clicks_a_session"]["value"] == pytest.approx(served)
     assert history[1]["verdict"] in ("promote", "roll back")
+
+
+def test_sessions_before_a_drift_teach_no_more_and_critics_go_on(
+    team, place, tmp_path, monkeypatch
+):
+    """Round by round, who is learned from and with which critics; the third window drifts."""
+    mine = tmp_path / place.name
+    shutil.copytree(place, mine)
+    keep_critics(mine, {"critic": {"weight": torch.tensor([3.0])}})
+    learned_from = []
+
+    def consider(log, served, config, critics, *others):
+        learned_from.append((len(log.key), critics["critic"]["weight"].tolist()))
+        raise DataError("nobody learns here")
+
+    monkeypatch.setattr("agents.loop.schedule.consider", consider)
+    monkeypatch.setattr(Calibration, "drift", property(lambda window: window.sessions == 7))
+    progress, config = tmp_path / "loop.json", LoopConfig(fewest_sessions=4)
+    with running([mine], tmp_path / "loop.sqlite", explore=True) as url:
+        for sessions in (range(10), range(10, 16), range(16, 23), range(23, 28)):
+            visited(url, team[0], 4, sessions=sessions)
+            schedule = Schedule(url, mine, config, progress, 0.0, None)  # as in a new process
+            assert "nobody learns here" in asyncio.run(schedule.round())
+    assert learned_from == [(n, [3.0]) for n in (10, 16, 7, 12)]
