@@ -246,7 +246,8 @@ def figure(found: dict[str, Any], drift_at: int) -> str:
         f"Clicks a session before and after tastes changed (before round {drift_at}): mean over "
         f"{len(seeds)} seeds, each seed of those that learn on in thin lines."
     )
-    return lines_figure(lines, ("round", "clicks a session"), caption).svg
+    labels = "round", "clicks a session"
+    return lines_figure(lines, labels, caption, ticks=[str(n) for n in range(rounds)]).svg
 
 
 def _line(x: Any, seeds: list[list[float]]) -> Line:
