@@ -202,7 +202,6 @@ def train(folder: Path, most: int, arms: Sequence[str]) -> None:
         settings = {
             "seed": seed,
             "environment": {"kind": "marec", **_environment(arm)},
-            "training": {"env_steps": 100_000},
             "evaluation": {"every": None, "baselines": ()},
         }
         return begin(RunConfig.model_validate(settings), [seed], [place])
