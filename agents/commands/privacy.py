@@ -102,7 +102,16 @@ def command(
 
         run, _ = read_environment(place, overrides)
         start = None if init_from is None else str(load_run(init_from, tell).newest().trainer)
-        plan = Plan(seeds, models, sessions, _COHORT, train_steps, requests, seed, start)
+        plan = Plan(
+            seeds=seeds,
+            models=models,
+            sessions=sessions,
+            cohort=_COHORT,
+            train_steps=train_steps,
+            requests=requests,
+            seed=seed,
+            start=start,
+        )
         _study(part, run, plan, output, replace, only)
         return
     from agents.studies.privacy.report import measure, tables_of

@@ -21,8 +21,6 @@ from marec_env.errors import DataError
 from marec_env.evaluation.request_log import RequestLog, fitted, ridge
 from marec_env.evaluation.statistics import Estimate, difference, mean_estimate
 
-__all__ = ["Calibration", "ClickModel"]
-
 
 @dataclass(frozen=True, slots=True)
 class Calibration:

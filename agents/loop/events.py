@@ -13,8 +13,6 @@ from agents.loop.visit import Service
 from marec_env import random
 from marec_env.errors import DataError
 
-__all__ = ["exposure_log", "logged"]
-
 Exposure = Mapping[str, Any]
 """A request as the service tells it (``GET /log?decisions=true``)."""
 

@@ -26,8 +26,6 @@ from marec_env.io import write_bytes
 from marec_env.rewards.config import RewardConfig
 from marec_env.simulator import Simulator
 
-__all__ = ["ExposureLog", "as_rollout", "play_log"]
-
 FORMAT = 2
 """Version of the layout; a change that old code cannot read raises it."""
 _HELD_OUT = "loop/held_out"

@@ -28,11 +28,6 @@ from marec_env.rewards.config import RewardConfig
 if TYPE_CHECKING:
     from agents.learners.learner import TeamLearner
 
-__all__ = [
-    "Critics", "critics_of", "keep_critics", "keep_scale", "kept_critics", "learn_from_log",
-    "of_networks", "take_over",
-]  # fmt: skip
-
 Critics = Mapping[str, Mapping[str, Tensor]]
 """By name, a critic's weights and the statistics of values, as tensors."""
 

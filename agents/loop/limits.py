@@ -17,8 +17,6 @@ from marec_env.pipeline.request import Request
 from marec_env.rewards.terms import broken_rules
 from marec_env.vector import Rows
 
-__all__ = ["broken_shares", "rules_of"]
-
 _ROWS = 256  # sessions looked through at once: a row knows which of all items it has seen
 
 

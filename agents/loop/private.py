@@ -36,8 +36,6 @@ from marec_env.privacy.mechanisms import gaussian_mu, keyed_normal, noise_key
 if TYPE_CHECKING:
     from agents.loop.rounds import LoopConfig
 
-__all__ = ["LearningPrivacy", "PrivateTeam", "learn_privately", "require_private"]
-
 _BASELINE_SHARE = 0.05  # of what is spent (of μ²): one number, which little noise leaves readable
 _LEAST_DISCOUNTING = 0.05  # 1 - γ by which sums of rewards are brought to about [0, 1]
 

@@ -29,8 +29,6 @@ from marec_env.rewards.config import DISCOUNT, RewardConfig
 if TYPE_CHECKING:
     from marec_env.world import World
 
-__all__ = ["Considered", "LoopConfig", "Rules", "consider", "judge"]
-
 Verdict = Literal["promote", "roll back", "wait"]
 Rules = Callable[[ExposureLog], Mapping[str, Tensor]]
 """From a log to the shares of its slates that break each rule, ``[S, T]``."""

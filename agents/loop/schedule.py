@@ -29,8 +29,6 @@ from marec_env.io import read_json, write_json
 if TYPE_CHECKING:
     from marec_env.world import World
 
-__all__ = ["Schedule"]
-
 
 class _Progress(BaseModel):
     served: str

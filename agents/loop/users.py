@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from agents.loop.learning import Critics
     from marec_env.world import World
 
-__all__ = ["learn_on_users", "recalibrated"]
-
 _ROUNDS = 3  # of simulation and correction: each shows the team other users' choices
 _TIMES = 2  # simulated sessions, the same in every round, for each of the log's
 _NEWTON = 8  # steps of a logistic regression, which converges in five or so

@@ -32,8 +32,6 @@ from marec_env.evaluation.request_log import (
 )
 from marec_env.evaluation.statistics import Estimate
 
-__all__ = ["CLIP", "Broken", "Valuation", "features", "request_logs", "to_go", "value"]
-
 CLIP = 10.0
 """Largest ratio of probabilities that an estimate believes: a bias towards 0, for less variance."""
 TEAM = "team"

@@ -21,8 +21,6 @@ from marec_env.errors import ConfigError, DataError, RunError, visible
 from marec_env.users.registry import make_users
 from marec_env.world import World
 
-__all__ = ["Service", "Visit", "visit"]
-
 T = TypeVar("T")
 _PATIENCE = 60.0  # seconds until an answer
 _CONNECTIONS = 64  # at once, at most

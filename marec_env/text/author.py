@@ -35,8 +35,6 @@ from marec_env.text.models import Message, Reply, Schema, TextModel, open_model
 if TYPE_CHECKING:  # a served team tells reasons without encoders
     from marec_env.embeddings.config import EmbeddingConfig
 
-__all__ = ["Author", "Prompt", "TextReport"]
-
 _BATCH = 64  # prompts between two writings of the file
 _LETTERS_A_TOKEN = 3.5  # for the estimate before a run
 

@@ -23,8 +23,6 @@ from marec_env.text.author import Author, Prompt, TextReport
 from marec_env.text.config import TextConfig
 from marec_env.text.prompts import described, item_prompts, like_prompts, user_prompts
 
-__all__ = ["CatalogTexts", "distilled", "pairs_to_ask", "write_catalog_texts"]
-
 _MOST_TOPICS = 32  # their triples are the users that may be told apart
 
 

@@ -8,17 +8,6 @@ from pydantic import Field
 
 from marec_env.config import ConfigModel
 
-__all__ = [
-    "GgufText",
-    "OpenAIText",
-    "ReplayText",
-    "TemplateText",
-    "TextConfig",
-    "TextModelConfig",
-    "TransformersText",
-    "WrittenText",
-]
-
 
 class TemplateText(ConfigModel):
     """No model: deterministic text from the same facts, free, and the control of any other."""

@@ -17,8 +17,6 @@ from marec_env.errors import AssetError
 from marec_env.text.config import TransformersText
 from marec_env.text.models import Message, Reply, Schema, normalised
 
-__all__ = ["LocalModel"]
-
 _TOO_LONG = "longer than the model takes"
 
 

@@ -16,8 +16,6 @@ from marec_env.errors import AssetError, ConfigError, RunError
 from marec_env.io import sha256_of
 from marec_env.text.config import GgufText, OpenAIText, WrittenText
 
-__all__ = ["LONGEST", "Message", "Reply", "Schema", "TextModel", "normalised", "open_model"]
-
 Schema = Mapping[str, Any]
 """A JSON schema of what is to be written."""
 Message = tuple[str, str]

@@ -16,16 +16,6 @@ from marec_env.data.interactions import InteractionLog
 from marec_env.text.author import Prompt
 from marec_env.text.models import LONGEST, Schema
 
-__all__ = [
-    "DESCRIPTION",
-    "Language",
-    "described",
-    "item_prompts",
-    "like_prompts",
-    "persona_words",
-    "user_prompts",
-]
-
 Language = Literal["en", "zh"]
 
 _KEY = "description"
